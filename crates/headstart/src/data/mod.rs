@@ -1,0 +1,9 @@
+//! Text on disk becomes examples of token ids. Never: models, optimizers, the terminal.
+
+pub mod cache;
+pub mod catalog;
+pub mod classification;
+pub mod corpus;
+pub mod download;
+pub mod encoding;
+pub mod starter;

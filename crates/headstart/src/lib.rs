@@ -1,0 +1,34 @@
+//! Headstart: transfer learning in NLP. Pretrain a transformer once, give every later task a head start.
+//!
+//! The guided tour, in the order a run goes through it:
+//!
+//! 1. [`config`] — what the user asked for, validated.
+//! 2. [`tokenizer`] and [`data`] — text becomes token ids, once, in a cache.
+//! 3. [`params`] and [`model`] — the parameter table and the one transformer over the engine's tape.
+//! 4. [`train`] — the loop, the same for pretraining and fine-tuning; [`optim`], [`schedule`], [`masking`].
+//! 5. [`eval`] and [`infer`] — loss, perplexity, accuracy; predict, generate.
+//! 6. [`checkpoint`] and [`run_log`] — what a run leaves on disk.
+//!
+//! Shape letters in the docs: B batch, T time, N packed tokens, C embed, H heads, D head, F hidden, V vocab,
+//! L layers. Nothing in this crate touches a terminal, an environment variable or the process.
+
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod eval;
+pub mod infer;
+pub mod masking;
+pub mod model;
+pub mod optim;
+pub mod params;
+pub mod quickstart;
+pub mod report;
+pub mod run_log;
+pub mod schedule;
+pub mod tokenizer;
+pub mod train;
+
+pub use error::{Error, Result};
