@@ -1,6 +1,32 @@
-//! Headstart's engine.
+//! Headstart's engine: a small define-by-run tape over fused operations, for training transformers.
+//!
+//! It is not a tensor library: matrices `[rows, cols]`, about a dozen ops, flat buffers. It knows no
+//! "transformer", "layer 3" or "adapter": buffers, shapes, sizes. It is the only crate with unsafe code, SIMD
+//! and (later) GPUs.
+//!
+//! - [`Device`] — where kernels run. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
+//! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them.
+//! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
+//! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map.
+
+pub mod device;
 pub mod error;
 pub mod file_map;
+pub mod ops;
+pub mod packing;
+pub mod rng;
+pub mod tape;
+pub mod tensor;
+pub mod weights;
 
+mod cpu;
+#[cfg(test)]
+mod testing;
+
+pub use device::{CodePath, Device};
 pub use error::EngineError;
 pub use file_map::FileMap;
+pub use packing::Packing;
+pub use tape::{Dropout, Tape, Value};
+pub use tensor::{DType, Precision, Tensor};
+pub use weights::{Gradients, View, Weights};

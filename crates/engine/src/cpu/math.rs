@@ -1,0 +1,160 @@
+//! Elementary functions and sums in a form the compiler vectorises, the same bits on every path.
+//!
+//! Owns: exp, tanh-GELU, sums over 16 fixed lanes. Never: reads a tensor.
+
+/// Number of partial sums of every reduction: the result does not depend on the vector width in use.
+const LANES: usize = 16;
+
+/// exp(x) in f32 within 2 units in the last place on [-87, 88]; below, 0; above, infinity.
+///
+/// Cody-Waite reduction by ln 2 and a polynomial of degree 6.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = x.clamp(-87.3, 88.7);
+    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer.
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.987_569_1e-4_f32;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let y = (p * (r * r) + r) + 1.0;
+    // 2^n in two factors, so that n = 128 does not overflow the exponent field.
+    let n = n as i32;
+    let half = n >> 1;
+    let power = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
+    let y = y * power(half) * power(n - half);
+    if x < -87.3 {
+        0.0
+    } else if x > 88.7 {
+        f32::INFINITY
+    } else if x.is_nan() {
+        x
+    } else {
+        y
+    }
+}
+
+/// tanh(x) from exp, odd by construction.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    let a = x.abs().min(20.0);
+    let e = exp(-2.0 * a);
+    // For small a the quotient loses digits; the series is exact to f32 there.
+    let large = (1.0 - e) / (1.0 + e);
+    let a2 = a * a;
+    let small = a * (1.0 - a2 * (0.333_333_34 - a2 * (0.133_333_33 - a2 * 0.053_968_254)));
+    let t = if a < 0.15 { small } else { large };
+    if x.is_nan() { x } else { t.copysign(x) }
+}
+
+const GELU_SCALE: f32 = 0.797_884_6; // sqrt(2 / pi)
+const GELU_CUBIC: f32 = 0.044_715;
+
+/// GELU, tanh form (Hendrycks and Gimpel 2016): 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(GELU_SCALE * (x + GELU_CUBIC * x * x * x)))
+}
+
+/// The derivative of [`gelu`].
+#[inline(always)]
+pub(crate) fn gelu_derivative(x: f32) -> f32 {
+    let t = tanh(GELU_SCALE * (x + GELU_CUBIC * x * x * x));
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x)
+}
+
+/// Sum of `f(i)` over `0..n`, in 16 interleaved partial sums joined in a fixed tree.
+#[inline(always)]
+pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let whole = n / LANES * LANES;
+    let mut i = 0;
+    while i < whole {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(i + l);
+        }
+        i += LANES;
+    }
+    for (l, i) in (whole..n).enumerate() {
+        lanes[l] += f(i);
+    }
+    join(lanes)
+}
+
+#[inline(always)]
+fn join(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for l in 0..width {
+            lanes[l] += lanes[l + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The largest element; negative infinity for none.
+#[inline(always)]
+pub(crate) fn max(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = if x > *lane { x } else { *lane };
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_accurate_over_its_range() {
+        for i in -8_730..=8_860 {
+            let x = i as f32 / 100.0;
+            let exact = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - exact).abs() / exact;
+            assert!(error < 3e-7, "exp({x}): relative error {error:e}");
+        }
+        assert_eq!(exp(-1_000.0), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(1_000.0), f32::INFINITY);
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_and_gelu_agree_with_f64() {
+        for i in -4_000..=4_000 {
+            let x = i as f32 / 200.0;
+            assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 2e-7, "tanh({x})");
+            let d = f64::from(x);
+            let exact =
+                |d: f64| 0.5 * d * (1.0 + (0.797_884_560_802_865_4 * (d + 0.044_715 * d.powi(3))).tanh());
+            assert!((f64::from(gelu(x)) - exact(d)).abs() < 2e-6, "gelu({x})");
+            let slope = (exact(d + 1e-5) - exact(d - 1e-5)) / 2e-5;
+            assert!((f64::from(gelu_derivative(x)) - slope).abs() < 2e-6, "gelu'({x})");
+        }
+    }
+
+    #[test]
+    fn sums_and_maxima_cover_every_length() {
+        for n in 0..70 {
+            let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+            let exact: f64 = x.iter().map(|&x| f64::from(x)).sum();
+            assert!((f64::from(sum(n, |i| x[i])) - exact).abs() < 1e-5);
+            assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The CPU side: instruction sets, vectorisable mathematics, matrix products, parallel writes.
+
+pub(crate) mod gemm;
+pub(crate) mod math;
+pub(crate) mod shared;
+pub(crate) mod simd;

@@ -1,0 +1,211 @@
+//! Adam (Kingma and Ba 2015) with coupled L2, and AdamW (Loshchilov and Hutter 2019), over flat buffers.
+//!
+//! One pass reads gradient, moments and weight and writes moments, weight and a zeroed gradient:
+//! g = gradient * clip (+ decay * w when coupled); m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
+//! w = w (- lr decay w when decoupled) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), as PyTorch computes it.
+//!
+//! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
+
+use crate::cpu::shared::SharedSlice;
+use crate::cpu::simd::simd;
+use crate::device::Device;
+use crate::weights::{Gradients, Weights};
+
+/// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
+const ELEMENTS_PER_TASK: usize = 1 << 16;
+
+/// How weight decay enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// Added to the gradient: L2, as Adam in the tutorial.
+    Coupled,
+    /// Taken off the weight: AdamW.
+    Decoupled,
+}
+
+/// The settings that all parameters share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the denominator.
+    pub eps: f32,
+    /// How weight decay enters.
+    pub decay: Decay,
+}
+
+/// A run of parameters that share a rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// First element in the weights.
+    pub start: usize,
+    /// First element in the gradients and moments.
+    pub grad: usize,
+    /// Number of elements.
+    pub len: usize,
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// Weight decay.
+    pub weight_decay: f32,
+    /// How many updates these parameters have had, this one included.
+    pub step: u64,
+}
+
+/// The sum of squares of gradients (f64 partial sums in a fixed order); not finite if any of them is not.
+pub fn squared_norm(device: &Device, gradients: &[f32]) -> f64 {
+    let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
+    let mut partial = vec![0.0_f64; tasks];
+    let level = device.level();
+    {
+        let partial = SharedSlice::new(&mut partial);
+        device.for_each(tasks, |task| {
+            let part =
+                &gradients[task * ELEMENTS_PER_TASK..gradients.len().min((task + 1) * ELEMENTS_PER_TASK)];
+            // SAFETY: every task has an element of its own.
+            let slot = unsafe { partial.part(task, 1) };
+            slot[0] = sum_of_squares(level, part);
+        });
+    }
+    partial.iter().sum()
+}
+
+impl Adam {
+    /// One step: applies the gradients times `clip` and leaves them zero.
+    ///
+    /// # Panics
+    /// When a range lies outside the buffers.
+    pub fn step(
+        &self,
+        device: &Device,
+        weights: &mut Weights,
+        gradients: &mut Gradients,
+        first_moment: &mut [f32],
+        second_moment: &mut [f32],
+        ranges: &[Range],
+        clip: f32,
+    ) {
+        let level = device.level();
+        let weights = SharedSlice::new(weights.values_mut());
+        let gradients = SharedSlice::new(gradients.values_mut());
+        let (first, second) = (SharedSlice::new(first_moment), SharedSlice::new(second_moment));
+        let mut pieces = Vec::new();
+        for range in ranges {
+            for at in (0..range.len).step_by(ELEMENTS_PER_TASK) {
+                pieces.push((range, at, ELEMENTS_PER_TASK.min(range.len - at)));
+            }
+        }
+        device.for_each(pieces.len(), |i| {
+            let (range, at, len) = pieces[i];
+            // SAFETY: ranges of distinct parameters are disjoint, and so are their pieces.
+            let (w, g, m, v) = unsafe {
+                (
+                    weights.part(range.start + at, len),
+                    gradients.part(range.grad + at, len),
+                    first.part(range.grad + at, len),
+                    second.part(range.grad + at, len),
+                )
+            };
+            update(level, self, range, clip, w, g, m, v);
+        });
+    }
+}
+
+simd! {
+    fn sum_of_squares(x: &[f32]) -> f64 {
+        let mut lanes = [0.0_f64; 16];
+        let (chunks, rest) = x.as_chunks::<16>();
+        for chunk in chunks {
+            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                *lane += f64::from(x) * f64::from(x);
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(rest) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+        lanes.iter().sum()
+    }
+}
+
+simd! {
+    fn update(adam: &Adam, range: &Range, clip: f32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+        let n = w.len();
+        let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
+        // The corrections are made in f64, as PyTorch makes them, then used in f32.
+        let correction = |beta: f32| 1.0 - f64::from(beta).powi(range.step.min(i32::MAX as u64) as i32);
+        let step_size = (f64::from(range.lr) / correction(adam.beta1)) as f32;
+        let root = (1.0 / correction(adam.beta2).sqrt()) as f32;
+        let (coupled, shrink) = match adam.decay {
+            Decay::Coupled => (range.weight_decay, 1.0),
+            Decay::Decoupled => (0.0, (1.0 - f64::from(range.lr) * f64::from(range.weight_decay)) as f32),
+        };
+        let (rest1, rest2) = (1.0 - adam.beta1, 1.0 - adam.beta2);
+        for i in 0..n {
+            let gradient = g[i] * clip + coupled * w[i];
+            m[i] = adam.beta1 * m[i] + rest1 * gradient;
+            v[i] = adam.beta2 * v[i] + rest2 * gradient * gradient;
+            w[i] = w[i] * shrink - step_size * m[i] / (v[i].sqrt() * root + adam.eps);
+            g[i] = 0.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CodePath;
+    use crate::rng::Stream;
+    use std::num::NonZeroUsize;
+
+    #[test]
+    fn steps_follow_the_equations_in_f64_and_threads_change_nothing() {
+        let n = 2 * ELEMENTS_PER_TASK + 77;
+        for decay in [Decay::Coupled, Decay::Decoupled] {
+            let mut outcomes = Vec::new();
+            for threads in [1, 3] {
+                let device = Device::cpu(NonZeroUsize::new(threads), CodePath::Auto).unwrap();
+                let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
+                let mut stream = Stream::new(1);
+                let start: Vec<f32> = (0..n).map(|_| stream.normal() as f32).collect();
+                let mut weights = Weights::new(start.clone());
+                let mut gradients = Gradients::new(n);
+                let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+                let mut exact: Vec<(f64, f64, f64)> =
+                    start.iter().map(|&w| (f64::from(w), 0.0, 0.0)).collect();
+                for step in 1..=3 {
+                    for (i, g) in gradients.values_mut().iter_mut().enumerate() {
+                        *g = stream.normal() as f32;
+                        let (w, m, v) = &mut exact[i];
+                        let grad =
+                            f64::from(*g) * 0.5 + if decay == Decay::Coupled { 0.01 * *w } else { 0.0 };
+                        *w *= if decay == Decay::Decoupled { 1.0 - 1e-3 * 0.01 } else { 1.0 };
+                        *m = 0.9 * *m + 0.1 * grad;
+                        *v = 0.999 * *v + 0.001 * grad * grad;
+                        let (c1, c2) = (1.0 - 0.9_f64.powi(step), 1.0 - 0.999_f64.powi(step));
+                        *w -= 1e-3 * (*m / c1) / ((*v / c2).sqrt() + 1e-8);
+                    }
+                    let range =
+                        Range { start: 0, grad: 0, len: n, lr: 1e-3, weight_decay: 0.01, step: step as u64 };
+                    assert!(squared_norm(&device, gradients.values()).is_finite());
+                    adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 0.5);
+                    assert!(gradients.values().iter().all(|&g| g == 0.0));
+                }
+                for (w, e) in weights.values().iter().zip(&exact) {
+                    assert!((f64::from(*w) - e.0).abs() < 2e-6, "{w} {}", e.0);
+                }
+                outcomes.push(weights.values().iter().map(|w| w.to_bits()).collect::<Vec<_>>());
+            }
+            assert!(outcomes[0] == outcomes[1]);
+        }
+    }
+
+    #[test]
+    fn the_norm_is_exact_and_sees_what_is_not_finite() {
+        let device = Device::cpu(None, CodePath::Auto).unwrap();
+        let x: Vec<f32> = (0..100_001).map(|i| (i % 7) as f32).collect();
+        assert_eq!(squared_norm(&device, &x), x.iter().map(|x| f64::from(x * x)).sum::<f64>());
+        assert!(!squared_norm(&device, &[1.0, f32::NAN]).is_finite());
+        assert!(!squared_norm(&device, &[1.0, f32::INFINITY]).is_finite());
+    }
+}

@@ -1,0 +1,163 @@
+//! Layer norm (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(var + eps) * weight + bias, over each row.
+//!
+//! Shapes: x, y `[N, C]`; weight, bias `[1, C]`. The variance is the biased one. Statistics are f32 and saved
+//! (two numbers a row); x itself is kept, not copied.
+//!
+//! Backward, with xhat the normalised row and g = dy * weight:
+//! dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dweight = sum over rows of dy * xhat; dbias = sum of dy.
+
+use crate::cpu::math;
+use crate::cpu::shared::SharedSlice;
+use crate::cpu::simd::simd;
+use crate::ops::linear::{ROWS_PER_TASK, column_sums};
+use crate::tape::{Backward, Node, Tape, Value};
+use crate::tensor::{DType, Tensor};
+use crate::weights::View;
+
+#[derive(Debug)]
+pub(crate) struct NormNode {
+    out: usize,
+    x: Value,
+    weight: View,
+    bias: View,
+    /// (mean, 1 / standard deviation) per row.
+    statistics: Tensor,
+}
+
+impl Tape<'_> {
+    /// Layer norm over rows; the output is f32.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn norm(&mut self, x: &Value, weight: View, bias: View, eps: f32) -> Value {
+        let (rows, cols) = (x.tensor.rows(), x.tensor.cols());
+        assert!(weight.len() == cols && bias.len() == cols, "norm of {cols} columns");
+        let mut y = self.uninit(rows, cols, DType::F32);
+        let mut statistics = self.uninit(rows, 2, DType::F32);
+        let (gain, shift) = (self.weights.get(weight), self.weights.get(bias));
+        let level = self.device.level();
+        {
+            let (y, s) = (SharedSlice::new(y.f32_mut()), SharedSlice::new(statistics.f32_mut()));
+            self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
+                let mut scratch = vec![0.0; cols];
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    // SAFETY: every task has rows of its own.
+                    let (y, s) = unsafe { (y.part(r * cols, cols), s.part(r * 2, 2)) };
+                    norm_row(level, x.tensor.row(r, &mut scratch), gain, shift, eps, y, s);
+                }
+            });
+        }
+        let needs = x.id.is_some() || weight.grad.is_some() || bias.grad.is_some();
+        let x = x.clone();
+        self.record(y, needs, |out| Node::Norm(NormNode { out, x, weight, bias, statistics }))
+    }
+}
+
+impl NormNode {
+    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let Some(dy) = back.take(self.out) else { return };
+        let (rows, cols) = (dy.rows(), dy.cols());
+        let level = back.device.level();
+        let gain = back.weights.get(self.weight);
+        let mut dx = back.uninit(rows, cols, DType::F32);
+        let tasks = rows.div_ceil(ROWS_PER_TASK);
+        // Per task: the sums over its rows of dy * xhat and of dy.
+        let mut partial = back.uninit(tasks, 2 * cols, DType::F32);
+        {
+            let (dx, partial) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
+            back.device.for_each(tasks, |task| {
+                let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
+                // SAFETY: every task has a partial row and rows of dx of its own.
+                let sums = unsafe { partial.part(task * 2 * cols, 2 * cols) };
+                sums.fill(0.0);
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    // SAFETY: as above.
+                    let dx = unsafe { dx.part(r * cols, cols) };
+                    let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
+                    let x = self.x.tensor.row(r, &mut scratch);
+                    norm_row_backward(level, x, dy.row(r, &mut scratch_dy), gain, statistics, dx, sums);
+                }
+            });
+        }
+        let sums = column_sums(&partial);
+        for (view, sums) in [(self.weight, &sums[..cols]), (self.bias, &sums[cols..])] {
+            if let Some(gradient) = back.gradients.get_mut(view) {
+                gradient.iter_mut().zip(sums).for_each(|(g, s)| *g += s);
+            }
+        }
+        back.add(self.x.id, dx);
+    }
+}
+
+simd! {
+    fn norm_row(x: &[f32], gain: &[f32], shift: &[f32], eps: f32, y: &mut [f32], statistics: &mut [f32]) {
+        let n = y.len();
+        let (x, gain, shift) = (&x[..n], &gain[..n], &shift[..n]);
+        let mean = math::sum(n, |i| x[i]) / n as f32;
+        let variance = math::sum(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
+        let rstd = 1.0 / (variance + eps).sqrt();
+        for i in 0..n {
+            y[i] = (x[i] - mean) * rstd * gain[i] + shift[i];
+        }
+        statistics.copy_from_slice(&[mean, rstd]);
+    }
+}
+
+simd! {
+    fn norm_row_backward(
+        x: &[f32],
+        dy: &[f32],
+        gain: &[f32],
+        statistics: &[f32],
+        dx: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let n = dx.len();
+        let (x, dy, gain) = (&x[..n], &dy[..n], &gain[..n]);
+        let (mean, rstd) = (statistics[0], statistics[1]);
+        let (d_gain, d_shift) = sums.split_at_mut(n);
+        for i in 0..n {
+            d_gain[i] += dy[i] * ((x[i] - mean) * rstd);
+            d_shift[i] += dy[i];
+        }
+        let mean_g = math::sum(n, |i| dy[i] * gain[i]) / n as f32;
+        let mean_gx = math::sum(n, |i| dy[i] * gain[i] * ((x[i] - mean) * rstd)) / n as f32;
+        for i in 0..n {
+            dx[i] = rstd * (dy[i] * gain[i] - mean_g - (x[i] - mean) * rstd * mean_gx);
+        }
+    }
+}
+
+/// The plain reference, in f64.
+#[cfg(test)]
+pub(crate) mod reference {
+    /// y from x `[rows, gain.len()]`.
+    pub(crate) fn forward(x: &[f64], gain: &[f64], shift: &[f64], eps: f64) -> Vec<f64> {
+        let n = gain.len();
+        let mut y = Vec::new();
+        for row in x.chunks(n) {
+            let mean = row.iter().sum::<f64>() / n as f64;
+            let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+            y.extend((0..n).map(|i| (row[i] - mean) / (variance + eps).sqrt() * gain[i] + shift[i]));
+        }
+        y
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reference;
+    use crate::testing::{Gradcheck, ODD_SIZES};
+
+    #[test]
+    fn gradcheck() {
+        for cols in ODD_SIZES.into_iter().filter(|&c| c > 1) {
+            for rows in [1, 5, 67] {
+                Gradcheck::new("norm", &[("x", rows, cols)], &[("weight", 1, cols), ("bias", 1, cols)]).run(
+                    |tape, x, w| tape.norm(&x[0], w[0], w[1], 1e-5),
+                    |x, w| reference::forward(&x[0], &w[0], &w[1], 1e-5),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Pooling over the tokens of each packed sequence: the mean, or the largest value of each column.
+//!
+//! Shapes: x `[N, C]`, y `[B, C]` in f32. There is no padding, so nothing needs a mask.
+//! Backward: mean spreads dy / length over the sequence's rows; max gives dy to the first row that has the largest.
+
+use crate::tape::{Backward, Node, Tape, Value};
+use crate::tensor::{DType, Tensor};
+
+/// How a sequence becomes one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The average over its tokens.
+    Mean,
+    /// The largest value over its tokens, column by column.
+    Max,
+}
+
+#[derive(Debug)]
+pub(crate) struct PoolNode {
+    out: usize,
+    x: Value,
+    pooling: Pooling,
+}
+
+impl Tape<'_> {
+    /// One row per packed sequence.
+    ///
+    /// # Panics
+    /// When the rows of x are not the packing's tokens.
+    pub fn pool(&mut self, x: &Value, pooling: Pooling) -> Value {
+        let cols = x.tensor.cols();
+        assert_eq!(x.tensor.rows(), self.packing.tokens(), "pooling is over the packing's tokens");
+        let mut y = self.uninit(self.packing.sequences(), cols, DType::F32);
+        let mut scratch = vec![0.0; cols];
+        for (s, y) in y.f32_mut().chunks_exact_mut(cols).enumerate() {
+            let range = self.packing.range(s);
+            let length = range.len() as f32;
+            y.copy_from_slice(x.tensor.row(range.start, &mut scratch));
+            for r in range.skip(1) {
+                let row = x.tensor.row(r, &mut scratch);
+                match pooling {
+                    Pooling::Mean => y.iter_mut().zip(row).for_each(|(y, x)| *y += x),
+                    Pooling::Max => y.iter_mut().zip(row).for_each(|(y, x)| *y = y.max(*x)),
+                }
+            }
+            if pooling == Pooling::Mean {
+                y.iter_mut().for_each(|y| *y /= length);
+            }
+        }
+        let x = x.clone();
+        self.record(y, x.id.is_some(), |out| Node::Pool(PoolNode { out, x, pooling }))
+    }
+}
+
+impl PoolNode {
+    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let Some(dy) = back.take(self.out) else { return };
+        let cols = dy.cols();
+        let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
+        let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
+        let out = dx.f32_mut();
+        for s in 0..back.packing.sequences() {
+            let range = back.packing.range(s);
+            let dy = dy.row(s, &mut scratch_dy);
+            match self.pooling {
+                Pooling::Mean => {
+                    let share = 1.0 / range.len() as f32;
+                    for r in range {
+                        out[r * cols..(r + 1) * cols].iter_mut().zip(dy).for_each(|(x, d)| *x = d * share);
+                    }
+                }
+                Pooling::Max => {
+                    let mut best = self.x.tensor.row(range.start, &mut scratch).to_vec();
+                    let mut winner = vec![range.start; cols];
+                    for r in range.skip(1) {
+                        for (c, &x) in self.x.tensor.row(r, &mut scratch).iter().enumerate() {
+                            if x > best[c] {
+                                (best[c], winner[c]) = (x, r);
+                            }
+                        }
+                    }
+                    for (c, &r) in winner.iter().enumerate() {
+                        out[r * cols + c] = dy[c];
+                    }
+                }
+            }
+        }
+        back.add(self.x.id, dx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Gradcheck, ODD_SIZES};
+
+    #[test]
+    fn gradcheck() {
+        for cols in ODD_SIZES {
+            let lengths = [3, 1, 7];
+            for pooling in [Pooling::Mean, Pooling::Max] {
+                Gradcheck::new("pool", &[("x", 11, cols)], &[]).lengths(&lengths).run(
+                    |tape, x, _| tape.pool(&x[0], pooling),
+                    |x, _| {
+                        let mut y = Vec::new();
+                        let mut start = 0;
+                        for length in lengths {
+                            for c in 0..cols {
+                                let column = (start..start + length).map(|r| x[0][r * cols + c]);
+                                y.push(match pooling {
+                                    Pooling::Mean => column.sum::<f64>() / length as f64,
+                                    Pooling::Max => column.fold(f64::NEG_INFINITY, f64::max),
+                                });
+                            }
+                            start += length;
+                        }
+                        y
+                    },
+                );
+            }
+        }
+    }
+}

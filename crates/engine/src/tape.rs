@@ -1,0 +1,289 @@
+//! The tape: ops run as they are called, each leaves what its backward needs, `backward` walks back.
+//!
+//! Owns: the order of things, gradients of values, what is recorded. Never: the mathematics of an op (`ops/`).
+//!
+//! A value carries the id of its gradient only if something trainable lies below it; an op none of whose inputs
+//! do (and which has no trainable parameter) records nothing, so frozen layers cost no backward time or memory.
+//! `Node` is matched exhaustively: an op without a backward does not compile.
+
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::ops::attention::AttentionNode;
+use crate::ops::embedding::EmbeddingNode;
+use crate::ops::linear::LinearNode;
+use crate::ops::linear_cross_entropy::LinearCrossEntropyNode;
+use crate::ops::loss::LossNode;
+use crate::ops::norm::NormNode;
+use crate::ops::pool::PoolNode;
+use crate::ops::select_rows::SelectRowsNode;
+use crate::packing::Packing;
+use crate::rng::{self, DropRate};
+use crate::tensor::{DType, Precision, Tensor};
+use crate::weights::{Gradients, Weights};
+
+/// A matrix on the tape.
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub(crate) tensor: Tensor,
+    /// Where its gradient is gathered; `None` when nothing below it is trainable.
+    pub(crate) id: Option<usize>,
+}
+
+impl Value {
+    /// The content.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Whether a gradient flows through it.
+    pub fn needs_gradient(&self) -> bool {
+        self.id.is_some()
+    }
+}
+
+/// Dropout at one place of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of dropping, in `[0, 1)`.
+    pub p: f32,
+    /// Which place: every place of a model has a number of its own.
+    pub site: u32,
+}
+
+/// What an op left behind for its backward.
+#[derive(Debug)]
+pub(crate) enum Node {
+    Embedding(EmbeddingNode),
+    Norm(NormNode),
+    Linear(LinearNode),
+    Attention(AttentionNode),
+    SelectRows(SelectRowsNode),
+    Pool(PoolNode),
+    LinearCrossEntropy(LinearCrossEntropyNode),
+    Loss(LossNode),
+}
+
+/// What turns a forward pass into a training pass.
+#[derive(Debug)]
+struct Training<'a> {
+    gradients: &'a mut Gradients,
+    /// One dropout key per token.
+    row_keys: Arc<[u64]>,
+}
+
+/// One slab's forward (and backward) pass.
+#[derive(Debug)]
+pub struct Tape<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) weights: &'a Weights,
+    pub(crate) packing: &'a Packing,
+    pub(crate) precision: Precision,
+    training: Option<Training<'a>>,
+    nodes: Vec<Node>,
+    values: usize,
+}
+
+impl<'a> Tape<'a> {
+    /// A tape that records nothing: evaluation, prediction, generation. Dropout is off.
+    pub fn inference(
+        device: &'a Device,
+        weights: &'a Weights,
+        packing: &'a Packing,
+        precision: Precision,
+    ) -> Self {
+        Self { device, weights, packing, precision, training: None, nodes: Vec::new(), values: 0 }
+    }
+
+    /// A tape that records. Gradients are added to `gradients`; dropout masks follow from `seed`, the optimizer
+    /// `step`, and the packing's sequence ids and positions.
+    pub fn training(
+        device: &'a Device,
+        weights: &'a Weights,
+        gradients: &'a mut Gradients,
+        packing: &'a Packing,
+        precision: Precision,
+        seed: u64,
+        step: u64,
+    ) -> Self {
+        let row_keys = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
+        let training = Some(Training { gradients, row_keys });
+        Self { device, weights, packing, precision, training, nodes: Vec::new(), values: 0 }
+    }
+
+    /// The batch this tape computes.
+    pub fn packing(&self) -> &Packing {
+        self.packing
+    }
+
+    /// Runs every recorded op backward, last first, adding to the gradients the tape was given.
+    /// Losses were scaled when they were computed.
+    pub fn backward(self) {
+        self.backward_from(Vec::new());
+    }
+
+    /// As [`Tape::backward`], from given output gradients; returns what reached the values nobody recorded.
+    pub(crate) fn backward_from(self, seeds: Vec<(usize, Tensor)>) -> Vec<Option<Tensor>> {
+        let Some(training) = self.training else { return Vec::new() };
+        let mut back = Backward {
+            device: self.device,
+            weights: self.weights,
+            packing: self.packing,
+            precision: self.precision,
+            gradients: training.gradients,
+            value_gradients: (0..self.values).map(|_| None).collect(),
+        };
+        for (id, gradient) in seeds {
+            back.add(Some(id), gradient);
+        }
+        for node in self.nodes.into_iter().rev() {
+            match node {
+                Node::Embedding(n) => n.backward(&mut back),
+                Node::Norm(n) => n.backward(&mut back),
+                Node::Linear(n) => n.backward(&mut back),
+                Node::Attention(n) => n.backward(&mut back),
+                Node::SelectRows(n) => n.backward(&mut back),
+                Node::Pool(n) => n.backward(&mut back),
+                Node::LinearCrossEntropy(n) => n.backward(&mut back),
+                Node::Loss(n) => n.backward(&mut back),
+            }
+        }
+        back.value_gradients
+    }
+
+    /// Whether gradients are wanted at all.
+    pub(crate) fn is_training(&self) -> bool {
+        self.training.is_some()
+    }
+
+    /// The accumulators, on a training tape.
+    pub(crate) fn gradients(&mut self) -> Option<&mut Gradients> {
+        self.training.as_mut().map(|t| &mut *t.gradients)
+    }
+
+    /// What is dropped, with the per-token keys; `None` in inference and for p = 0.
+    pub(crate) fn active_dropout(&self, dropout: Option<Dropout>) -> Option<ActiveDropout> {
+        let training = self.training.as_ref()?;
+        let dropout = dropout.filter(|d| d.p > 0.0)?;
+        let rate = DropRate::new(dropout.p);
+        Some(ActiveDropout { rate, site: dropout.site, row_keys: Arc::clone(&training.row_keys) })
+    }
+
+    /// Wraps an op's output; if a gradient is needed, `node` gets the output's id and is recorded.
+    pub(crate) fn record(
+        &mut self,
+        tensor: Tensor,
+        needs_gradient: bool,
+        node: impl FnOnce(usize) -> Node,
+    ) -> Value {
+        if !needs_gradient || !self.is_training() {
+            return Value { tensor, id: None };
+        }
+        let id = self.values;
+        self.values += 1;
+        self.nodes.push(node(id));
+        Value { tensor, id: Some(id) }
+    }
+
+    /// Records an op that has no output value: a loss.
+    pub(crate) fn record_root(&mut self, node: Node) {
+        self.nodes.push(node);
+    }
+
+    /// A fresh matrix from the pool, content unspecified.
+    pub(crate) fn uninit(&self, rows: usize, cols: usize, dtype: DType) -> Tensor {
+        Tensor::uninit(self.device.pool(), rows, cols, dtype)
+    }
+
+    /// Number of recorded ops: what freezing saves is tested with it.
+    pub fn recorded(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A leaf with a gradient, for tests of single ops.
+    #[cfg(test)]
+    pub(crate) fn leaf(&mut self, tensor: Tensor) -> Value {
+        let id = self.values;
+        self.values += 1;
+        Value { tensor, id: Some(id) }
+    }
+}
+
+/// Dropout that is on: the rate, the site and the per-token keys.
+#[derive(Clone, Debug)]
+pub(crate) struct ActiveDropout {
+    pub(crate) rate: DropRate,
+    pub(crate) site: u32,
+    pub(crate) row_keys: Arc<[u64]>,
+}
+
+impl ActiveDropout {
+    /// The key of a token at this site.
+    pub(crate) fn key(&self, row: usize) -> u64 {
+        rng::site_key(self.row_keys[row], self.site)
+    }
+}
+
+/// The state of the walk back.
+#[derive(Debug)]
+pub(crate) struct Backward<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) weights: &'a Weights,
+    pub(crate) packing: &'a Packing,
+    pub(crate) precision: Precision,
+    pub(crate) gradients: &'a mut Gradients,
+    value_gradients: Vec<Option<Tensor>>,
+}
+
+impl Backward<'_> {
+    /// Takes the finished gradient of an op's output; `None` when nothing downstream used it.
+    pub(crate) fn take(&mut self, id: usize) -> Option<Tensor> {
+        self.value_gradients[id].take()
+    }
+
+    /// Takes the gradient gathered so far for a value if its buffer may be written, so that an op can add to
+    /// it in its own epilogue and put it back with [`Backward::put`].
+    pub(crate) fn take_unique_f32(&mut self, id: usize) -> Option<Tensor> {
+        let slot = &mut self.value_gradients[id];
+        if slot.as_mut().is_some_and(|t| t.dtype() == DType::F32 && t.is_unique()) {
+            slot.take()
+        } else {
+            None
+        }
+    }
+
+    /// Adds a contribution to the gradient of a value (nothing for a value without one).
+    pub(crate) fn add(&mut self, id: Option<usize>, contribution: Tensor) {
+        let Some(id) = id else { return };
+        let sum = match self.value_gradients[id].take() {
+            None => contribution,
+            Some(sum) => add_tensors(self.device, sum, contribution),
+        };
+        self.value_gradients[id] = Some(sum);
+    }
+
+    /// A fresh matrix from the pool, content unspecified.
+    pub(crate) fn uninit(&self, rows: usize, cols: usize, dtype: DType) -> Tensor {
+        Tensor::uninit(self.device.pool(), rows, cols, dtype)
+    }
+}
+
+/// a + b in f32, into whichever buffer may be written. The operands keep their order, so do the bits.
+fn add_tensors(device: &Device, mut a: Tensor, mut b: Tensor) -> Tensor {
+    if !(a.dtype() == DType::F32 && a.is_unique()) && b.dtype() == DType::F32 && b.is_unique() {
+        std::mem::swap(&mut a, &mut b); // f32 addition commutes bit for bit
+    }
+    if !(a.dtype() == DType::F32 && a.is_unique()) {
+        let mut copy = Tensor::uninit(device.pool(), a.rows(), a.cols(), DType::F32);
+        match a.dtype() {
+            DType::F32 => copy.f32_mut().copy_from_slice(a.f32()),
+            DType::Bf16 => crate::tensor::widen(a.bf16(), copy.f32_mut()),
+        }
+        a = copy;
+    }
+    match b.dtype() {
+        DType::F32 => a.f32_mut().iter_mut().zip(b.f32()).for_each(|(a, b)| *a += b),
+        DType::Bf16 => a.f32_mut().iter_mut().zip(b.bf16()).for_each(|(a, b)| *a += b.to_f32()),
+    }
+    a
+}

@@ -1,0 +1,289 @@
+//! `Tensor`: a matrix in a reference-counted buffer from a pool that stops allocating after the first step.
+//!
+//! Owns: storage, alignment, reuse. Never: arithmetic.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::{Pod, Zeroable};
+use half::bf16;
+
+/// Element types of activations. Ids are plain `u32` slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit IEEE.
+    F32,
+    /// bfloat16: the upper half of an f32.
+    Bf16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// In which precision products are computed. Masters, norms, softmax, losses and moments are f32 in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 everywhere: the reference.
+    #[default]
+    F32,
+    /// bf16 inputs to products and attention, f32 accumulation.
+    Bf16,
+}
+
+impl Precision {
+    /// The type in which activations that only feed products are kept.
+    pub const fn activation(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
+}
+
+/// One cache line; buffers are made of these so that every buffer starts on a line.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+/// Buffers waiting for reuse, by size in lines. Sizes are rounded up to eighths of powers of two, so that packed
+/// batches of slightly different lengths share buffers.
+#[derive(Clone, Debug, Default)]
+pub struct Pool {
+    shared: Arc<PoolShared>,
+}
+
+#[derive(Debug, Default)]
+struct PoolShared {
+    free: Mutex<HashMap<usize, Vec<Vec<Line>>>>,
+    bytes: AtomicUsize,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Line")
+    }
+}
+
+impl Pool {
+    /// Bytes taken from the system so far.
+    pub fn bytes(&self) -> usize {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Buffer {
+        let lines = size_class(bytes.div_ceil(64));
+        let found = self
+            .shared
+            .free
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(&lines)
+            .and_then(Vec::pop);
+        let memory = found.unwrap_or_else(|| {
+            self.shared.bytes.fetch_add(lines * 64, Ordering::Relaxed);
+            vec![Line([0; 64]); lines]
+        });
+        Buffer { memory, pool: self.clone() }
+    }
+}
+
+/// Rounds up to a multiple of an eighth of the next lower power of two.
+fn size_class(lines: usize) -> usize {
+    let lines = lines.max(1);
+    let step = (1_usize << lines.ilog2()) / 8;
+    if step <= 1 { lines } else { lines.next_multiple_of(step) }
+}
+
+/// Memory that goes back to its pool when the last user is gone.
+#[derive(Debug)]
+struct Buffer {
+    memory: Vec<Line>,
+    pool: Pool,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        let mut free = self.pool.shared.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.entry(memory.len()).or_default().push(memory);
+    }
+}
+
+/// A row-major matrix `[rows, cols]`; cloning shares the buffer.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    rows: usize,
+    cols: usize,
+    dtype: DType,
+    buffer: Arc<Buffer>,
+}
+
+impl Tensor {
+    /// A matrix with unspecified content (whatever its buffer held before).
+    pub(crate) fn uninit(pool: &Pool, rows: usize, cols: usize, dtype: DType) -> Self {
+        Self { rows, cols, dtype, buffer: Arc::new(pool.take(rows * cols * dtype.size())) }
+    }
+
+    /// A matrix of zeros.
+    pub(crate) fn zeros(pool: &Pool, rows: usize, cols: usize, dtype: DType) -> Self {
+        let mut tensor = Self::uninit(pool, rows, cols, dtype);
+        tensor.bytes_mut().fill(0);
+        tensor
+    }
+
+    /// An f32 matrix with the given content, row by row.
+    pub fn from_f32(pool: &Pool, rows: usize, cols: usize, values: &[f32]) -> Self {
+        let mut tensor = Self::uninit(pool, rows, cols, DType::F32);
+        tensor.f32_mut().copy_from_slice(values);
+        tensor
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The content as f32, row by row.
+    pub fn to_f32_vec(&self) -> Vec<f32> {
+        match self.dtype {
+            DType::F32 => self.f32().to_vec(),
+            DType::Bf16 => self.bf16().iter().map(|x| x.to_f32()).collect(),
+        }
+    }
+
+    /// Whether this handle is the buffer's only one, so that writing through it is seen by no one else.
+    pub(crate) fn is_unique(&mut self) -> bool {
+        Arc::get_mut(&mut self.buffer).is_some()
+    }
+
+    pub(crate) fn f32(&self) -> &[f32] {
+        assert_eq!(self.dtype, DType::F32);
+        &bytemuck::cast_slice(&self.buffer.memory)[..self.rows * self.cols]
+    }
+
+    pub(crate) fn bf16(&self) -> &[bf16] {
+        assert_eq!(self.dtype, DType::Bf16);
+        &bytemuck::cast_slice(&self.buffer.memory)[..self.rows * self.cols]
+    }
+
+    /// The elements for writing; the caller made the tensor or asked [`Tensor::is_unique`].
+    pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
+        assert_eq!(self.dtype, DType::F32);
+        let n = self.rows * self.cols;
+        &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
+    }
+
+    /// As [`Tensor::f32_mut`], in bf16.
+    pub(crate) fn bf16_mut(&mut self) -> &mut [bf16] {
+        assert_eq!(self.dtype, DType::Bf16);
+        let n = self.rows * self.cols;
+        &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let n = self.rows * self.cols * self.dtype.size();
+        &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
+    }
+
+    fn memory_mut(&mut self) -> &mut [Line] {
+        let Some(buffer) = Arc::get_mut(&mut self.buffer) else {
+            unreachable!("a shared buffer is never written")
+        };
+        &mut buffer.memory
+    }
+
+    /// One row as f32: borrowed where it already is, converted into `scratch` otherwise.
+    #[inline]
+    pub(crate) fn row<'a>(&'a self, row: usize, scratch: &'a mut [f32]) -> &'a [f32] {
+        let range = row * self.cols..(row + 1) * self.cols;
+        match self.dtype {
+            DType::F32 => &self.f32()[range],
+            DType::Bf16 => {
+                widen(&self.bf16()[range], &mut scratch[..self.cols]);
+                &scratch[..self.cols]
+            }
+        }
+    }
+}
+
+/// bf16 to f32, exactly.
+#[inline(always)]
+pub(crate) fn widen(from: &[bf16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+    }
+}
+
+/// f32 to bf16, round to nearest even; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn narrow(from: &[f32], to: &mut [bf16]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = round_bf16(from);
+    }
+}
+
+/// One f32 to bf16, round to nearest even, in a form that vectorises; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn round_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
+    let nan = (bits >> 16) | 0x40;
+    bf16::from_bits(if x.is_nan() { nan } else { rounded } as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_and_are_reused() {
+        let pool = Pool::default();
+        let a = Tensor::zeros(&pool, 10, 100, DType::F32);
+        let bytes = pool.bytes();
+        let b = a.clone();
+        drop(a);
+        let c = Tensor::zeros(&pool, 10, 100, DType::F32);
+        assert_eq!(pool.bytes(), 2 * bytes);
+        drop((b, c));
+        let _d = Tensor::uninit(&pool, 10, 99, DType::F32);
+        let _e = Tensor::uninit(&pool, 20, 99, DType::Bf16);
+        assert_eq!(pool.bytes(), 2 * bytes);
+    }
+
+    #[test]
+    fn size_classes_waste_little() {
+        for lines in 1..5_000 {
+            let class = size_class(lines);
+            assert!(class >= lines && class * 8 <= lines * 9 + 8, "{lines} -> {class}");
+        }
+    }
+
+    #[test]
+    fn rounding_agrees_with_the_half_crate() {
+        let mut x = 1_u32;
+        for _ in 0..100_000 {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let f = f32::from_bits(x);
+            let (ours, theirs) = (round_bf16(f), bf16::from_f32(f));
+            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{f}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Flat buffers for parameters and gradients, and the views that name a matrix inside them.
+//!
+//! Owns: master weights in f32, their derived copies, gradient accumulators. Never: knows what a parameter means.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::cpu::gemm::{Operand, PackedRight};
+use crate::device::Device;
+
+/// A matrix (a vector has one row) inside the flat buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// First element in the flat weights.
+    pub offset: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// First element of its accumulator in the flat gradients; `None` for a frozen parameter.
+    pub grad: Option<usize>,
+}
+
+impl View {
+    /// Number of elements.
+    pub const fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The master weights, f32, in the logical (checkpoint) layout.
+#[derive(Debug)]
+pub struct Weights {
+    values: Vec<f32>,
+    packed: Mutex<HashMap<(usize, bool), Arc<PackedRight>>>,
+}
+
+impl Weights {
+    /// Takes over the values.
+    pub fn new(values: Vec<f32>) -> Self {
+        Self { values, packed: Mutex::default() }
+    }
+
+    /// All values.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All values, to be changed; copies derived from the old ones are dropped.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        self.packed.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        &mut self.values
+    }
+
+    /// The values of one parameter.
+    pub fn get(&self, view: View) -> &[f32] {
+        &self.values[view.offset..view.offset + view.len()]
+    }
+
+    /// `view` (or its transpose) as the right operand of products in bf16, packed at first use and kept until
+    /// the weights change.
+    pub(crate) fn packed(&self, device: &Device, view: View, transposed: bool) -> Arc<PackedRight> {
+        let key = (view.offset, transposed);
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = packed.entry(key).or_insert_with(|| {
+            let plain = Operand::from_f32(self.get(view), view.rows, view.cols);
+            Arc::new(PackedRight::new(device, if transposed { plain.transposed() } else { plain }))
+        });
+        Arc::clone(entry)
+    }
+}
+
+/// Gradient accumulators, f32. A tied parameter has one accumulator per use; who owns the parameter table joins
+/// them once per step.
+#[derive(Debug)]
+pub struct Gradients {
+    values: Vec<f32>,
+}
+
+impl Gradients {
+    /// `len` zeros.
+    pub fn new(len: usize) -> Self {
+        Self { values: vec![0.0; len] }
+    }
+
+    /// All accumulators.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All accumulators, to be changed.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// The accumulator of one parameter; `None` when it is frozen.
+    pub(crate) fn get_mut(&mut self, view: View) -> Option<&mut [f32]> {
+        view.grad.map(|start| &mut self.values[start..start + view.len()])
+    }
+}
