@@ -1,0 +1,249 @@
+"""The model of Headstart in plain PyTorch: what the goldens are computed with.
+
+Owns: the forward pass of both architectures with every option, the losses, and the names and
+shapes of the parameters. Written from the description (`docs/goldens.md`), one sequence at a time
+and without any fused operation, so that it can be compared with the formulas by eye.
+Never: files, random numbers, the cases themselves (`golden.py`).
+
+Shape letters: T length of one sequence, N packed tokens (the sum of the lengths), B sequences,
+C embed_dim, H heads, D head_dim, F hidden_dim, V vocab_size, P positions, A adapters_dim,
+K classes.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def parameter_shapes(case):
+    """Name -> shape of every parameter of a case, in the order of the model."""
+    c, f, a = case["embed_dim"], case["hidden_dim"], case["adapters_dim"]
+    shapes = {
+        "transformer.token_embedding.weight": (case["vocab_size"], c),
+        "transformer.position_embedding.weight": (case["num_max_positions"], c),
+    }
+    if case["cls_offset"]:
+        shapes["transformer.cls_offset.weight"] = (1, c)
+    for i in range(case["num_layers"]):
+        p = f"transformer.layers.{i}."
+        shapes[p + "norm_1.weight"] = (c,)
+        shapes[p + "norm_1.bias"] = (c,)
+        shapes[p + "attention.in_proj.weight"] = (3 * c, c)
+        shapes[p + "attention.in_proj.bias"] = (3 * c,)
+        shapes[p + "attention.out_proj.weight"] = (c, c)
+        shapes[p + "attention.out_proj.bias"] = (c,)
+        if a > 0:
+            shapes |= adapter_shapes(p + "adapter_attention.", c, a)
+        shapes[p + "norm_2.weight"] = (c,)
+        shapes[p + "norm_2.bias"] = (c,)
+        shapes[p + "feed_forward.up.weight"] = (f, c)
+        shapes[p + "feed_forward.up.bias"] = (f,)
+        shapes[p + "feed_forward.down.weight"] = (c, f)
+        shapes[p + "feed_forward.down.bias"] = (c,)
+        if a > 0:
+            shapes |= adapter_shapes(p + "adapter_feed_forward.", c, a)
+    if case["arch"] == "gpt2":
+        shapes["transformer.final_norm.weight"] = (c,)
+        shapes["transformer.final_norm.bias"] = (c,)
+    if case["head"] is not None:
+        shapes["classification_head.weight"] = (case["head"]["num_classes"], c)
+        shapes["classification_head.bias"] = (case["head"]["num_classes"],)
+    return shapes
+
+
+def adapter_shapes(prefix, c, a):
+    """The two linears of one bottleneck adapter."""
+    return {
+        prefix + "down.weight": (a, c),
+        prefix + "down.bias": (a,),
+        prefix + "up.weight": (c, a),
+        prefix + "up.bias": (c,),
+    }
+
+
+def sinusoidal_table(positions, c):
+    """[P, C] in f64: sin(p / 10000^(2i/C)) in column 2i, cos of the same angle in column 2i + 1."""
+    p = torch.arange(positions, dtype=torch.float64)[:, None]
+    column = torch.arange(c)[None, :]
+    angle = p / 10000.0 ** ((column // 2 * 2).to(torch.float64) / c)
+    return torch.where(column % 2 == 0, torch.sin(angle), torch.cos(angle))
+
+
+def activation(name, x):
+    """ReLU, or GELU in its tanh form."""
+    if name == "relu":
+        return torch.relu(x)
+    return F.gelu(x, approximate="tanh")
+
+
+class Forward:
+    """One forward pass over a packed batch; `drop` is `None` or (x, site, layer, sequence) -> x."""
+
+    def __init__(self, case, params, drop=None):
+        self.case, self.params = case, params
+        self.drop = drop or (lambda x, site, layer, sequence: x)
+        self.relu_inputs = []
+
+    def linear(self, x, name):
+        return F.linear(x, self.params[name + ".weight"], self.params[name + ".bias"])
+
+    def norm(self, x, name):
+        weight, bias = self.params[name + ".weight"], self.params[name + ".bias"]
+        return F.layer_norm(x, x.shape[-1:], weight, bias, self.case["layer_norm_eps"])
+
+    def act(self, name, x):
+        if name == "relu":
+            self.relu_inputs.append(x.detach())
+        return activation(name, x)
+
+    def embed(self, ids, sequence):
+        """[T] ids -> [T, C]."""
+        h = self.params["transformer.token_embedding.weight"][ids]
+        if self.case["cls_offset"]:
+            is_cls = (ids == self.case["cls_id"]).to(h.dtype)[:, None]
+            h = h + is_cls * self.params["transformer.cls_offset.weight"]
+        h = h + self.params["transformer.position_embedding.weight"][: len(ids)]
+        return self.drop(h, "embedding", 0, sequence)
+
+    def attention(self, x, layer, sequence):
+        """[T, C] -> [T, C], softmax(q k' / sqrt(D)) v per head, then the output projection."""
+        t, c = x.shape
+        heads = self.case["num_heads"]
+        prefix = f"transformer.layers.{layer}.attention."
+        qkv = self.linear(x, prefix + "in_proj").view(t, 3, heads, c // heads)
+        q, k, v = qkv.permute(1, 2, 0, 3)
+        scores = q @ k.transpose(1, 2) / math.sqrt(c // heads)
+        if self.case["causal"]:
+            future = torch.ones(t, t, dtype=torch.bool).triu(1)
+            scores = scores.masked_fill(future, -math.inf)
+        probs = self.drop(torch.softmax(scores, -1), "attention_probs", layer, sequence)
+        mixed = (probs.to(v.dtype) @ v).transpose(0, 1).reshape(t, c)
+        return self.drop(self.linear(mixed, prefix + "out_proj"), "attention", layer, sequence)
+
+    def feed_forward(self, x, layer, sequence):
+        prefix = f"transformer.layers.{layer}.feed_forward."
+        x = self.act(self.case["activation"], self.linear(x, prefix + "up"))
+        return self.drop(self.linear(x, prefix + "down"), "feed_forward", layer, sequence)
+
+    def adapt(self, x, layer, name):
+        """x + up(activation(down(x))), or x where the model has no adapters."""
+        if self.case["adapters_dim"] == 0:
+            return x
+        prefix = f"transformer.layers.{layer}.{name}."
+        inner = self.act(self.case["adapter_activation"], self.linear(x, prefix + "down"))
+        return x + self.linear(inner, prefix + "up")
+
+    def block(self, h, layer, sequence):
+        """One layer: the residual leaves after the norm in naacl2019, before it in gpt2."""
+        pre_norm = self.case["arch"] == "gpt2"
+        for norm, sublayer, adapter in (
+            ("norm_1", self.attention, "adapter_attention"),
+            ("norm_2", self.feed_forward, "adapter_feed_forward"),
+        ):
+            normed = self.norm(h, f"transformer.layers.{layer}.{norm}")
+            a = self.adapt(sublayer(normed, layer, sequence), layer, adapter)
+            h = (h if pre_norm else normed) + a
+        return h
+
+    def trunk(self, ids, lengths):
+        """Packed [N] ids -> the list of L + 1 packed [N, C] hidden states, and the trunk's output.
+
+        State 0 is the (dropped-out) embedding and state i + 1 the output of layer i; the output is
+        the last state, after the final norm in gpt2.
+        """
+        states = [[] for _ in range(self.case["num_layers"] + 1)]
+        for sequence, piece in enumerate(torch.split(ids, lengths)):
+            h = self.embed(piece, sequence)
+            states[0].append(h)
+            for layer in range(self.case["num_layers"]):
+                h = self.block(h, layer, sequence)
+                states[layer + 1].append(h)
+        states = [torch.cat(s) for s in states]
+        output = states[-1]
+        if self.case["arch"] == "gpt2":
+            output = self.norm(output, "transformer.final_norm")
+        return states, output
+
+    def pool(self, hidden, lengths):
+        """Packed [N, C] -> [B, C]; mean and max run over every token of the sequence."""
+        how = self.case["head"]["pooling"]
+        rows = []
+        for h in torch.split(hidden, lengths):
+            if how == "mean":
+                rows.append(h.mean(0))
+            elif how == "max":
+                rows.append(h.max(0).values)
+            else:  # "cls" and "last": the last token; with "cls" that is the [CLS] token
+                rows.append(h[-1])
+        return torch.stack(rows)
+
+
+def forward(case, params, inputs, drop=None):
+    """Hidden states, logits and losses of one batch, as a dict of tensors.
+
+    `loss` is clf_coef * clf_loss + lm_coef * lm_loss, over the losses the case has.
+    """
+    run = Forward(case, params, drop)
+    lengths = inputs["lengths"].tolist()
+    states, hidden = run.trunk(inputs["input_ids"], lengths)
+    out = {f"hidden.{i}": h for i, h in enumerate(states)}
+    out["hidden"] = hidden
+    total = 0.0
+    if case["lm"] is not None:
+        logits = hidden @ params["transformer.token_embedding.weight"].T
+        out["lm_logits"] = logits
+        # The softmax of the loss runs in the wide type of the parameters, whatever the product ran in.
+        at_targets = logits[inputs["target_positions"]].to(params["transformer.token_embedding.weight"].dtype)
+        out["lm_loss"] = F.cross_entropy(at_targets, inputs["target_ids"])
+        total = total + case["lm"]["coef"] * out["lm_loss"]
+    if case["head"] is not None:
+        logits = run.linear(run.pool(hidden, lengths), "classification_head")
+        out["clf_logits"] = logits
+        out["clf_loss"] = classification_loss(case["head"]["problem"], logits, inputs["labels"])
+        total = total + case["head"]["coef"] * out["clf_loss"]
+    out["loss"] = total
+    return out, run
+
+
+def classification_loss(problem, logits, labels):
+    """Mean over the examples (and over the classes, for more than one label)."""
+    if problem == "single_label":
+        return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+    labels = labels.to(logits.dtype)
+    if problem == "multi_label":
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.mse_loss(logits[:, 0], labels)
+
+
+def padded_trunk(case, params, inputs):
+    """The trunk a second time, out of PyTorch's own modules and on a padded batch.
+
+    It shows that packing changes nothing and that `in_proj` is laid out as PyTorch's
+    `MultiheadAttention` has it. Without dropout. Returns the packed [N, C] output.
+    """
+    lengths = inputs["lengths"].tolist()
+    t = max(lengths)
+    ids = torch.nn.utils.rnn.pad_sequence(torch.split(inputs["input_ids"], lengths), batch_first=True)
+    padding = torch.arange(t)[None, :] >= inputs["lengths"][:, None]
+    future = torch.ones(t, t, dtype=torch.bool).triu(1) if case["causal"] else None
+    run = Forward(case, params)
+    h = torch.stack([run.embed(row, 0) for row in ids]).transpose(0, 1)
+    pre_norm = case["arch"] == "gpt2"
+    for layer in range(case["num_layers"]):
+        prefix = f"transformer.layers.{layer}."
+        normed = run.norm(h, prefix + "norm_1")
+        a, _ = F.multi_head_attention_forward(
+            normed, normed, normed, case["embed_dim"], case["num_heads"],
+            params[prefix + "attention.in_proj.weight"], params[prefix + "attention.in_proj.bias"],
+            None, None, False, 0.0,
+            params[prefix + "attention.out_proj.weight"], params[prefix + "attention.out_proj.bias"],
+            key_padding_mask=padding, attn_mask=future, need_weights=False,
+        )
+        h = (h if pre_norm else normed) + run.adapt(a, layer, "adapter_attention")
+        normed = run.norm(h, prefix + "norm_2")
+        a = run.adapt(run.feed_forward(normed, layer, 0), layer, "adapter_feed_forward")
+        h = (h if pre_norm else normed) + a
+    if pre_norm:
+        h = run.norm(h, "transformer.final_norm")
+    return h.transpose(0, 1)[~padding]
