@@ -1,0 +1,63 @@
+//! What a long piece of work tells whoever watches it, and how the watcher stops it.
+//!
+//! Owns: the vocabulary between library and terminal. Never: prints.
+
+use std::path::Path;
+
+use crate::run_log::Record;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A line for people: what was found, discarded, added; a warning.
+    Message(&'a str),
+    /// Work of known size: tokenising, downloading, evaluating.
+    Progress {
+        /// Which work.
+        what: &'a str,
+        /// Units done.
+        done: u64,
+        /// Units in all; 0 when unknown.
+        total: u64,
+    },
+    /// An optimizer step.
+    Step(&'a StepRecord),
+    /// An evaluation's figures.
+    Evaluation(&'a Record),
+    /// A checkpoint was written.
+    Saved(&'a Path),
+}
+
+/// One optimizer step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepRecord {
+    /// Counted from 1.
+    pub step: u64,
+    /// The run's last step.
+    pub total_steps: u64,
+    /// Passes over the data, with its fraction.
+    pub epoch: f64,
+    /// The step's training loss.
+    pub loss: f64,
+    /// Learning rate used.
+    pub lr: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Speed since the last step.
+    pub tokens_per_s: f64,
+    /// Seconds since the work began, of this process.
+    pub elapsed_s: f64,
+}
+
+/// The watcher's answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signal {
+    /// Go on.
+    #[default]
+    Continue,
+    /// Save and stop as soon as that is clean.
+    Stop,
+}
+
+/// Who watches.
+pub type Listener<'a> = dyn FnMut(Event<'_>) -> Signal + 'a;
