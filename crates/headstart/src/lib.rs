@@ -19,6 +19,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod infer;
 pub mod masking;
 pub mod model;
