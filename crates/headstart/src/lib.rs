@@ -22,6 +22,7 @@ pub mod error;
 pub mod eval;
 pub mod event;
 pub mod finetune;
+pub mod files;
 pub mod infer;
 pub mod masking;
 pub mod model;

@@ -6,4 +6,8 @@ pub mod classification;
 pub mod corpus;
 pub mod download;
 pub mod encoding;
+pub mod inspect;
+pub mod split;
 pub mod starter;
+
+pub use split::Split;
