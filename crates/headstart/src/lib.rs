@@ -20,6 +20,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod evaluate;
 pub mod event;
 pub mod finetune;
 pub mod files;
