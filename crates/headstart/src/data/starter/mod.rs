@@ -21,7 +21,7 @@ pub const QUESTION_LABELS: [&str; 6] = ["NUM", "LOC", "HUM", "DESC", "ENTY", "AB
 /// A language-modelling corpus: one paragraph per line, each document begun by a line `= Title =`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corpus {
-    /// The training documents, about 1.4 MB.
+    /// The training documents, about 1.5 MB.
     pub train: String,
     /// Other documents about the same world, about 7 % of the whole.
     pub valid: String,
