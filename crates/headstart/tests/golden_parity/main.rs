@@ -37,10 +37,10 @@ struct Errors {
     after: f64,
 }
 
-/// f32, on every code path. The worst measured: 6.6e-7, 6.0e-7, 6.4e-6, 3.3e-7, 4.0e-6, 7.3e-6; the limits leave
+/// f32, on every code path. The worst measured: 7.2e-7, 6.0e-7, 1.1e-5, 3.3e-7, 4.0e-6, 7.3e-6; the limits leave
 /// room for another order of summation (some entries of `after` move by the rate whichever sign rounding gives them).
 const F32: Errors =
-    Errors { whole: 5e-6, forward: 5e-6, gradient: 3e-5, key_bias: 3e-6, curves: 2e-5, after: 1e-4 };
+    Errors { whole: 5e-6, forward: 5e-6, gradient: 5e-5, key_bias: 3e-6, curves: 2e-5, after: 1e-4 };
 
 /// bf16. The worst measured: 3.7e-2, 1.5e-2, 2.6e-1, 5.0e-3, 3.3e-2, 2.4e-2. Where a value near ReLU's kink takes
 /// the other side, one entry of a tensor's gradient is wrong by its own size; hence `gradient` only shows that every
