@@ -28,8 +28,6 @@ const BLOCK: usize = 1_100;
 const DEEP: usize = 4_000;
 const DEEP_TILE: TileShape = TileShape { tall: 128, wide: 288, least: 0 };
 const DEEP_BLOCK: usize = 550;
-/// Columns whose sums are handed out together: two panels, a multiple of the dropout blocks.
-const GROUP: usize = 96;
 /// Steps of one packing task.
 const PACK_STEPS: usize = 512;
 /// Cells of a right operand that are packed at once (16 MiB), unless it is narrow.
@@ -183,43 +181,37 @@ fn multiply_tile<const PAIR: bool>(
         // SAFETY: the caller checked the operand, the ranges are inside it, and `room` is left alone until the
         // block is done. The level was detected.
         let left = unsafe { packing::pack_left::<PAIR>(a, rows.clone(), steps.clone(), room) };
-        for first in cols.clone().step_by(GROUP) {
-            let group = first..cols.end.min(first + GROUP);
-            for col in group.clone().step_by(PANEL) {
-                let (panel, width) = b.block(col, &steps);
-                // While a panel is multiplied the next one comes closer: of this block, else of the next.
-                let next = if col + PANEL < cols.end {
-                    b.block(col + PANEL, &steps).0
-                } else if block + 1 < blocks {
-                    b.block(cols.start, &(steps.end..(b.steps * (block + 2) / blocks))).0
-                } else {
-                    panel
-                };
-                let mut ahead = next.chunks(16 * steps.len().max(1));
-                for row in (0..rows.len()).step_by(8) {
-                    let at = row * stride + (col - cols.start);
-                    let to = &mut sums[at..at + 7 * stride + width];
-                    // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
-                    unsafe {
-                        kernel::multiply::<PAIR>(
-                            steps.len(),
-                            left.tile(row),
-                            panel.as_ptr(),
-                            ahead.next().unwrap_or(panel).as_ptr().cast(),
-                            width,
-                            to.as_mut_ptr(),
-                            stride,
-                            block > 0,
-                        );
-                    }
-                }
-            }
-            if block + 1 == blocks {
-                for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(stride)) {
-                    let at = group.start - cols.start;
-                    store(row, group.start, &mut sums[at..at + group.len()]);
+        for col in cols.clone().step_by(PANEL) {
+            let (panel, width) = b.block(col, &steps);
+            // While a panel is multiplied the next one comes closer: of this block, else of the next.
+            let next = if col + PANEL < cols.end {
+                b.block(col + PANEL, &steps).0
+            } else if block + 1 < blocks {
+                b.block(cols.start, &(steps.end..b.steps * (block + 2) / blocks)).0
+            } else {
+                panel
+            };
+            let mut ahead = next.chunks(16 * steps.len().max(1));
+            for row in (0..rows.len()).step_by(8) {
+                let at = row * stride + (col - cols.start);
+                let to = &mut sums[at..at + 7 * stride + width];
+                // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
+                unsafe {
+                    kernel::multiply::<PAIR>(
+                        steps.len(),
+                        left.tile(row),
+                        panel.as_ptr(),
+                        ahead.next().unwrap_or(panel).as_ptr().cast(),
+                        width,
+                        to.as_mut_ptr(),
+                        stride,
+                        block > 0,
+                    );
                 }
             }
         }
+    }
+    for (row, sums) in rows.zip(sums.chunks_exact_mut(stride)) {
+        store(row, cols.start, &mut sums[..cols.len()]);
     }
 }

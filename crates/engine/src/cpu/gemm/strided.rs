@@ -106,6 +106,11 @@ pub(super) fn product(
     });
 }
 
+/// A stride as the `gemm` crate wants it; a slice has at most `isize::MAX` bytes, so none of its strides wraps.
+fn step(stride: usize) -> isize {
+    stride.cast_signed()
+}
+
 /// c = a b (+ c), with (elements, row stride, column stride) operands, single-threaded.
 pub(crate) fn multiply_strided(
     m: usize,
@@ -133,14 +138,14 @@ pub(crate) fn multiply_strided(
             k,
             c.as_mut_ptr(),
             1,
-            c_row as isize,
+            step(c_row),
             accumulate,
             a.as_ptr(),
-            a_col as isize,
-            a_row as isize,
+            step(a_col),
+            step(a_row),
             b.as_ptr(),
-            b_col as isize,
-            b_row as isize,
+            step(b_col),
+            step(b_row),
             1.0,
             1.0,
             false,
