@@ -9,6 +9,8 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
+use bytemuck::Zeroable;
+
 use super::kernel::{self, PANEL};
 use super::packing::{self, steps_of};
 use super::tiles::{TileShape, Tiles};
@@ -44,7 +46,7 @@ impl Buffer {
     fn room(&mut self, cells: usize) -> &mut [u32] {
         let lines = cells.div_ceil(16);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line::ZERO);
+            self.lines.resize(lines, Line::zeroed());
         }
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..cells]
     }
