@@ -53,6 +53,11 @@ impl Precision {
 #[repr(C, align(64))]
 pub(crate) struct Line([u8; 64]);
 
+impl Line {
+    /// All zero.
+    pub(crate) const ZERO: Self = Self([0; 64]);
+}
+
 /// Buffers waiting for reuse, by size in lines. Sizes are rounded up to eighths of powers of two, so that packed
 /// batches of slightly different lengths share buffers.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@ use crate::cpu::gemm::{Operand, PackedRight};
 use crate::device::Device;
 
 /// A matrix (a vector has one row) inside the flat buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// First element in the flat weights.
     pub offset: usize,
@@ -37,13 +37,22 @@ impl View {
 #[derive(Debug)]
 pub struct Weights {
     values: Vec<f32>,
-    packed: Mutex<HashMap<(usize, bool), Arc<PackedRight>>>,
+    /// Counts the times the values may have changed.
+    version: u64,
+    packed: Mutex<HashMap<(View, bool), Derived>>,
+}
+
+/// A weight as a right operand, and the version of the values it was made from.
+#[derive(Debug)]
+struct Derived {
+    version: u64,
+    packed: Arc<PackedRight>,
 }
 
 impl Weights {
     /// Takes over the values.
     pub fn new(values: Vec<f32>) -> Self {
-        Self { values, packed: Mutex::default() }
+        Self { values, version: 0, packed: Mutex::default() }
     }
 
     /// All values.
@@ -51,9 +60,9 @@ impl Weights {
         &self.values
     }
 
-    /// All values, to be changed; copies derived from the old ones are dropped.
+    /// All values, to be changed; copies derived from the old ones are made anew when next asked for.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        self.packed.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.version += 1;
         &mut self.values
     }
 
@@ -65,13 +74,22 @@ impl Weights {
     /// `view` (or its transpose) as the right operand of products in bf16, packed at first use and kept until
     /// the weights change.
     pub(crate) fn packed(&self, device: &Device, view: View, transposed: bool) -> Arc<PackedRight> {
-        let key = (view.offset, transposed);
+        let key = (view, transposed);
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = packed.entry(key).or_insert_with(|| {
-            let plain = Operand::from_f32(self.get(view), view.rows, view.cols);
-            Arc::new(PackedRight::new(device, if transposed { plain.transposed() } else { plain }))
+        let plain = Operand::from_f32(self.get(view), view.rows, view.cols);
+        let operand = if transposed { plain.transposed() } else { plain };
+        let copy = packed.entry(key).or_insert_with(|| Derived {
+            version: self.version,
+            packed: Arc::new(PackedRight::new(device, operand)),
         });
-        Arc::clone(entry)
+        if copy.version != self.version {
+            match Arc::get_mut(&mut copy.packed) {
+                Some(unshared) => unshared.repack(device, operand),
+                None => copy.packed = Arc::new(PackedRight::new(device, operand)),
+            }
+            copy.version = self.version;
+        }
+        Arc::clone(&copy.packed)
     }
 }
 

@@ -1,36 +1,286 @@
-//! Stub.
+//! Evaluation: the figures of a data set under a model: loss, perplexities, accuracy, F1, confusion.
+//!
+//! Owns: what is reported and how it is computed. Never: changes a weight.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::config::{DataConfig, PrecisionName};
+use headstart_engine::{Device, Precision, Tape, Weights};
+
+use crate::batch::{Batch, Label, TokenTargets, evaluation_mask_key};
+use crate::config::Problem;
 use crate::error::Result;
-use crate::event::Listener;
+use crate::event::{Event, Listener, Signal};
+use crate::model::Model;
+use crate::objective::{Denominators, Objective, Sums, probabilities};
+
+/// Examples in the order of their data set.
+#[derive(Clone, Debug, Default)]
+pub struct Examples<'a> {
+    /// Token ids of each.
+    pub ids: Vec<&'a [u32]>,
+    /// The label of each; empty for language models.
+    pub labels: Vec<Label>,
+}
+
+/// The size of the text behind a language-model split, for perplexities of words and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TextSize {
+    /// Words as the tutorial counts them.
+    pub words: u64,
+    /// Bytes of UTF-8.
+    pub bytes: u64,
+    /// Tokens, the dropped tail included.
+    pub tokens: u64,
+}
 
 /// An evaluation's result.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Evaluation {
-    /// Which split was evaluated ("test", else "valid").
+    /// Which split was evaluated: "valid", "test", "train".
     pub split: String,
     /// Figures by name.
     pub metrics: BTreeMap<String, f64>,
-    /// Rows = true class.
+    /// Rows: true class; columns: predicted class.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Class names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
 }
 
-/// Evaluates a model folder on data.
-///
-/// # Errors
-/// Everything that can go wrong.
-pub fn evaluate(
-    _model: &Path,
-    _data: &DataConfig,
-    _split: Option<&str>,
-    _precision: PrecisionName,
-    _threads: usize,
-    _listener: &mut Listener<'_>,
-) -> Result<Evaluation> {
-    unreachable!("stub")
+/// What is needed to run a model over examples.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluator<'a> {
+    /// Where.
+    pub device: &'a Device,
+    /// The model.
+    pub model: &'a Model,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// f32 or bf16 products.
+    pub precision: Precision,
+    /// The losses and their weights.
+    pub objective: &'a Objective,
+    /// What the token loss predicts.
+    pub targets: TokenTargets,
+    /// Sequences at a time; does not change the result.
+    pub batch_size: usize,
+}
+
+impl<'a> Examples<'a> {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The label of one.
+    pub fn label(&self, index: usize) -> Option<Label> {
+        self.labels.get(index).cloned()
+    }
+}
+
+impl Evaluator<'_> {
+    /// The figures of `examples`.
+    ///
+    /// # Errors
+    /// None of its own today; it is fallible as everything that will run on a device.
+    pub fn run(
+        &self,
+        split: &str,
+        examples: &Examples<'_>,
+        text: Option<TextSize>,
+        class_names: &[String],
+        listener: &mut Listener<'_>,
+    ) -> Result<Evaluation> {
+        let mut sums = Sums::default();
+        let mut totals = Denominators { lm: 0.0, clf: 0.0 };
+        let problem = self.model.config().head.as_ref().map(|h| h.problem);
+        let classes = self.model.config().head.as_ref().map_or(0, |h| h.num_classes);
+        let mut scores = Scores::new(if problem == Some(Problem::SingleLabel) { classes } else { 0 });
+        for first in (0..examples.len()).step_by(self.batch_size) {
+            let batch = self.batch(examples, first);
+            let denominators = self.objective.denominators(&batch);
+            totals.lm += denominators.lm;
+            totals.clf += denominators.clf;
+            for slab in batch.slabs() {
+                let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
+                let (part, logits) = self.objective.forward(self.model, &mut tape, &slab, denominators);
+                sums.add(&part);
+                if let (Some(logits), Some(problem)) = (logits, problem) {
+                    let rows = logits.to_f32_vec();
+                    for (sequence, row) in slab.sequences.iter().zip(rows.chunks_exact(classes)) {
+                        scores.count(row, sequence.label.as_ref(), problem);
+                    }
+                }
+            }
+            let done = (first + batch.sequences.len()) as u64;
+            let event = Event::Progress { what: "evaluating", done, total: examples.len() as u64 };
+            let _: Signal = listener(event); // a stop is honoured after the next training step
+        }
+        let mut metrics = BTreeMap::new();
+        metrics.insert("loss".to_owned(), self.objective.loss(&sums, totals));
+        if self.objective.lm > 0.0 && totals.lm > 0.0 {
+            self.token_figures(&sums, totals, examples, text, &mut metrics);
+        }
+        let mut confusion = None;
+        match problem.filter(|_| totals.clf > 0.0) {
+            None => {}
+            Some(Problem::SingleLabel) => {
+                metrics.insert("nll_clf".into(), sums.clf.sum / totals.clf);
+                scores.class_figures(class_names, &mut metrics);
+                confusion = Some(scores.confusion);
+            }
+            Some(Problem::MultiLabel) => scores.mark_figures(&mut metrics),
+            Some(Problem::Regression) => {
+                metrics.insert("mse".into(), sums.clf.sum / totals.clf);
+                scores.correlation(&mut metrics);
+            }
+        }
+        Ok(Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() })
+    }
+
+    fn batch(&self, examples: &Examples<'_>, first: usize) -> Batch {
+        let last = examples.len().min(first + self.batch_size);
+        let sequence =
+            |i: usize| self.targets.sequence(examples.ids[i], examples.label(i), evaluation_mask_key(i));
+        Batch { sequences: (first..last).map(sequence).collect() }
+    }
+
+    /// nll, perplexity and, for next-token prediction of a text, word perplexity and bits per byte.
+    fn token_figures(
+        &self,
+        sums: &Sums,
+        totals: Denominators,
+        examples: &Examples<'_>,
+        text: Option<TextSize>,
+        metrics: &mut BTreeMap<String, f64>,
+    ) {
+        let nll = sums.lm.sum / totals.lm;
+        metrics.insert("nll".into(), nll);
+        metrics.insert("ppl".into(), nll.exp());
+        metrics.insert("token_accuracy".into(), sums.lm.correct as f64 / totals.lm);
+        if let (Some(text), TokenTargets::Next) = (text, self.targets) {
+            // The tutorial's definition: the mean nll times the tokens of all blocks, over all words.
+            let block_tokens: usize = examples.ids.iter().map(|ids| ids.len()).sum();
+            metrics.insert("word_ppl".into(), (nll * block_tokens as f64 / text.words as f64).exp());
+            let bits = nll * text.tokens as f64 / std::f64::consts::LN_2;
+            metrics.insert("bits_per_byte".into(), bits / text.bytes as f64);
+        }
+    }
+}
+
+/// Predictions against truths.
+#[derive(Debug)]
+struct Scores {
+    confusion: Vec<Vec<u64>>,
+    marks: [u64; 4],
+    pairs: Vec<(f64, f64)>,
+}
+
+impl Scores {
+    fn new(classes: usize) -> Self {
+        Self { confusion: vec![vec![0; classes]; classes], marks: [0; 4], pairs: Vec::new() }
+    }
+
+    fn count(&mut self, logits: &[f32], label: Option<&Label>, problem: Problem) {
+        let (values, best) = probabilities(logits, problem);
+        match (label, problem) {
+            (Some(Label::Class(class)), Problem::SingleLabel) => self.confusion[*class as usize][best] += 1,
+            (Some(Label::Values(truth)), Problem::MultiLabel) => {
+                for (p, t) in values.iter().zip(truth) {
+                    self.marks[usize::from(*p > 0.5) * 2 + usize::from(*t > 0.5)] += 1;
+                }
+            }
+            (Some(Label::Values(truth)), Problem::Regression) => {
+                self.pairs.extend(values.iter().zip(truth).map(|(&v, &t)| (f64::from(v), f64::from(t))));
+            }
+            _ => {}
+        }
+    }
+
+    /// Accuracy, macro-F1 (over the classes that occur or are predicted), per-class precision and recall.
+    fn class_figures(&self, names: &[String], metrics: &mut BTreeMap<String, f64>) {
+        let total: u64 = self.confusion.iter().flatten().sum();
+        let right: u64 = (0..self.confusion.len()).map(|k| self.confusion[k][k]).sum();
+        metrics.insert("accuracy".into(), right as f64 / total as f64);
+        let (mut f1_sum, mut present) = (0.0, 0.0);
+        for (k, row) in self.confusion.iter().enumerate() {
+            let hits = row[k] as f64;
+            let truths: u64 = row.iter().sum();
+            let guesses: u64 = self.confusion.iter().map(|row| row[k]).sum();
+            if truths + guesses == 0 {
+                continue;
+            }
+            let share = |of: u64| if of == 0 { 0.0 } else { hits / of as f64 };
+            f1_sum += 2.0 * hits / (truths + guesses) as f64;
+            present += 1.0;
+            let name = names.get(k).map_or_else(|| k.to_string(), Clone::clone);
+            metrics.insert(format!("precision/{name}"), share(guesses));
+            metrics.insert(format!("recall/{name}"), share(truths));
+        }
+        metrics.insert("macro_f1".into(), f1_sum / f64::max(present, 1.0));
+    }
+
+    /// Accuracy and micro-F1 over all marks.
+    fn mark_figures(&self, metrics: &mut BTreeMap<String, f64>) {
+        let [true_no, missed, false_yes, hits] = self.marks.map(|n| n as f64);
+        metrics.insert("accuracy".into(), (true_no + hits) / (true_no + missed + false_yes + hits));
+        let f1 = if hits > 0.0 { 2.0 * hits / (2.0 * hits + missed + false_yes) } else { 0.0 };
+        metrics.insert("micro_f1".into(), f1);
+    }
+
+    /// Pearson's correlation.
+    fn correlation(&self, metrics: &mut BTreeMap<String, f64>) {
+        let n = self.pairs.len() as f64;
+        let mean = |f: &dyn Fn(&(f64, f64)) -> f64| self.pairs.iter().map(f).sum::<f64>() / n;
+        let (mx, my) = (mean(&|p| p.0), mean(&|p| p.1));
+        let (vx, vy) = (mean(&|p| (p.0 - mx).powi(2)), mean(&|p| (p.1 - my).powi(2)));
+        let covariance = mean(&|p| (p.0 - mx) * (p.1 - my));
+        let r = if vx > 0.0 && vy > 0.0 { covariance / (vx * vy).sqrt() } else { 0.0 };
+        metrics.insert("pearson".into(), r);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_figures_are_those_of_the_textbook() {
+        let mut scores = Scores::new(3);
+        for (truth, guess) in [(0, 0), (0, 0), (0, 1), (1, 1), (1, 0)] {
+            let mut logits = [0.0; 3];
+            logits[guess] = 1.0;
+            scores.count(&logits, Some(&Label::Class(truth)), Problem::SingleLabel);
+        }
+        let mut metrics = BTreeMap::new();
+        scores.class_figures(&["a".into(), "b".into(), "c".into()], &mut metrics);
+        let is = |name: &str, value: f64| assert!((metrics[name] - value).abs() < 1e-12, "{name}");
+        is("accuracy", 0.6);
+        is("precision/a", 2.0 / 3.0);
+        is("recall/a", 2.0 / 3.0);
+        is("precision/b", 0.5);
+        is("recall/b", 0.5);
+        is("macro_f1", f64::midpoint(2.0 / 3.0, 0.5));
+        assert!(!metrics.contains_key("recall/c"), "a class that is nowhere has no figures");
+    }
+
+    #[test]
+    fn marks_and_numbers() {
+        let mut scores = Scores::new(0);
+        scores.count(&[2.0, -2.0, 2.0], Some(&Label::Values(vec![1.0, 1.0, 0.0])), Problem::MultiLabel);
+        let mut metrics = BTreeMap::new();
+        scores.mark_figures(&mut metrics);
+        assert!((metrics["accuracy"] - 1.0 / 3.0).abs() < 1e-12 && (metrics["micro_f1"] - 0.5).abs() < 1e-12);
+        for x in [1.0, 2.0, 4.0] {
+            scores.count(&[x], Some(&Label::Values(vec![3.0 - 2.0 * x])), Problem::Regression);
+        }
+        scores.correlation(&mut metrics);
+        assert!((metrics["pearson"] + 1.0).abs() < 1e-12);
+    }
 }

@@ -1,39 +1,151 @@
-//! Stub.
+//! Using a trained model: classify texts, continue a prompt. The same forward as training, on an inference tape.
+//!
+//! Owns: loading a model folder for use, sampling. Never: reads standard input, prints.
 
 use std::path::Path;
 
-use crate::config::PrecisionName;
-use crate::error::Result;
+use headstart_engine::ops::attention::KeyValueCache;
+use headstart_engine::{Device, Packing, Precision, Tape, Weights, rng};
+use serde_json::{Map, Value};
+
+use crate::batch::{Batch, TokenTargets};
+use crate::checkpoint::{self, ModelFiles};
+use crate::config::{HeadConfig, HeadPooling, PrecisionName, Problem};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::objective::probabilities;
+use crate::tokenizer::Tokenizer;
+use crate::train::open_device;
+
+/// A model folder, loaded for use.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) device: Device,
+    pub(crate) model: Model,
+    pub(crate) weights: Weights,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) files: ModelFiles,
+}
+
+impl Loaded {
+    /// Loads a run folder, its `final/`, or a checkpoint; every parameter must be there.
+    pub(crate) fn open(path: &Path, threads: usize) -> Result<Self> {
+        let device = open_device(threads)?;
+        let loaded = checkpoint::load_model(path)?;
+        let model = Model::new(&loaded.files.config)?;
+        let weights = Weights::new(loaded.exact_weights(model.table())?);
+        let tokenizer = Tokenizer::from_json_bytes(&loaded.files.tokenizer_json, &loaded.folder.join("tokenizer.json"))?;
+        checkpoint::check_vocabulary(&loaded.folder, &loaded.files.config, tokenizer.vocab_size())?;
+        Ok(Self { device, model, weights, tokenizer, files: loaded.files })
+    }
+}
 
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Prediction {
-    /// The best class (single-label), all classes over 0.5 joined by `|` (multi-label), the number (regression).
+    /// The best class; all classes over one half joined by `|` (multi-label); the number (regression).
     pub label: String,
-    /// Class -> probability, in the model's order.
-    pub probabilities: serde_json::Map<String, serde_json::Value>,
+    /// Class -> probability, in the model's order; empty for regression.
+    pub probabilities: Map<String, Value>,
+    /// Whether the text was longer than the model's positions and was cut.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// A loaded classifier.
 #[derive(Debug)]
-pub struct Predictor {}
+pub struct Predictor {
+    loaded: Loaded,
+    head: HeadConfig,
+    precision: Precision,
+}
 
 impl Predictor {
-    /// Loads a run folder, its `final/`, or a checkpoint.
+    /// Loads a run folder, its `final/`, or a checkpoint. `threads` 0: all.
     ///
     /// # Errors
-    /// Everything that can go wrong.
-    pub fn load(_model: &Path, _precision: PrecisionName, _threads: usize) -> Result<Self> {
-        unreachable!("stub")
+    /// [`Error::Checkpoint`] when the folder is damaged or holds no classifier.
+    pub fn load(model: &Path, precision: PrecisionName, threads: usize) -> Result<Self> {
+        let loaded = Loaded::open(model, threads)?;
+        let Some(head) = loaded.files.config.head.clone() else {
+            return Err(Error::Checkpoint {
+                path: model.to_path_buf(),
+                what: "is a language model without a classification head".into(),
+                fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
+            });
+        };
+        Ok(Self { loaded, head, precision: precision.into() })
+    }
+
+    /// The class names, in the order of the probabilities.
+    pub fn labels(&self) -> &[String] {
+        &self.loaded.files.labels
     }
 
     /// Predicts texts, in order.
     ///
     /// # Errors
-    /// Everything that can go wrong.
-    pub fn predict(&self, _texts: &[String]) -> Result<Vec<Prediction>> {
-        unreachable!("stub")
+    /// [`Error::BadInput`] when a text cannot be tokenised.
+    pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
+        let tokenizer = &self.loaded.tokenizer;
+        let room = self.loaded.files.config.num_max_positions;
+        let mut cut = Vec::new();
+        let mut batch = Batch::default();
+        for text in texts {
+            let (ids, truncated) = classified_ids(tokenizer.encode(text)?, tokenizer, self.head.pooling, room);
+            cut.push(truncated);
+            batch.sequences.push(TokenTargets::None.sequence(&ids, None, 0));
+        }
+        let mut predictions = Vec::new();
+        for slab in batch.slabs() {
+            let Loaded { device, weights, model, .. } = &self.loaded;
+            let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
+            let hidden = model.trunk(&mut tape, &slab.ids, None);
+            let Some(logits) = model.classify(&mut tape, &hidden) else { unreachable!("checked when loading") };
+            for row in logits.tensor().to_f32_vec().chunks_exact(self.head.num_classes) {
+                predictions.push(self.prediction(row, cut[predictions.len()]));
+            }
+        }
+        Ok(predictions)
     }
+
+    fn prediction(&self, logits: &[f32], truncated: bool) -> Prediction {
+        let (values, best) = probabilities(logits, self.head.problem);
+        let names = self.labels();
+        let label = match self.head.problem {
+            Problem::SingleLabel => names[best].clone(),
+            Problem::MultiLabel => {
+                let on = values.iter().zip(names).filter(|(p, _)| **p > 0.5).map(|(_, name)| name.as_str());
+                on.collect::<Vec<_>>().join("|")
+            }
+            Problem::Regression => values[0].to_string(),
+        };
+        let probabilities = match self.head.problem {
+            Problem::Regression => Map::new(),
+            _ => names.iter().cloned().zip(values.iter().map(|&p| Value::from(f64::from(p)))).collect(),
+        };
+        Prediction { label, probabilities, truncated }
+    }
+}
+
+/// The ids that are classified: cut to the positions, with the final [CLS] where the head reads it. The second
+/// value says whether something was cut.
+pub(crate) fn classified_ids(
+    mut ids: Vec<u32>,
+    tokenizer: &Tokenizer,
+    pooling: HeadPooling,
+    positions: usize,
+) -> (Vec<u32>, bool) {
+    let marked = pooling == HeadPooling::Cls;
+    let room = positions - usize::from(marked);
+    let truncated = ids.len() > room;
+    ids.truncate(room);
+    if marked {
+        ids.push(tokenizer.roles().classification);
+    } else if ids.is_empty() {
+        ids.push(tokenizer.roles().end_of_line); // an empty text still needs a row to be classified on
+    }
+    (ids, truncated)
 }
 
 /// How text is generated.
@@ -41,7 +153,7 @@ impl Predictor {
 pub struct GenerateConfig {
     /// Tokens to add.
     pub max_new_tokens: usize,
-    /// 0: the best token always.
+    /// Divides the logits; 0: the best token always.
     pub temperature: f64,
     /// Only the best k; 0: all.
     pub top_k: usize,
@@ -51,29 +163,159 @@ pub struct GenerateConfig {
     pub seed: u64,
 }
 
+impl GenerateConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        let bad = |key: &str, what: String, fix: &str| Err(Error::Config { key: key.into(), what, fix: fix.into() });
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return bad("temperature", format!("{} is not possible", self.temperature), "use 0 or a positive number");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return bad("top_p", format!("{} is not a probability above 0", self.top_p), "use a number up to 1");
+        }
+        Ok(())
+    }
+}
+
 /// A loaded language model.
 #[derive(Debug)]
-pub struct Generator {}
+pub struct Generator {
+    loaded: Loaded,
+    precision: Precision,
+}
 
 impl Generator {
-    /// Loads a run folder, its `final/`, or a checkpoint.
+    /// Loads a run folder, its `final/`, or a checkpoint of a causal language model. `threads` 0: all.
     ///
     /// # Errors
-    /// Everything that can go wrong.
-    pub fn load(_model: &Path, _precision: PrecisionName, _threads: usize) -> Result<Self> {
-        unreachable!("stub")
+    /// [`Error::Checkpoint`] when the folder is damaged or holds a masked language model.
+    pub fn load(model: &Path, precision: PrecisionName, threads: usize) -> Result<Self> {
+        let loaded = Loaded::open(model, threads)?;
+        if !loaded.files.config.causal {
+            return Err(Error::Checkpoint {
+                path: model.to_path_buf(),
+                what: "is a masked language model, which fills gaps but does not continue text".into(),
+                fix: "pretrain one with --objective lm".into(),
+            });
+        }
+        Ok(Self { loaded, precision: precision.into() })
     }
 
-    /// Continues the prompt; `piece` is called with each new piece of text. Returns the whole text.
+    /// Continues the prompt (an empty one starts a line) until `max_new_tokens` are there or the model's
+    /// positions are full; `piece` is called with each new piece of text. Returns the whole text.
     ///
     /// # Errors
-    /// Everything that can go wrong.
-    pub fn generate(
-        &self,
-        _prompt: &str,
-        _config: &GenerateConfig,
-        _piece: &mut dyn FnMut(&str),
-    ) -> Result<String> {
-        unreachable!("stub")
+    /// [`Error::Config`] for impossible settings or a prompt that leaves no position.
+    pub fn generate(&self, prompt: &str, config: &GenerateConfig, piece: &mut dyn FnMut(&str)) -> Result<String> {
+        config.validate()?;
+        let tokenizer = &self.loaded.tokenizer;
+        let positions = self.loaded.files.config.num_max_positions;
+        let mut ids = Vec::new();
+        for (i, line) in prompt.split('\n').enumerate() {
+            if i > 0 {
+                ids.push(tokenizer.roles().end_of_line);
+            }
+            tokenizer.encode_corpus_line(line, &mut ids)?;
+        }
+        let prompt_length = ids.len();
+        if ids.is_empty() {
+            ids.push(tokenizer.roles().end_of_line);
+        }
+        if ids.len() >= positions {
+            return Err(Error::Config {
+                key: "prompt".into(),
+                what: format!("its {} tokens leave none of the model's {positions} positions", ids.len()),
+                fix: "shorten it".into(),
+            });
+        }
+        let mut caches = vec![KeyValueCache::default(); self.loaded.files.config.num_layers];
+        let mut draws = rng::Stream::new(config.seed);
+        let first_shown = usize::from(prompt_length == 0);
+        let mut shown = tokenizer.decode(&ids[first_shown..]);
+        let start = ids.len();
+        let mut fed = 0;
+        while ids.len() - start < config.max_new_tokens && fed < positions && ids.len() < positions {
+            let logits = self.next_logits(&ids[fed..], fed, &mut caches);
+            fed = ids.len();
+            ids.push(sample(&logits, config, &mut draws) as u32);
+            let text = tokenizer.decode(&ids[first_shown..]);
+            // A piece may change how the one before it is written ("##s"); only what is settled is handed on.
+            if let Some(new) = text.strip_prefix(shown.as_str()) {
+                piece(new);
+                shown = text;
+            }
+        }
+        Ok(tokenizer.decode(&ids[first_shown..]))
+    }
+
+    fn next_logits(&self, ids: &[u32], past: usize, caches: &mut [KeyValueCache]) -> Vec<f32> {
+        let Loaded { device, weights, model, .. } = &self.loaded;
+        let packing = Packing::continued(past, ids.len());
+        let mut tape = Tape::inference(device, weights, &packing, self.precision);
+        let hidden = model.trunk(&mut tape, ids, Some(caches));
+        model.lm_logits(&mut tape, &hidden, &[ids.len() as u32 - 1]).to_f32_vec()
+    }
+}
+
+/// Draws a token: temperature, then top-k, then top-p (nucleus; Holtzman et al. 2020), then a draw.
+fn sample(logits: &[f32], config: &GenerateConfig, draws: &mut rng::Stream) -> usize {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    if config.temperature == 0.0 {
+        return order[0];
+    }
+    if config.top_k > 0 {
+        order.truncate(config.top_k);
+    }
+    let best = f64::from(logits[order[0]]);
+    let mut weights: Vec<f64> =
+        order.iter().map(|&i| ((f64::from(logits[i]) - best) / config.temperature).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut kept = 0.0;
+    let enough = weights.iter().position(|w| {
+        kept += w / total;
+        kept >= config.top_p
+    });
+    weights.truncate(enough.map_or(weights.len(), |i| i + 1));
+    let mut rest = draws.uniform() * weights.iter().sum::<f64>();
+    for (i, w) in weights.iter().enumerate() {
+        rest -= w;
+        if rest < 0.0 {
+            return order[i];
+        }
+    }
+    order[weights.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(temperature: f64, top_k: usize, top_p: f64) -> GenerateConfig {
+        GenerateConfig { max_new_tokens: 1, temperature, top_k, top_p, seed: 0 }
+    }
+
+    #[test]
+    fn sampling_keeps_to_its_limits() {
+        let logits = [0.0_f32, 3.0, 1.0, 2.0, -4.0];
+        let mut draws = rng::Stream::new(1);
+        let mut seen = |config: &GenerateConfig| {
+            let mut seen = [0; 5];
+            for _ in 0..2_000 {
+                seen[sample(&logits, config, &mut draws)] += 1;
+            }
+            seen
+        };
+        assert_eq!(seen(&config(0.0, 0, 1.0)), [0, 2_000, 0, 0, 0]);
+        let two = seen(&config(1.0, 2, 1.0));
+        assert!(two[1] > two[3] && two[3] > 300 && two[0] + two[2] + two[4] == 0, "{two:?}");
+        let nucleus = seen(&config(1.0, 0, 0.8));
+        assert!(nucleus[3] > 0 && nucleus[2] == 0, "{nucleus:?}");
+        let all = seen(&config(1.0, 0, 1.0));
+        let share = 2_000.0 * 1.0_f64.exp() / (1.0 + 3.0_f64.exp() + 1.0_f64.exp() + 2.0_f64.exp() + (-4.0_f64).exp());
+        assert!((f64::from(all[2]) - share).abs() < 60.0, "{all:?} {share}");
     }
 }

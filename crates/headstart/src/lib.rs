@@ -14,17 +14,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod eval;
+pub mod evaluate;
 pub mod event;
+pub mod finetune;
+pub mod files;
 pub mod infer;
 pub mod masking;
 pub mod model;
+pub mod objective;
 pub mod optim;
 pub mod params;
+pub mod pretrain;
 pub mod quickstart;
 pub mod report;
 pub mod run_log;

@@ -1,11 +1,30 @@
-//! Stub of THE loop.
+//! THE loop: one loop for pretraining and fine-tuning.
+//!
+//! Owns: the order of things in a run: batches, steps, evaluations, checkpoints, how it stops and resumes.
+//! Never: where data came from, what a model is made of, how a checkpoint lies on disk.
+//!
+//! Everything a step does follows from the configuration, the seed and the step's number, so a checkpoint is
+//! weights, moments, the step and the best figure so far, and a resumed run computes the same bits.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Instant;
 
-use crate::config::{FinetuneConfig, PretrainConfig};
-use crate::error::Result;
-use crate::event::Listener;
+use headstart_engine::{CodePath, Device, Gradients, Precision, Tape, Weights};
+use serde::Serialize;
+
+use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
+use crate::checkpoint::{self, ModelFiles, RunFolder, TrainerState};
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::eval::{Evaluation, Evaluator, Examples, TextSize};
+use crate::event::{Event, Listener, Signal, StepRecord};
+use crate::model::Model;
+use crate::objective::{Objective, Sums};
+use crate::optim::Optimizer;
+use crate::run_log::{Kind, Record, RunLog};
+use crate::schedule;
 
 /// Where a run writes and whether it continues.
 #[derive(Clone, Debug)]
@@ -19,44 +38,386 @@ pub struct RunOptions {
 }
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
     /// Optimizer steps done.
     pub steps: u64,
     /// Optimizer steps the run was to have.
     pub total_steps: u64,
-    /// Why it ended before its last step ("signal", "max_time", "early_stopping").
+    /// Why it ended before its last step: "signal", "max_time", "early_stopping".
     pub stopped: Option<String>,
     /// The final model folder, when the run is complete.
     pub final_dir: Option<PathBuf>,
     /// Last figures by name: "valid/nll", "test/accuracy".
     pub metrics: BTreeMap<String, f64>,
-    /// The test (or else validation) set's confusion matrix, rows = true class.
+    /// The test (or else validation) set's confusion matrix, rows: true class.
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Class names.
     pub labels: Vec<String>,
 }
 
-/// Pretrains.
-///
-/// # Errors
-/// Everything that can go wrong.
-pub fn pretrain(
-    _config: &PretrainConfig,
-    _run: &RunOptions,
-    _listener: &mut Listener<'_>,
-) -> Result<Summary> {
-    unreachable!("stub")
+/// A split that is evaluated.
+#[derive(Clone, Debug)]
+pub(crate) struct EvaluatedSplit<'a> {
+    pub(crate) examples: Examples<'a>,
+    pub(crate) text: Option<TextSize>,
 }
 
-/// Fine-tunes.
-///
-/// # Errors
-/// Everything that can go wrong.
-pub fn finetune(
-    _config: &FinetuneConfig,
-    _run: &RunOptions,
-    _listener: &mut Listener<'_>,
-) -> Result<Summary> {
-    unreachable!("stub")
+/// Which figure says that a checkpoint is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Best {
+    /// The lowest.
+    Lowest(&'static str),
+    /// The highest.
+    Highest(&'static str),
+}
+
+/// Everything a run needs; `pretrain` and `finetune` put it together.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) config: &'a TrainConfig,
+    pub(crate) device: Device,
+    pub(crate) model: Model,
+    pub(crate) weights: Weights,
+    pub(crate) objective: Objective,
+    pub(crate) targets: TokenTargets,
+    pub(crate) train: Examples<'a>,
+    pub(crate) valid: Option<EvaluatedSplit<'a>>,
+    /// Looked at once, at the end.
+    pub(crate) test: Option<EvaluatedSplit<'a>>,
+    pub(crate) best: Best,
+    /// Finish with the best checkpoint's weights rather than the last.
+    pub(crate) keep_best: bool,
+    /// Evaluations without a better one after which to stop; 0: never.
+    pub(crate) early_stopping: u64,
+    pub(crate) files: ModelFiles,
+    pub(crate) readme: String,
+    pub(crate) folder: RunFolder,
+}
+
+/// The part of a run that changes.
+struct Progress {
+    optimizer: Optimizer,
+    gradients: Gradients,
+    state: TrainerState,
+    log: RunLog,
+    started: Instant,
+    steps_per_epoch: u64,
+    total_steps: u64,
+    order: Vec<u32>,
+    order_epoch: Option<u64>,
+    last_valid: Option<Evaluation>,
+}
+
+impl Run<'_> {
+    /// Runs (or resumes) to the end, a stop, or an error.
+    pub(crate) fn run(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+        let mut progress = self.start(resume, listener)?;
+        if progress.total_steps == 0 {
+            return self.evaluate_only(&mut progress, listener);
+        }
+        let mut stopped = None;
+        while progress.state.step < progress.total_steps && stopped.is_none() {
+            let record = self.step(&mut progress)?;
+            let mut stop = listener(Event::Step(&record)) == Signal::Stop;
+            let step = progress.state.step;
+            let epoch_ends = step.is_multiple_of(progress.steps_per_epoch) || step == progress.total_steps;
+            let every = self.config.eval_every;
+            let mut improved = false;
+            if epoch_ends || (every > 0 && step.is_multiple_of(every as u64)) {
+                improved = self.evaluate(&mut progress, listener)?;
+            }
+            stop |= listener(Event::Progress { what: "training", done: step, total: progress.total_steps })
+                == Signal::Stop;
+            if stop {
+                stopped = Some("signal");
+            } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
+                stopped = Some("max_time");
+            } else if self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping {
+                stopped = Some("early_stopping");
+            }
+            let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
+            if epoch_ends || improved || due || stopped.is_some() {
+                self.save(&mut progress, improved, listener)?;
+            }
+        }
+        let complete = progress.state.step >= progress.total_steps || stopped == Some("early_stopping");
+        self.finish(progress, stopped, complete, listener)
+    }
+
+    fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress> {
+        let global_batch = self.config.global_batch();
+        let steps_per_epoch = self.train.len().div_ceil(global_batch).max(1) as u64;
+        let all = steps_per_epoch * self.config.n_epochs as u64;
+        let total_steps = self.config.max_steps.map_or(all, |most| most.min(all));
+        let table = self.model.table();
+        let mut optimizer = Optimizer::new(table, self.config);
+        let mut state = TrainerState::default();
+        let checkpoint = if resume { self.folder.latest_checkpoint()? } else { None };
+        if let Some(checkpoint) = &checkpoint {
+            state = checkpoint.load(
+                table,
+                self.weights.values_mut(),
+                &mut optimizer.first_moment,
+                &mut optimizer.second_moment,
+            )?;
+            let at = format!("resuming after step {} of {total_steps}", state.step);
+            listener(Event::Message(&at));
+        }
+        let now = unix_seconds();
+        let log = if resume {
+            RunLog::resume(self.folder.dir(), state.step, now)?
+        } else {
+            RunLog::create(self.folder.dir(), now)?
+        };
+        let (trainable, all) = (table.trainable_len(), table.len());
+        let line = format!(
+            "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps; {} threads, {}",
+            thousands(all), thousands(trainable), thousands(self.train.len()), self.device.threads(), self.device.code_path(),
+        );
+        listener(Event::Message(&line));
+        let gradients = Gradients::new(table.gradient_len());
+        Ok(Progress {
+            optimizer,
+            gradients,
+            state,
+            log,
+            started: Instant::now(),
+            steps_per_epoch,
+            total_steps,
+            order: Vec::new(),
+            order_epoch: None,
+            last_valid: None,
+        })
+    }
+
+    /// The sequences of optimizer step `step`, counted from 1.
+    fn batch(&self, progress: &mut Progress, step: u64) -> Batch {
+        let (epoch, within) = ((step - 1) / progress.steps_per_epoch, (step - 1) % progress.steps_per_epoch);
+        if progress.order_epoch != Some(epoch) {
+            progress.order = epoch_order(self.train.len(), self.config.seed, epoch);
+            progress.order_epoch = Some(epoch);
+        }
+        let size = self.config.global_batch();
+        let first = within as usize * size;
+        let picked = &progress.order[first..self.train.len().min(first + size)];
+        let sequence = |(i, &example): (usize, &u32)| {
+            let (example, key) = (example as usize, training_mask_key(self.config.seed, step, i));
+            self.targets.sequence(self.train.ids[example], self.train.label(example), key)
+        };
+        Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
+    }
+
+    /// Forward, backward, clip, update.
+    fn step(&mut self, progress: &mut Progress) -> Result<StepRecord> {
+        let began = Instant::now();
+        let step = progress.state.step + 1;
+        let batch = self.batch(progress, step);
+        let denominators = self.objective.denominators(&batch);
+        let precision = Precision::from(self.config.precision);
+        let mut sums = Sums::default();
+        for slab in batch.slabs() {
+            let gradients = &mut progress.gradients;
+            let seed = self.config.seed;
+            let mut tape =
+                Tape::training(&self.device, &self.weights, gradients, &slab.packing, precision, seed, step);
+            let (part, _) = self.objective.forward(&self.model, &mut tape, &slab, denominators);
+            tape.backward();
+            sums.add(&part);
+        }
+        let loss = self.objective.loss(&sums, denominators);
+        let norm = Optimizer::gradient_norm(&self.device, self.model.table(), &mut progress.gradients);
+        self.check_finite(progress, "training loss", loss, step)?;
+        self.check_finite(progress, "gradient norm", norm, step)?;
+        let factor = schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
+        let lr = self.config.lr * factor;
+        progress.optimizer.step(&self.device, &mut self.weights, &mut progress.gradients, norm, lr, step);
+        progress.state.step = step;
+        let seconds = began.elapsed().as_secs_f64();
+        let tokens_per_s = batch.tokens() as f64 / seconds.max(1e-9);
+        let epoch = step as f64 / progress.steps_per_epoch as f64;
+        let record = Record::new(Kind::Train, step, unix_seconds())
+            .with("loss", loss)
+            .with("lr", lr)
+            .with("grad_norm", norm)
+            .with("epoch", epoch)
+            .with("tokens_per_s", tokens_per_s);
+        progress.log.log(&record)?;
+        let elapsed_s = progress.started.elapsed().as_secs_f64();
+        let total_steps = progress.total_steps;
+        Ok(StepRecord { step, total_steps, epoch, loss, lr, grad_norm: norm, tokens_per_s, elapsed_s })
+    }
+
+    fn check_finite(&self, progress: &Progress, what: &'static str, value: f64, step: u64) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        let last = match self.folder.latest_checkpoint() {
+            Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.path().display()),
+            _ => "there is no checkpoint yet".to_owned(),
+        };
+        let _ = &progress.log;
+        let fix = format!("{last}; try a smaller --lr, a longer warm-up, or --precision f32");
+        Err(Error::NonFinite { what, step, fix })
+    }
+
+    /// Evaluates the validation split; whether it is the best so far.
+    fn evaluate(&self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<bool> {
+        let Some(split) = &self.valid else { return Ok(false) };
+        let evaluation = self.evaluation("valid", split, listener)?;
+        let record = to_record(Kind::Valid, progress.state.step, &evaluation);
+        progress.log.log(&record)?;
+        listener(Event::Evaluation(&record));
+        let (name, sign) = match self.best {
+            Best::Lowest(name) => (name, -1.0),
+            Best::Highest(name) => (name, 1.0),
+        };
+        let score = evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
+        // Equal accuracies are told apart by the loss, so that "best" does not depend on the first lucky one.
+        let loss = evaluation.metrics.get("loss").copied().unwrap_or(f64::NAN);
+        let better = match progress.state.best {
+            None => score.is_finite(),
+            Some((best, best_loss)) => {
+                let gain = sign * (score - best);
+                gain > 0.0 || (gain == 0.0 && loss < best_loss)
+            }
+        };
+        progress.last_valid = Some(evaluation);
+        if better {
+            progress.state.best = Some((score, loss));
+            progress.state.best_step = progress.state.step;
+            progress.state.evaluations_since_best = 0;
+        } else {
+            progress.state.evaluations_since_best += 1;
+        }
+        Ok(better)
+    }
+
+    fn evaluation(&self, name: &str, split: &EvaluatedSplit<'_>, listener: &mut Listener<'_>) -> Result<Evaluation> {
+        let evaluator = Evaluator {
+            device: &self.device,
+            model: &self.model,
+            weights: &self.weights,
+            precision: self.config.precision.into(),
+            objective: &self.objective,
+            targets: self.targets,
+            batch_size: self.config.valid_batch_size,
+        };
+        evaluator.run(name, &split.examples, split.text, &self.files.labels, listener)
+    }
+
+    fn save(&self, progress: &mut Progress, best: bool, listener: &mut Listener<'_>) -> Result<()> {
+        progress.log.flush()?;
+        let path = self.folder.save_checkpoint(
+            &progress.state,
+            self.model.table(),
+            self.weights.values(),
+            &progress.optimizer.first_moment,
+            &progress.optimizer.second_moment,
+            &self.files,
+            best,
+            self.config.keep,
+        )?;
+        listener(Event::Saved(&path));
+        Ok(())
+    }
+
+    fn finish(
+        mut self,
+        mut progress: Progress,
+        stopped: Option<&str>,
+        complete: bool,
+        listener: &mut Listener<'_>,
+    ) -> Result<Summary> {
+        let mut summary = Summary {
+            steps: progress.state.step,
+            total_steps: progress.total_steps,
+            stopped: stopped.map(str::to_owned),
+            labels: self.files.labels.clone(),
+            ..Summary::default()
+        };
+        if complete {
+            if self.keep_best && progress.state.best_step != 0 && progress.state.best_step != progress.state.step {
+                let best = self.folder.checkpoint(progress.state.best_step)?;
+                best.load_weights(self.model.table(), self.weights.values_mut())?;
+                let line = format!("the best checkpoint is the one after step {}", progress.state.best_step);
+                listener(Event::Message(&line));
+                progress.last_valid = None;
+            }
+            if progress.last_valid.is_none() {
+                progress.last_valid = match &self.valid {
+                    Some(split) => Some(self.evaluation("valid", split, listener)?),
+                    None => None,
+                };
+            }
+        }
+        if let Some(evaluation) = &progress.last_valid {
+            summarise(&mut summary, "valid", evaluation);
+        }
+        if complete {
+            if let Some(split) = &self.test {
+                let evaluation = self.evaluation("test", split, listener)?;
+                let record = to_record(Kind::Test, progress.state.step, &evaluation);
+                progress.log.log(&record)?;
+                listener(Event::Evaluation(&record));
+                summarise(&mut summary, "test", &evaluation);
+            }
+            let (table, weights) = (self.model.table(), self.weights.values());
+            let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
+            listener(Event::Saved(&path));
+            summary.final_dir = Some(path);
+        }
+        progress.log.flush()?;
+        Ok(summary)
+    }
+
+    fn evaluate_only(&mut self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<Summary> {
+        let mut summary = Summary { labels: self.files.labels.clone(), ..Summary::default() };
+        for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
+            if let Some(split) = split {
+                let evaluation = self.evaluation(name, split, listener)?;
+                let record = to_record(kind, progress.state.step, &evaluation);
+                progress.log.log(&record)?;
+                listener(Event::Evaluation(&record));
+                summarise(&mut summary, name, &evaluation);
+            }
+        }
+        progress.log.flush()?;
+        Ok(summary)
+    }
+}
+
+fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
+    let record = Record::new(kind, step, unix_seconds());
+    evaluation.metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value))
+}
+
+fn summarise(summary: &mut Summary, split: &str, evaluation: &Evaluation) {
+    for (name, value) in &evaluation.metrics {
+        summary.metrics.insert(format!("{split}/{name}"), *value);
+    }
+    summary.confusion.clone_from(&evaluation.confusion);
+}
+
+/// Seconds since 1970; only ever written into logs.
+pub(crate) fn unix_seconds() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// 1234567 -> "1,234,567".
+pub(crate) fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The processor with so many threads; 0: all.
+pub(crate) fn open_device(threads: usize) -> Result<Device> {
+    Ok(Device::cpu(NonZeroUsize::new(threads), CodePath::Auto)?)
 }

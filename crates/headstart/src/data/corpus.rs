@@ -1,1 +1,361 @@
-//! Stub.
+//! Language-model corpora: text files become one stream of token ids per split, cut into equal blocks.
+//!
+//! Owns: which files make a corpus, what a line becomes, how words are counted. Never: shuffles blocks or masks
+//! tokens.
+
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
+use super::encoding::{self, TextBlocks, TextEncoding, bad};
+use super::split::Split;
+use crate::error::{Error, Result};
+use crate::tokenizer::{Tokenizer, TokenizerTrainer, TrainOptions};
+
+/// The text files of a corpus.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CorpusFiles {
+    /// The training text.
+    pub train: Option<PathBuf>,
+    /// The validation text.
+    pub valid: Option<PathBuf>,
+    /// The test text.
+    pub test: Option<PathBuf>,
+}
+
+impl CorpusFiles {
+    /// Finds the splits in a folder: `train.txt`, `wiki.train.tokens`, `wiki.train.raw`, `train.tokens` or
+    /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`. A file is a training text alone.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files.
+    pub fn find(path: &Path) -> Result<Self> {
+        if path.is_file() {
+            return Ok(Self { train: Some(path.to_path_buf()), ..Self::default() });
+        }
+        let mut files = Self::default();
+        for split in Split::ALL {
+            *files.slot(split) = find_split(path, split)?;
+        }
+        if files == Self::default() {
+            let missing =
+                if path.is_dir() { "no train.txt, valid.txt or test.txt in" } else { "no such path:" };
+            return Err(Error::Missing {
+                what: format!("{missing} {}", path.display()),
+                fix: "name a text file, or a folder with train.txt and valid.txt (and test.txt)".into(),
+            });
+        }
+        Ok(files)
+    }
+
+    /// The file of a split.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the corpus has none.
+    pub fn get(&self, split: Split) -> Result<&Path> {
+        let path = match split {
+            Split::Train => &self.train,
+            Split::Valid => &self.valid,
+            Split::Test => &self.test,
+        };
+        path.as_deref().ok_or_else(|| Error::Missing {
+            what: format!("the corpus has no {split} text"),
+            fix: format!("put a {split}.txt beside the other files"),
+        })
+    }
+
+    fn slot(&mut self, split: Split) -> &mut Option<PathBuf> {
+        match split {
+            Split::Train => &mut self.train,
+            Split::Valid => &mut self.valid,
+            Split::Test => &mut self.test,
+        }
+    }
+}
+
+fn find_split(folder: &Path, split: Split) -> Result<Option<PathBuf>> {
+    let mut found: Option<PathBuf> = None;
+    for name in split.names() {
+        let candidates = ["{}.txt", "wiki.{}.tokens", "wiki.{}.raw", "{}.tokens", "{}.raw"];
+        for path in candidates.iter().map(|c| folder.join(c.replace("{}", name))).filter(|p| p.is_file()) {
+            if let Some(other) = &found {
+                let what = format!("{} is {split} text too", other.display());
+                return Err(bad(&path, None, what, "move one of the two away, or name the file itself"));
+            }
+            found = Some(path);
+        }
+    }
+    Ok(found)
+}
+
+/// What was counted while a text became tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorpusCounts {
+    /// Lines, empty ones included.
+    pub lines: u64,
+    /// Words as the tutorial counts them: what stands between single spaces, and every line end.
+    pub words: u64,
+    /// Bytes of the text in UTF-8, line ends included.
+    pub bytes: u64,
+}
+
+impl AddAssign for CorpusCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.lines += other.lines;
+        self.words += other.words;
+        self.bytes += other.bytes;
+    }
+}
+
+/// One split of a corpus as token ids: each line's pieces, then the end-of-line token, line after line.
+#[derive(Debug)]
+pub struct TokenStream {
+    store: TokenStore,
+    counts: CorpusCounts,
+    cache: CacheUse,
+    source: PathBuf,
+}
+
+impl TokenStream {
+    /// The stream of a text file, from the cache where it was made before.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::BadInput`] when the file is empty or not valid in its encoding.
+    pub fn load(
+        path: &Path,
+        encoding: TextEncoding,
+        tokenizer: &Tokenizer,
+        cache_folder: &Path,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let key = CacheKey::new("lm")
+            .with(tokenizer.content_hash().as_bytes())
+            .with(encoding.name().as_bytes())
+            .with_file(path)?;
+        let build = |writer: &mut cache::CacheWriter| {
+            let mut blocks = TextBlocks::open(path, encoding)?;
+            let (mut counts, mut done) = (CorpusCounts::default(), 0);
+            while let Some(block) = blocks.next_block()? {
+                for (ids, part) in tokenise(&block.text, tokenizer)? {
+                    writer.append(&ids)?;
+                    counts += part;
+                }
+                done += block.file_bytes;
+                progress(done, blocks.total_bytes());
+            }
+            // Nothing but line ends.
+            if counts.words == counts.lines { Err(encoding::empty(path)) } else { Ok(counts) }
+        };
+        let (store, counts, cache) = cache::load_or_build(cache_folder, &key, build)?;
+        Ok(Self { store, counts, cache, source: path.to_path_buf() })
+    }
+
+    /// The stream of a text in memory; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the tokenizer fails.
+    pub fn from_text(text: &str, tokenizer: &Tokenizer, name: &str) -> Result<Self> {
+        let (mut all, mut counts) = (Vec::new(), CorpusCounts::default());
+        for (ids, part) in tokenise(text, tokenizer)? {
+            all.extend_from_slice(&ids);
+            counts += part;
+        }
+        Ok(Self { store: TokenStore::from_vec(all), counts, cache: CacheUse::Memory, source: name.into() })
+    }
+
+    /// All ids.
+    pub fn ids(&self) -> &[u32] {
+        self.store.ids()
+    }
+
+    /// Lines, words and bytes of the text, its tail included.
+    pub fn counts(&self) -> CorpusCounts {
+        self.counts
+    }
+
+    /// Whether the ids came from the cache.
+    pub fn cache_use(&self) -> CacheUse {
+        self.cache
+    }
+
+    /// The file, or the name of the text in memory.
+    pub fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// The stream as blocks of `num_max_positions` consecutive tokens; the tail that fills no block is dropped.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the stream is shorter than one block.
+    pub fn blocks(&self, num_max_positions: usize) -> Result<Blocks<'_>> {
+        let ids = self.ids();
+        if num_max_positions == 0 || ids.len() < num_max_positions {
+            let what =
+                format!("has {} tokens, less than one block of {num_max_positions} positions", ids.len());
+            let fix = "give more text, or a smaller `--num_max_positions`";
+            return Err(bad(&self.source, None, what, fix));
+        }
+        Ok(Blocks { ids, num_max_positions })
+    }
+}
+
+/// A stream cut into equal blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks<'a> {
+    ids: &'a [u32],
+    num_max_positions: usize,
+}
+
+impl<'a> Blocks<'a> {
+    /// The number of blocks, at least 1.
+    pub fn count(&self) -> usize {
+        self.ids.len() / self.num_max_positions
+    }
+
+    /// The ids of block `index`, `num_max_positions` of them; an empty slice past the last block.
+    pub fn get(&self, index: usize) -> &'a [u32] {
+        self.ids.chunks_exact(self.num_max_positions).nth(index).unwrap_or_default()
+    }
+}
+
+/// Learns a tokenizer from text files, in the order given.
+///
+/// # Errors
+/// [`Error::Config`] when the vocabulary is too small; [`Error::Io`] and [`Error::BadInput`] as for reading text.
+pub fn train_tokenizer(
+    files: &[PathBuf],
+    encoding: TextEncoding,
+    options: TrainOptions,
+    progress: Progress<'_>,
+) -> Result<Tokenizer> {
+    let mut trainer = TokenizerTrainer::new(options)?;
+    let mut readers: Vec<TextBlocks> =
+        files.iter().map(|f| TextBlocks::open(f, encoding)).collect::<Result<_>>()?;
+    let total = readers.iter().map(TextBlocks::total_bytes).sum();
+    let mut done = 0;
+    for reader in &mut readers {
+        while let Some(block) = reader.next_block()? {
+            trainer.feed(&block.text)?;
+            done += block.file_bytes;
+            progress(done, total);
+        }
+    }
+    trainer.finish()
+}
+
+/// The ids of whole lines, on all threads, in order. Lines are independent, so where the work is cut cannot matter.
+fn tokenise(text: &str, tokenizer: &Tokenizer) -> Result<Vec<(Vec<u32>, CorpusCounts)>> {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    lines
+        .par_chunks(64)
+        .map(|lines| {
+            let (mut ids, mut counts) = (Vec::new(), CorpusCounts::default());
+            for &line in lines {
+                let content = line.strip_suffix('\n').unwrap_or(line);
+                tokenizer.encode_corpus_line(content, &mut ids)?;
+                ids.push(tokenizer.roles().end_of_line);
+                counts += CorpusCounts { lines: 1, words: count_words(content), bytes: line.len() as u64 };
+            }
+            Ok((ids, counts))
+        })
+        .collect()
+}
+
+/// Words of one line: what stands between single spaces, and the line end.
+fn count_words(line: &str) -> u64 {
+    line.split(' ').filter(|word| !word.is_empty()).count() as u64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::Case;
+
+    fn tokenizer() -> Tokenizer {
+        let vocab = "[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\nsat\n.\n=\n";
+        Tokenizer::from_vocab_bytes(vocab.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap()
+    }
+
+    fn pieces(stream: &TokenStream, tokenizer: &Tokenizer) -> String {
+        stream.ids().iter().map(|&id| tokenizer.id_to_piece(id).unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn lines_become_pieces_and_a_line_end_each() {
+        let tokenizer = tokenizer();
+        let text = " = the cat = \n \n the cats <unk> sat [SEP] . \nthe";
+        let stream = TokenStream::from_text(text, &tokenizer, "text").unwrap();
+        let expected = "= the cat = [SEP] [SEP] the cat ##s [UNK] sat [UNK] [UNK] [UNK] . [SEP] the [SEP]";
+        assert_eq!(pieces(&stream, &tokenizer), expected);
+        let words = (4 + 1) + 1 + (6 + 1) + (1 + 1);
+        assert_eq!(stream.counts(), CorpusCounts { lines: 4, words, bytes: text.len() as u64 });
+    }
+
+    #[test]
+    fn loading_caches_by_content_and_gives_what_memory_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tokenizer, path, cache) = (tokenizer(), dir.path().join("train.txt"), dir.path().join("cache"));
+        let text = " the cats sat . \n".repeat(500);
+        std::fs::write(&path, text.replace('\n', "\r\n")).unwrap();
+        let mut calls = Vec::new();
+        let load = |calls: &mut Vec<(u64, u64)>| {
+            let mut progress = |done, total| calls.push((done, total));
+            TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &cache, &mut progress).unwrap()
+        };
+        let first = load(&mut calls);
+        let memory = TokenStream::from_text(&text, &tokenizer, "memory").unwrap();
+        assert_eq!((first.ids(), first.counts()), (memory.ids(), memory.counts()));
+        let size = text.len() as u64 + 500;
+        assert_eq!((first.cache_use(), calls.as_slice()), (CacheUse::Built, &[(size, size)][..]));
+        calls.clear();
+        let second = load(&mut calls);
+        assert_eq!((second.cache_use(), calls.len()), (CacheUse::Hit, 0));
+        assert_eq!((second.ids(), second.counts()), (memory.ids(), memory.counts()));
+        std::fs::write(&path, "the cat\n").unwrap();
+        assert_eq!(load(&mut calls).cache_use(), CacheUse::Built);
+    }
+
+    #[test]
+    fn blocks_drop_the_tail_and_need_at_least_one() {
+        let stream = TokenStream::from_text("the cat sat .\nthe cat", &tokenizer(), "small.txt").unwrap();
+        assert_eq!(stream.ids().len(), 8);
+        let blocks = stream.blocks(3).unwrap();
+        assert_eq!((blocks.count(), blocks.get(1), blocks.get(2)), (2, &stream.ids()[3..6], &[][..]));
+        let message = stream.blocks(256).unwrap_err().to_string();
+        assert!(message.contains("small.txt: has 8 tokens, less than one block of 256"), "{message}");
+    }
+
+    #[test]
+    fn folders_are_searched_for_the_usual_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let touch = |name: &str| std::fs::write(dir.path().join(name), "text\n").unwrap();
+        assert!(CorpusFiles::find(dir.path()).unwrap_err().to_string().contains("no train.txt"));
+        touch("wiki.train.tokens");
+        touch("dev.txt");
+        let files = CorpusFiles::find(dir.path()).unwrap();
+        assert!(files.get(Split::Train).unwrap().ends_with("wiki.train.tokens"));
+        assert!(files.get(Split::Valid).unwrap().ends_with("dev.txt"));
+        assert!(files.get(Split::Test).unwrap_err().to_string().contains("no test text"));
+        let alone = CorpusFiles::find(&dir.path().join("dev.txt")).unwrap();
+        assert!(alone.train.unwrap().ends_with("dev.txt") && alone.valid.is_none());
+        touch("valid.txt");
+        assert!(CorpusFiles::find(dir.path()).unwrap_err().to_string().contains("dev.txt"));
+        assert!(
+            CorpusFiles::find(&dir.path().join("nothing")).unwrap_err().to_string().contains("no such path")
+        );
+    }
+
+    #[test]
+    fn empty_text_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("train.txt");
+        for nothing in ["", "\n \n\n"] {
+            std::fs::write(&path, nothing).unwrap();
+            let load = TokenStream::load(&path, TextEncoding::Utf8, &tokenizer(), dir.path(), &mut |_, _| {});
+            assert!(load.unwrap_err().to_string().contains("is empty"));
+        }
+    }
+}

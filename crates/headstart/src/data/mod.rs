@@ -6,4 +6,9 @@ pub mod classification;
 pub mod corpus;
 pub mod download;
 pub mod encoding;
+pub mod inspect;
+pub mod source;
+pub mod split;
 pub mod starter;
+
+pub use split::Split;

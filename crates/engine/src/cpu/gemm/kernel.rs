@@ -1,0 +1,161 @@
+//! The register tile of the AVX-512 product.
+//!
+//! Owns: the innermost loop. Never: packs, cuts or bounds-checks (its callers do).
+//!
+//! Operands come in *cells* of 32 bits, one per step along K: an f32, or a pair of bf16 that are neighbours in K.
+//! One step multiplies `R` cells of the left operand with `16 V` cells of the right. With R = 8 and V = 3 there
+//! are 24 sums, 3 vectors of the right operand and a broadcast in the 32 registers, and 11 loads for 24 products.
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_castps_si512, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
+};
+
+/// Columns of a whole panel of the right operand.
+pub(super) const PANEL: usize = 48;
+
+/// Rows of the left operand for one register tile.
+#[derive(Clone, Copy)]
+pub(super) struct LeftTile {
+    /// The first cell of the first row.
+    pub(super) start: *const u8,
+    /// Bytes from a row to the next.
+    pub(super) row_bytes: usize,
+    /// Bytes from a step to the next.
+    pub(super) step_bytes: usize,
+    /// Rows there are; fewer than the kernel's are repeated (their results land in unused rows of `c`).
+    pub(super) rows: usize,
+}
+
+/// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48).
+///
+/// # Safety
+/// The processor has AVX-512 F and, for `PAIR`, BF16. `a` has `steps` cells in each of its rows, `b` has
+/// `steps * width` cells, `c` the rounded number of rows of `width` floats, `c_stride` apart.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn multiply<const PAIR: bool>(
+    steps: usize,
+    a: LeftTile,
+    b: *const u32,
+    width: usize,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+) {
+    macro_rules! pick {
+        ($rows:literal) => {
+            // SAFETY: the caller's contract.
+            unsafe {
+                match (PAIR, width) {
+                    (true, PANEL) => pairs::<$rows, 3>(steps, a, b, c, c_stride, accumulate),
+                    (true, 32) => pairs::<$rows, 2>(steps, a, b, c, c_stride, accumulate),
+                    (true, _) => pairs::<$rows, 1>(steps, a, b, c, c_stride, accumulate),
+                    (false, PANEL) => singles::<$rows, 3>(steps, a, b, c, c_stride, accumulate),
+                    (false, 32) => singles::<$rows, 2>(steps, a, b, c, c_stride, accumulate),
+                    (false, _) => singles::<$rows, 1>(steps, a, b, c, c_stride, accumulate),
+                }
+            }
+        };
+    }
+    match a.rows {
+        1 => pick!(1),
+        2 => pick!(2),
+        3 | 4 => pick!(4),
+        _ => pick!(8),
+    }
+}
+
+/// Defines the loop for one kind of cell.
+macro_rules! register_tile {
+    ($name:ident, $features:literal, |$sum:ident, $x:ident, $y:ident| $step:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const R: usize, const V: usize>(
+            steps: usize,
+            a: LeftTile,
+            mut b: *const u32,
+            c: *mut f32,
+            c_stride: usize,
+            accumulate: bool,
+        ) {
+            // SAFETY: the contract of `multiply`; loads make no assumption on alignment.
+            unsafe {
+                let mut sums = [[_mm512_setzero_ps(); V]; R];
+                if accumulate {
+                    for r in 0..R {
+                        for v in 0..V {
+                            sums[r][v] = _mm512_loadu_ps(c.add(r * c_stride + 16 * v));
+                        }
+                    }
+                }
+                let mut rows = [a.start; R];
+                for r in 0..R {
+                    rows[r] = a.start.add(r.min(a.rows - 1) * a.row_bytes);
+                }
+                let mut at = 0;
+                for _ in 0..steps {
+                    let mut $y = [_mm512_setzero_ps(); V];
+                    for v in 0..V {
+                        $y[v] = _mm512_loadu_ps(b.add(16 * v).cast());
+                    }
+                    for r in 0..R {
+                        let $x = rows[r].add(at);
+                        let $x = _mm512_set1_epi32($x.cast::<i32>().read_unaligned());
+                        for v in 0..V {
+                            let ($sum, $y) = (sums[r][v], _mm512_castps_si512($y[v]));
+                            sums[r][v] = $step;
+                        }
+                    }
+                    b = b.add(16 * V);
+                    at += a.step_bytes;
+                }
+                for r in 0..R {
+                    for v in 0..V {
+                        _mm512_storeu_ps(c.add(r * c_stride + 16 * v), sums[r][v]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+register_tile!(pairs, "avx512f,avx512bf16", |sum, x, y| _mm512_dpbf16_ps(sum, bf16(x), bf16(y)));
+register_tile!(singles, "avx512f", |sum, x, y| _mm512_fmadd_ps(f32s(x), f32s(y), sum));
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn bf16(cells: __m512i) -> __m512bh {
+    // SAFETY: both are 64 bytes of plain bits.
+    unsafe { std::mem::transmute(cells) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn f32s(cells: __m512i) -> __m512 {
+    std::arch::x86_64::_mm512_castsi512_ps(cells)
+}
+
+/// `rounds` rounds of 24 independent products in registers: what the processor can do at most. Returns a value
+/// that depends on all of them.
+///
+/// # Safety
+/// The processor has AVX-512 F and, for `PAIR`, BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(crate) unsafe fn register_peak_loop<const PAIR: bool>(rounds: usize, x: f32) -> f32 {
+    let mut sums = [_mm512_set1_ps(x); 24];
+    let (a, b) = (_mm512_set1_ps(x), _mm512_set1_ps(1.0 - x));
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = if PAIR {
+                _mm512_dpbf16_ps(*sum, bf16(_mm512_castps_si512(a)), bf16(_mm512_castps_si512(b)))
+            } else {
+                _mm512_fmadd_ps(a, b, *sum)
+            };
+        }
+    }
+    let mut total = _mm512_setzero_ps();
+    for sum in sums {
+        total = _mm512_add_ps(total, sum);
+    }
+    _mm512_reduce_add_ps(total)
+}

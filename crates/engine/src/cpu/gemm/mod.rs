@@ -1,0 +1,229 @@
+//! Matrix products with an epilogue: C = A B, where each finished row segment of C goes to a caller's `store`.
+//!
+//! Owns: operands, packed weights, the choice of the code path. Never: knows what an operand is.
+//!
+//! - `tiles` — how an output is cut. `strided` — the `gemm` crate, for processors without AVX-512.
+//! - `panels`, `packing`, `kernel` — our own AVX-512 product in f32 and bf16: driver, operand layouts, registers.
+//!
+//! The output is cut into tiles by the shape alone and each tile sums over K in one order, so the bits do not
+//! depend on the number of threads. The epilogue runs while the tile is in the cache of the core that made it.
+
+#[cfg(target_arch = "x86_64")]
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod packing;
+#[cfg(target_arch = "x86_64")]
+mod panels;
+mod strided;
+#[cfg(test)]
+mod tests;
+mod tiles;
+
+use std::cell::Cell;
+
+use half::bf16;
+
+use crate::cpu::simd::Level;
+use crate::device::Device;
+use crate::tensor::{DType, Precision, Tensor, round_bf16};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use kernel::register_peak_loop;
+pub(crate) use strided::multiply_strided;
+
+use strided::Strided;
+
+/// The elements of an operand.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl Source<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+}
+
+/// A strided matrix to be multiplied; its elements are contiguous along rows or along columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand<'a> {
+    pub(crate) data: Source<'a>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+impl<'a> Operand<'a> {
+    /// A whole tensor.
+    pub(crate) fn new(tensor: &'a Tensor) -> Self {
+        let data = match tensor.dtype() {
+            DType::F32 => Source::F32(tensor.f32()),
+            DType::Bf16 => Source::Bf16(tensor.bf16()),
+        };
+        Self { data, rows: tensor.rows(), cols: tensor.cols(), row_stride: tensor.cols(), col_stride: 1 }
+    }
+
+    /// A row-major f32 matrix.
+    pub(crate) fn from_f32(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(values.len(), rows * cols);
+        Self { data: Source::F32(values), rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// One element in f64, rounded as the precision has it: for plain references.
+    pub(crate) fn element(&self, row: usize, col: usize, precision: Precision) -> f64 {
+        let at = row * self.row_stride + col * self.col_stride;
+        let value = match self.data {
+            Source::F32(values) => values[at],
+            Source::Bf16(values) => values[at].to_f32(),
+        };
+        f64::from(if precision == Precision::Bf16 { round_bf16(value).to_f32() } else { value })
+    }
+
+    /// Panics unless every element lies inside the data: what unsafe code relies on.
+    fn assert_in_bounds(&self) {
+        if self.rows > 0 && self.cols > 0 {
+            let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
+            assert!(last < self.data.len(), "an operand of {} elements reaches {last}", self.data.len());
+        }
+    }
+}
+
+/// A right operand rounded to bf16, in the layout of the product that will read it.
+#[derive(Debug, Default)]
+pub(crate) struct PackedRight {
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+    layout: Layout,
+}
+
+#[derive(Debug)]
+enum Layout {
+    /// As it lay, rounded, kept as f32.
+    Strided(Vec<f32>),
+    /// Panels of the bf16 micro-kernel.
+    #[cfg(target_arch = "x86_64")]
+    Panels(panels::Buffer),
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self::Strided(Vec::new())
+    }
+}
+
+impl PackedRight {
+    /// Converts and packs `b`.
+    pub(crate) fn new(device: &Device, b: Operand<'_>) -> Self {
+        let mut packed = Self::default();
+        packed.repack(device, b);
+        packed
+    }
+
+    /// Takes over other values; at the same shape, in the memory of the old ones.
+    pub(crate) fn repack(&mut self, device: &Device, b: Operand<'_>) {
+        b.assert_in_bounds();
+        (self.rows, self.cols) = (b.rows, b.cols);
+        (self.row_stride, self.col_stride) = (b.row_stride, b.col_stride);
+        #[cfg(target_arch = "x86_64")]
+        if device.level() == Level::Avx512Bf16 {
+            if !matches!(self.layout, Layout::Panels(_)) {
+                self.layout = Layout::Panels(panels::Buffer::default());
+            }
+            if let Layout::Panels(buffer) = &mut self.layout {
+                panels::pack_right::<true>(device, b, buffer);
+            }
+            return;
+        }
+        if !matches!(self.layout, Layout::Strided(_)) {
+            self.layout = Layout::default();
+        }
+        #[allow(irrefutable_let_patterns)] // where there is no other layout
+        if let Layout::Strided(values) = &mut self.layout {
+            strided::convert(device, b.data, true, values);
+        }
+    }
+}
+
+/// The right operand of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    Plain(Operand<'a>),
+    Packed(&'a PackedRight),
+}
+
+thread_local! {
+    /// Converted operands, kept by the thread that asks for products.
+    static CONVERTED: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+}
+
+/// C = A B with A `[m, k]`, B `[k, n]`. For each row segment of C, `store(row, first_column, values)` is called
+/// exactly once, from the task that computed it; segments cover C, do not overlap, and start at multiples of 32
+/// columns.
+///
+/// In bf16 precision both operands are rounded to bf16 and the sums are f32. A packed operand is always rounded.
+pub(crate) fn gemm(
+    device: &Device,
+    precision: Precision,
+    a: Operand<'_>,
+    b: Right<'_>,
+    store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    a.assert_in_bounds();
+    let inner = match b {
+        Right::Plain(b) => {
+            b.assert_in_bounds();
+            b.rows
+        }
+        Right::Packed(b) => b.rows,
+    };
+    assert_eq!(a.cols, inner, "inner dimensions of a product");
+    #[cfg(target_arch = "x86_64")]
+    match (precision, b, device.level()) {
+        (Precision::Bf16, Right::Plain(b), Level::Avx512Bf16) => {
+            return panels::product::<true>(device, a, b, store);
+        }
+        (Precision::F32, Right::Plain(b), Level::Avx512 | Level::Avx512Bf16) => {
+            return panels::product::<false>(device, a, b, store);
+        }
+        (_, Right::Packed(PackedRight { cols, layout: Layout::Panels(buffer), .. }), _) => {
+            return panels::product_packed(device, a, buffer, *cols, store);
+        }
+        _ => {}
+    }
+    let round = precision == Precision::Bf16;
+    // Taken, not borrowed: a nested product on this thread finds empty buffers, nothing worse.
+    let [mut left, mut right] = CONVERTED.take();
+    let a = Strided::new(device, a, round, &mut left);
+    let b = match b {
+        Right::Plain(b) => Strided::new(device, b, round, &mut right),
+        Right::Packed(PackedRight { rows, cols, row_stride, col_stride, layout }) => {
+            let values = match layout {
+                Layout::Strided(values) => values,
+                #[cfg(target_arch = "x86_64")]
+                Layout::Panels(_) => unreachable!("handled above"),
+            };
+            Strided { values, rows: *rows, cols: *cols, row_stride: *row_stride, col_stride: *col_stride }
+        }
+    };
+    strided::product(device, a, b, store);
+    CONVERTED.set([left, right]);
+}

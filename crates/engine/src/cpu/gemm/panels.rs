@@ -1,0 +1,209 @@
+//! The AVX-512 product: which tile, which panel, which part of K comes when.
+//!
+//! Owns: the loops around the register tile, the memory they need. Never: an intrinsic.
+//!
+//! The right operand is packed once, into panels of 48 columns that all rows share. A task takes a tile of the
+//! output and goes through K in blocks, and per block through the panels; a panel's block is read by all rows of
+//! the tile while it is in cache. The rows of the left operand are converted once per block, if at all.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+use super::kernel::{self, PANEL};
+use super::packing::{self, steps_of};
+use super::tiles::Tiles;
+use super::{Operand, Source};
+use crate::cpu::shared::SharedSlice;
+use crate::device::Device;
+use crate::tensor::Line;
+
+/// Rows of a tile, about.
+const TALL: usize = 64;
+/// Columns of a tile, at most.
+const WIDE: usize = 480;
+/// Steps of a block of K, at most.
+const DEEP: usize = 1_100;
+/// Columns whose sums are handed out together: two panels, a multiple of the dropout blocks.
+const GROUP: usize = 96;
+/// Steps of one packing task.
+const PACK_STEPS: usize = 512;
+/// Cells of a right operand that are packed at once (16 MiB), unless it is narrow.
+const PACK_CELLS: usize = 4 << 20;
+
+/// Cells in memory that starts on a cache line; grows, and is reused.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    lines: Vec<Line>,
+}
+
+impl Buffer {
+    /// At least `cells` cells, with whatever they held.
+    fn room(&mut self, cells: usize) -> &mut [u32] {
+        let lines = cells.div_ceil(16);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line::ZERO);
+        }
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..cells]
+    }
+
+    fn cells(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.lines)
+    }
+}
+
+/// What a task needs to itself.
+#[derive(Default)]
+struct Scratch {
+    left: Buffer,
+    sums: Buffer,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// The packed right operand, kept by the thread that asks for products.
+    static RIGHT: Cell<Buffer> = const { Cell::new(Buffer { lines: Vec::new() }) };
+}
+
+/// Packs a right operand: panels of 48 columns, the last of 16, 32 or 48; each is `[steps, width]` cells.
+pub(super) fn pack_right<const PAIR: bool>(device: &Device, b: Operand<'_>, to: &mut Buffer) {
+    let steps = steps_of::<PAIR>(b.rows);
+    let blocks = steps.div_ceil(PACK_STEPS);
+    let out = SharedSlice::new(to.room(steps * b.cols.next_multiple_of(16)));
+    device.for_each(b.cols.div_ceil(PANEL) * blocks, |task| {
+        let (panel, block) = (task / blocks, task % blocks);
+        let cols = panel * PANEL..b.cols.min((panel + 1) * PANEL);
+        let part = block * PACK_STEPS..steps.min((block + 1) * PACK_STEPS);
+        let width = cols.len().next_multiple_of(16);
+        let start = cols.start * steps + part.start * width;
+        // SAFETY: the tasks' parts do not overlap; the caller checked the operand; the level was detected.
+        unsafe {
+            let to = out.part(start, part.len() * width);
+            packing::pack_panel::<PAIR>(b, part, cols, to);
+        }
+    });
+}
+
+/// See [`super::gemm`]; operands are rounded to bf16 for `PAIR`.
+pub(super) fn product<const PAIR: bool>(
+    device: &Device,
+    a: Operand<'_>,
+    b: Operand<'_>,
+    store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    let steps = steps_of::<PAIR>(b.rows);
+    let at_once = (PACK_CELLS / steps.max(1) / WIDE * WIDE).max(2 * WIDE);
+    // Taken, not borrowed: a nested product on this thread finds an empty buffer, nothing worse.
+    let mut right = RIGHT.take();
+    for first in (0..b.cols).step_by(at_once) {
+        let part = columns(b, first..b.cols.min(first + at_once));
+        pack_right::<PAIR>(device, part, &mut right);
+        multiply::<PAIR>(device, a, right.cells(), part.cols, |row, col, z: &mut [f32]| {
+            store(row, first + col, z);
+        });
+    }
+    RIGHT.set(right);
+}
+
+/// Some columns of an operand.
+fn columns(b: Operand<'_>, cols: Range<usize>) -> Operand<'_> {
+    let start = cols.start * b.col_stride;
+    let data = match b.data {
+        Source::F32(values) => Source::F32(values.get(start..).unwrap_or_default()),
+        Source::Bf16(values) => Source::Bf16(values.get(start..).unwrap_or_default()),
+    };
+    Operand { data, cols: cols.len(), ..b }
+}
+
+/// See [`super::gemm`], for a right operand of `cols` columns that is packed for bf16.
+pub(super) fn product_packed(
+    device: &Device,
+    a: Operand<'_>,
+    b: &Buffer,
+    cols: usize,
+    store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    multiply::<true>(device, a, b.cells(), cols, store);
+}
+
+fn multiply<const PAIR: bool>(
+    device: &Device,
+    a: Operand<'_>,
+    b: &[u32],
+    cols: usize,
+    store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+) {
+    let tiles = Tiles::new(a.rows, cols, TALL, WIDE);
+    let b = Panels { cells: b, steps: steps_of::<PAIR>(a.cols), cols };
+    assert!(b.cells.len() >= b.steps * cols.next_multiple_of(16), "a packed operand is too small");
+    device.for_each(tiles.count(), |tile| {
+        let (rows, cols) = tiles.get(tile);
+        SCRATCH.with_borrow_mut(|scratch| multiply_tile::<PAIR>(a, b, rows, cols, scratch, &store));
+    });
+}
+
+/// A packed right operand.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    cells: &'a [u32],
+    steps: usize,
+    cols: usize,
+}
+
+impl Panels<'_> {
+    /// Steps `steps` of the panel that starts at column `col`: where they start, and the panel's width.
+    fn block(&self, col: usize, steps: &Range<usize>) -> (&[u32], usize) {
+        let width = (self.cols - col).min(PANEL).next_multiple_of(16);
+        let start = col * self.steps + steps.start * width;
+        (&self.cells[start..start + steps.len() * width], width)
+    }
+}
+
+fn multiply_tile<const PAIR: bool>(
+    a: Operand<'_>,
+    b: Panels<'_>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    scratch: &mut Scratch,
+    store: &impl Fn(usize, usize, &mut [f32]),
+) {
+    let blocks = b.steps.div_ceil(DEEP).max(1);
+    // An odd number of cache lines, so that the rows of a tile do not compete for the same sets.
+    let stride = cols.len().next_multiple_of(32) + 16;
+    let sums = scratch.sums.room(rows.len().next_multiple_of(8) * stride);
+    let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+    for block in 0..blocks {
+        let steps = b.steps * block / blocks..b.steps * (block + 1) / blocks;
+        let room = scratch.left.room(packing::left_room(rows.len(), steps.len()));
+        // SAFETY: the caller checked the operand, the ranges are inside it, and `room` is left alone until the
+        // block is done. The level was detected.
+        let left = unsafe { packing::pack_left::<PAIR>(a, rows.clone(), steps.clone(), room) };
+        for first in cols.clone().step_by(GROUP) {
+            let group = first..cols.end.min(first + GROUP);
+            for col in group.clone().step_by(PANEL) {
+                let (panel, width) = b.block(col, &steps);
+                for row in (0..rows.len()).step_by(8) {
+                    let at = row * stride + (col - cols.start);
+                    let to = &mut sums[at..at + 7 * stride + width];
+                    // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
+                    unsafe {
+                        kernel::multiply::<PAIR>(
+                            steps.len(),
+                            left.tile(row),
+                            panel.as_ptr(),
+                            width,
+                            to.as_mut_ptr(),
+                            stride,
+                            block > 0,
+                        );
+                    }
+                }
+            }
+            if block + 1 == blocks {
+                for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(stride)) {
+                    let at = group.start - cols.start;
+                    store(row, group.start, &mut sums[at..at + group.len()]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The cut of an output into tiles: by its shape alone, never by the number of threads.
+//!
+//! Owns: tile sizes and their balance. Never: touches an element.
+
+use std::ops::Range;
+
+/// Rows of a micro-kernel; blocks of rows start at multiples of it.
+pub(super) const ROW_UNIT: usize = 8;
+/// Blocks of columns start at multiples of this: a multiple of the dropout blocks (32) and of the panels (48).
+pub(super) const COL_UNIT: usize = 96;
+
+/// A grid of tiles over an output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiles {
+    rows: usize,
+    cols: usize,
+    row_blocks: usize,
+    col_blocks: usize,
+}
+
+impl Tiles {
+    /// Tiles of about `tall` rows and at most `wide` columns. The number of row blocks is a power of two (two,
+    /// four, eight cores get equal shares) and grows while there are few tiles and the blocks stay above half of
+    /// `tall`.
+    pub(super) fn new(rows: usize, cols: usize, tall: usize, wide: usize) -> Self {
+        let col_blocks = cols.div_ceil(wide).max(1);
+        let mut row_blocks = rows.div_ceil(tall).next_power_of_two();
+        if row_blocks * col_blocks < 16 && rows > row_blocks * tall / 2 {
+            row_blocks *= 2;
+        }
+        let row_blocks = row_blocks.clamp(1, rows.div_ceil(ROW_UNIT).max(1));
+        Self { rows, cols, row_blocks, col_blocks }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        if self.rows == 0 || self.cols == 0 { 0 } else { self.row_blocks * self.col_blocks }
+    }
+
+    /// The rows and columns of a tile. Neighbours in number share their columns, so the right operand's part
+    /// stays in cache.
+    pub(super) fn get(&self, tile: usize) -> (Range<usize>, Range<usize>) {
+        (
+            share(self.rows, ROW_UNIT, self.row_blocks, tile % self.row_blocks),
+            share(self.cols, COL_UNIT, self.col_blocks, tile / self.row_blocks),
+        )
+    }
+}
+
+/// Part `index` of `0..len` cut into `parts` of nearly equal size, at multiples of `unit`.
+fn share(len: usize, unit: usize, parts: usize, index: usize) -> Range<usize> {
+    let units = len.div_ceil(unit);
+    let at = |i: usize| (units * i / parts * unit).min(len);
+    at(index)..at(index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_every_element_once() {
+        for (rows, cols) in
+            [(0, 5), (5, 0), (1, 1), (7, 97), (64, 410), (507, 1230), (512, 2100), (2_100, 410)]
+        {
+            let tiles = Tiles::new(rows, cols, 64, 480);
+            let mut seen = vec![0_u8; rows * cols];
+            for (tile_rows, tile_cols) in (0..tiles.count()).map(|t| tiles.get(t)) {
+                assert!(tile_rows.len() <= 72 && tile_cols.len() <= 480 && tile_cols.start % 32 == 0);
+                for r in tile_rows {
+                    tile_cols.clone().for_each(|c| seen[r * cols + c] += 1);
+                }
+            }
+            assert!(seen.iter().all(|&s| s == 1), "{rows} x {cols}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! From examples to slabs: what a sequence predicts, the order of an epoch, how a global batch is cut.
+//!
+//! Owns: sequences with their targets, denominators, slabs. Never: files, models.
+//!
+//! A global batch is cut by its data alone into slabs of whole sequences of about [`SLAB_TOKENS`] tokens; a slab
+//! is the unit of reduction, so results depend neither on threads nor on `train_batch_size` against
+//! `grad_accum_steps`.
+
+use headstart_engine::{Packing, rng};
+
+use crate::masking::Masking;
+
+/// Tokens to a slab, about: a slab ends with the sequence that reaches this.
+pub const SLAB_TOKENS: usize = 512;
+
+/// What a sequence is classified as.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Label {
+    /// A class.
+    Class(u32),
+    /// 0 or 1 per class, or the one number of a regression.
+    Values(Vec<f32>),
+}
+
+/// A sequence and everything it predicts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sequence {
+    /// Token ids, masked where the objective masks.
+    pub ids: Vec<u32>,
+    /// Rows whose hidden state predicts a token.
+    pub rows: Vec<u32>,
+    /// The tokens they predict.
+    pub targets: Vec<u32>,
+    /// The class.
+    pub label: Option<Label>,
+}
+
+/// What the language-model part of a loss predicts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TokenTargets {
+    /// Nothing.
+    None,
+    /// The next token.
+    Next,
+    /// Masked tokens; the second field is an id that is never masked.
+    Masked(Masking, Option<u32>),
+}
+
+impl TokenTargets {
+    /// The sequence of `ids` with its targets; `key` seeds the masks.
+    pub fn sequence(&self, ids: &[u32], label: Option<Label>, key: u64) -> Sequence {
+        match self {
+            Self::None => Sequence { ids: ids.to_vec(), label, ..Sequence::default() },
+            Self::Next => Sequence {
+                ids: ids.to_vec(),
+                rows: (0..ids.len().saturating_sub(1) as u32).collect(),
+                targets: ids.get(1..).unwrap_or_default().to_vec(),
+                label,
+            },
+            Self::Masked(masking, never) => {
+                let masked = masking.apply(ids, *never, key);
+                Sequence { ids: masked.ids, rows: masked.rows, targets: masked.targets, label }
+            }
+        }
+    }
+}
+
+/// The sequences of a global batch, with the counts its losses are divided by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// In batch order.
+    pub sequences: Vec<Sequence>,
+}
+
+impl Batch {
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.sequences.iter().map(|s| s.ids.len()).sum()
+    }
+
+    /// Number of predicted tokens.
+    pub fn targets(&self) -> usize {
+        self.sequences.iter().map(|s| s.targets.len()).sum()
+    }
+
+    /// Cut into slabs; each with the packing of its sequences, numbered within the whole batch.
+    pub fn slabs(&self) -> Vec<Slab<'_>> {
+        let mut slabs = Vec::new();
+        let (mut first, mut tokens) = (0, 0);
+        for (i, sequence) in self.sequences.iter().enumerate() {
+            tokens += sequence.ids.len();
+            if tokens >= SLAB_TOKENS || i + 1 == self.sequences.len() {
+                slabs.push(Slab::new(&self.sequences[first..=i], first));
+                (first, tokens) = (i + 1, 0);
+            }
+        }
+        slabs
+    }
+}
+
+/// Some whole sequences of a batch, back to back.
+#[derive(Clone, Debug)]
+pub struct Slab<'a> {
+    /// The sequences.
+    pub sequences: &'a [Sequence],
+    /// Where their tokens lie.
+    pub packing: Packing,
+    /// All ids.
+    pub ids: Vec<u32>,
+    /// All predicting rows, numbered within the slab.
+    pub rows: Vec<u32>,
+    /// All predicted tokens.
+    pub targets: Vec<u32>,
+}
+
+impl<'a> Slab<'a> {
+    fn new(sequences: &'a [Sequence], first: usize) -> Self {
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
+        let names: Vec<u64> = (first..first + sequences.len()).map(|i| i as u64).collect();
+        let packing = Packing::new(&lengths, &names);
+        let mut rows = Vec::new();
+        for (i, sequence) in sequences.iter().enumerate() {
+            let start = packing.range(i).start as u32;
+            rows.extend(sequence.rows.iter().map(|r| start + r));
+        }
+        Self {
+            packing,
+            ids: sequences.iter().flat_map(|s| s.ids.iter().copied()).collect(),
+            rows,
+            targets: sequences.iter().flat_map(|s| s.targets.iter().copied()).collect(),
+            sequences,
+        }
+    }
+}
+
+/// The order of the examples in an epoch.
+pub fn epoch_order(examples: usize, seed: u64, epoch: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..examples as u32).collect();
+    rng::Stream::new(rng::derive(rng::derive(seed, 2), epoch)).shuffle(&mut order);
+    order
+}
+
+/// The masking key of the `index`-th sequence of the global batch of a training step.
+pub fn training_mask_key(seed: u64, step: u64, index: usize) -> u64 {
+    rng::derive(rng::derive(rng::derive(seed, 3), step), index as u64)
+}
+
+/// The masking key of an evaluated example: always the same, so that evaluations compare.
+pub fn evaluation_mask_key(index: usize) -> u64 {
+    rng::derive(4, index as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(lengths: &[usize]) -> Batch {
+        let ids = |n: usize| (0..n as u32).collect::<Vec<_>>();
+        Batch { sequences: lengths.iter().map(|&n| TokenTargets::Next.sequence(&ids(n), None, 0)).collect() }
+    }
+
+    #[test]
+    fn slabs_hold_every_sequence_once_and_know_their_place() {
+        let lengths = [256, 256, 256, 10, 600, 1, 1];
+        let batch = batch(&lengths);
+        let slabs = batch.slabs();
+        let sizes: Vec<Vec<usize>> =
+            slabs.iter().map(|s| s.sequences.iter().map(|q| q.ids.len()).collect()).collect();
+        assert_eq!(sizes, [vec![256, 256], vec![256, 10, 600], vec![1, 1]]);
+        assert_eq!(slabs.iter().map(|s| s.targets.len()).sum::<usize>(), batch.targets());
+        let third = &slabs[1];
+        assert_eq!(third.ids[third.rows[255] as usize + 1], third.targets[255]);
+        assert_eq!(third.packing, Packing::new(&[256, 10, 600], &[2, 3, 4]));
+        assert_eq!(slabs[2].rows.len(), 0);
+    }
+
+    #[test]
+    fn epochs_are_permutations_that_differ() {
+        let (a, b) = (epoch_order(100, 7, 0), epoch_order(100, 7, 1));
+        assert_ne!(a, b);
+        assert_eq!(a, epoch_order(100, 7, 0));
+        let mut sorted = b.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+    }
+}

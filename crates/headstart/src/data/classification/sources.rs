@@ -1,0 +1,188 @@
+//! Which files make a classification data set, and in which format each of them is.
+//!
+//! Owns: layouts, file names, telling formats apart. Never: reads more of a file than its first line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::ClassificationOptions;
+use crate::data::encoding::{TextBlocks, bad};
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+
+/// How texts and labels lie in a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Comma-separated, quoted, with a header.
+    Csv,
+    /// Tab-separated, never quoted, with a header.
+    Tsv,
+    /// One JSON object a line.
+    JsonLines,
+    /// `__label__x text` (fastText).
+    LabelPrefix,
+    /// `LABEL:sub text` (TREC).
+    Trec,
+    /// The path is the texts, one a line; the labels stand in this file, one a line.
+    LabelsBeside(PathBuf),
+    /// The path is a folder with a folder per class, with a `.txt` file per text.
+    ClassFolders,
+}
+
+/// One split's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Source {
+    /// The file, or the folder of class folders.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+}
+
+/// The folder of unlabelled reviews in IMDb.
+const UNLABELLED: &str = "unsup";
+const LABEL_ENDINGS: [&str; 2] = ["labels", "label"];
+const TEXT_ENDINGS: [&str; 7] = ["csv", "tsv", "jsonl", "ndjson", "json", "txt", "text"];
+
+/// Finds the splits of a data set. What is not split is training data.
+pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(Split, Source)>> {
+    if !path.exists() {
+        return Err(Error::Missing {
+            what: format!("no data at {}", path.display()),
+            fix: "name a CSV, TSV, JSONL or text file, a folder with train, valid and test, or a named data set"
+                .into(),
+        });
+    }
+    if path.is_file() {
+        return Ok(vec![(Split::Train, from_file(path, options)?)]);
+    }
+    if options.labels_file.is_some() {
+        return Err(Error::Config {
+            key: "labels_file".into(),
+            what: "goes with a file of texts, not with a folder".into(),
+            fix: "name the file of texts, or put train.txt and train.labels into the folder".into(),
+        });
+    }
+    let mut found = Vec::new();
+    for split in Split::ALL {
+        if let Some(source) = find_split(path, split, options)? {
+            found.push((split, source));
+        }
+    }
+    if found.is_empty() && !class_folders(path)?.is_empty() {
+        found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::ClassFolders }));
+    }
+    if found.is_empty() {
+        return Err(Error::Missing {
+            what: format!("no labelled data in {}", path.display()),
+            fix: "put a train.csv (.tsv, .jsonl, .txt) or folders train/CLASS/*.txt there".into(),
+        });
+    }
+    Ok(found)
+}
+
+/// The folders of classes in `path`, by name; hidden ones and IMDb's unlabelled reviews do not count.
+pub(super) fn class_folders(path: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut folders = Vec::new();
+    for entry in entries(path)? {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if entry.is_dir() && name != UNLABELLED && !name.starts_with('.') {
+            folders.push((name, entry));
+        }
+    }
+    Ok(folders)
+}
+
+/// What is in a folder, in the order of the names.
+pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
+    let read = fs::read_dir(path).map_err(Error::io("read", path))?;
+    let paths: std::io::Result<Vec<PathBuf>> = read.map(|entry| entry.map(|e| e.path())).collect();
+    let mut paths = paths.map_err(Error::io("read", path))?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn find_split(folder: &Path, split: Split, options: &ClassificationOptions) -> Result<Option<Source>> {
+    let mut found: Option<PathBuf> = None;
+    for path in entries(folder)? {
+        if !belongs(&path, split) {
+            continue;
+        }
+        if let Some(other) = &found {
+            let what = format!("{} is {split} data too", other.display());
+            return Err(bad(&path, None, what, "move one of the two away, or name the file itself"));
+        }
+        found = Some(path);
+    }
+    match found {
+        None => Ok(None),
+        Some(path) if path.is_dir() => Ok(Some(Source { path, format: Format::ClassFolders })),
+        Some(path) => from_file(&path, options).map(Some),
+    }
+}
+
+/// Whether a file or folder holds a split: by its name, as TREC calls its own, and unless it is the labels of a
+/// text file beside it.
+fn belongs(path: &Path, split: Split) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let trec = match split {
+        Split::Train => stem == "train_5500",
+        Split::Valid => false,
+        Split::Test => stem == "trec_10",
+    };
+    if !trec && !split.names().contains(&stem.as_str()) {
+        return false;
+    }
+    if path.is_dir() {
+        return path.extension().is_none();
+    }
+    let ending = ending(path);
+    if LABEL_ENDINGS.contains(&ending.as_str()) {
+        return !["txt", "text"].iter().any(|e| path.with_extension(e).is_file());
+    }
+    TEXT_ENDINGS.contains(&ending.as_str())
+}
+
+fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
+    let source = |format| Ok(Source { path: path.to_path_buf(), format });
+    if let Some(labels) = &options.labels_file {
+        return source(Format::LabelsBeside(labels.clone()));
+    }
+    match ending(path).as_str() {
+        "csv" => return source(Format::Csv),
+        "tsv" => return source(Format::Tsv),
+        "jsonl" | "ndjson" | "json" => return source(Format::JsonLines),
+        _ => {}
+    }
+    if let Some(labels) =
+        LABEL_ENDINGS.iter().map(|e| path.with_extension(e)).find(|p| p != path && p.is_file())
+    {
+        return source(Format::LabelsBeside(labels));
+    }
+    let mut blocks = TextBlocks::open(path, options.encoding)?;
+    let text = blocks.next_block()?.map(|b| b.text).unwrap_or_default();
+    let first = text.lines().map(str::trim_start).find(|l| !l.is_empty()).unwrap_or_default();
+    if first.is_empty() {
+        return Err(crate::data::encoding::empty(path));
+    }
+    if first.starts_with("__label__") {
+        return source(Format::LabelPrefix);
+    }
+    if trec_label(first).is_some() {
+        return source(Format::Trec);
+    }
+    let fix = "use CSV, TSV or JSONL, begin each line with `__label__NAME `, or put the labels, one a line, into a \
+               file of the same name ending in .labels";
+    Err(bad(path, None, "there are no labels with the texts in any known format".into(), fix))
+}
+
+/// Label and text of a `LABEL:sub text` line.
+pub(super) fn trec_label(line: &str) -> Option<(&str, &str)> {
+    let (head, text) = line.trim_start().split_once([' ', '\t'])?;
+    let (label, sub) = head.split_once(':')?;
+    let word = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    (word(label) && word(sub)).then_some((label, text))
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}

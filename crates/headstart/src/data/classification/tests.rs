@@ -1,0 +1,296 @@
+//! Tests of reading labelled data in every layout, and of the errors.
+
+use std::fs;
+
+use super::*;
+use crate::tokenizer::Case;
+
+fn tokenizer() -> Tokenizer {
+    let vocab = "[UNK]\n[CLS]\n[SEP]\n[MASK]\ngood\nbad\nfilm\nwho\nwhere\n,\n\"\n?\n";
+    Tokenizer::from_vocab_bytes(vocab.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap()
+}
+
+/// Writes files into a folder and loads `target` in it ("" for the folder itself).
+fn load_with(
+    files: &[(&str, &str)],
+    target: &str,
+    options: &ClassificationOptions,
+) -> Result<ClassificationData> {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("data");
+    for (name, content) in files {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let path = if target.is_empty() { root } else { root.join(target) };
+    let mut options = options.clone();
+    options.labels_file = options.labels_file.map(|f| path.with_file_name(f));
+    ClassificationData::load(&path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
+}
+
+fn load(files: &[(&str, &str)], target: &str) -> Result<ClassificationData> {
+    load_with(files, target, &ClassificationOptions::new(8))
+}
+
+fn show(data: &ClassificationData, split: Split) -> Vec<(String, String)> {
+    let tokenizer = tokenizer();
+    let one = |e: Example| {
+        let pieces: Vec<_> = e.ids.iter().map(|&id| tokenizer.id_to_piece(id).unwrap()).collect();
+        let label = match e.label {
+            Label::Class(class) => data.labels[*class as usize].clone(),
+            Label::Classes(classes) => format!("{classes:?}"),
+            Label::Value(value) => value.to_string(),
+        };
+        (label, pieces.join(" "))
+    };
+    data.get(split).unwrap().iter().map(one).collect()
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|&(l, t)| (l.to_owned(), t.to_owned())).collect()
+}
+
+fn error(files: &[(&str, &str)], target: &str) -> String {
+    load(files, target).unwrap_err().to_string()
+}
+
+#[test]
+fn every_one_file_format_gives_the_same_examples() {
+    let expected = pairs(&[("n", "bad film [CLS]"), ("p", "good , good film [CLS]")]);
+    let cases = [
+        ("a.csv", "Text,Label\nbad film,n\n\"good, good film\",p\n"),
+        ("a.csv", "id,sentiment,review\n7,n,bad film\n8,p,\"good,\ngood film\"\n"),
+        ("a.csv", "answer,label\nbad film,n\n\"good, good film\",p\n"),
+        ("a.tsv", "label\tsentence\nn\tbad film\n\np\tgood, good film\n"),
+        (
+            "a.jsonl",
+            "{\"text\":\"bad film\",\"label\":\"n\"}\n\n{\"label\":\"p\",\"text\":\"good, good film\"}\n",
+        ),
+        ("a.txt", "__label__n bad film\n__label__p good, good film"),
+        ("a.txt", "n:x bad film\np:y good, good film\n"),
+    ];
+    for (name, content) in cases {
+        let data = load(&[(name, content)], name).unwrap();
+        assert_eq!(show(&data, Split::Train), expected, "{content}");
+        assert_eq!(data.labels, ["n", "p"]);
+        assert!(data.valid.is_none() && data.test.is_none());
+    }
+    let files = [("a.txt", "bad film\ngood, good film\n"), ("a.labels", "n\np\n")];
+    assert_eq!(show(&load(&files, "a.txt").unwrap(), Split::Train), expected);
+    let files = [("a.txt", "bad film\ngood, good film\n"), ("other", "n\np\n")];
+    let options =
+        ClassificationOptions { labels_file: Some("other".into()), ..ClassificationOptions::new(8) };
+    assert_eq!(show(&load_with(&files, "a.txt", &options).unwrap(), Split::Train), expected);
+}
+
+#[test]
+fn folders_of_classes_are_read_like_imdb() {
+    let files = [
+        ("train/neg/0_1.txt", "bad film"),
+        ("train/pos/0_9.txt", "good film\n"),
+        ("train/unsup/0_0.txt", "film"),
+        ("train/urls_neg.txt", "http"),
+        ("test/neg/1_1.txt", ""),
+        ("README", "who"),
+    ];
+    let data = load(&files, "").unwrap();
+    assert_eq!(data.labels, ["pos", "neg"]);
+    assert_eq!(show(&data, Split::Train), pairs(&[("neg", "bad film [CLS]"), ("pos", "good film [CLS]")]));
+    assert_eq!(show(&data, Split::Test), pairs(&[("neg", "[CLS]")]));
+    assert_eq!(data.test.unwrap().empty_texts(), 1);
+    let others = [("train/b/1.txt", "bad"), ("train/a/1.txt", "good"), ("train/c/1.txt", "film")];
+    assert_eq!(load(&others, "").unwrap().labels, ["a", "b", "c"]);
+    assert_eq!(load(&others, "train").unwrap().labels, ["a", "b", "c"]);
+    assert!(error(&[("train/a/1.txt", "x"), ("train/b/1.md", "y")], "").contains("no .txt file"));
+}
+
+#[test]
+fn trec_has_its_own_order_and_encoding() {
+    let files =
+        [("train_5500.label", "HUM:ind who ?\nNUM:date where\n"), ("TREC_10.label", "LOC:x where ?\n")];
+    let data = load(&files, "").unwrap();
+    assert_eq!(data.labels, TREC_LABELS);
+    assert_eq!(show(&data, Split::Train), pairs(&[("HUM", "who ? [CLS]"), ("NUM", "where [CLS]")]));
+    assert_eq!(show(&data, Split::Test), pairs(&[("LOC", "where ? [CLS]")]));
+}
+
+#[test]
+fn labels_of_other_splits_must_be_known() {
+    let files =
+        [("train.csv", "text,label\nbad,b\ngood,a\n"), ("dev.csv", "text,label\nbad,b\n\n\nfilm,c\n")];
+    let message = error(&files, "");
+    assert!(message.contains("dev.csv:5: unknown label `c`; the known labels are b, a"), "{message}");
+    let known = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let options = ClassificationOptions { known_labels: Some(known), ..ClassificationOptions::new(8) };
+    let data = load_with(&files, "", &options).unwrap();
+    assert_eq!(data.labels, ["a", "b", "c"]);
+    assert_eq!(data.get(Split::Valid).unwrap().class_counts(3), [0, 1, 1]);
+    let files = [("only.csv", "text,label\nbad,b\n")];
+    assert_eq!(show(&load_with(&files, "only.csv", &options).unwrap(), Split::Train).len(), 1);
+}
+
+#[test]
+fn several_labels_and_numbers_are_options() {
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..ClassificationOptions::new(8) };
+    let csv = [("a.csv", "text,labels\nbad,x|y\ngood,\nfilm,z | x\n")];
+    let data = load_with(&csv, "a.csv", &multi).unwrap();
+    assert_eq!(data.labels, ["x", "y", "z"]);
+    let expected = pairs(&[("[0, 1]", "bad [CLS]"), ("[]", "good [CLS]"), ("[0, 2]", "film [CLS]")]);
+    assert_eq!(show(&data, Split::Train), expected);
+    let json =
+        [("a.jsonl", "{\"text\":\"bad\",\"labels\":[\"x\",\"y\"]}\n{\"text\":\"film\",\"labels\":[]}")];
+    assert_eq!(show(&load_with(&json, "a.jsonl", &multi).unwrap(), Split::Train)[0].0, "[0, 1]");
+    let fast = [("a.txt", "__label__x __label__y bad")];
+    assert_eq!(show(&load_with(&fast, "a.txt", &multi).unwrap(), Split::Train)[0].0, "[0, 1]");
+    let message = error(&fast, "a.txt");
+    assert!(message.contains("a.txt:1: 2 labels where one is expected"), "{message}");
+
+    let regression =
+        ClassificationOptions { label_kind: LabelKind::Regression, ..ClassificationOptions::new(8) };
+    let csv = [("a.csv", "text,score\nbad,-1.5\ngood,4\n")];
+    let data = load_with(&csv, "a.csv", &regression).unwrap();
+    assert!(data.labels.is_empty());
+    assert_eq!(show(&data, Split::Train), pairs(&[("-1.5", "bad [CLS]"), ("4", "good [CLS]")]));
+    for wrong in ["high", "NaN", "inf"] {
+        let csv = [("a.csv", format!("text,score\nbad,{wrong}\n"))];
+        let message = load_with(&[(csv[0].0, &csv[0].1)], "a.csv", &regression).unwrap_err().to_string();
+        assert!(message.contains("a.csv:2: the label") && message.contains(wrong), "{message}");
+    }
+}
+
+#[test]
+fn columns_can_be_named() {
+    let files = [("a.csv", "text,other,label,mark\nbad,good,x,1\nbad,film,y,2\n")];
+    let mut options = ClassificationOptions::new(8);
+    options.text_column = Some("other".into());
+    options.label_column = Some("MARK".into());
+    let data = load_with(&files, "a.csv", &options).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("1", "good [CLS]"), ("2", "film [CLS]")]));
+    options.label_column = Some("nothing".into());
+    let message = load_with(&files, "a.csv", &options).unwrap_err().to_string();
+    assert!(
+        message.contains("no label column `nothing`; the columns are text, other, label, mark"),
+        "{message}"
+    );
+    let message = error(&[("a.csv", "a,b,c\n1,2,3\n")], "a.csv");
+    assert!(
+        message.contains("no column looks like the text") && message.contains("--text-column"),
+        "{message}"
+    );
+}
+
+#[test]
+fn bad_lines_are_named() {
+    let cases = [
+        ("a.csv", "text,label\nbad,n\ngood,\n", "a.csv:3: the label is missing"),
+        ("a.csv", "text,label\n\"bad\nfilm\",n\n\ngood\n", "a.csv:5: 1 fields where the header has 2"),
+        (
+            "a.csv",
+            "text,label\ngood,p\nbad,\"n\ngood,p\n",
+            "a.csv:3: a quoted field that begins here never ends",
+        ),
+        ("a.csv", "text,label\n", "a.csv: there are no examples"),
+        ("a.csv", "", "a.csv: the file is empty"),
+        ("a.tsv", "text\tlabel\nbad\tn\tx\n", "a.tsv:2: 3 fields where the header has 2"),
+        ("a.jsonl", "{\"text\":\"a\",\"label\":1}\n{\"text\":\n", "a.jsonl:2: is not a JSON object"),
+        ("a.jsonl", "[1,\n2]\n", "a.jsonl:1: is not a JSON object"),
+        ("a.jsonl", "{\"text\":\"a\",\"label\":1}\n{\"text\":\"b\"}\n", "a.jsonl:2: the label is missing"),
+        (
+            "a.jsonl",
+            "{\"text\":\"a\",\"label\":1}\n{\"label\":2}\n",
+            "a.jsonl:2: there is no text under `text`",
+        ),
+        ("a.jsonl", "{\"text\":\"a\",\"label\":[1,2]}\n", "a.jsonl:1: `label` is not one label"),
+        ("a.txt", "__label__p good\ngood film\n", "a.txt:2: the label is missing"),
+        ("a.txt", "LOC:x where\n\nwho ?\n", "a.txt:3: the label is missing"),
+        ("a.txt", "just text\n", "a.txt: there are no labels with the texts"),
+        ("a.txt", " \n", "a.txt: the file is empty"),
+        ("a.csv", "text,label\nbad,n\ngood,n\n", "a.csv: all 2 examples have the label `n`"),
+    ];
+    for (name, content, expected) in cases {
+        let message = error(&[(name, content)], name);
+        assert!(message.contains(expected), "{message}");
+    }
+    let message = error(&[("a.txt", "bad\ngood\n"), ("a.labels", "n\n")], "a.txt");
+    assert!(
+        message.contains("a.labels: has 1 labels, but") && message.contains("a.txt has 2 texts"),
+        "{message}"
+    );
+    let message = error(&[("a.txt", "bad\ngood\n"), ("a.labels", "n\n\n")], "a.txt");
+    assert!(message.contains("a.labels:2: the label is missing"), "{message}");
+    assert!(error(&[("x", "")], "nothing").contains("no data at"));
+    assert!(error(&[("x", "")], "").contains("no labelled data in"));
+    let message = error(&[("train.csv", "text,label\na,b\n"), ("train.tsv", "x")], "");
+    assert!(message.contains("train.csv is train data too"), "{message}");
+}
+
+#[test]
+fn long_texts_are_cut_and_counted() {
+    let files = [("a.csv", "text,label\ngood good good good good,p\nbad bad bad,n\nbad,n\n")];
+    let data = load_with(&files, "a.csv", &ClassificationOptions::new(4)).unwrap();
+    let train = data.get(Split::Train).unwrap();
+    assert_eq!(show(&data, Split::Train)[0].1, "good good good [CLS]");
+    assert_eq!(show(&data, Split::Train)[1].1, "bad bad bad [CLS]");
+    assert_eq!((train.truncated(), train.full_lengths().collect::<Vec<_>>()), (1, vec![5, 3, 1]));
+    assert!(load_with(&files, "a.csv", &ClassificationOptions::new(1)).unwrap_err().is_usage());
+}
+
+#[test]
+fn the_second_load_does_not_tokenise_and_gives_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("train.csv");
+    fs::write(&path, "text,label\ngood film,p\nbad,n\n,n\n").unwrap();
+    let load = |max_positions| {
+        let (mut calls, options) = (0, ClassificationOptions::new(max_positions));
+        let mut progress = |_, _| calls += 1;
+        let cache = dir.path().join("cache");
+        let data = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut progress).unwrap();
+        (show(&data, Split::Train), data.cache_use, calls)
+    };
+    let first = load(8);
+    assert_eq!((first.1, first.2), (CacheUse::Built, 1));
+    assert_eq!(load(8), (first.0.clone(), CacheUse::Hit, 0));
+    assert_eq!(load(2).1, CacheUse::Built);
+    // Another label needs no new tokens, another text does.
+    fs::write(&path, "text,label\ngood film,n\nbad,p\n,n\n").unwrap();
+    let relabelled = load(8);
+    assert_eq!((relabelled.1, &relabelled.0[0].0[..]), (CacheUse::Hit, "n"));
+    fs::write(&path, "text,label\ngood,p\nbad,n\n,n\n").unwrap();
+    assert_eq!(load(8).1, CacheUse::Built);
+}
+
+#[test]
+fn held_out_validation_is_stratified_and_seeded() {
+    let mut content = String::from("text,label\n");
+    for at in 0..200 {
+        let label = if at % 10 == 0 { "rare" } else { "common" };
+        content.extend(["film ", &at.to_string(), ",", label, "\n"]);
+    }
+    let split = |seed| {
+        let mut data = load(&[("a.csv", &content)], "a.csv").unwrap();
+        assert_eq!(data.hold_out_validation(seed).unwrap(), 20);
+        let (train, valid) = (data.get(Split::Train).unwrap(), data.get(Split::Valid).unwrap());
+        assert_eq!((train.class_counts(2), valid.class_counts(2)), (vec![18, 162], vec![2, 18]));
+        assert!(train.rows.iter().all(|row| !valid.rows.contains(row)));
+        assert!(valid.rows.is_sorted() && train.rows.is_sorted());
+        let rows = valid.rows.clone();
+        assert_eq!(data.hold_out_validation(seed + 1).unwrap(), 0);
+        rows
+    };
+    assert_eq!(split(1), split(1));
+    assert_ne!(split(1), split(2));
+    let mut tiny = load(&[("a.csv", "text,label\nbad,n\ngood,p\n")], "a.csv").unwrap();
+    assert_eq!(tiny.hold_out_validation(0).unwrap(), 1);
+}
+
+#[test]
+fn texts_in_memory_make_a_data_set() {
+    let train: &[(&str, &str)] = &[("p", "good"), ("n", "bad film")];
+    let splits = [(Split::Train, train), (Split::Test, &train[1..])];
+    let data = ClassificationData::from_texts(&splits, &["n", "p"], &tokenizer(), 8).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("p", "good [CLS]"), ("n", "bad film [CLS]")]));
+    assert_eq!(data.get(Split::Test).unwrap().get(0).unwrap().label, &Label::Class(0));
+    let message = ClassificationData::from_texts(&splits, &["p"], &tokenizer(), 8).unwrap_err().to_string();
+    assert!(message.contains("train:2: unknown label `n`"), "{message}");
+}

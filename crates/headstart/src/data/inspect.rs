@@ -1,0 +1,191 @@
+//! What a data set looks like in numbers: counts, lengths, label balance, samples with their pieces.
+//!
+//! Owns: the sums. Never: prints them.
+
+use serde::Serialize;
+
+use super::classification::{ClassificationData, Label, LabelledSplit};
+use super::corpus::{CorpusCounts, TokenStream};
+use crate::tokenizer::Tokenizer;
+
+/// How some lengths are distributed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct LengthSummary {
+    /// How many lengths there are.
+    pub count: u64,
+    /// The smallest.
+    pub min: u64,
+    /// Their average.
+    pub mean: f64,
+    /// Half of them are at most this.
+    pub median: u64,
+    /// Nine in ten are at most this.
+    pub p90: u64,
+    /// Ninety-nine in a hundred are at most this.
+    pub p99: u64,
+    /// The largest.
+    pub max: u64,
+}
+
+impl LengthSummary {
+    /// Summarises lengths; of none, everything is zero.
+    pub fn new(mut lengths: Vec<u64>) -> Self {
+        lengths.sort_unstable();
+        let (Some(&min), Some(&max)) = (lengths.first(), lengths.last()) else { return Self::default() };
+        // The nearest rank: the smallest value that so many hundredths do not exceed.
+        let rank = |percent: usize| lengths[(lengths.len() * percent).div_ceil(100).saturating_sub(1)];
+        Self {
+            count: lengths.len() as u64,
+            min,
+            mean: lengths.iter().sum::<u64>() as f64 / lengths.len() as f64,
+            median: rank(50),
+            p90: rank(90),
+            p99: rank(99),
+            max,
+        }
+    }
+}
+
+/// One split of a corpus in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CorpusSummary {
+    /// Lines, words and bytes.
+    pub counts: CorpusCounts,
+    /// Tokens, line ends included.
+    pub tokens: u64,
+    /// Tokens that stand for what the vocabulary cannot spell.
+    pub unknown_tokens: u64,
+    /// Tokens of the lines that are not empty, line ends left out.
+    pub line_lengths: LengthSummary,
+    /// The pieces of the first lines that are not empty.
+    pub samples: Vec<Vec<String>>,
+}
+
+/// Summarises a corpus, with up to `samples` lines.
+pub fn summarize_corpus(stream: &TokenStream, tokenizer: &Tokenizer, samples: usize) -> CorpusSummary {
+    let roles = tokenizer.roles();
+    let lines = || stream.ids().split(|&id| id == roles.end_of_line).filter(|line| !line.is_empty());
+    CorpusSummary {
+        counts: stream.counts(),
+        tokens: stream.ids().len() as u64,
+        unknown_tokens: stream.ids().iter().filter(|&&id| id == roles.unknown).count() as u64,
+        line_lengths: LengthSummary::new(lines().map(|line| line.len() as u64).collect()),
+        samples: lines().take(samples).map(|line| pieces(line, tokenizer)).collect(),
+    }
+}
+
+/// One split of a classification data set in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SplitSummary {
+    /// Examples.
+    pub examples: u64,
+    /// The labels in order, with the number of examples that have each.
+    pub label_balance: Vec<(String, u64)>,
+    /// Tokens of the texts before truncation, without the classification token.
+    pub text_lengths: LengthSummary,
+    /// Texts cut to fit the positions.
+    pub truncated: u64,
+    /// Texts without a single token.
+    pub empty_texts: u64,
+    /// Tokens that stand for what the vocabulary cannot spell.
+    pub unknown_tokens: u64,
+    /// The first examples.
+    pub samples: Vec<SampleExample>,
+}
+
+/// An example as it reaches the model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SampleExample {
+    /// Its label: a name, names with ` | ` between them, or a number.
+    pub label: String,
+    /// Its pieces.
+    pub pieces: Vec<String>,
+}
+
+/// Summarises a split of `data`, with up to `samples` examples.
+pub fn summarize_split(
+    data: &ClassificationData,
+    split: &LabelledSplit,
+    tokenizer: &Tokenizer,
+    samples: usize,
+) -> SplitSummary {
+    let unknown = tokenizer.roles().unknown;
+    let counts = split.class_counts(data.labels.len());
+    let sample = |example: super::classification::Example| SampleExample {
+        label: label_text(example.label, &data.labels),
+        pieces: pieces(example.ids, tokenizer),
+    };
+    SplitSummary {
+        examples: split.len() as u64,
+        label_balance: data.labels.iter().cloned().zip(counts).collect(),
+        text_lengths: LengthSummary::new(split.full_lengths().map(u64::from).collect()),
+        truncated: split.truncated() as u64,
+        empty_texts: split.empty_texts() as u64,
+        unknown_tokens: split.iter().flat_map(|e| e.ids).filter(|&&id| id == unknown).count() as u64,
+        samples: split.iter().take(samples).map(sample).collect(),
+    }
+}
+
+/// A label as text.
+pub fn label_text(label: &Label, names: &[String]) -> String {
+    let name = |&class: &u32| names.get(class as usize).map_or("?", String::as_str);
+    match label {
+        Label::Class(class) => name(class).to_owned(),
+        Label::Classes(classes) => classes.iter().map(name).collect::<Vec<_>>().join(" | "),
+        Label::Value(value) => value.to_string(),
+    }
+}
+
+fn pieces(ids: &[u32], tokenizer: &Tokenizer) -> Vec<String> {
+    ids.iter().map(|&id| tokenizer.id_to_piece(id).unwrap_or("?").to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::data::Split;
+    use crate::tokenizer::Case;
+
+    fn tokenizer() -> Tokenizer {
+        let vocab = "[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\n";
+        Tokenizer::from_vocab_bytes(vocab.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap()
+    }
+
+    #[test]
+    fn lengths_use_the_nearest_rank() {
+        let summary = LengthSummary::new((1..=10).rev().collect());
+        let expected = LengthSummary { count: 10, min: 1, mean: 5.5, median: 5, p90: 9, p99: 10, max: 10 };
+        assert_eq!(summary, expected);
+        assert_eq!(LengthSummary::new(vec![7]).p99, 7);
+        assert_eq!(LengthSummary::new(vec![]), LengthSummary::default());
+    }
+
+    #[test]
+    fn corpora_are_summed_up() {
+        let tokenizer = tokenizer();
+        let stream = TokenStream::from_text("the cats\n\ndog\n", &tokenizer, "text").unwrap();
+        let summary = summarize_corpus(&stream, &tokenizer, 1);
+        assert_eq!((summary.tokens, summary.unknown_tokens, summary.counts.words), (7, 1, 6));
+        assert_eq!((summary.line_lengths.count, summary.line_lengths.max), (2, 3));
+        assert_eq!(summary.samples, [["the", "cat", "##s"]]);
+    }
+
+    #[test]
+    fn labelled_data_is_summed_up() {
+        let tokenizer = tokenizer();
+        let train: &[(&str, &str)] = &[("p", "the cats"), ("n", "dog"), ("p", "")];
+        let data =
+            ClassificationData::from_texts(&[(Split::Train, train)], &["n", "p"], &tokenizer, 3).unwrap();
+        let summary = summarize_split(&data, data.get(Split::Train).unwrap(), &tokenizer, 1);
+        assert_eq!(summary.label_balance, [("n".to_owned(), 1), ("p".to_owned(), 2)]);
+        assert_eq!(
+            (summary.examples, summary.truncated, summary.empty_texts, summary.unknown_tokens),
+            (3, 1, 1, 1)
+        );
+        assert_eq!(summary.text_lengths.max, 3);
+        let pieces = ["the", "cat", "[CLS]"].map(str::to_owned).to_vec();
+        assert_eq!(summary.samples, [SampleExample { label: "p".into(), pieces }]);
+    }
+}

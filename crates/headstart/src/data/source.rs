@@ -1,0 +1,206 @@
+//! From what the user named (a data set, a folder, a file, an address, `starter`) to corpora and tokenizers.
+//!
+//! Owns: the order in which a name is understood. Never: models, the meaning of a label.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::config::DataConfig;
+use crate::data::catalog::{self, Locations, Resolved, Role};
+use crate::data::corpus::{CorpusFiles, TokenStream};
+use crate::data::encoding::TextEncoding;
+use crate::data::split::Split;
+use crate::data::starter;
+use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
+use crate::tokenizer::{Case, Tokenizer};
+
+/// The name of the embedded corpus.
+pub const STARTER_CORPUS: &str = "starter";
+/// The name of the embedded classification task.
+pub const STARTER_QUESTIONS: &str = "starter-questions";
+/// The tokenizer of `naacl2019` when none is named.
+const DEFAULT_TOKENIZER: &str = "bert-base-cased";
+
+/// A language-model corpus that is on this machine.
+#[derive(Clone, Debug)]
+pub struct CorpusSource {
+    files: Option<CorpusFiles>,
+    encoding: TextEncoding,
+    cache_dir: PathBuf,
+    /// What was used, for the record of the run.
+    pub provenance: serde_json::Value,
+}
+
+/// Where a data set lies, once its name is understood.
+#[derive(Debug)]
+pub(crate) enum Located {
+    /// Embedded in the program.
+    Starter,
+    /// A path of the user's.
+    Path(PathBuf),
+    /// A named set or an address.
+    Named(Box<Resolved>),
+}
+
+/// Finds a corpus and checks that it has a training text.
+///
+/// # Errors
+/// [`Error::Missing`] when it is nowhere, [`Error::Config`] for an unknown encoding, and what a download can fail with.
+pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<CorpusSource> {
+    let cache_dir = cache_dir(config);
+    let encoding = encoding(config, None)?;
+    match locate(config, listener)? {
+        Located::Starter => {
+            let provenance = json!({"data": STARTER_CORPUS, "origin": "embedded"});
+            Ok(CorpusSource { files: None, encoding, cache_dir, provenance })
+        }
+        Located::Path(path) => {
+            let files = CorpusFiles::find(&path)?;
+            let provenance = json!({"data": path, "origin": "path"});
+            Ok(CorpusSource { files: Some(files), encoding, cache_dir, provenance })
+        }
+        Located::Named(resolved) => {
+            if let Some(entry) = resolved.entry.filter(|e| e.kind != catalog::Kind::LanguageModel) {
+                return Err(Error::Config {
+                    key: "data".into(),
+                    what: format!("`{}` is not a language-model corpus", entry.name),
+                    fix: "see `headstart data list`; a classification set is for `headstart finetune`".into(),
+                });
+            }
+            let files = match resolved.file(Role::Everything) {
+                Some(path) => CorpusFiles::find(path)?,
+                None => CorpusFiles {
+                    train: resolved.file(Role::Train).map(Path::to_path_buf),
+                    valid: resolved.file(Role::Valid).map(Path::to_path_buf),
+                    test: resolved.file(Role::Test).map(Path::to_path_buf),
+                },
+            };
+            let encoding = self::encoding(config, resolved.entry.map(|e| e.encoding))?;
+            Ok(CorpusSource { files: Some(files), encoding, cache_dir, provenance: provenance(&resolved) })
+        }
+    }
+}
+
+impl CorpusSource {
+    /// The token stream of a split, from the cache where it was made before; `None` when the corpus has no such
+    /// split.
+    ///
+    /// # Errors
+    /// As [`TokenStream::load`].
+    pub fn stream(
+        &self,
+        split: Split,
+        tokenizer: &Tokenizer,
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<TokenStream>> {
+        let Some(files) = &self.files else {
+            let corpus = starter::corpus();
+            let text = match split {
+                Split::Train => corpus.train,
+                Split::Valid => corpus.valid,
+                Split::Test => return Ok(None),
+            };
+            return TokenStream::from_text(&text, tokenizer, "the starter corpus").map(Some);
+        };
+        let path = match split {
+            Split::Train => Some(files.get(split)?),
+            Split::Valid => files.valid.as_deref(),
+            Split::Test => files.test.as_deref(),
+        };
+        let Some(path) = path else { return Ok(None) };
+        let what = format!("tokenising {split}");
+        let mut progress = |done, total| {
+            listener(Event::Progress { what: &what, done, total });
+        };
+        TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress).map(Some)
+    }
+}
+
+/// The tokenizer the user named, or bert-base-cased through the catalogue.
+///
+/// # Errors
+/// [`Error::Missing`] naming `--mirror`, `--tokenizer` and `tokenizer train` when it cannot be had.
+pub fn tokenizer(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Tokenizer> {
+    let name = config.tokenizer.as_deref().unwrap_or(DEFAULT_TOKENIZER);
+    let case = if config.lowercase || name == "bert-base-uncased" { Case::Lower } else { Case::Keep };
+    let path = Path::new(name);
+    let tokenizer = if !path.exists() && catalog::is_named(name) {
+        let resolved = resolve(name, config, listener)?;
+        let file = resolved.file(Role::Vocabulary).or_else(|| resolved.file(Role::Everything));
+        let Some(file) = file else {
+            return Err(Error::Config {
+                key: "tokenizer".into(),
+                what: format!("`{name}` is a data set, not a tokenizer"),
+                fix: "name bert-base-cased, a tokenizer.json or a vocab.txt, or train one with `headstart tokenizer train`"
+                    .into(),
+            });
+        };
+        Tokenizer::from_file(file, case)?
+    } else {
+        Tokenizer::from_file(path, case)?
+    };
+    report_roles(&tokenizer, listener);
+    Ok(tokenizer)
+}
+
+/// Tells which roles had to be added to a vocabulary.
+pub(crate) fn report_roles(tokenizer: &Tokenizer, listener: &mut Listener<'_>) {
+    for added in tokenizer.added_roles() {
+        let line = format!("the vocabulary has no {:?} token: added `{}` as id {}", added.role, added.piece, added.id);
+        listener(Event::Message(&line));
+    }
+}
+
+/// Understands a data set's name: embedded, a path that exists, a name of the catalogue or an address.
+pub(crate) fn locate(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Located> {
+    let name = config.path.as_str();
+    if name == STARTER_CORPUS || name == STARTER_QUESTIONS {
+        return Ok(Located::Starter);
+    }
+    if name.is_empty() {
+        return Err(Error::Config {
+            key: "data".into(),
+            what: "no data set is named".into(),
+            fix: "give a name of `headstart data list`, a file, a folder or an address with --data".into(),
+        });
+    }
+    if !catalog::is_named(name) && Path::new(name).exists() {
+        return Ok(Located::Path(name.into()));
+    }
+    resolve(name, config, listener).map(|resolved| Located::Named(Box::new(resolved)))
+}
+
+fn resolve(name: &str, config: &DataConfig, listener: &mut Listener<'_>) -> Result<Resolved> {
+    let locations =
+        Locations { cache_dir: cache_dir(config), offline: config.offline, mirror: config.mirror.clone() };
+    let mut progress = |p: crate::data::download::Progress<'_>| {
+        let what = format!("{:?} {}", p.stage, p.file).to_lowercase();
+        listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) });
+    };
+    let resolved = catalog::resolve(name, &locations, &mut progress)?;
+    for warning in &resolved.warnings {
+        listener(Event::Message(&format!("warning: {warning}")));
+    }
+    Ok(resolved)
+}
+
+pub(crate) fn provenance(resolved: &Resolved) -> serde_json::Value {
+    json!({
+        "data": resolved.name,
+        "origin": resolved.origin,
+        "files": resolved.provenance,
+        "warnings": resolved.warnings,
+    })
+}
+
+/// The encoding the user named, else the catalogue's, else UTF-8.
+pub(crate) fn encoding(config: &DataConfig, known: Option<&str>) -> Result<TextEncoding> {
+    TextEncoding::from_label(config.encoding.as_deref().or(known).unwrap_or("utf-8"))
+}
+
+/// The cache folder; the command line always names one.
+pub(crate) fn cache_dir(config: &DataConfig) -> PathBuf {
+    config.cache_dir.clone().unwrap_or_else(|| PathBuf::from(".headstart-cache"))
+}

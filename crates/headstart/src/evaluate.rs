@@ -1,0 +1,89 @@
+//! `eval`: the figures of a model folder on data, for language models and classifiers.
+//!
+//! Owns: bringing a loaded model and a data set together. Never: the figures themselves (`eval`).
+
+use std::path::Path;
+
+use crate::batch::TokenTargets;
+use crate::config::{DataConfig, PrecisionName};
+use crate::data::source;
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+use crate::eval::{Evaluation, Evaluator};
+use crate::event::Listener;
+use crate::finetune::{DataRequest, examples};
+use crate::infer::Loaded;
+use crate::objective::Objective;
+use crate::pretrain::{evaluated, token_targets};
+
+/// Sequences an evaluation takes at a time; does not change the result.
+const BATCH: usize = 32;
+
+/// What to evaluate, and how.
+#[derive(Clone, Debug)]
+pub struct EvaluateConfig {
+    /// The data.
+    pub data: DataConfig,
+    /// The split; `None`: test, else valid, else train.
+    pub split: Option<Split>,
+    /// Evaluate the language model of a fine-tuned model instead of its classifier.
+    pub language_model: bool,
+    /// f32 or bf16 products.
+    pub precision: PrecisionName,
+    /// Worker threads; 0: all.
+    pub threads: usize,
+}
+
+/// Evaluates a run folder, its `final/`, or a checkpoint.
+///
+/// # Errors
+/// A damaged model, data that is missing or unusable, a label the model does not know.
+pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'_>) -> Result<Evaluation> {
+    let loaded = Loaded::open(model, config.threads)?;
+    let head = loaded.files.config.head.clone().filter(|_| !config.language_model);
+    let order = match config.split {
+        Some(split) => vec![split],
+        None => vec![Split::Test, Split::Valid, Split::Train],
+    };
+    let evaluator = |objective, targets| Evaluator {
+        device: &loaded.device,
+        model: &loaded.model,
+        weights: &loaded.weights,
+        precision: config.precision.into(),
+        objective,
+        targets,
+        batch_size: BATCH,
+    };
+    let positions = loaded.files.config.num_max_positions;
+    if let Some(head) = head {
+        let pooling = head.pooling;
+        let request = DataRequest { config: &config.data, problem: head.problem, pooling, positions };
+        let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
+        let (data, _) = request.load(&loaded.tokenizer, known, listener)?;
+        let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
+        for split in order {
+            if let Ok(part) = data.get(split) {
+                let examples = examples(part, head.problem, head.num_classes, pooling);
+                let evaluator = evaluator(&objective, TokenTargets::None);
+                return evaluator.run(&split.to_string(), &examples, None, &loaded.files.labels, listener);
+            }
+        }
+    } else {
+        let corpus = source::corpus(&config.data, listener)?;
+        let predicts = loaded.files.objective.unwrap_or_default();
+        let roles = loaded.tokenizer.roles();
+        let targets = token_targets(predicts, 0.15, roles, loaded.tokenizer.vocab_size(), None);
+        let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
+        for split in order {
+            let stream = corpus.stream(split, &loaded.tokenizer, listener)?;
+            if let Some(split_data) = evaluated(stream.as_ref(), positions)? {
+                let evaluator = evaluator(&objective, targets);
+                return evaluator.run(&split.to_string(), &split_data.examples, split_data.text, &[], listener);
+            }
+        }
+    }
+    Err(Error::Missing {
+        what: "the data has no such split".into(),
+        fix: "leave --split out, or name one the data has".into(),
+    })
+}

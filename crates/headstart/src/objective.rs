@@ -1,0 +1,141 @@
+//! What a slab's forward pass is scored on: token losses, a classification loss, or both.
+//!
+//! Owns: coefficients, denominators, the step from targets to losses. Never: the order of data, optimizers, files.
+
+use headstart_engine::ops::linear_cross_entropy::LossSum;
+use headstart_engine::ops::loss::{Targets, best_class};
+use headstart_engine::{Tape, Tensor};
+
+use crate::batch::{Batch, Label, Sequence, Slab};
+use crate::config::Problem;
+use crate::model::Model;
+
+/// The weights of the losses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// Of the token loss; 0 or less: off.
+    pub lm: f64,
+    /// Of the classification loss; 0 or less: off.
+    pub clf: f64,
+    /// Of each class.
+    pub class_weights: Option<Vec<f32>>,
+}
+
+/// What a batch's losses are divided by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Denominators {
+    /// Predicted tokens.
+    pub lm: f64,
+    /// Classified sequences (weighted), or marks, or numbers.
+    pub clf: f64,
+}
+
+/// Sums over slabs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Over predicted tokens.
+    pub lm: LossSum,
+    /// Over classified sequences.
+    pub clf: LossSum,
+}
+
+impl Objective {
+    /// The denominators of a whole batch, known before its first slab runs.
+    pub fn denominators(&self, batch: &Batch) -> Denominators {
+        let clf = batch.sequences.iter().filter_map(|s| s.label.as_ref()).map(|label| self.weight(label)).sum();
+        Denominators { lm: batch.targets() as f64, clf }
+    }
+
+    fn weight(&self, label: &Label) -> f64 {
+        match label {
+            Label::Class(class) => {
+                self.class_weights.as_ref().map_or(1.0, |weights| f64::from(weights[*class as usize]))
+            }
+            Label::Values(values) => values.len() as f64,
+        }
+    }
+
+    /// Runs the model over a slab and its losses; returns the sums and, with a head, the logits `[B, K]`.
+    /// On a training tape the losses' gradients are those of [`Objective::loss`].
+    pub fn forward(
+        &self,
+        model: &Model,
+        tape: &mut Tape<'_>,
+        slab: &Slab<'_>,
+        denominators: Denominators,
+    ) -> (Sums, Option<Tensor>) {
+        let hidden = model.trunk(tape, &slab.ids, None);
+        let mut sums = Sums::default();
+        if self.lm > 0.0 && !slab.rows.is_empty() {
+            let scale = (self.lm / denominators.lm) as f32;
+            sums.lm = model.lm_loss(tape, &hidden, &slab.rows, &slab.targets, scale);
+        }
+        if self.clf <= 0.0 {
+            return (sums, None);
+        }
+        let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
+        let scale = (self.clf / denominators.clf) as f32;
+        let labels = Labels::of(slab.sequences);
+        let targets = match &labels {
+            Labels::Classes(classes) => Targets::Classes(classes, self.class_weights.as_deref()),
+            Labels::Values(values) => match model.config().head.as_ref().map(|h| h.problem) {
+                Some(Problem::Regression) => Targets::Regression(values),
+                _ => Targets::MultiLabel(values),
+            },
+        };
+        sums.clf = tape.loss(&logits, targets, scale);
+        (sums, Some(logits.tensor().clone()))
+    }
+
+    /// The loss of a batch from its sums.
+    pub fn loss(&self, sums: &Sums, denominators: Denominators) -> f64 {
+        let part = |coefficient: f64, sum: f64, count: f64| {
+            if coefficient > 0.0 && count > 0.0 { coefficient * sum / count } else { 0.0 }
+        };
+        part(self.lm, sums.lm.sum, denominators.lm) + part(self.clf, sums.clf.sum, denominators.clf)
+    }
+}
+
+impl Sums {
+    /// Adds another slab's, in slab order.
+    pub fn add(&mut self, other: &Self) {
+        self.lm.sum += other.lm.sum;
+        self.lm.correct += other.lm.correct;
+        self.clf.sum += other.clf.sum;
+        self.clf.correct += other.clf.correct;
+    }
+}
+
+enum Labels {
+    Classes(Vec<u32>),
+    Values(Vec<f32>),
+}
+
+impl Labels {
+    fn of(sequences: &[Sequence]) -> Self {
+        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        for label in sequences.iter().filter_map(|s| s.label.as_ref()) {
+            match label {
+                Label::Class(class) => classes.push(*class),
+                Label::Values(v) => values.extend_from_slice(v),
+            }
+        }
+        if values.is_empty() { Self::Classes(classes) } else { Self::Values(values) }
+    }
+}
+
+/// Probabilities (single- and multi-label) or numbers (regression) of one row of logits, and its label's index
+/// for a single label.
+pub fn probabilities(logits: &[f32], problem: Problem) -> (Vec<f32>, usize) {
+    let best = best_class(logits);
+    let values = match problem {
+        Problem::SingleLabel => {
+            let exps: Vec<f32> = logits.iter().map(|z| (z - logits[best]).exp()).collect();
+            let sum: f32 = exps.iter().sum();
+            exps.into_iter().map(|e| e / sum).collect()
+        }
+        Problem::MultiLabel => logits.iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect(),
+        Problem::Regression => logits.to_vec(),
+    };
+    (values, best)
+}

@@ -1,0 +1,141 @@
+//! `pretrain`: text, tokenizer and sizes become a [`Run`] of the one loop.
+//!
+//! Owns: putting a pretraining run together. Never: the loop (`train`), the figures (`eval`).
+
+use headstart_engine::Weights;
+use serde_json::json;
+
+use crate::batch::TokenTargets;
+use crate::checkpoint::{ModelFiles, RunFolder};
+use crate::config::{Objective as Predicts, PretrainConfig};
+use crate::data::corpus::TokenStream;
+use crate::data::source;
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+use crate::eval::{Examples, TextSize};
+use crate::event::{Event, Listener};
+use crate::masking::Masking;
+use crate::model::Model;
+use crate::objective::Objective;
+use crate::tokenizer::{RoleIds, Tokenizer};
+use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, thousands};
+
+/// Pretrains a model as configured, or resumes the run in the folder.
+///
+/// # Errors
+/// Bad settings, data that is missing or unusable, a run folder that exists, a loss that is not finite, a disk
+/// that is full: each as its own [`Error`].
+pub fn pretrain(config: &PretrainConfig, options: &RunOptions, listener: &mut Listener<'_>) -> Result<Summary> {
+    config.validate()?;
+    let device = open_device(config.train.threads)?;
+    let folder = if options.resume { Some(RunFolder::open(&options.dir)?) } else { None };
+    if folder.is_none() {
+        RunFolder::check_free(&options.dir)?;
+    }
+    let corpus = source::corpus(&config.data, listener)?;
+    let tokenizer = match &folder {
+        Some(folder) => Tokenizer::from_json_bytes(&folder.tokenizer_json()?, &folder.dir().join("tokenizer.json"))?,
+        None => source::tokenizer(&config.data, listener)?,
+    };
+    let mut model_config = config.model.clone();
+    model_config.vocab_size = tokenizer.vocab_size();
+    model_config.causal = config.objective == Predicts::Lm;
+
+    let train = corpus.stream(Split::Train, &tokenizer, listener)?;
+    let Some(train) = train else {
+        return Err(Error::Missing { what: "the corpus has no training text".into(), fix: "add a train.txt".into() });
+    };
+    let valid = corpus.stream(Split::Valid, &tokenizer, listener)?;
+    let test = corpus.stream(Split::Test, &tokenizer, listener)?;
+    for (split, stream) in [("train", Some(&train)), ("valid", valid.as_ref()), ("test", test.as_ref())] {
+        let line = match stream {
+            Some(s) => format!(
+                "{split}: {} words, {} tokens ({:?})",
+                thousands(s.counts().words as usize),
+                thousands(s.ids().len()),
+                s.cache_use(),
+            ),
+            None => format!("{split}: none"),
+        };
+        listener(Event::Message(&line));
+    }
+
+    let positions = model_config.num_max_positions;
+    let model = Model::new(&model_config)?;
+    let weights = Weights::new(model.table().initial_values(config.train.seed));
+    let files = ModelFiles::new(&model_config, Some(config.objective), Vec::new(), &tokenizer);
+    let folder = match folder {
+        Some(folder) => folder,
+        None => {
+            let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": corpus.provenance,
+                "threads": device.threads(), "code_path": device.code_path()});
+            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment, &files)?
+        }
+    };
+    let run = Run {
+        config: &config.train,
+        device,
+        model,
+        weights,
+        objective: Objective { lm: 1.0, clf: 0.0, class_weights: None },
+        targets: token_targets(config.objective, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), None),
+        train: examples(&train, positions)?,
+        valid: evaluated(valid.as_ref(), positions)?,
+        test: evaluated(test.as_ref(), positions)?,
+        best: Best::Lowest("nll"),
+        keep_best: false,
+        early_stopping: 0,
+        readme: readme(config),
+        files,
+        folder,
+    };
+    run.run(options.resume, listener)
+}
+
+/// The token targets of an objective; `never` is an id that is never masked.
+pub(crate) fn token_targets(
+    objective: Predicts,
+    probability: f64,
+    roles: RoleIds,
+    vocab_size: usize,
+    never: Option<u32>,
+) -> TokenTargets {
+    match objective {
+        Predicts::Lm => TokenTargets::Next,
+        Predicts::Mlm => TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never),
+    }
+}
+
+/// A stream as blocks; the tail that fills none is dropped.
+pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Examples<'_>> {
+    let blocks = stream.blocks(positions)?;
+    Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), labels: Vec::new() })
+}
+
+pub(crate) fn evaluated(stream: Option<&TokenStream>, positions: usize) -> Result<Option<EvaluatedSplit<'_>>> {
+    let Some(stream) = stream else { return Ok(None) };
+    let counts = stream.counts();
+    let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
+    Ok(Some(EvaluatedSplit { examples: examples(stream, positions)?, text: Some(text) }))
+}
+
+/// A configuration as the text of config.toml.
+pub(crate) fn to_toml(config: &impl serde::Serialize) -> Result<String> {
+    toml::to_string(config).map_err(|e| Error::Config {
+        key: "config".into(),
+        what: format!("cannot be written as TOML: {e}"),
+        fix: "use plain numbers and text in the settings".into(),
+    })
+}
+
+fn readme(config: &PretrainConfig) -> String {
+    let objective = match config.objective {
+        Predicts::Lm => "language model (next token)",
+        Predicts::Mlm => "masked language model",
+    };
+    format!(
+        "# A Headstart {objective}\n\nPretrained on `{}`. `headstart finetune --model THIS_FOLDER --data ...` fine-tunes it, \
+         `headstart eval THIS_FOLDER` evaluates it.\n",
+        config.data.path
+    )
+}

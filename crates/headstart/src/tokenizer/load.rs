@@ -1,0 +1,337 @@
+//! Everything becomes one `tokenizer.json` value, is checked, gets its missing roles, and is built from that.
+//!
+//! Owns: the file kinds, the checks on ids, the roles. Never: downloads, guesses case or substitutes a vocabulary.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{AddedRole, Case, Role, RoleIds, Tokenizer};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The names of a padding token; the only optional role.
+const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
+
+/// Vocabularies of real tokenizers stay well below this; a larger id is a damaged or hostile file.
+const MAX_VOCAB: usize = 1 << 22;
+
+pub(super) fn from_file(path: &Path, case: Case) -> Result<Tokenizer> {
+    if path.is_dir() {
+        return from_folder(path, case);
+    }
+    if !path.exists() {
+        return Err(missing(path));
+    }
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("txt") => from_vocab_bytes(&bytes, case, path),
+        Some("json") if path.file_name().is_some_and(|n| n == "vocab.json") => {
+            from_merges(path, &bytes, case)
+        }
+        Some("json") if case == Case::Lower => Err(Error::Config {
+            key: "lowercase".into(),
+            what: format!("{} decides itself whether it lower-cases", path.display()),
+            fix: "leave `--lowercase` out; it is for a bare vocab.txt".into(),
+        }),
+        _ => from_json_bytes(&bytes, path),
+    }
+}
+
+fn from_folder(folder: &Path, case: Case) -> Result<Tokenizer> {
+    let json = folder.join("tokenizer.json");
+    if json.exists() {
+        return from_file(&json, case);
+    }
+    let names = ["vocab.txt", "vocab.json"];
+    let Some(vocab) = names.iter().map(|n| folder.join(n)).find(|p| p.exists()) else {
+        return Err(missing(folder));
+    };
+    // Hugging Face folders of before `tokenizer.json` keep the case beside the vocabulary.
+    let config = fs::read(folder.join("tokenizer_config.json")).ok();
+    let config = config.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).unwrap_or_default();
+    let lower = config["do_lower_case"].as_bool() == Some(true);
+    from_file(&vocab, if lower { Case::Lower } else { case })
+}
+
+pub(super) fn from_json_bytes(bytes: &[u8], name: &Path) -> Result<Tokenizer> {
+    let value = serde_json::from_slice(bytes).map_err(|e| {
+        let what = format!("is not a tokenizer.json: {e}");
+        bad(name, Some(e.line() as u64).filter(|&l| l > 0), what)
+    })?;
+    from_value(value, name)
+}
+
+pub(super) fn from_vocab_bytes(bytes: &[u8], case: Case, name: &Path) -> Result<Tokenizer> {
+    let mut vocab: HashMap<&str, usize> = HashMap::new();
+    let mut pieces = Vec::new();
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    for (at, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let number = Some(at as u64 + 1);
+        let piece = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))
+            .map_err(|e| bad(name, number, format!("byte {} is not valid UTF-8", e.valid_up_to() + 1)))?;
+        if piece.is_empty() {
+            return Err(bad(name, number, "an empty line in a vocabulary, which is one piece a line".into()));
+        }
+        if let Some(first) = vocab.insert(piece, at) {
+            return Err(bad(
+                name,
+                number,
+                format!("the piece `{piece}` stands on line {} already", first + 1),
+            ));
+        }
+        pieces.push(piece.to_owned());
+    }
+    from_value(word_piece(&pieces, case), name)
+}
+
+/// GPT-2's pair of files: the vocabulary as one JSON object and the merges as lines.
+fn from_merges(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Tokenizer> {
+    let vocab: Value = serde_json::from_slice(vocab)
+        .map_err(|e| bad(vocab_path, Some(e.line() as u64), format!("is not a vocabulary in JSON: {e}")))?;
+    let path = vocab_path.with_file_name("merges.txt");
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let mut merges = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        if line.starts_with("#version") || line.is_empty() {
+            continue;
+        }
+        let Some((left, right)) = line.split_once(' ') else {
+            return Err(bad(&path, Some(at as u64 + 1), "a merge is two pieces with a space between".into()));
+        };
+        merges.push(json!([left, right]));
+    }
+    from_value(byte_level_bpe(&vocab, &merges, case), vocab_path)
+}
+
+/// The `tokenizer.json` of a BERT vocabulary.
+pub(super) fn word_piece(pieces: &[String], case: Case) -> Value {
+    let vocab: Map<String, Value> = pieces.iter().enumerate().map(|(id, p)| (p.clone(), json!(id))).collect();
+    let names = Role::Unknown.names();
+    let unknown = names.iter().copied().find(|n| vocab.contains_key(*n)).unwrap_or(names[0]);
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": case == Case::Lower,
+        },
+        "pre_tokenizer": { "type": "BertPreTokenizer" },
+        "post_processor": null,
+        "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },
+        "model": {
+            "type": "WordPiece", "unk_token": unknown, "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab,
+        },
+    })
+}
+
+/// The `tokenizer.json` of a byte-level BPE like GPT-2's.
+pub(super) fn byte_level_bpe(vocab: &Value, merges: &[Value], case: Case) -> Value {
+    let normalizer = if case == Case::Lower { json!({ "type": "Lowercase" }) } else { Value::Null };
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": normalizer,
+        "pre_tokenizer": byte_level,
+        "post_processor": null,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": merges,
+        },
+    })
+}
+
+/// Checks the ids, adds the missing roles and builds the tokenizer.
+pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
+    if !value["model"].is_object() {
+        return Err(bad(name, None, "is not a tokenizer.json: it has no `model`".into()));
+    }
+    // What cuts, pads or drops at random would change the ids behind our back.
+    for key in ["truncation", "padding"] {
+        value[key] = Value::Null;
+    }
+    if value["model"].get("dropout").is_some() {
+        value["model"]["dropout"] = Value::Null;
+    }
+    let had_unknown = ensure_model_unknown(&mut value);
+    let mut pieces = collect_pieces(&value, name)?;
+    let mut by_piece: HashMap<String, u32> =
+        pieces.iter().enumerate().map(|(id, p)| (p.clone(), id as u32)).collect();
+    let mut added = Vec::new();
+    if let Some((piece, id)) = had_unknown {
+        added.push(AddedRole { role: Role::Unknown, piece, id });
+    }
+    let mut find = |role: Role, known: Option<u32>| {
+        let by_name = role.names().iter().find_map(|n| by_piece.get(*n).copied());
+        known.or(by_name).unwrap_or_else(|| {
+            let (piece, id) = (role.names()[0].to_owned(), pieces.len() as u32);
+            pieces.push(piece.clone());
+            by_piece.insert(piece.clone(), id);
+            added.push(AddedRole { role, piece, id });
+            id
+        })
+    };
+    let [unknown_role, classification_role, end_of_line_role, mask_role] = Role::ALL;
+    let roles = RoleIds {
+        unknown: find(unknown_role, model_unknown(&value, &value["model"])),
+        classification: find(classification_role, None),
+        end_of_line: find(end_of_line_role, None),
+        mask: find(mask_role, None),
+        pad: PAD_NAMES.iter().find_map(|n| by_piece.get(*n).copied()),
+    };
+    declare_special(&mut value, &pieces, roles);
+    build(&value, pieces, roles, added, name)
+}
+
+/// A WordPiece or WordLevel model fails on unknown words unless its own vocabulary has its unknown token. Returns the
+/// piece and id where it had to be added.
+fn ensure_model_unknown(value: &mut Value) -> Option<(String, u32)> {
+    if !matches!(value["model"]["type"].as_str(), Some("WordPiece" | "WordLevel")) {
+        return None;
+    }
+    let unknown = value["model"]["unk_token"].as_str()?.to_owned();
+    let vocab = value["model"]["vocab"].as_object_mut()?;
+    if vocab.contains_key(&unknown) {
+        return None;
+    }
+    let id = vocab.len() as u32;
+    vocab.insert(unknown.clone(), json!(id));
+    Some((unknown, id))
+}
+
+/// The id of what the model itself says for text it cannot spell. GPT-2's end-of-text token in that place does not
+/// count: it is the end of the line.
+fn model_unknown(value: &Value, model: &Value) -> Option<u32> {
+    let id = match (&model["unk_token"], &model["unk_id"]) {
+        (Value::String(piece), _) if !Role::EndOfLine.names().contains(&piece.as_str()) => {
+            let in_added = || value["added_tokens"].as_array()?.iter().find(|t| t["content"] == **piece);
+            model["vocab"].get(piece).and_then(Value::as_u64).or_else(|| in_added()?["id"].as_u64())
+        }
+        (_, id) => id.as_u64(),
+    };
+    id.map(|id| id as u32)
+}
+
+/// The pieces by id: the model's vocabulary and the added tokens, which must fill 0..n without gap or conflict.
+fn collect_pieces(value: &Value, name: &Path) -> Result<Vec<String>> {
+    let mut entries: Vec<(&str, u64)> = Vec::new();
+    match &value["model"]["vocab"] {
+        Value::Object(vocab) => {
+            for (piece, id) in vocab {
+                let id = id.as_u64();
+                entries.push((
+                    piece,
+                    id.ok_or_else(|| bad(name, None, format!("the id of `{piece}` is not a number")))?,
+                ));
+            }
+        }
+        Value::Array(scored) => {
+            for (id, entry) in scored.iter().enumerate() {
+                let piece = entry.get(0).and_then(Value::as_str);
+                entries.push((
+                    piece.ok_or_else(|| bad(name, None, format!("piece {id} is not text")))?,
+                    id as u64,
+                ));
+            }
+        }
+        _ => return Err(bad(name, None, "has no vocabulary (`model.vocab`)".into())),
+    }
+    for token in value["added_tokens"].as_array().into_iter().flatten() {
+        match (token["content"].as_str(), token["id"].as_u64()) {
+            (Some(piece), Some(id)) => entries.push((piece, id)),
+            _ => return Err(bad(name, None, format!("an added token without `content` or `id`: {token}"))),
+        }
+    }
+    let count = entries.iter().map(|&(piece, _)| piece).collect::<HashSet<_>>().len();
+    if count == 0 || count > MAX_VOCAB {
+        return Err(bad(name, None, format!("has a vocabulary of {count} pieces")));
+    }
+    let mut pieces: Vec<Option<&str>> = vec![None; count];
+    for (piece, id) in entries {
+        match pieces.get_mut(id as usize) {
+            Some(slot @ None) => *slot = Some(piece),
+            Some(Some(other)) if *other == piece => {}
+            Some(Some(other)) => {
+                return Err(bad(name, None, format!("`{other}` and `{piece}` both have the id {id}")));
+            }
+            None => {
+                let what =
+                    format!("`{piece}` has the id {id}, but there are only {count} pieces (0 to n - 1)");
+                return Err(bad(name, None, what));
+            }
+        }
+    }
+    // As many slots as distinct pieces: a piece with two ids leaves none empty only by taking another's place.
+    let distinct: HashSet<&str> = pieces.iter().copied().flatten().collect();
+    if distinct.len() < count {
+        return Err(bad(name, None, "one piece has two ids".into()));
+    }
+    Ok(pieces.into_iter().flatten().map(str::to_owned).collect())
+}
+
+/// Lists the roles among the added tokens, as special ones, so that text never matches them.
+fn declare_special(value: &mut Value, pieces: &[String], roles: RoleIds) {
+    let mut tokens: Vec<Value> = match value["added_tokens"].take() {
+        Value::Array(tokens) => tokens,
+        _ => Vec::new(),
+    };
+    let wanted = [roles.unknown, roles.classification, roles.end_of_line, roles.mask];
+    for id in wanted.into_iter().chain(roles.pad) {
+        match tokens.iter_mut().find(|t| t["id"].as_u64() == Some(u64::from(id))) {
+            Some(token) => token["special"] = json!(true),
+            None => tokens.push(json!({
+                "id": id, "content": pieces[id as usize], "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true,
+            })),
+        }
+    }
+    // The library numbers added tokens in the order in which it meets them.
+    tokens.sort_by_key(|t| t["id"].as_u64());
+    value["added_tokens"] = Value::Array(tokens);
+}
+
+fn build(
+    value: &Value,
+    pieces: Vec<String>,
+    roles: RoleIds,
+    added: Vec<AddedRole>,
+    name: &Path,
+) -> Result<Tokenizer> {
+    let unusable = |e: tokenizers::Error| bad(name, None, format!("is not a usable tokenizer: {e}"));
+    let mut inner = tokenizers::Tokenizer::from_bytes(value.to_string()).map_err(unusable)?;
+    inner.set_encode_special_tokens(true);
+    let mut reserved = HashSet::new();
+    for token in value["added_tokens"].as_array().into_iter().flatten() {
+        let (piece, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
+        if inner.token_to_id(piece).map(u64::from) != id {
+            return Err(bad(name, None, format!("the added token `{piece}` does not keep its id {id:?}")));
+        }
+        if token["special"] == true {
+            reserved.extend(id.map(|id| id as u32));
+        }
+    }
+    reserved.remove(&roles.unknown);
+    let json = inner.to_string(false).map_err(unusable)?;
+    let hash = files::hex(&Sha256::digest(&json));
+    Ok(Tokenizer { inner, pieces, roles, added, reserved, json, hash })
+}
+
+fn bad(path: &Path, line: Option<u64>, what: String) -> Error {
+    let fix = "use a tokenizer.json or vocab.txt as Hugging Face writes them, or `headstart tokenizer train`";
+    Error::BadInput { path: path.to_path_buf(), line, what, fix: fix.into() }
+}
+
+fn missing(path: &Path) -> Error {
+    Error::Missing {
+        what: format!("no tokenizer at {}", path.display()),
+        fix: "name a tokenizer.json, a vocab.txt or a folder with one of them, or make one with \
+              `headstart tokenizer train`"
+            .into(),
+    }
+}

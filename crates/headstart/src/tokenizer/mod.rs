@@ -1,0 +1,233 @@
+//! Text becomes token ids and back, over Hugging Face `tokenizers`.
+//!
+//! Owns: what Headstart asks of a tokenizer — plain text in, ids out, four roles that always exist. Never: knows
+//! where vocabularies come from, splits files into examples, touches a model.
+
+mod load;
+mod train;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions};
+
+/// What language-model data writes for a word outside its vocabulary (WikiText, SimpleBooks).
+const UNKNOWN_WORD: &str = "<unk>";
+
+/// Whether letters keep their case on the way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Case {
+    /// As written (bert-base-cased).
+    #[default]
+    Keep,
+    /// Lower-cased and, with WordPiece, stripped of accents (bert-base-uncased).
+    Lower,
+}
+
+/// What a token is used for, beside standing for text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Appended at the end of every line of language-model data: `[SEP]`, `</s>`, `<|endoftext|>`.
+    EndOfLine,
+    /// The classified position, the last of an example: `[CLS]`.
+    Classification,
+    /// Stands where a token is hidden in masked language modelling: `[MASK]`.
+    Mask,
+    /// Stands for what the vocabulary cannot spell, and for `<unk>` in language-model data: `[UNK]`.
+    Unknown,
+}
+
+impl Role {
+    /// All roles, in the order in which missing ones are added.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Classification, Self::EndOfLine, Self::Mask];
+
+    /// The names under which a vocabulary may have the role; a missing one is added under the first.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::EndOfLine => {
+                &["[SEP]", "</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "[EOS]", "<sep>"]
+            }
+            Self::Classification => &["[CLS]", "<cls>"],
+            Self::Mask => &["[MASK]", "<mask>"],
+            Self::Unknown => &["[UNK]", "<unk>"],
+        }
+    }
+}
+
+/// The ids of the roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoleIds {
+    /// [`Role::EndOfLine`].
+    pub end_of_line: u32,
+    /// [`Role::Classification`].
+    pub classification: u32,
+    /// [`Role::Mask`].
+    pub mask: u32,
+    /// [`Role::Unknown`].
+    pub unknown: u32,
+    /// The padding token, where the vocabulary has one; Headstart packs and never needs it.
+    pub pad: Option<u32>,
+}
+
+/// A role the vocabulary did not have: a row appended behind its last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddedRole {
+    /// The role.
+    pub role: Role,
+    /// The piece added for it.
+    pub piece: String,
+    /// Its id.
+    pub id: u32,
+}
+
+/// A tokenizer: any `tokenizer.json`, a BERT `vocab.txt`, GPT-2's `vocab.json` + `merges.txt`, or a trained one.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Vec<String>,
+    roles: RoleIds,
+    added: Vec<AddedRole>,
+    // Ids that plain text must never become: every special token but the unknown one.
+    reserved: HashSet<u32>,
+    json: String,
+    hash: String,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, a `vocab.txt`, a `vocab.json` with `merges.txt` beside it, or a folder with one of
+    /// these (in this order). `case` says how a bare vocabulary is meant; a `tokenizer.json` knows itself.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when nothing is there; [`Error::Io`]; [`Error::BadInput`] when the content is unusable;
+    /// [`Error::Config`] when a `tokenizer.json` is asked to lower-case against its own word.
+    pub fn from_file(path: &Path, case: Case) -> Result<Self> {
+        load::from_file(path, case)
+    }
+
+    /// Reads a `tokenizer.json` from memory. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the content is unusable.
+    pub fn from_json_bytes(bytes: &[u8], name: &Path) -> Result<Self> {
+        load::from_json_bytes(bytes, name)
+    }
+
+    /// Reads a BERT `vocab.txt`, one piece a line, from memory. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when a line is empty, repeated or not UTF-8.
+    pub fn from_vocab_bytes(bytes: &[u8], case: Case, name: &Path) -> Result<Self> {
+        load::from_vocab_bytes(bytes, case, name)
+    }
+
+    /// The ids of `text`, without any special token. What looks like a special token in `text` is plain text.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the tokenizer itself fails, which a loaded one should not.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encode_into(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// As [`Self::encode`] for one line of language-model data, where `<unk>` is the unknown token. The line's end
+    /// is not appended: see [`RoleIds::end_of_line`].
+    ///
+    /// # Errors
+    /// As for [`Self::encode`].
+    pub fn encode_corpus_line(&self, line: &str, ids: &mut Vec<u32>) -> Result<()> {
+        for (at, part) in line.split(UNKNOWN_WORD).enumerate() {
+            if at > 0 {
+                ids.push(self.roles.unknown);
+            }
+            self.encode_into(part, ids)?;
+        }
+        Ok(())
+    }
+
+    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::BadInput {
+            path: "tokenizer".into(),
+            line: None,
+            what: format!("the tokenizer cannot encode the text: {e}"),
+            fix: "use another tokenizer, or train one with `headstart tokenizer train`".into(),
+        })?;
+        // Vocabularies that list special tokens among the ordinary ones can still spell them out of plain text.
+        let plain = |&id: &u32| if self.reserved.contains(&id) { self.roles.unknown } else { id };
+        ids.extend(encoding.get_ids().iter().map(plain));
+        Ok(())
+    }
+
+    /// The text of `ids`: pieces joined as the tokenizer does (`##` glued on), the end-of-line token as a line end.
+    /// Ids outside the vocabulary are left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let lines = ids.split(|&id| id == self.roles.end_of_line);
+        let lines = lines.map(|line| self.inner.decode(line, false).unwrap_or_default());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The piece of an id as the vocabulary spells it (`##ing`, `Ġthe`), or `None` outside the vocabulary.
+    pub fn id_to_piece(&self, id: u32) -> Option<&str> {
+        self.pieces.get(id as usize).map(String::as_str)
+    }
+
+    /// The id of a piece of the vocabulary.
+    pub fn piece_to_id(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece)
+    }
+
+    /// The number of ids, added roles included: the rows of the token embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The ids of the roles.
+    pub fn roles(&self) -> RoleIds {
+        self.roles
+    }
+
+    /// The roles that had to be appended when the tokenizer was loaded, for the user to be told.
+    pub fn added_roles(&self) -> &[AddedRole] {
+        &self.added
+    }
+
+    /// The tokenizer as a `tokenizer.json`, canonical: the same tokenizer gives the same text.
+    pub fn to_json(&self) -> &str {
+        &self.json
+    }
+
+    /// SHA-256 of [`Self::to_json`], in lower-case hexadecimal.
+    pub fn content_hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Writes the `tokenizer.json`, whole or not at all. A file that says the same already is left alone.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the file exists with other content; [`Error::Io`] when writing fails.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        match std::fs::read(path) {
+            Ok(old) if old == self.json.as_bytes() => Ok(()),
+            Ok(_) => Err(Error::BadInput {
+                path: path.to_path_buf(),
+                line: None,
+                what: "exists already, with another tokenizer".into(),
+                fix: "name another file, or move this one away".into(),
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                files::write_atomic(path, self.json.as_bytes())
+            }
+            Err(e) => Err(Error::io("read", path)(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Tests of the tokenizer as its users see it.
+
+use super::*;
+
+const VOCAB: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\n[\n]\nC\n##LS\n";
+
+fn small() -> Tokenizer {
+    Tokenizer::from_vocab_bytes(VOCAB.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap()
+}
+
+fn spell(tokenizer: &Tokenizer, text: &str) -> String {
+    let ids = tokenizer.encode(text).unwrap();
+    ids.iter().map(|&id| tokenizer.id_to_piece(id).unwrap()).collect::<Vec<_>>().join(" ")
+}
+
+const TEXT: &str = "The river ran low. The lower river runs slowly, and the slow runner lowers his head.\n\
+                    Lower and lower runs the river; slower and slower runs the runner.\n";
+
+fn train(kind: TokenizerKind, vocab_size: usize) -> Tokenizer {
+    Tokenizer::train(TEXT, TrainOptions { kind, vocab_size, case: Case::Keep }).unwrap()
+}
+
+#[test]
+fn a_vocab_file_is_cased_word_piece() {
+    let tokenizer = small();
+    assert_eq!(tokenizer.vocab_size(), 12);
+    assert_eq!(spell(&tokenizer, "the cats The"), "the cat ##s [UNK]");
+    let roles = RoleIds { unknown: 1, classification: 2, end_of_line: 3, mask: 4, pad: Some(0) };
+    assert_eq!((tokenizer.roles(), tokenizer.added_roles()), (roles, &[][..]));
+    let lower = Tokenizer::from_vocab_bytes(VOCAB.as_bytes(), Case::Lower, Path::new("vocab.txt")).unwrap();
+    assert_eq!(spell(&lower, "the CATS Th\u{e9}"), "the cat ##s the");
+    assert_ne!(lower.content_hash(), tokenizer.content_hash());
+}
+
+#[test]
+fn special_tokens_in_text_are_plain_text() {
+    let tokenizer = small();
+    assert_eq!(spell(&tokenizer, "the [CLS] cat"), "the [ C ##LS ] cat");
+    assert_eq!(spell(&tokenizer, "[MASK]"), "[ [UNK] ]");
+    // Even where the vocabulary could spell one as an ordinary word.
+    let json = r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"WhitespaceSplit"},
+        "model":{"type":"WordLevel","unk_token":"<unk>","vocab":{"<unk>":0,"a":1,"</s>":2}}}"#;
+    let word_level = Tokenizer::from_json_bytes(json.as_bytes(), Path::new("tokenizer.json")).unwrap();
+    assert_eq!(spell(&word_level, "a </s> a"), "a <unk> a");
+}
+
+#[test]
+fn unk_means_unknown_in_corpus_lines_only() {
+    let tokenizer = small();
+    let mut ids = Vec::new();
+    tokenizer.encode_corpus_line(" the <unk> cat<unk>", &mut ids).unwrap();
+    assert_eq!(ids, [5, 1, 6, 1]);
+    assert_eq!(spell(&tokenizer, "<unk>"), "[UNK] [UNK] [UNK]");
+}
+
+#[test]
+fn missing_roles_are_appended_and_reported_once() {
+    let name = Path::new("vocab.txt");
+    let tokenizer = Tokenizer::from_vocab_bytes(b"the\n[SEP]\ncat", Case::Keep, name).unwrap();
+    let added: Vec<_> = tokenizer.added_roles().iter().map(|a| (a.role, a.piece.as_str(), a.id)).collect();
+    let expected =
+        [(Role::Unknown, "[UNK]", 3), (Role::Classification, "[CLS]", 4), (Role::Mask, "[MASK]", 5)];
+    assert_eq!((added.as_slice(), tokenizer.vocab_size()), (&expected[..], 6));
+    assert_eq!(tokenizer.encode("cat dog [CLS]").unwrap(), [2, 3, 3, 3, 3]);
+    assert_eq!(tokenizer.piece_to_id("[MASK]"), Some(5));
+    let again = Tokenizer::from_json_bytes(tokenizer.to_json().as_bytes(), name).unwrap();
+    assert_eq!((again.roles(), again.added_roles()), (tokenizer.roles(), &[][..]));
+    assert_eq!(again.content_hash(), tokenizer.content_hash());
+}
+
+#[test]
+fn gpt2_files_keep_their_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let vocab = r#"{"a":0,"b":1,"ab":2,"\u0120":3,"\u0120ab":4,"<|endoftext|>":5}"#;
+    std::fs::write(dir.path().join("vocab.json"), vocab).unwrap();
+    std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b\n\u{120} ab\n").unwrap();
+    let tokenizer = Tokenizer::from_file(dir.path(), Case::Keep).unwrap();
+    assert_eq!(tokenizer.encode("ab ab").unwrap(), [2, 4]);
+    assert_eq!(tokenizer.decode(&[2, 4, 5, 0]), "ab ab\na");
+    assert_eq!((tokenizer.roles().end_of_line, tokenizer.vocab_size()), (5, 9));
+    std::fs::write(dir.path().join("merges.txt"), "a b\nab\n").unwrap();
+    let message = Tokenizer::from_file(dir.path(), Case::Keep).unwrap_err().to_string();
+    assert!(message.contains("merges.txt:2:"), "{message}");
+}
+
+#[test]
+fn decoding_joins_pieces_and_breaks_lines() {
+    assert_eq!(small().decode(&[5, 6, 7, 3, 5, 999]), "the cats\nthe");
+}
+
+#[test]
+fn training_depends_on_the_text_alone() {
+    for kind in [TokenizerKind::WordPiece, TokenizerKind::ByteLevelBpe] {
+        let size = if kind == TokenizerKind::WordPiece { 60 } else { 275 };
+        let first = train(kind, size);
+        assert_eq!(first.vocab_size(), size);
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| train(kind, size)).to_json(), first.to_json());
+        }
+        let mut trainer =
+            TokenizerTrainer::new(TrainOptions { kind, vocab_size: size, case: Case::Keep }).unwrap();
+        for line in TEXT.lines() {
+            trainer.feed(line).unwrap();
+        }
+        assert_eq!(trainer.finish().unwrap().content_hash(), first.content_hash());
+    }
+}
+
+#[test]
+fn trained_tokenizers_spell_frequent_words_whole() {
+    let word_piece = train(TokenizerKind::WordPiece, 110);
+    assert_eq!(spell(&word_piece, "the river lower"), "the river lower");
+    assert!(word_piece.added_roles().is_empty());
+    let byte_level = train(TokenizerKind::ByteLevelBpe, 300);
+    assert_eq!(spell(&byte_level, " river"), "\u{120}river");
+    let text = "Any \u{1f600} bytes\tat  all, <|endoftext|> [SEP]";
+    let ids = byte_level.encode(text).unwrap();
+    assert_eq!(byte_level.decode(&ids), text);
+    assert!(!ids.contains(&byte_level.roles().end_of_line));
+}
+
+#[test]
+fn merges_prefer_the_frequent_and_then_the_lower_id() {
+    // Pairs: a##b 2 times, ##b##c 2 times, x##y 3 times; a##b wins its tie as the lower pair of ids.
+    let options = TrainOptions { kind: TokenizerKind::WordPiece, vocab_size: 5 + 10 + 3, case: Case::Keep };
+    let tokenizer = Tokenizer::train("abc abc xy xy xy", options).unwrap();
+    let learned: Vec<_> = (15..18).map(|id| tokenizer.id_to_piece(id).unwrap()).collect();
+    assert_eq!(learned, ["xy", "ab", "abc"]);
+}
+
+#[test]
+fn impossible_training_is_refused() {
+    let options = TrainOptions { kind: TokenizerKind::ByteLevelBpe, vocab_size: 100, case: Case::Keep };
+    assert!(Tokenizer::train(TEXT, options).unwrap_err().is_usage());
+    let options = TrainOptions { kind: TokenizerKind::WordPiece, vocab_size: 100, case: Case::Keep };
+    assert!(Tokenizer::train(" \n", options).unwrap_err().to_string().contains("no text"));
+}
+
+#[test]
+fn bad_files_are_named() {
+    let load = |name: &str, bytes: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        Tokenizer::from_file(&path, Case::Keep).unwrap_err().to_string()
+    };
+    let cases: [(&str, &[u8], &str); 12] = [
+        ("vocab.txt", b"a\nb\na\n", "vocab.txt:3: the piece `a` stands on line 1"),
+        ("vocab.txt", b"a\n\nb\n", "vocab.txt:2: an empty line"),
+        ("vocab.txt", b"", "vocab.txt:1: an empty line"),
+        ("vocab.txt", b"a\nb\xFF\n", "vocab.txt:2: byte 2 is not valid UTF-8"),
+        ("tokenizer.json", b"{\"model\":\n oops", "tokenizer.json:2: is not a tokenizer.json"),
+        ("tokenizer.json", b"[1]", "no `model`"),
+        ("tokenizer.json", b"{\"model\":{}}", "no vocabulary"),
+        (
+            "tokenizer.json",
+            br#"{"model":{"type":"BPE","vocab":{"a":0,"b":7},"merges":[]}}"#,
+            "`b` has the id 7",
+        ),
+        (
+            "tokenizer.json",
+            br#"{"model":{"type":"BPE","vocab":{"a":0,"b":0},"merges":[]}}"#,
+            "both have the id 0",
+        ),
+        ("tokenizer.json", br#"{"model":{"type":"BPE","vocab":{"a":"x"},"merges":[]}}"#, "not a number"),
+        ("tokenizer.json", br#"{"model":{"type":"BPE","vocab":{"a":0},"merges":["a q"]}}"#, "not a usable"),
+        (
+            "tokenizer.json",
+            br#"{"added_tokens":[{"content":"x"}],"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#,
+            "without `content` or `id`",
+        ),
+    ];
+    for (name, bytes, expected) in cases {
+        let message = load(name, bytes);
+        assert!(message.contains(expected), "{message}");
+    }
+    let nowhere = Tokenizer::from_file(Path::new("no/such/folder"), Case::Keep).unwrap_err().to_string();
+    assert!(nowhere.contains("no tokenizer at no/such/folder") && nowhere.contains("tokenizer train"));
+}
+
+#[test]
+fn saving_never_overwrites_another_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let tokenizer = small();
+    tokenizer.save(&path).unwrap();
+    tokenizer.save(&path).unwrap();
+    assert_eq!(
+        Tokenizer::from_file(dir.path(), Case::Keep).unwrap().content_hash(),
+        tokenizer.content_hash()
+    );
+    let other = train(TokenizerKind::WordPiece, 90);
+    assert!(other.save(&path).unwrap_err().to_string().contains("exists already"));
+}

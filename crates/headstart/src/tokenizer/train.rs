@@ -1,0 +1,328 @@
+//! Learning a vocabulary from text: byte-pair merges (Sennrich et al. 2016) over the words of the corpus, kept as a
+//! WordPiece vocabulary or as a byte-level BPE.
+//!
+//! Owns: word counts and merges. Never: reads files. The trainer of the `tokenizers` crate is not used because its
+//! ids follow the iteration order of a randomly seeded hash map: the same text must give the same tokenizer.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use tokenizers::normalizers::{BertNormalizer, Lowercase};
+use tokenizers::pre_tokenizers::{bert::BertPreTokenizer, byte_level::ByteLevel};
+use tokenizers::{
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+};
+
+use super::{Case, Tokenizer, UNKNOWN_WORD, load};
+use crate::error::{Error, Result};
+
+/// The special pieces of a trained tokenizer: the first rows, in this order.
+const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+
+/// Characters a WordPiece alphabet keeps at most; the rarest of a text with thousands become `[UNK]`.
+const MAX_ALPHABET: usize = 1000;
+
+/// A pair seen only once is not worth a piece.
+const MIN_FREQUENCY: u64 = 2;
+
+/// The kind of vocabulary to learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerKind {
+    /// BERT's: words split at spaces and punctuation, longest piece first, `##` on pieces inside a word.
+    #[default]
+    WordPiece,
+    /// GPT-2's: every byte can be spelled, so nothing is ever unknown and text comes back as it was.
+    ByteLevelBpe,
+}
+
+/// What to learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainOptions {
+    /// The kind of vocabulary.
+    pub kind: TokenizerKind,
+    /// The number of pieces wanted, special ones included; a small text may yield fewer.
+    pub vocab_size: usize,
+    /// Whether text is lower-cased first.
+    pub case: Case,
+}
+
+/// Counts words, then learns merges. The result depends on the text and the options alone, not on threads.
+#[derive(Debug)]
+pub struct TokenizerTrainer {
+    options: TrainOptions,
+    words: BTreeMap<String, u64>,
+}
+
+impl TokenizerTrainer {
+    /// A trainer that has seen nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `vocab_size` has no room for the special pieces and the alphabet.
+    pub fn new(options: TrainOptions) -> Result<Self> {
+        let least = match options.kind {
+            TokenizerKind::WordPiece => SPECIAL.len() + 2,
+            TokenizerKind::ByteLevelBpe => SPECIAL.len() + 256,
+        };
+        if options.vocab_size < least {
+            return Err(Error::Config {
+                key: "vocab_size".into(),
+                what: format!("{} is too small for this kind of tokenizer", options.vocab_size),
+                fix: format!("use at least {least}; a few thousand is usual"),
+            });
+        }
+        Ok(Self { options, words: BTreeMap::new() })
+    }
+
+    /// Counts the words of `text`, line by line on all threads.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a line cannot be split into words, which does not happen with these kinds.
+    pub fn feed(&mut self, text: &str) -> Result<()> {
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let options = self.options;
+        let counts: Vec<HashMap<String, u64>> = lines
+            .par_chunks(256)
+            .map(|lines| count_words(lines, options))
+            .collect::<tokenizers::Result<_>>()
+            .map_err(|e| Error::Config {
+                key: "tokenizer".into(),
+                what: format!("the text cannot be split into words: {e}"),
+                fix: "try the other kind of tokenizer".into(),
+            })?;
+        for (word, count) in counts.into_iter().flatten() {
+            *self.words.entry(word).or_default() += count;
+        }
+        Ok(())
+    }
+
+    /// Learns the vocabulary from everything fed.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when no text was fed.
+    pub fn finish(self) -> Result<Tokenizer> {
+        if self.words.is_empty() {
+            return Err(Error::Missing {
+                what: "there is no text to train a tokenizer on".into(),
+                fix: "give files with text in them".into(),
+            });
+        }
+        let case = self.options.case;
+        let name = Path::new("the trained tokenizer");
+        match self.options.kind {
+            TokenizerKind::WordPiece => {
+                let mut learner = Learner::new("##");
+                let alphabet = frequent_characters(&self.words, self.options.vocab_size);
+                // Both spellings, so that a known letter in a new place is still no unknown word.
+                for c in &alphabet {
+                    learner.add(c.to_string());
+                    learner.add(format!("##{c}"));
+                }
+                learner.learn(&self.words, self.options.vocab_size);
+                load::from_value(load::word_piece(&learner.pieces, case), name)
+            }
+            TokenizerKind::ByteLevelBpe => {
+                let mut learner = Learner::new("");
+                for c in ByteLevel::alphabet().into_iter().collect::<BTreeSet<char>>() {
+                    learner.add(c.to_string());
+                }
+                let merges = learner.learn(&self.words, self.options.vocab_size);
+                let vocab: Map<String, Value> =
+                    learner.pieces.iter().enumerate().map(|(id, p)| (p.clone(), json!(id))).collect();
+                let merges: Vec<Value> = merges.into_iter().map(|(a, b)| json!([a, b])).collect();
+                load::from_value(load::byte_level_bpe(&Value::Object(vocab), &merges, case), name)
+            }
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Learns a tokenizer from a text in memory; [`TokenizerTrainer`] does it block by block.
+    ///
+    /// # Errors
+    /// As for [`TokenizerTrainer`].
+    pub fn train(text: &str, options: TrainOptions) -> Result<Self> {
+        let mut trainer = TokenizerTrainer::new(options)?;
+        trainer.feed(text)?;
+        trainer.finish()
+    }
+}
+
+/// Splits lines into words exactly as the finished tokenizer will.
+fn count_words(lines: &[&str], options: TrainOptions) -> tokenizers::Result<HashMap<String, u64>> {
+    let lower = options.case == Case::Lower;
+    let bert = BertNormalizer::new(true, true, None, lower);
+    let byte_level = ByteLevel::new(false, true, true);
+    let mut counts = HashMap::new();
+    for part in lines.iter().flat_map(|line| line.split(UNKNOWN_WORD)) {
+        // The line end is a token of its own; the trainer must not see it as part of a word.
+        let mut text = NormalizedString::from(part.trim_end_matches('\n'));
+        let mut split;
+        match options.kind {
+            TokenizerKind::WordPiece => {
+                bert.normalize(&mut text)?;
+                split = PreTokenizedString::from(text);
+                BertPreTokenizer.pre_tokenize(&mut split)?;
+            }
+            TokenizerKind::ByteLevelBpe => {
+                if lower {
+                    Lowercase.normalize(&mut text)?;
+                }
+                split = PreTokenizedString::from(text);
+                byte_level.pre_tokenize(&mut split)?;
+            }
+        }
+        for (word, _, _) in split.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+            // WordPiece gives up on longer words, so they teach nothing.
+            if !word.is_empty() && word.chars().count() <= 100 {
+                *counts.entry(word.to_owned()).or_default() += 1;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// The most frequent characters, as many as [`MAX_ALPHABET`] and the vocabulary allow, in code point order.
+fn frequent_characters(words: &BTreeMap<String, u64>, vocab_size: usize) -> BTreeSet<char> {
+    let mut counts: BTreeMap<char, u64> = BTreeMap::new();
+    for (word, count) in words {
+        for c in word.chars() {
+            *counts.entry(c).or_default() += count;
+        }
+    }
+    let mut ranked: Vec<(Reverse<u64>, char)> = counts.into_iter().map(|(c, n)| (Reverse(n), c)).collect();
+    ranked.sort_unstable();
+    let room = (vocab_size - SPECIAL.len()) / 2;
+    ranked.into_iter().take(room.min(MAX_ALPHABET)).map(|(_, c)| c).collect()
+}
+
+type Pair = (u32, u32);
+
+/// The merge loop: again and again the most frequent pair of neighbours becomes one piece; ties go to the lower ids.
+struct Learner {
+    prefix: &'static str,
+    pieces: Vec<String>,
+    ids: HashMap<String, u32>,
+}
+
+impl Learner {
+    fn new(prefix: &'static str) -> Self {
+        let mut learner = Self { prefix, pieces: Vec::new(), ids: HashMap::new() };
+        for piece in SPECIAL {
+            learner.add(piece.to_owned());
+        }
+        learner
+    }
+
+    fn add(&mut self, piece: String) -> u32 {
+        if let Some(&id) = self.ids.get(&piece) {
+            return id;
+        }
+        let id = self.pieces.len() as u32;
+        self.pieces.push(piece.clone());
+        self.ids.insert(piece, id);
+        id
+    }
+
+    /// Fills the vocabulary up to `vocab_size` and returns the merges in the order in which they were learned.
+    fn learn(&mut self, words: &BTreeMap<String, u64>, vocab_size: usize) -> Vec<(String, String)> {
+        let mut spelled: Vec<(Vec<u32>, u64)> = words.iter().map(|(w, &n)| (self.spell(w), n)).collect();
+        let mut counts: HashMap<Pair, u64> = HashMap::new();
+        let mut places: HashMap<Pair, Vec<u32>> = HashMap::new();
+        for (at, (ids, count)) in spelled.iter().enumerate() {
+            for pair in pairs(ids) {
+                *counts.entry(pair).or_default() += count;
+                note(&mut places, pair, at as u32);
+            }
+        }
+        // Entries are not updated in place: one whose count is out of date is put back with the right one.
+        let mut queue: BinaryHeap<(u64, Reverse<Pair>)> =
+            counts.iter().map(|(&p, &n)| (n, Reverse(p))).collect();
+        let mut merges = Vec::new();
+        while self.pieces.len() < vocab_size {
+            let Some((count, Reverse(pair))) = queue.pop() else { break };
+            let current = counts.get(&pair).copied().unwrap_or(0);
+            if current != count {
+                if current > 0 {
+                    queue.push((current, Reverse(pair)));
+                }
+                continue;
+            }
+            if count < MIN_FREQUENCY {
+                break;
+            }
+            let (left, right) = (self.pieces[pair.0 as usize].clone(), self.pieces[pair.1 as usize].clone());
+            let merged = self.add(format!("{left}{}", right.strip_prefix(self.prefix).unwrap_or(&right)));
+            let mut grown = BTreeSet::new();
+            for at in places.remove(&pair).unwrap_or_default() {
+                let (ids, times) = &mut spelled[at as usize];
+                for old in pairs(ids) {
+                    if let Some(n) = counts.get_mut(&old) {
+                        *n -= *times;
+                    }
+                }
+                merge_in_place(ids, pair, merged);
+                for new in pairs(ids) {
+                    *counts.entry(new).or_default() += *times;
+                    if new.0 == merged || new.1 == merged {
+                        note(&mut places, new, at);
+                        grown.insert(new);
+                    }
+                }
+            }
+            counts.remove(&pair);
+            for pair in grown {
+                if let Some(&n) = counts.get(&pair) {
+                    queue.push((n, Reverse(pair)));
+                }
+            }
+            merges.push((left, right));
+        }
+        merges
+    }
+
+    /// The ids of a word's characters; nothing for a word with a character outside the alphabet, which will be
+    /// an unknown word as a whole.
+    fn spell(&self, word: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for (at, c) in word.chars().enumerate() {
+            let piece = if at == 0 { c.to_string() } else { format!("{}{c}", self.prefix) };
+            match self.ids.get(&piece) {
+                Some(&id) => ids.push(id),
+                None => return Vec::new(),
+            }
+        }
+        ids
+    }
+}
+
+fn pairs(ids: &[u32]) -> impl Iterator<Item = Pair> {
+    ids.windows(2).map(|w| (w[0], w[1]))
+}
+
+/// Notes that a word has a pair; words come one after the other, so a repetition is the last entry.
+fn note(places: &mut HashMap<Pair, Vec<u32>>, pair: Pair, word: u32) {
+    let words = places.entry(pair).or_default();
+    if words.last() != Some(&word) {
+        words.push(word);
+    }
+}
+
+fn merge_in_place(ids: &mut Vec<u32>, pair: Pair, merged: u32) {
+    let mut out = 0;
+    let mut at = 0;
+    while at < ids.len() {
+        if at + 1 < ids.len() && (ids[at], ids[at + 1]) == pair {
+            ids[out] = merged;
+            at += 2;
+        } else {
+            ids[out] = ids[at];
+            at += 1;
+        }
+        out += 1;
+    }
+    ids.truncate(out);
+}
