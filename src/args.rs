@@ -13,6 +13,7 @@ use headstart::config::{
     Arch, ClassWeights, FinetuneConfig, HeadPooling, Method, Objective, OptimizerName, Positions,
     PrecisionName, PretrainConfig, Problem, Schedule,
 };
+use headstart::data::Split;
 use serde::Serialize;
 use serde::de::value::{Error as NameError, StringDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -101,17 +102,13 @@ pub struct DataListArgs {
 
 /// `headstart data prepare`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: headstart data prepare wikitext-103 --tokenizer bert-base-cased")]
+#[command(after_help = "\
+Examples:
+  headstart data prepare bert-base-cased
+  headstart data prepare wikitext-103 --tokenizer bert-base-cased")]
 pub struct DataPrepareArgs {
-    /// A named data set, a file, a folder or an http(s) address
-    #[arg(value_name = "DATA")]
-    pub data: String,
     #[command(flatten)]
-    pub tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    pub reading: ReadingArgs,
-    #[command(flatten)]
-    pub places: PlaceArgs,
+    pub set: DataSetArgs,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -119,14 +116,34 @@ pub struct DataPrepareArgs {
 
 /// `headstart data inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: headstart data inspect reviews.csv --tokenizer bert-base-cased --samples 5")]
+#[command(after_help = "Example: headstart data inspect reviews.csv --tokenizer tok.json --samples 5")]
 pub struct DataInspectArgs {
-    /// A named data set, a file, a folder or an http(s) address
-    #[arg(value_name = "DATA")]
-    pub data: String,
     /// Samples shown of each split
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub samples: usize,
+    #[command(flatten)]
+    pub set: DataSetArgs,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A data set to look at, of either kind.
+#[derive(Debug, Args)]
+pub struct DataSetArgs {
+    /// A named data set, a file, a folder or an http(s) address
+    #[arg(value_name = "DATA")]
+    pub data: String,
+    /// Running text or labelled examples [default: what the catalogue, the file name or the layout says]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<DataKind>(&["text", "labelled"]))]
+    pub kind: Option<DataKind>,
+    /// Tokens of the longest labelled example
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub num_max_positions: usize,
+    /// What the labels are: one class of several, any number of marks, or a number
+    #[arg(long, value_name = "NAME", default_value = "single-label",
+        value_parser = one_of::<Problem>(&["single-label", "multi-label", "regression"]))]
+    pub problem: Problem,
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,
     #[command(flatten)]
@@ -135,9 +152,16 @@ pub struct DataInspectArgs {
     pub columns: ColumnArgs,
     #[command(flatten)]
     pub places: PlaceArgs,
-    /// Print the result as one line of JSON
-    #[arg(long)]
-    pub json: bool,
+}
+
+/// What a data set is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// Language modelling.
+    Text,
+    /// Classification.
+    Labelled,
 }
 
 /// `headstart tokenizer ...`.
@@ -536,9 +560,12 @@ pub struct EvalArgs {
     /// A named data set, a file, a folder or an http(s) address
     #[arg(long, value_name = "DATA", alias = "dataset_path", required = true)]
     pub data: String,
-    /// Which part is measured [default: test, or else valid]
-    #[arg(long, value_name = "NAME", value_parser = ["train", "valid", "test"])]
-    pub split: Option<String>,
+    /// Which part is measured [default: test, or else valid, or else train]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Split>(&["train", "valid", "test"]))]
+    pub split: Option<Split>,
+    /// Measure the language model of a fine-tuned model instead of its classifier
+    #[arg(long)]
+    pub language_model: bool,
     #[command(flatten)]
     pub reading: ReadingArgs,
     #[command(flatten)]

@@ -111,15 +111,16 @@ pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
     Ok(Run { config, options, json })
 }
 
-/// The data of `headstart eval`, `data prepare` and `data inspect`.
+/// The data of `headstart eval` (whose tokenizer is the model's), `data prepare` and `data inspect`.
 pub fn data_config(
     data: String,
-    tokenizer: TokenizerArgs,
+    tokenizer: Option<TokenizerArgs>,
     reading: ReadingArgs,
     columns: ColumnArgs,
     places: PlaceArgs,
 ) -> Result<DataConfig> {
-    let TokenizerArgs { tokenizer, lowercase } = tokenizer;
+    let none = TokenizerArgs { tokenizer: None, lowercase: None };
+    let TokenizerArgs { tokenizer, lowercase } = tokenizer.unwrap_or(none);
     let args = LabelledArgs { data: Some(data), max_train_examples: None, reading, columns, places };
     let base = DataConfig { tokenizer, lowercase: lowercase.unwrap_or(false), ..DataConfig::default() };
     let mut config = labelled_config(args, base);
