@@ -64,6 +64,7 @@ pub enum Command {
 
 /// `headstart quickstart`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct QuickstartArgs {
     /// Folder for the runs and the report, which must not exist yet [default: runs/DATE-quickstart]
     #[arg(long, value_name = "DIR")]
@@ -92,6 +93,7 @@ pub enum DataCommand {
 
 /// `headstart data list`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct DataListArgs {
     #[command(flatten)]
     pub places: PlaceArgs,
@@ -102,6 +104,7 @@ pub struct DataListArgs {
 
 /// `headstart data prepare`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart data prepare bert-base-cased
@@ -116,6 +119,7 @@ pub struct DataPrepareArgs {
 
 /// `headstart data inspect`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart data inspect reviews.csv --tokenizer tok.json --samples 5")]
 pub struct DataInspectArgs {
     /// Samples shown of each split
@@ -130,6 +134,7 @@ pub struct DataInspectArgs {
 
 /// A data set to look at, of either kind.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct DataSetArgs {
     /// A named data set, a file, a folder or an http(s) address
     #[arg(value_name = "DATA")]
@@ -175,6 +180,7 @@ pub enum TokenizerCommand {
 
 /// `headstart tokenizer train`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart tokenizer train wikitext-2 --vocab_size 8000 --out tok.json")]
 pub struct TokenizerTrainArgs {
     /// Named data sets, text files, folders with a train.txt, or http(s) addresses
@@ -203,6 +209,7 @@ pub struct TokenizerTrainArgs {
 
 /// `headstart tokenizer import`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart tokenizer import vocab.txt --out tokenizer.json")]
 pub struct TokenizerImportArgs {
     /// A vocab.txt, a vocab.json with merges.txt beside it, a tokenizer.json, or a folder with one of these
@@ -221,6 +228,7 @@ pub struct TokenizerImportArgs {
 
 /// `headstart pretrain`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart pretrain --data wikitext-103                         # the tutorial's model and settings
@@ -252,6 +260,7 @@ pub struct PretrainArgs {
 
 /// `headstart finetune`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart finetune --model runs/trunk --data trec
@@ -280,6 +289,7 @@ pub struct FinetuneArgs {
 
 /// Where a run's settings come from and where it writes.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
     /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train]
@@ -300,6 +310,7 @@ pub struct RunArgs {
 
 /// Flags of the tutorial that have no key here.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct TutorialArgs {
     /// Where to compute: cpu, or auto for the best there is (the CPU, in this version)
     #[arg(long, value_name = "NAME")]
@@ -311,6 +322,7 @@ pub struct TutorialArgs {
 
 /// Where named data is looked for.
 #[derive(Clone, Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Data")]
 pub struct PlaceArgs {
     /// Folder for downloads and token caches [default: $HEADSTART_CACHE, or headstart/ in the user's cache folder]
@@ -326,6 +338,7 @@ pub struct PlaceArgs {
 
 /// How text files are read.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Data")]
 pub struct ReadingArgs {
     /// Encoding of the files: utf-8, latin1, windows-1252, ... [default: utf-8, or what the catalogue says]
@@ -335,6 +348,7 @@ pub struct ReadingArgs {
 
 /// The tokenizer.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Data")]
 pub struct TokenizerArgs {
     /// A tokenizer.json, a vocab.txt, a folder with one, or a name of the catalogue (bert-base-cased)
@@ -347,6 +361,7 @@ pub struct TokenizerArgs {
 
 /// The columns of tables.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Data")]
 pub struct ColumnArgs {
     /// Column with the text, by name [default: detected]
@@ -359,6 +374,7 @@ pub struct ColumnArgs {
 
 /// Text without labels.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Data")]
 pub struct SourceArgs {
     /// A named data set, a text file, a folder with train.txt and valid.txt, or an http(s) address
@@ -374,6 +390,7 @@ pub struct SourceArgs {
 
 /// Labelled text; the tokenizer is the model's.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Data")]
 pub struct LabelledArgs {
     /// A named data set, a CSV, TSV, JSONL or text file, a folder, or an http(s) address
@@ -392,6 +409,7 @@ pub struct LabelledArgs {
 
 /// Sizes and options of the model.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Sizes for those not given: naacl2019 (50m), gpt2 (124m), small, mini or micro [default: naacl2019]
@@ -434,6 +452,7 @@ pub struct ModelArgs {
 
 /// What fine-tuning changes and how it is judged.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Fine-tuning")]
 pub struct TuningArgs {
     /// Keep the model's sizes and tokenizer, but draw its weights afresh
@@ -480,6 +499,7 @@ pub struct TuningArgs {
 
 /// The training loop.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Training")]
 pub struct TrainArgs {
     /// Sequences at a time; only its product with grad_accum_steps matters to the result
@@ -541,6 +561,7 @@ pub struct TrainArgs {
 
 /// How a finished model computes.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct ComputeArgs {
     /// Products in f32, or with bf16 inputs and f32 sums
     #[arg(long, value_name = "NAME", default_value = "f32", value_parser = precision())]
@@ -552,6 +573,7 @@ pub struct ComputeArgs {
 
 /// `headstart eval`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart eval runs/trec --data trec")]
 pub struct EvalArgs {
     /// A run folder, its final/, or a checkpoint
@@ -581,6 +603,7 @@ pub struct EvalArgs {
 
 /// `headstart predict`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Each line of output is {\"label\": ..., \"probabilities\": {class: number}}, in the order of the input.
 Example: headstart predict runs/trec --input questions.txt > answers.jsonl")]
@@ -600,6 +623,7 @@ pub struct PredictArgs {
 
 /// `headstart generate`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart generate runs/trunk --prompt 'The river' --temperature 0.7")]
 pub struct GenerateArgs {
     /// A run folder, its final/, or a checkpoint, of a model pretrained with --objective lm
@@ -632,6 +656,7 @@ pub struct GenerateArgs {
 
 /// `headstart doctor`.
 #[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
 pub struct DoctorArgs {
     /// Print one line of JSON
     #[arg(long)]
@@ -668,10 +693,16 @@ pub fn flag_values(table: &toml::Table) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for (key, value) in table {
         match value {
-            toml::Value::Table(inner) => values.extend(flag_values(inner).into_iter().map(|(inner_key, v)| {
-                // The one flag that is not called like its key.
-                if (key.as_str(), inner_key.as_str()) == ("data", "path") { ("data".into(), v) } else { (inner_key, v) }
-            })),
+            toml::Value::Table(inner) => {
+                values.extend(flag_values(inner).into_iter().map(|(inner_key, v)| {
+                    // The one flag that is not called like its key.
+                    if (key.as_str(), inner_key.as_str()) == ("data", "path") {
+                        ("data".into(), v)
+                    } else {
+                        (inner_key, v)
+                    }
+                }))
+            }
             toml::Value::String(text) => drop(values.insert(key.clone(), text.clone())),
             toml::Value::Float(x) => drop(values.insert(key.clone(), float(*x))),
             other => drop(values.insert(key.clone(), other.to_string())),
@@ -762,7 +793,7 @@ mod tests {
         fn check(command: &clap::Command) {
             for arg in command.get_arguments() {
                 let names = arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default());
-                assert!(names.into_iter().all(|name| !name.contains('-')), "{arg}");
+                assert!(names.into_iter().all(|name| !name.contains('-')), "{}", arg.get_id());
             }
             command.get_subcommands().for_each(check);
         }

@@ -165,7 +165,9 @@ impl Progress {
         if due || edge {
             self.last_line = Some(Instant::now());
             let StepRecord { step, total_steps, epoch, lr, grad_norm, .. } = record;
-            say(&format!("step {step}/{total_steps}  epoch {epoch:.2}  lr {lr:.2e}  norm {grad_norm:.2}  {pace}"));
+            say(&format!(
+                "step {step}/{total_steps}  epoch {epoch:.2}  lr {lr:.2e}  norm {grad_norm:.2}  {pace}"
+            ));
         }
         if record.step >= record.total_steps {
             self.pace = Pace::default();
@@ -269,7 +271,9 @@ mod tests {
 
     #[test]
     fn every_template_is_valid() {
-        for template in ["{pos}/{len} [{bar:24}] {msg}", "{msg} {bytes}", "{msg} [{bar:24}] {bytes}/{total_bytes}"] {
+        for template in
+            ["{pos}/{len} [{bar:24}] {msg}", "{msg} {bytes}", "{msg} [{bar:24}] {bytes}/{total_bytes}"]
+        {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

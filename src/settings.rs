@@ -22,8 +22,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::args::{
-    ColumnArgs, FinetuneArgs, LabelledArgs, ModelArgs, PlaceArgs, PretrainArgs, ReadingArgs,
-    RunArgs, SourceArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs, flag_values,
+    ColumnArgs, FinetuneArgs, LabelledArgs, ModelArgs, PlaceArgs, PretrainArgs, ReadingArgs, RunArgs,
+    SourceArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs, flag_values,
 };
 
 /// The program was called wrongly.
@@ -151,8 +151,11 @@ pub fn default_cache_dir() -> Result<PathBuf> {
         xdg.or_else(|| variable("HOME").map(|home| home.join(".cache")))
     };
     caches.map(|dir| dir.join("headstart")).ok_or_else(|| {
-        Usage("no home folder to put a cache into\n  fix: name one with --cache_dir DIR or HEADSTART_CACHE".into())
-            .into()
+        Usage(
+            "no home folder to put a cache into\n  fix: name one with --cache_dir DIR or HEADSTART_CACHE"
+                .into(),
+        )
+        .into()
     })
 }
 

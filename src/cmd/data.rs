@@ -113,7 +113,10 @@ fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
         }
     } else if !tokenise {
         let fix = "name one to make tokens of it: --tokenizer FILE or --tokenizer bert-base-cased";
-        return Err(Usage(format!("{name}: there is nothing to fetch, and no tokenizer is named\n  fix: {fix}")).into());
+        return Err(Usage(format!(
+            "{name}: there is nothing to fetch, and no tokenizer is named\n  fix: {fix}"
+        ))
+        .into());
     }
     if tokenise {
         let figures = figures(request(set)?, 0, &mut progress)?;
@@ -149,7 +152,11 @@ fn detect(name: &str) -> Result<DataKind> {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let table = ["csv", "tsv", "json", "jsonl", "ndjson", "label"].contains(&ending.as_str());
     let layout = path.is_dir() && CorpusFiles::find(path).is_err();
-    if name == source::STARTER_QUESTIONS || table || layout { Ok(DataKind::Labelled) } else { Ok(DataKind::Text) }
+    if name == source::STARTER_QUESTIONS || table || layout {
+        Ok(DataKind::Labelled)
+    } else {
+        Ok(DataKind::Text)
+    }
 }
 
 fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<Figures> {
@@ -167,7 +174,9 @@ fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<
             }
             Figures::Text(splits)
         }
-        DataKind::Labelled => Figures::Labelled(labelled(&config, &request, &tokenizer, samples, &mut listener)?),
+        DataKind::Labelled => {
+            Figures::Labelled(labelled(&config, &request, &tokenizer, samples, &mut listener)?)
+        }
     };
     progress.finish();
     Ok(figures)
@@ -190,8 +199,12 @@ fn labelled(
 fn print(figures: &Figures, json: bool) -> Result<()> {
     if json {
         let splits = match figures {
-            Figures::Text(splits) => json!(splits.iter().map(|(s, f)| (s.to_string(), json!(f))).collect::<serde_json::Map<_, _>>()),
-            Figures::Labelled(splits) => json!(splits.iter().map(|(s, f)| (s.to_string(), json!(f))).collect::<serde_json::Map<_, _>>()),
+            Figures::Text(splits) => json!(
+                splits.iter().map(|(s, f)| (s.to_string(), json!(f))).collect::<serde_json::Map<_, _>>()
+            ),
+            Figures::Labelled(splits) => json!(
+                splits.iter().map(|(s, f)| (s.to_string(), json!(f))).collect::<serde_json::Map<_, _>>()
+            ),
         };
         return output::json_line(&splits);
     }
@@ -201,7 +214,9 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
 fn figures_text(figures: &Figures) -> String {
     let mut text = String::new();
     match figures {
-        Figures::Text(splits) => splits.iter().for_each(|(split, summary)| corpus_text(&mut text, *split, summary)),
+        Figures::Text(splits) => {
+            splits.iter().for_each(|(split, summary)| corpus_text(&mut text, *split, summary))
+        }
         Figures::Labelled(splits) => {
             splits.iter().for_each(|(split, summary)| labelled_text(&mut text, *split, summary));
         }
@@ -223,8 +238,15 @@ fn corpus_text(text: &mut String, split: Split, summary: &CorpusSummary) {
 }
 
 fn labelled_text(text: &mut String, split: Split, summary: &SplitSummary) {
-    let SplitSummary { examples, label_balance, text_lengths, truncated, empty_texts, unknown_tokens, samples } =
-        summary;
+    let SplitSummary {
+        examples,
+        label_balance,
+        text_lengths,
+        truncated,
+        empty_texts,
+        unknown_tokens,
+        samples,
+    } = summary;
     let _ = writeln!(
         text,
         "{split}: {examples} examples, {truncated} cut to fit, {empty_texts} empty, {unknown_tokens} unknown tokens"

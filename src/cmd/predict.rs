@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn invalid_text_is_named_with_its_line() {
-        let error = next_texts(&mut reader(b"fine\nbad \xff\n"), Path::new("in.txt"), 1).unwrap_err().to_string();
+        let error =
+            next_texts(&mut reader(b"fine\nbad \xff\n"), Path::new("in.txt"), 1).unwrap_err().to_string();
         assert!(error.contains("in.txt:2: byte 5 of the line"), "{error}");
     }
 }

@@ -60,7 +60,9 @@ fn import(args: TokenizerImportArgs) -> Result<ExitCode> {
 fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> Result<PathBuf> {
     if name == source::STARTER_CORPUS {
         let fix = "name it alone";
-        return Err(Usage(format!("`{name}` is inside the program and mixes with no files\n  fix: {fix}")).into());
+        return Err(
+            Usage(format!("`{name}` is inside the program and mixes with no files\n  fix: {fix}")).into()
+        );
     }
     let files = if Path::new(name).exists() {
         CorpusFiles::find(Path::new(name))?
@@ -69,7 +71,10 @@ fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> 
         resolved.warnings.iter().for_each(|warning| progress::say(&format!("warning: {warning}")));
         match resolved.file(Role::Everything) {
             Some(path) => CorpusFiles::find(path)?,
-            None => CorpusFiles { train: resolved.file(Role::Train).map(Path::to_path_buf), ..CorpusFiles::default() },
+            None => CorpusFiles {
+                train: resolved.file(Role::Train).map(Path::to_path_buf),
+                ..CorpusFiles::default()
+            },
         }
     };
     Ok(files.get(Split::Train)?.to_path_buf())
@@ -83,7 +88,9 @@ fn case(lowercase: bool) -> Case {
 fn refuse_existing(out: &Path) -> Result<()> {
     if out.exists() {
         let out = out.display();
-        return Err(Usage(format!("--out {out}: the file exists\n  fix: name another, or move it away")).into());
+        return Err(
+            Usage(format!("--out {out}: the file exists\n  fix: name another, or move it away")).into()
+        );
     }
     Ok(())
 }

@@ -197,7 +197,9 @@ fn a_saved_configuration_reads_back_the_same() {
 
 #[test]
 fn run_folders_are_named_after_the_data() {
-    for (data, name) in [("wikitext-2", "wikitext-2"), ("a b/My Reviews.csv", "my-reviews"), ("books/", "books")] {
+    for (data, name) in
+        [("wikitext-2", "wikitext-2"), ("a b/My Reviews.csv", "my-reviews"), ("books/", "books")]
+    {
         assert_eq!(short_name(data), name);
     }
 }
