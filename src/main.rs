@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => cmd::eval::run(args),
         Command::Predict(args) => cmd::predict::run(args),
         Command::Generate(args) => cmd::generate::run(args),
-        Command::Doctor(args) => cmd::doctor::run(args),
+        Command::Doctor(args) => cmd::doctor::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -70,18 +70,17 @@ pub fn bytes(count: u64) -> String {
 
 /// A confusion matrix with its class names: a row is a true class, a column a predicted one.
 pub fn confusion(matrix: &[Vec<u64>], labels: &[String]) -> String {
-    let name = |at: usize| labels.get(at).cloned().unwrap_or_else(|| at.to_string());
-    let counts = matrix.iter().flatten().map(|n| n.to_string().len()).max().unwrap_or(1);
-    let width = (0..matrix.len()).map(|at| name(at).chars().count()).max().unwrap_or(1).max(counts);
-    let mut text = format!("{:>width$} ", "");
-    let row = |cells: &mut dyn Iterator<Item = String>| {
-        cells.map(|cell| format!(" {cell:>width$}")).collect::<String>()
+    let names: Vec<String> =
+        (0..matrix.len()).map(|at| labels.get(at).cloned().unwrap_or_else(|| at.to_string())).collect();
+    let rows: Vec<Vec<String>> = matrix.iter().map(|row| row.iter().map(u64::to_string).collect()).collect();
+    let width = rows.iter().flatten().chain(&names).map(|cell| cell.chars().count()).max().unwrap_or(1);
+    let line = |first: &str, cells: &[String]| {
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>width$}")).collect();
+        format!("{first:>width$}  {}", cells.join(" "))
     };
-    text.push_str(&row(&mut (0..matrix.len()).map(name)));
-    text.push_str("   (columns: predicted)\n");
-    for (at, counts) in matrix.iter().enumerate() {
-        let cells = row(&mut counts.iter().map(u64::to_string));
-        text.push_str(&format!("{:>width$} {cells}\n", name(at)));
+    let mut text = line("", &names) + "   (columns: predicted)\n";
+    for (name, row) in names.iter().zip(&rows) {
+        text = text + &line(name, row) + "\n";
     }
     text
 }

@@ -70,8 +70,8 @@ impl Progress {
     }
 
     /// The library's listener.
-    pub fn listen(&mut self, event: Event<'_>) -> Signal {
-        match event {
+    pub fn listen(&mut self, event: &Event<'_>) -> Signal {
+        match *event {
             Event::Message(line) => self.line(line),
             Event::Progress { what, done, total } => self.work(what, done, total, false),
             Event::Step(record) => self.step(record),

@@ -63,8 +63,8 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
         objective,
         mlm_probability: mlm_probability.unwrap_or(base.mlm_probability),
         data: source_config(source, base.data),
-        model: model_config(model, base.model, objective),
-        train: train_config(train, base.train),
+        model: model_config(&model, base.model, objective),
+        train: train_config(&train, base.train),
     };
     if let Some(saved) = saved {
         let free = |c: &PretrainConfig| PretrainConfig {
@@ -95,7 +95,7 @@ pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
     }
     let saved = saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
     let base = file::layered(saved.clone().unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
-    let mut config = finetune_config(model, tuning, source, train, base);
+    let mut config = finetune_config(model, &tuning, source, &train, base);
     if let Some(saved) = saved {
         let free = |c: &FinetuneConfig| FinetuneConfig {
             data: free_data(&saved.data, &c.data),
@@ -226,7 +226,7 @@ fn labelled_config(args: LabelledArgs, base: DataConfig) -> DataConfig {
     }
 }
 
-fn model_config(args: ModelArgs, base: ModelConfig, objective: Objective) -> ModelConfig {
+fn model_config(args: &ModelArgs, base: ModelConfig, objective: Objective) -> ModelConfig {
     let ModelArgs {
         // Its sizes are in `base`.
         preset: _,
@@ -241,7 +241,7 @@ fn model_config(args: ModelArgs, base: ModelConfig, objective: Objective) -> Mod
         dropout,
         attention_dropout,
         initializer_range,
-    } = args;
+    } = *args;
     let positions = if sinusoidal_embeddings { Some(Positions::Sinusoidal) } else { positions };
     ModelConfig {
         arch: arch.unwrap_or(base.arch),
@@ -277,9 +277,9 @@ fn with_sizes(model: &ModelConfig, preset: &ModelConfig) -> ModelConfig {
 
 fn finetune_config(
     model: Option<PathBuf>,
-    tuning: TuningArgs,
+    tuning: &TuningArgs,
     source: LabelledArgs,
-    train: TrainArgs,
+    train: &TrainArgs,
     base: FinetuneConfig,
 ) -> FinetuneConfig {
     let TuningArgs {
@@ -296,7 +296,7 @@ fn finetune_config(
         dropout,
         class_weights,
         early_stopping,
-    } = tuning;
+    } = *tuning;
     FinetuneConfig {
         model: model.or(base.model),
         from_scratch: from_scratch.unwrap_or(base.from_scratch),
@@ -317,7 +317,7 @@ fn finetune_config(
     }
 }
 
-fn train_config(args: TrainArgs, base: TrainConfig) -> TrainConfig {
+fn train_config(args: &TrainArgs, base: TrainConfig) -> TrainConfig {
     let TrainArgs {
         train_batch_size,
         valid_batch_size,
@@ -337,7 +337,7 @@ fn train_config(args: TrainArgs, base: TrainConfig) -> TrainConfig {
         seed,
         precision,
         threads,
-    } = args;
+    } = *args;
     TrainConfig {
         train_batch_size: train_batch_size.unwrap_or(base.train_batch_size),
         valid_batch_size: valid_batch_size.unwrap_or(base.valid_batch_size),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headstart::config::DataConfig;
+use headstart::config::{DataConfig, HeadPooling, Problem};
 use headstart::data::Split;
 use headstart::data::catalog::{self, Kind};
 use headstart::data::corpus::CorpusFiles;
@@ -14,7 +14,6 @@ use headstart::data::inspect::{
 };
 use headstart::data::source;
 use headstart::finetune::DataRequest;
-use headstart::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde_json::json;
 
@@ -24,8 +23,6 @@ use crate::progress::{self, Progress};
 use crate::settings::{self, Usage};
 
 /// A data set in numbers, split by split.
-#[derive(Serialize)]
-#[serde(untagged)]
 enum Figures {
     Text(Vec<(Split, CorpusSummary)>),
     Labelled(Vec<(Split, SplitSummary)>),
@@ -35,13 +32,10 @@ enum Figures {
 struct Request {
     config: DataConfig,
     kind: DataKind,
-    request: LabelledRequest,
-}
-
-/// What labelled data needs besides.
-struct LabelledRequest {
-    num_max_positions: usize,
-    problem: headstart::config::Problem,
+    /// For labelled data.
+    positions: usize,
+    /// For labelled data.
+    problem: Problem,
 }
 
 /// Runs it.
@@ -136,7 +130,7 @@ fn request(args: DataSetArgs) -> Result<Request> {
     let DataSetArgs { data, kind, num_max_positions, problem, tokenizer, reading, columns, places } = args;
     let kind = kind.map_or_else(|| detect(&data), Ok)?;
     let config = settings::data_config(data, Some(tokenizer), reading, columns, places)?;
-    Ok(Request { config, kind, request: LabelledRequest { num_max_positions, problem } })
+    Ok(Request { config, kind, positions: num_max_positions, problem })
 }
 
 /// What the catalogue, the end of a file's name or a folder's layout says.
@@ -160,8 +154,8 @@ fn detect(name: &str) -> Result<DataKind> {
 }
 
 fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<Figures> {
-    let Request { config, kind, request } = request;
-    let mut listener = |event: headstart::event::Event<'_>| progress.listen(event);
+    let Request { config, kind, positions, problem } = request;
+    let mut listener = |event: headstart::event::Event<'_>| progress.listen(&event);
     let tokenizer = source::tokenizer(&config, &mut listener)?;
     let figures = match kind {
         DataKind::Text => {
@@ -175,53 +169,42 @@ fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<
             Figures::Text(splits)
         }
         DataKind::Labelled => {
-            Figures::Labelled(labelled(&config, &request, &tokenizer, samples, &mut listener)?)
+            // Whether a [CLS] is appended changes no figure.
+            let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
+            let (data, _) = request.load(&tokenizer, None, &mut listener)?;
+            let found = |split| data.get(split).ok().map(|examples| (split, examples));
+            let summary = |(split, examples)| (split, summarize_split(&data, examples, &tokenizer, samples));
+            Figures::Labelled(Split::ALL.into_iter().filter_map(found).map(summary).collect())
         }
     };
     progress.finish();
     Ok(figures)
 }
 
-fn labelled(
-    config: &DataConfig,
-    request: &LabelledRequest,
-    tokenizer: &Tokenizer,
-    samples: usize,
-    listener: &mut headstart::event::Listener<'_>,
-) -> Result<Vec<(Split, SplitSummary)>> {
-    let &LabelledRequest { num_max_positions: positions, problem } = request;
-    let pooling = headstart::config::HeadPooling::Cls;
-    let (data, _) = DataRequest { config, problem, pooling, positions }.load(tokenizer, None, listener)?;
-    let splits = Split::ALL.into_iter().filter_map(|split| Some((split, data.get(split).ok()?)));
-    Ok(splits.map(|(split, found)| (split, summarize_split(&data, found, tokenizer, samples))).collect())
-}
-
 fn print(figures: &Figures, json: bool) -> Result<()> {
-    if json {
-        let splits = match figures {
-            Figures::Text(splits) => json!(
-                splits.iter().map(|(s, f)| (s.to_string(), json!(f))).collect::<serde_json::Map<_, _>>()
-            ),
-            Figures::Labelled(splits) => json!(
-                splits.iter().map(|(s, f)| (s.to_string(), json!(f))).collect::<serde_json::Map<_, _>>()
-            ),
-        };
-        return output::json_line(&splits);
+    fn by_name<T: Serialize>(splits: &[(Split, T)]) -> serde_json::Map<String, serde_json::Value> {
+        splits.iter().map(|(split, summary)| (split.to_string(), json!(summary))).collect()
     }
-    output::text(&figures_text(figures))
-}
-
-fn figures_text(figures: &Figures) -> String {
+    if json {
+        return output::json_line(&match figures {
+            Figures::Text(splits) => by_name(splits),
+            Figures::Labelled(splits) => by_name(splits),
+        });
+    }
     let mut text = String::new();
     match figures {
         Figures::Text(splits) => {
-            splits.iter().for_each(|(split, summary)| corpus_text(&mut text, *split, summary))
+            for (split, summary) in splits {
+                corpus_text(&mut text, *split, summary);
+            }
         }
         Figures::Labelled(splits) => {
-            splits.iter().for_each(|(split, summary)| labelled_text(&mut text, *split, summary));
+            for (split, summary) in splits {
+                labelled_text(&mut text, *split, summary);
+            }
         }
     }
-    text
+    output::text(&text)
 }
 
 fn corpus_text(text: &mut String, split: Split, summary: &CorpusSummary) {

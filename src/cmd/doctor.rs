@@ -33,10 +33,10 @@ struct Findings {
 }
 
 /// Runs it.
-pub fn run(args: DoctorArgs) -> Result<ExitCode> {
+pub fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let DoctorArgs { json } = args;
     let findings = look();
-    if json {
+    if *json {
         output::json_line(&findings)?;
     } else {
         output::text(&text(&findings))?;

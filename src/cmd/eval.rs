@@ -18,7 +18,7 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let data = settings::data_config(data, None, reading, columns, places)?;
     let config = EvaluateConfig { data, split, language_model, precision, threads };
     let mut progress = Progress::new();
-    let evaluation = evaluate(&run, &config, &mut |event| progress.listen(event));
+    let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();
     let evaluation = evaluation?;
     if json {

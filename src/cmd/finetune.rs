@@ -15,7 +15,7 @@ pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
     progress::stop_on_signal()?;
     progress::say(&format!("run folder: {}", options.dir.display()));
     let mut progress = Progress::new();
-    let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(event));
+    let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
     progress.finish();
     report(&summary?, json)
 }

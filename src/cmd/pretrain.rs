@@ -15,7 +15,7 @@ pub fn run(args: PretrainArgs) -> Result<ExitCode> {
     progress::stop_on_signal()?;
     progress::say(&format!("run folder: {}", options.dir.display()));
     let mut progress = Progress::new();
-    let summary = headstart::pretrain::pretrain(&config, &options, &mut |event| progress.listen(event));
+    let summary = headstart::pretrain::pretrain(&config, &options, &mut |event| progress.listen(&event));
     progress.finish();
     report(&summary?, json)
 }

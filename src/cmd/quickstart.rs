@@ -18,7 +18,7 @@ pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
     progress::say(&format!("runs and report: {}", out.display()));
     let mut progress = Progress::new();
     let config = QuickstartConfig { out, threads, seed };
-    let summary = headstart::quickstart::run(&config, &mut |event| progress.listen(event));
+    let summary = headstart::quickstart::run(&config, &mut |event| progress.listen(&event));
     progress.finish();
     let summary = summary?;
     if json {

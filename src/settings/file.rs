@@ -66,8 +66,7 @@ fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
     let text = fs::read_to_string(path)
         .map_err(|e| Usage(format!("cannot read the settings {}: {e}", path.display())))?;
     let wrong = |span: Option<Range<usize>>, what: &str| {
-        let line =
-            span.map(|s| text.as_bytes()[..s.start.min(text.len())].iter().filter(|&&b| b == b'\n').count());
+        let line = span.map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count());
         let line = line.map(|before| format!(":{}", before + 1)).unwrap_or_default();
         Usage(format!(
             "{}{line}: {}\n  fix: a key is called like its flag; see `headstart pretrain --help` and \
