@@ -186,23 +186,27 @@ impl ParamTable {
     pub fn initial_values(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.len];
         for param in &self.params {
-            self.initialise(param, seed, &mut values[param.offset..param.offset + param.len()]);
+            Self::initialise(param, seed, &mut values[param.offset..param.offset + param.len()]);
         }
         values
     }
 
-    fn initialise(&self, param: &Param, seed: u64, values: &mut [f32]) {
+    fn initialise(param: &Param, seed: u64, values: &mut [f32]) {
         let key = param.name.bytes().fold(rng::derive(seed, 1), |key, b| rng::derive(key, u64::from(b)));
         let mut stream = rng::Stream::new(key);
         let cols = param.shape[param.shape.len() - 1];
         match param.init {
             Init::Constant(value) => values.fill(value),
             Init::Normal(deviation) => {
-                values.iter_mut().for_each(|v| *v = (stream.normal() * f64::from(deviation)) as f32);
+                for v in values {
+                    *v = (stream.normal() * f64::from(deviation)) as f32;
+                }
             }
             Init::XavierUniform => {
                 let bound = (6.0 / (param.shape.iter().sum::<usize>() as f64)).sqrt();
-                values.iter_mut().for_each(|v| *v = ((stream.uniform() * 2.0 - 1.0) * bound) as f32);
+                for v in values {
+                    *v = ((stream.uniform() * 2.0 - 1.0) * bound) as f32;
+                }
             }
             Init::Sinusoidal => {
                 for (i, value) in values.iter_mut().enumerate() {
@@ -213,5 +217,111 @@ impl ParamTable {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tied matrix, a norm, a fixed table and a bias of a head.
+    fn table() -> (ParamTable, ParamId) {
+        let mut table = ParamTable::default();
+        let tied = table.add("tied", &[3, 2], Init::Normal(0.5), Group::Trunk);
+        table.add("norm", &[2], Init::Constant(1.0), Group::Norm);
+        table.add("positions", &[4, 2], Init::Sinusoidal, Group::Fixed);
+        table.add("head", &[5], Init::Constant(0.0), Group::Head);
+        table.tie(tied);
+        (table, tied)
+    }
+
+    fn grads(table: &ParamTable) -> Vec<Option<usize>> {
+        table.params().iter().map(|p| p.grad).collect()
+    }
+
+    #[test]
+    fn weights_and_gradients_lie_back_to_back() {
+        let (mut table, tied) = table();
+        table.freeze_except(|_| true);
+        let offsets: Vec<usize> = table.params().iter().map(|p| p.offset).collect();
+        assert_eq!((offsets, table.len()), (vec![0, 6, 8, 16], 21));
+        assert_eq!(grads(&table), [Some(0), Some(6), None, Some(8)], "fixed tables never train");
+        assert_eq!((table.trainable_len(), table.gradient_len()), (13, 19));
+        assert_eq!(table.view(tied), View { offset: 0, rows: 3, cols: 2, grad: Some(0) });
+        assert_eq!(table.tied_view(tied), View { offset: 0, rows: 3, cols: 2, grad: Some(13) });
+        let decays: Vec<bool> = table.params().iter().map(|p| p.decay).collect();
+        assert_eq!(decays, [true, false, true, false]);
+    }
+
+    #[test]
+    fn frozen_parameters_have_no_gradient() {
+        let (mut table, tied) = table();
+        table.freeze_except(|group| group == Group::Head);
+        assert_eq!(grads(&table), [None, None, None, Some(0)]);
+        assert_eq!((table.trainable_len(), table.gradient_len(), table.len()), (5, 5, 21));
+        assert_eq!((table.view(tied).grad, table.tied_view(tied).grad), (None, None));
+        table.freeze_except(|group| matches!(group, Group::Trunk | Group::Norm));
+        assert_eq!(grads(&table), [Some(0), Some(6), None, None], "freezing can be changed");
+        assert_eq!((table.trainable_len(), table.gradient_len()), (8, 14));
+    }
+
+    #[test]
+    fn joining_adds_the_second_accumulator_and_clears_it() {
+        let (mut table, _) = table();
+        table.freeze_except(|_| true);
+        let mut gradients = Gradients::new(table.gradient_len());
+        gradients.values_mut().iter_mut().enumerate().for_each(|(i, g)| *g = i as f32);
+        table.join_tied(&mut gradients);
+        let joined = [13.0, 15.0, 17.0, 19.0, 21.0, 23.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
+        assert_eq!(gradients.values()[..13], joined);
+        assert!(gradients.values()[13..].iter().all(|&g| g == 0.0));
+        table.join_tied(&mut gradients);
+        assert_eq!(gradients.values()[..13], joined, "joining twice adds nothing");
+    }
+
+    #[test]
+    fn starts_have_their_distributions() {
+        let mut table = ParamTable::default();
+        table.add("normal", &[300, 100], Init::Normal(0.02), Group::Trunk);
+        table.add("uniform", &[300, 100], Init::XavierUniform, Group::Trunk);
+        let values = table.initial_values(1);
+        let (normal, uniform) = values.split_at(30_000);
+        let moments = |x: &[f32]| {
+            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / x.len() as f64;
+            (mean, (x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / x.len() as f64).sqrt())
+        };
+        let (mean, deviation) = moments(normal);
+        assert!(mean.abs() < 5e-4 && (deviation / 0.02 - 1.0).abs() < 0.02, "{mean} {deviation}");
+        let beyond = normal.iter().filter(|x| x.abs() > 0.04).count() as f64 / 30_000.0;
+        assert!((beyond - 0.0455).abs() < 0.006, "{beyond} of a normal lie beyond two deviations");
+        let bound = (6.0_f64 / 400.0).sqrt();
+        let (mean, deviation) = moments(uniform);
+        assert!(mean.abs() < 3e-3 && (deviation * 3.0_f64.sqrt() / bound - 1.0).abs() < 0.02);
+        let largest = uniform.iter().fold(0.0_f32, |most, x| x.abs().max(most));
+        assert!(f64::from(largest) <= bound && f64::from(largest) > 0.999 * bound);
+    }
+
+    #[test]
+    fn sinusoids_alternate_by_column() {
+        let mut table = ParamTable::default();
+        table.add("positions", &[3, 4], Init::Sinusoidal, Group::Fixed);
+        let slow = 0.02_f32; // position 2 over 10000^(2/4)
+        let row = [2.0_f32.sin(), 2.0_f32.cos(), slow.sin(), slow.cos()];
+        let values = table.initial_values(1);
+        assert_eq!(values[..4], [0.0, 1.0, 0.0, 1.0]);
+        assert!(values[8..].iter().zip(row).all(|(a, b)| (a - b).abs() < 1e-7));
+    }
+
+    #[test]
+    fn a_start_depends_on_seed_and_name_alone() {
+        let (first, _) = table();
+        let mut second = ParamTable::default();
+        second.add("other", &[7, 7], Init::Normal(1.0), Group::Adapter);
+        let id = second.add("tied", &[3, 2], Init::Normal(0.5), Group::Trunk);
+        let view = second.view(id);
+        let (a, b) = (first.initial_values(5), second.initial_values(5));
+        assert_eq!(a[..6], b[view.offset..][..6]);
+        assert_ne!(a[..6], first.initial_values(6)[..6]);
+        assert_ne!(a[..6], b[..6]);
     }
 }

@@ -6,10 +6,11 @@
 //! The format, in the machine's own byte order: magic `u64`, number of ids `u64`, length of the metadata `u64`,
 //! CRC-32C of ids and metadata `u32`, zero `u32`, the key (32 bytes); the ids as `u32`; the metadata as JSON.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use headstart_engine::FileMap;
 use serde::Serialize;
@@ -24,6 +25,7 @@ const FORMAT_VERSION: u32 = 1;
 /// "HEADTOK" and a byte that a machine of the other byte order would see at the other end.
 const MAGIC: u64 = u64::from_be_bytes(*b"HEADTOK\x01");
 const HEADER_BYTES: usize = 64;
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Called with bytes done and bytes in all while text is tokenised.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -170,6 +172,7 @@ pub fn load_or_build<M: Serialize + DeserializeOwned>(
     if existed && let Some((store, metadata)) = open(&path, key)? {
         return Ok((store, metadata, CacheUse::Hit));
     }
+    remove_abandoned(folder);
     let mut writer = CacheWriter { file: AtomicFile::create(&path)?, count: 0, crc: 0 };
     writer.file.write_with(|w| w.write_all(&[0; HEADER_BYTES]))?;
     let metadata = build(&mut writer)?;
@@ -184,6 +187,20 @@ pub fn load_or_build<M: Serialize + DeserializeOwned>(
             what: "the token cache reads back differently from how it was written".into(),
             fix: "check the disk, or put the cache on another one".into(),
         }),
+    }
+}
+
+/// Removes what runs that were killed have left half written: temporary files nobody has touched for a day.
+fn remove_abandoned(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let ours = name.to_string_lossy().contains(".tokens.") && name.to_string_lossy().ends_with(".tmp");
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        if ours && age.is_some_and(|age| age > ABANDONED_AFTER) {
+            // Whether it works is not this run's concern.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -214,7 +231,6 @@ fn check(file: &[u8], key: &CacheKey) -> Option<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn load(folder: &Path, key: &CacheKey, ids: &[u32]) -> (Vec<u32>, String, CacheUse) {
         let build = |w: &mut CacheWriter| {
@@ -280,6 +296,25 @@ mod tests {
         };
         assert!(load_or_build::<()>(dir.path(), &key, fail).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_old_temporary_files_of_ours_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
+        for (name, time) in
+            [(".lm-0.tokens.1-0.tmp", Some(old)), (".lm-0.tokens.2-0.tmp", None), ("x.tmp", Some(old))]
+        {
+            let file = File::create(dir.path().join(name)).unwrap();
+            if let Some(time) = time {
+                file.set_modified(time).unwrap();
+            }
+        }
+        load(dir.path(), &CacheKey::new("test"), &[1]);
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort_unstable();
+        assert_eq!(left[0], ".lm-0.tokens.2-0.tmp");
+        assert_eq!((left.len(), &left[2]), (3, &"x.tmp".into()));
     }
 
     #[test]

@@ -115,11 +115,8 @@ impl TokenizerTrainer {
         match self.options.kind {
             TokenizerKind::WordPiece => {
                 let mut learner = Learner::new("##");
-                let alphabet = frequent_characters(&self.words, self.options.vocab_size);
-                // Both spellings, so that a known letter in a new place is still no unknown word.
-                for c in &alphabet {
-                    learner.add(c.to_string());
-                    learner.add(format!("##{c}"));
+                for (c, inside) in alphabet(&self.words, self.options.vocab_size) {
+                    learner.add(if inside { format!("##{c}") } else { c.to_string() });
                 }
                 learner.learn(&self.words, self.options.vocab_size);
                 load::from_value(load::word_piece(&learner.pieces, case), name)
@@ -185,18 +182,23 @@ fn count_words(lines: &[&str], options: TrainOptions) -> tokenizers::Result<Hash
     Ok(counts)
 }
 
-/// The most frequent characters, as many as [`MAX_ALPHABET`] and the vocabulary allow, in code point order.
-fn frequent_characters(words: &BTreeMap<String, u64>, vocab_size: usize) -> BTreeSet<char> {
-    let mut counts: BTreeMap<char, u64> = BTreeMap::new();
+/// The characters of a WordPiece vocabulary, each at the start of a word or (`true`) inside one, in code point order:
+/// the most frequent ones, as many as [`MAX_ALPHABET`] and the vocabulary allow.
+fn alphabet(words: &BTreeMap<String, u64>, vocab_size: usize) -> BTreeSet<(char, bool)> {
+    let mut counts: BTreeMap<(char, bool), u64> = BTreeMap::new();
     for (word, count) in words {
-        for c in word.chars() {
-            *counts.entry(c).or_default() += count;
+        for (at, c) in word.chars().enumerate() {
+            *counts.entry((c, at > 0)).or_default() += count;
+            // A known letter or digit in a new place should not make a word unknown.
+            if c.is_ascii_alphanumeric() {
+                counts.entry((c, at == 0)).or_default();
+            }
         }
     }
-    let mut ranked: Vec<(Reverse<u64>, char)> = counts.into_iter().map(|(c, n)| (Reverse(n), c)).collect();
+    let mut ranked: Vec<_> = counts.into_iter().map(|(character, n)| (Reverse(n), character)).collect();
     ranked.sort_unstable();
-    let room = (vocab_size - SPECIAL.len()) / 2;
-    ranked.into_iter().take(room.min(MAX_ALPHABET)).map(|(_, c)| c).collect()
+    let room = (vocab_size - SPECIAL.len()).min(MAX_ALPHABET);
+    ranked.into_iter().take(room).map(|(_, character)| character).collect()
 }
 
 type Pair = (u32, u32);

@@ -1,0 +1,152 @@
+//! Reads `tests/golden/*.safetensors` into a [`Task`] and the numbers it should give.
+//!
+//! Owns: the files' names and layout (`docs/goldens.md`). Never: computes or compares.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+
+use headstart::config::{Arch, HeadConfig, ModelConfig, Positions};
+use headstart::model::Model;
+use headstart::params::Group;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value as Json;
+
+use crate::task::{Labels, Lm, Optimizer, Task};
+
+/// One file.
+pub struct Golden {
+    pub case: Json,
+    /// Every tensor, widened.
+    pub tensors: HashMap<String, Vec<f64>>,
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
+}
+
+/// The names of all cases, sorted.
+pub fn names() -> Vec<String> {
+    let files = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> =
+        files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+impl Golden {
+    pub fn read(name: &str) -> Self {
+        let bytes = fs::read(folder().join(format!("{name}.safetensors"))).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let case = &metadata.metadata().as_ref().unwrap()["case"];
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensors = file.tensors().into_iter().map(|(name, t)| {
+            let data = t.data();
+            let values = match t.dtype() {
+                Dtype::F32 => numbers(data, |b| f64::from(f32::from_le_bytes(b))),
+                Dtype::F64 => numbers(data, f64::from_le_bytes),
+                Dtype::I32 => numbers(data, |b| f64::from(i32::from_le_bytes(b))),
+                other => panic!("{name} is {other:?}"),
+            };
+            (name, values)
+        });
+        Self { tensors: tensors.collect(), case: serde_json::from_str(case).unwrap() }
+    }
+
+    /// The task of the file. Names, order and freezing of the parameters must be the file's.
+    pub fn task(&self) -> Task {
+        let case = &self.case;
+        let mut model = Model::new(&self.config()).unwrap();
+        if case["cls_offset"] == true {
+            model.freeze_except(|group| matches!(group, Group::Adapter | Group::Head | Group::Offset));
+        }
+        let trainable: Vec<&str> =
+            model.table().params().iter().filter(|p| p.grad.is_some()).map(|p| p.name.as_str()).collect();
+        assert_eq!(trainable, get::<Vec<&str>>(&case["trainable"]));
+        let mut weights = Vec::new();
+        for param in model.table().params() {
+            let values = &self.tensors[&param.name];
+            assert_eq!(values.len(), param.len(), "{}", param.name);
+            assert_eq!(weights.len(), param.offset);
+            weights.extend(values.iter().map(|&v| v as f32));
+        }
+        let o = &case["optimizer"];
+        let betas: [f64; 2] = get(&o["betas"]);
+        let optimizer = Optimizer {
+            lr: get(&o["lr"]),
+            beta1: betas[0],
+            beta2: betas[1],
+            eps: get(&o["eps"]),
+            weight_decay: get(&o["weight_decay"]),
+            max_norm: get(&o["max_norm"]),
+            steps: get(&o["steps"]),
+        };
+        Task {
+            model,
+            weights,
+            lengths: get(&case["lengths"]),
+            ids: self.ids("input_ids"),
+            lm: (!case["lm"].is_null()).then(|| Lm {
+                coef: get(&case["lm"]["coef"]),
+                rows: self.ids("target_positions"),
+                targets: self.ids("target_ids"),
+            }),
+            labels: (!case["head"].is_null()).then(|| Labels {
+                coef: get(&case["head"]["coef"]),
+                classes: self.ids("labels"),
+                numbers: self.tensors["labels"].iter().map(|&v| v as f32).collect(),
+            }),
+            optimizer,
+            dropout_seed: case["dropout"]["seed"].as_u64().unwrap_or(0),
+        }
+    }
+
+    fn config(&self) -> ModelConfig {
+        let case = &self.case;
+        let arch: Arch = get(&case["arch"]);
+        // These follow from the layout in Headstart; the goldens say them once more.
+        let (activation, eps) = match arch {
+            Arch::Naacl2019 => ("relu", 1e-12),
+            Arch::Gpt2 => ("gelu_tanh", 1e-5),
+        };
+        assert_eq!(case["activation"], activation);
+        assert_eq!(case["adapter_activation"], activation);
+        assert_eq!(case["layer_norm_eps"], eps);
+        let adapters_dim: usize = get(&case["adapters_dim"]);
+        let head = &case["head"];
+        let config = ModelConfig {
+            arch,
+            vocab_size: get(&case["vocab_size"]),
+            embed_dim: get(&case["embed_dim"]),
+            hidden_dim: get(&case["hidden_dim"]),
+            num_max_positions: get(&case["num_max_positions"]),
+            num_heads: get(&case["num_heads"]),
+            num_layers: get(&case["num_layers"]),
+            positions: get::<Positions>(&case["positions"]),
+            causal: get(&case["causal"]),
+            dropout: case["dropout"]["p"].as_f64().unwrap_or(0.0) as f32,
+            adapters_dim: (adapters_dim > 0).then_some(adapters_dim),
+            head: (!head.is_null()).then(|| HeadConfig {
+                num_classes: get(&head["num_classes"]),
+                pooling: get(&head["pooling"]),
+                problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
+            }),
+            offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),
+            ..ModelConfig::default()
+        };
+        assert_eq!(config.head_dim(), get::<usize>(&case["head_dim"]));
+        config
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.tensors[name].iter().map(|&v| v as u32).collect()
+    }
+}
+
+fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    bytes.chunks_exact(N).map(|b| read(b.try_into().unwrap())).collect()
+}
+
+fn get<'a, T: serde::Deserialize<'a>>(json: &'a Json) -> T {
+    T::deserialize(json).unwrap()
+}
