@@ -18,6 +18,8 @@ use crate::output::{bytes, duration, figure};
 
 /// Between two lines about the same work when nobody watches a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Work that is done before that gets no bar, which would only flicker.
+const BAR_AFTER: Duration = Duration::from_secs(1);
 /// Weight of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.98;
 
@@ -58,6 +60,7 @@ pub struct Progress {
 /// Work of known size under way: tokenising, downloading, evaluating.
 struct Work {
     what: String,
+    since: Instant,
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
@@ -116,18 +119,18 @@ impl Progress {
     fn work(&mut self, what: &str, done: u64, total: u64, in_bytes: bool) {
         if self.work.as_ref().is_none_or(|work| work.what != what) {
             self.end_work();
-            let bar = self.bars.as_ref().map(|bars| bars.add(work_bar(what, total, in_bytes)));
-            if bar.is_none() {
-                say(&format!("{what} ..."));
-            }
-            self.work = Some(Work { what: what.to_owned(), bar, last_line: Instant::now() });
+            let now = Instant::now();
+            self.work = Some(Work { what: what.to_owned(), since: now, bar: None, last_line: now });
         }
         let Some(work) = &mut self.work else { return };
-        if let Some(bar) = &work.bar {
-            if total > 0 {
-                bar.set_length(total);
+        if let Some(bars) = &self.bars {
+            if work.bar.is_none() && work.since.elapsed() >= BAR_AFTER {
+                work.bar = Some(bars.add(work_bar(what, total, in_bytes)));
             }
-            bar.set_position(done);
+            if let Some(bar) = &work.bar {
+                bar.set_length(total.max(done));
+                bar.set_position(done);
+            }
         } else if work.last_line.elapsed() >= LINE_EVERY {
             work.last_line = Instant::now();
             let amount = |n: u64| if in_bytes { bytes(n) } else { n.to_string() };

@@ -64,7 +64,7 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
         mlm_probability: mlm_probability.unwrap_or(base.mlm_probability),
         data: source_config(source, base.data),
         model: model_config(&model, base.model, objective),
-        train: train_config(&train, base.train),
+        train: train_config(&train, &base.train),
     };
     if let Some(saved) = saved {
         let free = |c: &PretrainConfig| PretrainConfig {
@@ -313,11 +313,11 @@ fn finetune_config(
         dropout: dropout.or(base.dropout),
         class_weights: class_weights.unwrap_or(base.class_weights),
         early_stopping: early_stopping.unwrap_or(base.early_stopping),
-        train: train_config(train, base.train),
+        train: train_config(train, &base.train),
     }
 }
 
-fn train_config(args: &TrainArgs, base: TrainConfig) -> TrainConfig {
+fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
     let TrainArgs {
         train_batch_size,
         valid_batch_size,
