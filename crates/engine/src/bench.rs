@@ -17,12 +17,12 @@ pub fn register_peak_gflops(device: &Device, precision: Precision) -> Option<f64
     #[cfg(target_arch = "x86_64")]
     {
         use crate::cpu::simd::Level;
+        const ROUNDS: usize = 50_000;
         let pairs = precision == Precision::Bf16;
         let least = if pairs { Level::Avx512Bf16 } else { Level::Avx512 };
         if device.level() < least {
             return None;
         }
-        const ROUNDS: usize = 50_000;
         let flops = (ROUNDS * 24 * 16 * if pairs { 4 } else { 2 } * device.threads()) as f64;
         let mut best = f64::INFINITY;
         for _ in 0..20 {
@@ -83,7 +83,8 @@ impl Product {
             let values: Vec<f32> = (0..8_191).map(|_| stream.normal() as f32).collect();
             match dtype {
                 DType::F32 => {
-                    tensor.f32_mut().iter_mut().zip(values.iter().cycle()).for_each(|(t, v)| *t = *v)
+                    let values = values.iter().cycle();
+                    tensor.f32_mut().iter_mut().zip(values).for_each(|(t, v)| *t = *v);
                 }
                 DType::Bf16 => {
                     let values = values.iter().cycle();

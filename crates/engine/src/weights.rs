@@ -121,3 +121,42 @@ impl Gradients {
         view.grad.map(|start| &mut self.values[start..start + view.len()])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::gemm::{Right, gemm};
+    use crate::cpu::shared::SharedSlice;
+    use crate::{CodePath, Precision};
+
+    #[test]
+    fn packed_copies_follow_the_values() {
+        for path in [CodePath::Auto, CodePath::Portable] {
+            let device = Device::cpu(std::num::NonZeroUsize::new(2), path).unwrap();
+            let mut weights = Weights::new((0..12).map(|i| i as f32).collect());
+            // Two parameters that start at the same place: rows of a matrix, and the matrix.
+            let whole = View { offset: 0, rows: 4, cols: 3, grad: None };
+            let part = View { rows: 2, ..whole };
+            for _ in 0..3 {
+                for (view, transposed) in [(whole, false), (part, false), (whole, true), (part, true)] {
+                    let packed = weights.packed(&device, view, transposed);
+                    let (inner, cols) =
+                        if transposed { (view.cols, view.rows) } else { (view.rows, view.cols) };
+                    let ones = vec![1.0; inner];
+                    let mut sums = vec![0.0; cols];
+                    let out = SharedSlice::new(&mut sums);
+                    let left = Operand::from_f32(&ones, 1, inner);
+                    gemm(&device, Precision::Bf16, left, Right::Packed(&packed), |_, col, z| {
+                        // SAFETY: the product hands out every element once.
+                        unsafe { out.part(col, z.len()) }.copy_from_slice(z);
+                    });
+                    let values = weights.get(view);
+                    let at = |i, c| if transposed { c * view.cols + i } else { i * view.cols + c };
+                    let exact = |c| (0..inner).map(|i| values[at(i, c)]).sum::<f32>();
+                    assert_eq!(sums, (0..cols).map(exact).collect::<Vec<_>>());
+                }
+                weights.values_mut().iter_mut().for_each(|v| *v += 2.0);
+            }
+        }
+    }
+}

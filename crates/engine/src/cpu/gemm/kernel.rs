@@ -7,9 +7,9 @@
 //! are 24 sums, 3 vectors of the right operand and a broadcast in the 32 registers, and 11 loads for 24 products.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_castps_si512, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 /// Columns of a whole panel of the right operand.
@@ -28,7 +28,8 @@ pub(super) struct LeftTile {
     pub(super) rows: usize,
 }
 
-/// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48).
+/// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48). On the way, `steps`
+/// cache lines from `next` are brought to the second-level cache.
 ///
 /// # Safety
 /// The processor has AVX-512 F and, for `PAIR`, BF16. `a` has `steps` cells in each of its rows, `b` has
@@ -38,6 +39,7 @@ pub(super) unsafe fn multiply<const PAIR: bool>(
     steps: usize,
     a: LeftTile,
     b: *const u32,
+    next: *const u8,
     width: usize,
     c: *mut f32,
     c_stride: usize,
@@ -48,12 +50,12 @@ pub(super) unsafe fn multiply<const PAIR: bool>(
             // SAFETY: the caller's contract.
             unsafe {
                 match (PAIR, width) {
-                    (true, PANEL) => pairs::<$rows, 3>(steps, a, b, c, c_stride, accumulate),
-                    (true, 32) => pairs::<$rows, 2>(steps, a, b, c, c_stride, accumulate),
-                    (true, _) => pairs::<$rows, 1>(steps, a, b, c, c_stride, accumulate),
-                    (false, PANEL) => singles::<$rows, 3>(steps, a, b, c, c_stride, accumulate),
-                    (false, 32) => singles::<$rows, 2>(steps, a, b, c, c_stride, accumulate),
-                    (false, _) => singles::<$rows, 1>(steps, a, b, c, c_stride, accumulate),
+                    (true, PANEL) => pairs::<$rows, 3>(steps, a, b, next, c, c_stride, accumulate),
+                    (true, 32) => pairs::<$rows, 2>(steps, a, b, next, c, c_stride, accumulate),
+                    (true, _) => pairs::<$rows, 1>(steps, a, b, next, c, c_stride, accumulate),
+                    (false, PANEL) => singles::<$rows, 3>(steps, a, b, next, c, c_stride, accumulate),
+                    (false, 32) => singles::<$rows, 2>(steps, a, b, next, c, c_stride, accumulate),
+                    (false, _) => singles::<$rows, 1>(steps, a, b, next, c, c_stride, accumulate),
                 }
             }
         };
@@ -74,6 +76,7 @@ macro_rules! register_tile {
             steps: usize,
             a: LeftTile,
             mut b: *const u32,
+            mut next: *const u8,
             c: *mut f32,
             c_stride: usize,
             accumulate: bool,
@@ -106,6 +109,8 @@ macro_rules! register_tile {
                             sums[r][v] = $step;
                         }
                     }
+                    _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                    next = next.wrapping_add(64);
                     b = b.add(16 * V);
                     at += a.step_bytes;
                 }

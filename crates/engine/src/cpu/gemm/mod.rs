@@ -23,6 +23,7 @@ use std::cell::Cell;
 
 use half::bf16;
 
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::Level;
 use crate::device::Device;
 use crate::tensor::{DType, Precision, Tensor, round_bf16};
@@ -180,6 +181,7 @@ thread_local! {
 /// columns.
 ///
 /// In bf16 precision both operands are rounded to bf16 and the sums are f32. A packed operand is always rounded.
+/// (The processor's bf16 instruction takes subnormal numbers, below 1.2e-38, for zero; the portable path does not.)
 pub(crate) fn gemm(
     device: &Device,
     precision: Precision,

@@ -6,9 +6,9 @@
 //! *along* K (it is their contiguous direction; the right operand then needs a transpose of cells) or *across*.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512,
-    _mm512_permutexvar_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps,
+    _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
     _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
@@ -193,7 +193,7 @@ unsafe fn pack_along<const PAIR: bool>(
                 // SAFETY: at most the column's remaining elements are read.
                 *cells = unsafe { along::<PAIR>(b.data, col * b.col_stride + k, b.rows - k) };
             }
-            let turned = transpose(cells);
+            let turned = transpose(&cells);
             let at = (first - steps.start) * width + (col - cols.start);
             for (i, cells) in turned.iter().enumerate().take(count) {
                 // SAFETY: inside `to` by the assertion above.
@@ -218,7 +218,7 @@ unsafe fn along<const PAIR: bool>(data: Source<'_>, at: usize, left: usize) -> _
                 let low = _mm512_maskz_loadu_ps(mask(left), from);
                 if PAIR {
                     let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), from.wrapping_add(16));
-                    std::mem::transmute::<_, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
                 } else {
                     _mm512_castps_si512(low)
                 }
@@ -253,7 +253,7 @@ unsafe fn across<const PAIR: bool>(data: Source<'_>, at: usize, next: Option<usi
                 let low = load(at);
                 if PAIR {
                     let high = next.map_or(_mm512_setzero_ps(), load);
-                    let both = std::mem::transmute::<_, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
                     _mm512_permutexvar_epi16(_mm512_loadu_si512(INTERLEAVE.as_ptr().cast()), both)
                 } else {
                     _mm512_castps_si512(low)
@@ -296,21 +296,21 @@ fn mask(left: usize) -> u16 {
 /// The transpose of 16 x 16 cells: pairs of rows, pairs of pairs, then 128-bit blocks.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(x: [__m512i; 16]) -> [__m512i; 16] {
-    let mut pairs = x;
+fn transpose(x: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut pairs = *x;
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]);
         pairs[2 * i + 1] = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
     }
     // fours[4 i + j] holds, in its 128-bit block b, the rows 4 i .. 4 i + 4 of column 4 b + j.
-    let mut fours = x;
+    let mut fours = pairs;
     for i in 0..4 {
         fours[4 * i] = _mm512_unpacklo_epi64(pairs[4 * i], pairs[4 * i + 2]);
         fours[4 * i + 1] = _mm512_unpackhi_epi64(pairs[4 * i], pairs[4 * i + 2]);
         fours[4 * i + 2] = _mm512_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
         fours[4 * i + 3] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
     }
-    let mut turned = x;
+    let mut turned = fours;
     for j in 0..4 {
         let low_even = _mm512_shuffle_i32x4::<0b10_00_10_00>(fours[j], fours[4 + j]);
         let low_odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(fours[j], fours[4 + j]);

@@ -9,22 +9,27 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
+use bytemuck::Zeroable;
+
 use super::kernel::{self, PANEL};
 use super::packing::{self, steps_of};
-use super::tiles::Tiles;
+use super::tiles::{TileShape, Tiles};
 use super::{Operand, Source};
 use crate::cpu::shared::SharedSlice;
 use crate::device::Device;
 use crate::tensor::Line;
 
-/// Rows of a tile, about.
-const TALL: usize = 64;
+/// Tiles of most products: the rows' cells and a panel fit the second-level cache.
+const TILE: TileShape = TileShape { tall: 64, wide: WIDE, least: 16 };
 /// Columns of a tile, at most.
 const WIDE: usize = 480;
 /// Steps of a block of K, at most.
-const DEEP: usize = 1_100;
-/// Columns whose sums are handed out together: two panels, a multiple of the dropout blocks.
-const GROUP: usize = 96;
+const BLOCK: usize = 1_100;
+/// From so many steps on both operands come from memory again for every tile: a tile is then nearly square, and
+/// its blocks are shorter to make room.
+const DEEP: usize = 4_000;
+const DEEP_TILE: TileShape = TileShape { tall: 128, wide: 288, least: 0 };
+const DEEP_BLOCK: usize = 550;
 /// Steps of one packing task.
 const PACK_STEPS: usize = 512;
 /// Cells of a right operand that are packed at once (16 MiB), unless it is narrow.
@@ -41,7 +46,7 @@ impl Buffer {
     fn room(&mut self, cells: usize) -> &mut [u32] {
         let lines = cells.div_ceil(16);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line::ZERO);
+            self.lines.resize(lines, Line::zeroed());
         }
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..cells]
     }
@@ -132,8 +137,9 @@ fn multiply<const PAIR: bool>(
     cols: usize,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    let tiles = Tiles::new(a.rows, cols, TALL, WIDE);
-    let b = Panels { cells: b, steps: steps_of::<PAIR>(a.cols), cols };
+    let steps = steps_of::<PAIR>(a.cols);
+    let tiles = Tiles::new(a.rows, cols, if steps < DEEP { TILE } else { DEEP_TILE });
+    let b = Panels { cells: b, steps, cols };
     assert!(b.cells.len() >= b.steps * cols.next_multiple_of(16), "a packed operand is too small");
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
@@ -166,7 +172,7 @@ fn multiply_tile<const PAIR: bool>(
     scratch: &mut Scratch,
     store: &impl Fn(usize, usize, &mut [f32]),
 ) {
-    let blocks = b.steps.div_ceil(DEEP).max(1);
+    let blocks = b.steps.div_ceil(if b.steps < DEEP { BLOCK } else { DEEP_BLOCK }).max(1);
     // An odd number of cache lines, so that the rows of a tile do not compete for the same sets.
     let stride = cols.len().next_multiple_of(32) + 16;
     let sums = scratch.sums.room(rows.len().next_multiple_of(8) * stride);
@@ -177,33 +183,37 @@ fn multiply_tile<const PAIR: bool>(
         // SAFETY: the caller checked the operand, the ranges are inside it, and `room` is left alone until the
         // block is done. The level was detected.
         let left = unsafe { packing::pack_left::<PAIR>(a, rows.clone(), steps.clone(), room) };
-        for first in cols.clone().step_by(GROUP) {
-            let group = first..cols.end.min(first + GROUP);
-            for col in group.clone().step_by(PANEL) {
-                let (panel, width) = b.block(col, &steps);
-                for row in (0..rows.len()).step_by(8) {
-                    let at = row * stride + (col - cols.start);
-                    let to = &mut sums[at..at + 7 * stride + width];
-                    // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
-                    unsafe {
-                        kernel::multiply::<PAIR>(
-                            steps.len(),
-                            left.tile(row),
-                            panel.as_ptr(),
-                            width,
-                            to.as_mut_ptr(),
-                            stride,
-                            block > 0,
-                        );
-                    }
-                }
-            }
-            if block + 1 == blocks {
-                for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(stride)) {
-                    let at = group.start - cols.start;
-                    store(row, group.start, &mut sums[at..at + group.len()]);
+        for col in cols.clone().step_by(PANEL) {
+            let (panel, width) = b.block(col, &steps);
+            // While a panel is multiplied the next one comes closer: of this block, else of the next.
+            let next = if col + PANEL < cols.end {
+                b.block(col + PANEL, &steps).0
+            } else if block + 1 < blocks {
+                b.block(cols.start, &(steps.end..b.steps * (block + 2) / blocks)).0
+            } else {
+                panel
+            };
+            let mut ahead = next.chunks(16 * steps.len().max(1));
+            for row in (0..rows.len()).step_by(8) {
+                let at = row * stride + (col - cols.start);
+                let to = &mut sums[at..at + 7 * stride + width];
+                // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
+                unsafe {
+                    kernel::multiply::<PAIR>(
+                        steps.len(),
+                        left.tile(row),
+                        panel.as_ptr(),
+                        ahead.next().unwrap_or(panel).as_ptr().cast(),
+                        width,
+                        to.as_mut_ptr(),
+                        stride,
+                        block > 0,
+                    );
                 }
             }
         }
+    }
+    for (row, sums) in rows.zip(sums.chunks_exact_mut(stride)) {
+        store(row, cols.start, &mut sums[..cols.len()]);
     }
 }

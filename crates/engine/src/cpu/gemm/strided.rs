@@ -5,22 +5,19 @@
 
 use std::cell::RefCell;
 
-use super::tiles::Tiles;
+use super::tiles::{TileShape, Tiles};
 use super::{Operand, Source};
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::device::Device;
 use crate::tensor::round_bf16;
 
-/// Rows of a tile, about.
-const TALL: usize = 128;
-/// Columns of a tile, at most.
-const WIDE: usize = 384;
+const TILE: TileShape = TileShape { tall: 128, wide: 384, least: 16 };
 /// Elements that one task converts.
 const CONVERT: usize = 1 << 14;
 
 thread_local! {
-    static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An f32 operand.
@@ -87,10 +84,10 @@ pub(super) fn product(
     b: Strided<'_>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    let tiles = Tiles::new(a.rows, b.cols, TALL, WIDE);
+    let tiles = Tiles::new(a.rows, b.cols, TILE);
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
-        TILE.with_borrow_mut(|out| {
+        SUMS.with_borrow_mut(|out| {
             let len = rows.len() * cols.len();
             if out.len() < len {
                 out.resize(len, 0.0);
@@ -107,6 +104,11 @@ pub(super) fn product(
             }
         });
     });
+}
+
+/// A stride as the `gemm` crate wants it; a slice has at most `isize::MAX` bytes, so none of its strides wraps.
+fn step(stride: usize) -> isize {
+    stride.cast_signed()
 }
 
 /// c = a b (+ c), with (elements, row stride, column stride) operands, single-threaded.
@@ -136,14 +138,14 @@ pub(crate) fn multiply_strided(
             k,
             c.as_mut_ptr(),
             1,
-            c_row as isize,
+            step(c_row),
             accumulate,
             a.as_ptr(),
-            a_col as isize,
-            a_row as isize,
+            step(a_col),
+            step(a_row),
             b.as_ptr(),
-            b_col as isize,
-            b_row as isize,
+            step(b_col),
+            step(b_row),
             1.0,
             1.0,
             false,

@@ -124,6 +124,9 @@ fn all_layouts_and_types_at_odd_sizes() {
 #[test]
 fn a_long_sum_goes_in_blocks() {
     check(5, 4_501, 50, |case| case % 5 == 1 || case % 7 == 4);
+    check(9, 8_003, 20, |case| case % 6 == 1);
+    // A right operand that is packed part by part.
+    check(2, 4_501, 970, |case| case == 0 || case == 20);
 }
 
 #[test]

@@ -9,6 +9,17 @@ pub(super) const ROW_UNIT: usize = 8;
 /// Blocks of columns start at multiples of this: a multiple of the dropout blocks (32) and of the panels (48).
 pub(super) const COL_UNIT: usize = 96;
 
+/// What tiles should be like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TileShape {
+    /// Rows, about.
+    pub(super) tall: usize,
+    /// Columns, at most.
+    pub(super) wide: usize,
+    /// Tiles there should be, for many threads; tiles get up to half as tall for it.
+    pub(super) least: usize,
+}
+
 /// A grid of tiles over an output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiles {
@@ -19,13 +30,11 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Tiles of about `tall` rows and at most `wide` columns. The number of row blocks is a power of two (two,
-    /// four, eight cores get equal shares) and grows while there are few tiles and the blocks stay above half of
-    /// `tall`.
-    pub(super) fn new(rows: usize, cols: usize, tall: usize, wide: usize) -> Self {
-        let col_blocks = cols.div_ceil(wide).max(1);
-        let mut row_blocks = rows.div_ceil(tall).next_power_of_two();
-        if row_blocks * col_blocks < 16 && rows > row_blocks * tall / 2 {
+    /// Cuts an output. The number of row blocks is a power of two: two, four, eight cores get equal shares.
+    pub(super) fn new(rows: usize, cols: usize, shape: TileShape) -> Self {
+        let col_blocks = cols.div_ceil(shape.wide).max(1);
+        let mut row_blocks = rows.div_ceil(shape.tall).next_power_of_two();
+        if row_blocks * col_blocks < shape.least && rows > row_blocks * shape.tall / 2 {
             row_blocks *= 2;
         }
         let row_blocks = row_blocks.clamp(1, rows.div_ceil(ROW_UNIT).max(1));
@@ -37,13 +46,15 @@ impl Tiles {
         if self.rows == 0 || self.cols == 0 { 0 } else { self.row_blocks * self.col_blocks }
     }
 
-    /// The rows and columns of a tile. Neighbours in number share their columns, so the right operand's part
-    /// stays in cache.
+    /// The rows and columns of a tile. Neighbours in number share their columns, so that a wide right operand is
+    /// read once; where it is narrow they share their rows, so that any run of tiles has its share of each width.
     pub(super) fn get(&self, tile: usize) -> (Range<usize>, Range<usize>) {
-        (
-            share(self.rows, ROW_UNIT, self.row_blocks, tile % self.row_blocks),
-            share(self.cols, COL_UNIT, self.col_blocks, tile / self.row_blocks),
-        )
+        let (row, col) = if self.col_blocks <= 2 {
+            (tile / self.col_blocks, tile % self.col_blocks)
+        } else {
+            (tile % self.row_blocks, tile / self.row_blocks)
+        };
+        (share(self.rows, ROW_UNIT, self.row_blocks, row), share(self.cols, COL_UNIT, self.col_blocks, col))
     }
 }
 
@@ -63,7 +74,7 @@ mod tests {
         for (rows, cols) in
             [(0, 5), (5, 0), (1, 1), (7, 97), (64, 410), (507, 1230), (512, 2100), (2_100, 410)]
         {
-            let tiles = Tiles::new(rows, cols, 64, 480);
+            let tiles = Tiles::new(rows, cols, TileShape { tall: 64, wide: 480, least: 16 });
             let mut seen = vec![0_u8; rows * cols];
             for (tile_rows, tile_cols) in (0..tiles.count()).map(|t| tiles.get(t)) {
                 assert!(tile_rows.len() <= 72 && tile_cols.len() <= 480 && tile_cols.start % 32 == 0);

@@ -1,0 +1,260 @@
+//! Files and folders that are there completely or not at all, and know when they were altered.
+//!
+//! Owns: temporary names, flushing to disk, renames, putting interruptions right, sums. Never: knows what is in them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Before the name of what is being written or removed.
+const PARTIAL: &str = ".partial-";
+/// Before the name of what is being replaced.
+const OLD: &str = ".old-";
+
+/// Size and content of a file, to notice when it was truncated or altered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSum {
+    /// Length.
+    pub bytes: u64,
+    /// SHA-256, in lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// The sums of a folder's files, by file name.
+pub type FileSums = BTreeMap<String, FileSum>;
+
+impl FileSum {
+    /// The sum of some bytes.
+    pub fn of(content: &[u8]) -> Self {
+        Self { bytes: content.len() as u64, sha256: hex(&Sha256::digest(content)) }
+    }
+
+    /// Compares with the content read from `path`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when it is not what was written.
+    pub fn check(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let found = content.len() as u64;
+        if found != self.bytes {
+            let what = format!("is truncated or altered: expected {} bytes, found {found}", self.bytes);
+            return Err(damaged(path, what));
+        }
+        if Self::of(content).sha256 != self.sha256 {
+            return Err(damaged(path, "is altered: its content is not what was written (SHA-256 differs)"));
+        }
+        Ok(())
+    }
+}
+
+/// The error of a file that is not what this program wrote.
+pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Error {
+    Error::Checkpoint {
+        path: path.to_path_buf(),
+        what: what.into(),
+        fix: "restore the folder from a copy, or use another checkpoint or model".into(),
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Reads a small file; a missing one is a damaged folder.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => damaged(path, "is missing"),
+        _ => Error::io("read", path)(source),
+    })
+}
+
+/// A file being written and summed; on the disk when [`NewFile::finish`] returns.
+pub(super) struct NewFile<'a> {
+    path: &'a Path,
+    writer: BufWriter<File>,
+    sha256: Sha256,
+    bytes: u64,
+}
+
+impl<'a> NewFile<'a> {
+    pub fn create(path: &'a Path) -> Result<Self> {
+        let file = File::create(path).map_err(cannot_write(path))?;
+        let writer = BufWriter::with_capacity(1 << 20, file);
+        Ok(Self { path, writer, sha256: Sha256::new(), bytes: 0 })
+    }
+
+    pub fn write(&mut self, content: &[u8]) -> Result<()> {
+        self.writer.write_all(content).map_err(cannot_write(self.path))?;
+        self.sha256.update(content);
+        self.bytes += content.len() as u64;
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<FileSum> {
+        self.writer.flush().map_err(cannot_write(self.path))?;
+        self.writer.get_ref().sync_all().map_err(cannot_write(self.path))?;
+        Ok(FileSum { bytes: self.bytes, sha256: hex(&self.sha256.finalize()) })
+    }
+}
+
+/// Writes a whole file and waits until it is on the disk.
+pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<FileSum> {
+    let mut file = NewFile::create(path)?;
+    file.write(content)?;
+    file.finish()
+}
+
+/// Writes a file so that a reader sees all of the old one or all of the new one.
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
+    let partial = beside(PARTIAL, path);
+    write_file(&partial, content)?;
+    fs::rename(&partial, path).map_err(cannot_write(path))?;
+    sync_folder(parent(path))
+}
+
+/// A folder being written under a temporary name. Dropped without [`NewFolder::commit`] it is removed.
+pub(super) struct NewFolder {
+    partial: PathBuf,
+    target: PathBuf,
+}
+
+impl NewFolder {
+    /// Starts the folder `target`; its parent exists.
+    pub fn create(target: &Path) -> Result<Self> {
+        let partial = beside(PARTIAL, target);
+        remove(&partial)?;
+        fs::create_dir(&partial).map_err(cannot_write(&partial))?;
+        Ok(Self { partial, target: target.to_path_buf() })
+    }
+
+    /// Where the files go.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Puts the folder in its place, instead of an older one of its name.
+    pub fn commit(self) -> Result<()> {
+        sync_folder(&self.partial)?;
+        let old = beside(OLD, &self.target);
+        let replaces = self.target.is_dir();
+        if replaces {
+            remove(&old)?;
+            fs::rename(&self.target, &old).map_err(cannot_write(&self.target))?;
+        }
+        if let Err(source) = fs::rename(&self.partial, &self.target) {
+            if replaces {
+                // As good as it gets: the next start tries the same.
+                let _ = fs::rename(&old, &self.target);
+            }
+            return Err(cannot_write(&self.target)(source));
+        }
+        sync_folder(parent(&self.target))?;
+        remove(&old)
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // After a commit there is nothing under this name. After an error it frees the room; that error is reported,
+        // and what cannot be removed now is removed at the next start.
+        let _ = remove(&self.partial);
+    }
+}
+
+/// Removes a folder such that an interruption leaves no half of it under its own name.
+pub(super) fn remove_folder(path: &Path) -> Result<()> {
+    let partial = beside(PARTIAL, path);
+    remove(&partial)?;
+    fs::rename(path, &partial).map_err(Error::io("remove", path))?;
+    remove(&partial)
+}
+
+/// Puts right what interruptions left in `folder` of the files and folders whose name is `ours`.
+pub(super) fn recover(folder: &Path, ours: impl Fn(&str) -> bool) -> Result<()> {
+    for name in names(folder)? {
+        let path = folder.join(&name);
+        if name.strip_prefix(PARTIAL).is_some_and(&ours) {
+            remove(&path)?;
+        }
+        if let Some(target) = name.strip_prefix(OLD).filter(|name| ours(name)).map(|name| folder.join(name)) {
+            if target.exists() {
+                remove(&path)?;
+            } else {
+                fs::rename(&path, &target).map_err(Error::io("restore", &target))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names in a folder, sorted; none when there is no such folder. Names that are not Unicode are not ours.
+pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("list", folder))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Waits until a folder's entries are on the disk. Elsewhere than on Unix a folder cannot be opened for that.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("flush", folder))?;
+    }
+    Ok(())
+}
+
+/// Removes a file or a folder with all it has, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => Err(e),
+    };
+    removed.map_err(Error::io("remove", path))
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Checkpoint {
+        fix: format!(
+            "make room on the disk of {} and see that it can be written to; \
+             what was saved before is whole, so the run continues with --resume",
+            parent(&path).display()
+        ),
+        what: format!("cannot be written: {source}"),
+        path,
+    }
+}
+
+fn beside(prefix: &str, path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(prefix);
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,56 @@
+//! What a run leaves on disk, and how it comes back: the only place that knows the layout of the run folder.
+//!
+//! Owns: file names and formats of runs, checkpoints and model folders; their atomic writing, their checking.
+//! Never: decides when to save, looks at a clock, computes with weights.
+//!
+//! ```text
+//! runs/<name>/
+//!   config.toml  command.txt  environment.json  metrics.jsonl  train.log  report.html
+//!   tensorboard/
+//!   checkpoints/
+//!     best.json                           which of them is the best
+//!     step-00001000/                      a model folder, and what resuming needs besides
+//!       model.safetensors  tokenizer.json  config.json
+//!       optimizer.safetensors  trainer_state.json
+//!   final/                                a model folder: the finished model
+//!     model.safetensors  tokenizer.json  config.json  README.md
+//! ```
+//!
+//! Folders are written under the name `.partial-<name>` and renamed when every byte is on the disk. A folder that
+//! replaces an older one pushes that aside as `.old-<name>` for the moment between two renames.
+//! [`RunFolder::open`] puts right what an interruption left of either. So a folder under its proper name is always
+//! complete; sizes and SHA-256 sums tell whether it was altered afterwards.
+
+mod disk;
+mod model_folder;
+mod run_folder;
+mod tensors;
+mod trainer;
+
+pub use disk::{FileSum, FileSums};
+pub use model_folder::{GrownRows, LoadReport, LoadedModel, ModelFiles, SpecialIds, load_model};
+pub use run_folder::RunFolder;
+pub use tensors::TensorFile;
+pub use trainer::{Best, Checkpoint, Snapshot, TrainerState};
+
+/// Weights, one tensor per parameter under its name.
+const MODEL_FILE: &str = "model.safetensors";
+/// Moments, two tensors per trainable parameter.
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// Sizes, options, labels, ids.
+const CONFIG_FILE: &str = "config.json";
+/// The tokenizer in the format of Hugging Face `tokenizers`.
+const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Where the loop stands.
+const STATE_FILE: &str = "trainer_state.json";
+/// Which checkpoint is the best.
+const BEST_FILE: &str = "best.json";
+/// The finished model's folder.
+const FINAL_FOLDER: &str = "final";
+/// The checkpoints' folder.
+const CHECKPOINTS_FOLDER: &str = "checkpoints";
+/// The resolved configuration; its presence makes a folder a run folder.
+const RUN_CONFIG_FILE: &str = "config.toml";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Tiny models through the disk and back.
+
+mod damage;
+mod model;
+mod run;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::checkpoint::{Best, ModelFiles, RunFolder, Snapshot, SpecialIds, TrainerState};
+use crate::config::{HeadConfig, HeadPooling, ModelConfig, Objective, Problem};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::params::ParamTable;
+
+/// A model of some hundred parameters.
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 7,
+        embed_dim: 4,
+        hidden_dim: 6,
+        num_max_positions: 5,
+        num_heads: 2,
+        num_layers: 1,
+        ..ModelConfig::default()
+    }
+}
+
+fn with_head(num_classes: usize) -> ModelConfig {
+    let head = HeadConfig { num_classes, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    ModelConfig { head: Some(head), ..config() }
+}
+
+fn files(config: &ModelConfig) -> ModelFiles {
+    let classes = config.head.as_ref().map_or(0, |head| head.num_classes);
+    ModelFiles {
+        config: config.clone(),
+        objective: Some(Objective::Mlm),
+        labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
+        special_ids: SpecialIds { end_of_line: 1, classification: 2, mask: 3, unknown: 4, pad: None },
+        tokenizer_json: b"{\"version\": \"1.0\"}".to_vec(),
+    }
+}
+
+/// A run with what the loop would hold.
+struct Setup {
+    temp: TempDir,
+    model: Model,
+    files: ModelFiles,
+    weights: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Setup {
+    fn new() -> Self {
+        Self::of(&with_head(3))
+    }
+
+    fn of(config: &ModelConfig) -> Self {
+        let model = Model::new(config).unwrap();
+        let weights = model.table().initial_values(5);
+        let numbers =
+            |from: f32| (0..model.table().trainable_len()).map(|i| from + i as f32 * 0.37).collect();
+        let (first, second) = (numbers(-3.1), numbers(0.25));
+        Self { temp: tempfile::tempdir().unwrap(), files: files(config), model, weights, first, second }
+    }
+
+    fn table(&self) -> &ParamTable {
+        self.model.table()
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.temp.path().join("run")
+    }
+
+    fn create(&self) -> RunFolder {
+        RunFolder::create(&self.dir(), "seed = 1\n", "headstart pretrain", &json!({"cores": 2})).unwrap()
+    }
+
+    fn snapshot<'a>(&'a self, state: &'a TrainerState) -> Snapshot<'a> {
+        Snapshot {
+            state,
+            table: self.table(),
+            weights: &self.weights,
+            first_moment: &self.first,
+            second_moment: &self.second,
+            files: &self.files,
+        }
+    }
+
+    /// Saves step after step, keeping all; `best` is the best one's step.
+    fn save(&self, run: &RunFolder, steps: &[u64], best: u64) {
+        for step in steps {
+            run.save_checkpoint(&self.snapshot(&state(*step, best)), 100).unwrap();
+        }
+    }
+
+    fn step(&self, step: u64) -> PathBuf {
+        self.dir().join(format!("checkpoints/step-{step:08}"))
+    }
+}
+
+fn state(step: u64, best: u64) -> TrainerState {
+    let best = (best <= step).then_some(Best { step: best, value: 0.1 + 0.2 });
+    let extra = json!({"smoothed": 1.0 / 3.0, "words": ["a"]}).as_object().unwrap().clone();
+    let seed = u64::MAX - 1;
+    TrainerState {
+        step,
+        tokens: step * 512,
+        best,
+        elapsed_s: 1.1 * step as f64,
+        seed,
+        extra,
+        ..Default::default()
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    super::disk::names(folder).unwrap()
+}
+
+/// The error's words, which have each of `parts`.
+fn assert_says<T>(result: Result<T>, parts: &[&str]) -> Error {
+    let error = result.err().expect("an error");
+    let text = error.to_string();
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    error
+}

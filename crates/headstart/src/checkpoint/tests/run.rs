@@ -1,0 +1,285 @@
+//! The run folder's life: set up, saved to, interrupted, continued, finished.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::*;
+use crate::checkpoint::load_model;
+
+#[test]
+fn a_run_is_set_up_and_opened_again() {
+    let setup = Setup::new();
+    let run = setup.create();
+    assert_eq!(
+        names(run.dir()),
+        ["checkpoints", "command.txt", "config.toml", "environment.json", "tensorboard"]
+    );
+    assert_eq!(fs::read_to_string(run.dir().join("command.txt")).unwrap(), "headstart pretrain\n");
+    assert!(fs::read_to_string(run.dir().join("environment.json")).unwrap().contains("\"cores\": 2"));
+    assert!(run.latest().unwrap().is_none());
+    assert!(run.best().unwrap().is_none());
+    drop(run);
+    let (run, config) = RunFolder::open(&setup.dir()).unwrap();
+    assert_eq!(config, "seed = 1\n");
+    assert_says(load_model(run.dir()), &["has not saved a checkpoint yet"]);
+}
+
+#[test]
+fn what_is_there_is_never_overwritten() {
+    let setup = Setup::new();
+    let create = || RunFolder::create(&setup.dir(), "", "", &json!({}));
+    fs::create_dir(setup.dir()).unwrap();
+    fs::write(setup.dir().join("thesis.txt"), "mine").unwrap();
+    let error = assert_says(create(), &["not empty", "--resume", "--out"]);
+    assert!(error.is_usage());
+    assert_eq!(names(&setup.dir()), ["thesis.txt"]);
+    assert_says(RunFolder::open(&setup.dir()), &["no run", "config.toml"]);
+
+    fs::remove_file(setup.dir().join("thesis.txt")).unwrap();
+    drop(create().unwrap());
+    assert_says(create(), &["not empty"]);
+
+    let file = setup.temp.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_says(RunFolder::create(&file, "", "", &json!({})), &["is a file"]);
+}
+
+#[test]
+fn an_interrupted_setup_is_repeated() {
+    let setup = Setup::new();
+    fs::create_dir_all(setup.dir().join("checkpoints")).unwrap();
+    fs::write(setup.dir().join(".partial-run"), "").unwrap();
+    fs::write(setup.dir().join("command.txt"), "half a").unwrap();
+    fs::write(setup.dir().join(".partial-config.toml"), "se").unwrap();
+    assert!(!RunFolder::is_run(&setup.dir()));
+    let run = setup.create();
+    assert!(RunFolder::is_run(run.dir()));
+    assert!(!names(run.dir()).iter().any(|name| name.starts_with('.')));
+
+    // Interrupted after the last file: a run already.
+    drop(run);
+    fs::write(setup.dir().join(".partial-run"), "").unwrap();
+    assert_says(RunFolder::create(&setup.dir(), "", "", &json!({})), &["--resume"]);
+    RunFolder::open(&setup.dir()).unwrap();
+    assert!(!setup.dir().join(".partial-run").exists());
+}
+
+#[test]
+fn a_run_has_one_writer() {
+    let setup = Setup::new();
+    let run = setup.create();
+    assert_says(RunFolder::open(&setup.dir()), &["another process", "--out"]);
+    drop(run);
+    RunFolder::open(&setup.dir()).unwrap();
+}
+
+#[test]
+fn a_checkpoint_comes_back_bit_for_bit() {
+    let mut setup = Setup::new();
+    for (value, bits) in setup.weights.iter_mut().zip([1, 0x8000_0000, 0x7f80_0000, 0x7fc0_1234, 0xff7f_ffff])
+    {
+        *value = f32::from_bits(bits);
+    }
+    setup.first[1] = -0.0;
+    let run = setup.create();
+    let state = state(12, 12);
+    let folder = run.save_checkpoint(&setup.snapshot(&state), 3).unwrap();
+    assert_eq!(folder, setup.step(12));
+    assert_eq!(
+        names(&folder),
+        ["config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "trainer_state.json"]
+    );
+    drop(run);
+
+    let (run, _) = RunFolder::open(&setup.dir()).unwrap();
+    let checkpoint = run.latest().unwrap().unwrap();
+    assert_eq!(checkpoint.state, state);
+    let (first, second) = checkpoint.load_optimizer(setup.table()).unwrap();
+    assert_eq!((bits(&first), bits(&second)), (bits(&setup.first), bits(&setup.second)));
+    let model = checkpoint.model().unwrap();
+    assert_eq!(bits(&model.exact_weights(setup.table()).unwrap()), bits(&setup.weights));
+    assert_eq!(model.files, setup.files);
+}
+
+#[test]
+fn frozen_parameters_have_no_moments() {
+    let mut setup = Setup::new();
+    setup.model.freeze_except(|group| group == crate::params::Group::Head);
+    let len = setup.table().trainable_len();
+    assert_eq!(len, 3 * 4 + 3);
+    setup.first.truncate(len);
+    setup.second.truncate(len);
+    let run = setup.create();
+    setup.save(&run, &[1], 1);
+    let checkpoint = run.latest().unwrap().unwrap();
+    assert_eq!(
+        checkpoint.load_optimizer(setup.table()).unwrap(),
+        (setup.first.clone(), setup.second.clone())
+    );
+    setup.model.freeze_except(|_| true);
+    let error = checkpoint.load_optimizer(setup.table());
+    assert_says(error, &["optimizer.safetensors", "first_moment.transformer", "found nothing", "more"]);
+
+    setup.model.freeze_except(|_| false);
+    (setup.first, setup.second) = (Vec::new(), Vec::new());
+    setup.save(&run, &[2], 1);
+    let checkpoint = run.latest().unwrap().unwrap();
+    assert_eq!(checkpoint.load_optimizer(setup.table()).unwrap(), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn the_last_ones_and_the_best_stay() {
+    let setup = Setup::new();
+    let run = setup.create();
+    for step in [10, 20, 30, 40, 50] {
+        run.save_checkpoint(&setup.snapshot(&state(step, 20)), 2).unwrap();
+    }
+    let left = ["best.json", "step-00000020", "step-00000040", "step-00000050"];
+    assert_eq!(names(&run.checkpoints()), left);
+    assert_eq!(run.best().unwrap().unwrap(), setup.step(20));
+    assert_eq!(load_model(run.dir()).unwrap().chosen, "the best checkpoint (step-00000020)");
+
+    // A best evaluation without a checkpoint leaves the mark where it is.
+    run.save_checkpoint(&setup.snapshot(&state(60, 55)), 2).unwrap();
+    assert_eq!(run.best().unwrap().unwrap(), setup.step(20));
+    run.save_checkpoint(&setup.snapshot(&state(70, 70)), 0).unwrap();
+    assert_eq!(names(&run.checkpoints()), ["best.json", "step-00000070"]);
+}
+
+#[test]
+fn the_same_step_is_replaced() {
+    let mut setup = Setup::new();
+    let run = setup.create();
+    setup.save(&run, &[10], 10);
+    setup.weights.fill(0.5);
+    setup.save(&run, &[10], 10);
+    assert_eq!(names(&run.checkpoints()), ["best.json", "step-00000010"]);
+    let model = run.latest().unwrap().unwrap().model().unwrap();
+    assert_eq!(model.exact_weights(setup.table()).unwrap(), setup.weights);
+}
+
+#[test]
+fn interruptions_are_put_right() {
+    let setup = Setup::new();
+    let run = setup.create();
+    setup.save(&run, &[10, 20], 10);
+    drop(run);
+    let at = |name: &str| setup.dir().join("checkpoints").join(name);
+    // Half-written and half-removed folders, a half-written mark; a name that is nobody's business here.
+    for name in [".partial-step-00000030", ".partial-step-00000005", ".partial-mine"] {
+        fs::create_dir(at(name)).unwrap();
+        fs::write(at(name).join("model.safetensors"), "half").unwrap();
+    }
+    fs::write(at(".partial-best.json"), "{").unwrap();
+    fs::create_dir(setup.dir().join(".partial-final")).unwrap();
+    // Between the two renames of a replacement, and after both.
+    fs::rename(setup.step(20), at(".old-step-00000020")).unwrap();
+    fs::create_dir(at(".old-step-00000010")).unwrap();
+
+    let (run, _) = RunFolder::open(&setup.dir()).unwrap();
+    assert_eq!(names(&run.checkpoints()), [".partial-mine", "best.json", "step-00000010", "step-00000020"]);
+    assert!(!setup.dir().join(".partial-final").exists());
+    assert_eq!(run.latest().unwrap().unwrap().state, state(20, 10));
+}
+
+#[test]
+fn the_mark_of_the_best_is_made_good() {
+    let setup = Setup::new();
+    let run = setup.create();
+    setup.save(&run, &[10, 20], 20);
+    fs::write(run.checkpoints().join("best.json"), "{\"step\": 10, \"value\": 1.0}").unwrap();
+    run.latest().unwrap();
+    assert_eq!(run.best().unwrap().unwrap(), setup.step(20));
+    fs::remove_file(run.checkpoints().join("best.json")).unwrap();
+    let chosen = load_model(run.dir()).unwrap().chosen;
+    assert_eq!(chosen, "the latest checkpoint (step-00000020); none is marked as the best");
+}
+
+#[test]
+fn the_final_model_is_written_and_replaced() {
+    let mut setup = Setup::new();
+    let run = setup.create();
+    setup.save(&run, &[10], 10);
+    for value in [1.5, 2.5] {
+        setup.weights.fill(value);
+        let folder = run.write_final(&setup.files, setup.table(), &setup.weights, "# A model\n").unwrap();
+        assert_eq!(names(&folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
+        for path in [folder.as_path(), run.dir()] {
+            let model = load_model(path).unwrap();
+            assert_eq!(model.folder, folder);
+            assert_eq!(model.exact_weights(setup.table()).unwrap(), setup.weights);
+        }
+    }
+    assert_eq!(load_model(run.dir()).unwrap().chosen, "final/");
+    assert!(!names(run.dir()).iter().any(|name| name.starts_with('.')));
+    let chosen = load_model(&setup.step(10)).unwrap().chosen;
+    assert!(chosen.ends_with("step-00000010"), "{chosen}");
+}
+
+/// Which run the process of [`saves_until_killed`] writes to.
+const CHILD_RUN: &str = "HEADSTART_TEST_CHILD_RUN";
+
+/// Not a test: saves for ever when [`a_kill_at_any_moment_leaves_whole_checkpoints`] starts it.
+#[test]
+#[ignore = "the other half of a_kill_at_any_moment_leaves_whole_checkpoints"]
+fn saves_until_killed() {
+    let Some(dir) = std::env::var_os(CHILD_RUN) else { return };
+    let mut setup = Setup::new();
+    let (run, _) = RunFolder::open(Path::new(&dir)).unwrap();
+    let start = run.latest().unwrap().map_or(0, |checkpoint| checkpoint.state.step);
+    for step in start + 1.. {
+        setup.weights.fill(step as f32);
+        setup.first.fill(-(step as f32));
+        run.save_checkpoint(&setup.snapshot(&state(step, step / 3 * 3)), 2).unwrap();
+        // Every other one twice, so that replacing is interrupted as well.
+        if step % 2 == 0 {
+            run.save_checkpoint(&setup.snapshot(&state(step, step / 3 * 3)), 2).unwrap();
+        }
+        run.write_final(&setup.files, setup.table(), &setup.weights, "").unwrap();
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_whole_checkpoints() {
+    let setup = Setup::new();
+    drop(setup.create());
+    let mut reached = 0;
+    for delay in 0..8 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["checkpoint::tests::run::saves_until_killed", "--exact", "--ignored"])
+            .env(CHILD_RUN, setup.dir())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It runs until it has saved something new; then any moment will do.
+        while newest(&setup) == reached {
+            assert!(child.try_wait().unwrap().is_none(), "the child ended");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(delay * 3));
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let (run, _) = RunFolder::open(&setup.dir()).unwrap();
+        let checkpoint = run.latest().unwrap().unwrap();
+        let step = checkpoint.state.step;
+        assert!(step > reached);
+        reached = step;
+        assert_eq!(checkpoint.state, state(step, step / 3 * 3));
+        let weights = checkpoint.model().unwrap().exact_weights(setup.table()).unwrap();
+        assert!(weights.iter().all(|w| w.to_bits() == (step as f32).to_bits()));
+        let (first, _) = checkpoint.load_optimizer(setup.table()).unwrap();
+        assert!(first.iter().all(|w| w.to_bits() == (-(step as f32)).to_bits()));
+        load_model(run.dir()).unwrap();
+        for folder in [run.dir().to_path_buf(), run.checkpoints()] {
+            assert!(!names(&folder).iter().any(|name| name.starts_with('.')), "{:?}", names(&folder));
+        }
+    }
+}
+
+/// The newest checkpoint by name, 0 for none; the folder changes while it is read.
+fn newest(setup: &Setup) -> u64 {
+    let steps = names(&setup.dir().join("checkpoints"));
+    steps.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
+}

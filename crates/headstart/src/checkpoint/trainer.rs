@@ -1,0 +1,211 @@
+//! A checkpoint: a model folder with moments and the loop's state, from which a run continues bit for bit.
+//!
+//! Owns: optimizer.safetensors, trainer_state.json, what a whole checkpoint is. Never: knows which ones are kept.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::checkpoint::disk::{FileSum, FileSums, NewFolder, damaged, read_file, write_file};
+use crate::checkpoint::model_folder::{
+    LoadedModel, ModelFiles, check_shapes, known_sum, open_folder, write_model,
+};
+use crate::checkpoint::tensors::{TensorFile, write_tensors};
+use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
+use crate::error::Result;
+use crate::params::{Param, ParamTable};
+
+/// Counts incompatible changes of trainer_state.json.
+const FORMAT_VERSION: u64 = 1;
+/// The files whose sums trainer_state.json holds.
+const SUMMED: [&str; 4] = [MODEL_FILE, OPTIMIZER_FILE, CONFIG_FILE, TOKENIZER_FILE];
+
+/// Where the loop stands after a step. Randomness is a function of seed and step, so there is no generator to keep.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerState {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Passes over the data completed.
+    pub epoch: u64,
+    /// Sequences already used of the pass that is going on.
+    pub sequences_in_epoch: u64,
+    /// Sequences used in all.
+    pub sequences: u64,
+    /// Tokens used in all.
+    pub tokens: u64,
+    /// The best evaluation so far.
+    pub best: Option<Best>,
+    /// Evaluations since the best one, for early stopping.
+    pub evaluations_since_best: u64,
+    /// Seconds of work, over all the processes the run took.
+    pub elapsed_s: f64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Whatever else the loop wants back.
+    pub extra: Map<String, Value>,
+}
+
+/// The best evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The optimizer step it was made after.
+    pub step: u64,
+    /// Its figure; finite.
+    pub value: f64,
+}
+
+/// What a checkpoint is made of, borrowed from the loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot<'a> {
+    /// Where the loop stands.
+    pub state: &'a TrainerState,
+    /// The parameters.
+    pub table: &'a ParamTable,
+    /// Weights in table order.
+    pub weights: &'a [f32],
+    /// Adam's mean gradients, in the order of the trainable parameters.
+    pub first_moment: &'a [f32],
+    /// Adam's mean squared gradients, in the same order.
+    pub second_moment: &'a [f32],
+    /// Everything of the model but its weights.
+    pub files: &'a ModelFiles,
+}
+
+/// A whole checkpoint, every byte of it compared with its sums.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Where the loop stood.
+    pub state: TrainerState,
+    sums: FileSums,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint folder and checks all its files.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] naming the file that is missing, truncated or altered.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(STATE_FILE);
+        let (state, sums) = parse_state(&path, &read_file(&path)?)?;
+        for name in SUMMED {
+            let sum = known_sum(&sums, &path, name)?;
+            let file = folder.join(name);
+            if name.ends_with(".safetensors") {
+                TensorFile::open(&file, Some(sum))?;
+            } else {
+                sum.check(&file, &read_file(&file)?)?;
+            }
+        }
+        Ok(Self { folder: folder.to_path_buf(), state, sums })
+    }
+
+    /// The model, for its weights (see [`LoadedModel::exact_weights`]) and files.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] when it is damaged or does not hold together.
+    pub fn model(&self) -> Result<LoadedModel> {
+        open_folder(&self.folder, self.folder.display().to_string())
+    }
+
+    /// The first and second moments, in the order of the trainable parameters of `table`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] when the file is damaged, or listing what differs from `table`.
+    pub fn load_optimizer(&self, table: &ParamTable) -> Result<(Vec<f32>, Vec<f32>)> {
+        let path = self.folder.join(OPTIMIZER_FILE);
+        let file = TensorFile::open(&path, self.sums.get(OPTIMIZER_FILE))?;
+        let expected: Vec<_> = ["first", "second"]
+            .iter()
+            .flat_map(|which| trainable(table).map(move |(p, _)| (moment_name(which, p), &p.shape[..])))
+            .collect();
+        check_shapes(&file, &expected)?;
+        let read = |which| -> Result<Vec<f32>> {
+            let mut values = vec![0.0; table.trainable_len()];
+            for (param, at) in trainable(table) {
+                file.copy_to(&moment_name(which, param), &mut values[at..at + param.len()])?;
+            }
+            Ok(values)
+        };
+        Ok((read("first")?, read("second")?))
+    }
+}
+
+/// Writes a checkpoint folder of the name `target`, whole or not at all.
+pub(super) fn write_checkpoint(target: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
+    let Snapshot { state, table, weights, first_moment, second_moment, files } = *snapshot;
+    assert_eq!(first_moment.len(), table.trainable_len(), "moments lie in the order of trainable parameters");
+    assert_eq!(
+        second_moment.len(),
+        table.trainable_len(),
+        "moments lie in the order of trainable parameters"
+    );
+    let folder = NewFolder::create(target)?;
+    let mut sums = write_model(folder.path(), files, table, weights)?;
+    let mut moments = Vec::new();
+    for (which, values) in [("first", first_moment), ("second", second_moment)] {
+        let each = trainable(table);
+        moments.extend(each.map(|(p, at)| (moment_name(which, p), &p.shape[..], &values[at..at + p.len()])));
+    }
+    let sum = write_tensors(&folder.path().join(OPTIMIZER_FILE), &moments)?;
+    sums.insert(OPTIMIZER_FILE.into(), sum);
+    let path = folder.path().join(STATE_FILE);
+    write_file(&path, &state_json(&path, state, &sums)?)?;
+    folder.commit()
+}
+
+fn moment_name(which: &str, param: &Param) -> String {
+    format!("{which}_moment.{}", param.name)
+}
+
+/// The trainable parameters, each with its place in the moments.
+fn trainable(table: &ParamTable) -> impl Iterator<Item = (&Param, usize)> {
+    table.params().iter().filter_map(|param| Some((param, param.grad?)))
+}
+
+/// The text of trainer_state.json: the state, the sums of the other files, and a sum of these two.
+fn state_json(path: &Path, state: &TrainerState, sums: &FileSums) -> Result<Vec<u8>> {
+    let content = json!({ "state": state, "files": sums });
+    let sum = FileSum::of(content.to_string().as_bytes()).sha256;
+    let whole = json!({ "format_version": FORMAT_VERSION, "content": content, "sha256": sum });
+    let text = format!("{whole:#}\n").into_bytes();
+    // JSON has no NaN or infinity: a state that could not be read again is not written.
+    match parse_state(path, &text) {
+        Ok((again, _)) if again == *state => Ok(text),
+        _ => Err(damaged(path, "the loop's state holds a number that is not finite")),
+    }
+}
+
+fn parse_state(path: &Path, text: &[u8]) -> Result<(TrainerState, FileSums)> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Stored {
+        format_version: u64,
+        content: Value,
+        sha256: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Content {
+        state: TrainerState,
+        files: FileSums,
+    }
+    let bad = |e: serde_json::Error| damaged(path, format!("is no trainer state: {e}"));
+    let stored: Stored = serde_json::from_slice(text).map_err(bad)?;
+    if stored.format_version != FORMAT_VERSION {
+        let found = stored.format_version;
+        return Err(damaged(
+            path,
+            format!("its format_version is {found}; this program reads {FORMAT_VERSION}"),
+        ));
+    }
+    if FileSum::of(stored.content.to_string().as_bytes()).sha256 != stored.sha256 {
+        return Err(damaged(path, "is altered: its content is not what was written (SHA-256 differs)"));
+    }
+    let Content { state, files } = serde_json::from_value(stored.content).map_err(bad)?;
+    Ok((state, files))
+}
