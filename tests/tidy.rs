@@ -60,7 +60,7 @@ const EVERYTHING: &[&str] = &["*"];
 const SEE_BOTH: [&str; 4] = ["evaluate", "finetune", "pretrain", "quickstart"];
 
 /// What stands in the root folder without being part of the project.
-const NOT_OURS: [&str; 6] = ["Cargo.lock", "target", "runs", "shared", "LICENSE", "__pycache__"];
+const NOT_OURS: [&str; 4] = ["target", "runs", "shared", "__pycache__"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
