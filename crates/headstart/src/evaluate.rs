@@ -78,7 +78,13 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;
             if let Some(split_data) = evaluated(stream.as_ref(), positions)? {
                 let evaluator = evaluator(&objective, targets);
-                return evaluator.run(&split.to_string(), &split_data.examples, split_data.text, &[], listener);
+                return evaluator.run(
+                    &split.to_string(),
+                    &split_data.examples,
+                    split_data.text,
+                    &[],
+                    listener,
+                );
             }
         }
     }

@@ -2,17 +2,17 @@
 //!
 //! Owns: putting a fine-tuning run together: labels, head, what trains. Never: the loop (`train`).
 
-use std::path::Path;
-
 use headstart_engine::{Weights, rng};
 use serde_json::json;
 
 use crate::batch::{Label, TokenTargets};
-use crate::checkpoint::{self, LoadedModel, ModelFiles, RunFolder};
+use crate::checkpoint::{self, LoadedModel, RunFolder};
 use crate::config::{
-    ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Objective as Predicts, Problem,
+    ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem,
 };
-use crate::data::classification::{self, ClassificationData, ClassificationOptions, LabelKind, LabelledSplit};
+use crate::data::classification::{
+    self, ClassificationData, ClassificationOptions, LabelKind, LabelledSplit,
+};
 use crate::data::source::{self, Located};
 use crate::data::split::Split;
 use crate::data::starter;
@@ -22,7 +22,7 @@ use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::params::Group;
-use crate::pretrain::{to_toml, token_targets};
+use crate::pretrain::{model_files, open_folder, stored_model, to_toml, token_targets};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, thousands};
 
@@ -34,54 +34,49 @@ const MLM_PROBABILITY: f64 = 0.15;
 /// # Errors
 /// No model (the error says how to get one), bad settings, data that is missing or unusable, a run folder that
 /// exists, a loss that is not finite, a disk that is full: each as its own [`Error`].
-pub fn finetune(config: &FinetuneConfig, options: &RunOptions, listener: &mut Listener<'_>) -> Result<Summary> {
+pub fn finetune(
+    config: &FinetuneConfig,
+    options: &RunOptions,
+    listener: &mut Listener<'_>,
+) -> Result<Summary> {
     config.validate()?;
     let device = open_device(config.train.threads)?;
-    let folder = if options.resume { Some(RunFolder::open(&options.dir)?) } else { None };
-    if folder.is_none() {
-        RunFolder::check_free(&options.dir)?;
-    }
+    let folder = open_folder(options)?;
     // A resumed run has its own tokenizer, sizes and (mostly) weights; the model it came from is only needed
     // when it was stopped before its first checkpoint.
-    let own = folder.as_ref().map(RunFolder::model_files).transpose()?;
-    let begun = match &folder {
-        Some(folder) => folder.latest_checkpoint()?.is_some(),
-        None => false,
+    let own = stored_model(folder.as_ref())?;
+    let begun = own.is_some();
+    let base = match own {
+        Some(own) => own,
+        None => base_model(config)?,
     };
-    let base = if begun { None } else { Some(base_model(config)?) };
-    let base_files = match (&own, &base) {
-        (Some(files), _) => files,
-        (None, Some(base)) => &base.files,
-        (None, None) => unreachable!("a run that has not begun has a base model"),
-    };
-    let tokenizer = Tokenizer::from_json_bytes(&base_files.tokenizer_json, Path::new("tokenizer.json"))?;
-    let predicts = base_files.objective.unwrap_or_default();
-    let positions = base_files.config.num_max_positions;
+    let tokenizer = base.tokenizer()?;
+    let predicts = base.files.objective.unwrap_or_default();
+    let positions = base.files.config.num_max_positions;
 
-    let known = own.as_ref().map(|files| files.labels.clone());
-    let request = DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
+    let known = Some(base.files.labels.clone()).filter(|_| begun && config.problem != Problem::Regression);
+    let request =
+        DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
     let (mut data, provenance) = request.load(&tokenizer, known, listener)?;
     data.hold_out_validation(config.train.seed)?;
     let train = data.get(Split::Train)?.clone();
     describe(&data, listener);
     check_classes(config, &data)?;
 
-    let model_config = match &own {
-        Some(files) => files.config.clone(),
-        None => model_config(config, &base_files.config, &data, tokenizer.roles().classification),
+    let model_config = if begun {
+        base.files.config.clone()
+    } else {
+        model_config(config, &base.files.config, &data, tokenizer.roles().classification)
     };
     let mut model = Model::new(&model_config)?;
-    let weights = match &base {
-        Some(base) if !config.from_scratch => {
-            let (weights, report) = base.into_weights(model.table(), config.train.seed)?;
-            for (what, names) in [("discarded", &report.discarded), ("added", &report.added)] {
-                if !names.is_empty() {
-                    listener(Event::Message(&format!("{what} on loading: {}", names.join(", "))));
-                }
-            }
-            weights
+    let weights = if config.from_scratch {
+        model.table().initial_values(config.train.seed)
+    } else {
+        let (weights, report) = base.weights_for(model.table(), config.train.seed)?;
+        for line in report.lines() {
+            listener(Event::Message(&line));
         }
-        _ => model.table().initial_values(config.train.seed),
+        weights
     };
     let (method, norms) = (config.method, config.train_norms);
     model.freeze_except(|group| trains(method, norms, group));
@@ -92,13 +87,13 @@ pub fn finetune(config: &FinetuneConfig, options: &RunOptions, listener: &mut Li
     } else {
         TokenTargets::None
     };
-    let files = ModelFiles::new(&model_config, Some(predicts), class_names(&data, config.problem), &tokenizer);
+    let files = model_files(&model_config, predicts, class_names(&data, config.problem), &tokenizer);
     let folder = match folder {
         Some(folder) => folder,
         None => {
             let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
                 "threads": device.threads(), "code_path": device.code_path()});
-            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment, &files)?
+            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
         }
     };
     let pooling = config.pooling;
@@ -218,7 +213,12 @@ fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {
 }
 
 /// The base model's sizes with the head, the adapters and the offset this run adds.
-fn model_config(config: &FinetuneConfig, base: &ModelConfig, data: &ClassificationData, cls: u32) -> ModelConfig {
+fn model_config(
+    config: &FinetuneConfig,
+    base: &ModelConfig,
+    data: &ClassificationData,
+    cls: u32,
+) -> ModelConfig {
     let num_classes = match config.problem {
         Problem::Regression => 1,
         _ => data.labels.len(),
@@ -227,7 +227,11 @@ fn model_config(config: &FinetuneConfig, base: &ModelConfig, data: &Classificati
     ModelConfig {
         adapters_dim: config.adapters().or(base.adapters_dim),
         head: Some(HeadConfig { num_classes, pooling: config.pooling, problem: config.problem }),
-        offset_token: if frozen && config.pooling == HeadPooling::Cls { Some(cls) } else { base.offset_token },
+        offset_token: if frozen && config.pooling == HeadPooling::Cls {
+            Some(cls)
+        } else {
+            base.offset_token
+        },
         dropout: config.dropout.unwrap_or(base.dropout),
         attention_dropout: if config.dropout.is_some() { None } else { base.attention_dropout },
         initializer_range: config.initializer_range,
@@ -252,11 +256,17 @@ fn class_names(data: &ClassificationData, problem: Problem) -> Vec<String> {
 
 fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<()> {
     match config.num_classes {
-        Some(wanted) if config.problem != Problem::Regression && wanted != data.labels.len() => Err(Error::Config {
-            key: "num_classes".into(),
-            what: format!("{wanted} classes are asked for, the data has {}: {}", data.labels.len(), data.labels.join(", ")),
-            fix: "leave num_classes out: it is found from the data".into(),
-        }),
+        Some(wanted) if config.problem != Problem::Regression && wanted != data.labels.len() => {
+            Err(Error::Config {
+                key: "num_classes".into(),
+                what: format!(
+                    "{wanted} classes are asked for, the data has {}: {}",
+                    data.labels.len(),
+                    data.labels.join(", ")
+                ),
+                fix: "leave num_classes out: it is found from the data".into(),
+            })
+        }
         _ => Ok(()),
     }
 }
@@ -268,7 +278,10 @@ fn describe(data: &ClassificationData, listener: &mut Listener<'_>) {
         let classes: Vec<String> = data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
         let mut line = format!("{name}: {} examples ({})", thousands(split.len()), classes.join(", "));
         if split.truncated() > 0 {
-            line += &format!("; {} texts longer than the model's positions were cut", thousands(split.truncated()));
+            line += &format!(
+                "; {} texts longer than the model's positions were cut",
+                thousands(split.truncated())
+            );
         }
         if split.empty_texts() > 0 {
             line += &format!("; {} texts are empty", split.empty_texts());
@@ -302,7 +315,12 @@ pub(crate) fn examples(
     examples
 }
 
-fn evaluated_split(split: &LabelledSplit, problem: Problem, classes: usize, pooling: HeadPooling) -> EvaluatedSplit<'_> {
+fn evaluated_split(
+    split: &LabelledSplit,
+    problem: Problem,
+    classes: usize,
+    pooling: HeadPooling,
+) -> EvaluatedSplit<'_> {
     EvaluatedSplit { examples: examples(split, problem, classes, pooling), text: None }
 }
 

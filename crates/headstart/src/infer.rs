@@ -34,8 +34,7 @@ impl Loaded {
         let loaded = checkpoint::load_model(path)?;
         let model = Model::new(&loaded.files.config)?;
         let weights = Weights::new(loaded.exact_weights(model.table())?);
-        let tokenizer = Tokenizer::from_json_bytes(&loaded.files.tokenizer_json, &loaded.folder.join("tokenizer.json"))?;
-        checkpoint::check_vocabulary(&loaded.folder, &loaded.files.config, tokenizer.vocab_size())?;
+        let tokenizer = loaded.tokenizer()?;
         Ok(Self { device, model, weights, tokenizer, files: loaded.files })
     }
 }
@@ -92,7 +91,8 @@ impl Predictor {
         let mut cut = Vec::new();
         let mut batch = Batch::default();
         for text in texts {
-            let (ids, truncated) = classified_ids(tokenizer.encode(text)?, tokenizer, self.head.pooling, room);
+            let (ids, truncated) =
+                classified_ids(tokenizer.encode(text)?, tokenizer, self.head.pooling, room);
             cut.push(truncated);
             batch.sequences.push(TokenTargets::None.sequence(&ids, None, 0));
         }
@@ -101,7 +101,9 @@ impl Predictor {
             let Loaded { device, weights, model, .. } = &self.loaded;
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
             let hidden = model.trunk(&mut tape, &slab.ids, None);
-            let Some(logits) = model.classify(&mut tape, &hidden) else { unreachable!("checked when loading") };
+            let Some(logits) = model.classify(&mut tape, &hidden) else {
+                unreachable!("checked when loading")
+            };
             for row in logits.tensor().to_f32_vec().chunks_exact(self.head.num_classes) {
                 predictions.push(self.prediction(row, cut[predictions.len()]));
             }
@@ -169,12 +171,22 @@ impl GenerateConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
-        let bad = |key: &str, what: String, fix: &str| Err(Error::Config { key: key.into(), what, fix: fix.into() });
+        let bad = |key: &str, what: String, fix: &str| {
+            Err(Error::Config { key: key.into(), what, fix: fix.into() })
+        };
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            return bad("temperature", format!("{} is not possible", self.temperature), "use 0 or a positive number");
+            return bad(
+                "temperature",
+                format!("{} is not possible", self.temperature),
+                "use 0 or a positive number",
+            );
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return bad("top_p", format!("{} is not a probability above 0", self.top_p), "use a number up to 1");
+            return bad(
+                "top_p",
+                format!("{} is not a probability above 0", self.top_p),
+                "use a number up to 1",
+            );
         }
         Ok(())
     }
@@ -209,7 +221,12 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Config`] for impossible settings or a prompt that leaves no position.
-    pub fn generate(&self, prompt: &str, config: &GenerateConfig, piece: &mut dyn FnMut(&str)) -> Result<String> {
+    pub fn generate(
+        &self,
+        prompt: &str,
+        config: &GenerateConfig,
+        piece: &mut dyn FnMut(&str),
+    ) -> Result<String> {
         config.validate()?;
         let tokenizer = &self.loaded.tokenizer;
         let positions = self.loaded.files.config.num_max_positions;
@@ -315,7 +332,8 @@ mod tests {
         let nucleus = seen(&config(1.0, 0, 0.8));
         assert!(nucleus[3] > 0 && nucleus[2] == 0, "{nucleus:?}");
         let all = seen(&config(1.0, 0, 1.0));
-        let share = 2_000.0 * 1.0_f64.exp() / (1.0 + 3.0_f64.exp() + 1.0_f64.exp() + 2.0_f64.exp() + (-4.0_f64).exp());
+        let share = 2_000.0 * 1.0_f64.exp()
+            / (1.0 + 3.0_f64.exp() + 1.0_f64.exp() + 2.0_f64.exp() + (-4.0_f64).exp());
         assert!((f64::from(all[2]) - share).abs() < 60.0, "{all:?} {share}");
     }
 }

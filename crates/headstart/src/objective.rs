@@ -42,7 +42,8 @@ pub struct Sums {
 impl Objective {
     /// The denominators of a whole batch, known before its first slab runs.
     pub fn denominators(&self, batch: &Batch) -> Denominators {
-        let clf = batch.sequences.iter().filter_map(|s| s.label.as_ref()).map(|label| self.weight(label)).sum();
+        let clf =
+            batch.sequences.iter().filter_map(|s| s.label.as_ref()).map(|label| self.weight(label)).sum();
         Denominators { lm: batch.targets() as f64, clf }
     }
 

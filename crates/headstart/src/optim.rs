@@ -41,7 +41,14 @@ impl Optimizer {
                 {
                     last.len += param.len();
                 }
-                _ => ranges.push(Range { start: param.offset, grad, len: param.len(), lr: 0.0, weight_decay, step: 0 }),
+                _ => ranges.push(Range {
+                    start: param.offset,
+                    grad,
+                    len: param.len(),
+                    lr: 0.0,
+                    weight_decay,
+                    step: 0,
+                }),
             }
         }
         Self {

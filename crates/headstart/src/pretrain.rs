@@ -6,8 +6,8 @@ use headstart_engine::Weights;
 use serde_json::json;
 
 use crate::batch::TokenTargets;
-use crate::checkpoint::{ModelFiles, RunFolder};
-use crate::config::{Objective as Predicts, PretrainConfig};
+use crate::checkpoint::{LoadedModel, ModelFiles, RunFolder, SpecialIds};
+use crate::config::{ModelConfig, Objective as Predicts, PretrainConfig};
 use crate::data::corpus::TokenStream;
 use crate::data::source;
 use crate::data::split::Split;
@@ -25,16 +25,17 @@ use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, 
 /// # Errors
 /// Bad settings, data that is missing or unusable, a run folder that exists, a loss that is not finite, a disk
 /// that is full: each as its own [`Error`].
-pub fn pretrain(config: &PretrainConfig, options: &RunOptions, listener: &mut Listener<'_>) -> Result<Summary> {
+pub fn pretrain(
+    config: &PretrainConfig,
+    options: &RunOptions,
+    listener: &mut Listener<'_>,
+) -> Result<Summary> {
     config.validate()?;
     let device = open_device(config.train.threads)?;
-    let folder = if options.resume { Some(RunFolder::open(&options.dir)?) } else { None };
-    if folder.is_none() {
-        RunFolder::check_free(&options.dir)?;
-    }
+    let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
-    let tokenizer = match &folder {
-        Some(folder) => Tokenizer::from_json_bytes(&folder.tokenizer_json()?, &folder.dir().join("tokenizer.json"))?,
+    let tokenizer = match stored_model(folder.as_ref())? {
+        Some(stored) => stored.tokenizer()?,
         None => source::tokenizer(&config.data, listener)?,
     };
     let mut model_config = config.model.clone();
@@ -43,7 +44,10 @@ pub fn pretrain(config: &PretrainConfig, options: &RunOptions, listener: &mut Li
 
     let train = corpus.stream(Split::Train, &tokenizer, listener)?;
     let Some(train) = train else {
-        return Err(Error::Missing { what: "the corpus has no training text".into(), fix: "add a train.txt".into() });
+        return Err(Error::Missing {
+            what: "the corpus has no training text".into(),
+            fix: "add a train.txt".into(),
+        });
     };
     let valid = corpus.stream(Split::Valid, &tokenizer, listener)?;
     let test = corpus.stream(Split::Test, &tokenizer, listener)?;
@@ -63,13 +67,13 @@ pub fn pretrain(config: &PretrainConfig, options: &RunOptions, listener: &mut Li
     let positions = model_config.num_max_positions;
     let model = Model::new(&model_config)?;
     let weights = Weights::new(model.table().initial_values(config.train.seed));
-    let files = ModelFiles::new(&model_config, Some(config.objective), Vec::new(), &tokenizer);
+    let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
     let folder = match folder {
         Some(folder) => folder,
         None => {
             let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": corpus.provenance,
                 "threads": device.threads(), "code_path": device.code_path()});
-            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment, &files)?
+            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
         }
     };
     let run = Run {
@@ -78,7 +82,13 @@ pub fn pretrain(config: &PretrainConfig, options: &RunOptions, listener: &mut Li
         model,
         weights,
         objective: Objective { lm: 1.0, clf: 0.0, class_weights: None },
-        targets: token_targets(config.objective, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), None),
+        targets: token_targets(
+            config.objective,
+            config.mlm_probability,
+            tokenizer.roles(),
+            tokenizer.vocab_size(),
+            None,
+        ),
         train: examples(&train, positions)?,
         valid: evaluated(valid.as_ref(), positions)?,
         test: evaluated(test.as_ref(), positions)?,
@@ -92,6 +102,44 @@ pub fn pretrain(config: &PretrainConfig, options: &RunOptions, listener: &mut Li
     run.run(options.resume, listener)
 }
 
+/// The run to resume; for a new run, a check that its folder is free.
+pub(crate) fn open_folder(options: &RunOptions) -> Result<Option<RunFolder>> {
+    if options.resume {
+        return Ok(Some(RunFolder::open(&options.dir)?.0));
+    }
+    RunFolder::check_free(&options.dir)?;
+    Ok(None)
+}
+
+/// The model of a resumed run's newest checkpoint; `None` for a run that has none yet.
+pub(crate) fn stored_model(folder: Option<&RunFolder>) -> Result<Option<LoadedModel>> {
+    let Some(folder) = folder else { return Ok(None) };
+    folder.latest()?.map(|checkpoint| checkpoint.model()).transpose()
+}
+
+/// Everything of a model but its weights.
+pub(crate) fn model_files(
+    config: &ModelConfig,
+    objective: Predicts,
+    labels: Vec<String>,
+    tokenizer: &Tokenizer,
+) -> ModelFiles {
+    let roles = tokenizer.roles();
+    ModelFiles {
+        config: config.clone(),
+        objective: Some(objective),
+        labels,
+        special_ids: SpecialIds {
+            end_of_line: roles.end_of_line,
+            classification: roles.classification,
+            mask: roles.mask,
+            unknown: roles.unknown,
+            pad: roles.pad,
+        },
+        tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
+    }
+}
+
 /// The token targets of an objective; `never` is an id that is never masked.
 pub(crate) fn token_targets(
     objective: Predicts,
@@ -102,7 +150,9 @@ pub(crate) fn token_targets(
 ) -> TokenTargets {
     match objective {
         Predicts::Lm => TokenTargets::Next,
-        Predicts::Mlm => TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never),
+        Predicts::Mlm => {
+            TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never)
+        }
     }
 }
 
@@ -112,7 +162,10 @@ pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Example
     Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), labels: Vec::new() })
 }
 
-pub(crate) fn evaluated(stream: Option<&TokenStream>, positions: usize) -> Result<Option<EvaluatedSplit<'_>>> {
+pub(crate) fn evaluated(
+    stream: Option<&TokenStream>,
+    positions: usize,
+) -> Result<Option<EvaluatedSplit<'_>>> {
     let Some(stream) = stream else { return Ok(None) };
     let counts = stream.counts();
     let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };

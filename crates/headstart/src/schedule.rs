@@ -29,7 +29,8 @@ pub fn factor(schedule: Schedule, warmup: u64, total: u64, step: u64) -> f64 {
 mod tests {
     use super::*;
 
-    const ALL: [Schedule; 4] = [Schedule::Cosine, Schedule::Linear, Schedule::Constant, Schedule::Trapezoidal];
+    const ALL: [Schedule; 4] =
+        [Schedule::Cosine, Schedule::Linear, Schedule::Constant, Schedule::Trapezoidal];
 
     #[test]
     fn the_rate_rises_to_one_and_falls_towards_zero() {

@@ -15,7 +15,7 @@ use headstart_engine::{CodePath, Device, Gradients, Precision, Tape, Weights};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
-use crate::checkpoint::{self, ModelFiles, RunFolder, TrainerState};
+use crate::checkpoint::{Best as BestSoFar, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator, Examples, TextSize};
@@ -25,6 +25,9 @@ use crate::objective::{Objective, Sums};
 use crate::optim::Optimizer;
 use crate::run_log::{Kind, Record, RunLog};
 use crate::schedule;
+
+/// The key under which the trainer state keeps the loss of the best evaluation.
+const BEST_LOSS: &str = "best_loss";
 
 /// Where a run writes and whether it continues.
 #[derive(Clone, Debug)]
@@ -133,12 +136,13 @@ impl Run<'_> {
                 stopped = Some("signal");
             } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
                 stopped = Some("max_time");
-            } else if self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping {
+            } else if self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping
+            {
                 stopped = Some("early_stopping");
             }
             let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
             if epoch_ends || improved || due || stopped.is_some() {
-                self.save(&mut progress, improved, listener)?;
+                self.save(&mut progress, listener)?;
             }
         }
         let complete = progress.state.step >= progress.total_steps || stopped == Some("early_stopping");
@@ -153,14 +157,11 @@ impl Run<'_> {
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
         let mut state = TrainerState::default();
-        let checkpoint = if resume { self.folder.latest_checkpoint()? } else { None };
-        if let Some(checkpoint) = &checkpoint {
-            state = checkpoint.load(
-                table,
-                self.weights.values_mut(),
-                &mut optimizer.first_moment,
-                &mut optimizer.second_moment,
-            )?;
+        let checkpoint = if resume { self.folder.latest()? } else { None };
+        if let Some(checkpoint) = checkpoint {
+            self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
+            (optimizer.first_moment, optimizer.second_moment) = checkpoint.load_optimizer(table)?;
+            state = checkpoint.state;
             let at = format!("resuming after step {} of {total_steps}", state.step);
             listener(Event::Message(&at));
         }
@@ -173,7 +174,11 @@ impl Run<'_> {
         let (trainable, all) = (table.trainable_len(), table.len());
         let line = format!(
             "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps; {} threads, {}",
-            thousands(all), thousands(trainable), thousands(self.train.len()), self.device.threads(), self.device.code_path(),
+            thousands(all),
+            thousands(trainable),
+            thousands(self.train.len()),
+            self.device.threads(),
+            self.device.code_path(),
         );
         listener(Event::Message(&line));
         let gradients = Gradients::new(table.gradient_len());
@@ -227,9 +232,10 @@ impl Run<'_> {
         }
         let loss = self.objective.loss(&sums, denominators);
         let norm = Optimizer::gradient_norm(&self.device, self.model.table(), &mut progress.gradients);
-        self.check_finite(progress, "training loss", loss, step)?;
-        self.check_finite(progress, "gradient norm", norm, step)?;
-        let factor = schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
+        self.check_finite("training loss", loss, step)?;
+        self.check_finite("gradient norm", norm, step)?;
+        let factor =
+            schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
         let lr = self.config.lr * factor;
         progress.optimizer.step(&self.device, &mut self.weights, &mut progress.gradients, norm, lr, step);
         progress.state.step = step;
@@ -248,15 +254,14 @@ impl Run<'_> {
         Ok(StepRecord { step, total_steps, epoch, loss, lr, grad_norm: norm, tokens_per_s, elapsed_s })
     }
 
-    fn check_finite(&self, progress: &Progress, what: &'static str, value: f64, step: u64) -> Result<()> {
+    fn check_finite(&self, what: &'static str, value: f64, step: u64) -> Result<()> {
         if value.is_finite() {
             return Ok(());
         }
-        let last = match self.folder.latest_checkpoint() {
-            Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.path().display()),
+        let last = match self.folder.latest() {
+            Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
             _ => "there is no checkpoint yet".to_owned(),
         };
-        let _ = &progress.log;
         let fix = format!("{last}; try a smaller --lr, a longer warm-up, or --precision f32");
         Err(Error::NonFinite { what, step, fix })
     }
@@ -275,17 +280,18 @@ impl Run<'_> {
         let score = evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
         // Equal accuracies are told apart by the loss, so that "best" does not depend on the first lucky one.
         let loss = evaluation.metrics.get("loss").copied().unwrap_or(f64::NAN);
+        let best_loss = progress.state.extra.get(BEST_LOSS).and_then(serde_json::Value::as_f64);
         let better = match progress.state.best {
             None => score.is_finite(),
-            Some((best, best_loss)) => {
-                let gain = sign * (score - best);
-                gain > 0.0 || (gain == 0.0 && loss < best_loss)
+            Some(best) => {
+                let gain = sign * (score - best.value);
+                gain > 0.0 || (gain == 0.0 && best_loss.is_some_and(|best| loss < best))
             }
         };
         progress.last_valid = Some(evaluation);
         if better {
-            progress.state.best = Some((score, loss));
-            progress.state.best_step = progress.state.step;
+            progress.state.best = Some(BestSoFar { step: progress.state.step, value: score });
+            progress.state.extra.insert(BEST_LOSS.into(), loss.into());
             progress.state.evaluations_since_best = 0;
         } else {
             progress.state.evaluations_since_best += 1;
@@ -293,7 +299,12 @@ impl Run<'_> {
         Ok(better)
     }
 
-    fn evaluation(&self, name: &str, split: &EvaluatedSplit<'_>, listener: &mut Listener<'_>) -> Result<Evaluation> {
+    fn evaluation(
+        &self,
+        name: &str,
+        split: &EvaluatedSplit<'_>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Evaluation> {
         let evaluator = Evaluator {
             device: &self.device,
             model: &self.model,
@@ -306,18 +317,17 @@ impl Run<'_> {
         evaluator.run(name, &split.examples, split.text, &self.files.labels, listener)
     }
 
-    fn save(&self, progress: &mut Progress, best: bool, listener: &mut Listener<'_>) -> Result<()> {
+    fn save(&self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<()> {
         progress.log.flush()?;
-        let path = self.folder.save_checkpoint(
-            &progress.state,
-            self.model.table(),
-            self.weights.values(),
-            &progress.optimizer.first_moment,
-            &progress.optimizer.second_moment,
-            &self.files,
-            best,
-            self.config.keep,
-        )?;
+        let snapshot = Snapshot {
+            state: &progress.state,
+            table: self.model.table(),
+            weights: self.weights.values(),
+            first_moment: &progress.optimizer.first_moment,
+            second_moment: &progress.optimizer.second_moment,
+            files: &self.files,
+        };
+        let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));
         Ok(())
     }
@@ -337,11 +347,11 @@ impl Run<'_> {
             ..Summary::default()
         };
         if complete {
-            if self.keep_best && progress.state.best_step != 0 && progress.state.best_step != progress.state.step {
-                let best = self.folder.checkpoint(progress.state.best_step)?;
-                best.load_weights(self.model.table(), self.weights.values_mut())?;
-                let line = format!("the best checkpoint is the one after step {}", progress.state.best_step);
-                listener(Event::Message(&line));
+            let best = progress.state.best.filter(|best| self.keep_best && best.step != progress.state.step);
+            if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
+                let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
+                self.weights = Weights::new(weights);
+                listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
                 progress.last_valid = None;
             }
             if progress.last_valid.is_none() {

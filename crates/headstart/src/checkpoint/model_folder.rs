@@ -17,6 +17,7 @@ use crate::config::{ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::{Group, Param, ParamTable};
+use crate::tokenizer::Tokenizer;
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
 const MODEL_TYPE: &str = "headstart";
@@ -157,6 +158,24 @@ fn no_model(path: &Path) -> Error {
 }
 
 impl LoadedModel {
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when it is unusable; [`Error::Checkpoint`] when the model has other ids.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let path = self.folder.join(TOKENIZER_FILE);
+        let tokenizer = Tokenizer::from_json_bytes(&self.files.tokenizer_json, &path)?;
+        let (found, expected) = (tokenizer.vocab_size(), self.files.config.vocab_size);
+        if found != expected {
+            return Err(Error::Checkpoint {
+                path,
+                what: format!("has {found} pieces, the model beside it was trained with {expected}"),
+                fix: "put back the tokenizer.json that came with the model".into(),
+            });
+        }
+        Ok(tokenizer)
+    }
+
     /// The weights of the very model that was stored.
     ///
     /// # Errors

@@ -39,15 +39,8 @@ impl RunFolder {
         command: &str,
         environment: &serde_json::Value,
     ) -> Result<Self> {
+        Self::check_free(dir)?;
         let marker = dir.join(MARKER);
-        if fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
-            return Err(taken(dir, "is a file"));
-        }
-        let found = holds_anything(dir)?;
-        let interrupted = marker.exists() && !dir.join(RUN_CONFIG_FILE).exists();
-        if found && !interrupted {
-            return Err(taken(dir, "exists and is not empty"));
-        }
         fs::create_dir_all(dir).map_err(Error::io("create the folder", dir))?;
         write_file(&marker, b"")?;
         sync_folder(dir)?;
@@ -61,6 +54,21 @@ impl RunFolder {
         replace_file(&dir.join(RUN_CONFIG_FILE), config_toml.as_bytes())?;
         fs::remove_file(&marker).map_err(Error::io("remove", &marker))?;
         Ok(Self { dir: dir.to_path_buf(), _lock: lock(dir)? })
+    }
+
+    /// Whether a new run may be set up in `dir`, asked before the work that comes first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the folder holds anything.
+    pub fn check_free(dir: &Path) -> Result<()> {
+        if fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
+            return Err(taken(dir, "is a file"));
+        }
+        let interrupted = dir.join(MARKER).exists() && !dir.join(RUN_CONFIG_FILE).exists();
+        if holds_anything(dir)? && !interrupted {
+            return Err(taken(dir, "exists and is not empty"));
+        }
+        Ok(())
     }
 
     /// Whether `dir` holds a run that can be opened; an interrupted [`RunFolder::create`] is none and may be repeated.

@@ -114,7 +114,8 @@ impl CorpusSource {
         let mut progress = |done, total| {
             listener(Event::Progress { what: &what, done, total });
         };
-        TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress).map(Some)
+        TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
+            .map(Some)
     }
 }
 
@@ -148,7 +149,10 @@ pub fn tokenizer(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Tok
 /// Tells which roles had to be added to a vocabulary.
 pub(crate) fn report_roles(tokenizer: &Tokenizer, listener: &mut Listener<'_>) {
     for added in tokenizer.added_roles() {
-        let line = format!("the vocabulary has no {:?} token: added `{}` as id {}", added.role, added.piece, added.id);
+        let line = format!(
+            "the vocabulary has no {:?} token: added `{}` as id {}",
+            added.role, added.piece, added.id
+        );
         listener(Event::Message(&line));
     }
 }
