@@ -135,6 +135,49 @@ mod tests {
         }
     }
 
+    /// The commands that a text shows: lines that begin with the program, or pipe into it.
+    fn shown_commands(text: &str) -> Vec<Vec<String>> {
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
+        let ours = lines.filter_map(|line| {
+            let line = line.strip_prefix("Example: ").unwrap_or(line);
+            let line = line.rsplit_once(" | ").map_or(line, |(_, last)| last);
+            let line = line.split(" > ").next().unwrap_or_default();
+            let arguments = line.strip_prefix("headstart ");
+            let arguments = arguments.or_else(|| line.strip_prefix("cargo run --release -- "))?;
+            arguments.starts_with(|c: char| c.is_ascii_lowercase()).then(|| {
+                // Every second piece between quotes is quoted.
+                let pieces = arguments.split('\'').enumerate();
+                pieces.fold(vec!["headstart".to_owned()], |mut words, (at, piece)| {
+                    if at % 2 == 1 {
+                        words.push(piece.to_owned());
+                    } else {
+                        words.extend(piece.split_whitespace().map(str::to_owned));
+                    }
+                    words
+                })
+            })
+        });
+        ours.collect()
+    }
+
+    #[test]
+    fn every_command_in_readme_docs_and_help_is_understood() {
+        let mut texts = vec![super::super::EXAMPLES.to_owned()];
+        for name in ["pretrain", "finetune", "eval", "predict", "generate"] {
+            texts.push(help(name));
+        }
+        for file in ["README.md", "docs/data.md", "docs/starter-data.md", "BENCHMARKS.md"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+        let commands: Vec<Vec<String>> = texts.iter().flat_map(|text| shown_commands(text)).collect();
+        assert!(commands.len() > 25, "only {} commands were found", commands.len());
+        for command in commands {
+            let parsed = parse(command.iter().map(Into::into));
+            assert!(parsed.is_ok(), "{}: {}", command.join(" "), parsed.unwrap_err());
+        }
+    }
+
     #[test]
     fn every_flag_is_spelled_with_underscores() {
         fn check(command: &clap::Command) {
