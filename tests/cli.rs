@@ -2,6 +2,13 @@
 //!
 //! Owns: what is promised about the command line. Never: numbers of a training, which the library's tests judge.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
