@@ -132,16 +132,23 @@ pub fn finetune(
 }
 
 /// Which labelled data to read, and how.
-pub(crate) struct DataRequest<'a> {
-    pub(crate) config: &'a DataConfig,
-    pub(crate) problem: Problem,
-    pub(crate) pooling: HeadPooling,
-    pub(crate) positions: usize,
+pub struct DataRequest<'a> {
+    /// Where it lies and how it is written.
+    pub config: &'a DataConfig,
+    /// What the labels are.
+    pub problem: Problem,
+    /// Whether a final [CLS] is appended.
+    pub pooling: HeadPooling,
+    /// The longest example, in tokens.
+    pub positions: usize,
 }
 
 impl DataRequest<'_> {
     /// Reads it, with the labels a trained model knows where there are some; also what the run records of it.
-    pub(crate) fn load(
+    ///
+    /// # Errors
+    /// Data that is missing or cannot be fetched, and everything [`ClassificationData::load`] refuses.
+    pub fn load(
         &self,
         tokenizer: &Tokenizer,
         known_labels: Option<Vec<String>>,

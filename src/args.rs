@@ -1,0 +1,382 @@
+//! What may be typed: the clap structs of the commands.
+//!
+//! Owns: flag names, aliases, help. Never: reads files, or has defaults of its own where the library has one (the
+//! help shows the library's). `settings.rs` turns these structs into the library's configuration.
+
+mod groups;
+mod parsing;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use headstart::config::{Objective, Problem};
+use headstart::data::Split;
+
+pub use groups::{
+    ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
+    TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
+};
+pub use parsing::{flag_values, parse};
+use parsing::{one_of, seed};
+
+const EXAMPLES: &str = "\
+Examples:
+  headstart quickstart
+  headstart pretrain --data wikitext-2 --preset small --max_steps 2000 --out runs/trunk
+  headstart finetune --model runs/trunk --data trec --out runs/trec
+  echo 'Who wrote Hamlet ?' | headstart predict runs/trec
+
+Exit codes: 0 done; 1 failed; 2 called wrongly; 130 stopped by Ctrl-C or SIGTERM, everything saved.
+Flags may be written with dashes, too (--max-steps). Progress goes to stderr, results to stdout.";
+
+/// Transfer learning in NLP: pretrain a transformer once, give every later task a head start.
+#[derive(Debug, Parser)]
+#[command(name = "headstart", version, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pretrain and fine-tune on the built-in data, with and without the head start (about two minutes)
+    Quickstart(QuickstartArgs),
+    /// List, fetch and look into data sets
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Train or convert a tokenizer
+    #[command(subcommand)]
+    Tokenizer(TokenizerCommand),
+    /// Train a language model on text
+    Pretrain(Box<PretrainArgs>),
+    /// Train a classifier from a pretrained model
+    Finetune(Box<FinetuneArgs>),
+    /// Measure a model on data
+    Eval(EvalArgs),
+    /// Classify texts: one a line in, one JSON object a line out
+    Predict(PredictArgs),
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Say what this machine offers
+    Doctor(DoctorArgs),
+}
+
+/// `headstart quickstart`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct QuickstartArgs {
+    /// Folder for the runs and the report, which must not exist yet [default: runs/DATE-quickstart]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Worker threads; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Seed of the trunk; the fine-tunings take the following ones
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = seed())]
+    pub seed: u64,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `headstart data ...`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// List the named data sets and whether they are on this machine
+    List(DataListArgs),
+    /// Fetch data, and turn it into tokens when a tokenizer is given
+    Prepare(DataPrepareArgs),
+    /// Count, measure and show samples
+    Inspect(DataInspectArgs),
+}
+
+/// `headstart data list`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct DataListArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// `headstart data prepare`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "\
+Examples:
+  headstart data prepare bert-base-cased
+  headstart data prepare wikitext-103 --tokenizer bert-base-cased")]
+pub struct DataPrepareArgs {
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub set: DataSetArgs,
+}
+
+/// `headstart data inspect`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "Example: headstart data inspect reviews.csv --tokenizer tok.json --samples 5")]
+pub struct DataInspectArgs {
+    /// Samples shown of each split
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub samples: usize,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub set: DataSetArgs,
+}
+
+/// A data set to look at, of either kind.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct DataSetArgs {
+    /// A named data set, a file, a folder or an http(s) address
+    #[arg(value_name = "DATA")]
+    pub data: String,
+    /// Running text or labelled examples [default: what the catalogue, the file name or the layout says]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<DataKind>(&["text", "labelled"]))]
+    pub kind: Option<DataKind>,
+    /// Tokens of the longest labelled example
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub num_max_positions: usize,
+    /// What the labels are: one class of several, any number of marks, or a number
+    #[arg(long, value_name = "NAME", default_value = "single-label",
+        value_parser = one_of::<Problem>(&["single-label", "multi-label", "regression"]))]
+    pub problem: Problem,
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// What a data set is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// Language modelling.
+    Text,
+    /// Classification.
+    Labelled,
+}
+
+/// `headstart tokenizer ...`.
+#[derive(Debug, Subcommand)]
+pub enum TokenizerCommand {
+    /// Learn a vocabulary from text
+    Train(TokenizerTrainArgs),
+    /// Write a vocab.txt, vocab.json + merges.txt or tokenizer.json as a complete tokenizer.json
+    Import(TokenizerImportArgs),
+}
+
+/// `headstart tokenizer train`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "Example: headstart tokenizer train wikitext-2 --vocab_size 8000 --out tok.json")]
+pub struct TokenizerTrainArgs {
+    /// Named data sets, text files, folders with a train.txt, or http(s) addresses
+    #[arg(value_name = "DATA", required = true)]
+    pub data: Vec<String>,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The kind of vocabulary
+    #[arg(long, default_value = "wordpiece", value_parser = ["wordpiece", "bpe"])]
+    pub kind: String,
+    /// Pieces, special ones included; a small text may yield fewer
+    #[arg(long, value_name = "N", default_value_t = 8_000)]
+    pub vocab_size: usize,
+    /// Lower-case the text first
+    #[arg(long)]
+    pub lowercase: bool,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// `headstart tokenizer import`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "Example: headstart tokenizer import vocab.txt --out tokenizer.json")]
+pub struct TokenizerImportArgs {
+    /// A vocab.txt, a vocab.json with merges.txt beside it, a tokenizer.json, or a folder with one of these
+    #[arg(value_name = "FILE")]
+    pub from: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The vocabulary is of lower-cased text (only for a vocab.txt without a configuration)
+    #[arg(long)]
+    pub lowercase: bool,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `headstart pretrain`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "\
+Examples:
+  headstart pretrain --data wikitext-103                         # the tutorial's model and settings
+  headstart pretrain --data wikitext-2 --objective mlm --preset small --max_time 3600
+  headstart pretrain --data books/ --tokenizer tok.json --preset mini --out runs/books
+  headstart pretrain --resume runs/books
+Flags override the file of --config, the file overrides the preset and the defaults.")]
+pub struct PretrainArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub tutorial: TutorialArgs,
+    /// Next token (lm) or masked tokens (mlm)
+    #[arg(long, value_name = "NAME", help_heading = "Objective",
+        value_parser = one_of::<Objective>(&["lm", "mlm"]))]
+    pub objective: Option<Objective>,
+    /// The tutorial's way to say --objective mlm
+    #[arg(long, help_heading = "Objective", conflicts_with = "objective")]
+    pub mlm: bool,
+    /// Share of the tokens that masked-LM predicts
+    #[arg(long, help_heading = "Objective", value_name = "P")]
+    pub mlm_probability: Option<f64>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
+/// `headstart finetune`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "\
+Examples:
+  headstart finetune --model runs/trunk --data trec
+  headstart finetune --model runs/trunk --data reviews.csv --method adapters --adapters_dim 32
+  headstart finetune --model runs/trunk --data imdb --lm_loss_coef 0.5
+  headstart finetune --resume runs/trec
+Flags override the file of --config, the file overrides the defaults.")]
+pub struct FinetuneArgs {
+    #[command(flatten)]
+    pub run: RunArgs,
+    #[command(flatten)]
+    pub tutorial: TutorialArgs,
+    /// Recognised, with guidance
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub finetuning_model_class: Option<String>,
+    /// The pretrained model: a run folder, its final/, or a checkpoint
+    #[arg(long, help_heading = "Fine-tuning", value_name = "RUN", alias = "model_checkpoint")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
+    #[command(flatten)]
+    pub source: LabelledArgs,
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
+/// `headstart eval`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "Example: headstart eval runs/trec --data trec")]
+pub struct EvalArgs {
+    /// A run folder, its final/, or a checkpoint
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// A named data set, a file, a folder or an http(s) address
+    #[arg(long, value_name = "DATA", alias = "dataset_path", required = true)]
+    pub data: String,
+    /// Which part is measured [default: test, or else valid, or else train]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Split>(&["train", "valid", "test"]))]
+    pub split: Option<Split>,
+    /// Measure the language model of a fine-tuned model instead of its classifier
+    #[arg(long)]
+    pub language_model: bool,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// `headstart predict`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "\
+Each line of output is {\"label\": ..., \"probabilities\": {class: number}}, in the order of the input.
+Example: headstart predict runs/trec --input questions.txt > answers.jsonl")]
+pub struct PredictArgs {
+    /// A run folder, its final/, or a checkpoint
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Texts in UTF-8, one a line; - for standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: PathBuf,
+    /// Repeat each text in its line of output
+    #[arg(long)]
+    pub with_text: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `headstart generate`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "Example: headstart generate runs/trunk --prompt 'The river' --temperature 0.7")]
+pub struct GenerateArgs {
+    /// A run folder, its final/, or a checkpoint, of a model pretrained with --objective lm
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// The text to continue (write --prompt=-x for one that begins with a dash)
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// Tokens to add
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub max_new_tokens: usize,
+    /// Below 1 safer, above 1 wilder; 0 for the best token always
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub temperature: f64,
+    /// Draw from the best N tokens only; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the best tokens that together have this probability; 1 for all
+    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    pub top_p: f64,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = seed())]
+    pub seed: u64,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    /// Print prompt and text as one line of JSON, at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `headstart doctor`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct DoctorArgs {
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}

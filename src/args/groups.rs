@@ -1,0 +1,296 @@
+//! The groups of flags that commands share.
+//!
+//! Owns: their names, aliases, help. Never: defaults of the library's settings, which the help takes from there.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use headstart::config::{
+    Arch, ClassWeights, HeadPooling, Method, OptimizerName, Positions, PrecisionName, Problem, Schedule,
+};
+
+use super::parsing::{one_of, precision, seed};
+
+/// Where a run's settings come from and where it writes.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Run")]
+pub struct RunArgs {
+    /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub config: Option<PathBuf>,
+    /// Run folder, which must not exist yet [default: runs/DATE-NAME]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in this folder (or in --out) with the settings it was started with
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
+    // Absent, given alone (the folder is --out), or with a folder.
+    #[expect(clippy::option_option, reason = "clap's way to tell the three cases apart")]
+    pub resume: Option<Option<PathBuf>>,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of the tutorial that have no key here.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct TutorialArgs {
+    /// Where to compute: cpu, or auto for the best there is (the CPU, in this version)
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Recognised, with guidance
+    #[arg(long, value_name = "N", hide = true, allow_hyphen_values = true)]
+    pub local_rank: Option<String>,
+}
+
+/// Where named data is looked for.
+#[derive(Clone, Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Data")]
+pub struct PlaceArgs {
+    /// Folder for downloads and token caches [default: $HEADSTART_CACHE, or headstart/ in the user's cache folder]
+    #[arg(long, value_name = "DIR", alias = "dataset_cache")]
+    pub cache_dir: Option<PathBuf>,
+    /// Folder of unpacked data sets, searched first and never written (docs/data.md has the layout)
+    #[arg(long, value_name = "DIR")]
+    pub mirror: Option<PathBuf>,
+    /// Never use the network
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub offline: Option<bool>,
+}
+
+/// How text files are read.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Data")]
+pub struct ReadingArgs {
+    /// Encoding of the files: utf-8, latin1, windows-1252, ... [default: utf-8, or what the catalogue says]
+    #[arg(long, value_name = "NAME")]
+    pub encoding: Option<String>,
+}
+
+/// The tokenizer.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Data")]
+pub struct TokenizerArgs {
+    /// A tokenizer.json, a vocab.txt, a folder with one, or a name of the catalogue (bert-base-cased)
+    #[arg(long, value_name = "FILE|NAME")]
+    pub tokenizer: Option<String>,
+    /// Lower-case the text (only for a bare vocab.txt; a tokenizer.json knows itself)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub lowercase: Option<bool>,
+}
+
+/// The columns of tables.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Data")]
+pub struct ColumnArgs {
+    /// Column with the text, by name [default: detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
+    /// Column with the label, by name [default: detected]
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+}
+
+/// Text without labels.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Data")]
+pub struct SourceArgs {
+    /// A named data set, a text file, a folder with train.txt and valid.txt, or an http(s) address
+    #[arg(long, value_name = "DATA", alias = "dataset_path")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// Labelled text; the tokenizer is the model's.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Data")]
+pub struct LabelledArgs {
+    /// A named data set, a CSV, TSV, JSONL or text file, a folder, or an http(s) address
+    #[arg(long, value_name = "DATA", alias = "dataset_path")]
+    pub data: Option<String>,
+    /// Use only so many training examples, drawn evenly over the classes
+    #[arg(long, value_name = "N")]
+    pub max_train_examples: Option<usize>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub columns: ColumnArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// Sizes and options of the model.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Sizes for those not given: naacl2019 (50m), gpt2 (124m), small, mini or micro [default: naacl2019]
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Block layout
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Arch>(&["naacl2019", "gpt2"]))]
+    pub arch: Option<Arch>,
+    /// Width of the model
+    #[arg(long, value_name = "N")]
+    pub embed_dim: Option<usize>,
+    /// Width of the feed-forward
+    #[arg(long, value_name = "N")]
+    pub hidden_dim: Option<usize>,
+    /// Tokens of the longest sequence
+    #[arg(long, value_name = "N")]
+    pub num_max_positions: Option<usize>,
+    /// Attention heads; they divide embed_dim
+    #[arg(long, value_name = "N")]
+    pub num_heads: Option<usize>,
+    /// Layers
+    #[arg(long, value_name = "N")]
+    pub num_layers: Option<usize>,
+    /// Trained positions, or fixed sines and cosines
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Positions>(&["learned", "sinusoidal"]))]
+    pub positions: Option<Positions>,
+    /// The tutorial's way to say --positions sinusoidal
+    #[arg(long, conflicts_with = "positions")]
+    pub sinusoidal_embeddings: bool,
+    /// Dropout after the embeddings and after each sublayer
+    #[arg(long, value_name = "P")]
+    pub dropout: Option<f32>,
+    /// Dropout on attention probabilities [default: the same as dropout]
+    #[arg(long, value_name = "P")]
+    pub attention_dropout: Option<f32>,
+    /// Standard deviation of the initial weights
+    #[arg(long, value_name = "X")]
+    pub initializer_range: Option<f32>,
+}
+
+/// What fine-tuning changes and how it is judged.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Fine-tuning")]
+pub struct TuningArgs {
+    /// Keep the model's sizes and tokenizer, but draw its weights afresh
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub from_scratch: Option<bool>,
+    /// What is trained: everything, the head, or the head and adapters
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Method>(&["full", "head", "adapters"]))]
+    pub method: Option<Method>,
+    /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub adapters_dim: Option<i64>,
+    /// Head and adapter tuning train the layer norms, too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub train_norms: Option<bool>,
+    /// Which position is classified
+    #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>(&["cls", "last", "mean", "max"]))]
+    pub pooling: Option<HeadPooling>,
+    /// One class of several, any number of marks, or a number
+    #[arg(long, value_name = "NAME",
+        value_parser = one_of::<Problem>(&["single-label", "multi-label", "regression"]))]
+    pub problem: Option<Problem>,
+    /// Classes the data must have [default: found from the data]
+    #[arg(long, value_name = "N")]
+    pub num_classes: Option<usize>,
+    /// Weight of the classification loss
+    #[arg(long, value_name = "X")]
+    pub clf_loss_coef: Option<f64>,
+    /// Weight of the auxiliary language-model loss; 0 or less is off
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub lm_loss_coef: Option<f64>,
+    /// Standard deviation of new weights
+    #[arg(long, value_name = "X")]
+    pub initializer_range: Option<f32>,
+    /// Dropout [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub dropout: Option<f32>,
+    /// Weights of the classes in the loss
+    #[arg(long, value_name = "NAME", value_parser = one_of::<ClassWeights>(&["none", "balanced"]))]
+    pub class_weights: Option<ClassWeights>,
+    /// Stop after so many evaluations without a better one; 0 for never
+    #[arg(long, value_name = "N")]
+    pub early_stopping: Option<u64>,
+}
+
+/// The training loop.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(next_help_heading = "Training")]
+pub struct TrainArgs {
+    /// Sequences at a time; only its product with grad_accum_steps matters to the result
+    #[arg(long, value_name = "N")]
+    pub train_batch_size: Option<usize>,
+    /// Sequences at a time in evaluations; does not change the result
+    #[arg(long, value_name = "N")]
+    pub valid_batch_size: Option<usize>,
+    /// Batches to one optimizer step
+    #[arg(long, value_name = "N", alias = "gradient_accumulation_steps")]
+    pub grad_accum_steps: Option<usize>,
+    /// Largest learning rate
+    #[arg(long, value_name = "X")]
+    pub lr: Option<f64>,
+    /// Gradients are scaled down to this global norm; 0 leaves them
+    #[arg(long, value_name = "X")]
+    pub max_norm: Option<f64>,
+    /// Weight decay
+    #[arg(long, value_name = "X")]
+    pub weight_decay: Option<f64>,
+    /// Weight decay as L2 on everything (adam, as the tutorial) or decoupled on matrices (adamw)
+    #[arg(long, value_name = "NAME", value_parser = one_of::<OptimizerName>(&["adam", "adamw"]))]
+    pub optimizer: Option<OptimizerName>,
+    /// Passes over the training data; 0 evaluates only
+    #[arg(long, value_name = "N")]
+    pub n_epochs: Option<usize>,
+    /// End the run, and its schedule, after so many optimizer steps [default: n_epochs decides]
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+    /// Optimizer steps over which the rate rises from 0; clamped to the run's length
+    #[arg(long, value_name = "N", alias = "n_warmup")]
+    pub warmup_steps: Option<u64>,
+    /// How the rate falls after the warm-up
+    #[arg(long, value_name = "NAME",
+        value_parser = one_of::<Schedule>(&["cosine", "linear", "constant", "trapezoidal"]))]
+    pub schedule: Option<Schedule>,
+    /// Evaluate every so many optimizer steps; -1 for the end of each epoch only
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub eval_every: Option<i64>,
+    /// Save every so many optimizer steps besides each epoch; 0 for epochs only
+    #[arg(long, value_name = "N")]
+    pub save_every: Option<u64>,
+    /// Checkpoints that stay, besides the best
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+    /// Save and stop after so many seconds; the schedule does not bend [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    pub max_time: Option<f64>,
+    /// Seed of initial weights, order, masks and dropout
+    #[arg(long, value_name = "N", value_parser = seed())]
+    pub seed: Option<u64>,
+    /// Products in f32, or with bf16 inputs and f32 sums
+    #[arg(long, value_name = "NAME", value_parser = precision())]
+    pub precision: Option<PrecisionName>,
+    /// Worker threads; 0 for all; does not change the result
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// How a finished model computes.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+pub struct ComputeArgs {
+    /// Products in f32, or with bf16 inputs and f32 sums
+    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = precision())]
+    pub precision: PrecisionName,
+    /// Worker threads; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}

@@ -1,0 +1,192 @@
+//! From words to clap structs: both spellings of flags, names of library enums, defaults in the help.
+//!
+//! Owns: how arguments are read. Never: which arguments there are.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{CommandFactory, FromArgMatches};
+use headstart::config::{FinetuneConfig, PrecisionName, PretrainConfig};
+use serde::Serialize;
+use serde::de::value::{Error as NameError, StringDeserializer};
+use serde::de::{DeserializeOwned, IntoDeserializer};
+
+use super::{Cli, Command};
+
+/// Parses a command line, program name included.
+///
+/// # Errors
+/// clap's, which also stands for `--help` and `--version`.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let matches = command().try_get_matches_from(arguments.into_iter().map(underscored))?;
+    Ok(Cli::from_arg_matches(&matches)?.command)
+}
+
+/// The whole command, with the library's defaults in the help texts.
+fn command() -> clap::Command {
+    Cli::command()
+        .mut_subcommand("pretrain", |c| with_defaults(c, &PretrainConfig::default()))
+        .mut_subcommand("finetune", |c| with_defaults(c, &FinetuneConfig::default()))
+}
+
+/// Adds `[default: ...]` to the help of every flag whose key has a default.
+fn with_defaults(command: clap::Command, config: &impl Serialize) -> clap::Command {
+    let defaults = toml::Table::try_from(config).map(|table| flag_values(&table)).unwrap_or_default();
+    command.mut_args(|arg| match (defaults.get(arg.get_id().as_str()), arg.get_help().cloned()) {
+        (Some(value), Some(help)) => arg.help(format!("{help} [default: {value}]")),
+        _ => arg,
+    })
+}
+
+/// The values of a configuration by flag: the names of the keys, without their tables.
+pub fn flag_values(table: &toml::Table) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for (key, value) in table {
+        let text = match value {
+            toml::Value::Table(inner) => {
+                let mut inner = flag_values(inner);
+                // The one flag that is not called like its key.
+                if let (Some(path), "data") = (inner.remove("path"), key.as_str()) {
+                    inner.insert("data".into(), path);
+                }
+                values.extend(inner);
+                continue;
+            }
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Float(x) => float(*x),
+            other => other.to_string(),
+        };
+        values.insert(key.clone(), text);
+    }
+    values
+}
+
+/// A float as one would type it: one that was an f32 without the digits that f64 adds.
+fn float(x: f64) -> String {
+    let short = x as f32;
+    if f64::from(short).to_bits() == x.to_bits() { short.to_string() } else { x.to_string() }
+}
+
+/// `--max-steps=5` as `--max_steps=5`, so that both spellings of every flag are known.
+fn underscored(argument: OsString) -> OsString {
+    let Some(flag) = argument.to_str().and_then(|text| text.strip_prefix("--")) else { return argument };
+    let (name, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
+    format!("--{}{value}", name.replace('-', "_")).into()
+}
+
+/// A value that is one of the names of a library enum.
+pub fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| {
+        let name: StringDeserializer<NameError> = name.into_deserializer();
+        T::deserialize(name)
+    })
+}
+
+pub fn precision() -> impl TypedValueParser<Value = PrecisionName> {
+    one_of(&["f32", "bf16"])
+}
+
+/// A seed that a TOML file can hold, whose numbers have a sign.
+pub fn seed() -> impl TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(0..=i64::MAX as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(name: &str) -> String {
+        let mut command = command();
+        command.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_the_librarys_defaults() {
+        let pretrain = help("pretrain");
+        for words in ["[default: 410]", "[default: 0.00025]", "[default: wikitext-103]", "[default: -1]"] {
+            assert!(pretrain.contains(words), "{words} is not in {pretrain}");
+        }
+        let finetune = help("finetune");
+        for words in ["[default: 0.00006]", "[default: trec]", "[default: 100]", "[default: 0.02]"] {
+            assert!(finetune.contains(words), "{words} is not in {finetune}");
+        }
+    }
+
+    #[test]
+    fn dashes_become_underscores_in_names_only() {
+        let cases = [
+            ("--max-steps=5", "--max_steps=5"),
+            ("--prompt=a-b --c-d", "--prompt=a-b --c-d"),
+            ("--", "--"),
+            ("-1", "-1"),
+            ("my-file", "my-file"),
+        ];
+        for (typed, meant) in cases {
+            assert_eq!(underscored(typed.into()), OsString::from(meant));
+        }
+    }
+
+    /// The commands that a text shows: lines that begin with the program, or pipe into it.
+    fn shown_commands(text: &str) -> Vec<Vec<String>> {
+        let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
+        let ours = lines.filter_map(|line| {
+            let line = line.strip_prefix("Example: ").unwrap_or(line);
+            let line = line.rsplit_once(" | ").map_or(line, |(_, last)| last);
+            let line = line.split(" > ").next().unwrap_or_default();
+            let arguments = line.strip_prefix("headstart ");
+            let arguments = arguments.or_else(|| line.strip_prefix("cargo run --release -- "))?;
+            arguments.starts_with(|c: char| c.is_ascii_lowercase()).then(|| {
+                // Every second piece between quotes is quoted.
+                let pieces = arguments.split('\'').enumerate();
+                pieces.fold(vec!["headstart".to_owned()], |mut words, (at, piece)| {
+                    if at % 2 == 1 {
+                        words.push(piece.to_owned());
+                    } else {
+                        words.extend(piece.split_whitespace().map(str::to_owned));
+                    }
+                    words
+                })
+            })
+        });
+        ours.collect()
+    }
+
+    #[test]
+    fn every_command_in_readme_docs_and_help_is_understood() {
+        let mut texts = vec![super::super::EXAMPLES.to_owned()];
+        for name in ["pretrain", "finetune", "eval", "predict", "generate"] {
+            texts.push(help(name));
+        }
+        for file in ["README.md", "docs/data.md", "docs/starter-data.md", "BENCHMARKS.md"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+        let commands: Vec<Vec<String>> = texts.iter().flat_map(|text| shown_commands(text)).collect();
+        assert!(commands.len() > 25, "only {} commands were found", commands.len());
+        for command in commands {
+            let parsed = parse(command.iter().map(Into::into));
+            assert!(parsed.is_ok(), "{}: {}", command.join(" "), parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn every_flag_is_spelled_with_underscores() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let names = arg.get_long().into_iter().chain(arg.get_all_aliases().unwrap_or_default());
+                assert!(names.into_iter().all(|name| !name.contains('-')), "{}", arg.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command());
+    }
+}

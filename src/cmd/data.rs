@@ -1,0 +1,278 @@
+//! `headstart data list|prepare|inspect`. Owns: how data sets and their figures read. Never: reads text itself.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headstart::config::{DataConfig, HeadPooling, Problem};
+use headstart::data::Split;
+use headstart::data::catalog::{self, Kind};
+use headstart::data::corpus::CorpusFiles;
+use headstart::data::inspect::{
+    CorpusSummary, LengthSummary, SplitSummary, summarize_corpus, summarize_split,
+};
+use headstart::data::source;
+use headstart::finetune::DataRequest;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::{DataCommand, DataInspectArgs, DataKind, DataListArgs, DataPrepareArgs, DataSetArgs};
+use crate::output::{self, bytes};
+use crate::progress::{self, Progress};
+use crate::settings::{self, Usage};
+
+/// A data set in numbers, split by split.
+enum Figures {
+    Text(Vec<(Split, CorpusSummary)>),
+    Labelled(Vec<(Split, SplitSummary)>),
+}
+
+/// What to read and how.
+struct Request {
+    config: DataConfig,
+    kind: DataKind,
+    /// For labelled data.
+    positions: usize,
+    /// For labelled data.
+    problem: Problem,
+}
+
+/// Runs it.
+pub fn run(command: DataCommand) -> Result<ExitCode> {
+    match command {
+        DataCommand::List(args) => list(args),
+        DataCommand::Prepare(args) => prepare(args),
+        DataCommand::Inspect(args) => inspect(args),
+    }
+}
+
+fn list(args: DataListArgs) -> Result<ExitCode> {
+    let DataListArgs { places, json } = args;
+    let listings = catalog::list(&settings::locations(places)?);
+    if json {
+        for listing in listings {
+            let (entry, found) = (listing.entry, listing.found);
+            let (origin, path) = found.unzip();
+            output::json_line(&json!({
+                "name": entry.name, "kind": kind_name(entry.kind), "description": entry.description,
+                "licence": entry.licence, "download_bytes": entry.download_bytes, "labels": entry.labels,
+                "origin": origin, "path": path,
+            }))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for listing in listings {
+        let entry = listing.entry;
+        let place = listing.found.map_or_else(
+            || format!("to be downloaded, {}", bytes(entry.download_bytes)),
+            |(_, path)| path.display().to_string(),
+        );
+        let _ = writeln!(text, "{:<20} {:<10} {}", entry.name, kind_name(entry.kind), entry.description);
+        let _ = writeln!(text, "{:<31} {}; {place}", "", entry.licence);
+    }
+    let own = "in the program; written for this project";
+    let _ = writeln!(text, "{:<20} {:<10} {own}", source::STARTER_CORPUS, "text");
+    let _ = writeln!(text, "{:<20} {:<10} {own}", source::STARTER_QUESTIONS, "labelled");
+    output::text(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::LanguageModel => "text",
+        Kind::Classification => "labelled",
+        Kind::Tokenizer => "tokenizer",
+    }
+}
+
+fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
+    let DataPrepareArgs { set, json } = args;
+    let tokenise = set.tokenizer.tokenizer.is_some();
+    let name = set.data.clone();
+    let mut progress = Progress::new();
+    if catalog::is_named(&name) {
+        let locations = settings::locations(set.places.clone())?;
+        let resolved = catalog::resolve(&name, &locations, &mut |p| progress.download(&p))?;
+        progress.finish();
+        resolved.warnings.iter().for_each(|warning| progress::say(&format!("warning: {warning}")));
+        if json && !tokenise {
+            output::json_line(&json!({
+                "name": resolved.name, "folder": resolved.folder, "origin": resolved.origin,
+                "files": resolved.provenance, "warnings": resolved.warnings,
+            }))?;
+        } else if !tokenise {
+            output::text(&format!("{}: {}\n", resolved.name, resolved.folder.display()))?;
+        }
+    } else if !tokenise {
+        let fix = "name one to make tokens of it: --tokenizer FILE or --tokenizer bert-base-cased";
+        return Err(Usage(format!(
+            "{name}: there is nothing to fetch, and no tokenizer is named\n  fix: {fix}"
+        ))
+        .into());
+    }
+    if tokenise {
+        let figures = figures(request(set)?, 0, &mut progress)?;
+        print(&figures, json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn inspect(args: DataInspectArgs) -> Result<ExitCode> {
+    let DataInspectArgs { samples, set, json } = args;
+    let figures = figures(request(set)?, samples, &mut Progress::new())?;
+    print(&figures, json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn request(args: DataSetArgs) -> Result<Request> {
+    let DataSetArgs { data, kind, num_max_positions, problem, tokenizer, reading, columns, places } = args;
+    let kind = kind.map_or_else(|| detect(&data), Ok)?;
+    let config = settings::data_config(data, Some(tokenizer), reading, columns, places)?;
+    Ok(Request { config, kind, positions: num_max_positions, problem })
+}
+
+/// What the catalogue, the end of a file's name or a folder's layout says.
+fn detect(name: &str) -> Result<DataKind> {
+    if let Some(entry) = catalog::find(name) {
+        return match entry.kind {
+            Kind::LanguageModel => Ok(DataKind::Text),
+            Kind::Classification => Ok(DataKind::Labelled),
+            Kind::Tokenizer => Err(Usage(format!("`{name}` is a tokenizer, not a data set")).into()),
+        };
+    }
+    let path = Path::new(name);
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let table = ["csv", "tsv", "json", "jsonl", "ndjson", "label"].contains(&ending.as_str());
+    let layout = path.is_dir() && CorpusFiles::find(path).is_err();
+    if name == source::STARTER_QUESTIONS || table || layout {
+        Ok(DataKind::Labelled)
+    } else {
+        Ok(DataKind::Text)
+    }
+}
+
+fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<Figures> {
+    let Request { config, kind, positions, problem } = request;
+    let mut listener = |event: headstart::event::Event<'_>| progress.listen(&event);
+    let tokenizer = source::tokenizer(&config, &mut listener)?;
+    let figures = match kind {
+        DataKind::Text => {
+            let corpus = source::corpus(&config, &mut listener)?;
+            let mut splits = Vec::new();
+            for split in Split::ALL {
+                if let Some(stream) = corpus.stream(split, &tokenizer, &mut listener)? {
+                    splits.push((split, summarize_corpus(&stream, &tokenizer, samples)));
+                }
+            }
+            Figures::Text(splits)
+        }
+        DataKind::Labelled => {
+            // Whether a [CLS] is appended changes no figure.
+            let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
+            let (data, _) = request.load(&tokenizer, None, &mut listener)?;
+            let found = |split| data.get(split).ok().map(|examples| (split, examples));
+            let summary = |(split, examples)| (split, summarize_split(&data, examples, &tokenizer, samples));
+            Figures::Labelled(Split::ALL.into_iter().filter_map(found).map(summary).collect())
+        }
+    };
+    progress.finish();
+    Ok(figures)
+}
+
+fn print(figures: &Figures, json: bool) -> Result<()> {
+    fn by_name<T: Serialize>(splits: &[(Split, T)]) -> serde_json::Map<String, serde_json::Value> {
+        splits.iter().map(|(split, summary)| (split.to_string(), json!(summary))).collect()
+    }
+    if json {
+        return output::json_line(&match figures {
+            Figures::Text(splits) => by_name(splits),
+            Figures::Labelled(splits) => by_name(splits),
+        });
+    }
+    let mut text = String::new();
+    match figures {
+        Figures::Text(splits) => {
+            for (split, summary) in splits {
+                corpus_text(&mut text, *split, summary);
+            }
+        }
+        Figures::Labelled(splits) => {
+            for (split, summary) in splits {
+                labelled_text(&mut text, *split, summary);
+            }
+        }
+    }
+    output::text(&text)
+}
+
+fn corpus_text(text: &mut String, split: Split, summary: &CorpusSummary) {
+    let CorpusSummary { counts, tokens, unknown_tokens, line_lengths, samples } = summary;
+    let _ = writeln!(
+        text,
+        "{split}: {} lines, {} words (line ends included), {} bytes, {tokens} tokens, {unknown_tokens} unknown",
+        counts.lines, counts.words, counts.bytes
+    );
+    let _ = writeln!(text, "  tokens of a line: {}", lengths_text(line_lengths));
+    for pieces in samples {
+        let _ = writeln!(text, "  > {}", pieces.join(" "));
+    }
+}
+
+fn labelled_text(text: &mut String, split: Split, summary: &SplitSummary) {
+    let SplitSummary {
+        examples,
+        label_balance,
+        text_lengths,
+        truncated,
+        empty_texts,
+        unknown_tokens,
+        samples,
+    } = summary;
+    let _ = writeln!(
+        text,
+        "{split}: {examples} examples, {truncated} cut to fit, {empty_texts} empty, {unknown_tokens} unknown tokens"
+    );
+    for (label, count) in label_balance {
+        let share = *count as f64 * 100.0 / (*examples).max(1) as f64;
+        let _ = writeln!(text, "  {label}: {count} ({share:.1} %)");
+    }
+    let _ = writeln!(text, "  tokens of a text: {}", lengths_text(text_lengths));
+    for sample in samples {
+        let _ = writeln!(text, "  > {}: {}", sample.label, sample.pieces.join(" "));
+    }
+}
+
+fn lengths_text(lengths: &LengthSummary) -> String {
+    let LengthSummary { count: _, min, mean, median, p90, p99, max } = lengths;
+    format!("{min} to {max}, mean {mean:.1}, median {median}, 90 % up to {p90}, 99 % up to {p99}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let corpus = dir.path().join("corpus");
+        let classes = dir.path().join("classes");
+        std::fs::create_dir_all(&corpus).unwrap();
+        std::fs::create_dir_all(classes.join("train/pos")).unwrap();
+        std::fs::write(corpus.join("train.txt"), "text\n").unwrap();
+        let kind = |path: &Path| detect(path.to_str().unwrap()).unwrap();
+        assert_eq!((kind(&corpus), kind(&classes)), (DataKind::Text, DataKind::Labelled));
+        for (name, expected) in [
+            ("wikitext-2", DataKind::Text),
+            ("trec", DataKind::Labelled),
+            ("starter", DataKind::Text),
+            ("starter-questions", DataKind::Labelled),
+            ("reviews.CSV", DataKind::Labelled),
+            ("book.txt", DataKind::Text),
+        ] {
+            assert_eq!(detect(name).unwrap(), expected, "{name}");
+        }
+        assert!(detect("bert-base-cased").is_err());
+    }
+}

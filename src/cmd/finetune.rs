@@ -1,0 +1,21 @@
+//! `headstart finetune`. Owns: nothing but the order. Never: settings or figures.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::report;
+use crate::args::FinetuneArgs;
+use crate::progress::{self, Progress};
+use crate::settings::{self, Run};
+
+/// Runs it.
+pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
+    let Run { config, options, json } = settings::finetune(args)?;
+    progress::stop_on_signal()?;
+    progress::say(&format!("run folder: {}", options.dir.display()));
+    let mut progress = Progress::new();
+    let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
+    progress.finish();
+    report(&summary?, json)
+}

@@ -1,0 +1,35 @@
+//! `headstart generate`. Owns: writing text as it comes. Never: the model or the draws.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headstart::infer::{GenerateConfig, Generator};
+use serde_json::json;
+
+use crate::args::{ComputeArgs, GenerateArgs};
+use crate::output;
+
+/// Runs it.
+pub fn run(args: GenerateArgs) -> Result<ExitCode> {
+    let GenerateArgs { run, prompt, max_new_tokens, temperature, top_k, top_p, seed, compute, json } = args;
+    let ComputeArgs { precision, threads } = compute;
+    let config = GenerateConfig { max_new_tokens, temperature, top_k, top_p, seed };
+    config.validate()?;
+    let generator = Generator::load(&run, precision, threads)?;
+    if json {
+        let text = generator.generate(&prompt, &config, &mut |_| ())?;
+        output::json_line(&json!({ "prompt": prompt, "text": text }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::text(&prompt)?;
+    // A piece has no way to report that the reader has gone, so it is kept until the end.
+    let mut written = Ok(());
+    generator.generate(&prompt, &config, &mut |piece| {
+        if written.is_ok() {
+            written = output::text(piece);
+        }
+    })?;
+    written?;
+    output::text("\n")?;
+    Ok(ExitCode::SUCCESS)
+}

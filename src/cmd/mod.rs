@@ -1,0 +1,79 @@
+//! One file per command, each thin: settings in, library call, result out.
+//!
+//! Owns: what a command prints. Never: training, models, files of a run.
+
+pub mod data;
+pub mod doctor;
+pub mod eval;
+pub mod finetune;
+pub mod generate;
+pub mod predict;
+pub mod pretrain;
+pub mod quickstart;
+pub mod tokenizer;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headstart::train::Summary;
+
+use crate::INTERRUPTED;
+use crate::output;
+
+/// Prints how a training run ended; the exit code says whether a signal stopped it.
+fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
+    if json {
+        output::json_line(summary)?;
+    } else {
+        output::text(&summary_text(summary))?;
+    }
+    let by_signal = summary.stopped.as_deref() == Some("signal");
+    Ok(if by_signal { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+fn summary_text(summary: &Summary) -> String {
+    let Summary { steps, total_steps, stopped, final_dir, metrics, confusion, labels } = summary;
+    let mut text = format!("{steps} of {total_steps} steps");
+    if let Some(why) = stopped {
+        let _ = write!(text, ", stopped by {why}");
+    }
+    text.push('\n');
+    text.push_str(&metrics_text(metrics));
+    if let Some(matrix) = confusion {
+        text.push_str(&output::confusion(matrix, labels));
+    }
+    if let Some(dir) = final_dir {
+        let _ = writeln!(text, "model: {}", dir.display());
+    }
+    text
+}
+
+/// One figure a line, names aligned.
+fn metrics_text(metrics: &BTreeMap<String, f64>) -> String {
+    let width = metrics.keys().map(String::len).max().unwrap_or(0);
+    metrics.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{name:<width$}  {}", output::figure(*value));
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_reads_like_one() {
+        let summary = Summary {
+            steps: 5,
+            total_steps: 10,
+            stopped: Some("max_time".into()),
+            metrics: [("valid/nll".to_owned(), 4.0), ("valid/perplexity".to_owned(), 54.5982)].into(),
+            ..Summary::default()
+        };
+        let expected =
+            "5 of 10 steps, stopped by max_time\nvalid/nll         4.0000\nvalid/perplexity  54.5982\n";
+        assert_eq!(summary_text(&summary), expected);
+    }
+}

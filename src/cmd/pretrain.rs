@@ -1,0 +1,21 @@
+//! `headstart pretrain`. Owns: nothing but the order. Never: settings or figures.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::report;
+use crate::args::PretrainArgs;
+use crate::progress::{self, Progress};
+use crate::settings::{self, Run};
+
+/// Runs it.
+pub fn run(args: PretrainArgs) -> Result<ExitCode> {
+    let Run { config, options, json } = settings::pretrain(args)?;
+    progress::stop_on_signal()?;
+    progress::say(&format!("run folder: {}", options.dir.display()));
+    let mut progress = Progress::new();
+    let summary = headstart::pretrain::pretrain(&config, &options, &mut |event| progress.listen(&event));
+    progress.finish();
+    report(&summary?, json)
+}

@@ -1,0 +1,90 @@
+//! `headstart quickstart`. Owns: how its result reads. Never: the experiment.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headstart::quickstart::{Arm, QuickstartConfig, QuickstartSummary};
+
+use crate::args::QuickstartArgs;
+use crate::output;
+use crate::progress::{self, Progress};
+use crate::settings;
+
+/// Runs it.
+pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
+    let QuickstartArgs { out, threads, seed, json } = args;
+    let out = out.unwrap_or_else(|| settings::default_out("quickstart"));
+    progress::stop_on_signal()?;
+    progress::say(&format!("runs and report: {}", out.display()));
+    let mut progress = Progress::new();
+    let config = QuickstartConfig { out, threads, seed };
+    let summary = headstart::quickstart::run(&config, &mut |event| progress.listen(&event));
+    progress.finish();
+    let summary = summary?;
+    if json {
+        output::json_line(&summary)?;
+    } else {
+        output::text(&text(&summary))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(summary: &QuickstartSummary) -> String {
+    let QuickstartSummary { pretrained, scratch, pretraining_seconds, report } = summary;
+    let verdict = match pretrained.accuracy_mean.total_cmp(&scratch.accuracy_mean) {
+        std::cmp::Ordering::Greater => "the head start wins",
+        std::cmp::Ordering::Less => "the head start loses",
+        std::cmp::Ordering::Equal => "a draw",
+    };
+    format!(
+        "\ntest accuracy               mean +- spread   each seed\n{}{}\n{verdict}; pretraining took {}\nreport: {}\n",
+        row("with the head start", pretrained),
+        row("without", scratch),
+        output::duration(*pretraining_seconds),
+        report.display()
+    )
+}
+
+fn row(name: &str, arm: &Arm) -> String {
+    let Arm { accuracy_mean, accuracy_std, accuracies, lr, seconds } = arm;
+    let each: Vec<String> = accuracies.iter().map(|a| percent(*a)).collect();
+    format!(
+        "{name:<24} {:>7} +- {:<7}  {}   (lr {lr:.1e}, {})\n",
+        percent(*accuracy_mean),
+        percent(*accuracy_std),
+        each.join(" "),
+        output::duration(*seconds)
+    )
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arm(accuracy: f64) -> Arm {
+        Arm {
+            accuracy_mean: accuracy,
+            accuracy_std: 0.01,
+            accuracies: vec![accuracy; 3],
+            lr: 1e-3,
+            seconds: 20.0,
+        }
+    }
+
+    #[test]
+    fn a_loss_is_called_one() {
+        let summary = |pretrained, scratch| QuickstartSummary {
+            pretrained: arm(pretrained),
+            scratch: arm(scratch),
+            pretraining_seconds: 30.0,
+            report: "runs/q/report.html".into(),
+        };
+        assert!(text(&summary(0.5, 0.6)).contains("the head start loses; pretraining took 30s"));
+        let won = text(&summary(0.7, 0.6));
+        assert!(won.contains("the head start wins") && won.contains("70.0 % +- 1.0 %"), "{won}");
+    }
+}

@@ -1,0 +1,109 @@
+//! The settings file: `--config run.toml`, and the `config.toml` a run saved.
+//!
+//! Owns: reading TOML strictly, saying where it is wrong, and laying a file over other settings. Never: flags.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::Result;
+use headstart::config::ModelConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+
+use super::Usage;
+
+/// A file's keys, checked against a configuration.
+struct Settings {
+    table: toml::Table,
+    preset: Option<String>,
+}
+
+/// `base`, then the preset (the flag's, or else the file's), then the file.
+pub fn layered<C: Serialize + DeserializeOwned>(
+    mut base: C,
+    path: Option<&Path>,
+    preset: Option<&str>,
+    apply_preset: impl FnOnce(&mut C, &ModelConfig),
+) -> Result<C> {
+    let file = path.map(read::<C>).transpose()?;
+    let preset = preset.or_else(|| file.as_ref()?.preset.as_deref());
+    if let Some(name) = preset {
+        apply_preset(&mut base, &ModelConfig::preset(name)?);
+    }
+    let Some(file) = file else { return Ok(base) };
+    let mut table = toml::Table::try_from(&base)?;
+    merge(&mut table, file.table);
+    Ok(table.try_into()?)
+}
+
+/// The settings that the run in `dir` was started with. `names` are the command that continues it and the other one.
+pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
+    dir: &Path,
+    (command, other): (&str, &str),
+) -> Result<C> {
+    let path = dir.join("config.toml");
+    if !path.is_file() {
+        return Err(Usage(format!(
+            "--resume {}: there is no run in this folder (it has no config.toml)\n  fix: name the folder of a run",
+            dir.display()
+        ))
+        .into());
+    }
+    match read::<C>(&path) {
+        Ok(Settings { table, preset: _ }) => Ok(table.try_into()?),
+        Err(_) if read::<Other>(&path).is_ok() => Err(Usage(format!(
+            "--resume {}: this is a run of `headstart {other}`\n  fix: headstart {other} --resume {0}",
+            dir.display()
+        ))
+        .into()),
+        Err(error) => Err(error.context(format!("cannot `{command}` on from {}", dir.display()))),
+    }
+}
+
+fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
+    let text = fs::read_to_string(path)
+        .map_err(|e| Usage(format!("cannot read the settings {}: {e}", path.display())))?;
+    let wrong = |span: Option<Range<usize>>, what: &str| {
+        let line = span.map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count());
+        let line = line.map(|before| format!(":{}", before + 1)).unwrap_or_default();
+        Usage(format!(
+            "{}{line}: {}\n  fix: a key is called like its flag; see `headstart pretrain --help` and \
+             `headstart finetune --help`",
+            path.display(),
+            what.trim_end()
+        ))
+    };
+    let mut root = DeTable::parse(&text).map_err(|e| wrong(e.span(), e.message()))?;
+    let preset = take_preset(root.get_mut()).map_err(|span| wrong(Some(span), "`preset` is a name"))?;
+    let checked = C::deserialize(toml::Deserializer::from(root));
+    checked.map_err(|e| wrong(e.span(), e.message()))?;
+    let mut table: toml::Table = text.parse()?;
+    if let Some(toml::Value::Table(model)) = table.get_mut("model") {
+        model.remove("preset");
+    }
+    Ok(Settings { table, preset })
+}
+
+/// `preset` of the table `[model]`: a flag with a key, but no setting of its own, since it stands for sizes.
+fn take_preset(root: &mut DeTable<'_>) -> Result<Option<String>, Range<usize>> {
+    let Some(model) = root.get_mut("model") else { return Ok(None) };
+    let DeValue::Table(model) = model.get_mut() else { return Ok(None) };
+    match model.remove("preset") {
+        None => Ok(None),
+        Some(value) => match value.get_ref() {
+            DeValue::String(name) => Ok(Some(name.to_string())),
+            _ => Err(value.span()),
+        },
+    }
+}
+
+fn merge(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),
+            (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Layers, continued runs, and that every key has a flag.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use headstart::config::{Arch, HeadConfig, HeadPooling, Problem};
+
+use super::*;
+use crate::args::{Command, parse};
+
+fn parsed(arguments: &[&str]) -> Command {
+    parse(std::iter::once("headstart").chain(arguments.iter().copied()).map(Into::into)).unwrap()
+}
+
+fn pretrain_settings(arguments: &[&str]) -> Result<PretrainConfig> {
+    match parsed(&[&["pretrain", "--cache_dir", "cache"], arguments].concat()) {
+        Command::Pretrain(args) => pretrain(*args).map(|run| run.config),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn finetune_settings(arguments: &[&str]) -> Result<FinetuneConfig> {
+    match parsed(&[&["finetune", "--cache_dir", "cache"], arguments].concat()) {
+        Command::Finetune(args) => finetune(*args).map(|run| run.config),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn message<T: std::fmt::Debug>(result: Result<T>) -> String {
+    format!("{:#}", result.unwrap_err())
+}
+
+#[test]
+fn without_flags_the_librarys_defaults_hold() {
+    let cache_dir = Some(PathBuf::from("cache"));
+    let mut expected = PretrainConfig::default();
+    expected.data.cache_dir.clone_from(&cache_dir);
+    assert_eq!(pretrain_settings(&[]).unwrap(), expected);
+    let mut expected = FinetuneConfig::default();
+    expected.data.cache_dir = cache_dir;
+    assert_eq!(finetune_settings(&[]).unwrap(), expected);
+}
+
+#[test]
+fn flags_override_the_file_which_overrides_the_preset() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    fs::write(
+        &file,
+        "objective = \"mlm\"\n[model]\npreset = \"micro\"\nnum_layers = 3\narch = \"gpt2\"\n[train]\nlr = 0.5\nseed = 1\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let config = pretrain_settings(&["--config", file, "--seed", "7"]).unwrap();
+    let (model, train) = (&config.model, &config.train);
+    assert_eq!((model.embed_dim, model.num_layers, model.arch), (32, 3, Arch::Gpt2));
+    assert_eq!((train.lr.to_bits(), train.seed, model.causal), (0.5_f64.to_bits(), 7, false));
+    let config = pretrain_settings(&["--config", file, "--preset", "mini", "--num-layers=2"]).unwrap();
+    assert_eq!((config.model.embed_dim, config.model.num_layers), (128, 2));
+}
+
+#[test]
+fn the_tutorials_names_mean_the_same() {
+    let ours = ["--data", "x", "--warmup_steps", "5", "--grad_accum_steps", "2", "--objective", "mlm"];
+    let theirs = ["--dataset_path", "x", "--n_warmup", "5", "--gradient_accumulation_steps", "2", "--mlm"];
+    assert_eq!(pretrain_settings(&ours).unwrap(), pretrain_settings(&theirs).unwrap());
+    let config = pretrain_settings(&["--sinusoidal_embeddings", "--device", "cpu"]).unwrap();
+    assert_eq!(config.model.positions, Positions::Sinusoidal);
+    let config = finetune_settings(&["--model_checkpoint", "m", "--lm_loss_coef", "-1"]).unwrap();
+    assert_eq!(config.model, Some("m".into()));
+}
+
+#[test]
+fn a_wrong_key_is_named_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    for (text, expected) in [
+        ("[train]\nlr = 0.1\nlearning_rate = 1\n", "run.toml:3: unknown field `learning_rate`"),
+        ("[model]\npreset = \"mini\"\n\nwidth = 1\n", "run.toml:4: unknown field `width`"),
+        ("[train]\nlr = \"fast\"\n", "run.toml:2: invalid type"),
+        ("[model]\npreset = 3\n", "run.toml:2: `preset` is a name"),
+        ("objective = \"clm\"\n", "run.toml:1: unknown variant `clm`"),
+        ("[train\n", "run.toml:1: "),
+    ] {
+        fs::write(&file, text).unwrap();
+        let message = message(pretrain_settings(&["--config", file.to_str().unwrap()]));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_continued_run_keeps_what_matters() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut saved = pretrain_settings(&["--preset", "micro", "--max_time", "60"]).unwrap();
+    saved.model.vocab_size = 1_000;
+    fs::write(dir.path().join("config.toml"), toml::to_string(&saved).unwrap()).unwrap();
+    let run = dir.path().to_str().unwrap();
+    assert_eq!(pretrain_settings(&["--resume", run]).unwrap(), saved);
+    assert_eq!(pretrain_settings(&["--preset", "micro", "--out", run, "--resume"]).unwrap(), saved);
+    let changed = ["--resume", run, "--threads", "1", "--max_time", "5", "--lr", "0.00025"];
+    let changed = pretrain_settings(&changed).unwrap();
+    assert_eq!((changed.train.threads, changed.train.max_time), (1, Some(5.0)));
+    for (flags, words) in [
+        (&["--lr", "0.1"][..], "--lr 0.1: the run was started with 0.00025"),
+        (&["--data", "mine.txt"], "--data mine.txt: the run was started with wikitext-103"),
+        (&["--preset", "mini"], "the run was started with 32"),
+        (&["--max_steps", "9"], "--max_steps 9: the run was started with not set"),
+        (&["--out", "elsewhere"], "writes into its own folder"),
+    ] {
+        let message = message(pretrain_settings(&[&["--resume", run], flags].concat()));
+        assert!(message.contains(words), "{message}");
+    }
+    assert!(message(finetune_settings(&["--resume", run])).contains("headstart pretrain --resume"));
+    assert!(message(pretrain_settings(&["--resume", "nothing"])).contains("no run in this folder"));
+    assert!(message(pretrain_settings(&["--resume"])).contains("which run?"));
+}
+
+#[test]
+fn values_out_of_range_are_usage_errors() {
+    for flags in [&["--num_heads", "7"][..], &["--dropout", "1"], &["--lr", "nan"], &["--preset", "huge"]] {
+        let error = pretrain_settings(flags).unwrap_err();
+        assert!(error.downcast_ref::<headstart::Error>().is_some_and(headstart::Error::is_usage), "{error}");
+    }
+}
+
+/// The keys with all that are absent by default filled in.
+fn full_model() -> ModelConfig {
+    ModelConfig { attention_dropout: Some(0.5), ..ModelConfig::default() }
+}
+
+fn full_data() -> DataConfig {
+    DataConfig {
+        tokenizer: Some("t".into()),
+        encoding: Some("e".into()),
+        cache_dir: Some("c".into()),
+        mirror: Some("m".into()),
+        text_column: Some("t".into()),
+        label_column: Some("l".into()),
+        max_train_examples: Some(1),
+        ..DataConfig::default()
+    }
+}
+
+fn full_train() -> TrainConfig {
+    TrainConfig { max_steps: Some(1), max_time: Some(1.0), ..TrainConfig::default() }
+}
+
+fn keys(config: &impl Serialize) -> BTreeSet<String> {
+    flag_values(&toml::Table::try_from(config).unwrap()).into_keys().collect()
+}
+
+fn help(command: &str) -> String {
+    let arguments = ["headstart", command, "--help"].map(Into::into);
+    parse(arguments).unwrap_err().to_string()
+}
+
+#[test]
+fn every_key_has_its_flag() {
+    let config = PretrainConfig {
+        data: full_data(),
+        model: full_model(),
+        train: full_train(),
+        ..PretrainConfig::default()
+    };
+    // What follows from the tokenizer and the objective, and what only labelled text has.
+    let without = ["vocab_size", "causal", "text_column", "label_column", "max_train_examples"];
+    let text = help("pretrain");
+    for key in keys(&config).iter().filter(|key| !without.contains(&key.as_str())) {
+        assert!(text.contains(&format!("--{key} ")) || text.contains(&format!("--{key}[")), "{key}");
+    }
+    let config = FinetuneConfig {
+        model: Some("m".into()),
+        num_classes: Some(2),
+        dropout: Some(0.0),
+        data: full_data(),
+        train: full_train(),
+        ..FinetuneConfig::default()
+    };
+    let text = help("finetune");
+    for key in keys(&config).iter().filter(|key| !["tokenizer", "lowercase"].contains(&key.as_str())) {
+        assert!(text.contains(&format!("--{key} ")) || text.contains(&format!("--{key}[")), "{key}");
+    }
+}
+
+#[test]
+fn a_saved_configuration_reads_back_the_same() {
+    let head = HeadConfig { num_classes: 2, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    let config = PretrainConfig {
+        data: full_data(),
+        model: ModelConfig { head: Some(head), ..full_model() },
+        train: full_train(),
+        ..PretrainConfig::default()
+    };
+    let text = toml::to_string(&config).unwrap();
+    assert_eq!(toml::from_str::<PretrainConfig>(&text).unwrap(), config);
+}
+
+#[test]
+fn run_folders_are_named_after_the_data() {
+    for (data, name) in
+        [("wikitext-2", "wikitext-2"), ("a b/My Reviews.csv", "my-reviews"), ("books/", "books")]
+    {
+        assert_eq!(short_name(data), name);
+    }
+}
