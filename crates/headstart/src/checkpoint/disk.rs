@@ -3,7 +3,6 @@
 //! Owns: temporary names, flushing to disk, renames, putting interruptions right, sums. Never: knows what is in them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::files::hex;
 
 /// Before the name of what is being written or removed.
 const PARTIAL: &str = ".partial-";
@@ -61,15 +61,6 @@ pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Error {
         what: what.into(),
         fix: "restore the folder from a copy, or use another checkpoint or model".into(),
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Reads a small file; a missing one is a damaged folder.
