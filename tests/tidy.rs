@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "error", "event", "model", "objective"]),
     ("checkpoint", &["config", "error", "files", "model", "params", "tokenizer"]),
-    ("report", &["config", "error", "files", "run_log"]),
+    ("report", &["error", "files", "run_log"]),
     (
         "train",
         &[
@@ -46,6 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "objective",
             "optim",
             "params",
+            "report",
             "run_log",
             "schedule",
         ],

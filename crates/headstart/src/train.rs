@@ -23,7 +23,8 @@ use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
 use crate::objective::{Objective, Sums};
 use crate::optim::Optimizer;
-use crate::run_log::{Kind, Record, RunLog};
+use crate::report::{Confusion, Report};
+use crate::run_log::{Kind, Record, RunLog, read_metrics};
 use crate::schedule;
 
 /// The key under which the trainer state keeps the loss of the best evaluation.
@@ -378,6 +379,7 @@ impl Run<'_> {
             summary.final_dir = Some(path);
         }
         progress.log.flush()?;
+        self.report(&summary)?;
         Ok(summary)
     }
 
@@ -393,7 +395,33 @@ impl Run<'_> {
             }
         }
         progress.log.flush()?;
+        self.report(&summary)?;
         Ok(summary)
+    }
+
+    /// report.html, from the logs and what only the summary has.
+    fn report(&self, summary: &Summary) -> Result<()> {
+        let dir = self.folder.dir();
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let outcome = match (&summary.stopped, summary.total_steps) {
+            (_, 0) => "Evaluated without training.".to_owned(),
+            (None, total) => format!("All {total} optimizer steps are done."),
+            (Some(why), total) => {
+                format!("Stopped ({why}) after {} of {total} optimizer steps.", summary.steps)
+            }
+        };
+        let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
+        let mut report = Report::of_run(
+            &read_metrics(dir)?,
+            format!("Headstart run {name}"),
+            vec![outcome, files.to_owned()],
+        );
+        if let Some(counts) = summary.confusion.clone() {
+            let title =
+                format!("Confusion matrix, {}", if self.test.is_some() { "test" } else { "validation" });
+            report.confusions.push(Confusion { title, labels: summary.labels.clone(), counts });
+        }
+        report.write(&self.folder.report_html())
     }
 }
 
