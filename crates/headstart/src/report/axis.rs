@@ -50,7 +50,7 @@ impl Axis {
             return "0".into();
         }
         let largest = self.low.abs().max(self.high.abs());
-        if largest >= 1e7 || largest < 1e-4 {
+        if !(1e-4..1e7).contains(&largest) {
             let digits = (tick.abs().log10().floor() - self.step.log10().floor()).max(0.0);
             return scientific(tick, digits as usize);
         }
