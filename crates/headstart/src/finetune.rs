@@ -1,4 +1,4 @@
-//! `finetune`: a pretrained model, labelled texts and a method become a [`Run`] of the one loop.
+//! `finetune`: a pretrained model, labelled texts and a method become a `Run` of the one loop.
 //!
 //! Owns: putting a fine-tuning run together: labels, head, what trains. Never: the loop (`train`).
 
@@ -88,13 +88,12 @@ pub fn finetune(
         TokenTargets::None
     };
     let files = model_files(&model_config, predicts, class_names(&data, config.problem), &tokenizer);
-    let folder = match folder {
-        Some(folder) => folder,
-        None => {
-            let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
-                "threads": device.threads(), "code_path": device.code_path()});
-            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
-        }
+    let folder = if let Some(folder) = folder {
+        folder
+    } else {
+        let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
+            "threads": device.threads(), "code_path": device.code_path()});
+        RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
     };
     let pooling = config.pooling;
     let mut train_examples = examples(&train, config.problem, data.labels.len(), pooling);
@@ -137,7 +136,7 @@ pub struct DataRequest<'a> {
     pub config: &'a DataConfig,
     /// What the labels are.
     pub problem: Problem,
-    /// Whether a final [CLS] is appended.
+    /// Whether a final `[CLS]` is appended.
     pub pooling: HeadPooling,
     /// The longest example, in tokens.
     pub positions: usize,
@@ -193,7 +192,7 @@ impl DataRequest<'_> {
 fn starter_questions(tokenizer: &Tokenizer, max_positions: usize) -> Result<ClassificationData> {
     let questions = starter::questions();
     let [train, valid, test] = [&questions.train, &questions.valid, &questions.test]
-        .map(|texts| texts.iter().map(|t| (&*t.label, t.text.as_str())).collect::<Vec<_>>());
+        .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect::<Vec<_>>());
     let splits: [(Split, &[(&str, &str)]); 3] =
         [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
     ClassificationData::from_texts(&splits, &classification::TREC_LABELS, tokenizer, max_positions)
@@ -276,21 +275,20 @@ fn describe(data: &ClassificationData, listener: &mut Listener<'_>) {
         let Some(split) = split else { continue };
         let counts = split.class_counts(data.labels.len());
         let classes: Vec<String> = data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
-        let mut line = format!("{name}: {} examples ({})", thousands(split.len()), classes.join(", "));
-        if split.truncated() > 0 {
-            line += &format!(
-                "; {} texts longer than the model's positions were cut",
-                thousands(split.truncated())
-            );
-        }
-        if split.empty_texts() > 0 {
-            line += &format!("; {} texts are empty", split.empty_texts());
-        }
-        listener(Event::Message(&line));
+        let cut = match split.truncated() {
+            0 => String::new(),
+            n => format!("; {} texts longer than the model's positions were cut", thousands(n)),
+        };
+        let empty = match split.empty_texts() {
+            0 => String::new(),
+            n => format!("; {n} texts are empty"),
+        };
+        let (count, classes) = (thousands(split.len()), classes.join(", "));
+        listener(Event::Message(&format!("{name}: {count} examples ({classes}){cut}{empty}")));
     }
 }
 
-/// The examples of a split; without a [CLS] to classify, the one that loading appended is left out again.
+/// The examples of a split; without a `[CLS]` to classify, the one that loading appended is left out again.
 pub(crate) fn examples(
     split: &LabelledSplit,
     problem: Problem,
@@ -306,7 +304,9 @@ pub(crate) fn examples(
             (classification::Label::Class(class), _) => Label::Class(*class),
             (classification::Label::Classes(on), _) => {
                 let mut marks = vec![0.0; classes];
-                on.iter().for_each(|&class| marks[class as usize] = 1.0);
+                for &class in on {
+                    marks[class as usize] = 1.0;
+                }
                 Label::Values(marks)
             }
             (classification::Label::Value(value), _) => Label::Values(vec![*value]),

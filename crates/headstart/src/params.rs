@@ -31,7 +31,7 @@ pub enum Group {
     Adapter,
     /// The classification head.
     Head,
-    /// The offset of the [CLS] embedding.
+    /// The offset of the `[CLS]` embedding.
     Offset,
     /// Never trained: sinusoidal positions.
     Fixed,

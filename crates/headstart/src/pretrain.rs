@@ -1,4 +1,4 @@
-//! `pretrain`: text, tokenizer and sizes become a [`Run`] of the one loop.
+//! `pretrain`: text, tokenizer and sizes become a `Run` of the one loop.
 //!
 //! Owns: putting a pretraining run together. Never: the loop (`train`), the figures (`eval`).
 
@@ -68,13 +68,12 @@ pub fn pretrain(
     let model = Model::new(&model_config)?;
     let weights = Weights::new(model.table().initial_values(config.train.seed));
     let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
-    let folder = match folder {
-        Some(folder) => folder,
-        None => {
-            let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": corpus.provenance,
-                "threads": device.threads(), "code_path": device.code_path()});
-            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
-        }
+    let folder = if let Some(folder) = folder {
+        folder
+    } else {
+        let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": corpus.provenance,
+            "threads": device.threads(), "code_path": device.code_path()});
+        RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
     };
     let run = Run {
         config: &config.train,
