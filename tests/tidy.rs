@@ -47,9 +47,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "optim",
             "params",
             "run_log",
+            "report",
             "schedule",
+            "train_log",
         ],
     ),
+    ("train_log", &["error", "event"]),
     (
         "infer",
         &["batch", "checkpoint", "config", "error", "model", "objective", "params", "tokenizer", "train"],

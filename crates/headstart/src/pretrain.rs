@@ -51,6 +51,7 @@ pub fn pretrain(
     };
     let valid = corpus.stream(Split::Valid, &tokenizer, listener)?;
     let test = corpus.stream(Split::Test, &tokenizer, listener)?;
+    let mut notes = Vec::new();
     for (split, stream) in [("train", Some(&train)), ("valid", valid.as_ref()), ("test", test.as_ref())] {
         let line = match stream {
             Some(s) => format!(
@@ -62,6 +63,7 @@ pub fn pretrain(
             None => format!("{split}: none"),
         };
         listener(Event::Message(&line));
+        notes.push(line);
     }
 
     let positions = model_config.num_max_positions;
@@ -95,6 +97,7 @@ pub fn pretrain(
         keep_best: false,
         early_stopping: 0,
         readme: readme(config),
+        notes,
         files,
         folder,
     };
