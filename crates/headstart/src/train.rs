@@ -26,6 +26,7 @@ use crate::optim::Optimizer;
 use crate::report::{Confusion, Report};
 use crate::run_log::{Kind, Record, RunLog, read_metrics};
 use crate::schedule;
+use crate::train_log::TrainLog;
 
 /// The key under which the trainer state keeps the loss of the best evaluation.
 const BEST_LOSS: &str = "best_loss";
@@ -96,6 +97,8 @@ pub(crate) struct Run<'a> {
     pub(crate) early_stopping: u64,
     pub(crate) files: ModelFiles,
     pub(crate) readme: String,
+    /// What was said before there was a folder.
+    pub(crate) notes: Vec<String>,
     pub(crate) folder: RunFolder,
 }
 
@@ -115,12 +118,22 @@ struct Progress {
 
 impl Run<'_> {
     /// Runs (or resumes) to the end, a stop, or an error.
-    pub(crate) fn run(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+    pub(crate) fn run(self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+        let mut log = TrainLog::open(&self.folder.train_log(), &self.notes)?;
+        self.run_loop(resume, &mut |event| {
+            log.event(&event);
+            listener(event)
+        })
+    }
+
+    fn run_loop(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut progress = self.start(resume, listener)?;
         if progress.total_steps == 0 {
             return self.evaluate_only(&mut progress, listener);
         }
-        let mut stopped = None;
+        let patience = self.early_stopping;
+        let out_of_patience = |state: &TrainerState| patience > 0 && state.evaluations_since_best >= patience;
+        let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
         while progress.state.step < progress.total_steps && stopped.is_none() {
             let record = self.step(&mut progress)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
@@ -133,12 +146,13 @@ impl Run<'_> {
             }
             stop |= listener(Event::Progress { what: "training", done: step, total: progress.total_steps })
                 == Signal::Stop;
-            if stop {
+            if step == progress.total_steps {
+                // Whole, whatever was asked meanwhile.
+            } else if stop {
                 stopped = Some("signal");
             } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
                 stopped = Some("max_time");
-            } else if self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping
-            {
+            } else if out_of_patience(&progress.state) {
                 stopped = Some("early_stopping");
             }
             let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
@@ -417,8 +431,8 @@ impl Run<'_> {
             vec![outcome, files.to_owned()],
         );
         if let Some(counts) = summary.confusion.clone() {
-            let title =
-                format!("Confusion matrix, {}", if self.test.is_some() { "test" } else { "validation" });
+            let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
+            let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });
             report.confusions.push(Confusion { title, labels: summary.labels.clone(), counts });
         }
         report.write(&self.folder.report_html())

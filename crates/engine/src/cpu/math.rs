@@ -120,6 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::float_cmp)] // exact by construction
     fn exp_is_accurate_over_its_range() {
         for i in -8_730..=8_860 {
             let x = i as f32 / 100.0;
@@ -149,6 +150,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)] // exact by construction
     fn sums_and_maxima_cover_every_length() {
         for n in 0..70 {
             let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();

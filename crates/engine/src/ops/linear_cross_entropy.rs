@@ -1,10 +1,10 @@
-//! Linear and cross-entropy in one: loss = scale * sum over i of -log softmax(x[rows[i]] W^T)[targets[i]].
+//! Linear and cross-entropy in one: `loss = scale * sum over i of -log softmax(x[rows[i]] W^T)[targets[i]]`.
 //!
 //! Shapes: x `[N, C]`, rows and targets `[R]`, W `[V, C]`. The logits `[R, V]` never exist at once: they are made
 //! some rows at a time, turned into their own gradient in place, and used up, so forward and backward are one
 //! pass. That needs `scale` (coefficient over the global count) beforehand; callers know it.
 //!
-//! Gradients: dlogits = scale * (softmax - onehot); dx[rows[i]] += dlogits W; dW += dlogits^T x[rows].
+//! Gradients: `dlogits = scale * (softmax - onehot)`; `dx[rows[i]] += dlogits W`; `dW += dlogits^T x[rows]`.
 
 use crate::cpu::gemm::Operand;
 use crate::cpu::math;

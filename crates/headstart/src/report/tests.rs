@@ -165,8 +165,8 @@ fn ticks_are_round_numbers() {
     );
     assert_eq!(labels(&Axis::along([1.0, 3.0].into_iter(), 8)), ["1", "2", "3"]);
     assert_eq!(
-        labels(&Axis::upwards([-0.3, 0.2].into_iter(), 5)),
-        ["\u{2212}0.4", "\u{2212}0.2", "0", "0.2"]
+        labels(&Axis::upwards([-0.3, 0.25].into_iter(), 5)),
+        ["\u{2212}0.4", "\u{2212}0.2", "0", "0.2", "0.4"]
     );
     let tiny = Axis::upwards([0.0, 2.5e-5].into_iter(), 6);
     assert_eq!(
