@@ -336,7 +336,7 @@ simd! {
         for s in now.iter_mut() {
             *s = math::exp(*s * scale - largest);
         }
-        let sum = math::sum(visible, |i| now[i]);
+        let sum = math::sum([now], |[p]| p);
         let inverse = 1.0 / sum;
         for s in now.iter_mut() {
             *s *= inverse;
@@ -357,7 +357,7 @@ simd! {
         y: &[f32],
         dy: &[f32],
     ) {
-        let delta = math::sum(y.len(), |i| y[i] * dy[i]);
+        let delta = math::sum([y, dy], |[y, dy]| y * dy);
         let (scores, dp_now, kept_now) = (&scores[..visible], &mut dp[..visible], &mut kept[..visible]);
         for i in 0..visible {
             let p = math::exp(scores[i] * scale - log_sum);
