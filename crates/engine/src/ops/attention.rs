@@ -124,7 +124,7 @@ impl Tape<'_> {
                         for i in 0..tile {
                             let row = range.start + first + i;
                             let visible = if attention.causal { past + first + i + 1 } else { count };
-                            let p = &mut p[i * stride..i * stride + seen];
+                            let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
                             let sum = softmax_row(level, p, visible, scale_of(dim));
                             // SAFETY: (row, head) belongs to this task alone.
                             let slot = unsafe { sums.part(row * heads + head, 1) };
@@ -214,7 +214,7 @@ impl AttentionNode {
             for i in 0..tile {
                 let row = range.start + first + i;
                 let visible = if self.attention.causal { first + i + 1 } else { count };
-                let at = i * stride_p..i * stride_p + seen;
+                let at = i * stride_p..i * stride_p + whole_vectors(seen);
                 let kept = &mut kept[at.clone()];
                 kept.fill(1.0);
                 if let Some(d) = &self.dropout {
@@ -303,6 +303,11 @@ fn seen(causal: bool, end: usize, count: usize) -> usize {
     if causal { end.next_multiple_of(GRAIN).min(count) } else { count }
 }
 
+/// `len` elements in vectors of 16; the row stride of [`output_room`] has room for it.
+const fn whole_vectors(len: usize) -> usize {
+    len.next_multiple_of(16)
+}
+
 /// The first `rows` and `cols` of a row-major matrix.
 fn matrix(values: &[f32], rows: usize, cols: usize, stride: usize) -> Operand<'_> {
     Operand::from_f32(&values[..rows * stride], rows, stride).part(0..rows, 0..cols)
@@ -330,7 +335,9 @@ fn gather(level: Level, x: &Tensor, rows: Range<usize>, first: usize, dim: usize
 simd! {
     /// Turns the first `visible` scores into probabilities and the rest into zeros; returns the log-sum-exp.
     fn softmax_row(scores: &mut [f32], visible: usize, scale: f32) -> f32 {
-        let (now, later) = scores.split_at_mut(visible);
+        scores[visible..].fill(f32::NEG_INFINITY);
+        // Up to a whole vector: what is beyond the visible becomes exactly 0, and there is no slow remainder.
+        let (now, later) = scores.split_at_mut(whole_vectors(visible));
         later.fill(0.0);
         let largest = math::max(now) * scale;
         for s in now.iter_mut() {
@@ -358,8 +365,10 @@ simd! {
         dy: &[f32],
     ) {
         let delta = math::sum([y, dy], |[y, dy]| y * dy);
-        let (scores, dp_now, kept_now) = (&scores[..visible], &mut dp[..visible], &mut kept[..visible]);
-        for i in 0..visible {
+        // As in `softmax_row`.
+        let n = whole_vectors(visible);
+        let (scores, dp_now, kept_now) = (&scores[..n], &mut dp[..n], &mut kept[..n]);
+        for i in 0..n {
             let p = math::exp(scores[i] * scale - log_sum);
             dp_now[i] = p * (dp_now[i] * kept_now[i] - delta) * scale;
             kept_now[i] *= p;
