@@ -3,7 +3,12 @@
 //!
 //! Owns: the workflow as a user runs it. Never: interruptions (resume.rs), mistakes (bad_input.rs).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 mod support;
 
@@ -24,8 +29,11 @@ fn shared(name: &str) -> String {
 
 /// Settings of a short fine-tuning on the topics.
 fn tune(place: &Place, trunk: &str, flags: &str, out: &str) -> Done {
-    let call = format!("finetune --model {} --data {} --json", shared(trunk), shared("topics"));
-    let done = place.run(&format!("{call} --n_epochs 2 --lr 5e-3 --n_warmup 2 {flags} --out {out}"));
+    let call = format!("finetune --model {} --data {} --json --max_norm 1", shared(trunk), shared("topics"));
+    let usual = [("--lr", "5e-3"), ("--n_epochs", "4"), ("--n_warmup", "5")];
+    let usual = usual.iter().filter(|(flag, _)| !flags.contains(flag));
+    let usual: String = usual.map(|(flag, value)| format!("{flag} {value} ")).collect();
+    let done = place.run(&format!("{call} {usual} {flags} --out {out}"));
     done.succeeds();
     done
 }
@@ -51,7 +59,7 @@ fn pretraining_learns_and_leaves_a_whole_run_folder() {
     let place = trunks("workflow");
     for run in ["lm", "mlm"] {
         let (first, last) = fall(place, run, 5);
-        assert!(first > 4.0 && last < 0.7 * first, "{run}: {first} -> {last}");
+        assert!(first > 4.0 && last < 0.8 * first, "{run}: {first} -> {last}");
 
         let there = place.names(run);
         for name in ["config.toml", "command.txt", "environment.json", "metrics.jsonl", "tensorboard"] {
@@ -63,7 +71,13 @@ fn pretraining_learns_and_leaves_a_whole_run_folder() {
         let best = format!("step-{:08}", best["step"].as_u64().unwrap());
         assert_eq!(
             place.names(&format!("{run}/checkpoints/{best}")),
-            ["config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "trainer_state.json"]
+            [
+                "config.json",
+                "model.safetensors",
+                "optimizer.safetensors",
+                "tokenizer.json",
+                "trainer_state.json"
+            ]
         );
         let command = String::from_utf8(place.bytes(&format!("{run}/command.txt"))).unwrap();
         assert!(command.contains(&format!("pretrain --objective {run} ")), "{command}");
@@ -91,8 +105,8 @@ fn both_logs_hold_the_same_figures() {
         let steps: Vec<u64> = figures.iter().filter(|f| f.1 == "train").map(|f| f.0).collect();
         assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "{run}: a line for every step");
         let evaluated: Vec<u64> = figures.iter().filter(|f| f.1 == "valid").map(|f| f.0).collect();
-        let epoch = steps.len() as u64 / 2;
-        assert_eq!(evaluated, [epoch, 2 * epoch], "{run}: an evaluation at the end of every epoch");
+        let epoch = steps.len() as u64 / 5;
+        assert_eq!(evaluated, [1, 2, 3, 4, 5].map(|n| n * epoch), "{run}: one at the end of every epoch");
     }
 }
 
@@ -141,7 +155,11 @@ fn the_starter_corpus_and_its_questions_work_from_end_to_end() {
     let found = place.run("eval questions --data starter-questions --json").json();
     assert_eq!((&found["split"], &found["confusion"]), (&Value::from("test"), &tuned["confusion"]));
     assert_eq!(metric(&found, "accuracy").to_bits(), metric(&tuned, "test/accuracy").to_bits());
-    assert_eq!(place.figures("questions").iter().filter(|f| f.1 == "test").count(), 1, "test is looked at once");
+    assert_eq!(
+        place.figures("questions").iter().filter(|f| f.1 == "test").count(),
+        1,
+        "test is looked at once"
+    );
 }
 
 /// Each way to fine-tune: the flags, the trunk, whether the trunk's own parameters stay as they are.
@@ -169,7 +187,8 @@ fn every_method_trains_what_it_says_and_nothing_else() {
             place.tensors(&format!("{run}/final/model.safetensors")),
         );
         let kept = before.iter().filter(|(name, values)| after[*name] == **values).count();
-        assert_eq!(kept, if frozen { before.len() } else { 0 }, "{case}");
+        assert_eq!(kept == before.len(), frozen, "{case}");
+        assert!(frozen || kept == 0, "{case}: {kept} of {} did not train", before.len());
         let new: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
         assert!(new.iter().any(|name| name.contains("classification_head")), "{case}");
         assert_eq!(new.iter().any(|name| name.contains("adapter")), flags.contains("adapters"), "{case}");
@@ -190,14 +209,19 @@ fn every_method_trains_what_it_says_and_nothing_else() {
             assert!(metric(&result, "test/accuracy") > 0.8, "{case}: {result}");
         }
         let found = place.run(&format!("eval {run} --data {} --json", shared("topics"))).json();
-        assert_eq!(metric(&found, "accuracy").to_bits(), metric(&result, "test/accuracy").to_bits(), "{case}");
+        assert_eq!(
+            metric(&found, "accuracy").to_bits(),
+            metric(&result, "test/accuracy").to_bits(),
+            "{case}"
+        );
         let answers = place.feed(&format!("predict {run}"), b"the old harbour .\n").json();
         assert!(["water", "land"].contains(&answers["label"].as_str().unwrap()), "{case}");
     }
     // The language model is still in there, and can be measured.
-    let call = |run: &str| format!("eval {run} --language_model --data {} --split valid --json", shared("books"));
+    let call =
+        |run: &str| format!("eval {run} --language_model --data {} --split valid --json", shared("books"));
     let kept = place.run(&call("run5")).json();
-    assert!(metric(&kept, "nll") < 4.0, "{kept}");
+    assert!(metric(&kept, "nll") < 3.0, "{kept}");
 }
 
 #[test]
@@ -215,7 +239,7 @@ fn frozen_layer_norms_train_when_asked() {
 fn the_best_checkpoint_is_the_one_that_is_kept() {
     let (_, place) = places();
     // A rate so large that it does not only get better.
-    let flags = "--lr 0.1 --n_epochs 3 --eval_every 3 --keep 1";
+    let flags = "--lr 0.05 --n_epochs 2 --eval_every 3 --keep 1";
     let result = tune(&place, "lm", flags, "run").json();
     let best = place.json_file("run/checkpoints/best.json");
     assert_eq!(best["value"].as_f64(), Some(metric(&result, "valid/accuracy")));
@@ -256,7 +280,8 @@ fn marks_and_numbers_are_learned_from_tables_and_json() {
     }
     place.write("marks.csv", marks);
     place.write("scores.jsonl", json);
-    let call = format!("finetune --model {} --n_epochs 4 --lr 5e-3 --n_warmup 2 --json", shared("lm"));
+    let call =
+        format!("finetune --model {} --n_epochs 12 --lr 5e-3 --n_warmup 5 --max_norm 1 --json", shared("lm"));
 
     let flags = "--data marks.csv --problem multi-label --out marks";
     let result = place.run(&format!("{call} {flags}")).json();
@@ -343,7 +368,11 @@ fn fine_tuned_weights_depend_neither_on_threads_nor_on_how_a_batch_is_cut() {
     for (flags, trunk) in [("--lm_loss_coef 0.5 --adapters_dim 6", "lm"), ("--lm_loss_coef 0.5", "mlm")] {
         let call = format!("finetune --model {} --data {} {flags}", shared(trunk), shared("topics"));
         let call = format!("{call} --max_steps 3 --lr 1e-2 --n_warmup 1 --eval_every 2");
-        same_bits(&place, &call, &THREADS.map(|t| format!("{t} --grad_accum_steps 2")).each_ref().map(|s| &**s));
+        same_bits(
+            &place,
+            &call,
+            &THREADS.map(|t| format!("{t} --grad_accum_steps 2")).each_ref().map(|s| &**s),
+        );
         same_bits(&place, &call, &SPLITS);
     }
 }
@@ -353,9 +382,11 @@ fn predictions_keep_the_order_of_the_lines_whatever_is_in_them() {
     let (_, place) = places();
     tune(&place, "lm", "", "run");
     let long = "the old harbour ".repeat(2_000);
-    let mut texts: Vec<&str> = vec!["the old harbour .", "", "the green tower .", &long, " \t ", "\u{1F30A} [CLS] \u{0} <unk>"];
+    let mut texts: Vec<&str> =
+        vec!["the old harbour .", "", "the green tower .", &long, " \t ", "\u{1F30A} [CLS] \u{0} <unk>"];
     // More than are classified at a time.
-    let many: Vec<String> = (0..600).map(|seed| support::sentence(&mut support::Draws::new(seed)).0).collect();
+    let many: Vec<String> =
+        (0..600).map(|seed| support::sentence(&mut support::Draws::new(seed)).0).collect();
     texts.extend(many.iter().map(String::as_str));
     let input = texts.join("\n");
     let done = place.feed("predict run --with_text", input.as_bytes());
@@ -392,7 +423,8 @@ fn predictions_keep_the_order_of_the_lines_whatever_is_in_them() {
         let found = place.run(&format!("predict {model} --input in.txt --threads 1")).json_lines();
         for (found, expected) in found.iter().zip(&expected) {
             let close = |name: &str| {
-                (found["probabilities"][name].as_f64().unwrap() - expected[name].as_f64().unwrap()).abs() < 0.2
+                (found["probabilities"][name].as_f64().unwrap() - expected[name].as_f64().unwrap()).abs()
+                    < 0.2
             };
             assert!(close("water") && close("land"), "{model}: {found} {expected}");
         }
@@ -419,7 +451,7 @@ fn generated_text_follows_from_prompt_and_seed() {
     assert_eq!(safe, generate("--top_k 1 --seed 3", "the old"));
     // What was learned: after a kind comes a thing, and only things do.
     let nouns = ["harbour", "river", "lake", "tower", "garden", "market"];
-    let noun = safe.split_whitespace().nth(2).unwrap();
+    let noun = safe.split_whitespace().nth(2).unwrap().trim_end_matches('.');
     assert!(nouns.contains(&noun), "{safe}");
     assert!(!generate("", "").trim().is_empty());
     let call = format!("generate {trunk} --max_new_tokens 3 --seed 1 --json --prompt");
@@ -447,7 +479,10 @@ fn everything_that_may_be_named_as_the_model_can_be_fine_tuned() {
     let bytes: Vec<Vec<u8>> = runs.iter().map(|run| std::fs::read(run).unwrap()).collect();
     assert!(bytes[0] == bytes[1] && bytes[0] == bytes[2]);
     // Once more, from a fine-tuned model to another task: its head is replaced, and that is said.
-    place.write("three.csv", "text,label\nthe old lake,a\nthe river,b\nthe tower,c\na lake,a\nriver,b\ntower,c\n");
+    place.write(
+        "three.csv",
+        "text,label\nthe old lake,a\nthe river,b\nthe tower,c\na lake,a\nriver,b\ntower,c\n",
+    );
     let again = place.run("finetune --model run0 --data three.csv --n_epochs 1 --out again");
     again.says(&["discarded from the pretrained model: classification_head"]);
 }

@@ -3,7 +3,12 @@
 //! Owns: how the program is called, and data small enough to train on in a second. Never: judges a result.
 
 #![allow(dead_code, reason = "every test binary uses its part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -115,7 +120,7 @@ impl Place {
 
     /// The same sentences with a label that follows from their words, as `topics/{train,valid,test}.csv`.
     pub fn topics(&self) {
-        for (seed, name, lines) in [(3, "train", 160), (4, "valid", 60), (5, "test", 60)] {
+        for (seed, name, lines) in [(3, "train", 400), (4, "valid", 60), (5, "test", 60)] {
             self.write(&format!("topics/{name}.csv"), topics(seed, lines));
         }
     }
@@ -145,8 +150,7 @@ impl Place {
     /// The names in a folder, sorted.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"));
-        let mut names: Vec<String> =
-            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -327,16 +331,17 @@ pub fn trunks(binary: &str) -> &'static Place {
         let place = Place::shared(binary);
         place.books();
         place.topics();
-        for objective in ["lm", "mlm"] {
-            let call = format!("pretrain --objective {objective} --n_epochs 2 --out {objective} {TRUNK}");
+        for (objective, flags) in [("lm", "--lr 1e-2"), ("mlm", "--arch gpt2 --lr 3e-3")] {
+            let call = format!("pretrain --objective {objective} {flags} --out {objective} {TRUNK}");
             place.run(&call).succeeds();
         }
         place
     })
 }
 
-/// The settings of the shared trunks but their objective, length and folder.
-pub const TRUNK: &str = "--data books --tokenizer tok.json --preset micro --lr 1e-2 --n_warmup 5";
+/// The settings that the shared trunks have in common.
+pub const TRUNK: &str =
+    "--data books --tokenizer tok.json --preset micro --n_epochs 5 --n_warmup 10 --max_norm 1";
 
 /// A small generator of numbers, the same everywhere.
 pub struct Draws(u64);
