@@ -131,9 +131,8 @@ impl Run<'_> {
         if progress.total_steps == 0 {
             return self.evaluate_only(&mut progress, listener);
         }
-        let patience = self.early_stopping;
-        let out_of_patience = |state: &TrainerState| patience > 0 && state.evaluations_since_best >= patience;
-        let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
+        // A run that was interrupted after its early stop, while it finished, takes no further step.
+        let mut stopped = self.stops_early(&progress).then_some("early_stopping");
         while progress.state.step < progress.total_steps && stopped.is_none() {
             let record = self.step(&mut progress)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
@@ -152,7 +151,7 @@ impl Run<'_> {
                 stopped = Some("signal");
             } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
                 stopped = Some("max_time");
-            } else if out_of_patience(&progress.state) {
+            } else if self.stops_early(&progress) {
                 stopped = Some("early_stopping");
             }
             let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
@@ -162,6 +161,10 @@ impl Run<'_> {
         }
         let complete = progress.state.step >= progress.total_steps || stopped == Some("early_stopping");
         self.finish(progress, stopped, complete, listener)
+    }
+
+    fn stops_early(&self, progress: &Progress) -> bool {
+        self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping
     }
 
     fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress> {
