@@ -200,8 +200,7 @@ impl<'a> Tape<'a> {
         self.nodes.len()
     }
 
-    /// A leaf with a gradient, for tests of single ops.
-    #[cfg(test)]
+    /// A leaf with a gradient, for tests and benchmarks of single ops.
     pub(crate) fn leaf(&mut self, tensor: Tensor) -> Value {
         let id = self.values;
         self.values += 1;

@@ -135,13 +135,12 @@ impl LinearCrossEntropyNode {
 simd! {
     /// Turns logits into scale * (softmax - onehot); returns the negative log likelihood and whether the target won.
     fn cross_entropy_row(logits: &mut [f32], target: usize, scale: f32) -> (f32, bool) {
-        let n = logits.len();
         let largest = math::max(logits);
         let of_target = logits[target];
         for z in logits.iter_mut() {
             *z = math::exp(*z - largest);
         }
-        let sum = math::sum(n, |i| logits[i]);
+        let sum = math::sum([logits], |[z]| z);
         let factor = scale / sum;
         for z in logits.iter_mut() {
             *z *= factor;
