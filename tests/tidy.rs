@@ -31,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "error", "event", "model", "objective"]),
     ("checkpoint", &["config", "error", "files", "model", "params", "tokenizer"]),
-    ("report", &["config", "error", "files", "run_log"]),
+    ("report", &["error", "files", "run_log"]),
     (
         "train",
         &[
@@ -47,9 +47,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "optim",
             "params",
             "run_log",
+            "report",
             "schedule",
+            "train_log",
         ],
     ),
+    ("train_log", &["error", "event"]),
     (
         "infer",
         &["batch", "checkpoint", "config", "error", "model", "objective", "params", "tokenizer", "train"],

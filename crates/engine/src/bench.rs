@@ -2,6 +2,10 @@
 //!
 //! Owns: the cases and their check against f64. Never: a clock for others; no op uses this.
 
+mod ops;
+
+pub use ops::{Op, OpRun, fork_and_join};
+
 use std::time::Instant;
 
 use crate::cpu::gemm::{self, Operand, PackedRight, Right};

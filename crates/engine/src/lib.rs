@@ -7,7 +7,7 @@
 //! - [`Device`] — where kernels run. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them.
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
-//! - [`bench`] — the processor's peak and single products, for benchmarks.
+//! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
 //! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map.
 
 pub mod bench;

@@ -13,6 +13,9 @@ pub struct Packing {
 impl Packing {
     /// Sequences of the given lengths (each at least 1) that start at position 0. `sequence_ids` number them
     /// within the *global* batch, so that dropout does not depend on how memory cut it.
+    ///
+    /// # Panics
+    /// When the numbers of lengths and ids differ, or a length is 0.
     pub fn new(lengths: &[usize], sequence_ids: &[u64]) -> Self {
         assert_eq!(lengths.len(), sequence_ids.len());
         let mut offsets = Vec::with_capacity(lengths.len() + 1);
@@ -27,6 +30,9 @@ impl Packing {
     }
 
     /// One sequence of `length` new tokens that continues after `position` earlier ones: generation.
+    ///
+    /// # Panics
+    /// When `length` is 0.
     pub fn continued(position: usize, length: usize) -> Self {
         assert!(length > 0);
         Self { offsets: vec![0, length], first_positions: vec![position], sequence_ids: vec![0] }

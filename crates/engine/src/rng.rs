@@ -146,6 +146,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)] // exact by construction
     fn the_rate_is_kept_and_neighbours_are_uncorrelated() {
         let rate = DropRate::new(0.1);
         let (rows, columns) = (400, 512);

@@ -200,8 +200,7 @@ impl<'a> Tape<'a> {
         self.nodes.len()
     }
 
-    /// A leaf with a gradient, for tests of single ops.
-    #[cfg(test)]
+    /// A leaf with a gradient, for tests and benchmarks of single ops.
     pub(crate) fn leaf(&mut self, tensor: Tensor) -> Value {
         let id = self.values;
         self.values += 1;
@@ -242,7 +241,7 @@ impl Backward<'_> {
     }
 
     /// Takes the gradient gathered so far for a value if its buffer may be written, so that an op can add to
-    /// it in its own epilogue and put it back with [`Backward::put`].
+    /// it in its own epilogue and put it back with [`Backward::add`].
     pub(crate) fn take_unique_f32(&mut self, id: usize) -> Option<Tensor> {
         let slot = &mut self.value_gradients[id];
         if slot.as_mut().is_some_and(|t| t.dtype() == DType::F32 && t.is_unique()) {

@@ -86,10 +86,10 @@ pub struct HeadConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadPooling {
-    /// The final [CLS], appended to every text.
+    /// The final `[CLS]`, appended to every text.
     #[default]
     Cls,
-    /// The last token of the text; no [CLS] is appended.
+    /// The last token of the text; no `[CLS]` is appended.
     Last,
     /// The mean over the tokens.
     Mean,
@@ -473,9 +473,9 @@ pub enum Method {
     /// All of them.
     #[default]
     Full,
-    /// The classification head and the [CLS] offset.
+    /// The classification head and the `[CLS]` offset.
     Head,
-    /// Adapters, the classification head and the [CLS] offset.
+    /// Adapters, the classification head and the `[CLS]` offset.
     Adapters,
 }
 

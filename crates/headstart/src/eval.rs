@@ -67,7 +67,7 @@ pub struct Evaluator<'a> {
     pub batch_size: usize,
 }
 
-impl<'a> Examples<'a> {
+impl Examples<'_> {
     /// Number of examples.
     pub fn len(&self) -> usize {
         self.ids.len()

@@ -1,4 +1,4 @@
-//! `finetune`: a pretrained model, labelled texts and a method become a [`Run`] of the one loop.
+//! `finetune`: a pretrained model, labelled texts and a method become a `Run` of the one loop.
 //!
 //! Owns: putting a fine-tuning run together: labels, head, what trains. Never: the loop (`train`).
 
@@ -10,6 +10,7 @@ use crate::checkpoint::{self, LoadedModel, RunFolder};
 use crate::config::{
     ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem,
 };
+use crate::data::catalog::Role;
 use crate::data::classification::{
     self, ClassificationData, ClassificationOptions, LabelKind, LabelledSplit,
 };
@@ -60,7 +61,7 @@ pub fn finetune(
     let (mut data, provenance) = request.load(&tokenizer, known, listener)?;
     data.hold_out_validation(config.train.seed)?;
     let train = data.get(Split::Train)?.clone();
-    describe(&data, listener);
+    let mut notes = describe(&data, listener);
     check_classes(config, &data)?;
 
     let model_config = if begun {
@@ -75,6 +76,7 @@ pub fn finetune(
         let (weights, report) = base.weights_for(model.table(), config.train.seed)?;
         for line in report.lines() {
             listener(Event::Message(&line));
+            notes.push(line);
         }
         weights
     };
@@ -88,13 +90,12 @@ pub fn finetune(
         TokenTargets::None
     };
     let files = model_files(&model_config, predicts, class_names(&data, config.problem), &tokenizer);
-    let folder = match folder {
-        Some(folder) => folder,
-        None => {
-            let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
-                "threads": device.threads(), "code_path": device.code_path()});
-            RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
-        }
+    let folder = if let Some(folder) = folder {
+        folder
+    } else {
+        let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
+            "threads": device.threads(), "code_path": device.code_path()});
+        RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
     };
     let pooling = config.pooling;
     let mut train_examples = examples(&train, config.problem, data.labels.len(), pooling);
@@ -125,6 +126,7 @@ pub fn finetune(
         keep_best: true,
         early_stopping: config.early_stopping,
         readme: readme(config, &data.labels),
+        notes,
         files,
         folder,
     };
@@ -137,7 +139,7 @@ pub struct DataRequest<'a> {
     pub config: &'a DataConfig,
     /// What the labels are.
     pub problem: Problem,
-    /// Whether a final [CLS] is appended.
+    /// Whether a final `[CLS]` is appended.
     pub pooling: HeadPooling,
     /// The longest example, in tokens.
     pub positions: usize,
@@ -165,7 +167,8 @@ impl DataRequest<'_> {
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
                 let encoding = resolved.entry.map(|e| e.encoding);
-                (resolved.folder.as_path(), encoding, source::provenance(resolved))
+                let path = resolved.file(Role::Everything).unwrap_or(&resolved.folder);
+                (path, encoding, source::provenance(resolved))
             }
         };
         let options = ClassificationOptions {
@@ -193,7 +196,7 @@ impl DataRequest<'_> {
 fn starter_questions(tokenizer: &Tokenizer, max_positions: usize) -> Result<ClassificationData> {
     let questions = starter::questions();
     let [train, valid, test] = [&questions.train, &questions.valid, &questions.test]
-        .map(|texts| texts.iter().map(|t| (&*t.label, t.text.as_str())).collect::<Vec<_>>());
+        .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect::<Vec<_>>());
     let splits: [(Split, &[(&str, &str)]); 3] =
         [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
     ClassificationData::from_texts(&splits, &classification::TREC_LABELS, tokenizer, max_positions)
@@ -271,26 +274,30 @@ fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<(
     }
 }
 
-fn describe(data: &ClassificationData, listener: &mut Listener<'_>) {
+/// Tells what each split holds, and returns the lines.
+fn describe(data: &ClassificationData, listener: &mut Listener<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
     for (name, split) in [("train", &data.train), ("valid", &data.valid), ("test", &data.test)] {
         let Some(split) = split else { continue };
         let counts = split.class_counts(data.labels.len());
         let classes: Vec<String> = data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
-        let mut line = format!("{name}: {} examples ({})", thousands(split.len()), classes.join(", "));
-        if split.truncated() > 0 {
-            line += &format!(
-                "; {} texts longer than the model's positions were cut",
-                thousands(split.truncated())
-            );
-        }
-        if split.empty_texts() > 0 {
-            line += &format!("; {} texts are empty", split.empty_texts());
-        }
+        let cut = match split.truncated() {
+            0 => String::new(),
+            n => format!("; {} texts longer than the model's positions were cut", thousands(n)),
+        };
+        let empty = match split.empty_texts() {
+            0 => String::new(),
+            n => format!("; {n} texts are empty"),
+        };
+        let (count, classes) = (thousands(split.len()), classes.join(", "));
+        let line = format!("{name}: {count} examples ({classes}){cut}{empty}");
         listener(Event::Message(&line));
+        lines.push(line);
     }
+    lines
 }
 
-/// The examples of a split; without a [CLS] to classify, the one that loading appended is left out again.
+/// The examples of a split; without a `[CLS]` to classify, the one that loading appended is left out again.
 pub(crate) fn examples(
     split: &LabelledSplit,
     problem: Problem,
@@ -306,7 +313,9 @@ pub(crate) fn examples(
             (classification::Label::Class(class), _) => Label::Class(*class),
             (classification::Label::Classes(on), _) => {
                 let mut marks = vec![0.0; classes];
-                on.iter().for_each(|&class| marks[class as usize] = 1.0);
+                for &class in on {
+                    marks[class as usize] = 1.0;
+                }
                 Label::Values(marks)
             }
             (classification::Label::Value(value), _) => Label::Values(vec![*value]),

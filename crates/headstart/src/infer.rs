@@ -130,7 +130,7 @@ impl Predictor {
     }
 }
 
-/// The ids that are classified: cut to the positions, with the final [CLS] where the head reads it. The second
+/// The ids that are classified: cut to the positions, with the final `[CLS]` where the head reads it. The second
 /// value says whether something was cut.
 pub(crate) fn classified_ids(
     mut ids: Vec<u32>,

@@ -28,7 +28,7 @@ pub struct Masked {
 }
 
 impl Masking {
-    /// Masks a sequence; `never` is an id that is left alone ([CLS]).
+    /// Masks a sequence; `never` is an id that is left alone (`[CLS]`).
     pub fn apply(&self, ids: &[u32], never: Option<u32>, key: u64) -> Masked {
         let mut masked = Masked { ids: ids.to_vec(), ..Masked::default() };
         for (position, &id) in ids.iter().enumerate() {

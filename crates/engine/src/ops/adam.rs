@@ -201,6 +201,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)] // exact by construction
     fn the_norm_is_exact_and_sees_what_is_not_finite() {
         let device = Device::cpu(None, CodePath::Auto).unwrap();
         let x: Vec<f32> = (0..100_001).map(|i| (i % 7) as f32).collect();

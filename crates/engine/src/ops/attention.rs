@@ -12,18 +12,19 @@
 //! rowsum(dP P) = rowsum(dy y).
 
 use std::cell::RefCell;
+use std::ops::Range;
 
-use crate::cpu::gemm::multiply_strided;
+use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
 use crate::ops::linear::{SharedOut, apply_dropout, widen_slice};
 use crate::rng;
 use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Precision, Tensor};
 
-/// Queries that one task of the forward handles.
-const QUERY_TILE: usize = 64;
+/// Queries whose probabilities exist at once, per thread; a multiple of [`GRAIN`], so that little is masked.
+const QUERY_TILE: usize = GRAIN;
 
 /// How attention is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,37 +97,34 @@ impl Tape<'_> {
         });
         {
             let (out, sums) = (SharedOut::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
-            let level = self.device.level();
+            let (level, precision) = (self.device.level(), self.precision);
             self.device.for_each(self.packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
                 let range = self.packing.range(sequence);
                 let dim = width / heads;
+                let columns = |part: usize| part * width + head * dim..part * width + (head + 1) * dim;
+                let [q, keys, values] = if let Some(cache) = cached {
+                    let all = Operand::from_f32(&cache.rows, cache.length, 2 * width);
+                    let part = |i| all.part(0..cache.length, columns(i));
+                    [Operand::new(&qkv.tensor).part(range.clone(), columns(0)), part(0), part(1)]
+                } else {
+                    [0, 1, 2].map(|i| Operand::new(&qkv.tensor).part(range.clone(), columns(i)))
+                };
+                let count = keys.rows;
                 SCRATCH.with_borrow_mut(|scratch| {
-                    let Scratch { q, k, v, p, y: rows_y, .. } = scratch;
-                    gather(level, &qkv.tensor, range.clone(), head * dim, dim, q);
-                    let (keys, values, stride, count) = if let Some(cache) = cached {
-                        (
-                            &cache.rows[head * dim..],
-                            &cache.rows[width + head * dim..],
-                            2 * width,
-                            cache.length,
-                        )
-                    } else {
-                        gather(level, &qkv.tensor, range.clone(), width + head * dim, dim, k);
-                        gather(level, &qkv.tensor, range.clone(), 2 * width + head * dim, dim, v);
-                        (&k[..], &v[..], dim, range.len())
-                    };
-                    for first in (0..range.len()).step_by(QUERY_TILE) {
-                        let tile = QUERY_TILE.min(range.len() - first);
-                        let seen = if attention.causal { past + first + tile } else { count };
-                        resize(p, tile * seen);
-                        resize(rows_y, tile * dim);
-                        let q = (&q[first * dim..], dim, 1);
-                        multiply_strided(tile, seen, dim, q, (keys, 1, stride), (p, seen), false);
+                    let Scratch { rights: [k_room, v_room, ..], left, p, y: rows_y, .. } = scratch;
+                    let keys = SmallRight::new(level, precision, keys.transposed(), q.rows, k_room);
+                    let values = SmallRight::new(level, precision, values, q.rows, v_room);
+                    for first in (0..q.rows).step_by(QUERY_TILE) {
+                        let tile = QUERY_TILE.min(q.rows - first);
+                        let seen = seen(attention.causal, past + first + tile, count);
+                        let (room, stride) = output_room(tile, seen);
+                        resize(p, room * stride);
+                        keys.multiply(q.part(first..first + tile, 0..dim), seen, p, false, left);
                         for i in 0..tile {
                             let row = range.start + first + i;
                             let visible = if attention.causal { past + first + i + 1 } else { count };
-                            let p = &mut p[i * seen..(i + 1) * seen];
+                            let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
                             let sum = softmax_row(level, p, visible, scale_of(dim));
                             // SAFETY: (row, head) belongs to this task alone.
                             let slot = unsafe { sums.part(row * heads + head, 1) };
@@ -135,25 +133,12 @@ impl Tape<'_> {
                                 apply_dropout(level, &mut p[..visible], d.head_key(row, head), 0, d.rate);
                             }
                         }
-                        multiply_strided(
-                            tile,
-                            dim,
-                            seen,
-                            (p, seen, 1),
-                            (values, stride, 1),
-                            (rows_y, dim),
-                            false,
-                        );
-                        for i in 0..tile {
+                        let (room, stride_y) = output_room(tile, dim);
+                        resize(rows_y, room * stride_y);
+                        values.multiply(matrix(p, tile, seen, stride), dim, rows_y, false, left);
+                        for (i, y) in rows_y.chunks_exact(stride_y).take(tile).enumerate() {
                             // SAFETY: these rows and columns belong to this task alone.
-                            unsafe {
-                                out.write(
-                                    level,
-                                    range.start + first + i,
-                                    head * dim,
-                                    &rows_y[i * dim..(i + 1) * dim],
-                                );
-                            }
+                            unsafe { out.write(level, range.start + first + i, head * dim, &y[..dim]) };
                         }
                     }
                 });
@@ -174,11 +159,11 @@ impl AttentionNode {
         {
             let out = SharedOut::new(&mut gradient);
             let packing = back.packing;
-            let level = back.device.level();
+            let (level, precision) = (back.device.level(), back.precision);
             back.device.for_each(packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
                 SCRATCH.with_borrow_mut(|scratch| {
-                    self.head_backward(level, packing.range(sequence), head, &dy, scratch, &out);
+                    self.head_backward(level, precision, packing.range(sequence), head, &dy, scratch, &out);
                 });
             });
         }
@@ -189,7 +174,8 @@ impl AttentionNode {
     fn head_backward(
         &self,
         level: Level,
-        range: std::ops::Range<usize>,
+        precision: Precision,
+        range: Range<usize>,
         head: usize,
         dy: &Tensor,
         scratch: &mut Scratch,
@@ -197,37 +183,44 @@ impl AttentionNode {
     ) {
         let (width, heads) = (dy.cols(), self.attention.heads);
         let (dim, count) = (width / heads, range.len());
-        let Scratch { q, k, v, p, y, dy: d_y, dp, dq, dk, dv, kept } = scratch;
-        for (part, to) in [&mut *q, &mut *k, &mut *v].into_iter().enumerate() {
-            gather(level, &self.qkv.tensor, range.clone(), part * width + head * dim, dim, to);
-        }
+        let Scratch { rights, tile_rights, left, p, dp, kept, y, dy: rows_dy, dq, dk, dv } = scratch;
+        let [k_room, kt_room, vt_room] = rights;
+        let [q_room, dy_room] = tile_rights;
+        let [q, k, v] = [0, 1, 2].map(|part| {
+            let first = part * width + head * dim;
+            Operand::new(&self.qkv.tensor).part(range.clone(), first..first + dim)
+        });
+        let d_y = Operand::new(dy).part(range.clone(), head * dim..(head + 1) * dim);
         gather(level, &self.y, range.clone(), head * dim, dim, y);
-        gather(level, dy, range.clone(), head * dim, dim, d_y);
-        for sums in [&mut *dk, &mut *dv] {
+        gather(level, dy, range.clone(), head * dim, dim, rows_dy);
+        let keys = SmallRight::new(level, precision, k, count, k_room);
+        let keys_turned = SmallRight::new(level, precision, k.transposed(), count, kt_room);
+        let values_turned = SmallRight::new(level, precision, v.transposed(), count, vt_room);
+        let (room, stride) = output_room(count, dim);
+        for sums in [&mut *dq, &mut *dk, &mut *dv] {
             sums.clear();
-            sums.resize(count * dim, 0.0);
+            sums.resize(room * stride, 0.0);
         }
-        resize(dq, count * dim);
         for first in (0..count).step_by(QUERY_TILE) {
             let tile = QUERY_TILE.min(count - first);
-            let seen = if self.attention.causal { first + tile } else { count };
+            let seen = seen(self.attention.causal, first + tile, count);
+            let (room, stride_p) = output_room(tile, seen);
             for buffer in [&mut *p, &mut *dp, &mut *kept] {
-                resize(buffer, tile * seen);
+                resize(buffer, room * stride_p);
             }
-            let (q, d_y) = (&q[first * dim..(first + tile) * dim], &d_y[first * dim..(first + tile) * dim]);
-            multiply_strided(tile, seen, dim, (q, dim, 1), (k, 1, dim), (p, seen), false);
-            multiply_strided(tile, seen, dim, (d_y, dim, 1), (v, 1, dim), (dp, seen), false);
+            let (q, d_y) = (q.part(first..first + tile, 0..dim), d_y.part(first..first + tile, 0..dim));
+            keys_turned.multiply(q, seen, p, false, left);
+            values_turned.multiply(d_y, seen, dp, false, left);
             for i in 0..tile {
                 let row = range.start + first + i;
                 let visible = if self.attention.causal { first + i + 1 } else { count };
-                let at = i * seen..(i + 1) * seen;
+                let at = i * stride_p..i * stride_p + whole_vectors(seen);
                 let kept = &mut kept[at.clone()];
                 kept.fill(1.0);
                 if let Some(d) = &self.dropout {
                     apply_dropout(level, &mut kept[..visible], d.head_key(row, head), 0, d.rate);
                 }
-                let (y, d_y) = (&y[(first + i) * dim..(first + i + 1) * dim], &d_y[i * dim..(i + 1) * dim]);
-                let log_sum = self.log_sums.f32()[row * heads + head];
+                let at_y = (first + i) * dim..(first + i + 1) * dim;
                 score_gradient_row(
                     level,
                     &mut p[at.clone()],
@@ -235,28 +228,27 @@ impl AttentionNode {
                     kept,
                     visible,
                     scale_of(dim),
-                    log_sum,
-                    y,
-                    d_y,
+                    self.log_sums.f32()[row * heads + head],
+                    &y[at_y.clone()],
+                    &rows_dy[at_y],
                 );
             }
             // `kept` now holds P m, `dp` holds dS scaled.
-            multiply_strided(seen, dim, tile, (kept, 1, seen), (d_y, dim, 1), (dv, dim), true);
-            multiply_strided(seen, dim, tile, (dp, 1, seen), (q, dim, 1), (dk, dim), true);
-            multiply_strided(
-                tile,
+            let (kept, ds) = (matrix(kept, tile, seen, stride_p), matrix(dp, tile, seen, stride_p));
+            SmallRight::new(level, precision, d_y, seen, dy_room).multiply(
+                kept.transposed(),
                 dim,
-                seen,
-                (dp, seen, 1),
-                (k, dim, 1),
-                (&mut dq[first * dim..], dim),
-                false,
+                dv,
+                true,
+                left,
             );
+            SmallRight::new(level, precision, q, seen, q_room).multiply(ds.transposed(), dim, dk, true, left);
+            keys.multiply(ds, dim, &mut dq[first * stride..], false, left);
         }
-        for (part, values) in [dq, dk, dv].into_iter().enumerate() {
-            for (i, values) in values.chunks_exact(dim).take(count).enumerate() {
+        for (part, rows) in [dq, dk, dv].into_iter().enumerate() {
+            for (i, values) in rows.chunks_exact(stride).take(count).enumerate() {
                 // SAFETY: these rows and columns belong to this task alone.
-                unsafe { out.write(level, range.start + i, part * width + head * dim, values) };
+                unsafe { out.write(level, range.start + i, part * width + head * dim, &values[..dim]) };
             }
         }
     }
@@ -284,17 +276,18 @@ impl ActiveDropout {
 /// Per-thread work space.
 #[derive(Default)]
 struct Scratch {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+    /// Right operands of a whole sequence, and of one tile of queries.
+    rights: [Buffer; 3],
+    tile_rights: [Buffer; 2],
+    left: Buffer,
     p: Vec<f32>,
+    dp: Vec<f32>,
+    kept: Vec<f32>,
     y: Vec<f32>,
     dy: Vec<f32>,
-    dp: Vec<f32>,
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
-    kept: Vec<f32>,
 }
 
 thread_local! {
@@ -305,6 +298,21 @@ fn scale_of(dim: usize) -> f32 {
     1.0 / (dim as f32).sqrt()
 }
 
+/// How many keys are computed for queries before `end`: whole panels of the products, later keys are masked.
+fn seen(causal: bool, end: usize, count: usize) -> usize {
+    if causal { end.next_multiple_of(GRAIN).min(count) } else { count }
+}
+
+/// `len` elements in vectors of 16; the row stride of [`output_room`] has room for it.
+const fn whole_vectors(len: usize) -> usize {
+    len.next_multiple_of(16)
+}
+
+/// The first `rows` and `cols` of a row-major matrix.
+fn matrix(values: &[f32], rows: usize, cols: usize, stride: usize) -> Operand<'_> {
+    Operand::from_f32(&values[..rows * stride], rows, stride).part(0..rows, 0..cols)
+}
+
 /// Makes room for `len` elements whose content will be overwritten.
 fn resize(buffer: &mut Vec<f32>, len: usize) {
     if buffer.len() < len {
@@ -313,14 +321,7 @@ fn resize(buffer: &mut Vec<f32>, len: usize) {
 }
 
 /// The columns `first .. first + dim` of some rows, as a dense f32 matrix.
-fn gather(
-    level: Level,
-    x: &Tensor,
-    rows: std::ops::Range<usize>,
-    first: usize,
-    dim: usize,
-    to: &mut Vec<f32>,
-) {
+fn gather(level: Level, x: &Tensor, rows: Range<usize>, first: usize, dim: usize, to: &mut Vec<f32>) {
     resize(to, rows.len() * dim);
     for (row, to) in rows.zip(to.chunks_exact_mut(dim)) {
         let at = row * x.cols() + first..row * x.cols() + first + dim;
@@ -334,13 +335,15 @@ fn gather(
 simd! {
     /// Turns the first `visible` scores into probabilities and the rest into zeros; returns the log-sum-exp.
     fn softmax_row(scores: &mut [f32], visible: usize, scale: f32) -> f32 {
-        let (now, later) = scores.split_at_mut(visible);
+        scores[visible..].fill(f32::NEG_INFINITY);
+        // Up to a whole vector: what is beyond the visible becomes exactly 0, and there is no slow remainder.
+        let (now, later) = scores.split_at_mut(whole_vectors(visible));
         later.fill(0.0);
         let largest = math::max(now) * scale;
         for s in now.iter_mut() {
             *s = math::exp(*s * scale - largest);
         }
-        let sum = math::sum(visible, |i| now[i]);
+        let sum = math::sum([now], |[p]| p);
         let inverse = 1.0 / sum;
         for s in now.iter_mut() {
             *s *= inverse;
@@ -361,9 +364,11 @@ simd! {
         y: &[f32],
         dy: &[f32],
     ) {
-        let delta = math::sum(y.len(), |i| y[i] * dy[i]);
-        let (scores, dp_now, kept_now) = (&scores[..visible], &mut dp[..visible], &mut kept[..visible]);
-        for i in 0..visible {
+        let delta = math::sum([y, dy], |[y, dy]| y * dy);
+        // As in `softmax_row`.
+        let n = whole_vectors(visible);
+        let (scores, dp_now, kept_now) = (&scores[..n], &mut dp[..n], &mut kept[..n]);
+        for i in 0..n {
             let p = math::exp(scores[i] * scale - log_sum);
             dp_now[i] = p * (dp_now[i] * kept_now[i] - delta) * scale;
             kept_now[i] *= p;

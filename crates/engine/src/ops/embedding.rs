@@ -1,10 +1,10 @@
-//! Embedding: h = drop(token[id] + position[p] + offset for rows of one marked id).
+//! Embedding: `h = drop(token[id] + position[p] + offset)`, the offset for rows of one marked id.
 //!
 //! Shapes: ids `[N]`, token table `[V, C]`, position table `[P, C]`, offset `[1, C]`, h `[N, C]` in f32.
 //! The offset is what a frozen trunk trains for a token whose row pretraining never saw.
 //!
-//! Backward: dtoken[id] += dh * m, dposition[p] += dh * m, doffset += dh * m over its rows, with m the dropout
-//! factors; rows are added in packed order, split over threads by columns.
+//! Backward: `dtoken[id] += dh * m`, `dposition[p] += dh * m`, `doffset += dh * m` over its rows, with m the
+//! dropout factors; rows are added in packed order, split over threads by columns.
 
 use crate::cpu::shared::SharedSlice;
 use crate::ops::linear::{ROWS_PER_TASK, add, apply_dropout};
@@ -27,6 +27,9 @@ pub struct Embedding {
     /// On the sum.
     pub dropout: Option<Dropout>,
 }
+
+/// Which row of a table's gradient a token's gradient goes to, if any.
+type TargetRow<'a> = dyn Fn(usize) -> Option<usize> + Sync + 'a;
 
 #[derive(Debug)]
 pub(crate) struct EmbeddingNode {
@@ -98,7 +101,7 @@ impl EmbeddingNode {
         }
         let at: Vec<usize> = back.packing.rows().map(|(_, p)| p as usize).collect();
         let offset = self.tables.offset;
-        let targets: [(Option<View>, &(dyn Fn(usize) -> Option<usize> + Sync)); 3] = [
+        let targets: [(Option<View>, &TargetRow<'_>); 3] = [
             (Some(self.tables.tokens), &|r| Some(self.ids[r] as usize)),
             (Some(self.tables.positions), &|r| Some(at[r])),
             (offset.map(|o| o.1), &|r| offset.filter(|o| o.0 == self.ids[r]).map(|_| 0)),

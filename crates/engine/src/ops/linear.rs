@@ -286,9 +286,10 @@ impl<'a> SharedOut<'a> {
     /// No other task touches the same elements.
     #[inline]
     pub(crate) unsafe fn write(&self, level: Level, row: usize, col: usize, z: &[f32]) {
-        // SAFETY: the caller's contract.
         match self {
+            // SAFETY: the caller's contract.
             Self::F32(out, cols) => unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z),
+            // SAFETY: as above.
             Self::Bf16(out, cols) => round(level, z, unsafe { out.part(row * cols + col, z.len()) }),
         }
     }

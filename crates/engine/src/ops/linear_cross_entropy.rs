@@ -1,10 +1,10 @@
-//! Linear and cross-entropy in one: loss = scale * sum over i of -log softmax(x[rows[i]] W^T)[targets[i]].
+//! Linear and cross-entropy in one: `loss = scale * sum over i of -log softmax(x[rows[i]] W^T)[targets[i]]`.
 //!
 //! Shapes: x `[N, C]`, rows and targets `[R]`, W `[V, C]`. The logits `[R, V]` never exist at once: they are made
 //! some rows at a time, turned into their own gradient in place, and used up, so forward and backward are one
 //! pass. That needs `scale` (coefficient over the global count) beforehand; callers know it.
 //!
-//! Gradients: dlogits = scale * (softmax - onehot); dx[rows[i]] += dlogits W; dW += dlogits^T x[rows].
+//! Gradients: `dlogits = scale * (softmax - onehot)`; `dx[rows[i]] += dlogits W`; `dW += dlogits^T x[rows]`.
 
 use crate::cpu::gemm::Operand;
 use crate::cpu::math;
@@ -135,13 +135,12 @@ impl LinearCrossEntropyNode {
 simd! {
     /// Turns logits into scale * (softmax - onehot); returns the negative log likelihood and whether the target won.
     fn cross_entropy_row(logits: &mut [f32], target: usize, scale: f32) -> (f32, bool) {
-        let n = logits.len();
         let largest = math::max(logits);
         let of_target = logits[target];
         for z in logits.iter_mut() {
             *z = math::exp(*z - largest);
         }
-        let sum = math::sum(n, |i| logits[i]);
+        let sum = math::sum([logits], |[z]| z);
         let factor = scale / sum;
         for z in logits.iter_mut() {
             *z *= factor;

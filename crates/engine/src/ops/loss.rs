@@ -2,9 +2,9 @@
 //!
 //! Shapes: logits `[B, K]` in f32. Each returns the sum of its terms; `scale` (coefficient over the global count)
 //! only enters the gradient.
-//! - classes: -w[t] log softmax(z)[t], dz = scale * w[t] * (softmax(z) - onehot(t))
-//! - multi-label: sum over k of softplus(z) - t z, dz = scale * (sigmoid(z) - t)
-//! - regression: sum over k of (z - t)^2, dz = scale * 2 (z - t)
+//! - classes: `-w[t] log softmax(z)[t]`, `dz = scale * w[t] * (softmax(z) - onehot(t))`
+//! - multi-label: sum over k of `softplus(z) - t z`, `dz = scale * (sigmoid(z) - t)`
+//! - regression: sum over k of `(z - t)^2`, `dz = scale * 2 (z - t)`
 
 use crate::ops::linear_cross_entropy::LossSum;
 use crate::tape::{Backward, Node, Tape, Value};

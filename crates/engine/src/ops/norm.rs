@@ -93,8 +93,8 @@ simd! {
     fn norm_row(x: &[f32], gain: &[f32], shift: &[f32], eps: f32, y: &mut [f32], statistics: &mut [f32]) {
         let n = y.len();
         let (x, gain, shift) = (&x[..n], &gain[..n], &shift[..n]);
-        let mean = math::sum(n, |i| x[i]) / n as f32;
-        let variance = math::sum(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
+        let mean = math::sum([x], |[x]| x) / n as f32;
+        let variance = math::sum([x], |[x]| (x - mean) * (x - mean)) / n as f32;
         let rstd = 1.0 / (variance + eps).sqrt();
         for i in 0..n {
             y[i] = (x[i] - mean) * rstd * gain[i] + shift[i];
@@ -120,8 +120,8 @@ simd! {
             d_gain[i] += dy[i] * ((x[i] - mean) * rstd);
             d_shift[i] += dy[i];
         }
-        let mean_g = math::sum(n, |i| dy[i] * gain[i]) / n as f32;
-        let mean_gx = math::sum(n, |i| dy[i] * gain[i] * ((x[i] - mean) * rstd)) / n as f32;
+        let mean_g = math::sum([dy, gain], |[dy, gain]| dy * gain) / n as f32;
+        let mean_gx = math::sum([dy, gain, x], |[dy, gain, x]| dy * gain * ((x - mean) * rstd)) / n as f32;
         for i in 0..n {
             dx[i] = rstd * (dy[i] * gain[i] - mean_g - (x[i] - mean) * rstd * mean_gx);
         }

@@ -44,7 +44,9 @@ impl Tape<'_> {
                 }
             }
             if pooling == Pooling::Mean {
-                y.iter_mut().for_each(|y| *y /= length);
+                for y in y.iter_mut() {
+                    *y /= length;
+                }
             }
         }
         let x = x.clone();

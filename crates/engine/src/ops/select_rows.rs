@@ -1,6 +1,6 @@
-//! Row selection: y[i] = x[rows[i]]. Picks the classified or the masked positions.
+//! Row selection: `y[i] = x[rows[i]]`. Picks the classified or the masked positions.
 //!
-//! Shapes: x `[N, C]`, rows `[R]`, y `[R, C]` in f32. Backward: dx[rows[i]] += dy[i]; other rows are zero.
+//! Shapes: x `[N, C]`, rows `[R]`, y `[R, C]` in f32. Backward: `dx[rows[i]] += dy[i]`; other rows are zero.
 
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};

@@ -2,24 +2,28 @@
 //!
 //! Owns: operands, packed weights, the choice of the code path. Never: knows what an operand is.
 //!
+//! - `small` — products on one thread, for ops that cut the work themselves.
 //! - `tiles` — how an output is cut. `strided` — the `gemm` crate, for processors without AVX-512.
 //! - `panels`, `packing`, `kernel` — our own AVX-512 product in f32 and bf16: driver, operand layouts, registers.
 //!
 //! The output is cut into tiles by the shape alone and each tile sums over K in one order, so the bits do not
 //! depend on the number of threads. The epilogue runs while the tile is in the cache of the core that made it.
 
+mod buffer;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod packing;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+mod small;
 mod strided;
 #[cfg(test)]
 mod tests;
 mod tiles;
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use half::bf16;
 
@@ -30,9 +34,11 @@ use crate::tensor::{DType, Precision, Tensor, round_bf16};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use kernel::register_peak_loop;
-pub(crate) use strided::multiply_strided;
+pub(crate) use small::{GRAIN, SmallRight, output_room};
 
 use strided::Strided;
+
+pub(crate) use buffer::Buffer;
 
 /// The elements of an operand.
 #[derive(Clone, Copy)]
@@ -87,6 +93,17 @@ impl<'a> Operand<'a> {
         }
     }
 
+    /// Some rows and columns of it.
+    pub(crate) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows && cols.end <= self.cols);
+        let start = rows.start * self.row_stride + cols.start * self.col_stride;
+        let data = match self.data {
+            Source::F32(values) => Source::F32(values.get(start..).unwrap_or_default()),
+            Source::Bf16(values) => Source::Bf16(values.get(start..).unwrap_or_default()),
+        };
+        Self { data, rows: rows.len(), cols: cols.len(), ..self }
+    }
+
     /// One element in f64, rounded as the precision has it: for plain references.
     pub(crate) fn element(&self, row: usize, col: usize, precision: Precision) -> f64 {
         let at = row * self.row_stride + col * self.col_stride;
@@ -122,7 +139,7 @@ enum Layout {
     Strided(Vec<f32>),
     /// Panels of the bf16 micro-kernel.
     #[cfg(target_arch = "x86_64")]
-    Panels(panels::Buffer),
+    Panels(Buffer),
 }
 
 impl Default for Layout {
@@ -147,7 +164,7 @@ impl PackedRight {
         #[cfg(target_arch = "x86_64")]
         if device.level() == Level::Avx512Bf16 {
             if !matches!(self.layout, Layout::Panels(_)) {
-                self.layout = Layout::Panels(panels::Buffer::default());
+                self.layout = Layout::Panels(Buffer::default());
             }
             if let Layout::Panels(buffer) = &mut self.layout {
                 panels::pack_right::<true>(device, b, buffer);

@@ -9,15 +9,13 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use bytemuck::Zeroable;
-
+use super::Operand;
+use super::buffer::Buffer;
 use super::kernel::{self, PANEL};
 use super::packing::{self, steps_of};
 use super::tiles::{TileShape, Tiles};
-use super::{Operand, Source};
 use crate::cpu::shared::SharedSlice;
 use crate::device::Device;
-use crate::tensor::Line;
 
 /// Tiles of most products: the rows' cells and a panel fit the second-level cache.
 const TILE: TileShape = TileShape { tall: 64, wide: WIDE, least: 16 };
@@ -35,27 +33,6 @@ const PACK_STEPS: usize = 512;
 /// Cells of a right operand that are packed at once (16 MiB), unless it is narrow.
 const PACK_CELLS: usize = 4 << 20;
 
-/// Cells in memory that starts on a cache line; grows, and is reused.
-#[derive(Debug, Default)]
-pub(super) struct Buffer {
-    lines: Vec<Line>,
-}
-
-impl Buffer {
-    /// At least `cells` cells, with whatever they held.
-    fn room(&mut self, cells: usize) -> &mut [u32] {
-        let lines = cells.div_ceil(16);
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line::zeroed());
-        }
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..cells]
-    }
-
-    fn cells(&self) -> &[u32] {
-        bytemuck::cast_slice(&self.lines)
-    }
-}
-
 /// What a task needs to itself.
 #[derive(Default)]
 struct Scratch {
@@ -66,7 +43,7 @@ struct Scratch {
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
     /// The packed right operand, kept by the thread that asks for products.
-    static RIGHT: Cell<Buffer> = const { Cell::new(Buffer { lines: Vec::new() }) };
+    static RIGHT: Cell<Buffer> = const { Cell::new(Buffer::new()) };
 }
 
 /// Packs a right operand: panels of 48 columns, the last of 16, 32 or 48; each is `[steps, width]` cells.
@@ -100,23 +77,13 @@ pub(super) fn product<const PAIR: bool>(
     // Taken, not borrowed: a nested product on this thread finds an empty buffer, nothing worse.
     let mut right = RIGHT.take();
     for first in (0..b.cols).step_by(at_once) {
-        let part = columns(b, first..b.cols.min(first + at_once));
+        let part = b.part(0..b.rows, first..b.cols.min(first + at_once));
         pack_right::<PAIR>(device, part, &mut right);
         multiply::<PAIR>(device, a, right.cells(), part.cols, |row, col, z: &mut [f32]| {
             store(row, first + col, z);
         });
     }
     RIGHT.set(right);
-}
-
-/// Some columns of an operand.
-fn columns(b: Operand<'_>, cols: Range<usize>) -> Operand<'_> {
-    let start = cols.start * b.col_stride;
-    let data = match b.data {
-        Source::F32(values) => Source::F32(values.get(start..).unwrap_or_default()),
-        Source::Bf16(values) => Source::Bf16(values.get(start..).unwrap_or_default()),
-    };
-    Operand { data, cols: cols.len(), ..b }
 }
 
 /// See [`super::gemm`], for a right operand of `cols` columns that is packed for bf16.
@@ -149,7 +116,7 @@ fn multiply<const PAIR: bool>(
 
 /// A packed right operand.
 #[derive(Clone, Copy)]
-struct Panels<'a> {
+pub(super) struct Panels<'a> {
     cells: &'a [u32],
     steps: usize,
     cols: usize,
@@ -215,5 +182,60 @@ fn multiply_tile<const PAIR: bool>(
     }
     for (row, sums) in rows.zip(sums.chunks_exact_mut(stride)) {
         store(row, cols.start, &mut sums[..cols.len()]);
+    }
+}
+
+/// Packs a right operand on this thread alone.
+pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buffer) -> Panels<'a> {
+    let steps = steps_of::<PAIR>(b.rows);
+    let cells = room.room(steps * b.cols.next_multiple_of(16));
+    for first in (0..b.cols).step_by(PANEL) {
+        let cols = first..b.cols.min(first + PANEL);
+        let width = cols.len().next_multiple_of(16);
+        let to = &mut cells[first * steps..first * steps + steps * width];
+        // SAFETY: the caller checked the operand; the level was detected.
+        unsafe { packing::pack_panel::<PAIR>(b, 0..steps, cols, to) };
+    }
+    Panels { cells, steps, cols: b.cols }
+}
+
+/// c (+)= a b on this thread alone, with the first `a.cols` rows and the first `cols` columns of b, both whole
+/// cells and whole panels or all there are. `c` has room for whole groups of 8 rows of whole panels.
+pub(super) fn multiply_alone<const PAIR: bool>(
+    a: Operand<'_>,
+    b: Panels<'_>,
+    cols: usize,
+    c: &mut [f32],
+    stride: usize,
+    accumulate: bool,
+    room: &mut Buffer,
+) {
+    let steps = 0..steps_of::<PAIR>(a.cols);
+    assert!(cols == b.cols || cols.is_multiple_of(PANEL), "{cols} columns of {}", b.cols);
+    assert!(steps.end == b.steps || !PAIR || a.cols.is_multiple_of(2), "half a cell");
+    assert!(stride >= cols.next_multiple_of(16));
+    let room = room.room(packing::left_room(a.rows, steps.len()));
+    // SAFETY: the caller checked the operand; `room` is left alone until the end. The level was detected.
+    let left = unsafe { packing::pack_left::<PAIR>(a, 0..a.rows, steps.clone(), room) };
+    for col in (0..cols).step_by(PANEL) {
+        let (panel, width) = b.block(col, &steps);
+        for row in (0..a.rows).step_by(8) {
+            let at = row * stride + col;
+            let to = &mut c[at..at + 7 * stride + width];
+            let (panel, to) = (panel.as_ptr(), to.as_mut_ptr());
+            // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
+            unsafe {
+                kernel::multiply::<PAIR>(
+                    steps.len(),
+                    left.tile(row),
+                    panel,
+                    panel.cast(),
+                    width,
+                    to,
+                    stride,
+                    accumulate,
+                );
+            }
+        }
     }
 }

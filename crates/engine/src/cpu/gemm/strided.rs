@@ -112,7 +112,7 @@ fn step(stride: usize) -> isize {
 }
 
 /// c = a b (+ c), with (elements, row stride, column stride) operands, single-threaded.
-pub(crate) fn multiply_strided(
+pub(super) fn multiply_strided(
     m: usize,
     n: usize,
     k: usize,
