@@ -66,7 +66,10 @@ pub fn pretrain(
         notes.push(line);
     }
 
+    // Before the folder is made, for a text may be too short.
     let positions = model_config.num_max_positions;
+    let train = examples(&train, positions)?;
+    let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
     let weights = Weights::new(model.table().initial_values(config.train.seed));
     let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
@@ -90,9 +93,9 @@ pub fn pretrain(
             tokenizer.vocab_size(),
             None,
         ),
-        train: examples(&train, positions)?,
-        valid: evaluated(valid.as_ref(), positions)?,
-        test: evaluated(test.as_ref(), positions)?,
+        train,
+        valid,
+        test,
         best: Best::Lowest("nll"),
         keep_best: false,
         early_stopping: 0,

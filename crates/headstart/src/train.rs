@@ -163,14 +163,10 @@ impl Run<'_> {
         self.finish(progress, stopped, complete, listener)
     }
 
-    fn stops_early(&self, progress: &Progress) -> bool {
-        self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping
-    }
-
     fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress> {
         let global_batch = self.config.global_batch();
         let steps_per_epoch = self.train.len().div_ceil(global_batch).max(1) as u64;
-        let all = steps_per_epoch * self.config.n_epochs as u64;
+        let all = steps_per_epoch.saturating_mul(self.config.n_epochs as u64);
         let total_steps = self.config.max_steps.map_or(all, |most| most.min(all));
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
