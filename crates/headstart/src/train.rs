@@ -131,8 +131,10 @@ impl Run<'_> {
         if progress.total_steps == 0 {
             return self.evaluate_only(&mut progress, listener);
         }
+        let patience = self.early_stopping;
+        let out_of_patience = |state: &TrainerState| patience > 0 && state.evaluations_since_best >= patience;
         // A run that was interrupted after its early stop, while it finished, takes no further step.
-        let mut stopped = self.stops_early(&progress).then_some("early_stopping");
+        let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
         while progress.state.step < progress.total_steps && stopped.is_none() {
             let record = self.step(&mut progress)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
@@ -151,7 +153,7 @@ impl Run<'_> {
                 stopped = Some("signal");
             } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
                 stopped = Some("max_time");
-            } else if self.stops_early(&progress) {
+            } else if out_of_patience(&progress.state) {
                 stopped = Some("early_stopping");
             }
             let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
