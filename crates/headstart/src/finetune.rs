@@ -161,6 +161,7 @@ impl DataRequest<'_> {
         let located = source::locate(self.config, listener)?;
         let (path, known_encoding, provenance) = match &located {
             Located::Starter => {
+                source::expect_starter(self.config, source::STARTER_QUESTIONS)?;
                 let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
                 return Ok((starter_questions(tokenizer, max_positions)?, provenance));
             }
