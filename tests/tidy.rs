@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("eval", &["batch", "config", "error", "event", "model", "objective"]),
     ("checkpoint", &["config", "error", "files", "model", "params", "tokenizer"]),
     ("report", &["error", "files", "run_log"]),
+    ("train_log", &["error", "event"]),
     (
         "train",
         &[
@@ -52,7 +53,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "train_log",
         ],
     ),
-    ("train_log", &["error", "event"]),
     (
         "infer",
         &["batch", "checkpoint", "config", "error", "model", "objective", "params", "tokenizer", "train"],

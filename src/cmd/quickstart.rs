@@ -82,6 +82,7 @@ mod tests {
             accuracy_std: 0.01,
             accuracies: vec![accuracy; 3],
             lr: 1e-3,
+            validation_curve: vec![0.25, accuracy],
             seconds: 20.0,
         }
     }
@@ -91,7 +92,9 @@ mod tests {
         let summary = |pretrained, scratch| QuickstartSummary {
             pretrained: arm(pretrained),
             scratch: arm(scratch),
+            pretraining_ppl: 8.0,
             pretraining_seconds: 30.0,
+            out: "runs/q".into(),
             report: "runs/q/report.html".into(),
         };
         assert!(text(&summary(0.5, 0.6)).contains("the head start loses; pretraining took 30s"));

@@ -133,6 +133,7 @@ impl Run<'_> {
         }
         let patience = self.early_stopping;
         let out_of_patience = |state: &TrainerState| patience > 0 && state.evaluations_since_best >= patience;
+        // A run that was interrupted after its early stop, while it finished, takes no further step.
         let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
         while progress.state.step < progress.total_steps && stopped.is_none() {
             let record = self.step(&mut progress)?;
