@@ -62,7 +62,9 @@ fn pretraining_learns_and_leaves_a_whole_run_folder() {
         assert!(first > 4.0 && last < 0.8 * first, "{run}: {first} -> {last}");
 
         let there = place.names(run);
-        for name in ["config.toml", "command.txt", "environment.json", "metrics.jsonl", "tensorboard"] {
+        for name in
+            ["config.toml", "command.txt", "environment.json", "metrics.jsonl", "train.log", "tensorboard"]
+        {
             assert!(there.contains(&name.to_owned()), "{run} has no {name}: {there:?}");
         }
         let model = ["README.md", "config.json", "model.safetensors", "tokenizer.json"];

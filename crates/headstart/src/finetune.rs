@@ -160,8 +160,14 @@ impl DataRequest<'_> {
         let max_positions = self.positions + usize::from(self.pooling != HeadPooling::Cls);
         let located = source::locate(self.config, listener)?;
         let (path, known_encoding, provenance) = match &located {
+            Located::Starter if self.config.path == source::STARTER_CORPUS => {
+                return Err(Error::Config {
+                    key: "data".into(),
+                    what: format!("`{}` is running text without labels", source::STARTER_CORPUS),
+                    fix: format!("the built-in classification task is `{}`", source::STARTER_QUESTIONS),
+                });
+            }
             Located::Starter => {
-                source::expect_starter(self.config, source::STARTER_QUESTIONS)?;
                 let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
                 return Ok((starter_questions(tokenizer, max_positions)?, provenance));
             }

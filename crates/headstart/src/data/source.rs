@@ -52,8 +52,14 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
     let cache_dir = cache_dir(config);
     let encoding = encoding(config, None)?;
     match locate(config, listener)? {
+        Located::Starter if config.path == STARTER_QUESTIONS => Err(Error::Config {
+            key: "data".into(),
+            what: format!("`{STARTER_QUESTIONS}` is not a language-model corpus"),
+            fix: format!(
+                "the built-in corpus is `{STARTER_CORPUS}`; the questions are for `headstart finetune`"
+            ),
+        }),
         Located::Starter => {
-            expect_starter(config, STARTER_CORPUS)?;
             let provenance = json!({"data": STARTER_CORPUS, "origin": "embedded"});
             Ok(CorpusSource { files: None, encoding, cache_dir, provenance })
         }
@@ -156,20 +162,6 @@ pub(crate) fn report_roles(tokenizer: &Tokenizer, listener: &mut Listener<'_>) {
         );
         listener(Event::Message(&line));
     }
-}
-
-/// Refuses the embedded corpus where the embedded questions are needed, and the other way round.
-pub(crate) fn expect_starter(config: &DataConfig, wanted: &str) -> Result<()> {
-    if config.path == wanted {
-        return Ok(());
-    }
-    Err(Error::Config {
-        key: "data".into(),
-        what: format!("`{}` is the wrong kind of data here", config.path),
-        fix: format!(
-            "`{STARTER_CORPUS}` is text to pretrain on, `{STARTER_QUESTIONS}` is labelled: use `{wanted}`"
-        ),
-    })
 }
 
 /// Understands a data set's name: embedded, a path that exists, a name of the catalogue or an address.
