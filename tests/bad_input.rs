@@ -356,8 +356,11 @@ fn alter(file: &Path) {
     let mut content = fs::read(file).unwrap();
     let text = std::str::from_utf8(&content).is_ok();
     let middle = content.len() / 2;
-    let at =
-        if text { (middle..content.len()).find(|&at| content[at].is_ascii_digit()).unwrap_or(middle) } else { middle };
+    let at = if text {
+        (middle..content.len()).find(|&at| content[at].is_ascii_digit()).unwrap_or(middle)
+    } else {
+        middle
+    };
     content[at] = if content[at] == b'7' { b'8' } else { b'7' };
     fs::write(file, content).unwrap();
 }

@@ -321,7 +321,6 @@ impl Drop for Running {
 pub fn lines(path: &Path) -> usize {
     fs::read(path).map_or(0, |content| content.split(|b| *b == b'\n').count() - 1)
 }
-}
 
 /// A place with `books`, `topics`, and the finished runs `lm` and `mlm`, made once for a test binary. Read only.
 pub fn trunks(binary: &str) -> &'static Place {
