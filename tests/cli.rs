@@ -268,6 +268,8 @@ fn one_small_run_from_text_to_answers() {
     let tuned = place.run(&[&finetune[..], &["--out", "questions", "--n_warmup", "1"]].concat()).json();
     assert!(tuned["metrics"]["test/accuracy"].as_f64().is_some(), "{tuned}");
     assert_eq!(tuned["confusion"].as_array().unwrap().len(), 6);
+    let page = fs::read_to_string(place.path().join("questions/report.html")).unwrap();
+    assert!(page.contains("Headstart run questions") && page.contains("Confusion matrix, test"));
 
     let evaluated = place.run(&["eval", "questions", "--data", "starter-questions", "--json"]).json();
     assert_eq!(evaluated["split"], "test");

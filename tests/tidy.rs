@@ -31,7 +31,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "error", "event", "model", "objective"]),
     ("checkpoint", &["config", "error", "files", "model", "params", "tokenizer"]),
-    ("report", &["config", "error", "files", "run_log"]),
+    ("report", &["error", "files", "run_log"]),
+    ("train_log", &["error", "event"]),
     (
         "train",
         &[
@@ -47,7 +48,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "optim",
             "params",
             "run_log",
+            "report",
             "schedule",
+            "train_log",
         ],
     ),
     (

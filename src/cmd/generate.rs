@@ -21,15 +21,20 @@ pub fn run(args: GenerateArgs) -> Result<ExitCode> {
         output::json_line(&json!({ "prompt": prompt, "text": text }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    output::text(&prompt)?;
-    // A piece has no way to report that the reader has gone, so it is kept until the end.
+    // A piece has no way to report that the reader has gone, so it is kept until the end. The prompt comes with the
+    // first piece, so that one that is refused leaves nothing on standard output.
     let mut written = Ok(());
+    let mut begun = false;
     generator.generate(&prompt, &config, &mut |piece| {
         if written.is_ok() {
-            written = output::text(piece);
+            written = if begun { output::text(piece) } else { output::text(&format!("{prompt}{piece}")) };
+            begun = true;
         }
     })?;
     written?;
+    if !begun {
+        output::text(&prompt)?;
+    }
     output::text("\n")?;
     Ok(ExitCode::SUCCESS)
 }

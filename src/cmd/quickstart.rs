@@ -30,14 +30,20 @@ pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
 }
 
 fn text(summary: &QuickstartSummary) -> String {
-    let QuickstartSummary { pretrained, scratch, pretraining_seconds, report } = summary;
+    let QuickstartSummary { pretrained, scratch, pretraining_ppl, pretraining_seconds, out: _, report } =
+        summary;
     let verdict = match pretrained.accuracy_mean.total_cmp(&scratch.accuracy_mean) {
         std::cmp::Ordering::Greater => "the head start wins",
         std::cmp::Ordering::Less => "the head start loses",
         std::cmp::Ordering::Equal => "a draw",
     };
     format!(
-        "\ntest accuracy               mean +- spread   each seed\n{}{}\n{verdict}; pretraining took {}\nreport: {}\n",
+        "\nvalidation accuracy after each epoch of fine-tuning (mean over the seeds)\n{}{}\n\
+         test accuracy               mean +- spread   each seed\n{}{}\n\
+         {verdict}; pretraining took {} and reached a validation perplexity of {pretraining_ppl:.1}\n\
+         report: {}\n",
+        curve("with the head start", pretrained),
+        curve("without", scratch),
         row("with the head start", pretrained),
         row("without", scratch),
         output::duration(*pretraining_seconds),
@@ -46,7 +52,7 @@ fn text(summary: &QuickstartSummary) -> String {
 }
 
 fn row(name: &str, arm: &Arm) -> String {
-    let Arm { accuracy_mean, accuracy_std, accuracies, lr, seconds } = arm;
+    let Arm { accuracy_mean, accuracy_std, accuracies, lr, validation_curve: _, seconds } = arm;
     let each: Vec<String> = accuracies.iter().map(|a| percent(*a)).collect();
     format!(
         "{name:<24} {:>7} +- {:<7}  {}   (lr {lr:.1e}, {})\n",
@@ -55,6 +61,11 @@ fn row(name: &str, arm: &Arm) -> String {
         each.join(" "),
         output::duration(*seconds)
     )
+}
+
+fn curve(name: &str, arm: &Arm) -> String {
+    let each: Vec<String> = arm.validation_curve.iter().map(|a| format!("{:>3.0}", a * 100.0)).collect();
+    format!("{name:<24} {}\n", each.join(" "))
 }
 
 fn percent(share: f64) -> String {
@@ -71,6 +82,7 @@ mod tests {
             accuracy_std: 0.01,
             accuracies: vec![accuracy; 3],
             lr: 1e-3,
+            validation_curve: vec![0.25, accuracy],
             seconds: 20.0,
         }
     }
@@ -80,7 +92,9 @@ mod tests {
         let summary = |pretrained, scratch| QuickstartSummary {
             pretrained: arm(pretrained),
             scratch: arm(scratch),
+            pretraining_ppl: 8.0,
             pretraining_seconds: 30.0,
+            out: "runs/q".into(),
             report: "runs/q/report.html".into(),
         };
         assert!(text(&summary(0.5, 0.6)).contains("the head start loses; pretraining took 30s"));

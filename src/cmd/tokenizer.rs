@@ -64,6 +64,13 @@ fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> 
             Usage(format!("`{name}` is inside the program and mixes with no files\n  fix: {fix}")).into()
         );
     }
+    if name == source::STARTER_QUESTIONS {
+        return Err(Usage(format!(
+            "`{name}` is a classification task, not a text\n  fix: use `{}`",
+            source::STARTER_CORPUS
+        ))
+        .into());
+    }
     let files = if Path::new(name).exists() {
         CorpusFiles::find(Path::new(name))?
     } else {

@@ -81,6 +81,14 @@ pub enum Error {
         /// Where the last good checkpoint is and what to try.
         fix: String,
     },
+    /// A stop was asked for before the work was whole.
+    #[error("{what}\n  fix: {fix}")]
+    Interrupted {
+        /// What was stopped.
+        what: String,
+        /// How to go on.
+        fix: String,
+    },
     /// The engine refused: a device option, a buffer, a file map.
     #[error(transparent)]
     Engine(#[from] headstart_engine::EngineError),

@@ -10,6 +10,7 @@ use crate::checkpoint::{self, LoadedModel, RunFolder};
 use crate::config::{
     ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem,
 };
+use crate::data::catalog::Role;
 use crate::data::classification::{
     self, ClassificationData, ClassificationOptions, LabelKind, LabelledSplit,
 };
@@ -60,7 +61,7 @@ pub fn finetune(
     let (mut data, provenance) = request.load(&tokenizer, known, listener)?;
     data.hold_out_validation(config.train.seed)?;
     let train = data.get(Split::Train)?.clone();
-    describe(&data, listener);
+    let mut notes = describe(&data, listener);
     check_classes(config, &data)?;
 
     let model_config = if begun {
@@ -75,6 +76,7 @@ pub fn finetune(
         let (weights, report) = base.weights_for(model.table(), config.train.seed)?;
         for line in report.lines() {
             listener(Event::Message(&line));
+            notes.push(line);
         }
         weights
     };
@@ -124,6 +126,7 @@ pub fn finetune(
         keep_best: true,
         early_stopping: config.early_stopping,
         readme: readme(config, &data.labels),
+        notes,
         files,
         folder,
     };
@@ -157,6 +160,13 @@ impl DataRequest<'_> {
         let max_positions = self.positions + usize::from(self.pooling != HeadPooling::Cls);
         let located = source::locate(self.config, listener)?;
         let (path, known_encoding, provenance) = match &located {
+            Located::Starter if self.config.path == source::STARTER_CORPUS => {
+                return Err(Error::Config {
+                    key: "data".into(),
+                    what: format!("`{}` is running text without labels", source::STARTER_CORPUS),
+                    fix: format!("the built-in classification task is `{}`", source::STARTER_QUESTIONS),
+                });
+            }
             Located::Starter => {
                 let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
                 return Ok((starter_questions(tokenizer, max_positions)?, provenance));
@@ -164,7 +174,8 @@ impl DataRequest<'_> {
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
                 let encoding = resolved.entry.map(|e| e.encoding);
-                (resolved.folder.as_path(), encoding, source::provenance(resolved))
+                let path = resolved.file(Role::Everything).unwrap_or(&resolved.folder);
+                (path, encoding, source::provenance(resolved))
             }
         };
         let options = ClassificationOptions {
@@ -270,7 +281,9 @@ fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<(
     }
 }
 
-fn describe(data: &ClassificationData, listener: &mut Listener<'_>) {
+/// Tells what each split holds, and returns the lines.
+fn describe(data: &ClassificationData, listener: &mut Listener<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
     for (name, split) in [("train", &data.train), ("valid", &data.valid), ("test", &data.test)] {
         let Some(split) = split else { continue };
         let counts = split.class_counts(data.labels.len());
@@ -284,8 +297,11 @@ fn describe(data: &ClassificationData, listener: &mut Listener<'_>) {
             n => format!("; {n} texts are empty"),
         };
         let (count, classes) = (thousands(split.len()), classes.join(", "));
-        listener(Event::Message(&format!("{name}: {count} examples ({classes}){cut}{empty}")));
+        let line = format!("{name}: {count} examples ({classes}){cut}{empty}");
+        listener(Event::Message(&line));
+        lines.push(line);
     }
+    lines
 }
 
 /// The examples of a split; without a `[CLS]` to classify, the one that loading appended is left out again.

@@ -37,5 +37,6 @@ pub mod run_log;
 pub mod schedule;
 pub mod tokenizer;
 pub mod train;
+mod train_log;
 
 pub use error::{Error, Result};

@@ -87,7 +87,7 @@ pub struct ParamTable {
 impl ParamTable {
     /// Adds a parameter; call [`ParamTable::freeze_except`] when all are in.
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init, group: Group) -> ParamId {
-        let decay = shape.len() > 1 && group != Group::Norm;
+        let decay = shape.len() > 1 && !matches!(group, Group::Norm | Group::Offset);
         let param = Param {
             name: name.into(),
             shape: shape.to_vec(),

@@ -51,6 +51,7 @@ pub fn pretrain(
     };
     let valid = corpus.stream(Split::Valid, &tokenizer, listener)?;
     let test = corpus.stream(Split::Test, &tokenizer, listener)?;
+    let mut notes = Vec::new();
     for (split, stream) in [("train", Some(&train)), ("valid", valid.as_ref()), ("test", test.as_ref())] {
         let line = match stream {
             Some(s) => format!(
@@ -62,9 +63,13 @@ pub fn pretrain(
             None => format!("{split}: none"),
         };
         listener(Event::Message(&line));
+        notes.push(line);
     }
 
+    // Before the folder is made, for a text may be too short.
     let positions = model_config.num_max_positions;
+    let train = examples(&train, positions)?;
+    let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
     let weights = Weights::new(model.table().initial_values(config.train.seed));
     let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
@@ -88,13 +93,14 @@ pub fn pretrain(
             tokenizer.vocab_size(),
             None,
         ),
-        train: examples(&train, positions)?,
-        valid: evaluated(valid.as_ref(), positions)?,
-        test: evaluated(test.as_ref(), positions)?,
+        train,
+        valid,
+        test,
         best: Best::Lowest("nll"),
         keep_best: false,
         early_stopping: 0,
         readme: readme(config),
+        notes,
         files,
         folder,
     };

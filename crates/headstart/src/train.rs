@@ -23,8 +23,10 @@ use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
 use crate::objective::{Objective, Sums};
 use crate::optim::Optimizer;
-use crate::run_log::{Kind, Record, RunLog};
+use crate::report::{Confusion, Report};
+use crate::run_log::{Kind, Record, RunLog, read_metrics};
 use crate::schedule;
+use crate::train_log::TrainLog;
 
 /// The key under which the trainer state keeps the loss of the best evaluation.
 const BEST_LOSS: &str = "best_loss";
@@ -95,6 +97,8 @@ pub(crate) struct Run<'a> {
     pub(crate) early_stopping: u64,
     pub(crate) files: ModelFiles,
     pub(crate) readme: String,
+    /// What was said before there was a folder.
+    pub(crate) notes: Vec<String>,
     pub(crate) folder: RunFolder,
 }
 
@@ -114,12 +118,23 @@ struct Progress {
 
 impl Run<'_> {
     /// Runs (or resumes) to the end, a stop, or an error.
-    pub(crate) fn run(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+    pub(crate) fn run(self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+        let mut log = TrainLog::open(&self.folder.train_log(), &self.notes)?;
+        self.run_loop(resume, &mut |event| {
+            log.event(&event);
+            listener(event)
+        })
+    }
+
+    fn run_loop(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut progress = self.start(resume, listener)?;
         if progress.total_steps == 0 {
             return self.evaluate_only(&mut progress, listener);
         }
-        let mut stopped = None;
+        let patience = self.early_stopping;
+        let out_of_patience = |state: &TrainerState| patience > 0 && state.evaluations_since_best >= patience;
+        // A run that was interrupted after its early stop, while it finished, takes no further step.
+        let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
         while progress.state.step < progress.total_steps && stopped.is_none() {
             let record = self.step(&mut progress)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
@@ -132,12 +147,13 @@ impl Run<'_> {
             }
             stop |= listener(Event::Progress { what: "training", done: step, total: progress.total_steps })
                 == Signal::Stop;
-            if stop {
+            if step == progress.total_steps {
+                // Whole, whatever was asked meanwhile.
+            } else if stop {
                 stopped = Some("signal");
             } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
                 stopped = Some("max_time");
-            } else if self.early_stopping > 0 && progress.state.evaluations_since_best >= self.early_stopping
-            {
+            } else if out_of_patience(&progress.state) {
                 stopped = Some("early_stopping");
             }
             let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
@@ -152,7 +168,7 @@ impl Run<'_> {
     fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress> {
         let global_batch = self.config.global_batch();
         let steps_per_epoch = self.train.len().div_ceil(global_batch).max(1) as u64;
-        let all = steps_per_epoch * self.config.n_epochs as u64;
+        let all = steps_per_epoch.saturating_mul(self.config.n_epochs as u64);
         let total_steps = self.config.max_steps.map_or(all, |most| most.min(all));
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
@@ -378,6 +394,7 @@ impl Run<'_> {
             summary.final_dir = Some(path);
         }
         progress.log.flush()?;
+        self.report(&summary)?;
         Ok(summary)
     }
 
@@ -393,7 +410,33 @@ impl Run<'_> {
             }
         }
         progress.log.flush()?;
+        self.report(&summary)?;
         Ok(summary)
+    }
+
+    /// report.html, from the logs and what only the summary has.
+    fn report(&self, summary: &Summary) -> Result<()> {
+        let dir = self.folder.dir();
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let outcome = match (&summary.stopped, summary.total_steps) {
+            (_, 0) => "Evaluated without training.".to_owned(),
+            (None, total) => format!("All {total} optimizer steps are done."),
+            (Some(why), total) => {
+                format!("Stopped ({why}) after {} of {total} optimizer steps.", summary.steps)
+            }
+        };
+        let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
+        let mut report = Report::of_run(
+            &read_metrics(dir)?,
+            format!("Headstart run {name}"),
+            vec![outcome, files.to_owned()],
+        );
+        if let Some(counts) = summary.confusion.clone() {
+            let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
+            let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });
+            report.confusions.push(Confusion { title, labels: summary.labels.clone(), counts });
+        }
+        report.write(&self.folder.report_html())
     }
 }
 

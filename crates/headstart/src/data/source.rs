@@ -52,6 +52,13 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
     let cache_dir = cache_dir(config);
     let encoding = encoding(config, None)?;
     match locate(config, listener)? {
+        Located::Starter if config.path == STARTER_QUESTIONS => Err(Error::Config {
+            key: "data".into(),
+            what: format!("`{STARTER_QUESTIONS}` is not a language-model corpus"),
+            fix: format!(
+                "the built-in corpus is `{STARTER_CORPUS}`; the questions are for `headstart finetune`"
+            ),
+        }),
         Located::Starter => {
             let provenance = json!({"data": STARTER_CORPUS, "origin": "embedded"});
             Ok(CorpusSource { files: None, encoding, cache_dir, provenance })

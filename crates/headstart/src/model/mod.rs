@@ -16,7 +16,7 @@ use headstart_engine::ops::pool::Pooling;
 use headstart_engine::{Tape, Tensor, Value};
 
 use crate::config::{HeadPooling, ModelConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::params::{Group, Init, ParamId, ParamTable};
 use transformer::Transformer;
 
@@ -36,6 +36,13 @@ impl Model {
     /// [`crate::Error::Config`] when a size is not possible.
     pub fn new(config: &ModelConfig) -> Result<Self> {
         config.validate()?;
+        if !(1..=1 << 24).contains(&config.vocab_size) {
+            return Err(Error::Config {
+                key: "vocab_size".into(),
+                what: format!("{} is not a possible number of pieces", config.vocab_size),
+                fix: "it follows from the tokenizer; leave it out of settings files".into(),
+            });
+        }
         let mut table = ParamTable::default();
         let transformer = Transformer::new(config, &mut table);
         let head = config.head.as_ref().map(|head| {

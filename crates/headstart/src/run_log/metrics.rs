@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Kind, Record};
+use super::{Kind, Record, precedes};
 use crate::error::{Error, Result};
 
 /// The file's name in a run folder.
@@ -24,14 +24,14 @@ pub(super) struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// Opens the file for appending, without what comes after `step`; creates it if it is not there.
+    /// Opens the file for appending, without what comes after the checkpoint of `step`; creates it if it is not there.
     pub fn open_cut_back(path: &Path, step: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         let file = options.open(path).map_err(Error::io("open", path))?;
         let mut keep_bytes = 0;
         scan(path, |record, end| {
-            let keep = record.step <= step;
+            let keep = precedes(step, record.step, record.kind == Kind::Test);
             if keep {
                 keep_bytes = end;
             }

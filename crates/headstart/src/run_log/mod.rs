@@ -77,6 +77,12 @@ impl Record {
     }
 }
 
+/// Whether a checkpoint of `checkpoint` includes what was logged at `step`. The test data are evaluated after the last
+/// checkpoint, and before the first step there is none.
+fn precedes(checkpoint: u64, step: u64, is_test: bool) -> bool {
+    checkpoint > 0 && step <= checkpoint && !is_test
+}
+
 /// Whether values of this name depend on the clock, so that two runs of the same bits may differ in them.
 pub fn is_timing(name: &str) -> bool {
     name.ends_with("_s")
@@ -109,9 +115,10 @@ impl RunLog {
         Self::resume(run_dir, 0, wall_time_s)
     }
 
-    /// Continues the logs of the run in `run_dir` from a checkpoint of `step`: what was logged after that step,
-    /// and what a crash left half-written at the end, is cut off. A log that is not there is started.
+    /// Continues the logs of the run in `run_dir` from a checkpoint of `step` (0: there is none): what was logged
+    /// after it, and what a crash left half-written at the end, is cut off. A log that is not there is started.
     ///
+    /// The evaluation on test data comes after a run's last checkpoint, so it is always cut off and made again.
     /// Records of one step have to be logged before its checkpoint is saved (see [`RunLog::flush`]).
     ///
     /// # Errors

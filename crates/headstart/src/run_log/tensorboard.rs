@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::Record;
+use super::{Kind, Record, precedes};
 use crate::error::{Error, Result};
 
 /// The folder of the event files in a run folder.
@@ -79,8 +79,8 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// Opens the newest event file of `folder` for appending, after cutting what comes after `step` off all of
-    /// them; creates folder and file if they are not there.
+    /// Opens the newest event file of `folder` for appending, after cutting what comes after the checkpoint of `step` off
+    /// all of them; creates folder and file if they are not there.
     pub fn open_cut_back(folder: &Path, step: u64, wall_time_s: f64) -> Result<Self> {
         fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
         let files = event_files(folder)?;
@@ -115,13 +115,15 @@ impl EventFile {
     }
 }
 
-/// The length of the file without the first record after `step` and everything behind it.
+/// The length of the file without the first record after the checkpoint of `step` and everything behind it.
 fn bytes_up_to(path: &Path, step: u64) -> Result<u64> {
     let mut frames = Frames::open(path)?;
     loop {
         let start = frames.offset;
         match frames.next()? {
-            Frame::Event(event) if event.step <= step => {}
+            // The first event has no values; it names the format.
+            Frame::Event(event) if event.values.is_empty() => {}
+            Frame::Event(event) if precedes(step, event.step, event.is_test()) => {}
             _ => return Ok(start),
         }
     }
@@ -208,6 +210,11 @@ struct Event {
 }
 
 impl Event {
+    fn is_test(&self) -> bool {
+        let word = Kind::Test.as_str();
+        self.values.iter().any(|(tag, _)| tag.strip_prefix(word).is_some_and(|name| name.starts_with('/')))
+    }
+
     fn scalars(self) -> impl Iterator<Item = Scalar> {
         let Self { step, wall_time_s, values } = self;
         values.into_iter().map(move |(tag, value)| Scalar { step, wall_time_s, tag, value })

@@ -133,7 +133,11 @@ pub fn resolve(name: &str, locations: &Locations, on_progress: &mut OnProgress<'
         let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
         return Err(Error::Missing {
             what: format!("there is no data set called `{name}`, and no file or folder of that path"),
-            fix: format!("the names are {}; paths and http(s) addresses work too", names.join(", ")),
+            fix: format!(
+                "the names are {}, and starter and starter-questions, which are built in; paths and http(s) addresses \
+                 work too",
+                names.join(", ")
+            ),
         });
     }
     let address = Address::of(name);

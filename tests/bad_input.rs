@@ -1,0 +1,504 @@
+//! Bad input: each mistake ends with its exit code (2 called wrongly, 1 failed), names the thing, its place and the
+//! way out, and leaves nothing behind that was not there before.
+//!
+//! Owns: what a user is told. Never: what happens when all is well (workflow.rs).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use support::{Done, Place, trunks};
+
+/// The shared place, whose runs `lm`, `mlm` and `tuned` are not to be changed.
+fn shared() -> &'static Place {
+    static TUNED: OnceLock<&'static Place> = OnceLock::new();
+    TUNED.get_or_init(|| {
+        let place = trunks("bad-input");
+        let data = place.path("topics");
+        let call = format!("finetune --model lm --data {} --max_steps 6 --save_every 3", data.display());
+        place.run(&format!("{call} --n_warmup 1 --out tuned")).succeeds();
+        place
+    })
+}
+
+fn path(name: &str) -> String {
+    shared().path(name).to_str().unwrap().to_owned()
+}
+
+fn pretrain(place: &Place, flags: &str) -> Done {
+    place.run(&format!("pretrain --tokenizer {} --preset micro --out run {flags}", path("tok.json")))
+}
+
+fn finetune(place: &Place, flags: &str) -> Done {
+    place.run(&format!("finetune --model {} --max_steps 2 --out run {flags}", path("lm")))
+}
+
+/// Nothing of a run that could not start is left.
+fn assert_no_run(place: &Place) {
+    assert!(!place.path("run").exists(), "a run folder was made for nothing");
+}
+
+#[test]
+fn text_that_cannot_be_read_is_named_with_its_place() {
+    let place = Place::new();
+    place.write("empty.txt", "");
+    place.write("blank.txt", "\n \n\n");
+    place.write("latin.txt", b"fine\nbad \xff x\n");
+    place.write("wide.txt", b"\xff\xfet\0e\0x\0t\0");
+    place.write("short.txt", "the old harbour .\n");
+    place.write("folder/notes.md", "text\n");
+    place.write("valid/train.txt", support::sentences(1, 50));
+    place.write("valid/valid.txt", b"fine\n\nfine\ncaf\xe9\n");
+    for (data, words) in [
+        ("empty.txt", &["empty.txt", "the file is empty"][..]),
+        ("blank.txt", &["blank.txt", "the file is empty"]),
+        (
+            "latin.txt",
+            &["latin.txt:2", "byte 5 of the line", "byte 10 of the file", "0xFF", "--encoding latin1"],
+        ),
+        ("wide.txt", &["wide.txt:1", "utf-16"]),
+        ("valid", &["valid.txt:4", "byte 4 of the line", "0xE9"]),
+        ("short.txt", &["short.txt: has ", "less than one block of 64", "--num_max_positions"]),
+        ("folder", &["no train.txt", "folder"]),
+        ("nothing.txt", &["nothing.txt", "no file or folder", "starter"]),
+    ] {
+        let words = [words, &["fix: "]].concat();
+        pretrain(&place, &format!("--data {data}")).refuses(1, &words);
+        assert_no_run(&place);
+    }
+    pretrain(&place, "--data latin.txt --encoding klingon").refuses(2, &["klingon", "latin1", "fix: "]);
+    place.run("tokenizer train latin.txt --out t.json").refuses(1, &["latin.txt:2", "byte 5"]);
+    place.run("tokenizer train empty.txt --out t.json").refuses(1, &["empty.txt"]);
+    assert!(!place.path("t.json").exists());
+    // The way out works.
+    pretrain(&place, "--data valid --encoding latin1 --max_steps 1 --num_max_positions 4").succeeds();
+}
+
+#[test]
+fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
+    let place = Place::new();
+    place.write("empty.csv", "");
+    place.write("header.csv", "text,label\n");
+    place.write("gap.csv", "text,label\nthe lake,a\nthe river,\nthe tower,b\n");
+    place.write("gap.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\"y\"}\n");
+    place.write("broken.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\n");
+    place.write("open.csv", "text,label\nthe lake,a\n\"the river,b\nthe tower,b\n");
+    place.write("gap.txt", "__label__a the lake\nthe river\n");
+    place.write("one.csv", "text,label\nthe lake,a\nthe river,a\n");
+    place.write("pair.txt", "the lake\nthe river\nthe tower\n");
+    place.write("pair.labels", "a\nb\n");
+    place.write("latin.tsv", b"text\tlabel\nfine\ta\nc\xe9\tb\n");
+    place.write("columns.csv", "id,words,mood\n1,the lake,a\n2,the river,b\n");
+    place.write("plain.txt", "the lake\nthe river\n");
+    place.write("new/train.csv", "text,label\nthe lake,a\nthe river,b\nthe sea,a\n");
+    place.write("new/valid.csv", "text,label\nthe lake,a\nthe tower,c\n");
+    place.write("folders/pos/1.txt", "the lake\n");
+    fs::create_dir_all(place.path("folders/neg")).unwrap();
+    for (data, words) in [
+        ("empty.csv", &["empty.csv"][..]),
+        ("header.csv", &["header.csv", "no examples"]),
+        ("gap.csv", &["gap.csv:3", "the label is missing"]),
+        ("gap.jsonl", &["gap.jsonl:2", "the label is missing"]),
+        ("broken.jsonl", &["broken.jsonl:2", "JSON"]),
+        ("open.csv", &["open.csv:3", "quote"]),
+        ("gap.txt", &["gap.txt:2", "the label is missing"]),
+        ("one.csv", &["one.csv", "all 2 examples have the label `a`", "two classes"]),
+        ("pair.txt", &["pair.labels", "2 labels", "pair.txt has 3 texts"]),
+        ("latin.tsv", &["latin.tsv:3", "byte 2 of the line"]),
+        ("columns.csv", &["columns.csv:1", "id, words, mood", "column"]),
+        ("plain.txt", &["plain.txt", "no labels", "__label__"]),
+        ("new", &["valid.csv:3", "`c`", "a, b"]),
+        ("folders", &["folders", ".txt"]),
+    ] {
+        let words = [words, &["fix: "]].concat();
+        finetune(&place, &format!("--data {data}")).refuses(1, &words);
+        assert_no_run(&place);
+    }
+    finetune(&place, "--data columns.csv --text_column text").refuses(1, &["`text`", "words"]);
+    let scores = "text,score\nthe lake,1.5\nthe river,high\n";
+    place.write("scores.csv", scores);
+    place.write("nan.csv", scores.replace("high", "NaN"));
+    for name in ["scores.csv", "nan.csv"] {
+        let flags = format!("--data {name} --problem regression --label_column score");
+        finetune(&place, &flags).refuses(1, &[&format!("{name}:3"), "is not a number", "fix: "]);
+    }
+    // The way out works.
+    finetune(&place, "--data columns.csv --text_column words --label_column mood").succeeds();
+}
+
+#[test]
+fn texts_longer_than_the_positions_are_cut_counted_and_said() {
+    let place = Place::new();
+    let long = "the lake ".repeat(100);
+    place.write(
+        "long.csv",
+        format!("text,label\n{long},a\nthe river,b\n{long},a\nthe tower,b\n,a\na lake,b\n"),
+    );
+    let done = finetune(&place, "--data long.csv");
+    done.succeeds();
+    // Both are said, whichever split they went to.
+    let before = done.stderr.split(" texts longer than the model's positions were cut");
+    let counts: Vec<u32> = before.filter_map(|text| text.rsplit(' ').next()?.parse().ok()).collect();
+    assert_eq!(counts.iter().sum::<u32>(), 2, "{}", done.stderr);
+    assert!(done.stderr.contains("texts are empty"), "{}", done.stderr);
+    let inspected =
+        place.run(&format!("data inspect long.csv --tokenizer {} --num_max_positions 64", path("tok.json")));
+    assert!(inspected.succeeds().stdout.contains('2'), "{}", inspected.stdout);
+}
+
+#[test]
+fn impossible_settings_are_refused_before_anything_is_made() {
+    let place = Place::new();
+    let data = format!("--data {}", path("books"));
+    for (flags, words) in [
+        ("--embed_dim 30 --num_heads 4", &["num_heads", "4 heads do not divide embed_dim 30"][..]),
+        ("--num_layers 0", &["num_layers", "0"]),
+        ("--embed_dim 0", &["embed_dim", "0"]),
+        ("--embed_dim 99999999 --num_heads 1", &["embed_dim", "99999999"]),
+        ("--hidden_dim 18446744073709551615", &["hidden_dim", "18446744073709551615"]),
+        ("--num_max_positions 4000000000", &["num_max_positions", "4000000000"]),
+        ("--num_max_positions 1", &["num_max_positions"]),
+        ("--dropout 1", &["dropout", "not a probability below 1"]),
+        ("--dropout NaN", &["dropout"]),
+        ("--attention_dropout 1.5", &["attention_dropout"]),
+        ("--initializer_range 0", &["initializer_range"]),
+        ("--train_batch_size 0", &["train_batch_size"]),
+        ("--grad_accum_steps 0", &["grad_accum_steps"]),
+        ("--lr 0", &["lr"]),
+        ("--lr inf", &["lr"]),
+        ("--lr=-1", &["lr"]),
+        ("--max_norm=-1", &["max_norm"]),
+        ("--max_steps 0", &["max_steps", "n_epochs"]),
+        ("--max_time 0", &["max_time"]),
+        ("--keep 0", &["keep"]),
+        ("--eval_every 0", &["eval_every", "-1"]),
+        ("--mlm --mlm_probability 0", &["mlm_probability"]),
+        ("--threads 1000000", &["threads"]),
+        ("--local_rank 0", &["--local_rank 0", "leave it out", "--threads"]),
+        ("--device cuda:0", &["GPU", "--device cpu"]),
+    ] {
+        let words = [words, &["fix: "]].concat();
+        pretrain(&place, &format!("{data} {flags}")).refuses(2, &words);
+        assert_no_run(&place);
+    }
+    // What clap refuses by itself has usage instead of a fix.
+    for flags in
+        ["--num_layers=-3", "--num_layers two", "--seed=-1", "--precision f16", "--arch bert", "--n_epoch 1"]
+    {
+        pretrain(&place, &format!("{data} {flags}")).refuses(2, &["--help"]);
+        assert_no_run(&place);
+    }
+    let data = format!("--data {}", path("topics"));
+    for (flags, words) in [
+        ("--num_classes 3", &["num_classes", "3 classes", "has 2: land, water"][..]),
+        ("--adapters_dim 0", &["adapters_dim"]),
+        ("--method head --adapters_dim 4", &["adapters_dim", "head", "--method adapters"]),
+        ("--clf_loss_coef 0", &["clf_loss_coef"]),
+        ("--lm_loss_coef NaN", &["lm_loss_coef"]),
+        ("--dropout 1", &["dropout"]),
+        ("--problem regression --class_weights balanced", &["class_weights"]),
+        ("--finetuning_model_class TransformerWithClfHeadAndAdapters", &["--adapters_dim", "--lm_loss_coef"]),
+        ("--local_rank=-1", &["--local_rank -1"]),
+    ] {
+        let words = [words, &["fix: "]].concat();
+        finetune(&place, &format!("{data} {flags}")).refuses(2, &words);
+        assert_no_run(&place);
+    }
+    // As long as can be asked for is not too long.
+    pretrain(&place, &format!("--data {} --n_epochs 9223372036854775807 --max_steps 1", path("books")))
+        .succeeds();
+}
+
+#[test]
+fn settings_files_are_read_strictly() {
+    let place = Place::new();
+    place.write("typo.toml", "[train]\nlr = 0.1\nn_epoch = 3\n");
+    place.write("kind.toml", "[model]\nnum_layers = \"two\"\n");
+    place.write("torn.toml", "[model\n");
+    place.write("value.toml", "[model]\nnum_layers = 0\n");
+    for (file, words) in [
+        ("typo.toml", &["typo.toml:3", "`n_epoch`", "n_epochs", "fix: "][..]),
+        ("kind.toml", &["kind.toml:2", "fix: "]),
+        ("torn.toml", &["torn.toml:1", "fix: "]),
+        ("value.toml", &["num_layers", "fix: "]),
+        ("none.toml", &["none.toml"]),
+    ] {
+        let data = format!("--data {} --config {file}", path("books"));
+        place.run(&format!("pretrain {data} --out run")).refuses(2, words);
+        assert_no_run(&place);
+    }
+}
+
+#[test]
+fn folders_that_are_taken_are_left_alone() {
+    let place = Place::new();
+    let data = format!("--data {} --max_steps 1", path("books"));
+    place.write("run/thesis.tex", "the only copy");
+    pretrain(&place, &data).refuses(2, &["run", "exists and is not empty", "--resume", "--out"]);
+    finetune(&place, &format!("--data {}", path("topics"))).refuses(2, &["run", "exists and is not empty"]);
+    assert_eq!(place.names("run"), ["thesis.tex"]);
+    assert_eq!(place.bytes("run/thesis.tex"), b"the only copy");
+    place.write("file", "a file");
+    let call = format!("pretrain --tokenizer {} --preset micro {data}", path("tok.json"));
+    place.run(&format!("{call} --out file")).refuses(2, &["file", "is a file", "--out"]);
+    place.run(&format!("{call} --out file/run")).refuses(1, &["file/run"]);
+    assert_eq!(place.bytes("file"), b"a file");
+    // An empty folder is nobody's.
+    fs::create_dir(place.path("free")).unwrap();
+    place.run(&format!("{call} --out free")).succeeds();
+
+    place.run("pretrain --resume nowhere").refuses(2, &["nowhere", "no run in this folder", "fix: "]);
+    place.run(&format!("finetune --resume {}", path("lm"))).refuses(2, &["headstart pretrain --resume"]);
+    place.run("pretrain --resume free --lr 1").refuses(2, &["--lr 1", "keeps its settings", "fix: "]);
+    place.run("pretrain --resume free --out other").refuses(2, &["--out", "fix: "]);
+}
+
+#[test]
+fn models_that_are_not_there_or_of_the_wrong_kind_are_refused() {
+    let place = Place::new();
+    let topics = path("topics");
+    let no_model = place.run(&format!("finetune --data {topics} --out run"));
+    no_model.refuses(2, &["none is named", "headstart pretrain", "--model"]);
+    let nowhere = place.run(&format!("finetune --model nowhere --data {topics} --out run"));
+    nowhere.refuses(1, &["nowhere", "fix: "]);
+    place.write("empty/x.txt", "no model");
+    for call in ["predict empty", "generate empty --prompt a", &format!("eval empty --data {topics}")] {
+        place.run(call).refuses(1, &["empty", "neither a run folder nor", "fix: "]);
+    }
+    place.run("predict empty/x.txt").refuses(1, &["x.txt", "fix: "]);
+    place
+        .run(&format!("predict {}", path("lm")))
+        .refuses(1, &["without a classification head", "headstart finetune"]);
+    let masked = place.run(&format!("generate {} --prompt the", path("mlm")));
+    masked.refuses(1, &["masked language model", "--objective lm"]);
+    // A run that was started and has saved nothing yet.
+    let evaluated =
+        format!("pretrain --data {} --tokenizer {} --preset micro", path("books"), path("tok.json"));
+    place.run(&format!("{evaluated} --n_epochs 0 --out unborn")).succeeds();
+    place.run("generate unborn --prompt the").refuses(1, &["unborn", "fix: "]);
+    assert_no_run(&place);
+}
+
+#[test]
+fn use_that_cannot_be_is_refused() {
+    let place = Place::new();
+    let (lm, tuned) = (path("lm"), path("tuned"));
+    let prompt = "the ".repeat(100);
+    place
+        .run_with(&format!("generate {lm} --prompt"), &prompt)
+        .refuses(2, &["prompt", "64 positions", "fix: "]);
+    for flags in ["--temperature=-1", "--temperature NaN", "--top_p 0", "--top_p 2"] {
+        let key = flags.trim_start_matches('-').split(['=', ' ']).next().unwrap();
+        place.run(&format!("generate {lm} --prompt the {flags}")).refuses(2, &[key, "fix: "]);
+    }
+    place.write("new.csv", "text,label\nthe lake,water\nthe sky,air\n");
+    place
+        .run(&format!("eval {tuned} --data new.csv"))
+        .refuses(1, &["new.csv:3", "`air`", "land, water", "fix: "]);
+    let split = place.run(&format!("eval {lm} --data {} --split test", path("books")));
+    split.refuses(1, &["split", "fix: "]);
+    place.run(&format!("eval {lm} --data {}", path("topics"))).refuses(1, &["topics", "train.txt", "fix: "]);
+    place.run(&format!("predict {tuned} --input none.txt")).refuses(1, &["none.txt"]);
+    let done = place.feed(&format!("predict {tuned}"), b"bad \xff\n");
+    done.refuses(1, &["byte 5 of the line", "UTF-8", "fix: "]);
+    // What stood before the bad line is answered.
+    let done = place
+        .feed(&format!("predict {tuned}"), &[b"the lake\n".repeat(300), b"bad \xff\n".to_vec()].concat());
+    assert_eq!(done.code, Some(1));
+    assert!(done.stderr.contains(":301: byte 5"), "{}", done.stderr);
+}
+
+#[test]
+fn data_that_is_not_here_is_named_with_its_place() {
+    let place = Place::new();
+    let tokenizer = path("tok.json");
+    let call = format!("pretrain --tokenizer {tokenizer} --offline --out run --data");
+    for (name, file) in [("wikitext-2", "wikitext-2-v1.zip"), ("wikitext-103", "wikitext-103-v1.zip")] {
+        let done = place.run(&format!("{call} {name}"));
+        done.refuses(1, &[name, file, "cache", "--offline", "--mirror", "fix: "]);
+    }
+    finetune(&place, "--data imdb --offline").refuses(1, &["aclImdb_v1.tar.gz", "--mirror", "fix: "]);
+    finetune(&place, "--data imdb --offline --mirror none").refuses(2, &["mirror", "none"]);
+    finetune(&place, "--data movies").refuses(1, &["`movies`", "imdb", "starter-questions", "fix: "]);
+    let done = place.run("pretrain --data starter --offline --out run");
+    done.refuses(1, &["bert-base-cased", "--mirror", "--tokenizer", "tokenizer train"]);
+    // A set of the other kind.
+    place.run(&format!("{call} starter-questions")).refuses(2, &["starter-questions", "fix: "]);
+    finetune(&place, "--data starter").refuses(2, &["starter", "starter-questions", "fix: "]);
+    place.run(&format!("{call} trec")).refuses(1, &["trec"]);
+    place.run("tokenizer train starter-questions --out t.json").refuses(2, &["starter-questions", "fix: "]);
+    place.run("pretrain --data starter --tokenizer nothing.json --out run").refuses(1, &["nothing.json"]);
+    place.write("bad.json", "{\"model\": 3}");
+    let done = place.run("pretrain --data starter --tokenizer bad.json --out run");
+    done.refuses(1, &["bad.json", "fix: "]);
+    assert_no_run(&place);
+}
+
+/// Cuts the last bytes off a file.
+fn truncate(file: &Path) {
+    let content = fs::read(file).unwrap();
+    fs::write(file, &content[..content.len() - 9]).unwrap();
+}
+
+/// Changes one character in the middle of a file to another of its kind.
+fn alter(file: &Path) {
+    let mut content = fs::read(file).unwrap();
+    let text = std::str::from_utf8(&content).is_ok();
+    let middle = content.len() / 2;
+    let at = if text {
+        (middle..content.len()).find(|&at| content[at].is_ascii_digit()).unwrap_or(middle)
+    } else {
+        middle
+    };
+    content[at] = if content[at] == b'7' { b'8' } else { b'7' };
+    fs::write(file, content).unwrap();
+}
+
+fn empty(file: &Path) {
+    fs::write(file, b"").unwrap();
+}
+
+fn remove(file: &Path) {
+    fs::remove_file(file).unwrap();
+}
+
+const DAMAGES: [fn(&Path); 4] = [truncate, alter, empty, remove];
+
+#[test]
+fn damaged_models_are_refused_by_name() {
+    let place = Place::new();
+    for file in ["model.safetensors", "tokenizer.json", "config.json"] {
+        for damage in DAMAGES {
+            place.copy(&shared().path("tuned"), "tuned");
+            damage(&place.path(&format!("tuned/final/{file}")));
+            // An altered number in config.json is told by what it no longer fits.
+            let named = if file == "config.json" { "final/" } else { file };
+            place.feed("predict tuned", b"the lake\n").refuses(1, &[named, "fix: "]);
+            fs::remove_dir_all(place.path("tuned")).unwrap();
+        }
+    }
+    // Whole files of another model.
+    for (file, named) in [("tokenizer.json", "tokenizer.json"), ("model.safetensors", "model.safetensors")] {
+        place.copy(&shared().path("tuned"), "mixed");
+        place.run("tokenizer train starter --vocab_size 300 --out other.json").succeeds();
+        let other = if file == "tokenizer.json" {
+            place.path("other.json")
+        } else {
+            shared().path("mlm/final").join(file)
+        };
+        fs::copy(other, place.path(&format!("mixed/final/{file}"))).unwrap();
+        place.run("predict mixed").refuses(1, &[named, "fix: "]);
+        let tuned = place.run(&format!("finetune --model mixed --data {} --out run", path("topics")));
+        tuned.refuses(1, &[named, "fix: "]);
+        fs::remove_dir_all(place.path("mixed")).unwrap();
+        fs::remove_file(place.path("other.json")).unwrap();
+    }
+    assert_no_run(&place);
+}
+
+#[test]
+fn damaged_checkpoints_are_never_resumed_from() {
+    let place = Place::new();
+    let checkpoints = shared().names("tuned/checkpoints");
+    let steps: Vec<&String> = checkpoints.iter().filter(|name| name.starts_with("step-")).collect();
+    let (newest, older) = (steps[steps.len() - 1], steps[0]);
+    assert_ne!(newest, older);
+    for file in
+        ["model.safetensors", "optimizer.safetensors", "trainer_state.json", "config.json", "tokenizer.json"]
+    {
+        for damage in DAMAGES {
+            place.copy(&shared().path("tuned"), "tuned");
+            damage(&place.path(&format!("tuned/checkpoints/{newest}/{file}")));
+            let done = place.run("finetune --resume tuned");
+            // The newest is named as damaged, an older one as the way out.
+            let words = [newest, file, "fix: ", older, "is whole"];
+            done.refuses(1, &words);
+            fs::remove_dir_all(place.path("tuned")).unwrap();
+        }
+    }
+    // And the way out works: to the same weights.
+    place.copy(&shared().path("tuned"), "tuned");
+    fs::remove_dir_all(place.path(&format!("tuned/checkpoints/{newest}"))).unwrap();
+    place.run("finetune --resume tuned").succeeds();
+    assert_eq!(place.bytes("tuned/final/model.safetensors"), shared().bytes("tuned/final/model.safetensors"));
+}
+
+#[test]
+fn a_damaged_log_is_named_with_its_line() {
+    let place = Place::new();
+    place.copy(&shared().path("tuned"), "tuned");
+    let metrics = String::from_utf8(place.bytes("tuned/metrics.jsonl")).unwrap();
+    place.write("tuned/metrics.jsonl", metrics.replacen("{\"step\":2", "{step:2", 1));
+    place.run("finetune --resume tuned").refuses(1, &["metrics.jsonl:2", "fix: "]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_with_the_last_checkpoint_named() {
+    let place = Place::new();
+    let call = format!("--data {} --lr 1e30 --n_warmup 0 --max_steps 20", path("books"));
+    let words = ["is not finite at step 2", "--lr"];
+    pretrain(&place, &format!("{call} --save_every 1"))
+        .refuses(1, &[&words[..], &["step-00000001"]].concat());
+    assert_eq!(place.names("run/checkpoints").iter().filter(|name| name.starts_with("step-")).count(), 1);
+    fs::remove_dir_all(place.path("run")).unwrap();
+    pretrain(&place, &call).refuses(1, &[&words[..], &["no checkpoint yet"]].concat());
+    assert!(!place.path("run/final").exists());
+}
+
+/// A disk that takes no more, as far as one process can tell: files may not grow beyond a limit.
+#[cfg(unix)]
+fn cramped(place: &Place, blocks: u32, arguments: &str) -> Done {
+    let mut shell = Command::new("sh");
+    let mut script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\"");
+    for argument in arguments.split_whitespace() {
+        let _ = write!(script, " '{argument}'");
+    }
+    shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_headstart"));
+    Done::new(arguments, place.prepare(shell).output().unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_fails_by_name_and_what_was_saved_stays() {
+    let place = Place::new();
+    let flags = format!(
+        "--data {} --tokenizer {} --preset micro --max_steps 4 --save_every 2 --n_warmup 1",
+        path("books"),
+        path("tok.json")
+    );
+    // First with room, so that the tokens are in the cache already.
+    place.run(&format!("pretrain {flags} --out other")).succeeds();
+    let full = cramped(&place, 100, &format!("pretrain {flags} --out run"));
+    full.refuses(1, &["safetensors", "cannot be written", "make room", "--resume"]);
+    // Nothing half-written under a proper name, and room was made again.
+    assert_eq!(place.names("run/checkpoints"), Vec::<String>::new());
+    assert!(!place.path("run/final").exists());
+    // With room it goes on, to where it would have been.
+    place.run("pretrain --resume run").succeeds();
+    assert_eq!(place.bytes("run/final/model.safetensors"), place.bytes("other/final/model.safetensors"));
+    assert_eq!(place.figures("run"), place.figures("other"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_a_failure() {
+    let place = Place::new();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    place.write("in.txt", "the lake\n");
+    let call = format!("predict {} --input in.txt", path("tuned"));
+    let output = place.command(&call).stdout(full).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot write to standard output") && !said.contains("panicked"), "{said}");
+}
