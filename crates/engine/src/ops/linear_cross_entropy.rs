@@ -12,7 +12,7 @@ use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, multiply_weight};
 use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Precision, Tensor};
 use crate::weights::View;
 
 /// Logits that exist at once, at most (32 MiB of f32); their number of rows follows from V alone.
@@ -74,26 +74,35 @@ impl Tape<'_> {
                 );
             }
             let mut outcomes = vec![(0.0_f32, false); rows.len()];
+            // What only feeds products is rounded once, not in each of them.
+            let mut rounded = (self.precision == Precision::Bf16 && self.is_training())
+                .then(|| self.uninit(rows.len(), classes, DType::Bf16));
             {
                 let logits = SharedSlice::new(logits.f32_mut());
+                let rounded = rounded.as_mut().map(SharedOut::new);
                 let outcomes = SharedSlice::new(&mut outcomes);
                 self.device.for_each(rows.len(), |r| {
                     // SAFETY: every task has a row of its own.
                     let (row, outcome) = unsafe { (logits.part(r * classes, classes), outcomes.part(r, 1)) };
                     outcome[0] = cross_entropy_row(level, row, targets[r] as usize, scale);
+                    if let Some(rounded) = &rounded {
+                        // SAFETY: as above.
+                        unsafe { rounded.write(level, r, 0, row) };
+                    }
                 });
             }
             for (nll, correct) in outcomes {
                 total.sum += f64::from(nll);
                 total.correct += u64::from(correct);
             }
+            let gradient = rounded.unwrap_or(logits);
             if let Some(dx) = &mut dx {
                 let out = SharedSlice::new(dx.f32_mut());
                 multiply_weight(
                     self.device,
                     self.weights,
                     self.precision,
-                    Operand::new(&logits),
+                    Operand::new(&gradient),
                     weight,
                     false,
                     |r, c, z| {
@@ -105,7 +114,7 @@ impl Tape<'_> {
             if trains_weight {
                 let (device, precision) = (self.device, self.precision);
                 if let Some(gradients) = self.gradients() {
-                    accumulate_weight_gradient(device, precision, &logits, &picked, weight, gradients);
+                    accumulate_weight_gradient(device, precision, &gradient, &picked, weight, gradients);
                 }
             }
         }
