@@ -114,7 +114,8 @@ impl Tape<'_> {
                 SCRATCH.with_borrow_mut(|scratch| {
                     let Scratch { rights: [k_room, v_room, ..], left, p, y: rows_y, .. } = scratch;
                     let keys = SmallRight::new(level, precision, keys.transposed(), q.rows, k_room);
-                    let values = SmallRight::new(level, precision, values, q.rows, v_room);
+                    // Probabilities and their gradients are not rounded: only what is bf16 already is multiplied as such.
+                    let values = SmallRight::new(level, Precision::F32, values, q.rows, v_room);
                     for first in (0..q.rows).step_by(QUERY_TILE) {
                         let tile = QUERY_TILE.min(q.rows - first);
                         let seen = seen(attention.causal, past + first + tile, count);
@@ -193,7 +194,7 @@ impl AttentionNode {
         let d_y = Operand::new(dy).part(range.clone(), head * dim..(head + 1) * dim);
         gather(level, &self.y, range.clone(), head * dim, dim, y);
         gather(level, dy, range.clone(), head * dim, dim, rows_dy);
-        let keys = SmallRight::new(level, precision, k, count, k_room);
+        let keys = SmallRight::new(level, Precision::F32, k, count, k_room);
         let keys_turned = SmallRight::new(level, precision, k.transposed(), count, kt_room);
         let values_turned = SmallRight::new(level, precision, v.transposed(), count, vt_room);
         let (room, stride) = output_room(count, dim);
@@ -235,14 +236,20 @@ impl AttentionNode {
             }
             // `kept` now holds P m, `dp` holds dS scaled.
             let (kept, ds) = (matrix(kept, tile, seen, stride_p), matrix(dp, tile, seen, stride_p));
-            SmallRight::new(level, precision, d_y, seen, dy_room).multiply(
+            SmallRight::new(level, Precision::F32, d_y, seen, dy_room).multiply(
                 kept.transposed(),
                 dim,
                 dv,
                 true,
                 left,
             );
-            SmallRight::new(level, precision, q, seen, q_room).multiply(ds.transposed(), dim, dk, true, left);
+            SmallRight::new(level, Precision::F32, q, seen, q_room).multiply(
+                ds.transposed(),
+                dim,
+                dk,
+                true,
+                left,
+            );
             keys.multiply(ds, dim, &mut dq[first * stride..], false, left);
         }
         for (part, rows) in [dq, dk, dv].into_iter().enumerate() {
