@@ -306,15 +306,22 @@ fn holds_anything(dir: &Path) -> Result<bool> {
 }
 
 /// Locks a run; on file systems without locks it goes unlocked.
+///
+/// A lock can outlive its holder for a moment: in a process that was just killed, or in a copy of this one that is
+/// about to become another program. So it is tried for up to a second.
 fn lock(dir: &Path) -> Result<File> {
+    const TRIES: u32 = 20;
     let path = dir.join(RUN_CONFIG_FILE);
     let file = File::open(&path).map_err(Error::io("open", &path))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::Checkpoint {
-            path: dir.to_path_buf(),
-            what: "another process is writing to this run".into(),
-            fix: "wait until it ends or stop it, or choose another folder with --out".into(),
-        }),
-        _ => Ok(file),
+    for _ in 0..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            _ => return Ok(file),
+        }
     }
+    Err(Error::Checkpoint {
+        path: dir.to_path_buf(),
+        what: "another process is writing to this run".into(),
+        fix: "wait until it ends or stop it, or choose another folder with --out".into(),
+    })
 }
