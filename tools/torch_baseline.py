@@ -32,22 +32,24 @@ class Block(nn.Module):
         self.qkv, self.proj = nn.Linear(e, 3 * e), nn.Linear(e, e)
         self.up, self.down = nn.Linear(e, s["hidden"]), nn.Linear(s["hidden"], e)
 
-    def attend(self, x):
+    def attend(self, x, cache=None):
         b, t, e = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, e // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=self.pa if self.training else 0.0)
+        if cache is not None:
+            k, v = cache.extend(k, v)  # one new token sees all that stands there
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1, dropout_p=self.pa if self.training else 0.0)
         return F.dropout(self.proj(y.transpose(1, 2).reshape(b, t, e)), self.p, self.training)
 
     def feed(self, x):
         act = F.gelu(self.up(x), approximate="tanh") if self.prenorm else F.relu(self.up(x))
         return F.dropout(self.down(act), self.p, self.training)
 
-    def forward(self, h):
+    def forward(self, h, cache=None):
         if self.prenorm:
-            h = h + self.attend(self.norm1(h))
+            h = h + self.attend(self.norm1(h), cache)
             return h + self.feed(self.norm2(h))
         h = self.norm1(h)  # the tutorial's residual leaves after the norm
-        h = h + self.attend(h)
+        h = h + self.attend(h, cache)
         h = self.norm2(h)
         return h + self.feed(h)
 
@@ -64,14 +66,66 @@ class LanguageModel(nn.Module):
             if isinstance(m, nn.Linear):
                 nn.init.zeros_(m.bias)
 
+    def trunk(self, ids, caches=None):
+        """The hidden states; `caches` (one a block) hold the keys and values of the tokens before."""
+        first = caches[0].length if caches else 0
+        places = self.positions.weight[first : first + ids.shape[1]]
+        h = F.dropout(self.tokens(ids) + places, self.p, self.training)
+        for i, block in enumerate(self.blocks):
+            h = block(h, caches[i] if caches else None)
+        return h
+
+    def logits(self, h):
+        return F.linear(h, self.tokens.weight)
+
     def forward(self, ids, labels=None):
-        h = F.dropout(self.tokens(ids) + self.positions.weight[: ids.shape[1]], self.p, self.training)
-        for block in self.blocks:
-            h = block(h)
+        h = self.trunk(ids)
         if labels is None:
-            return F.linear(h, self.tokens.weight)
-        logits = F.linear(h[:, :-1].reshape(-1, h.shape[-1]), self.tokens.weight)
+            return self.logits(h)
+        logits = self.logits(h[:, :-1].reshape(-1, h.shape[-1]))
         return F.cross_entropy(logits.float(), labels[:, 1:].reshape(-1))
+
+
+def autocast(precision, device="cpu"):
+    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def optimize(model, optimizer, loss, max_norm):
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def timed(step, warmup, steps, device="cpu"):
+    """The seconds of each of `steps` calls, after `warmup` more."""
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(warmup):
+        step()
+    times = []
+    for _ in range(steps):
+        wait()
+        start = time.perf_counter()
+        step()
+        wait()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+def peak_mib(device="cpu"):
+    return (torch.cuda.max_memory_allocated() if device == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) >> 20
+
+
+def report(**result):
+    print(json.dumps(dict(peer="pytorch " + torch.__version__, **result)), flush=True)
 
 
 def main():
@@ -98,43 +152,24 @@ def main():
     run = torch.compile(model) if a.compile else model
     optimizer = torch.optim.Adam(model.parameters(), lr=2.5e-4, fused=True)
     ids = torch.randint(0, s["vocab"], (batch, s["positions"]), device=a.device)
-    cast = (lambda: torch.autocast(a.device, dtype=torch.bfloat16)) if a.precision == "bf16" else contextlib.nullcontext
 
     def train_step():
         model.train()
-        with cast():
+        with autocast(a.precision, a.device):
             loss = run(ids, ids)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.25)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
+        optimize(model, optimizer, loss, 0.25)
 
     @torch.no_grad()
     def forward():
         model.eval()
-        with cast():
+        with autocast(a.precision, a.device):
             return run(ids)
 
     def measure(name, step):
-        for _ in range(a.warmup):
-            step()
-        times = []
-        for _ in range(a.steps):
-            if a.device == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            step()
-            if a.device == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        median = sorted(times)[len(times) // 2]
-        memory = (torch.cuda.max_memory_allocated() if a.device == "cuda"
-                  else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-        print(json.dumps(dict(peer="pytorch " + torch.__version__, what=name, shape=a.shape, precision=a.precision,
-                              compile=a.compile, dropout=a.dropout, device=a.device, tokens=ids.numel(),
-                              seconds=round(median, 4), tokens_per_s=round(ids.numel() / median, 1),
-                              peak_mib=memory >> 20)), flush=True)
+        seconds = median(timed(step, a.warmup, a.steps, a.device))
+        report(what=name, shape=a.shape, precision=a.precision, compile=a.compile, dropout=a.dropout, device=a.device,
+               tokens=ids.numel(), seconds=round(seconds, 4), tokens_per_s=round(ids.numel() / seconds, 1),
+               peak_mib=peak_mib(a.device))
 
     if not a.forward_only:
         measure("train_step", train_step)
