@@ -9,6 +9,7 @@ mod parsing;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use headstart::bench::Work;
 use headstart::config::{Objective, Problem};
 use headstart::data::Split;
 
@@ -61,6 +62,8 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Say what this machine offers
     Doctor(DoctorArgs),
+    /// Time training steps, forward passes, predictions, generation
+    Bench(Box<BenchArgs>),
 }
 
 /// `headstart quickstart`.
@@ -379,4 +382,57 @@ pub struct DoctorArgs {
     /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `headstart bench`.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case")]
+#[command(after_help = "\
+Examples:
+  headstart bench train --preset naacl2019 --precision bf16 --json
+  headstart bench forward --preset gpt2 --batch 4 --seq 512 --profile
+  headstart bench finetune --data trec --tokenizer bert-base-cased
+  headstart bench predict --model runs/trec
+train and forward use random tokens and weights. The share is that of the processor's register peak.")]
+pub struct BenchArgs {
+    /// What to time
+    #[arg(value_name = "WORK",
+        value_parser = one_of::<Work>(&["train", "forward", "finetune", "predict", "generate"]))]
+    pub work: Work,
+    /// Sequences a step [default: 8; 4 for the preset gpt2; 16 for finetune]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Tokens a sequence [default: 256; 512 for the preset gpt2]
+    #[arg(long, value_name = "N")]
+    pub seq: Option<usize>,
+    /// Steps that are timed: batches, texts (predict) or tokens (generate)
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Steps before them
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub warmup: usize,
+    /// Next token (lm) or masked tokens (mlm)
+    #[arg(long, value_name = "NAME", default_value = "lm", value_parser = one_of::<Objective>(&["lm", "mlm"]))]
+    pub objective: Objective,
+    /// Pieces of the vocabulary [default: 28,996; 50,257 for the preset gpt2]
+    #[arg(long, value_name = "N")]
+    pub vocab_size: Option<usize>,
+    /// The processor's peak, where it is known to be higher than what is measured
+    #[arg(long, value_name = "GFLOPS")]
+    pub stated_peak: Option<f64>,
+    /// The model to predict or generate with: a run folder, its final/, or a checkpoint
+    #[arg(long, value_name = "RUN")]
+    pub model: Option<PathBuf>,
+    /// Say where the time of a step goes
+    #[arg(long)]
+    pub profile: bool,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub sizes: ModelArgs,
+    #[command(flatten)]
+    pub source: SourceArgs,
 }

@@ -13,6 +13,10 @@ use std::process::ExitCode;
 
 use args::Command;
 
+/// Counts blocks for `bench`, and puts huge pages under large ones.
+#[global_allocator]
+static ALLOCATOR: headstart::Allocator = headstart::Allocator;
+
 /// The work went wrong.
 const FAILURE: u8 = 1;
 /// The program was called wrongly.
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => cmd::predict::run(args),
         Command::Generate(args) => cmd::generate::run(args),
         Command::Doctor(args) => cmd::doctor::run(&args),
+        Command::Bench(args) => cmd::bench::run(*args),
     };
     match result {
         Ok(code) => code,

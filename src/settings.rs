@@ -13,6 +13,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use headstart::bench::{BenchConfig, Work};
 use headstart::config::{
     DataConfig, FinetuneConfig, ModelConfig, Objective, Positions, PretrainConfig, TrainConfig,
 };
@@ -22,8 +23,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::args::{
-    ColumnArgs, FinetuneArgs, LabelledArgs, ModelArgs, PlaceArgs, PretrainArgs, ReadingArgs, RunArgs,
-    SourceArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs, flag_values,
+    BenchArgs, ColumnArgs, ComputeArgs, FinetuneArgs, LabelledArgs, ModelArgs, PlaceArgs, PretrainArgs,
+    ReadingArgs, RunArgs, SourceArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs, flag_values,
 };
 
 /// The program was called wrongly.
@@ -126,6 +127,56 @@ pub fn data_config(
     let mut config = labelled_config(args, base);
     fill_cache_dir(&mut config)?;
     Ok(config)
+}
+
+/// What `headstart bench` times.
+pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
+    let BenchArgs {
+        work,
+        batch,
+        seq,
+        steps,
+        warmup,
+        objective,
+        vocab_size,
+        stated_peak,
+        model,
+        profile,
+        json: _,
+        compute,
+        sizes,
+        source,
+    } = args;
+    let ComputeArgs { precision, threads } = compute;
+    let preset = ModelConfig::preset(sizes.preset.as_deref().unwrap_or("naacl2019"))?;
+    let gpt2 = sizes.preset.as_deref().is_some_and(|name| matches!(name, "gpt2" | "124m"));
+    let mut config = model_config(&sizes, preset, objective);
+    config.vocab_size = vocab_size.unwrap_or(if gpt2 { 50_257 } else { 28_996 });
+    let mut data = source_config(source, DataConfig::default());
+    fill_cache_dir(&mut data)?;
+    Ok(BenchConfig {
+        work,
+        model: config,
+        objective,
+        precision,
+        threads,
+        batch: batch.unwrap_or(match work {
+            Work::Finetune => 16,
+            _ if gpt2 => 4,
+            _ => 8,
+        }),
+        seq: seq.unwrap_or(if gpt2 { 512 } else { 256 }),
+        steps: steps.unwrap_or(match work {
+            Work::Train | Work::Forward => 6,
+            Work::Finetune => 40,
+            Work::Predict | Work::Generate => 200,
+        }),
+        warmup,
+        stated_peak,
+        data,
+        run: model,
+        profile,
+    })
 }
 
 /// Where named data is looked for, by flags alone.

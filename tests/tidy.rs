@@ -61,13 +61,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("finetune", EVERYTHING),
     ("evaluate", EVERYTHING),
     ("quickstart", EVERYTHING),
+    ("bench", EVERYTHING),
 ];
 
 /// For the few that put a whole piece of work together.
 const EVERYTHING: &[&str] = &["*"];
 
 /// The only modules that may know both data and models.
-const SEE_BOTH: [&str; 4] = ["evaluate", "finetune", "pretrain", "quickstart"];
+const SEE_BOTH: [&str; 5] = ["bench", "evaluate", "finetune", "pretrain", "quickstart"];
 
 /// What stands in the root folder without being part of the project.
 const NOT_OURS: [&str; 4] = ["target", "runs", "shared", "__pycache__"];

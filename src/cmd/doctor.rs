@@ -113,12 +113,12 @@ fn text(findings: &Findings) -> String {
 }
 
 /// The value of the first `name : value` line, as the files below /proc have them.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == name));
     line.map(|(_, value)| value.trim())
 }
 
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
+pub fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let number = field(text, name)?.strip_suffix("kB")?.trim().parse::<u64>().ok()?;
     Some(number * 1_024)
 }

@@ -132,12 +132,13 @@ impl Product {
         let empty = Tensor::uninit(device.pool(), 0, 0, DType::F32);
         let mut out = std::mem::replace(&mut self.out, empty);
         {
+            let destination = Some(gemm::Destination::new(out.f32(), cols));
             let out = SharedSlice::new(out.f32_mut());
             let right = match &self.packed {
                 Some(packed) => Right::Packed(packed),
                 None => Right::Plain(self.right_operand()),
             };
-            gemm::gemm(device, self.precision, self.left_operand(), right, |row, col, z| {
+            gemm::gemm(device, self.precision, self.left_operand(), right, destination, |row, col, z| {
                 // SAFETY: the product hands out every element once.
                 unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z);
             });

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::cpu::simd::Level;
 use crate::error::EngineError;
+use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
 
 /// Which instructions the CPU kernels may use.
@@ -33,6 +34,7 @@ struct Inner {
     thread_count: usize,
     level: Level,
     pool: Pool,
+    profile: Profile,
 }
 
 impl Device {
@@ -57,7 +59,13 @@ impl Device {
             CodePath::Auto => Level::detect(),
             CodePath::Portable => Level::Portable,
         };
-        let inner = Inner { threads: pool, thread_count: wanted, level, pool: Pool::default() };
+        let inner = Inner {
+            threads: pool,
+            thread_count: wanted,
+            level,
+            pool: Pool::default(),
+            profile: Profile::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -74,6 +82,16 @@ impl Device {
     /// Bytes of buffers this device has taken from the system so far (in use or waiting for reuse).
     pub fn pooled_bytes(&self) -> usize {
         self.inner.pool.bytes()
+    }
+
+    /// Where the time goes; off until it is started.
+    pub fn profile(&self) -> &Profile {
+        &self.inner.profile
+    }
+
+    /// Counts the time until the result is dropped, when the profile is on.
+    pub(crate) fn time(&self, work: Work) -> Option<Timer<'_>> {
+        self.inner.profile.time(work)
     }
 
     pub(crate) fn level(&self) -> Level {

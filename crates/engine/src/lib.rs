@@ -8,14 +8,17 @@
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them.
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
 //! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
+//! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
 //! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map.
 
+pub mod alloc;
 pub mod bench;
 pub mod device;
 pub mod error;
 pub mod file_map;
 pub mod ops;
 pub mod packing;
+pub mod profile;
 pub mod rng;
 pub mod tape;
 pub mod tensor;
@@ -25,6 +28,7 @@ mod cpu;
 #[cfg(test)]
 mod testing;
 
+pub use alloc::Allocator;
 pub use device::{CodePath, Device};
 pub use error::EngineError;
 pub use file_map::FileMap;

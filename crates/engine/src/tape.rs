@@ -18,6 +18,7 @@ use crate::ops::norm::NormNode;
 use crate::ops::pool::PoolNode;
 use crate::ops::select_rows::SelectRowsNode;
 use crate::packing::Packing;
+use crate::profile::Work;
 use crate::rng::{self, DropRate};
 use crate::tensor::{DType, Precision, Tensor};
 use crate::weights::{Gradients, Weights};
@@ -269,6 +270,7 @@ impl Backward<'_> {
 
 /// a + b in f32, into whichever buffer may be written. The operands keep their order, so do the bits.
 fn add_tensors(device: &Device, mut a: Tensor, mut b: Tensor) -> Tensor {
+    let _timer = device.time(Work::Other);
     if !(a.dtype() == DType::F32 && a.is_unique()) && b.dtype() == DType::F32 && b.is_unique() {
         std::mem::swap(&mut a, &mut b); // f32 addition commutes bit for bit
     }

@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
+use crate::cpu::convert;
+use crate::cpu::simd::Level;
+
 /// Element types of activations. Ids are plain `u32` slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -212,12 +215,12 @@ impl Tensor {
 
     /// One row as f32: borrowed where it already is, converted into `scratch` otherwise.
     #[inline]
-    pub(crate) fn row<'a>(&'a self, row: usize, scratch: &'a mut [f32]) -> &'a [f32] {
+    pub(crate) fn row<'a>(&'a self, level: Level, row: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         let range = row * self.cols..(row + 1) * self.cols;
         match self.dtype {
             DType::F32 => &self.f32()[range],
             DType::Bf16 => {
-                widen(&self.bf16()[range], &mut scratch[..self.cols]);
+                convert::widen(level, &self.bf16()[range], &mut scratch[..self.cols]);
                 &scratch[..self.cols]
             }
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cpu::gemm::{Operand, PackedRight};
 use crate::device::Device;
+use crate::profile::Work;
 
 /// A matrix (a vector has one row) inside the flat buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +84,7 @@ impl Weights {
             packed: Arc::new(PackedRight::new(device, operand)),
         });
         if copy.version != self.version {
+            let _timer = device.time(Work::Packing);
             match Arc::get_mut(&mut copy.packed) {
                 Some(unshared) => unshared.repack(device, operand),
                 None => copy.packed = Arc::new(PackedRight::new(device, operand)),
@@ -146,7 +148,7 @@ mod tests {
                     let mut sums = vec![0.0; cols];
                     let out = SharedSlice::new(&mut sums);
                     let left = Operand::from_f32(&ones, 1, inner);
-                    gemm(&device, Precision::Bf16, left, Right::Packed(&packed), |_, col, z| {
+                    gemm(&device, Precision::Bf16, left, Right::Packed(&packed), None, |_, col, z| {
                         // SAFETY: the product hands out every element once.
                         unsafe { out.part(col, z.len()) }.copy_from_slice(z);
                     });

@@ -76,6 +76,11 @@ impl Predictor {
         Ok(Self { loaded, head, precision: precision.into() })
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.loaded.device
+    }
+
     /// The class names, in the order of the probabilities.
     pub fn labels(&self) -> &[String] {
         &self.loaded.files.labels
@@ -214,6 +219,11 @@ impl Generator {
             });
         }
         Ok(Self { loaded, precision: precision.into() })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.loaded.device
     }
 
     /// Continues the prompt (an empty one starts a line) until `max_new_tokens` are there or the model's

@@ -7,7 +7,7 @@
 //! 3. [`params`] and [`model`] — the parameter table and the one transformer over the engine's tape.
 //! 4. [`train`] — the loop, the same for pretraining and fine-tuning; [`optim`], [`schedule`], [`masking`].
 //! 5. [`eval`] and [`infer`] — loss, perplexity, accuracy; predict, generate.
-//! 6. [`checkpoint`] and [`run_log`] — what a run leaves on disk.
+//! 6. [`mod@bench`] — how fast all that is. [`checkpoint`] and [`run_log`] — what a run leaves on disk.
 //!
 //! Shape letters in the docs: B batch, T time, N packed tokens, C embed, H heads, D head, F hidden, V vocab,
 //! L layers. Nothing in this crate touches a terminal, an environment variable or the process.
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
@@ -40,3 +41,4 @@ pub mod train;
 mod train_log;
 
 pub use error::{Error, Result};
+pub use headstart_engine::Allocator;

@@ -60,10 +60,9 @@ impl Optimizer {
         }
     }
 
-    /// The global norm of the gradients, tied accumulators joined.
-    pub fn gradient_norm(device: &Device, table: &ParamTable, gradients: &mut Gradients) -> f64 {
-        table.join_tied(gradients);
-        squared_norm(device, &gradients.values()[..table.trainable_len()]).sqrt()
+    /// The global norm of the gradients.
+    pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
+        squared_norm(device, gradients.values()).sqrt()
     }
 
     /// Step `step` (from 1) at rate `lr`, with gradients of norm `norm` clipped to the maximum; gradients are

@@ -3,9 +3,9 @@
 //! Owns: the order of parameters, the initial values, what is frozen. Never: computes with them.
 //!
 //! Weights lie in table order. Gradients (and moments) lie in the order of the *trainable* parameters; a tied
-//! parameter has a second accumulator behind all of them, joined into the first once per step.
+//! parameter has one accumulator, to which its uses add in the order in which the tape runs.
 
-use headstart_engine::{Gradients, View, rng};
+use headstart_engine::{View, rng};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,9 +54,6 @@ pub struct Param {
     pub offset: usize,
     /// First element in the flat gradients; `None` while frozen.
     pub grad: Option<usize>,
-    /// The second accumulator of a tied parameter.
-    pub second_grad: Option<usize>,
-    tied: bool,
 }
 
 impl Param {
@@ -81,7 +78,6 @@ pub struct ParamTable {
     params: Vec<Param>,
     len: usize,
     trainable_len: usize,
-    gradient_len: usize,
 }
 
 impl ParamTable {
@@ -96,17 +92,10 @@ impl ParamTable {
             decay,
             offset: self.len,
             grad: None,
-            second_grad: None,
-            tied: false,
         };
         self.len += param.len();
         self.params.push(param);
         ParamId(self.params.len() - 1)
-    }
-
-    /// Gives a parameter a second gradient accumulator: it is used in two places.
-    pub fn tie(&mut self, id: ParamId) {
-        self.params[id.0].tied = true;
     }
 
     /// Lays out the gradients of the parameters whose group `trains`; the others are frozen.
@@ -118,12 +107,6 @@ impl ParamTable {
             end += if on { param.len() } else { 0 };
         }
         self.trainable_len = end;
-        for param in &mut self.params {
-            let on = param.tied && param.grad.is_some();
-            param.second_grad = on.then_some(end);
-            end += if on { param.len() } else { 0 };
-        }
-        self.gradient_len = end;
     }
 
     /// All parameters.
@@ -141,14 +124,9 @@ impl ParamTable {
         self.params.is_empty()
     }
 
-    /// Number of elements that train: the length of the moments.
+    /// Number of elements that train: the length of the gradients and of the moments.
     pub fn trainable_len(&self) -> usize {
         self.trainable_len
-    }
-
-    /// Number of elements of all gradient accumulators.
-    pub fn gradient_len(&self) -> usize {
-        self.gradient_len
     }
 
     /// The matrix (or one-row vector) of a parameter, for the engine.
@@ -160,25 +138,6 @@ impl ParamTable {
             _ => unreachable!("parameters have one or two dimensions"),
         };
         View { offset: param.offset, rows, cols, grad: param.grad }
-    }
-
-    /// The same matrix with its second accumulator: the other use of a tied parameter.
-    pub fn tied_view(&self, id: ParamId) -> View {
-        View { grad: self.params[id.0].second_grad, ..self.view(id) }
-    }
-
-    /// Adds the second accumulators of tied parameters to the first and clears them.
-    pub fn join_tied(&self, gradients: &mut Gradients) {
-        let (first, second) = gradients.values_mut().split_at_mut(self.trainable_len);
-        for param in &self.params {
-            if let (Some(to), Some(from)) = (param.grad, param.second_grad) {
-                let from = &mut second[from - self.trainable_len..][..param.len()];
-                for (to, from) in first[to..to + param.len()].iter_mut().zip(from) {
-                    *to += *from;
-                    *from = 0.0;
-                }
-            }
-        }
     }
 
     /// The initial weights of a seed: every parameter draws from a stream named by its own name, so adding a
@@ -231,7 +190,6 @@ mod tests {
         table.add("norm", &[2], Init::Constant(1.0), Group::Norm);
         table.add("positions", &[4, 2], Init::Sinusoidal, Group::Fixed);
         table.add("head", &[5], Init::Constant(0.0), Group::Head);
-        table.tie(tied);
         (table, tied)
     }
 
@@ -246,9 +204,8 @@ mod tests {
         let offsets: Vec<usize> = table.params().iter().map(|p| p.offset).collect();
         assert_eq!((offsets, table.len()), (vec![0, 6, 8, 16], 21));
         assert_eq!(grads(&table), [Some(0), Some(6), None, Some(8)], "fixed tables never train");
-        assert_eq!((table.trainable_len(), table.gradient_len()), (13, 19));
+        assert_eq!(table.trainable_len(), 13);
         assert_eq!(table.view(tied), View { offset: 0, rows: 3, cols: 2, grad: Some(0) });
-        assert_eq!(table.tied_view(tied), View { offset: 0, rows: 3, cols: 2, grad: Some(13) });
         let decays: Vec<bool> = table.params().iter().map(|p| p.decay).collect();
         assert_eq!(decays, [true, false, true, false]);
     }
@@ -258,25 +215,11 @@ mod tests {
         let (mut table, tied) = table();
         table.freeze_except(|group| group == Group::Head);
         assert_eq!(grads(&table), [None, None, None, Some(0)]);
-        assert_eq!((table.trainable_len(), table.gradient_len(), table.len()), (5, 5, 21));
-        assert_eq!((table.view(tied).grad, table.tied_view(tied).grad), (None, None));
+        assert_eq!((table.trainable_len(), table.len()), (5, 21));
+        assert_eq!(table.view(tied).grad, None);
         table.freeze_except(|group| matches!(group, Group::Trunk | Group::Norm));
         assert_eq!(grads(&table), [Some(0), Some(6), None, None], "freezing can be changed");
-        assert_eq!((table.trainable_len(), table.gradient_len()), (8, 14));
-    }
-
-    #[test]
-    fn joining_adds_the_second_accumulator_and_clears_it() {
-        let (mut table, _) = table();
-        table.freeze_except(|_| true);
-        let mut gradients = Gradients::new(table.gradient_len());
-        gradients.values_mut().iter_mut().enumerate().for_each(|(i, g)| *g = i as f32);
-        table.join_tied(&mut gradients);
-        let joined = [13.0, 15.0, 17.0, 19.0, 21.0, 23.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
-        assert_eq!(gradients.values()[..13], joined);
-        assert!(gradients.values()[13..].iter().all(|&g| g == 0.0));
-        table.join_tied(&mut gradients);
-        assert_eq!(gradients.values()[..13], joined, "joining twice adds nothing");
+        assert_eq!(table.trainable_len(), 8);
     }
 
     #[test]

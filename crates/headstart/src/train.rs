@@ -102,6 +102,49 @@ pub(crate) struct Run<'a> {
     pub(crate) folder: RunFolder,
 }
 
+/// What an optimizer step reads and changes.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) model: &'a Model,
+    pub(crate) objective: &'a Objective,
+    pub(crate) precision: Precision,
+    pub(crate) seed: u64,
+    pub(crate) weights: &'a mut Weights,
+    pub(crate) gradients: &'a mut Gradients,
+    pub(crate) optimizer: &'a mut Optimizer,
+}
+
+impl Step<'_> {
+    /// Forward and backward over the batch's slabs: the loss and the norm of the gradients, which are left in place.
+    pub(crate) fn forward_backward(&mut self, batch: &Batch, step: u64) -> (f64, f64) {
+        let denominators = self.objective.denominators(batch);
+        let mut sums = Sums::default();
+        for slab in batch.slabs() {
+            let (weights, gradients) = (&*self.weights, &mut *self.gradients);
+            let mut tape = Tape::training(
+                self.device,
+                weights,
+                gradients,
+                &slab.packing,
+                self.precision,
+                self.seed,
+                step,
+            );
+            let (part, _) = self.objective.forward(self.model, &mut tape, &slab, denominators);
+            tape.backward();
+            sums.add(&part);
+        }
+        let norm = Optimizer::gradient_norm(self.device, self.gradients);
+        (self.objective.loss(&sums, denominators), norm)
+    }
+
+    /// Clips, updates the weights at rate `lr` and leaves the gradients zero.
+    pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64) {
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step);
+    }
+}
+
 /// The part of a run that changes.
 struct Progress {
     optimizer: Optimizer,
@@ -197,7 +240,7 @@ impl Run<'_> {
             self.device.code_path(),
         );
         listener(Event::Message(&line));
-        let gradients = Gradients::new(table.gradient_len());
+        let gradients = Gradients::new(table.trainable_len());
         Ok(Progress {
             optimizer,
             gradients,
@@ -234,26 +277,23 @@ impl Run<'_> {
         let began = Instant::now();
         let step = progress.state.step + 1;
         let batch = self.batch(progress, step);
-        let denominators = self.objective.denominators(&batch);
-        let precision = Precision::from(self.config.precision);
-        let mut sums = Sums::default();
-        for slab in batch.slabs() {
-            let gradients = &mut progress.gradients;
-            let seed = self.config.seed;
-            let mut tape =
-                Tape::training(&self.device, &self.weights, gradients, &slab.packing, precision, seed, step);
-            let (part, _) = self.objective.forward(&self.model, &mut tape, &slab, denominators);
-            tape.backward();
-            sums.add(&part);
-        }
-        let loss = self.objective.loss(&sums, denominators);
-        let norm = Optimizer::gradient_norm(&self.device, self.model.table(), &mut progress.gradients);
-        self.check_finite("training loss", loss, step)?;
-        self.check_finite("gradient norm", norm, step)?;
+        let mut work = Step {
+            device: &self.device,
+            model: &self.model,
+            objective: &self.objective,
+            precision: self.config.precision.into(),
+            seed: self.config.seed,
+            weights: &mut self.weights,
+            gradients: &mut progress.gradients,
+            optimizer: &mut progress.optimizer,
+        };
+        let (loss, norm) = work.forward_backward(&batch, step);
+        check_finite(&self.folder, "training loss", loss, step)?;
+        check_finite(&self.folder, "gradient norm", norm, step)?;
         let factor =
             schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
         let lr = self.config.lr * factor;
-        progress.optimizer.step(&self.device, &mut self.weights, &mut progress.gradients, norm, lr, step);
+        work.update(norm, lr, step);
         progress.state.step = step;
         let seconds = began.elapsed().as_secs_f64();
         let tokens_per_s = batch.tokens() as f64 / seconds.max(1e-9);
@@ -268,18 +308,6 @@ impl Run<'_> {
         let elapsed_s = progress.started.elapsed().as_secs_f64();
         let total_steps = progress.total_steps;
         Ok(StepRecord { step, total_steps, epoch, loss, lr, grad_norm: norm, tokens_per_s, elapsed_s })
-    }
-
-    fn check_finite(&self, what: &'static str, value: f64, step: u64) -> Result<()> {
-        if value.is_finite() {
-            return Ok(());
-        }
-        let last = match self.folder.latest() {
-            Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
-            _ => "there is no checkpoint yet".to_owned(),
-        };
-        let fix = format!("{last}; try a smaller --lr, a longer warm-up, or --precision f32");
-        Err(Error::NonFinite { what, step, fix })
     }
 
     /// Evaluates the validation split; whether it is the best so far.
@@ -438,6 +466,18 @@ impl Run<'_> {
         }
         report.write(&self.folder.report_html())
     }
+}
+
+fn check_finite(folder: &RunFolder, what: &'static str, value: f64, step: u64) -> Result<()> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    let last = match folder.latest() {
+        Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
+        _ => "there is no checkpoint yet".to_owned(),
+    };
+    let fix = format!("{last}; try a smaller --lr, a longer warm-up, or --precision f32");
+    Err(Error::NonFinite { what, step, fix })
 }
 
 fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {

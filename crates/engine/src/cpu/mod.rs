@@ -1,5 +1,6 @@
-//! The CPU side: instruction sets, vectorisable mathematics, matrix products, parallel writes.
+//! The CPU side: instruction sets, conversions, vectorisable mathematics, matrix products, parallel writes.
 
+pub(crate) mod convert;
 pub(crate) mod gemm;
 pub(crate) mod math;
 pub(crate) mod shared;

@@ -9,6 +9,7 @@
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::device::Device;
+use crate::profile::Work;
 use crate::weights::{Gradients, Weights};
 
 /// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
@@ -55,6 +56,7 @@ pub struct Range {
 
 /// The sum of squares of gradients (f64 partial sums in a fixed order); not finite if any of them is not.
 pub fn squared_norm(device: &Device, gradients: &[f32]) -> f64 {
+    let _timer = device.time(Work::GradientNorm);
     let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
     let mut partial = vec![0.0_f64; tasks];
     let level = device.level();
@@ -86,6 +88,7 @@ impl Adam {
         ranges: &[Range],
         clip: f32,
     ) {
+        let _timer = device.time(Work::Optimizer);
         let level = device.level();
         let weights = SharedSlice::new(weights.values_mut());
         let gradients = SharedSlice::new(gradients.values_mut());

@@ -14,11 +14,13 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::cpu::convert;
 use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
-use crate::ops::linear::{SharedOut, apply_dropout, widen_slice};
+use crate::ops::linear::{SharedOut, apply_dropout};
+use crate::profile::Work;
 use crate::rng;
 use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
 use crate::tensor::{DType, Precision, Tensor};
@@ -79,6 +81,8 @@ impl Tape<'_> {
         attention: Attention,
         cache: Option<&mut KeyValueCache>,
     ) -> Value {
+        let device = self.device;
+        let _timer = device.time(Work::Attention);
         let (rows, width) = (qkv.tensor.rows(), qkv.tensor.cols() / 3);
         let heads = attention.heads;
         assert!(qkv.tensor.cols() == 3 * width && width.is_multiple_of(heads), "attention of {heads} heads");
@@ -92,7 +96,7 @@ impl Tape<'_> {
                 !self.is_training() && self.packing.sequences() == 1,
                 "a cache is for generating one sequence"
             );
-            cache.append(&qkv.tensor);
+            cache.append(device.level(), &qkv.tensor);
             &*cache
         });
         {
@@ -121,7 +125,7 @@ impl Tape<'_> {
                         let seen = seen(attention.causal, past + first + tile, count);
                         let (room, stride) = output_room(tile, seen);
                         resize(p, room * stride);
-                        keys.multiply(q.part(first..first + tile, 0..dim), seen, p, false, left);
+                        keys.multiply(q.part(first..first + tile, 0..dim), seen, p, false, |_| 0..dim, left);
                         for i in 0..tile {
                             let row = range.start + first + i;
                             let visible = if attention.causal { past + first + i + 1 } else { count };
@@ -136,7 +140,9 @@ impl Tape<'_> {
                         }
                         let (room, stride_y) = output_room(tile, dim);
                         resize(rows_y, room * stride_y);
-                        values.multiply(matrix(p, tile, seen, stride), dim, rows_y, false, left);
+                        let visible = |row| 0..visible_keys(attention.causal, past + first + row, seen);
+                        let p = matrix(p, tile, seen, stride);
+                        values.multiply(p, dim, rows_y, false, visible, left);
                         for (i, y) in rows_y.chunks_exact(stride_y).take(tile).enumerate() {
                             // SAFETY: these rows and columns belong to this task alone.
                             unsafe { out.write(level, range.start + first + i, head * dim, &y[..dim]) };
@@ -154,6 +160,8 @@ impl Tape<'_> {
 
 impl AttentionNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let device = back.device;
+        let _timer = device.time(Work::AttentionBackward);
         let Some(dy) = back.take(self.out) else { return };
         let (rows, width, heads) = (dy.rows(), dy.cols(), self.attention.heads);
         let mut gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
@@ -210,8 +218,8 @@ impl AttentionNode {
                 resize(buffer, room * stride_p);
             }
             let (q, d_y) = (q.part(first..first + tile, 0..dim), d_y.part(first..first + tile, 0..dim));
-            keys_turned.multiply(q, seen, p, false, left);
-            values_turned.multiply(d_y, seen, dp, false, left);
+            keys_turned.multiply(q, seen, p, false, |_| 0..dim, left);
+            values_turned.multiply(d_y, seen, dp, false, |_| 0..dim, left);
             for i in 0..tile {
                 let row = range.start + first + i;
                 let visible = if self.attention.causal { first + i + 1 } else { count };
@@ -236,21 +244,16 @@ impl AttentionNode {
             }
             // `kept` now holds P m, `dp` holds dS scaled.
             let (kept, ds) = (matrix(kept, tile, seen, stride_p), matrix(dp, tile, seen, stride_p));
-            SmallRight::new(level, Precision::F32, d_y, seen, dy_room).multiply(
-                kept.transposed(),
-                dim,
-                dv,
-                true,
-                left,
-            );
-            SmallRight::new(level, Precision::F32, q, seen, q_room).multiply(
-                ds.transposed(),
-                dim,
-                dk,
-                true,
-                left,
-            );
-            keys.multiply(ds, dim, &mut dq[first * stride..], false, left);
+            let causal = self.attention.causal;
+            let visible = |row| 0..visible_keys(causal, first + row, seen);
+            // Of the keys from `key` on, only later queries know.
+            let seeing = |key: usize| if causal { key.saturating_sub(first)..tile } else { 0..tile };
+            let (kept_turned, ds_turned) = (kept.transposed(), ds.transposed());
+            let d_y = SmallRight::new(level, Precision::F32, d_y, seen, dy_room);
+            d_y.multiply(kept_turned, dim, dv, true, seeing, left);
+            let q = SmallRight::new(level, Precision::F32, q, seen, q_room);
+            q.multiply(ds_turned, dim, dk, true, seeing, left);
+            keys.multiply(ds, dim, &mut dq[first * stride..], false, visible, left);
         }
         for (part, rows) in [dq, dk, dv].into_iter().enumerate() {
             for (i, values) in rows.chunks_exact(stride).take(count).enumerate() {
@@ -263,11 +266,11 @@ impl AttentionNode {
 
 impl KeyValueCache {
     /// Takes over the keys and values of new rows.
-    fn append(&mut self, qkv: &Tensor) {
+    fn append(&mut self, level: Level, qkv: &Tensor) {
         let width = qkv.cols() / 3;
         let mut scratch = vec![0.0; qkv.cols()];
         for r in 0..qkv.rows() {
-            self.rows.extend_from_slice(&qkv.row(r, &mut scratch)[width..]);
+            self.rows.extend_from_slice(&qkv.row(level, r, &mut scratch)[width..]);
         }
         self.length += qkv.rows();
     }
@@ -310,6 +313,11 @@ fn seen(causal: bool, end: usize, count: usize) -> usize {
     if causal { end.next_multiple_of(GRAIN).min(count) } else { count }
 }
 
+/// How many of the `seen` keys any of the 8 queries from `query` on may see.
+fn visible_keys(causal: bool, query: usize, seen: usize) -> usize {
+    if causal { (query + 8).min(seen) } else { seen }
+}
+
 /// `len` elements in vectors of 16; the row stride of [`output_room`] has room for it.
 const fn whole_vectors(len: usize) -> usize {
     len.next_multiple_of(16)
@@ -334,7 +342,7 @@ fn gather(level: Level, x: &Tensor, rows: Range<usize>, first: usize, dim: usize
         let at = row * x.cols() + first..row * x.cols() + first + dim;
         match x.dtype() {
             DType::F32 => to.copy_from_slice(&x.f32()[at]),
-            DType::Bf16 => widen_slice(level, &x.bf16()[at], to),
+            DType::Bf16 => convert::widen(level, &x.bf16()[at], to),
         }
     }
 }
@@ -347,10 +355,7 @@ simd! {
         let (now, later) = scores.split_at_mut(whole_vectors(visible));
         later.fill(0.0);
         let largest = math::max(now) * scale;
-        for s in now.iter_mut() {
-            *s = math::exp(*s * scale - largest);
-        }
-        let sum = math::sum([now], |[p]| p);
+        let sum = math::map_and_sum(now, |s| math::exp_nonpositive(s * scale - largest));
         let inverse = 1.0 / sum;
         for s in now.iter_mut() {
             *s *= inverse;
@@ -376,7 +381,7 @@ simd! {
         let n = whole_vectors(visible);
         let (scores, dp_now, kept_now) = (&scores[..n], &mut dp[..n], &mut kept[..n]);
         for i in 0..n {
-            let p = math::exp(scores[i] * scale - log_sum);
+            let p = math::exp_nonpositive(scores[i] * scale - log_sum);
             dp_now[i] = p * (dp_now[i] * kept_now[i] - delta) * scale;
             kept_now[i] *= p;
         }

@@ -8,6 +8,7 @@
 
 use crate::cpu::shared::SharedSlice;
 use crate::ops::linear::{ROWS_PER_TASK, add, apply_dropout};
+use crate::profile::Work;
 use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
 use crate::tensor::DType;
 use crate::weights::View;
@@ -45,6 +46,8 @@ impl Tape<'_> {
     /// # Panics
     /// When an id or a position lies outside its table, or the number of ids is not the packing's.
     pub fn embedding(&mut self, ids: &[u32], tables: Embedding) -> Value {
+        let device = self.device;
+        let _timer = device.time(Work::Embedding);
         let (rows, cols) = (ids.len(), tables.tokens.cols);
         assert_eq!(rows, self.packing.tokens(), "one id per packed token");
         let dropout = self.active_dropout(tables.dropout);
@@ -80,6 +83,8 @@ impl Tape<'_> {
 
 impl EmbeddingNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let device = back.device;
+        let _timer = device.time(Work::Embedding);
         let Some(mut dh) = back.take(self.out) else { return };
         let (rows, cols) = (dh.rows(), dh.cols());
         let level = back.device.level();
@@ -92,7 +97,7 @@ impl EmbeddingNode {
                     for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                         // SAFETY: every task has rows of its own.
                         let row = unsafe { out.part(r * cols, cols) };
-                        row.copy_from_slice(dh.row(r, &mut scratch));
+                        row.copy_from_slice(dh.row(level, r, &mut scratch));
                         apply_dropout(level, row, d.key(r), 0, d.rate);
                     }
                 });
@@ -117,7 +122,7 @@ impl EmbeddingNode {
                     if let Some(to) = target(r) {
                         // SAFETY: every task has columns of its own.
                         let sum = unsafe { gradient.part(to * cols + first, width) };
-                        add(level, sum, &dh.row(r, &mut scratch)[first..first + width]);
+                        add(level, sum, &dh.row(level, r, &mut scratch)[first..first + width]);
                     }
                 }
             });

@@ -10,13 +10,15 @@
 
 use half::bf16;
 
-use crate::cpu::gemm::{Operand, Right, gemm};
+use crate::cpu::convert;
+use crate::cpu::gemm::{Destination, Operand, Right, gemm};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
+use crate::profile::Work;
 use crate::rng::{DropRate, dropout_block};
 use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor, narrow, widen};
+use crate::tensor::{DType, Precision, Tensor};
 use crate::weights::{View, Weights};
 
 /// Rows that one task of an element-wise pass handles; fixed, so that partial sums do not depend on threads.
@@ -75,6 +77,8 @@ impl Tape<'_> {
     /// # Panics
     /// When the shapes do not fit.
     pub fn linear(&mut self, x: &Value, linear: Linear, residuals: &[&Value]) -> Value {
+        let device = self.device;
+        let _timer = device.time(Work::Linear);
         let Some(weight) = linear.weight else { unreachable!("a linear has a weight") };
         let (rows, cols) = (x.tensor.rows(), weight.rows);
         assert_eq!(x.tensor.cols(), weight.cols, "linear: columns of x and of the weight");
@@ -91,6 +95,7 @@ impl Tape<'_> {
         {
             let bias = linear.bias.map(|b| self.weights.get(b));
             let level = self.device.level();
+            let destination = destination_of(&y);
             let out = SharedOut::new(&mut y);
             let keep = saved.as_mut().map(SharedOut::new);
             let store = |row: usize, col: usize, z: &mut [f32]| {
@@ -119,6 +124,7 @@ impl Tape<'_> {
                 Operand::new(&x.tensor),
                 weight,
                 true,
+                Some(destination),
                 store,
             );
         }
@@ -149,6 +155,8 @@ impl LinearNode {
 
     /// dz, and the bias's gradient on the way.
     fn pre_activation_gradient(&self, back: &mut Backward<'_>, dy: &Tensor) -> Tensor {
+        let device = back.device;
+        let _timer = device.time(Work::LinearElementwise);
         let (rows, cols) = (dy.rows(), dy.cols());
         let level = back.device.level();
         let copies = self.dropout.is_some() || self.saved.is_some();
@@ -168,12 +176,12 @@ impl LinearNode {
                 let sums = unsafe { partial.part(task * cols, cols) };
                 sums.fill(0.0);
                 for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                    z.copy_from_slice(dy.row(r, &mut scratch));
+                    z.copy_from_slice(dy.row(level, r, &mut scratch));
                     if let Some(d) = &self.dropout {
                         apply_dropout(level, &mut z, d.key(r), 0, d.rate);
                     }
                     if let Some(saved) = &self.saved {
-                        derive(level, self.activation, &mut z, saved.row(r, &mut scratch));
+                        derive(level, self.activation, &mut z, saved.row(level, r, &mut scratch));
                     }
                     add(level, sums, &z);
                     if let Some(out) = &out {
@@ -190,6 +198,8 @@ impl LinearNode {
     }
 
     fn weight_gradient(&self, back: &mut Backward<'_>, dz: &Tensor) {
+        let device = back.device;
+        let _timer = device.time(Work::LinearWeightGradient);
         accumulate_weight_gradient(
             back.device,
             back.precision,
@@ -201,6 +211,8 @@ impl LinearNode {
     }
 
     fn input_gradient(&self, back: &mut Backward<'_>, dz: &Tensor) {
+        let device = back.device;
+        let _timer = device.time(Work::LinearInputGradient);
         let Some(id) = self.x.id else { return };
         let gathered = back.take_unique_f32(id);
         let adds = gathered.is_some();
@@ -208,6 +220,7 @@ impl LinearNode {
             gathered.unwrap_or_else(|| back.uninit(dz.rows(), self.weight.cols, self.x.tensor.dtype()));
         let level = back.device.level();
         {
+            let destination = destination_of(&dx);
             let out = SharedOut::new(&mut dx);
             // SAFETY: the product hands out every element once.
             let store = |row: usize, col: usize, z: &mut [f32]| unsafe {
@@ -220,6 +233,7 @@ impl LinearNode {
                 Operand::new(dz),
                 self.weight,
                 false,
+                Some(destination),
                 store,
             );
         }
@@ -235,14 +249,16 @@ pub(crate) fn multiply_weight(
     a: Operand<'_>,
     weight: View,
     transposed: bool,
+    destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     if precision == Precision::Bf16 {
         let packed = weights.packed(device, weight, transposed);
-        gemm(device, precision, a, Right::Packed(&packed), store);
+        gemm(device, precision, a, Right::Packed(&packed), destination, store);
     } else {
         let plain = Operand::from_f32(weights.get(weight), weight.rows, weight.cols);
-        gemm(device, precision, a, Right::Plain(if transposed { plain.transposed() } else { plain }), store);
+        let right = Right::Plain(if transposed { plain.transposed() } else { plain });
+        gemm(device, precision, a, right, destination, store);
     }
 }
 
@@ -257,12 +273,21 @@ pub(crate) fn accumulate_weight_gradient(
 ) {
     let Some(gradient) = gradients.get_mut(weight) else { return };
     let level = device.level();
+    let destination = Some(Destination::new(gradient, weight.cols));
     let out = SharedSlice::new(gradient);
     let b = Right::Plain(Operand::new(x));
-    gemm(device, precision, Operand::new(dz).transposed(), b, |row, col, z| {
+    gemm(device, precision, Operand::new(dz).transposed(), b, destination, |row, col, z| {
         // SAFETY: the product hands out every element once.
         add(level, unsafe { out.part(row * weight.cols + col, z.len()) }, z);
     });
+}
+
+/// Where a product that fills a tensor writes.
+pub(crate) fn destination_of(tensor: &Tensor) -> Destination {
+    match tensor.dtype() {
+        DType::F32 => Destination::new(tensor.f32(), tensor.cols()),
+        DType::Bf16 => Destination::new(tensor.bf16(), tensor.cols()),
+    }
 }
 
 /// A tensor that many tasks write, each its own part.
@@ -289,8 +314,11 @@ impl<'a> SharedOut<'a> {
         match self {
             // SAFETY: the caller's contract.
             Self::F32(out, cols) => unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z),
-            // SAFETY: as above.
-            Self::Bf16(out, cols) => round(level, z, unsafe { out.part(row * cols + col, z.len()) }),
+            Self::Bf16(out, cols) => {
+                // SAFETY: the caller's contract.
+                let to = unsafe { out.part(row * cols + col, z.len()) };
+                convert::narrow(level, z, to);
+            }
         }
     }
 
@@ -335,20 +363,6 @@ simd! {
 simd! {
     fn add_bf16(a: &mut [f32], b: &[bf16]) {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += f32::from_bits(u32::from(b.to_bits()) << 16));
-    }
-}
-
-simd! {
-    /// f32 to bf16.
-    pub(crate) fn round(from: &[f32], to: &mut [bf16]) {
-        narrow(from, to);
-    }
-}
-
-simd! {
-    /// bf16 to f32.
-    pub(crate) fn widen_slice(from: &[bf16], to: &mut [f32]) {
-        widen(from, to);
     }
 }
 

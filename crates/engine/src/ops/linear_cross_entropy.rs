@@ -10,13 +10,17 @@ use crate::cpu::gemm::Operand;
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
-use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, multiply_weight};
+use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, destination_of, multiply_weight};
+use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Precision, Tensor};
 use crate::weights::View;
 
 /// Logits that exist at once, at most (32 MiB of f32); their number of rows follows from V alone.
 const CHUNK_ELEMENTS: usize = 8 << 20;
+
+/// Elements of a row that are rounded at a time.
+const PART: usize = 1_024;
 
 /// A loss summed over rows, not yet divided by anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,6 +63,8 @@ impl Tape<'_> {
             let picked = self.pick(x, rows);
             let mut logits = self.uninit(rows.len(), classes, DType::F32);
             {
+                let _timer = self.device.time(Work::HeadLogits);
+                let destination = Some(destination_of(&logits));
                 let out = SharedOut::new(&mut logits);
                 multiply_weight(
                     self.device,
@@ -67,27 +73,44 @@ impl Tape<'_> {
                     Operand::new(&picked),
                     weight,
                     true,
+                    destination,
                     |r, c, z| {
                         // SAFETY: the product hands out every element once.
                         unsafe { out.write(level, r, c, z) };
                     },
                 );
             }
+            let training = self.is_training();
             let mut outcomes = vec![(0.0_f32, false); rows.len()];
             // What only feeds products is rounded once, not in each of them.
             let mut rounded = (self.precision == Precision::Bf16 && self.is_training())
                 .then(|| self.uninit(rows.len(), classes, DType::Bf16));
             {
+                let _timer = self.device.time(Work::HeadLoss);
                 let logits = SharedSlice::new(logits.f32_mut());
                 let rounded = rounded.as_mut().map(SharedOut::new);
                 let outcomes = SharedSlice::new(&mut outcomes);
                 self.device.for_each(rows.len(), |r| {
                     // SAFETY: every task has a row of its own.
                     let (row, outcome) = unsafe { (logits.part(r * classes, classes), outcomes.part(r, 1)) };
-                    outcome[0] = cross_entropy_row(level, row, targets[r] as usize, scale);
-                    if let Some(rounded) = &rounded {
-                        // SAFETY: as above.
-                        unsafe { rounded.write(level, r, 0, row) };
+                    let (nll, correct, sum) = cross_entropy_row(level, row, targets[r] as usize);
+                    outcome[0] = (nll, correct);
+                    if !training {
+                        return;
+                    }
+                    let (factor, target) = (scale / sum, targets[r] as usize);
+                    match &rounded {
+                        None => gradient_row(level, row, factor, target, scale),
+                        Some(rounded) => {
+                            let mut part = [0.0_f32; PART];
+                            for (i, row) in row.chunks(PART).enumerate() {
+                                let (first, part) = (i * PART, &mut part[..row.len()]);
+                                part.copy_from_slice(row);
+                                gradient_row(level, part, factor, target.wrapping_sub(first), scale);
+                                // SAFETY: as above.
+                                unsafe { rounded.write(level, r, first, part) };
+                            }
+                        }
                     }
                 });
             }
@@ -96,6 +119,8 @@ impl Tape<'_> {
                 total.correct += u64::from(correct);
             }
             let gradient = rounded.unwrap_or(logits);
+            let device = self.device;
+            let _timer = device.time(Work::HeadGradients);
             if let Some(dx) = &mut dx {
                 let out = SharedSlice::new(dx.f32_mut());
                 multiply_weight(
@@ -105,6 +130,7 @@ impl Tape<'_> {
                     Operand::new(&gradient),
                     weight,
                     false,
+                    None,
                     |r, c, z| {
                         // SAFETY: the rows are distinct and the product hands out every element once.
                         add(level, unsafe { out.part(rows[r] as usize * cols + c, z.len()) }, z);
@@ -125,11 +151,11 @@ impl Tape<'_> {
     }
 
     fn pick(&self, x: &Value, rows: &[u32]) -> Tensor {
-        let cols = x.tensor.cols();
+        let (cols, level) = (x.tensor.cols(), self.device.level());
         let mut picked = self.uninit(rows.len(), cols, DType::F32);
         let mut scratch = vec![0.0; cols];
         for (to, &row) in picked.f32_mut().chunks_exact_mut(cols).zip(rows) {
-            to.copy_from_slice(x.tensor.row(row as usize, &mut scratch));
+            to.copy_from_slice(x.tensor.row(level, row as usize, &mut scratch));
         }
         picked
     }
@@ -142,20 +168,26 @@ impl LinearCrossEntropyNode {
 }
 
 simd! {
-    /// Turns logits into scale * (softmax - onehot); returns the negative log likelihood and whether the target won.
-    fn cross_entropy_row(logits: &mut [f32], target: usize, scale: f32) -> (f32, bool) {
+    /// Turns logits into exp(logits - the largest); returns the negative log likelihood, whether the target won, and
+    /// the sum.
+    fn cross_entropy_row(logits: &mut [f32], target: usize) -> (f32, bool, f32) {
         let largest = math::max(logits);
         let of_target = logits[target];
-        for z in logits.iter_mut() {
-            *z = math::exp(*z - largest);
-        }
-        let sum = math::sum([logits], |[z]| z);
-        let factor = scale / sum;
-        for z in logits.iter_mut() {
+        let sum = math::map_and_sum(logits, |z| math::exp_nonpositive(z - largest));
+        (sum.ln() + largest - of_target, of_target >= largest, sum)
+    }
+}
+
+simd! {
+    /// scale * (softmax - onehot) from exp(logits - the largest), with `factor` = scale / their sum. The target may
+    /// lie elsewhere.
+    fn gradient_row(exps: &mut [f32], factor: f32, target: usize, scale: f32) {
+        for z in exps.iter_mut() {
             *z *= factor;
         }
-        logits[target] -= scale;
-        (sum.ln() + largest - of_target, of_target >= largest)
+        if let Some(z) = exps.get_mut(target) {
+            *z -= scale;
+        }
     }
 }
 

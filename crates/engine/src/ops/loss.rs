@@ -7,6 +7,7 @@
 //! - regression: sum over k of `(z - t)^2`, `dz = scale * 2 (z - t)`
 
 use crate::ops::linear_cross_entropy::LossSum;
+use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
 
@@ -33,6 +34,8 @@ impl Tape<'_> {
     /// # Panics
     /// When the number of targets does not fit, or a class is out of range.
     pub fn loss(&mut self, logits: &Value, targets: Targets<'_>, scale: f32) -> LossSum {
+        let device = self.device;
+        let _timer = device.time(Work::Other);
         let (rows, classes) = (logits.tensor.rows(), logits.tensor.cols());
         let mut gradient = self.uninit(rows, classes, DType::F32);
         let z = logits.tensor.f32();
@@ -86,6 +89,8 @@ pub fn best_class(row: &[f32]) -> usize {
 
 impl LossNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let device = back.device;
+        let _timer = device.time(Work::Other);
         back.add(self.logits.id, self.gradient);
     }
 }

@@ -10,6 +10,7 @@ use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::ops::linear::{ROWS_PER_TASK, column_sums};
+use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
 use crate::weights::View;
@@ -30,6 +31,8 @@ impl Tape<'_> {
     /// # Panics
     /// When the shapes do not fit.
     pub fn norm(&mut self, x: &Value, weight: View, bias: View, eps: f32) -> Value {
+        let device = self.device;
+        let _timer = device.time(Work::Norm);
         let (rows, cols) = (x.tensor.rows(), x.tensor.cols());
         assert!(weight.len() == cols && bias.len() == cols, "norm of {cols} columns");
         let mut y = self.uninit(rows, cols, DType::F32);
@@ -43,7 +46,7 @@ impl Tape<'_> {
                 for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                     // SAFETY: every task has rows of its own.
                     let (y, s) = unsafe { (y.part(r * cols, cols), s.part(r * 2, 2)) };
-                    norm_row(level, x.tensor.row(r, &mut scratch), gain, shift, eps, y, s);
+                    norm_row(level, x.tensor.row(level, r, &mut scratch), gain, shift, eps, y, s);
                 }
             });
         }
@@ -55,6 +58,8 @@ impl Tape<'_> {
 
 impl NormNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let device = back.device;
+        let _timer = device.time(Work::NormBackward);
         let Some(dy) = back.take(self.out) else { return };
         let (rows, cols) = (dy.rows(), dy.cols());
         let level = back.device.level();
@@ -74,8 +79,16 @@ impl NormNode {
                     // SAFETY: as above.
                     let dx = unsafe { dx.part(r * cols, cols) };
                     let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
-                    let x = self.x.tensor.row(r, &mut scratch);
-                    norm_row_backward(level, x, dy.row(r, &mut scratch_dy), gain, statistics, dx, sums);
+                    let x = self.x.tensor.row(level, r, &mut scratch);
+                    norm_row_backward(
+                        level,
+                        x,
+                        dy.row(level, r, &mut scratch_dy),
+                        gain,
+                        statistics,
+                        dx,
+                        sums,
+                    );
                 }
             });
         }

@@ -3,6 +3,7 @@
 //! Shapes: x `[N, C]`, y `[B, C]` in f32. There is no padding, so nothing needs a mask.
 //! Backward: mean spreads dy / length over the sequence's rows; max gives dy to the first row that has the largest.
 
+use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
 
@@ -28,16 +29,18 @@ impl Tape<'_> {
     /// # Panics
     /// When the rows of x are not the packing's tokens.
     pub fn pool(&mut self, x: &Value, pooling: Pooling) -> Value {
-        let cols = x.tensor.cols();
+        let device = self.device;
+        let _timer = device.time(Work::Other);
+        let (cols, level) = (x.tensor.cols(), device.level());
         assert_eq!(x.tensor.rows(), self.packing.tokens(), "pooling is over the packing's tokens");
         let mut y = self.uninit(self.packing.sequences(), cols, DType::F32);
         let mut scratch = vec![0.0; cols];
         for (s, y) in y.f32_mut().chunks_exact_mut(cols).enumerate() {
             let range = self.packing.range(s);
             let length = range.len() as f32;
-            y.copy_from_slice(x.tensor.row(range.start, &mut scratch));
+            y.copy_from_slice(x.tensor.row(level, range.start, &mut scratch));
             for r in range.skip(1) {
-                let row = x.tensor.row(r, &mut scratch);
+                let row = x.tensor.row(level, r, &mut scratch);
                 match pooling {
                     Pooling::Mean => y.iter_mut().zip(row).for_each(|(y, x)| *y += x),
                     Pooling::Max => y.iter_mut().zip(row).for_each(|(y, x)| *y = y.max(*x)),
@@ -56,14 +59,16 @@ impl Tape<'_> {
 
 impl PoolNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let device = back.device;
+        let _timer = device.time(Work::Other);
         let Some(dy) = back.take(self.out) else { return };
-        let cols = dy.cols();
+        let (cols, level) = (dy.cols(), device.level());
         let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
         let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
         let out = dx.f32_mut();
         for s in 0..back.packing.sequences() {
             let range = back.packing.range(s);
-            let dy = dy.row(s, &mut scratch_dy);
+            let dy = dy.row(level, s, &mut scratch_dy);
             match self.pooling {
                 Pooling::Mean => {
                     let share = 1.0 / range.len() as f32;
@@ -72,10 +77,10 @@ impl PoolNode {
                     }
                 }
                 Pooling::Max => {
-                    let mut best = self.x.tensor.row(range.start, &mut scratch).to_vec();
+                    let mut best = self.x.tensor.row(level, range.start, &mut scratch).to_vec();
                     let mut winner = vec![range.start; cols];
                     for r in range.skip(1) {
-                        for (c, &x) in self.x.tensor.row(r, &mut scratch).iter().enumerate() {
+                        for (c, &x) in self.x.tensor.row(level, r, &mut scratch).iter().enumerate() {
                             if x > best[c] {
                                 (best[c], winner[c]) = (x, r);
                             }

@@ -2,6 +2,7 @@
 //!
 //! Shapes: x `[N, C]`, rows `[R]`, y `[R, C]` in f32. Backward: `dx[rows[i]] += dy[i]`; other rows are zero.
 
+use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
 
@@ -18,11 +19,13 @@ impl Tape<'_> {
     /// # Panics
     /// When a row lies outside x.
     pub fn select_rows(&mut self, x: &Value, rows: &[u32]) -> Value {
-        let cols = x.tensor.cols();
+        let device = self.device;
+        let _timer = device.time(Work::Other);
+        let (cols, level) = (x.tensor.cols(), device.level());
         let mut y = self.uninit(rows.len(), cols, DType::F32);
         let mut scratch = vec![0.0; cols];
         for (to, &from) in y.f32_mut().chunks_exact_mut(cols).zip(rows) {
-            to.copy_from_slice(x.tensor.row(from as usize, &mut scratch));
+            to.copy_from_slice(x.tensor.row(level, from as usize, &mut scratch));
         }
         let (x, rows) = (x.clone(), rows.to_vec());
         self.record(y, x.id.is_some(), |out| Node::SelectRows(SelectRowsNode { out, x, rows }))
@@ -31,14 +34,16 @@ impl Tape<'_> {
 
 impl SelectRowsNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
+        let device = back.device;
+        let _timer = device.time(Work::Other);
         let Some(dy) = back.take(self.out) else { return };
-        let cols = dy.cols();
+        let (cols, level) = (dy.cols(), device.level());
         let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
         let mut scratch = vec![0.0; cols];
         let sums = dx.f32_mut();
         for (i, &to) in self.rows.iter().enumerate() {
             let to = to as usize * cols;
-            sums[to..to + cols].iter_mut().zip(dy.row(i, &mut scratch)).for_each(|(s, d)| *s += d);
+            sums[to..to + cols].iter_mut().zip(dy.row(level, i, &mut scratch)).for_each(|(s, d)| *s += d);
         }
         back.add(self.x.id, dx);
     }

@@ -52,7 +52,6 @@ impl Model {
             let bias = table.add("classification_head.bias", &shape[..1], Init::Constant(0.0), Group::Head);
             (weight, bias)
         });
-        table.tie(transformer.token_embedding());
         table.freeze_except(|_| true);
         Ok(Self { config: config.clone(), table, transformer, head })
     }
@@ -90,14 +89,14 @@ impl Model {
         targets: &[u32],
         scale: f32,
     ) -> LossSum {
-        let weight = self.table.tied_view(self.transformer.token_embedding());
+        let weight = self.table.view(self.transformer.token_embedding());
         tape.linear_cross_entropy(hidden, rows, targets, weight, scale)
     }
 
     /// LM logits `[R, V]` of some rows, for generation.
     pub fn lm_logits(&self, tape: &mut Tape<'_>, hidden: &Value, rows: &[u32]) -> Tensor {
         let picked = tape.select_rows(hidden, rows);
-        let weight = self.table.tied_view(self.transformer.token_embedding());
+        let weight = self.table.view(self.transformer.token_embedding());
         let linear = Linear { f32_output: true, ..Linear::new(weight, None) };
         tape.linear(&picked, linear, &[]).tensor().clone()
     }
@@ -255,7 +254,7 @@ mod tests {
         model.freeze_except(|group| group == Group::Head);
         assert_eq!(recorded(&model), 2, "the head and its loss");
         model.freeze_except(|_| false);
-        assert_eq!((recorded(&model), model.table().gradient_len()), (0, 0));
+        assert_eq!((recorded(&model), model.table().trainable_len()), (0, 0));
         model.freeze_except(|_| true);
         assert_eq!(recorded(&model), everything);
     }
@@ -264,7 +263,7 @@ mod tests {
     fn recorded(model: &Model) -> usize {
         let device = Device::cpu(None, CodePath::Auto).unwrap();
         let weights = Weights::new(model.table().initial_values(1));
-        let mut gradients = Gradients::new(model.table().gradient_len());
+        let mut gradients = Gradients::new(model.table().trainable_len());
         let packing = Packing::new(&[3, 2], &[0, 1]);
         let mut tape = Tape::training(&device, &weights, &mut gradients, &packing, Precision::F32, 0, 0);
         let hidden = model.trunk(&mut tape, &[5, 6, 7, 5, 7], None);

@@ -71,7 +71,7 @@ impl Task {
         let table = self.model.table();
         let packing = self.packing();
         let mut weights = Weights::new(self.weights.clone());
-        let mut gradients = Gradients::new(table.gradient_len());
+        let mut gradients = Gradients::new(table.trainable_len());
         let mut moments = [vec![0.0; table.trainable_len()], vec![0.0; table.trainable_len()]];
         let mut outcome = Outcome::default();
         for step in 0..self.optimizer.steps {
@@ -96,12 +96,10 @@ impl Task {
             }
             outcome.losses.push(self.total(lm_loss, clf.0));
             tape.backward();
-            table.join_tied(&mut gradients);
-            let joined = &gradients.values()[..table.trainable_len()];
             if step == 0 {
-                outcome.gradients = joined.to_vec();
+                outcome.gradients = gradients.values().to_vec();
             }
-            let norm = adam::squared_norm(device, joined).sqrt();
+            let norm = adam::squared_norm(device, gradients.values()).sqrt();
             outcome.norms.push(norm);
             let clip = (self.optimizer.max_norm / (norm + 1e-6)).min(1.0);
             self.update(device, &mut weights, &mut gradients, &mut moments, step + 1, clip as f32);
@@ -110,11 +108,11 @@ impl Task {
         outcome
     }
 
-    /// The joined gradients of the first step, computed one sequence after the other.
+    /// The gradients of the first step, computed one sequence after the other.
     pub fn gradients_by_sequence(&self, device: &Device, precision: Precision) -> Vec<f32> {
         let table = self.model.table();
         let weights = Weights::new(self.weights.clone());
-        let mut gradients = Gradients::new(table.gradient_len());
+        let mut gradients = Gradients::new(table.trainable_len());
         let whole = self.packing();
         for s in 0..self.lengths.len() {
             let packing = Packing::new(&self.lengths[s..=s], &[s as u64]);
@@ -125,8 +123,7 @@ impl Task {
             self.clf_loss(&mut tape, &hidden, s..s + 1);
             tape.backward();
         }
-        table.join_tied(&mut gradients);
-        gradients.values()[..table.trainable_len()].to_vec()
+        gradients.values().to_vec()
     }
 
     /// Hidden states `[N, C]` without dropout.

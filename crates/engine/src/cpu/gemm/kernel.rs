@@ -7,7 +7,7 @@
 //! are 24 sums, 3 vectors of the right operand and a broadcast in the 32 registers, and 11 loads for 24 products.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512,
+    __m512, __m512bh, __m512i, _MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512,
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_epi32,
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
@@ -26,6 +26,13 @@ pub(super) struct LeftTile {
     pub(super) step_bytes: usize,
     /// Rows there are; fewer than the kernel's are repeated (their results land in unused rows of `c`).
     pub(super) rows: usize,
+}
+
+impl LeftTile {
+    /// Without the first steps.
+    pub(super) fn skip(self, step: usize) -> Self {
+        Self { start: self.start.wrapping_add(step * self.step_bytes), ..self }
+    }
 }
 
 /// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48). On the way, `steps`
@@ -66,6 +73,13 @@ pub(super) unsafe fn multiply<const PAIR: bool>(
         3 | 4 => pick!(4),
         _ => pick!(8),
     }
+}
+
+/// Asks for a cache line that will be written.
+#[inline]
+pub(super) fn prefetch_for_write(line: *const i8) {
+    // SAFETY: nothing is read or written, any address will do; SSE is part of every x86-64.
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(line) };
 }
 
 /// Defines the loop for one kind of cell.

@@ -6,16 +6,17 @@
 //! *along* K (it is their contiguous direction; the right operand then needs a transpose of cells) or *across*.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps,
-    _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_maskz_loadu_epi16,
+    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_permutexvar_epi16,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
-use super::kernel::LeftTile;
+use super::kernel::{LeftTile, PANEL};
 use super::{Operand, Source};
+use crate::cpu::shared::SharedSlice;
 
 /// Steps along K of `len` elements.
 pub(super) const fn steps_of<const PAIR: bool>(len: usize) -> usize {
@@ -23,7 +24,7 @@ pub(super) const fn steps_of<const PAIR: bool>(len: usize) -> usize {
 }
 
 /// Elements of K in a cell.
-const fn per_cell<const PAIR: bool>() -> usize {
+pub(super) const fn per_cell<const PAIR: bool>() -> usize {
     if PAIR { 2 } else { 1 }
 }
 
@@ -111,10 +112,8 @@ pub(super) unsafe fn pack_left<const PAIR: bool>(
         return Left { start, block_bytes: BLOCK * row_bytes, row_bytes, step_bytes: 4, rows: rows.len() };
     }
     let block = steps.len().max(1) * BLOCK;
-    for (row, to) in rows.clone().step_by(BLOCK).zip(room.chunks_exact_mut(block)) {
-        // SAFETY: the operand's transpose is in bounds as it is; `to` has the panel's size.
-        unsafe { pack_across::<PAIR>(a.transposed(), steps.clone(), row..rows.end.min(row + BLOCK), to) };
-    }
+    // SAFETY: the operand's transpose is in bounds as it is; `room` has a block for every 16 rows.
+    unsafe { pack_across::<PAIR>(a.transposed(), steps, rows.clone(), room, block, BLOCK) };
     Left {
         start: room.as_ptr().cast(),
         block_bytes: block * 4,
@@ -139,13 +138,52 @@ pub(super) unsafe fn pack_panel<const PAIR: bool>(
     // SAFETY: the caller's contract.
     unsafe {
         if b.col_stride == 1 {
-            pack_across::<PAIR>(b, steps, cols, to);
+            let width = cols.len().next_multiple_of(16);
+            pack_across::<PAIR>(b, steps, cols, to, 16, width);
         } else {
             pack_along::<PAIR>(b, steps, cols, to);
         }
     }
 }
 
+/// Packs the cells of some steps into all panels of an operand of `all` steps that is read across K.
+///
+/// # Safety
+/// As [`pack_panel`]; no other task packs the same steps.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn pack_rows<const PAIR: bool>(
+    b: Operand<'_>,
+    steps: Range<usize>,
+    all: usize,
+    to: &SharedSlice<'_, u32>,
+) {
+    assert_eq!(b.col_stride, 1, "an operand must be contiguous along its rows or its columns");
+    for step in steps {
+        let k = step * per_cell::<PAIR>();
+        let at = k * b.row_stride;
+        let next = (PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
+        for first in (0..b.cols).step_by(PANEL) {
+            let width = (b.cols - first).min(PANEL).next_multiple_of(16);
+            // SAFETY: this task's own steps of the panel.
+            let to = unsafe { to.part(first * all + step * width, width) };
+            for (i, to) in to.chunks_exact_mut(16).enumerate() {
+                let col = first + 16 * i;
+                // SAFETY: at most the columns that exist are read; `to` has 16 cells.
+                unsafe {
+                    let next = next.map(|next| next + col);
+                    let cells = across::<PAIR>(b.data, at + col, next, b.cols - col);
+                    _mm512_storeu_si512(to.as_mut_ptr().cast(), cells);
+                }
+            }
+        }
+    }
+}
+
+/// Rows of an operand read across K that are asked for ahead of their use.
+const AHEAD: usize = 12;
+
+/// Packs columns across K: the cells of step `s` and columns `16 i ..` go to `s * step_stride + i * chunk_stride`.
+///
 /// # Safety
 /// As [`pack_panel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -154,21 +192,64 @@ unsafe fn pack_across<const PAIR: bool>(
     steps: Range<usize>,
     cols: Range<usize>,
     to: &mut [u32],
+    chunk_stride: usize,
+    step_stride: usize,
 ) {
     assert_eq!(b.col_stride, 1, "an operand must be contiguous along its rows or its columns");
-    let width = cols.len().next_multiple_of(16);
-    for (step, to) in steps.zip(to.chunks_exact_mut(width)) {
+    if steps.is_empty() || cols.is_empty() {
+        return;
+    }
+    let chunks = cols.len().div_ceil(16);
+    assert!((steps.len() - 1) * step_stride + (chunks - 1) * chunk_stride + 16 <= to.len());
+    for step in steps.clone() {
         let k = step * per_cell::<PAIR>();
-        for (i, to) in to.chunks_exact_mut(16).enumerate() {
-            let col = cols.start + 16 * i;
-            let at = k * b.row_stride + col;
-            let next = (PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
-            // SAFETY: the columns exist in both rows; `to` has 16 cells.
-            unsafe {
-                let cells = across::<PAIR>(b.data, at, next, cols.end - col);
-                _mm512_storeu_si512(to.as_mut_ptr().cast(), cells);
+        let at = k * b.row_stride + cols.start;
+        let next = (PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
+        // A row is far from the one before it: nothing but the program itself knows which comes next.
+        for i in 0..per_cell::<PAIR>() {
+            prefetch_row(b.data, at + (AHEAD + i) * b.row_stride, cols.len());
+        }
+        let to = to[(step - steps.start) * step_stride..].as_mut_ptr();
+        let mut chunk = 0;
+        if let (true, Source::Bf16(values), Some(next)) = (PAIR, b.data, next) {
+            while 16 * (chunk + 2) <= cols.len() {
+                let (low, high) = (at + 16 * chunk, next + 16 * chunk);
+                // SAFETY: 32 columns exist in both rows; both chunks lie in `to` by the assertion.
+                unsafe {
+                    let low = _mm512_loadu_si512(values.as_ptr().add(low).cast());
+                    let high = _mm512_loadu_si512(values.as_ptr().add(high).cast());
+                    let [first, second] = INTERLEAVE.map(|order| {
+                        let order = _mm512_loadu_si512(order.as_ptr().cast());
+                        _mm512_permutex2var_epi16(low, order, high)
+                    });
+                    _mm512_storeu_si512(to.add(chunk * chunk_stride).cast(), first);
+                    _mm512_storeu_si512(to.add((chunk + 1) * chunk_stride).cast(), second);
+                }
+                chunk += 2;
             }
         }
+        for chunk in chunk..chunks {
+            let col = 16 * chunk;
+            // SAFETY: at most the columns that exist are read; the chunk lies in `to` by the assertion.
+            unsafe {
+                let cells = across::<PAIR>(b.data, at + col, next.map(|next| next + col), cols.len() - col);
+                _mm512_storeu_si512(to.add(chunk * chunk_stride).cast(), cells);
+            }
+        }
+    }
+}
+
+/// Brings `len` elements from `at` closer, wherever that is.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch_row(data: Source<'_>, at: usize, len: usize) {
+    let (start, size) = match data {
+        Source::F32(values) => (values.as_ptr().cast::<i8>(), 4),
+        Source::Bf16(values) => (values.as_ptr().cast::<i8>(), 2),
+    };
+    for line in (0..len * size).step_by(64) {
+        // Nothing is read: an address beyond the operand does no harm.
+        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at * size + line));
     }
 }
 
@@ -254,7 +335,7 @@ unsafe fn across<const PAIR: bool>(data: Source<'_>, at: usize, next: Option<usi
                 if PAIR {
                     let high = next.map_or(_mm512_setzero_ps(), load);
                     let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-                    _mm512_permutexvar_epi16(_mm512_loadu_si512(INTERLEAVE.as_ptr().cast()), both)
+                    _mm512_permutexvar_epi16(_mm512_loadu_si512(HALVES.as_ptr().cast()), both)
                 } else {
                     _mm512_castps_si512(low)
                 }
@@ -276,17 +357,23 @@ unsafe fn across<const PAIR: bool>(data: Source<'_>, at: usize, next: Option<usi
     }
 }
 
-/// Takes the lower and the upper half of a vector in turns.
-const INTERLEAVE: [u16; 32] = {
+/// Takes the lower and the upper half of one vector in turns.
+const HALVES: [u16; 32] = in_turns(0, 16);
+
+/// Take elements of two vectors in turns: of their lower halves, of their upper halves.
+const INTERLEAVE: [[u16; 32]; 2] = [in_turns(0, 32), in_turns(16, 48)];
+
+/// `first, second, first + 1, second + 1, ...`
+const fn in_turns(first: u16, second: u16) -> [u16; 32] {
     let mut order = [0; 32];
     let mut i = 0;
     while i < 16 {
-        order[2 * i] = i as u16;
-        order[2 * i + 1] = 16 + i as u16;
+        order[2 * i] = first + i as u16;
+        order[2 * i + 1] = second + i as u16;
         i += 1;
     }
     order
-};
+}
 
 /// The mask of the first `left` of 16.
 fn mask(left: usize) -> u16 {

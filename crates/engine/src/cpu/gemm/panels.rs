@@ -9,11 +9,11 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-use super::Operand;
 use super::buffer::Buffer;
 use super::kernel::{self, PANEL};
-use super::packing::{self, steps_of};
+use super::packing::{self, per_cell, steps_of};
 use super::tiles::{TileShape, Tiles};
+use super::{Destination, Operand};
 use crate::cpu::shared::SharedSlice;
 use crate::device::Device;
 
@@ -28,8 +28,11 @@ const BLOCK: usize = 1_100;
 const DEEP: usize = 4_000;
 const DEEP_TILE: TileShape = TileShape { tall: 128, wide: 288, least: 0 };
 const DEEP_BLOCK: usize = 550;
-/// Steps of one packing task.
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Steps of one packing task, where a panel is packed at a time and where rows are.
 const PACK_STEPS: usize = 512;
+const PACK_ROWS: usize = 16;
 /// Cells of a right operand that are packed at once (16 MiB), unless it is narrow.
 const PACK_CELLS: usize = 4 << 20;
 
@@ -49,8 +52,17 @@ thread_local! {
 /// Packs a right operand: panels of 48 columns, the last of 16, 32 or 48; each is `[steps, width]` cells.
 pub(super) fn pack_right<const PAIR: bool>(device: &Device, b: Operand<'_>, to: &mut Buffer) {
     let steps = steps_of::<PAIR>(b.rows);
-    let blocks = steps.div_ceil(PACK_STEPS);
     let out = SharedSlice::new(to.room(steps * b.cols.next_multiple_of(16)));
+    if b.col_stride == 1 {
+        // Whole rows, in the order in which they lie; they are parts of all panels.
+        device.for_each(steps.div_ceil(PACK_ROWS), |task| {
+            let part = task * PACK_ROWS..steps.min((task + 1) * PACK_ROWS);
+            // SAFETY: the tasks' steps do not overlap; the caller checked the operand; the level was detected.
+            unsafe { packing::pack_rows::<PAIR>(b, part, steps, &out) };
+        });
+        return;
+    }
+    let blocks = steps.div_ceil(PACK_STEPS);
     device.for_each(b.cols.div_ceil(PANEL) * blocks, |task| {
         let (panel, block) = (task / blocks, task % blocks);
         let cols = panel * PANEL..b.cols.min((panel + 1) * PANEL);
@@ -70,6 +82,7 @@ pub(super) fn product<const PAIR: bool>(
     device: &Device,
     a: Operand<'_>,
     b: Operand<'_>,
+    destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     let steps = steps_of::<PAIR>(b.rows);
@@ -79,7 +92,8 @@ pub(super) fn product<const PAIR: bool>(
     for first in (0..b.cols).step_by(at_once) {
         let part = b.part(0..b.rows, first..b.cols.min(first + at_once));
         pack_right::<PAIR>(device, part, &mut right);
-        multiply::<PAIR>(device, a, right.cells(), part.cols, |row, col, z: &mut [f32]| {
+        let destination = destination.map(|d| d.skip_columns(first));
+        multiply::<PAIR>(device, a, right.cells(), part.cols, destination, |row, col, z: &mut [f32]| {
             store(row, first + col, z);
         });
     }
@@ -92,9 +106,10 @@ pub(super) fn product_packed(
     a: Operand<'_>,
     b: &Buffer,
     cols: usize,
+    destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    multiply::<true>(device, a, b.cells(), cols, store);
+    multiply::<true>(device, a, b.cells(), cols, destination, store);
 }
 
 fn multiply<const PAIR: bool>(
@@ -102,6 +117,7 @@ fn multiply<const PAIR: bool>(
     a: Operand<'_>,
     b: &[u32],
     cols: usize,
+    destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     let steps = steps_of::<PAIR>(a.cols);
@@ -110,8 +126,53 @@ fn multiply<const PAIR: bool>(
     assert!(b.cells.len() >= b.steps * cols.next_multiple_of(16), "a packed operand is too small");
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
-        SCRATCH.with_borrow_mut(|scratch| multiply_tile::<PAIR>(a, b, rows, cols, scratch, &store));
+        SCRATCH
+            .with_borrow_mut(|scratch| multiply_tile::<PAIR>(a, b, rows, cols, scratch, destination, &store));
     });
+}
+
+impl Destination {
+    /// The part from a column on.
+    fn skip_columns(self, col: usize) -> Self {
+        Self { start: self.start + col * self.element_bytes, ..self }
+    }
+
+    /// The cache lines of some rows and columns.
+    fn part(self, rows: &Range<usize>, cols: &Range<usize>) -> Lines {
+        let row = self.start + rows.start * self.row_bytes + cols.start * self.element_bytes;
+        let of_row = (cols.len() * self.element_bytes).div_ceil(LINE) + 1;
+        Lines { row, row_bytes: self.row_bytes, of_row, line: 0, rows: rows.len() }
+    }
+}
+
+/// Cache lines that will be written.
+struct Lines {
+    /// Where the next line's row begins.
+    row: usize,
+    row_bytes: usize,
+    /// Lines of a row's part, at most.
+    of_row: usize,
+    line: usize,
+    rows: usize,
+}
+
+impl Lines {
+    fn count(&self) -> usize {
+        self.rows * self.of_row
+    }
+
+    /// Asks for the next one, if any is left.
+    #[inline]
+    fn prefetch_next(&mut self) {
+        if self.rows == 0 {
+            return;
+        }
+        kernel::prefetch_for_write(std::ptr::without_provenance(self.row + self.line * LINE));
+        self.line += 1;
+        if self.line == self.of_row {
+            (self.line, self.row, self.rows) = (0, self.row + self.row_bytes, self.rows - 1);
+        }
+    }
 }
 
 /// A packed right operand.
@@ -137,6 +198,7 @@ fn multiply_tile<const PAIR: bool>(
     rows: Range<usize>,
     cols: Range<usize>,
     scratch: &mut Scratch,
+    destination: Option<Destination>,
     store: &impl Fn(usize, usize, &mut [f32]),
 ) {
     let blocks = b.steps.div_ceil(if b.steps < DEEP { BLOCK } else { DEEP_BLOCK }).max(1);
@@ -144,6 +206,10 @@ fn multiply_tile<const PAIR: bool>(
     let stride = cols.len().next_multiple_of(32) + 16;
     let sums = scratch.sums.room(rows.len().next_multiple_of(8) * stride);
     let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+    // The lines that the results will be written to, a few after each product of the last block.
+    let calls = rows.len().div_ceil(8) * cols.len().div_ceil(PANEL);
+    let mut ahead_of_stores = destination.map(|d| d.part(&rows, &cols));
+    let at_once = ahead_of_stores.as_ref().map_or(0, |lines| lines.count().div_ceil(calls));
     for block in 0..blocks {
         let steps = b.steps * block / blocks..b.steps * (block + 1) / blocks;
         let room = scratch.left.room(packing::left_room(rows.len(), steps.len()));
@@ -177,6 +243,9 @@ fn multiply_tile<const PAIR: bool>(
                         block > 0,
                     );
                 }
+                if let Some(lines) = ahead_of_stores.as_mut().filter(|_| block + 1 == blocks) {
+                    (0..at_once).for_each(|_| lines.prefetch_next());
+                }
             }
         }
     }
@@ -200,7 +269,7 @@ pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buf
 }
 
 /// c (+)= a b on this thread alone, with the first `a.cols` rows and the first `cols` columns of b, both whole
-/// cells and whole panels or all there are. `c` has room for whole groups of 8 rows of whole panels.
+/// cells and whole panels or all there are. Of `a`, only the columns of `extent` count in the 8 rows from a row on. `c` has room for whole groups of 8 rows of whole panels.
 pub(super) fn multiply_alone<const PAIR: bool>(
     a: Operand<'_>,
     b: Panels<'_>,
@@ -208,6 +277,7 @@ pub(super) fn multiply_alone<const PAIR: bool>(
     c: &mut [f32],
     stride: usize,
     accumulate: bool,
+    extent: impl Fn(usize) -> Range<usize>,
     room: &mut Buffer,
 ) {
     let steps = 0..steps_of::<PAIR>(a.cols);
@@ -222,12 +292,15 @@ pub(super) fn multiply_alone<const PAIR: bool>(
         for row in (0..a.rows).step_by(8) {
             let at = row * stride + col;
             let to = &mut c[at..at + 7 * stride + width];
+            let extent = extent(row);
+            let (from, until) = (extent.start / per_cell::<PAIR>(), steps_of::<PAIR>(extent.end));
+            let panel = &panel[from * width..until.min(steps.end) * width];
             let (panel, to) = (panel.as_ptr(), to.as_mut_ptr());
             // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
             unsafe {
                 kernel::multiply::<PAIR>(
-                    steps.len(),
-                    left.tile(row),
+                    until.min(steps.end) - from,
+                    left.tile(row).skip(from),
                     panel,
                     panel.cast(),
                     width,

@@ -2,13 +2,15 @@
 //!
 //! Owns: the choice of the code path, a right operand that several products share. Never: starts a task.
 
+use std::ops::Range;
+
 use super::buffer::Buffer;
 #[cfg(target_arch = "x86_64")]
 use super::panels::{self, Panels};
 use super::strided::{Strided, multiply_strided};
 use super::{Operand, Source};
+use crate::cpu::convert;
 use crate::cpu::simd::Level;
-use crate::ops::linear::widen_slice;
 use crate::tensor::Precision;
 
 /// A product may use the first so many columns of a right operand, or a multiple, or all.
@@ -58,28 +60,35 @@ impl<'a> SmallRight<'a> {
     /// c = a b, or c += a b, with the first `a.cols` rows and the first `cols` columns of b: multiples of [`GRAIN`]
     /// or all. `c` has the rows and the row stride of [`output_room`], what lies beyond the product is unspecified.
     ///
-    /// Where the kernel multiplies bf16, `a` is rounded to it; elsewhere it is taken as it is.
+    /// Where the kernel multiplies bf16, `a` is rounded to it; elsewhere it is taken as it is. `extent` says which
+    /// columns of `a` may hold anything but zeros in the 8 rows from a row on; the others may be left out.
     pub(crate) fn multiply(
         &self,
         a: Operand<'_>,
         cols: usize,
         c: &mut [f32],
         accumulate: bool,
+        extent: impl Fn(usize) -> Range<usize>,
         room: &mut Buffer,
     ) {
         a.assert_in_bounds();
         let stride = output_room(a.rows, cols).1;
         match &self.0 {
             Layout::Strided(level, b) => {
+                let _ = extent;
                 let a = widened(*level, a, room);
                 let left = (a.values, a.row_stride, a.col_stride);
                 let right = (b.values, b.row_stride, b.col_stride);
                 multiply_strided(a.rows, cols, a.cols, left, right, (c, stride), accumulate);
             }
             #[cfg(target_arch = "x86_64")]
-            Layout::Panels(b) => panels::multiply_alone::<false>(a, *b, cols, c, stride, accumulate, room),
+            Layout::Panels(b) => {
+                panels::multiply_alone::<false>(a, *b, cols, c, stride, accumulate, extent, room);
+            }
             #[cfg(target_arch = "x86_64")]
-            Layout::PairPanels(b) => panels::multiply_alone::<true>(a, *b, cols, c, stride, accumulate, room),
+            Layout::PairPanels(b) => {
+                panels::multiply_alone::<true>(a, *b, cols, c, stride, accumulate, extent, room);
+            }
         }
     }
 }
@@ -98,7 +107,7 @@ fn widened<'a>(level: Level, x: Operand<'a>, room: &'a mut Buffer) -> Strided<'a
         "an operand must be contiguous along its rows or its columns"
     );
     for (i, to) in to.chunks_exact_mut(length.max(1)).enumerate() {
-        widen_slice(level, &from[i * between..i * between + length], to);
+        convert::widen(level, &from[i * between..i * between + length], to);
     }
     let (row_stride, col_stride) = if col_stride == 1 { (cols, 1) } else { (1, rows) };
     Strided { values: to, rows, cols, row_stride, col_stride }

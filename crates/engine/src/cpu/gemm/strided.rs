@@ -7,6 +7,7 @@ use std::cell::RefCell;
 
 use super::tiles::{TileShape, Tiles};
 use super::{Operand, Source};
+use crate::cpu::convert;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::device::Device;
@@ -64,7 +65,7 @@ pub(super) fn convert(device: &Device, from: Source<'_>, round: bool, to: &mut V
         match from {
             Source::F32(from) if round => round_through_bf16(device.level(), &from[at], to),
             Source::F32(from) => to.copy_from_slice(&from[at]),
-            Source::Bf16(from) => crate::ops::linear::widen_slice(device.level(), &from[at], to),
+            Source::Bf16(from) => convert::widen(device.level(), &from[at], to),
         }
     });
 }

@@ -62,7 +62,7 @@ fn reference(a: Operand<'_>, b: Operand<'_>, precision: Precision) -> Vec<(f64, 
 fn run(device: &Device, precision: Precision, a: Operand<'_>, b: Right<'_>, cols: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; a.rows * cols];
     let shared = SharedSlice::new(&mut out);
-    gemm(device, precision, a, b, |row, col, z| {
+    gemm(device, precision, a, b, None, |row, col, z| {
         assert!(col % 32 == 0 && !z.is_empty());
         // SAFETY: the product hands out every element once; what it leaves out stays NaN.
         let to = unsafe { shared.part(row * cols + col, z.len()) };

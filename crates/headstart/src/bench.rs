@@ -1,0 +1,442 @@
+//! How fast the work is that users wait for: the loop's own step, the evaluator's forward, prediction, generation.
+//!
+//! Owns: which work is timed, its count of floating-point operations, medians. Never: a second version of the work.
+//!
+//! A multiplication and an addition count as two operations; recomputation, softmax, norms and the optimizer count as
+//! none, so a share of the peak is the share of the time that the model's matrix products would need at that peak.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use headstart_engine::bench::register_peak_gflops;
+use headstart_engine::{Device, Gradients, Tape, Weights, alloc, rng};
+use serde::Serialize;
+
+use crate::batch::{Batch, Label, TokenTargets, epoch_order, training_mask_key};
+use crate::config::{
+    DataConfig, HeadConfig, HeadPooling, ModelConfig, Objective as Predicts, PrecisionName, Problem,
+    TrainConfig,
+};
+use crate::data::source;
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+use crate::event::Listener;
+use crate::finetune::{DataRequest, examples};
+use crate::infer::{GenerateConfig, Generator, Predictor};
+use crate::masking::Masking;
+use crate::model::Model;
+use crate::objective::Objective;
+use crate::optim::Optimizer;
+use crate::train::{Step, open_device};
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Work {
+    /// Optimizer steps of language modelling on random tokens.
+    Train,
+    /// Forward passes with the loss, as evaluation makes them.
+    Forward,
+    /// Optimizer steps of classification on a data set's examples.
+    Finetune,
+    /// Classifying one short text at a time.
+    Predict,
+    /// Continuing one text.
+    Generate,
+}
+
+/// What is timed, on which model, how often.
+#[derive(Clone, Debug)]
+pub struct BenchConfig {
+    /// The work.
+    pub work: Work,
+    /// The model's sizes, with its vocabulary's.
+    pub model: ModelConfig,
+    /// Next or masked tokens (train, forward).
+    pub objective: Predicts,
+    /// f32 or bf16 products.
+    pub precision: PrecisionName,
+    /// Worker threads; 0: all.
+    pub threads: usize,
+    /// Sequences a step.
+    pub batch: usize,
+    /// Tokens a sequence (train, forward).
+    pub seq: usize,
+    /// Steps (texts, tokens) that are timed.
+    pub steps: usize,
+    /// Steps before them.
+    pub warmup: usize,
+    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured.
+    pub stated_peak: Option<f64>,
+    /// Labelled texts and their tokenizer (finetune).
+    pub data: DataConfig,
+    /// A model folder (predict, generate).
+    pub run: Option<PathBuf>,
+    /// Whether to say where the time goes.
+    pub profile: bool,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Measured {
+    /// Tokens of all timed steps.
+    pub tokens: usize,
+    /// Median seconds of a step (a text, a token).
+    pub seconds: f64,
+    /// Tokens per second: of the median step; where steps differ in size, of all.
+    pub tokens_per_s: f64,
+    /// Examples per second, where steps differ in size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples_per_s: Option<f64>,
+    /// Seconds of a whole epoch at that speed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch_seconds: Option<f64>,
+    /// Milliseconds of the median text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p50_ms: Option<f64>,
+    /// Milliseconds that 19 of 20 texts do not exceed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95_ms: Option<f64>,
+    /// 10^9 floating-point operations of the model's products per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gflops: Option<f64>,
+    /// The register peak: the higher of measured and stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_gflops: Option<f64>,
+    /// `gflops / peak_gflops`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_of_peak: Option<f64>,
+    /// Blocks of memory asked for in a timed step, on average; `None` where the program does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocations_per_step: Option<f64>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Instruction set.
+    pub code_path: &'static str,
+    /// Where the time of a step goes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profile: Vec<Line>,
+}
+
+/// One kind of work in a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// Which.
+    pub work: &'static str,
+    /// Milliseconds of a step.
+    pub ms: f64,
+    /// Times it runs in a step.
+    pub calls: f64,
+}
+
+/// Runs the work and times it.
+///
+/// # Errors
+/// Bad settings, and what loading data or a model refuses.
+pub fn bench(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> {
+    if config.steps == 0 || config.batch == 0 || config.seq < 2 {
+        return Err(Error::Config {
+            key: "steps".into(),
+            what: "steps and batch start at 1, seq at 2".into(),
+            fix: "use larger numbers".into(),
+        });
+    }
+    match config.work {
+        Work::Train | Work::Forward | Work::Finetune => steps(config, listener),
+        Work::Predict => predict(config),
+        Work::Generate => generate(config),
+    }
+}
+
+fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> {
+    let device = open_device(config.threads)?;
+    let mut model_config = config.model.clone();
+    let (objective, batches, examples) = match config.work {
+        Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
+        _ => (Objective { lm: 1.0, clf: 0.0, class_weights: None }, random_batches(config)?, None),
+    };
+    model_config.causal = config.objective == Predicts::Lm;
+    let model = Model::new(&model_config)?;
+    let train = TrainConfig { train_batch_size: config.batch, ..TrainConfig::default() };
+    let mut weights = Weights::new(model.table().initial_values(train.seed));
+    let learns = config.work != Work::Forward;
+    let mut gradients = Gradients::new(if learns { model.table().trainable_len() } else { 0 });
+    let mut optimizer = learns.then(|| Optimizer::new(model.table(), &train));
+    let precision = config.precision.into();
+
+    let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
+    let mut allocations = 0;
+    for (i, batch) in batches.iter().enumerate() {
+        if i == config.warmup {
+            allocations = alloc::allocations();
+            if config.profile {
+                device.profile().start();
+            }
+        }
+        let step = 1 + i as u64;
+        let began = Instant::now();
+        if let Some(optimizer) = &mut optimizer {
+            let mut work = Step {
+                device: &device,
+                model: &model,
+                objective: &objective,
+                precision,
+                seed: train.seed,
+                weights: &mut weights,
+                gradients: &mut gradients,
+                optimizer,
+            };
+            let (_, norm) = work.forward_backward(batch, step);
+            work.update(norm, train.lr, step);
+        } else {
+            let denominators = objective.denominators(batch);
+            for slab in batch.slabs() {
+                let mut tape = Tape::inference(&device, &weights, &slab.packing, precision);
+                objective.forward(&model, &mut tape, &slab, denominators);
+            }
+        }
+        if i >= config.warmup {
+            times.push(began.elapsed().as_secs_f64());
+            flops += forward_flops(&model_config, batch) * if learns { 3.0 } else { 1.0 };
+            tokens += batch.tokens();
+            sequences += batch.sequences.len();
+        }
+    }
+    let counted = alloc::allocations();
+    let total: f64 = times.iter().sum();
+    let count = times.len() as f64;
+    let profile = if config.profile { lines(&device, count) } else { Vec::new() };
+    let seconds = quantile(&mut times, 0.5);
+    let speed = |amount: f64| match examples {
+        Some(_) => amount / total,
+        None => amount / count / seconds,
+    };
+    let (gflops, peak) = (speed(flops * 1e-9), peak(config, &device));
+    Ok(Measured {
+        tokens,
+        seconds,
+        tokens_per_s: speed(tokens as f64),
+        examples_per_s: examples.map(|_| speed(sequences as f64)),
+        epoch_seconds: examples.map(|all| all as f64 / speed(sequences as f64)),
+        gflops: Some(gflops),
+        peak_gflops: peak,
+        share_of_peak: peak.map(|peak| gflops / peak),
+        allocations_per_step: (counted > 0).then(|| (counted - allocations) as f64 / count),
+        threads: device.threads(),
+        code_path: device.code_path(),
+        profile,
+        ..Measured::default()
+    })
+}
+
+/// Batches of random tokens, all of the same size.
+fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
+    let (vocab_size, seq) = (config.model.vocab_size, config.seq);
+    if seq > config.model.num_max_positions {
+        return Err(Error::Config {
+            key: "seq".into(),
+            what: format!("{seq} tokens do not fit {} positions", config.model.num_max_positions),
+            fix: format!("add --num_max_positions {seq}"),
+        });
+    }
+    let targets = match config.objective {
+        Predicts::Lm => TokenTargets::Next,
+        Predicts::Mlm => TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size }, None),
+    };
+    let mut stream = rng::Stream::new(1);
+    let mut sequence = |step: u64, i: usize| {
+        let ids: Vec<u32> = (0..seq).map(|_| stream.below(vocab_size) as u32).collect();
+        targets.sequence(&ids, None, training_mask_key(1, step, i))
+    };
+    let all = (config.warmup + config.steps) as u64;
+    Ok((0..all)
+        .map(|step| Batch { sequences: (0..config.batch).map(|i| sequence(step, i)).collect() })
+        .collect())
+}
+
+/// Batches of a data set's training examples in the order of an epoch, and how many examples there are.
+fn finetune_batches(
+    config: &BenchConfig,
+    model: &mut ModelConfig,
+    listener: &mut Listener<'_>,
+) -> Result<(Objective, Vec<Batch>, Option<usize>)> {
+    let tokenizer = source::tokenizer(&config.data, listener)?;
+    let (problem, pooling) = (Problem::SingleLabel, HeadPooling::Cls);
+    let request = DataRequest { config: &config.data, problem, pooling, positions: model.num_max_positions };
+    let (data, _) = request.load(&tokenizer, None, listener)?;
+    let train = examples(data.get(Split::Train)?, problem, data.labels.len(), pooling);
+    model.vocab_size = tokenizer.vocab_size();
+    model.head = Some(HeadConfig { num_classes: data.labels.len(), pooling, problem });
+    let order = epoch_order(train.len(), 1, 0);
+    let batches = order.chunks(config.batch).cycle().take(config.warmup + config.steps).map(|picked| {
+        let sequence = |&i: &u32| {
+            let label: Option<Label> = train.label(i as usize);
+            TokenTargets::None.sequence(train.ids[i as usize], label, 0)
+        };
+        Batch { sequences: picked.iter().map(sequence).collect() }
+    });
+    let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
+    Ok((objective, batches.collect(), Some(train.len())))
+}
+
+/// Short questions to classify.
+const TEXTS: [&str; 4] = [
+    "Who wrote the play about the prince of Denmark ?",
+    "How many moons does the fourth planet have ?",
+    "What is the capital of the largest island in the north ?",
+    "When did the first train cross the river ?",
+];
+
+fn predict(config: &BenchConfig) -> Result<Measured> {
+    let predictor = Predictor::load(run_folder(config)?, config.precision, config.threads)?;
+    let mut times = Vec::new();
+    for i in 0..config.warmup + config.steps {
+        let text = [TEXTS[i % TEXTS.len()].to_owned()];
+        let began = Instant::now();
+        predictor.predict(&text)?;
+        if i >= config.warmup {
+            times.push(began.elapsed().as_secs_f64());
+        }
+    }
+    let seconds = quantile(&mut times, 0.5);
+    Ok(Measured {
+        seconds,
+        examples_per_s: Some(1.0 / seconds),
+        p50_ms: Some(1e3 * seconds),
+        p95_ms: Some(1e3 * quantile(&mut times, 0.95)),
+        threads: predictor.device().threads(),
+        code_path: predictor.device().code_path(),
+        ..Measured::default()
+    })
+}
+
+fn generate(config: &BenchConfig) -> Result<Measured> {
+    let generator = Generator::load(run_folder(config)?, config.precision, config.threads)?;
+    let tokens = config.steps;
+    let greedy = GenerateConfig { max_new_tokens: tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
+    let mut times = Vec::new();
+    let mut made = 0;
+    for i in 0..3 + usize::from(config.warmup > 0) {
+        made = 0;
+        let began = Instant::now();
+        generator.generate(TEXTS[0], &greedy, &mut |_| made += 1)?;
+        if i > 0 || config.warmup == 0 {
+            times.push(began.elapsed().as_secs_f64());
+        }
+    }
+    let seconds = quantile(&mut times, 0.5);
+    Ok(Measured {
+        tokens: made,
+        seconds,
+        tokens_per_s: made as f64 / seconds,
+        threads: generator.device().threads(),
+        code_path: generator.device().code_path(),
+        ..Measured::default()
+    })
+}
+
+fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
+    config.run.as_deref().ok_or_else(|| Error::Config {
+        key: "model".into(),
+        what: "this needs a model, and none is named".into(),
+        fix: "name a run folder: --model runs/trec (predict), --model runs/trunk (generate)".into(),
+    })
+}
+
+fn peak(config: &BenchConfig, device: &Device) -> Option<f64> {
+    let measured = register_peak_gflops(device, config.precision.into());
+    match (measured, config.stated_peak) {
+        (Some(measured), Some(stated)) => Some(measured.max(stated)),
+        (measured, stated) => measured.or(stated),
+    }
+}
+
+fn lines(device: &Device, steps: f64) -> Vec<Line> {
+    let read = device.profile().read().into_iter().filter(|(_, _, calls)| *calls > 0);
+    read.map(|(work, seconds, calls)| Line {
+        work: work.name(),
+        ms: 1e3 * seconds / steps,
+        calls: calls as f64 / steps,
+    })
+    .collect()
+}
+
+/// Floating-point operations of the products in one forward pass: linears, attention as far as it is visible, the
+/// vocabulary's logits at the predicting rows.
+pub fn forward_flops(config: &ModelConfig, batch: &Batch) -> f64 {
+    let (width, layers) = (config.embed_dim as f64, config.num_layers as f64);
+    let adapters = config.adapters_dim.map_or(0.0, |dim| 4.0 * width * dim as f64);
+    let block = 4.0 * width * width + 2.0 * width * config.hidden_dim as f64 + adapters;
+    let scores = |sequence: &crate::batch::Sequence| {
+        let length = sequence.ids.len() as f64;
+        if config.causal { length * (length + 1.0) / 2.0 } else { length * length }
+    };
+    let attention: f64 = batch.sequences.iter().map(|s| 4.0 * width * scores(s)).sum();
+    let head = 2.0 * width * config.vocab_size as f64 * batch.targets() as f64;
+    layers * (2.0 * block * batch.tokens() as f64 + attention) + head
+}
+
+/// The value below which a share `q` of the values lies; sorts them.
+fn quantile(values: &mut [f64], q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(((values.len() as f64 - 1.0) * q).round() as usize).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(work: Work) -> BenchConfig {
+        BenchConfig {
+            work,
+            model: ModelConfig {
+                vocab_size: 60,
+                embed_dim: 16,
+                hidden_dim: 32,
+                num_heads: 2,
+                num_layers: 2,
+                ..ModelConfig::default()
+            },
+            objective: Predicts::Lm,
+            precision: PrecisionName::F32,
+            threads: 1,
+            batch: 2,
+            seq: 9,
+            steps: 2,
+            warmup: 1,
+            stated_peak: Some(1e9),
+            data: DataConfig::default(),
+            run: None,
+            profile: true,
+        }
+    }
+
+    #[test]
+    fn a_training_token_of_the_tutorials_model_costs_311_mflop() {
+        let model = ModelConfig { vocab_size: 28_996, ..ModelConfig::default() };
+        let ids = vec![0; 256];
+        let batch = Batch { sequences: vec![TokenTargets::Next.sequence(&ids, None, 0)] };
+        let flops = 3.0 * forward_flops(&model, &batch) / 256.0;
+        assert!((flops * 1e-6 - 311.0).abs() < 1.0, "{flops}");
+    }
+
+    #[test]
+    fn steps_are_measured_and_masked_ones_cost_less() {
+        let train = bench(&config(Work::Train), &mut |_| crate::event::Signal::Continue).unwrap();
+        assert_eq!(train.tokens, 2 * 18);
+        assert!(train.seconds > 0.0 && train.share_of_peak.unwrap() > 0.0);
+        assert!(train.profile.iter().any(|line| line.work == "linear: dW" && line.calls >= 8.0));
+        let forward = bench(&config(Work::Forward), &mut |_| crate::event::Signal::Continue).unwrap();
+        assert!(forward.profile.iter().all(|line| !line.work.contains("backward")));
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let none = BenchConfig { steps: 0, ..config(Work::Train) };
+        let long = BenchConfig { seq: 1_000, ..config(Work::Train) };
+        let unnamed = config(Work::Predict);
+        for config in [none, long, unnamed] {
+            assert!(bench(&config, &mut |_| crate::event::Signal::Continue).unwrap_err().is_usage());
+        }
+    }
+}
