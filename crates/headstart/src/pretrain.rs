@@ -34,7 +34,8 @@ pub fn pretrain(
     let device = open_device(config.train.threads)?;
     let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
-    let tokenizer = match stored_model(folder.as_ref())? {
+    let stored = stored_model(folder.as_ref())?;
+    let tokenizer = match &stored {
         Some(stored) => stored.tokenizer()?,
         None => source::tokenizer(&config.data, listener)?,
     };
@@ -71,7 +72,10 @@ pub fn pretrain(
     let train = examples(&train, positions)?;
     let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
-    let weights = Weights::new(model.table().initial_values(config.train.seed));
+    let weights = match &stored {
+        Some(stored) => stored.mapped_weights(model.table())?,
+        None => Weights::new(model.table().initial_values(config.train.seed)),
+    };
     let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
     let folder = if let Some(folder) = folder {
         folder
