@@ -30,7 +30,7 @@ mod trainer;
 
 pub use disk::{FileSum, FileSums};
 pub use model_folder::{
-    GrownRows, LoadReport, LoadedModel, ModelFiles, SpecialIds, load_model, load_model_and_tokenizer,
+    GrownRows, LoadReport, LoadedModel, ModelFiles, load_model, load_model_and_tokenizer,
 };
 pub use run_folder::RunFolder;
 pub use tensors::TensorFile;

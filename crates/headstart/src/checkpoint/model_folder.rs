@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::disk::{FileSum, FileSums, damaged, read_file, write_file};
@@ -18,7 +17,7 @@ use crate::config::{ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::{Group, Param, ParamTable};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{RoleIds, Tokenizer};
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
 const MODEL_TYPE: &str = "headstart";
@@ -26,22 +25,6 @@ const MODEL_TYPE: &str = "headstart";
 const FORMAT_VERSION: u64 = 1;
 /// The parameter whose rows are the vocabulary, the only one that may grow.
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
-
-/// Ids of the tokens with a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpecialIds {
-    /// Appended at the end of every line of language-model data.
-    pub end_of_line: u32,
-    /// The classified position.
-    pub classification: u32,
-    /// Stands where a token is hidden.
-    pub mask: u32,
-    /// Stands for what the vocabulary cannot spell.
-    pub unknown: u32,
-    /// The padding token, where the vocabulary has one.
-    pub pad: Option<u32>,
-}
 
 /// Everything of a model but its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +36,7 @@ pub struct ModelFiles {
     /// Class names in the order of the head's outputs; empty without a head, and for regression.
     pub labels: Vec<String>,
     /// Ids of the tokens with a role.
-    pub special_ids: SpecialIds,
+    pub special_ids: RoleIds,
     /// The content of tokenizer.json.
     pub tokenizer_json: Vec<u8>,
 }

@@ -62,7 +62,8 @@ impl Role {
 }
 
 /// The ids of the roles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RoleIds {
     /// [`Role::EndOfLine`].
     pub end_of_line: u32,
