@@ -180,7 +180,7 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
     let end_of_line = find(end_of_line_role, None);
     let mask = find(mask_role, None);
     let pad = PAD_NAMES.iter().find_map(|n| id_of(&pieces, n));
-    let roles = RoleIds { unknown, classification, end_of_line, mask, pad };
+    let roles = RoleIds { end_of_line, classification, mask, unknown, pad };
     declare_special(&mut value, &pieces, roles);
     build(&value, pieces, roles, added, name)
 }
