@@ -252,7 +252,9 @@ fn folders_that_are_taken_are_left_alone() {
     place.write("file", "a file");
     let call = format!("pretrain --tokenizer {} --preset micro {data}", path("tok.json"));
     place.run(&format!("{call} --out file")).refuses(2, &["file", "is a file", "--out"]);
-    place.run(&format!("{call} --out file/run")).refuses(1, &["file/run"]);
+    place
+        .run(&format!("{call} --out file/run"))
+        .refuses(1, &["file/run", "file is a file", "fix: ", "--out"]);
     assert_eq!(place.bytes("file"), b"a file");
     // An empty folder is nobody's.
     fs::create_dir(place.path("free")).unwrap();

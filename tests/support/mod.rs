@@ -1,4 +1,4 @@
-//! What the tests of whole workflows share: a working folder, finished calls, small data, one small trunk each.
+//! What the tests that call the program share: a working folder, finished calls, small data, one small trunk each.
 //!
 //! Owns: how the program is called, and data small enough to train on in a second. Never: judges a result.
 

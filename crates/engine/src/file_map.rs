@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::EngineError;
 
-/// The bytes of a file, mapped read-only.
+/// The bytes of a file, mapped read-only; cheap to clone.
 ///
 /// The caller keeps the file from changing underneath (Headstart only maps files it wrote itself under a
 /// content-addressed name and renamed into place, and model weights).
-#[derive(Debug)]
-pub struct FileMap(Option<memmap2::Mmap>);
+#[derive(Clone, Debug)]
+pub struct FileMap(Option<Arc<memmap2::Mmap>>);
 
 impl FileMap {
     /// Maps the whole of `path`. An empty file maps to no bytes.
@@ -26,13 +27,13 @@ impl FileMap {
         }
         // SAFETY: the map is read-only and private to this process; see the type's note on who may write.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?;
-        Ok(Self(Some(map)))
+        Ok(Self(Some(Arc::new(map))))
     }
 }
 
 impl Deref for FileMap {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_ref().map_or(&[], |map| &map[..])
     }
 }

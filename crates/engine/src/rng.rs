@@ -98,6 +98,11 @@ impl Stream {
         Self { key: derive(0, seed), counter: 0 }
     }
 
+    /// The stream of `seed` after so many draws of [`Stream::next_u64`].
+    pub const fn after(seed: u64, draws: u64) -> Self {
+        Self { key: derive(0, seed), counter: draws }
+    }
+
     /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.counter = self.counter.wrapping_add(1);
@@ -169,6 +174,19 @@ mod tests {
             assert!((pair / n - 0.01).abs() < 0.0015, "joint {}", pair / n);
         }
         assert_eq!(DropRate::new(0.0).scale, 1.0);
+    }
+
+    #[test]
+    fn a_stream_can_be_entered_anywhere() {
+        let mut whole = Stream::new(9);
+        for draws in 0..5 {
+            assert_eq!(whole, Stream::after(9, draws));
+            whole.next_u64();
+        }
+        whole.normal();
+        assert_eq!(whole, Stream::after(9, 7), "a normal number takes two draws");
+        whole.uniform();
+        assert_eq!(whole, Stream::after(9, 8), "a uniform one takes one");
     }
 
     #[test]

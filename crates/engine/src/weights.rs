@@ -3,10 +3,12 @@
 //! Owns: master weights in f32, their derived copies, gradient accumulators. Never: knows what a parameter means.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cpu::gemm::{Operand, PackedRight};
 use crate::device::Device;
+use crate::file_map::FileMap;
 use crate::profile::Work;
 
 /// A matrix (a vector has one row) inside the flat buffers.
@@ -37,10 +39,20 @@ impl View {
 /// The master weights, f32, in the logical (checkpoint) layout.
 #[derive(Debug)]
 pub struct Weights {
-    values: Vec<f32>,
+    values: Values,
     /// Counts the times the values may have changed.
     version: u64,
     packed: Mutex<HashMap<(View, bool), Derived>>,
+}
+
+#[derive(Debug)]
+enum Values {
+    Owned(Vec<f32>),
+    /// In a file, where inference reads them without a copy.
+    Mapped {
+        map: FileMap,
+        bytes: Range<usize>,
+    },
 }
 
 /// A weight as a right operand, and the version of the values it was made from.
@@ -53,23 +65,39 @@ struct Derived {
 impl Weights {
     /// Takes over the values.
     pub fn new(values: Vec<f32>) -> Self {
-        Self { values, version: 0, packed: Mutex::default() }
+        Self { values: Values::Owned(values), version: 0, packed: Mutex::default() }
+    }
+
+    /// The values that lie at `bytes` of a file, in this machine's byte order, and stay there until they are changed.
+    /// `None` when the file does not reach so far, or they are not aligned.
+    pub fn mapped(map: FileMap, bytes: Range<usize>) -> Option<Self> {
+        bytemuck::try_cast_slice::<u8, f32>(map.get(bytes.clone())?).ok()?;
+        Some(Self { values: Values::Mapped { map, bytes }, version: 0, packed: Mutex::default() })
     }
 
     /// All values.
     pub fn values(&self) -> &[f32] {
-        &self.values
+        match &self.values {
+            Values::Owned(values) => values,
+            Values::Mapped { map, bytes } => bytemuck::cast_slice(&map[bytes.clone()]),
+        }
     }
 
     /// All values, to be changed; copies derived from the old ones are made anew when next asked for.
     pub fn values_mut(&mut self) -> &mut [f32] {
         self.version += 1;
-        &mut self.values
+        if let Values::Mapped { .. } = self.values {
+            self.values = Values::Owned(self.values().to_vec());
+        }
+        match &mut self.values {
+            Values::Owned(values) => values,
+            Values::Mapped { .. } => unreachable!("replaced above"),
+        }
     }
 
     /// The values of one parameter.
     pub fn get(&self, view: View) -> &[f32] {
-        &self.values[view.offset..view.offset + view.len()]
+        &self.values()[view.offset..view.offset + view.len()]
     }
 
     /// `view` (or its transpose) as the right operand of products in bf16, packed at first use and kept until
@@ -130,6 +158,24 @@ mod tests {
     use crate::cpu::gemm::{Right, gemm};
     use crate::cpu::shared::SharedSlice;
     use crate::{CodePath, Precision};
+
+    #[test]
+    fn values_in_a_file_are_copied_when_they_change() {
+        let path = std::env::temp_dir().join(format!("headstart-weights-{}", std::process::id()));
+        let stored: Vec<f32> = (0..6).map(|i| i as f32).collect();
+        std::fs::write(&path, bytemuck::cast_slice::<f32, u8>(&stored)).unwrap();
+        let map = FileMap::open(&path).unwrap();
+        for unfit in [4..28, 2..10, 4..11] {
+            assert!(Weights::mapped(map.clone(), unfit).is_none());
+        }
+        let mut weights = Weights::mapped(map, 4..24).unwrap();
+        assert_eq!(weights.values(), &stored[1..]);
+        assert_eq!(weights.get(View { offset: 2, rows: 1, cols: 2, grad: None }), &stored[3..5]);
+        weights.values_mut()[0] = 9.0;
+        assert_eq!(weights.values()[..2], [9.0, 2.0]);
+        assert_eq!(std::fs::read(&path).unwrap(), bytemuck::cast_slice::<f32, u8>(&stored));
+        std::fs::remove_file(path).unwrap();
+    }
 
     #[test]
     fn packed_copies_follow_the_values() {

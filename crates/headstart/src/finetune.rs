@@ -6,7 +6,7 @@ use headstart_engine::{Weights, rng};
 use serde_json::json;
 
 use crate::batch::{Label, TokenTargets};
-use crate::checkpoint::{self, LoadedModel, RunFolder};
+use crate::checkpoint::{self, LoadedModel};
 use crate::config::{
     ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem,
 };
@@ -23,7 +23,7 @@ use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::params::Group;
-use crate::pretrain::{model_files, open_folder, stored_model, to_toml, token_targets};
+use crate::pretrain::{begin_folder, model_files, open_folder, stored_model, token_targets};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, thousands};
 
@@ -90,13 +90,7 @@ pub fn finetune(
         TokenTargets::None
     };
     let files = model_files(&model_config, predicts, class_names(&data, config.problem), &tokenizer);
-    let folder = if let Some(folder) = folder {
-        folder
-    } else {
-        let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
-            "threads": device.threads(), "code_path": device.code_path()});
-        RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
-    };
+    let folder = begin_folder(folder, config, options, &device, &provenance)?;
     let pooling = config.pooling;
     let mut train_examples = examples(&train, config.problem, data.labels.len(), pooling);
     if let Some(most) = config.data.max_train_examples {

@@ -31,10 +31,9 @@ impl Loaded {
     /// Loads a run folder, its `final/`, or a checkpoint; every parameter must be there.
     pub(crate) fn open(path: &Path, threads: usize) -> Result<Self> {
         let device = open_device(threads)?;
-        let loaded = checkpoint::load_model(path)?;
+        let (loaded, tokenizer) = checkpoint::load_model_and_tokenizer(path)?;
         let model = Model::new(&loaded.files.config)?;
-        let weights = Weights::new(loaded.exact_weights(model.table())?);
-        let tokenizer = loaded.tokenizer()?;
+        let weights = loaded.mapped_weights(model.table())?;
         Ok(Self { device, model, weights, tokenizer, files: loaded.files })
     }
 }
@@ -261,20 +260,16 @@ impl Generator {
         let mut caches = vec![KeyValueCache::default(); self.loaded.files.config.num_layers];
         let mut draws = rng::Stream::new(config.seed);
         let first_shown = usize::from(prompt_length == 0);
-        let mut shown = tokenizer.decode(&ids[first_shown..]);
+        let mut shown = Shown::new(tokenizer, &ids, first_shown);
         let start = ids.len();
         let mut fed = 0;
         while ids.len() - start < config.max_new_tokens && fed < positions && ids.len() < positions {
             let logits = self.next_logits(&ids[fed..], fed, &mut caches);
             fed = ids.len();
             ids.push(sample(&logits, config, &mut draws) as u32);
-            let text = tokenizer.decode(&ids[first_shown..]);
-            // A piece may change how the one before it is written ("##s"); only what is settled is handed on.
-            if let Some(new) = text.strip_prefix(shown.as_str()) {
-                piece(new);
-                shown = text;
-            }
+            shown.hand_on(&ids, piece);
         }
+        shown.end_line(&ids, piece);
         Ok(tokenizer.decode(&ids[first_shown..]))
     }
 
@@ -287,39 +282,117 @@ impl Generator {
     }
 }
 
-/// Draws a token: temperature, then top-k, then top-p (nucleus; Holtzman et al. 2020), then a draw.
-fn sample(logits: &[f32], config: &GenerateConfig, draws: &mut rng::Stream) -> usize {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    if config.temperature == 0.0 {
-        return order[0];
+/// The part of a growing text that was handed on already.
+struct Shown<'t> {
+    tokenizer: &'t Tokenizer,
+    /// The first id of the line that grows; what stands before it is settled.
+    line: usize,
+    /// What was handed on of that line.
+    text: String,
+}
+
+impl<'t> Shown<'t> {
+    /// Everything of `ids` from `first` on counts as shown.
+    fn new(tokenizer: &'t Tokenizer, ids: &[u32], first: usize) -> Self {
+        let end_of_line = tokenizer.roles().end_of_line;
+        let line = ids.iter().rposition(|&id| id == end_of_line).map_or(first, |at| first.max(at + 1));
+        Self { tokenizer, line, text: tokenizer.decode(&ids[line..]) }
     }
-    if config.top_k > 0 {
-        order.truncate(config.top_k);
+
+    /// Hands on what the last of `ids` adds.
+    fn hand_on(&mut self, ids: &[u32], piece: &mut dyn FnMut(&str)) {
+        let Some((last, before)) = ids.split_last() else { return };
+        if *last == self.tokenizer.roles().end_of_line {
+            self.end_line(before, piece);
+            piece("\n");
+            (self.line, self.text) = (ids.len(), String::new());
+            return;
+        }
+        // A token may be a part of a character, which is unreadable before its other parts are there.
+        let text = self.tokenizer.decode(&ids[self.line..]);
+        self.extend(text.trim_end_matches(char::REPLACEMENT_CHARACTER), piece);
     }
-    let best = f64::from(logits[order[0]]);
-    let mut weights: Vec<f64> =
-        order.iter().map(|&i| ((f64::from(logits[i]) - best) / config.temperature).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    let mut kept = 0.0;
-    let enough = weights.iter().position(|w| {
-        kept += w / total;
-        kept >= config.top_p
-    });
-    weights.truncate(enough.map_or(weights.len(), |i| i + 1));
-    let mut rest = draws.uniform() * weights.iter().sum::<f64>();
-    for (i, w) in weights.iter().enumerate() {
-        rest -= w;
-        if rest < 0.0 {
-            return order[i];
+
+    /// Hands on what was held back of the line.
+    fn end_line(&mut self, ids: &[u32], piece: &mut dyn FnMut(&str)) {
+        let text = self.tokenizer.decode(&ids[self.line..]);
+        self.extend(&text, piece);
+    }
+
+    fn extend(&mut self, text: &str, piece: &mut dyn FnMut(&str)) {
+        if let Some(new) = text.strip_prefix(self.text.as_str()).filter(|new| !new.is_empty()) {
+            piece(new);
+            self.text.push_str(new);
         }
     }
-    order[weights.len() - 1]
+}
+
+/// Draws a token: temperature, then top-k, then top-p (nucleus; Holtzman et al. 2020), then a draw.
+fn sample(logits: &[f32], config: &GenerateConfig, draws: &mut rng::Stream) -> usize {
+    let mut ranking = Ranking::new(logits);
+    let best = ranking.get(0);
+    if config.temperature == 0.0 {
+        return best;
+    }
+    let count = if config.top_k > 0 { config.top_k.min(logits.len()) } else { logits.len() };
+    let highest = f64::from(logits[best]);
+    let weight = |i: usize| ((f64::from(logits[i]) - highest) / config.temperature).exp();
+    let total: f64 = if count < logits.len() {
+        (0..count).map(|rank| weight(ranking.get(rank))).sum()
+    } else {
+        (0..count).map(weight).sum()
+    };
+    let (mut kept, mut sum) = (count, total);
+    if config.top_p < 1.0 {
+        (kept, sum) = (0, 0.0);
+        while kept < count && (kept == 0 || sum / total < config.top_p) {
+            sum += weight(ranking.get(kept));
+            kept += 1;
+        }
+    }
+    let mut rest = draws.uniform() * sum;
+    for rank in 0..kept {
+        let id = ranking.get(rank);
+        rest -= weight(id);
+        if rest < 0.0 {
+            return id;
+        }
+    }
+    ranking.get(kept - 1)
+}
+
+/// Ids by falling logit, equal ones by rising id; sorted only as far as somebody looks.
+struct Ranking<'a> {
+    logits: &'a [f32],
+    order: Vec<usize>,
+    sorted: usize,
+}
+
+impl<'a> Ranking<'a> {
+    fn new(logits: &'a [f32]) -> Self {
+        Self { logits, order: (0..logits.len()).collect(), sorted: 0 }
+    }
+
+    fn get(&mut self, rank: usize) -> usize {
+        while rank >= self.sorted {
+            let logits = self.logits;
+            let falling = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+            let rest = &mut self.order[self.sorted..];
+            let next = (7 * self.sorted).max(64).min(rest.len());
+            if next < rest.len() {
+                rest.select_nth_unstable_by(next, falling);
+            }
+            rest[..next].sort_unstable_by(falling);
+            self.sorted += next;
+        }
+        self.order[rank]
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::{Case, TokenizerKind, TokenizerTrainer, TrainOptions};
 
     fn config(temperature: f64, top_k: usize, top_p: f64) -> GenerateConfig {
         GenerateConfig { max_new_tokens: 1, temperature, top_k, top_p, seed: 0 }
@@ -345,5 +418,43 @@ mod tests {
         let share = 2_000.0 * 1.0_f64.exp()
             / (1.0 + 3.0_f64.exp() + 1.0_f64.exp() + 2.0_f64.exp() + (-4.0_f64).exp());
         assert!((f64::from(all[2]) - share).abs() < 60.0, "{all:?} {share}");
+    }
+
+    #[test]
+    fn a_ranking_is_a_stable_sort() {
+        let mut draws = rng::Stream::new(2);
+        let logits: Vec<f32> = (0..5_000).map(|_| draws.below(700) as f32).collect();
+        let mut sorted: Vec<usize> = (0..logits.len()).collect();
+        sorted.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+        let mut ranking = Ranking::new(&logits);
+        for rank in [0, 63, 64, 70, 511, 512, 4_999] {
+            assert_eq!(ranking.get(rank), sorted[rank], "rank {rank}");
+        }
+        assert_eq!(ranking.order, sorted);
+    }
+
+    #[test]
+    fn pieces_join_to_the_text_with_no_half_characters() {
+        let options = TrainOptions { kind: TokenizerKind::ByteLevelBpe, vocab_size: 265, case: Case::Keep };
+        let mut trainer = TokenizerTrainer::new(options).unwrap();
+        trainer.feed("so so so it is\n").unwrap();
+        let tokenizer = trainer.finish().unwrap();
+        let mut ids = tokenizer.encode("so").unwrap();
+        let mut shown = Shown::new(&tokenizer, &ids, 0);
+        let mut pieces = Vec::new();
+        let line = tokenizer.roles().end_of_line;
+        let smile = tokenizer.encode("\u{1f600}").unwrap();
+        let more =
+            [&tokenizer.encode(" it is \u{e9}").unwrap()[..], &[line, line], &smile, &smile[..2]].concat();
+        for id in more {
+            ids.push(id);
+            shown.hand_on(&ids, &mut |piece| pieces.push(piece.to_owned()));
+        }
+        shown.end_line(&ids, &mut |piece| pieces.push(piece.to_owned()));
+        // What is no character at the very end is shown as what it is.
+        assert_eq!(pieces.pop().unwrap(), "\u{fffd}");
+        assert!(pieces.len() > 5 && pieces.iter().all(|piece| !piece.is_empty()));
+        assert_eq!(pieces.concat(), " it is \u{e9}\n\n\u{1f600}");
+        assert_eq!(pieces.concat() + "\u{fffd}", tokenizer.decode(&ids)["so".len()..]);
     }
 }

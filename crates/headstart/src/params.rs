@@ -6,6 +6,7 @@
 //! parameter has one accumulator, to which its uses add in the order in which the tape runs.
 
 use headstart_engine::{View, rng};
+use rayon::prelude::*;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,24 +145,35 @@ impl ParamTable {
     /// head or adapters changes nothing else.
     pub fn initial_values(&self, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; self.len];
-        for param in &self.params {
-            Self::initialise(param, seed, &mut values[param.offset..param.offset + param.len()]);
-        }
+        self.initialise(seed, &mut values, |_| true);
         values
     }
 
-    fn initialise(param: &Param, seed: u64, values: &mut [f32]) {
-        let key = param.name.bytes().fold(rng::derive(seed, 1), |key, b| rng::derive(key, u64::from(b)));
-        let mut stream = rng::Stream::new(key);
-        let cols = param.shape[param.shape.len() - 1];
+    /// Puts [`ParamTable::initial_values`] into `values`, for those parameters that are `wanted`.
+    pub(crate) fn initialise(&self, seed: u64, values: &mut [f32], wanted: impl Fn(&Param) -> bool) {
+        for param in self.params.iter().filter(|param| wanted(param)) {
+            initialise(param, seed, &mut values[param.offset..param.offset + param.len()]);
+        }
+    }
+}
+
+/// Fills a parameter on all threads. A number's draws follow from its place, so the cut cannot matter.
+fn initialise(param: &Param, seed: u64, values: &mut [f32]) {
+    const PART: usize = 1 << 14;
+    let key = param.name.bytes().fold(rng::derive(seed, 1), |key, b| rng::derive(key, u64::from(b)));
+    let cols = param.shape[param.shape.len() - 1];
+    values.par_chunks_mut(PART).enumerate().for_each(|(part, values)| {
+        let first = part * PART;
         match param.init {
             Init::Constant(value) => values.fill(value),
             Init::Normal(deviation) => {
+                let mut stream = rng::Stream::after(key, 2 * first as u64);
                 for v in values {
                     *v = (stream.normal() * f64::from(deviation)) as f32;
                 }
             }
             Init::XavierUniform => {
+                let mut stream = rng::Stream::after(key, first as u64);
                 let bound = (6.0 / (param.shape.iter().sum::<usize>() as f64)).sqrt();
                 for v in values {
                     *v = ((stream.uniform() * 2.0 - 1.0) * bound) as f32;
@@ -169,14 +181,14 @@ impl ParamTable {
             }
             Init::Sinusoidal => {
                 for (i, value) in values.iter_mut().enumerate() {
-                    let (position, column) = (i / cols, i % cols);
+                    let (position, column) = ((first + i) / cols, (first + i) % cols);
                     let pair = (column / 2 * 2) as f64 / cols as f64;
                     let angle = position as f64 / 10_000_f64.powf(pair);
                     *value = if column % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
                 }
             }
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -242,6 +254,26 @@ mod tests {
         assert!(mean.abs() < 3e-3 && (deviation * 3.0_f64.sqrt() / bound - 1.0).abs() < 0.02);
         let largest = uniform.iter().fold(0.0_f32, |most, x| x.abs().max(most));
         assert!(f64::from(largest) <= bound && f64::from(largest) > 0.999 * bound);
+    }
+
+    #[test]
+    fn a_start_is_one_stream_of_draws_whatever_the_threads() {
+        let mut table = ParamTable::default();
+        table.add("normal", &[301, 100], Init::Normal(0.5), Group::Trunk);
+        table.add("uniform", &[290, 100], Init::XavierUniform, Group::Trunk);
+        let values = table.initial_values(3);
+        let (normal, uniform) = values.split_at(30_100);
+        let stream = |name: &str| {
+            rng::Stream::new(name.bytes().fold(rng::derive(3, 1), |key, b| rng::derive(key, u64::from(b))))
+        };
+        let mut draws = stream("normal");
+        assert!(normal.iter().all(|&v| v.to_bits() == ((draws.normal() * 0.5) as f32).to_bits()));
+        let (mut draws, bound) = (stream("uniform"), (6.0_f64 / 390.0).sqrt());
+        let draw = |draws: &mut rng::Stream| ((draws.uniform() * 2.0 - 1.0) * bound) as f32;
+        assert!(uniform.iter().all(|&v| v.to_bits() == draw(&mut draws).to_bits()));
+        let mut one = vec![0.0; table.len()];
+        table.initialise(3, &mut one, |param| param.name == "uniform");
+        assert!(one[..30_100].iter().all(|&v| v == 0.0) && one[30_100..] == *uniform);
     }
 
     #[test]

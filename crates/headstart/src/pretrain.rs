@@ -2,11 +2,11 @@
 //!
 //! Owns: putting a pretraining run together. Never: the loop (`train`), the figures (`eval`).
 
-use headstart_engine::Weights;
+use headstart_engine::{Device, Weights};
 use serde_json::json;
 
 use crate::batch::TokenTargets;
-use crate::checkpoint::{LoadedModel, ModelFiles, RunFolder, SpecialIds};
+use crate::checkpoint::{LoadedModel, ModelFiles, RunFolder};
 use crate::config::{ModelConfig, Objective as Predicts, PretrainConfig};
 use crate::data::corpus::TokenStream;
 use crate::data::source;
@@ -34,7 +34,8 @@ pub fn pretrain(
     let device = open_device(config.train.threads)?;
     let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
-    let tokenizer = match stored_model(folder.as_ref())? {
+    let stored = stored_model(folder.as_ref())?;
+    let tokenizer = match &stored {
         Some(stored) => stored.tokenizer()?,
         None => source::tokenizer(&config.data, listener)?,
     };
@@ -71,15 +72,12 @@ pub fn pretrain(
     let train = examples(&train, positions)?;
     let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
-    let weights = Weights::new(model.table().initial_values(config.train.seed));
-    let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
-    let folder = if let Some(folder) = folder {
-        folder
-    } else {
-        let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": corpus.provenance,
-            "threads": device.threads(), "code_path": device.code_path()});
-        RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)?
+    let weights = match &stored {
+        Some(stored) => stored.mapped_weights(model.table())?,
+        None => Weights::new(model.table().initial_values(config.train.seed)),
     };
+    let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
+    let folder = begin_folder(folder, config, options, &device, &corpus.provenance)?;
     let run = Run {
         config: &config.train,
         device,
@@ -116,6 +114,22 @@ pub(crate) fn open_folder(options: &RunOptions) -> Result<Option<RunFolder>> {
     Ok(None)
 }
 
+/// The run to resume as it is; a new run's folder set up.
+pub(crate) fn begin_folder(
+    resumed: Option<RunFolder>,
+    config: &impl serde::Serialize,
+    options: &RunOptions,
+    device: &Device,
+    provenance: &serde_json::Value,
+) -> Result<RunFolder> {
+    if let Some(folder) = resumed {
+        return Ok(folder);
+    }
+    let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
+        "threads": device.threads(), "code_path": device.code_path()});
+    RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)
+}
+
 /// The model of a resumed run's newest checkpoint; `None` for a run that has none yet.
 pub(crate) fn stored_model(folder: Option<&RunFolder>) -> Result<Option<LoadedModel>> {
     let Some(folder) = folder else { return Ok(None) };
@@ -129,18 +143,11 @@ pub(crate) fn model_files(
     labels: Vec<String>,
     tokenizer: &Tokenizer,
 ) -> ModelFiles {
-    let roles = tokenizer.roles();
     ModelFiles {
         config: config.clone(),
         objective: Some(objective),
         labels,
-        special_ids: SpecialIds {
-            end_of_line: roles.end_of_line,
-            classification: roles.classification,
-            mask: roles.mask,
-            unknown: roles.unknown,
-            pad: roles.pad,
-        },
+        special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     }
 }
@@ -178,7 +185,7 @@ pub(crate) fn evaluated(
 }
 
 /// A configuration as the text of config.toml.
-pub(crate) fn to_toml(config: &impl serde::Serialize) -> Result<String> {
+fn to_toml(config: &impl serde::Serialize) -> Result<String> {
     toml::to_string(config).map_err(|e| Error::Config {
         key: "config".into(),
         what: format!("cannot be written as TOML: {e}"),

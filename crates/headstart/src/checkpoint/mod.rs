@@ -19,7 +19,8 @@
 //! Folders are written under the name `.partial-<name>` and renamed when every byte is on the disk. A folder that
 //! replaces an older one pushes that aside as `.old-<name>` for the moment between two renames.
 //! [`RunFolder::open`] puts right what an interruption left of either. So a folder under its proper name is always
-//! complete; sizes and SHA-256 sums tell whether it was altered afterwards.
+//! complete; sizes and sums tell whether it was altered afterwards: CRC-32C, which is quick, and SHA-256 for people and
+//! for folders of before there was the other.
 
 mod disk;
 mod model_folder;
@@ -28,7 +29,9 @@ mod tensors;
 mod trainer;
 
 pub use disk::{FileSum, FileSums};
-pub use model_folder::{GrownRows, LoadReport, LoadedModel, ModelFiles, SpecialIds, load_model};
+pub use model_folder::{
+    GrownRows, LoadReport, LoadedModel, ModelFiles, load_model, load_model_and_tokenizer,
+};
 pub use run_folder::RunFolder;
 pub use tensors::TensorFile;
 pub use trainer::{Best, Checkpoint, Snapshot, TrainerState};

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use headstart_engine::Weights;
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::disk::{FileSum, FileSums, damaged, read_file, write_file};
@@ -17,7 +17,7 @@ use crate::config::{ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::{Group, Param, ParamTable};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{RoleIds, Tokenizer};
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
 const MODEL_TYPE: &str = "headstart";
@@ -25,22 +25,6 @@ const MODEL_TYPE: &str = "headstart";
 const FORMAT_VERSION: u64 = 1;
 /// The parameter whose rows are the vocabulary, the only one that may grow.
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
-
-/// Ids of the tokens with a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpecialIds {
-    /// Appended at the end of every line of language-model data.
-    pub end_of_line: u32,
-    /// The classified position.
-    pub classification: u32,
-    /// Stands where a token is hidden.
-    pub mask: u32,
-    /// Stands for what the vocabulary cannot spell.
-    pub unknown: u32,
-    /// The padding token, where the vocabulary has one.
-    pub pad: Option<u32>,
-}
 
 /// Everything of a model but its weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,7 +36,7 @@ pub struct ModelFiles {
     /// Class names in the order of the head's outputs; empty without a head, and for regression.
     pub labels: Vec<String>,
     /// Ids of the tokens with a role.
-    pub special_ids: SpecialIds,
+    pub special_ids: RoleIds,
     /// The content of tokenizer.json.
     pub tokenizer_json: Vec<u8>,
 }
@@ -115,24 +99,40 @@ impl LoadReport {
 /// [`Error::Missing`] when `path` is none of these, saying what was looked for; [`Error::Checkpoint`] when the model
 /// is damaged, altered or does not hold together.
 pub fn load_model(path: &Path) -> Result<LoadedModel> {
+    let (folder, chosen) = find_model(path)?;
+    open_folder(&folder, chosen)
+}
+
+/// [`load_model`] with the model's tokenizer, which is made while the weights are checked.
+///
+/// # Errors
+/// As for [`load_model`] and [`LoadedModel::tokenizer`].
+pub fn load_model_and_tokenizer(path: &Path) -> Result<(LoadedModel, Tokenizer)> {
+    let (folder, chosen) = find_model(path)?;
+    let (model, tokenizer) = open_while(&folder, chosen, |files| tokenizer_of(&folder, files))?;
+    Ok((model, tokenizer?))
+}
+
+/// The model folder of `path`, and which model of a run it is.
+fn find_model(path: &Path) -> Result<(PathBuf, String)> {
     if !path.is_dir() {
         return Err(no_model(path));
     }
     if path.join(CONFIG_FILE).is_file() {
-        return open_folder(path, path.display().to_string());
+        return Ok((path.to_path_buf(), path.display().to_string()));
     }
     let last = path.join(FINAL_FOLDER);
     if last.is_dir() {
-        return open_folder(&last, format!("{FINAL_FOLDER}/"));
+        return Ok((last, format!("{FINAL_FOLDER}/")));
     }
     let checkpoints = path.join(CHECKPOINTS_FOLDER);
     if let Some(best) = RunFolder::best_of(&checkpoints)? {
         let name = best.file_name().unwrap_or_default().display().to_string();
-        return open_folder(&best, format!("the best checkpoint ({name})"));
+        return Ok((best, format!("the best checkpoint ({name})")));
     }
     if let Some(latest) = newest_step_folder(&checkpoints)? {
         let name = latest.file_name().unwrap_or_default().display().to_string();
-        return open_folder(&latest, format!("the latest checkpoint ({name}); none is marked as the best"));
+        return Ok((latest, format!("the latest checkpoint ({name}); none is marked as the best")));
     }
     Err(no_model(path))
 }
@@ -163,17 +163,7 @@ impl LoadedModel {
     /// # Errors
     /// [`Error::BadInput`] when it is unusable; [`Error::Checkpoint`] when the model has other ids.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let path = self.folder.join(TOKENIZER_FILE);
-        let tokenizer = Tokenizer::from_json_bytes(&self.files.tokenizer_json, &path)?;
-        let (found, expected) = (tokenizer.vocab_size(), self.files.config.vocab_size);
-        if found != expected {
-            return Err(Error::Checkpoint {
-                path,
-                what: format!("has {found} pieces, the model beside it was trained with {expected}"),
-                fix: "put back the tokenizer.json that came with the model".into(),
-            });
-        }
-        Ok(tokenizer)
+        tokenizer_of(&self.folder, &self.files)
     }
 
     /// The weights of the very model that was stored.
@@ -182,11 +172,16 @@ impl LoadedModel {
     /// [`Error::Checkpoint`] listing what differs from `table`.
     pub fn exact_weights(&self, table: &ParamTable) -> Result<Vec<f32>> {
         check_exact(&self.tensors, table)?;
-        let mut weights = vec![0.0; table.len()];
-        for param in table.params() {
-            self.tensors.copy_to(&param.name, &mut weights[param.offset..param.offset + param.len()])?;
-        }
-        Ok(weights)
+        self.tensors.copied(table)
+    }
+
+    /// [`LoadedModel::exact_weights`] to be used as they are: they stay in the file.
+    ///
+    /// # Errors
+    /// As for [`LoadedModel::exact_weights`].
+    pub fn mapped_weights(&self, table: &ParamTable) -> Result<Weights> {
+        check_exact(&self.tensors, table)?;
+        self.tensors.weights(table)
     }
 
     /// The weights of a model that builds on the stored one: parameters the file lacks start at the initial values
@@ -197,8 +192,11 @@ impl LoadedModel {
     /// [`Error::Checkpoint`] listing the parameters whose shapes do not go together.
     pub fn weights_for(&self, table: &ParamTable, seed: u64) -> Result<(Vec<f32>, LoadReport)> {
         let (taken, report) = self.compare(table)?;
-        let fresh = !report.added.is_empty() || !report.grown.is_empty();
-        let mut weights = if fresh { table.initial_values(seed) } else { vec![0.0; table.len()] };
+        let fresh = |param: &Param| {
+            report.added.contains(&param.name) || report.grown.iter().any(|grown| grown.name == param.name)
+        };
+        let mut weights = vec![0.0; table.len()];
+        table.initialise(seed, &mut weights, fresh);
         for param in taken {
             self.tensors.copy_to(&param.name, &mut weights[param.offset..param.offset + param.len()])?;
         }
@@ -342,6 +340,29 @@ fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Result<String
 
 /// Opens a model folder and checks that its three files belong together.
 pub(super) fn open_folder(folder: &Path, chosen: String) -> Result<LoadedModel> {
+    Ok(open_while(folder, chosen, |_| ())?.0)
+}
+
+/// [`open_folder`] with something to do while the weights are checked. What is wrong with the weights comes first.
+fn open_while<T: Send>(
+    folder: &Path,
+    chosen: String,
+    meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
+) -> Result<(LoadedModel, T)> {
+    let (files, sums) = read_files(folder)?;
+    let path = folder.join(MODEL_FILE);
+    let open = || TensorFile::open(&path, sums.get(MODEL_FILE));
+    let (tensors, other) = rayon::join(open, || meanwhile(&files));
+    Ok((put_together(folder, chosen, files, tensors?)?, other))
+}
+
+/// [`open_folder`] for weights that are open and compared with their sum already.
+pub(super) fn open_around(folder: &Path, chosen: String, tensors: TensorFile) -> Result<LoadedModel> {
+    put_together(folder, chosen, read_files(folder)?.0, tensors)
+}
+
+/// Everything but the weights, and the sums.
+fn read_files(folder: &Path) -> Result<(ModelFiles, FileSums)> {
     let path = folder.join(CONFIG_FILE);
     let (mut files, sums) = parse_config(&path, &read_file(&path)?)?;
     let tokenizer = folder.join(TOKENIZER_FILE);
@@ -349,9 +370,31 @@ pub(super) fn open_folder(folder: &Path, chosen: String) -> Result<LoadedModel> 
     if let Some(sum) = sums.get(TOKENIZER_FILE) {
         sum.check(&tokenizer, &files.tokenizer_json)?;
     }
-    let tensors = TensorFile::open(&folder.join(MODEL_FILE), sums.get(MODEL_FILE))?;
+    Ok((files, sums))
+}
+
+fn put_together(
+    folder: &Path,
+    chosen: String,
+    files: ModelFiles,
+    tensors: TensorFile,
+) -> Result<LoadedModel> {
     check_exact(&tensors, Model::new(&files.config)?.table())?;
     Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, tensors })
+}
+
+fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
+    let path = folder.join(TOKENIZER_FILE);
+    let tokenizer = Tokenizer::from_json_bytes(&files.tokenizer_json, &path)?;
+    let (found, expected) = (tokenizer.vocab_size(), files.config.vocab_size);
+    if found != expected {
+        return Err(Error::Checkpoint {
+            path,
+            what: format!("has {found} pieces, the model beside it was trained with {expected}"),
+            fix: "put back the tokenizer.json that came with the model".into(),
+        });
+    }
+    Ok(tokenizer)
 }
 
 /// Reads config.json; the tokenizer's content is left empty.

@@ -31,8 +31,7 @@ impl RunFolder {
     /// `command` the command line, `environment` what else tells where the run took place.
     ///
     /// # Errors
-    /// [`Error::Config`] when the folder holds anything; [`Error::Io`] and [`Error::Checkpoint`] when the disk
-    /// refuses.
+    /// [`Error::Config`] when the folder holds anything; [`Error::Checkpoint`] when it cannot be made or written to.
     pub fn create(
         dir: &Path,
         config_toml: &str,
@@ -40,6 +39,15 @@ impl RunFolder {
         environment: &serde_json::Value,
     ) -> Result<Self> {
         Self::check_free(dir)?;
+        // Nothing is lost yet, so whatever the disk refuses has the same way out.
+        Self::set_up(dir, config_toml, command, environment).map_err(|error| Error::Checkpoint {
+            path: dir.to_path_buf(),
+            what: format!("cannot be set up as a run folder: {}", reason(error)),
+            fix: "choose a folder that can be written to with --out, or make room on its disk".into(),
+        })
+    }
+
+    fn set_up(dir: &Path, config_toml: &str, command: &str, environment: &serde_json::Value) -> Result<Self> {
         let marker = dir.join(MARKER);
         fs::create_dir_all(dir).map_err(Error::io("create the folder", dir))?;
         write_file(&marker, b"")?;
@@ -59,10 +67,18 @@ impl RunFolder {
     /// Whether a new run may be set up in `dir`, asked before the work that comes first.
     ///
     /// # Errors
-    /// [`Error::Config`] when the folder holds anything.
+    /// [`Error::Config`] when the folder holds anything; [`Error::Checkpoint`] when there can be no such folder.
     pub fn check_free(dir: &Path) -> Result<()> {
         if fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
             return Err(taken(dir, "is a file"));
+        }
+        let above = dir.ancestors().skip(1).find(|folder| folder.exists());
+        if let Some(file) = above.filter(|above| !above.is_dir()) {
+            return Err(Error::Checkpoint {
+                path: dir.to_path_buf(),
+                what: format!("cannot be a folder: {} is a file", file.display()),
+                fix: "choose another folder with --out".into(),
+            });
         }
         let interrupted = dir.join(MARKER).exists() && !dir.join(RUN_CONFIG_FILE).exists();
         if holds_anything(dir)? && !interrupted {
@@ -293,6 +309,14 @@ fn taken(dir: &Path, what: &str) -> Error {
         key: "out".into(),
         what: format!("{} {what}", dir.display()),
         fix: "continue the run there with --resume, or choose another folder with --out".into(),
+    }
+}
+
+/// What an error says, without the way out of other situations.
+fn reason(error: Error) -> String {
+    match error {
+        Error::Checkpoint { path, what, .. } => format!("{}: {what}", path.display()),
+        other => other.to_string(),
     }
 }
 

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use headstart_engine::FileMap;
+use headstart_engine::{FileMap, Weights};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::checkpoint::disk::{FileSum, NewFile, damaged};
 use crate::error::Result;
+use crate::params::ParamTable;
 
 /// safetensors is little-endian, and values go to and from it as they lie in memory.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -47,8 +48,8 @@ pub(super) fn write_tensors<'a>(
     file.finish()
 }
 
-/// A mapped safetensors file whose header holds: every array lies inside the file.
-#[derive(Debug)]
+/// A mapped safetensors file whose header holds: every array lies inside the file. Cheap enough to clone.
+#[derive(Clone, Debug)]
 pub struct TensorFile {
     path: PathBuf,
     map: FileMap,
@@ -120,6 +121,35 @@ impl TensorFile {
         let bytes = &self.map[self.start..][info.data_offsets.0..info.data_offsets.1];
         bytemuck::cast_slice_mut::<f32, u8>(values)[..bytes.len()].copy_from_slice(bytes);
         Ok(())
+    }
+
+    /// The weights of a table whose arrays are all there: where they lie, in a file of this program's own; copied out
+    /// of a file in which they lie otherwise.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] as for [`TensorFile::copy_to`].
+    pub(super) fn weights(&self, table: &ParamTable) -> Result<Weights> {
+        let in_place = table.params().iter().all(|param| {
+            let start = self.infos.get(&param.name).map(|info| info.data_offsets.0);
+            self.fits(&param.name, &param.shape) && start == Some(size_of::<f32>() * param.offset)
+        });
+        let bytes = self.start..self.start + size_of::<f32>() * table.len();
+        if in_place && let Some(weights) = Weights::mapped(self.map.clone(), bytes) {
+            return Ok(weights);
+        }
+        self.copied(table).map(Weights::new)
+    }
+
+    /// A copy of the weights of a table whose arrays are all there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] as for [`TensorFile::copy_to`].
+    pub(super) fn copied(&self, table: &ParamTable) -> Result<Vec<f32>> {
+        let mut weights = vec![0.0; table.len()];
+        for param in table.params() {
+            self.copy_to(&param.name, &mut weights[param.offset..param.offset + param.len()])?;
+        }
+        Ok(weights)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::checkpoint::disk::{FileSum, FileSums, NewFolder, damaged, read_file, write_file};
 use crate::checkpoint::model_folder::{
-    LoadedModel, ModelFiles, check_shapes, known_sum, open_folder, write_model,
+    LoadedModel, ModelFiles, check_shapes, known_sum, open_around, write_model,
 };
 use crate::checkpoint::tensors::{TensorFile, write_tensors};
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
@@ -18,8 +18,6 @@ use crate::params::{Param, ParamTable};
 
 /// Counts incompatible changes of trainer_state.json.
 const FORMAT_VERSION: u64 = 1;
-/// The files whose sums trainer_state.json holds.
-const SUMMED: [&str; 4] = [MODEL_FILE, OPTIMIZER_FILE, CONFIG_FILE, TOKENIZER_FILE];
 
 /// Where the loop stands after a step. Randomness is a function of seed and step, so there is no generator to keep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -81,7 +79,9 @@ pub struct Checkpoint {
     pub folder: PathBuf,
     /// Where the loop stood.
     pub state: TrainerState,
-    sums: FileSums,
+    // Open since they were compared, so that nobody has to compare them again.
+    model: TensorFile,
+    optimizer: TensorFile,
 }
 
 impl Checkpoint {
@@ -92,16 +92,13 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(STATE_FILE);
         let (state, sums) = parse_state(&path, &read_file(&path)?)?;
-        for name in SUMMED {
-            let sum = known_sum(&sums, &path, name)?;
+        for name in [CONFIG_FILE, TOKENIZER_FILE] {
             let file = folder.join(name);
-            if name.ends_with(".safetensors") {
-                TensorFile::open(&file, Some(sum))?;
-            } else {
-                sum.check(&file, &read_file(&file)?)?;
-            }
+            known_sum(&sums, &path, name)?.check(&file, &read_file(&file)?)?;
         }
-        Ok(Self { folder: folder.to_path_buf(), state, sums })
+        let tensors = |name| TensorFile::open(&folder.join(name), Some(known_sum(&sums, &path, name)?));
+        let (model, optimizer) = (tensors(MODEL_FILE)?, tensors(OPTIMIZER_FILE)?);
+        Ok(Self { folder: folder.to_path_buf(), state, model, optimizer })
     }
 
     /// The model, for its weights (see [`LoadedModel::exact_weights`]) and files.
@@ -109,7 +106,7 @@ impl Checkpoint {
     /// # Errors
     /// [`crate::Error::Checkpoint`] when it is damaged or does not hold together.
     pub fn model(&self) -> Result<LoadedModel> {
-        open_folder(&self.folder, self.folder.display().to_string())
+        open_around(&self.folder, self.folder.display().to_string(), self.model.clone())
     }
 
     /// The first and second moments, in the order of the trainable parameters of `table`.
@@ -117,13 +114,12 @@ impl Checkpoint {
     /// # Errors
     /// [`crate::Error::Checkpoint`] when the file is damaged, or listing what differs from `table`.
     pub fn load_optimizer(&self, table: &ParamTable) -> Result<(Vec<f32>, Vec<f32>)> {
-        let path = self.folder.join(OPTIMIZER_FILE);
-        let file = TensorFile::open(&path, self.sums.get(OPTIMIZER_FILE))?;
+        let file = &self.optimizer;
         let expected: Vec<_> = ["first", "second"]
             .iter()
             .flat_map(|which| trainable(table).map(move |(p, _)| (moment_name(which, p), &p.shape[..])))
             .collect();
-        check_shapes(&file, &expected)?;
+        check_shapes(file, &expected)?;
         let read = |which| -> Result<Vec<f32>> {
             let mut values = vec![0.0; table.trainable_len()];
             for (param, at) in trainable(table) {

@@ -5,13 +5,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{AddedRole, Case, Role, RoleIds, Tokenizer};
 use crate::error::{Error, Result};
-use crate::files;
 
 /// The names of a padding token; the only optional role.
 const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
@@ -161,30 +160,27 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
     }
     let had_unknown = ensure_model_unknown(&mut value);
     let mut pieces = collect_pieces(&value, name)?;
-    let mut by_piece: HashMap<String, u32> =
-        pieces.iter().enumerate().map(|(id, p)| (p.clone(), id as u32)).collect();
+    let id_of = |pieces: &[String], name: &str| pieces.iter().position(|p| p == name).map(|id| id as u32);
     let mut added = Vec::new();
     if let Some((piece, id)) = had_unknown {
         added.push(AddedRole { role: Role::Unknown, piece, id });
     }
     let mut find = |role: Role, known: Option<u32>| {
-        let by_name = role.names().iter().find_map(|n| by_piece.get(*n).copied());
+        let by_name = role.names().iter().find_map(|n| id_of(&pieces, n));
         known.or(by_name).unwrap_or_else(|| {
             let (piece, id) = (role.names()[0].to_owned(), pieces.len() as u32);
             pieces.push(piece.clone());
-            by_piece.insert(piece.clone(), id);
             added.push(AddedRole { role, piece, id });
             id
         })
     };
     let [unknown_role, classification_role, end_of_line_role, mask_role] = Role::ALL;
-    let roles = RoleIds {
-        unknown: find(unknown_role, model_unknown(&value, &value["model"])),
-        classification: find(classification_role, None),
-        end_of_line: find(end_of_line_role, None),
-        mask: find(mask_role, None),
-        pad: PAD_NAMES.iter().find_map(|n| by_piece.get(*n).copied()),
-    };
+    let unknown = find(unknown_role, model_unknown(&value, &value["model"]));
+    let classification = find(classification_role, None);
+    let end_of_line = find(end_of_line_role, None);
+    let mask = find(mask_role, None);
+    let pad = PAD_NAMES.iter().find_map(|n| id_of(&pieces, n));
+    let roles = RoleIds { end_of_line, classification, mask, unknown, pad };
     declare_special(&mut value, &pieces, roles);
     build(&value, pieces, roles, added, name)
 }
@@ -221,7 +217,8 @@ fn model_unknown(value: &Value, model: &Value) -> Option<u32> {
 /// The pieces by id: the model's vocabulary and the added tokens, which must fill 0..n without gap or conflict.
 fn collect_pieces(value: &Value, name: &Path) -> Result<Vec<String>> {
     let mut entries: Vec<(&str, u64)> = Vec::new();
-    match &value["model"]["vocab"] {
+    let vocab = &value["model"]["vocab"];
+    match vocab {
         Value::Object(vocab) => {
             for (piece, id) in vocab {
                 let id = id.as_u64();
@@ -242,13 +239,23 @@ fn collect_pieces(value: &Value, name: &Path) -> Result<Vec<String>> {
         }
         _ => return Err(bad(name, None, "has no vocabulary (`model.vocab`)".into())),
     }
+    let of_model = entries.len();
     for token in value["added_tokens"].as_array().into_iter().flatten() {
         match (token["content"].as_str(), token["id"].as_u64()) {
             (Some(piece), Some(id)) => entries.push((piece, id)),
             _ => return Err(bad(name, None, format!("an added token without `content` or `id`: {token}"))),
         }
     }
-    let count = entries.iter().map(|&(piece, _)| piece).collect::<HashSet<_>>().len();
+    let distinct = |entries: &[(&str, u64)]| entries.iter().map(|e| e.0).collect::<HashSet<_>>().len();
+    let count = match vocab {
+        // The keys of an object are distinct, so only the few added tokens have to be looked up.
+        Value::Object(vocab) => {
+            let mut added = entries[of_model..].to_vec();
+            added.retain(|(piece, _)| !vocab.contains_key(*piece));
+            of_model + distinct(&added)
+        }
+        _ => distinct(&entries),
+    };
     if count == 0 || count > MAX_VOCAB {
         return Err(bad(name, None, format!("has a vocabulary of {count} pieces")));
     }
@@ -267,11 +274,7 @@ fn collect_pieces(value: &Value, name: &Path) -> Result<Vec<String>> {
             }
         }
     }
-    // As many slots as distinct pieces: a piece with two ids leaves none empty only by taking another's place.
-    let distinct: HashSet<&str> = pieces.iter().copied().flatten().collect();
-    if distinct.len() < count {
-        return Err(bad(name, None, "one piece has two ids".into()));
-    }
+    // As many slots as distinct pieces, and each piece has one: a second id of a piece has met another's above.
     Ok(pieces.into_iter().flatten().map(str::to_owned).collect())
 }
 
@@ -317,9 +320,7 @@ fn build(
         }
     }
     reserved.remove(&roles.unknown);
-    let json = inner.to_string(false).map_err(unusable)?;
-    let hash = files::hex(&Sha256::digest(&json));
-    Ok(Tokenizer { inner, pieces, roles, added, reserved, json, hash })
+    Ok(Tokenizer { inner, pieces, roles, added, reserved, json: OnceLock::new() })
 }
 
 fn bad(path: &Path, line: Option<u64>, what: String) -> Error {

@@ -8,6 +8,9 @@ mod train;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -59,7 +62,8 @@ impl Role {
 }
 
 /// The ids of the roles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RoleIds {
     /// [`Role::EndOfLine`].
     pub end_of_line: u32,
@@ -93,8 +97,8 @@ pub struct Tokenizer {
     added: Vec<AddedRole>,
     // Ids that plain text must never become: every special token but the unknown one.
     reserved: HashSet<u32>,
-    json: String,
-    hash: String,
+    // The canonical text and its sum, when first asked for: to use a model takes neither.
+    json: OnceLock<(String, String)>,
 }
 
 impl Tokenizer {
@@ -200,12 +204,21 @@ impl Tokenizer {
 
     /// The tokenizer as a `tokenizer.json`, canonical: the same tokenizer gives the same text.
     pub fn to_json(&self) -> &str {
-        &self.json
+        &self.canonical().0
     }
 
     /// SHA-256 of [`Self::to_json`], in lower-case hexadecimal.
     pub fn content_hash(&self) -> &str {
-        &self.hash
+        &self.canonical().1
+    }
+
+    fn canonical(&self) -> &(String, String) {
+        self.json.get_or_init(|| {
+            // What was read from JSON has a JSON form.
+            let json = self.inner.to_string(false).unwrap_or_default();
+            let hash = files::hex(&Sha256::digest(&json));
+            (json, hash)
+        })
     }
 
     /// Writes the `tokenizer.json`, whole or not at all. A file that says the same already is left alone.
@@ -214,7 +227,7 @@ impl Tokenizer {
     /// [`Error::BadInput`] when the file exists with other content; [`Error::Io`] when writing fails.
     pub fn save(&self, path: &Path) -> Result<()> {
         match std::fs::read(path) {
-            Ok(old) if old == self.json.as_bytes() => Ok(()),
+            Ok(old) if old == self.to_json().as_bytes() => Ok(()),
             Ok(_) => Err(Error::BadInput {
                 path: path.to_path_buf(),
                 line: None,
@@ -222,7 +235,7 @@ impl Tokenizer {
                 fix: "name another file, or move this one away".into(),
             }),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                files::write_atomic(path, self.json.as_bytes())
+                files::write_atomic(path, self.to_json().as_bytes())
             }
             Err(e) => Err(Error::io("read", path)(e)),
         }

@@ -291,7 +291,66 @@ fn sums_notice_length_and_content() {
     assert_eq!(sum.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     sum.check(&path, b"abc").unwrap();
     assert_says(sum.check(&path, b"ab"), &["expected 3 bytes, found 2"]);
-    assert_says(sum.check(&path, b"abd"), &["SHA-256"]);
+    assert_eq!(sum.crc32c.as_deref(), Some("364b3fb7"));
+    assert_says(sum.check(&path, b"abd"), &["CRC-32C"]);
+    let older = FileSum { crc32c: None, ..sum.clone() };
+    older.check(&path, b"abc").unwrap();
+    assert_says(older.check(&path, b"abd"), &["SHA-256"]);
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"d").unwrap();
     assert_says(sum.check(&path, &fs::read(&path).unwrap()), &["found 4"]);
+}
+
+#[test]
+fn sums_of_large_files_are_put_together_from_parts() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("file");
+    let mut content: Vec<u8> = (0..(10 << 20) + 7_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+    let sum = write_file(&path, &content).unwrap();
+    sum.check(&path, &content).unwrap();
+    for at in [0, 4 << 20, (8 << 20) - 1, content.len() - 1] {
+        content[at] ^= 4;
+        assert_says(sum.check(&path, &content), &["CRC-32C differs"]);
+        content[at] ^= 4;
+    }
+    content.swap(5, (5 << 20) + 999);
+    assert_says(sum.check(&path, &content), &["CRC-32C differs"]);
+}
+
+/// Removes every CRC-32C from a JSON text, as if it was written before there were any.
+fn without_crcs(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.remove("crc32c");
+        map.values_mut().for_each(without_crcs);
+    }
+}
+
+#[test]
+fn folders_of_before_the_crc_open_and_are_checked() {
+    let setup = Setup::new();
+    let run = setup.create();
+    run.write_final(&setup.files, setup.table(), &setup.weights, "").unwrap();
+    setup.save(&run, &[10], 10);
+    for config in [run.final_model().join("config.json"), setup.step(10).join("config.json")] {
+        let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        without_crcs(&mut value);
+        fs::write(&config, format!("{value:#}\n")).unwrap();
+    }
+    let state = setup.step(10).join("trainer_state.json");
+    let mut value: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    without_crcs(&mut value);
+    let config = FileSum::of(&fs::read(setup.step(10).join("config.json")).unwrap());
+    value["content"]["files"]["config.json"] = json!({"bytes": config.bytes, "sha256": config.sha256});
+    value["sha256"] = FileSum::of(value["content"].to_string().as_bytes()).sha256.into();
+    fs::write(&state, format!("{value:#}\n")).unwrap();
+    let checkpoint = run.latest().unwrap().unwrap();
+    assert_eq!(checkpoint.model().unwrap().exact_weights(setup.table()).unwrap(), setup.weights);
+    assert_eq!(load_model(run.dir()).unwrap().exact_weights(setup.table()).unwrap(), setup.weights);
+    for folder in [run.final_model(), setup.step(10)] {
+        let path = folder.join("model.safetensors");
+        let mut bytes = fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_says(load_model(&folder), &["model.safetensors", "SHA-256 differs"]);
+    }
+    assert_says(run.latest(), &["model.safetensors", "SHA-256 differs"]);
 }

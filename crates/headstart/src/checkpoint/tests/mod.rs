@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::checkpoint::{Best, ModelFiles, RunFolder, Snapshot, SpecialIds, TrainerState};
+use crate::checkpoint::{Best, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::{HeadConfig, HeadPooling, ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::ParamTable;
+use crate::tokenizer::RoleIds;
 
 /// A model of some hundred parameters.
 fn config() -> ModelConfig {
@@ -39,7 +40,7 @@ fn files(config: &ModelConfig) -> ModelFiles {
         config: config.clone(),
         objective: Some(Objective::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
-        special_ids: SpecialIds { end_of_line: 1, classification: 2, mask: 3, unknown: 4, pad: None },
+        special_ids: RoleIds { end_of_line: 1, classification: 2, mask: 3, unknown: 4, pad: None },
         tokenizer_json: b"{\"version\": \"1.0\"}".to_vec(),
     }
 }

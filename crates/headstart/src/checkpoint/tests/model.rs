@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::*;
-use crate::checkpoint::{GrownRows, LoadedModel, load_model};
+use crate::checkpoint::{GrownRows, LoadedModel, TensorFile, load_model};
 use crate::config::Positions;
 
 /// A stored model of some configuration.
@@ -40,6 +40,26 @@ fn config_json_is_for_people_and_other_programs() {
     assert_eq!(json["label2id"]["class \"2\""], 0);
     assert_eq!(json["special_ids"]["mask"], 3);
     assert!(json["files"]["model.safetensors"]["sha256"].is_string());
+    assert!(json["files"]["model.safetensors"]["crc32c"].is_string());
+}
+
+#[test]
+fn weights_are_used_where_they_lie_or_copied_into_order() {
+    let (setup, model) = stored(&config());
+    assert_eq!(model.mapped_weights(setup.table()).unwrap().values(), setup.weights);
+    let mut tensors: Vec<_> = setup
+        .table()
+        .params()
+        .iter()
+        .map(|p| (p.name.clone(), &p.shape[..], &setup.weights[p.offset..p.offset + p.len()]))
+        .collect();
+    tensors.reverse();
+    let path = setup.temp.path().join("other.safetensors");
+    super::super::tensors::write_tensors(&path, &tensors).unwrap();
+    let model = LoadedModel { tensors: TensorFile::open(&path, None).unwrap(), ..model };
+    assert_eq!(model.mapped_weights(setup.table()).unwrap().values(), setup.weights);
+    let larger = Model::new(&with_head(2)).unwrap();
+    assert_says(model.mapped_weights(larger.table()), &["classification_head.weight"]);
 }
 
 #[test]

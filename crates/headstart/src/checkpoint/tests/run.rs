@@ -46,6 +46,21 @@ fn what_is_there_is_never_overwritten() {
 }
 
 #[test]
+fn a_place_that_cannot_be_a_run_says_what_to_do() {
+    let setup = Setup::new();
+    let file = setup.temp.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    for below in ["run", "runs/deep/run"] {
+        let refused = RunFolder::check_free(&file.join(below));
+        assert_says(refused, &[below, "file is a file", "fix: choose another folder", "--out"]);
+    }
+    if cfg!(target_os = "linux") {
+        let refused = RunFolder::create(Path::new("/proc/run"), "", "", &json!({}));
+        assert_says(refused, &["/proc/run", "cannot be set up as a run folder", "--out"]);
+    }
+}
+
+#[test]
 fn an_interrupted_setup_is_repeated() {
     let setup = Setup::new();
     fs::create_dir_all(setup.dir().join("checkpoints")).unwrap();
