@@ -14,6 +14,7 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     /// Without memory yet.
+    #[cfg(target_arch = "x86_64")]
     pub(super) const fn new() -> Self {
         Self { lines: Vec::new() }
     }

@@ -21,6 +21,10 @@ use crate::device::Device;
 const TILE: TileShape = TileShape { tall: 64, wide: WIDE, least: 16 };
 /// Columns of a tile, at most.
 const WIDE: usize = 480;
+/// So few rows make one tile high; the tiles are narrow then, for every thread to have some, and a right operand that
+/// is not packed yet is packed a panel's block at a time, by the only tile that will read it.
+const FEW: usize = 32;
+const FEW_TILE: TileShape = TileShape { tall: 64, wide: 96, least: 0 };
 /// Steps of a block of K, at most.
 const BLOCK: usize = 1_100;
 /// From so many steps on both operands come from memory again for every tile: a tile is then nearly square, and
@@ -41,6 +45,7 @@ const PACK_CELLS: usize = 4 << 20;
 struct Scratch {
     left: Buffer,
     sums: Buffer,
+    panel: Buffer,
 }
 
 thread_local! {
@@ -85,6 +90,9 @@ pub(super) fn product<const PAIR: bool>(
     destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
+    if a.rows <= FEW {
+        return multiply::<PAIR>(device, a, Panels::Plain(b), destination, store);
+    }
     let steps = steps_of::<PAIR>(b.rows);
     let at_once = (PACK_CELLS / steps.max(1) / WIDE * WIDE).max(2 * WIDE);
     // Taken, not borrowed: a nested product on this thread finds an empty buffer, nothing worse.
@@ -93,7 +101,8 @@ pub(super) fn product<const PAIR: bool>(
         let part = b.part(0..b.rows, first..b.cols.min(first + at_once));
         pack_right::<PAIR>(device, part, &mut right);
         let destination = destination.map(|d| d.skip_columns(first));
-        multiply::<PAIR>(device, a, right.cells(), part.cols, destination, |row, col, z: &mut [f32]| {
+        let panels = Panels::Packed(Packed { cells: right.cells(), steps, cols: part.cols });
+        multiply::<PAIR>(device, a, panels, destination, |row, col, z: &mut [f32]| {
             store(row, first + col, z);
         });
     }
@@ -109,25 +118,36 @@ pub(super) fn product_packed(
     destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    multiply::<true>(device, a, b.cells(), cols, destination, store);
+    let steps = steps_of::<true>(a.cols);
+    multiply::<true>(device, a, Panels::Packed(Packed { cells: b.cells(), steps, cols }), destination, store);
 }
 
 fn multiply<const PAIR: bool>(
     device: &Device,
     a: Operand<'_>,
-    b: &[u32],
-    cols: usize,
+    b: Panels<'_>,
     destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     let steps = steps_of::<PAIR>(a.cols);
-    let tiles = Tiles::new(a.rows, cols, if steps < DEEP { TILE } else { DEEP_TILE });
-    let b = Panels { cells: b, steps, cols };
-    assert!(b.cells.len() >= b.steps * cols.next_multiple_of(16), "a packed operand is too small");
+    let shape = match () {
+        () if a.rows <= FEW => FEW_TILE,
+        () if steps < DEEP => TILE,
+        () => DEEP_TILE,
+    };
+    let cols = match b {
+        Panels::Packed(b) => {
+            assert!(b.cells.len() >= steps * b.cols.next_multiple_of(16), "a packed operand is too small");
+            b.cols
+        }
+        Panels::Plain(b) => b.cols,
+    };
+    let tiles = Tiles::new(a.rows, cols, shape);
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
-        SCRATCH
-            .with_borrow_mut(|scratch| multiply_tile::<PAIR>(a, b, rows, cols, scratch, destination, &store));
+        SCRATCH.with_borrow_mut(|scratch| {
+            multiply_tile::<PAIR>(a, b, rows, cols, scratch, destination, &store);
+        });
     });
 }
 
@@ -175,17 +195,24 @@ impl Lines {
     }
 }
 
+/// A right operand: packed, or to be packed by the tile that reads it.
+#[derive(Clone, Copy)]
+enum Panels<'a> {
+    Packed(Packed<'a>),
+    Plain(Operand<'a>),
+}
+
 /// A packed right operand.
 #[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
+pub(super) struct Packed<'a> {
     cells: &'a [u32],
     steps: usize,
     cols: usize,
 }
 
-impl Panels<'_> {
+impl<'a> Packed<'a> {
     /// Steps `steps` of the panel that starts at column `col`: where they start, and the panel's width.
-    fn block(&self, col: usize, steps: &Range<usize>) -> (&[u32], usize) {
+    fn block(&self, col: usize, steps: &Range<usize>) -> (&'a [u32], usize) {
         let width = (self.cols - col).min(PANEL).next_multiple_of(16);
         let start = col * self.steps + steps.start * width;
         (&self.cells[start..start + steps.len() * width], width)
@@ -201,7 +228,8 @@ fn multiply_tile<const PAIR: bool>(
     destination: Option<Destination>,
     store: &impl Fn(usize, usize, &mut [f32]),
 ) {
-    let blocks = b.steps.div_ceil(if b.steps < DEEP { BLOCK } else { DEEP_BLOCK }).max(1);
+    let all = steps_of::<PAIR>(a.cols);
+    let blocks = all.div_ceil(if all < DEEP { BLOCK } else { DEEP_BLOCK }).max(1);
     // An odd number of cache lines, so that the rows of a tile do not compete for the same sets.
     let stride = cols.len().next_multiple_of(32) + 16;
     let sums = scratch.sums.room(rows.len().next_multiple_of(8) * stride);
@@ -211,20 +239,33 @@ fn multiply_tile<const PAIR: bool>(
     let mut ahead_of_stores = destination.map(|d| d.part(&rows, &cols));
     let at_once = ahead_of_stores.as_ref().map_or(0, |lines| lines.count().div_ceil(calls));
     for block in 0..blocks {
-        let steps = b.steps * block / blocks..b.steps * (block + 1) / blocks;
+        let steps = all * block / blocks..all * (block + 1) / blocks;
         let room = scratch.left.room(packing::left_room(rows.len(), steps.len()));
         // SAFETY: the caller checked the operand, the ranges are inside it, and `room` is left alone until the
         // block is done. The level was detected.
         let left = unsafe { packing::pack_left::<PAIR>(a, rows.clone(), steps.clone(), room) };
         for col in cols.clone().step_by(PANEL) {
-            let (panel, width) = b.block(col, &steps);
-            // While a panel is multiplied the next one comes closer: of this block, else of the next.
-            let next = if col + PANEL < cols.end {
-                b.block(col + PANEL, &steps).0
-            } else if block + 1 < blocks {
-                b.block(cols.start, &(steps.end..b.steps * (block + 2) / blocks)).0
-            } else {
-                panel
+            let (panel, width, next) = match b {
+                Panels::Packed(b) => {
+                    let (panel, width) = b.block(col, &steps);
+                    // While a panel is multiplied the next one comes closer: of this block, else of the next.
+                    let next = if col + PANEL < cols.end {
+                        b.block(col + PANEL, &steps).0
+                    } else if block + 1 < blocks {
+                        b.block(cols.start, &(steps.end..all * (block + 2) / blocks)).0
+                    } else {
+                        panel
+                    };
+                    (panel, width, next)
+                }
+                Panels::Plain(b) => {
+                    let panel = col..(col + PANEL).min(b.cols);
+                    let width = panel.len().next_multiple_of(16);
+                    let cells = scratch.panel.room(steps.len() * width);
+                    // SAFETY: the caller checked the operand, the ranges are inside it; the level was detected.
+                    unsafe { packing::pack_panel::<PAIR>(b, steps.clone(), panel, cells) };
+                    (&*cells, width, &*cells)
+                }
             };
             let mut ahead = next.chunks(16 * steps.len().max(1));
             for row in (0..rows.len()).step_by(8) {
@@ -255,7 +296,7 @@ fn multiply_tile<const PAIR: bool>(
 }
 
 /// Packs a right operand on this thread alone.
-pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buffer) -> Panels<'a> {
+pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buffer) -> Packed<'a> {
     let steps = steps_of::<PAIR>(b.rows);
     let cells = room.room(steps * b.cols.next_multiple_of(16));
     for first in (0..b.cols).step_by(PANEL) {
@@ -265,14 +306,14 @@ pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buf
         // SAFETY: the caller checked the operand; the level was detected.
         unsafe { packing::pack_panel::<PAIR>(b, 0..steps, cols, to) };
     }
-    Panels { cells, steps, cols: b.cols }
+    Packed { cells, steps, cols: b.cols }
 }
 
 /// c (+)= a b on this thread alone, with the first `a.cols` rows and the first `cols` columns of b, both whole
 /// cells and whole panels or all there are. Of `a`, only the columns of `extent` count in the 8 rows from a row on. `c` has room for whole groups of 8 rows of whole panels.
 pub(super) fn multiply_alone<const PAIR: bool>(
     a: Operand<'_>,
-    b: Panels<'_>,
+    b: Packed<'_>,
     cols: usize,
     c: &mut [f32],
     stride: usize,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::buffer::Buffer;
 #[cfg(target_arch = "x86_64")]
-use super::panels::{self, Panels};
+use super::panels::{self, Packed};
 use super::strided::{Strided, multiply_strided};
 use super::{Operand, Source};
 use crate::cpu::convert;
@@ -30,9 +30,9 @@ pub(crate) struct SmallRight<'a>(Layout<'a>);
 enum Layout<'a> {
     Strided(Level, Strided<'a>),
     #[cfg(target_arch = "x86_64")]
-    Panels(Panels<'a>),
+    Panels(Packed<'a>),
     #[cfg(target_arch = "x86_64")]
-    PairPanels(Panels<'a>),
+    PairPanels(Packed<'a>),
 }
 
 impl<'a> SmallRight<'a> {
