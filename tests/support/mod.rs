@@ -329,8 +329,14 @@ pub fn trunks(binary: &str) -> &'static Place {
         let place = Place::shared(binary);
         place.books();
         place.topics();
-        for (objective, flags) in [("lm", "--lr 1e-2"), ("mlm", "--arch gpt2 --lr 3e-3")] {
-            let call = format!("pretrain --objective {objective} {flags} --out {objective} {TRUNK}");
+        // The tutorial's layout learns the topics after some pretrainings and not after others, as rounding has it, at
+        // every rate tried; what must be learned is learned on the other layout.
+        for (name, flags) in [
+            ("lm", "--objective lm --arch gpt2 --lr 3e-3"),
+            ("mlm", "--objective mlm --arch gpt2 --lr 3e-3"),
+            ("naacl2019", "--objective lm --lr 1e-2"),
+        ] {
+            let call = format!("pretrain {flags} --out {name} {TRUNK}");
             place.run(&call).succeeds();
         }
         place

@@ -6,7 +6,7 @@ use headstart_engine::{Weights, rng};
 use serde_json::json;
 
 use crate::batch::{Label, TokenTargets};
-use crate::checkpoint::{self, LoadedModel};
+use crate::checkpoint::{self, Checkpoint, LoadedModel};
 use crate::config::{
     ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem,
 };
@@ -23,7 +23,7 @@ use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::params::Group;
-use crate::pretrain::{begin_folder, model_files, open_folder, stored_model, token_targets};
+use crate::pretrain::{begin_folder, model_files, newest_checkpoint, open_folder, token_targets};
 use crate::tokenizer::Tokenizer;
 use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, thousands};
 
@@ -45,7 +45,8 @@ pub fn finetune(
     let folder = open_folder(options)?;
     // A resumed run has its own tokenizer, sizes and (mostly) weights; the model it came from is only needed
     // when it was stopped before its first checkpoint.
-    let own = stored_model(folder.as_ref())?;
+    let checkpoint = newest_checkpoint(folder.as_ref())?;
+    let own = checkpoint.as_ref().map(Checkpoint::model).transpose()?;
     let begun = own.is_some();
     let base = match own {
         Some(own) => own,
@@ -123,6 +124,7 @@ pub fn finetune(
         notes,
         files,
         folder,
+        checkpoint,
     };
     run.run(options.resume, listener)
 }

@@ -6,7 +6,7 @@ use headstart_engine::{Device, Weights};
 use serde_json::json;
 
 use crate::batch::TokenTargets;
-use crate::checkpoint::{LoadedModel, ModelFiles, RunFolder};
+use crate::checkpoint::{Checkpoint, ModelFiles, RunFolder};
 use crate::config::{ModelConfig, Objective as Predicts, PretrainConfig};
 use crate::data::corpus::TokenStream;
 use crate::data::source;
@@ -34,7 +34,8 @@ pub fn pretrain(
     let device = open_device(config.train.threads)?;
     let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
-    let stored = stored_model(folder.as_ref())?;
+    let checkpoint = newest_checkpoint(folder.as_ref())?;
+    let stored = checkpoint.as_ref().map(Checkpoint::model).transpose()?;
     let tokenizer = match &stored {
         Some(stored) => stored.tokenizer()?,
         None => source::tokenizer(&config.data, listener)?,
@@ -101,6 +102,7 @@ pub fn pretrain(
         notes,
         files,
         folder,
+        checkpoint,
     };
     run.run(options.resume, listener)
 }
@@ -130,10 +132,9 @@ pub(crate) fn begin_folder(
     RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)
 }
 
-/// The model of a resumed run's newest checkpoint; `None` for a run that has none yet.
-pub(crate) fn stored_model(folder: Option<&RunFolder>) -> Result<Option<LoadedModel>> {
-    let Some(folder) = folder else { return Ok(None) };
-    folder.latest()?.map(|checkpoint| checkpoint.model()).transpose()
+/// A resumed run's newest checkpoint; `None` for a run that has none yet.
+pub(crate) fn newest_checkpoint(folder: Option<&RunFolder>) -> Result<Option<Checkpoint>> {
+    Ok(folder.map(RunFolder::latest).transpose()?.flatten())
 }
 
 /// Everything of a model but its weights.

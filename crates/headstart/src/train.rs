@@ -100,6 +100,8 @@ pub(crate) struct Run<'a> {
     /// What was said before there was a folder.
     pub(crate) notes: Vec<String>,
     pub(crate) folder: RunFolder,
+    /// Where a resumed run goes on.
+    pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// What an optimizer step reads and changes.
@@ -216,8 +218,7 @@ impl Run<'_> {
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
         let mut state = TrainerState::default();
-        let checkpoint = if resume { self.folder.latest()? } else { None };
-        if let Some(checkpoint) = checkpoint {
+        if let Some(checkpoint) = self.checkpoint.take() {
             self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
             (optimizer.first_moment, optimizer.second_moment) = checkpoint.load_optimizer(table)?;
             state = checkpoint.state;
