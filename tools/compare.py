@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Headstart against PyTorch, case by case, as a Markdown table.
 
-    python tools/compare.py --headstart target/release/headstart --python venv/bin/python --mirror datasets --model runs/trec
+    python tools/compare.py --headstart target/release/headstart --python venv/bin/python --mirror datasets --model runs/trec --lm runs/trunk
     python tools/compare.py --cases train-bf16 forward-bf16 --rounds 2 --steps 6 --out compare.jsonl
 
 Ours is `headstart bench`, the peer tools/torch_peers.py or tools/torch_baseline.py under --python, which needs torch,
 numpy, safetensors and tokenizers. The two run in turn (ours, peer, ours, peer), never together; a row holds the medians
 of the rounds and how many times as fast ours is. tcmalloc is preloaded for PyTorch where it is found. Every raw
 JSON line goes to --out. --mirror names the folder with `trec` and `vocab/bert-base-cased` (docs/data.md has its
-layout); --model a classifier of the naacl2019 sizes, for `cold`. A case that fails is told on stderr, the others go
+layout); --model a classifier of the naacl2019 sizes (predict, cold), --lm a language model of them (generate). A case that fails is told on stderr, the others go
 on, and the exit code is 1. Needs the standard library only; leave the machine alone while it runs.
 """
 import argparse, ctypes.util, glob, json, os, pathlib, platform, statistics, subprocess, sys, time
@@ -43,11 +43,11 @@ def cases():
                 f"forward --preset naacl2019 {model} --batch 8 --seq 256 " "--steps {steps}", "torch_baseline.py",
                 f"--shape naacl2019 {model} --batch 8 --forward-only " "--steps {steps}"),
             f"predict-{precision}": Case(
-                f"one question, warm, p50, {precision}", "p50_ms", f"predict --preset naacl2019 {model}", "torch_peers.py",
-                f"predict {model} --cold 0 " "--vocab {vocab}", ("mirror",)),
+                f"one question, warm, p50, {precision}", "p50_ms", f"predict {model} " "--model {model}", "torch_peers.py",
+                f"predict {model} --cold 0 " "--vocab {vocab}", ("mirror", "model")),
             f"generate-{precision}": Case(
-                f"greedy generation, {precision}", "tokens_per_s", f"generate --preset naacl2019 {model}",
-                "torch_peers.py", f"generate {model}"),
+                f"greedy generation, {precision}", "tokens_per_s", f"generate {model} --steps 240 " "--model {lm}",
+                "torch_peers.py", f"generate {model}", ("lm",)),
             f"cold-{precision}": Case(
                 f"one question, new process, {precision}", "cold_s", None, "torch_peers.py",
                 f"predict {model} --texts 1 --cold {PEER_COLD_STARTS} " "--vocab {vocab}", ("mirror", "model")),
@@ -55,7 +55,8 @@ def cases():
         for way in "padded", "tutorial":
             all_cases[f"finetune-{way}-{precision}"] = Case(
                 f"TREC-6 fine-tuning, peer {way}, {precision}", "examples_per_s",
-                f"finetune --preset naacl2019 --data trec {model} " "--mirror {mirror}", "torch_peers.py",
+                f"finetune --preset naacl2019 --data trec --tokenizer bert-base-cased {model} "
+                "--steps {finetune_steps} --mirror {mirror}", "torch_peers.py",
                 f"finetune --data trec {model} --way {way} " "--steps {finetune_steps} --vocab {vocab} {trec}", ("mirror",))
     return all_cases
 
@@ -146,13 +147,14 @@ def main():
     p.add_argument("--python", default=sys.executable, help="the Python that has torch")
     p.add_argument("--mirror", help="the folder with trec and vocab/bert-base-cased")
     p.add_argument("--model", help="a classifier of the naacl2019 sizes")
+    p.add_argument("--lm", help="a language model of the naacl2019 sizes")
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--steps", type=int, default=6, help="timed steps of training and forward")
-    p.add_argument("--finetune-steps", type=int, default=20, help="the peer's timed steps of fine-tuning")
+    p.add_argument("--finetune-steps", type=int, default=20, help="timed steps of fine-tuning")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--out", help="file that the raw JSON lines are appended to")
     a = p.parse_args()
-    fill = dict(steps=a.steps, finetune_steps=a.finetune_steps, mirror=a.mirror)
+    fill = dict(steps=a.steps, finetune_steps=a.finetune_steps, mirror=a.mirror, model=a.model, lm=a.lm)
     if a.mirror:
         fill |= dict(vocab=os.path.join(a.mirror, "vocab", "bert-base-cased", "vocab.txt"), trec=os.path.join(a.mirror, "trec"))
     library = tcmalloc()

@@ -3,5 +3,6 @@
 pub(crate) mod convert;
 pub(crate) mod gemm;
 pub(crate) mod math;
+pub(crate) mod scratch;
 pub(crate) mod shared;
 pub(crate) mod simd;

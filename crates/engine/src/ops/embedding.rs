@@ -6,6 +6,7 @@
 //! Backward: `dtoken[id] += dh * m`, `dposition[p] += dh * m`, `doffset += dh * m` over its rows, with m the
 //! dropout factors; rows are added in packed order, split over threads by columns.
 
+use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::ops::linear::{ROWS_PER_TASK, add, apply_dropout};
 use crate::profile::Work;
@@ -93,13 +94,14 @@ impl EmbeddingNode {
             {
                 let out = SharedSlice::new(masked.f32_mut());
                 back.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
-                    let mut scratch = vec![0.0; cols];
-                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                        // SAFETY: every task has rows of its own.
-                        let row = unsafe { out.part(r * cols, cols) };
-                        row.copy_from_slice(dh.row(level, r, &mut scratch));
-                        apply_dropout(level, row, d.key(r), 0, d.rate);
-                    }
+                    with_rows(cols, |scratch, _| {
+                        for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                            // SAFETY: every task has rows of its own.
+                            let row = unsafe { out.part(r * cols, cols) };
+                            row.copy_from_slice(dh.row(level, r, scratch));
+                            apply_dropout(level, row, d.key(r), 0, d.rate);
+                        }
+                    });
                 });
             }
             dh = masked;
@@ -117,14 +119,15 @@ impl EmbeddingNode {
             back.device.for_each(cols.div_ceil(COLS_PER_TASK), |task| {
                 let first = task * COLS_PER_TASK;
                 let width = COLS_PER_TASK.min(cols - first);
-                let mut scratch = vec![0.0; cols];
-                for r in 0..rows {
-                    if let Some(to) = target(r) {
-                        // SAFETY: every task has columns of its own.
-                        let sum = unsafe { gradient.part(to * cols + first, width) };
-                        add(level, sum, &dh.row(level, r, &mut scratch)[first..first + width]);
+                with_rows(cols, |scratch, _| {
+                    for r in 0..rows {
+                        if let Some(to) = target(r) {
+                            // SAFETY: every task has columns of its own.
+                            let sum = unsafe { gradient.part(to * cols + first, width) };
+                            add(level, sum, &dh.row(level, r, scratch)[first..first + width]);
+                        }
                     }
-                }
+                });
             });
         }
     }

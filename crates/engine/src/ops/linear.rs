@@ -13,6 +13,7 @@ use half::bf16;
 use crate::cpu::convert;
 use crate::cpu::gemm::{Destination, Operand, Right, gemm};
 use crate::cpu::math;
+use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
 use crate::profile::Work;
@@ -171,28 +172,31 @@ impl LinearNode {
             let out = dz.as_mut().map(SharedOut::new);
             let partial = SharedSlice::new(partial.f32_mut());
             back.device.for_each(tasks, |task| {
-                let (mut z, mut scratch) = (vec![0.0; cols], vec![0.0; cols]);
                 // SAFETY: every task has a partial row, and rows of dz, of its own.
                 let sums = unsafe { partial.part(task * cols, cols) };
                 sums.fill(0.0);
-                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                    z.copy_from_slice(dy.row(level, r, &mut scratch));
-                    if let Some(d) = &self.dropout {
-                        apply_dropout(level, &mut z, d.key(r), 0, d.rate);
-                    }
-                    if let Some(saved) = &self.saved {
-                        derive(level, self.activation, &mut z, saved.row(level, r, &mut scratch));
-                    }
-                    add(level, sums, &z);
-                    if let Some(out) = &out {
+                with_rows(cols, |z, scratch| {
+                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                        let Some(out) = &out else {
+                            add(level, sums, dy.row(level, r, scratch));
+                            continue;
+                        };
+                        z.copy_from_slice(dy.row(level, r, scratch));
+                        if let Some(d) = &self.dropout {
+                            apply_dropout(level, z, d.key(r), 0, d.rate);
+                        }
+                        if let Some(saved) = &self.saved {
+                            derive(level, self.activation, z, saved.row(level, r, scratch));
+                        }
+                        add(level, sums, z);
                         // SAFETY: as above.
-                        unsafe { out.write(level, r, 0, &z) };
+                        unsafe { out.write(level, r, 0, z) };
                     }
-                }
+                });
             });
         }
         if let Some(gradient) = sums.and_then(|b| back.gradients.get_mut(b)) {
-            gradient.iter_mut().zip(column_sums(&partial)).for_each(|(g, s)| *g += s);
+            add_column_sums(level, &partial, 0, gradient);
         }
         dz.unwrap_or_else(|| dy.clone())
     }
@@ -344,13 +348,15 @@ fn add_part(level: Level, z: &mut [f32], tensor: &Tensor, row: usize, col: usize
     }
 }
 
-/// The sum of the rows of an f32 matrix, in row order.
-pub(crate) fn column_sums(partial: &Tensor) -> Vec<f32> {
-    let mut sums = vec![0.0; partial.cols()];
-    for row in partial.f32().chunks_exact(partial.cols()) {
-        sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
-    }
-    sums
+/// to += the sum of the rows of an f32 matrix, in row order, from column `first` on.
+pub(crate) fn add_column_sums(level: Level, partial: &Tensor, first: usize, to: &mut [f32]) {
+    with_rows(to.len(), |sums, _| {
+        sums.fill(0.0);
+        for row in partial.f32().chunks_exact(partial.cols()) {
+            add(level, sums, &row[first..first + sums.len()]);
+        }
+        add(level, to, sums);
+    });
 }
 
 simd! {

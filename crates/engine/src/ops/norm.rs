@@ -7,9 +7,10 @@
 //! dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dweight = sum over rows of dy * xhat; dbias = sum of dy.
 
 use crate::cpu::math;
+use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
-use crate::ops::linear::{ROWS_PER_TASK, column_sums};
+use crate::ops::linear::{ROWS_PER_TASK, add_column_sums};
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
@@ -42,12 +43,13 @@ impl Tape<'_> {
         {
             let (y, s) = (SharedSlice::new(y.f32_mut()), SharedSlice::new(statistics.f32_mut()));
             self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
-                let mut scratch = vec![0.0; cols];
-                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                    // SAFETY: every task has rows of its own.
-                    let (y, s) = unsafe { (y.part(r * cols, cols), s.part(r * 2, 2)) };
-                    norm_row(level, x.tensor.row(level, r, &mut scratch), gain, shift, eps, y, s);
-                }
+                with_rows(cols, |scratch, _| {
+                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                        // SAFETY: every task has rows of its own.
+                        let (y, s) = unsafe { (y.part(r * cols, cols), s.part(r * 2, 2)) };
+                        norm_row(level, x.tensor.row(level, r, scratch), gain, shift, eps, y, s);
+                    }
+                });
             });
         }
         let needs = x.id.is_some() || weight.grad.is_some() || bias.grad.is_some();
@@ -71,31 +73,24 @@ impl NormNode {
         {
             let (dx, partial) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
             back.device.for_each(tasks, |task| {
-                let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
                 // SAFETY: every task has a partial row and rows of dx of its own.
                 let sums = unsafe { partial.part(task * 2 * cols, 2 * cols) };
                 sums.fill(0.0);
-                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                    // SAFETY: as above.
-                    let dx = unsafe { dx.part(r * cols, cols) };
-                    let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
-                    let x = self.x.tensor.row(level, r, &mut scratch);
-                    norm_row_backward(
-                        level,
-                        x,
-                        dy.row(level, r, &mut scratch_dy),
-                        gain,
-                        statistics,
-                        dx,
-                        sums,
-                    );
-                }
+                with_rows(cols, |scratch, scratch_dy| {
+                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                        // SAFETY: as above.
+                        let dx = unsafe { dx.part(r * cols, cols) };
+                        let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
+                        let x = self.x.tensor.row(level, r, scratch);
+                        let dy = dy.row(level, r, scratch_dy);
+                        norm_row_backward(level, x, dy, gain, statistics, dx, sums);
+                    }
+                });
             });
         }
-        let sums = column_sums(&partial);
-        for (view, sums) in [(self.weight, &sums[..cols]), (self.bias, &sums[cols..])] {
+        for (view, first) in [(self.weight, 0), (self.bias, cols)] {
             if let Some(gradient) = back.gradients.get_mut(view) {
-                gradient.iter_mut().zip(sums).for_each(|(g, s)| *g += s);
+                add_column_sums(level, &partial, first, gradient);
             }
         }
         back.add(self.x.id, dx);
