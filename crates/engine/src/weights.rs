@@ -123,8 +123,7 @@ impl Weights {
     }
 }
 
-/// Gradient accumulators, f32. A tied parameter has one accumulator per use; who owns the parameter table joins
-/// them once per step.
+/// Gradient accumulators, f32. The uses of a tied parameter add to one, in the order of the tape.
 #[derive(Debug)]
 pub struct Gradients {
     values: Vec<f32>,
