@@ -8,8 +8,9 @@ Ours is `headstart bench`, the peer tools/torch_peers.py or tools/torch_baseline
 numpy, safetensors and tokenizers. The two run in turn (ours, peer, ours, peer), never together; a row holds the medians
 of the rounds and how many times as fast ours is. tcmalloc is preloaded for PyTorch where it is found. Every raw
 JSON line goes to --out. --mirror names the folder with `trec` and `vocab/bert-base-cased` (docs/data.md has its
-layout); --model a classifier of the naacl2019 sizes (predict, cold), --lm a language model of them (generate). A case that fails is told on stderr, the others go
-on, and the exit code is 1. Needs the standard library only; leave the machine alone while it runs.
+layout); --model a classifier of the naacl2019 sizes (predict, cold), --lm a language model of them (generate). A case
+that fails is told on stderr, the others go on, and the exit code is 1. Needs the standard library only; leave the
+machine alone while it runs.
 """
 import argparse, ctypes.util, glob, json, os, pathlib, platform, statistics, subprocess, sys, time
 from collections import namedtuple
