@@ -1,13 +1,12 @@
 //! The device: where kernels run, with how many threads, on which code path. Chosen once, at start-up.
 //!
-//! Owns: the thread pool, the buffer pool, the choice of instruction set. Never: knows what is computed.
+//! Owns: the threads, the buffer pool, the choice of instruction set. Never: knows what is computed.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::cpu::simd::Level;
+use crate::cpu::team::Team;
 use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
@@ -30,7 +29,7 @@ pub struct Device {
 
 #[derive(Debug)]
 struct Inner {
-    threads: rayon::ThreadPool,
+    team: Team,
     thread_count: usize,
     level: Level,
     pool: Pool,
@@ -47,25 +46,16 @@ impl Device {
     pub fn cpu(threads: Option<NonZeroUsize>, code_path: CodePath) -> Result<Self, EngineError> {
         let wanted =
             threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(wanted)
-            .thread_name(|i| format!("headstart-{i}"))
-            .build()
-            .map_err(|e| EngineError::Device {
-                what: format!("{wanted} threads could not be started: {e}"),
-                fix: "ask for fewer with --threads".into(),
-            })?;
+        let team = Team::new(wanted).map_err(|e| EngineError::Device {
+            what: format!("{wanted} threads could not be started: {e}"),
+            fix: "ask for fewer with --threads".into(),
+        })?;
         let level = match code_path {
             CodePath::Auto => Level::detect(),
             CodePath::Portable => Level::Portable,
         };
-        let inner = Inner {
-            threads: pool,
-            thread_count: wanted,
-            level,
-            pool: Pool::default(),
-            profile: Profile::default(),
-        };
+        let inner =
+            Inner { team, thread_count: wanted, level, pool: Pool::default(), profile: Profile::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -102,13 +92,9 @@ impl Device {
         &self.inner.pool
     }
 
-    /// Runs `task(0..tasks)`, each once, on the pool. The caller cuts the work by its data, never by the number
+    /// Runs `task(0..tasks)`, each once, on all threads. The caller cuts the work by its data, never by the number
     /// of threads, so the results are the same for any.
     pub(crate) fn for_each(&self, tasks: usize, task: impl Fn(usize) + Sync + Send) {
-        if tasks <= 1 || self.inner.thread_count == 1 {
-            (0..tasks).for_each(task);
-        } else {
-            self.inner.threads.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(task));
-        }
+        self.inner.team.run(tasks, &task);
     }
 }

@@ -1,4 +1,4 @@
-//! The CPU side: instruction sets, conversions, vectorisable mathematics, matrix products, parallel writes.
+//! The CPU side: instruction sets, conversions, vectorisable mathematics, matrix products, threads, parallel writes.
 
 pub(crate) mod convert;
 pub(crate) mod gemm;
@@ -6,3 +6,4 @@ pub(crate) mod math;
 pub(crate) mod scratch;
 pub(crate) mod shared;
 pub(crate) mod simd;
+pub(crate) mod team;

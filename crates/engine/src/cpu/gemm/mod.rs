@@ -167,7 +167,7 @@ impl PackedRight {
                 self.layout = Layout::Panels(Buffer::default());
             }
             if let Layout::Panels(buffer) = &mut self.layout {
-                panels::pack_right::<true>(device, b, buffer);
+                panels::pack_right::<true, true>(device, b, buffer);
             }
             return;
         }

@@ -6,11 +6,12 @@
 //! *along* K (it is their contiguous direction; the right operand then needs a transpose of cells) or *across*.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_castps_si512,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_maskz_loadu_epi16,
-    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_permutexvar_epi16,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512bh, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm_sfence, _mm256_maskz_loadu_epi16,
+    _mm512_castps_si512, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16,
+    _mm512_permutexvar_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_stream_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -124,12 +125,14 @@ pub(super) unsafe fn pack_left<const PAIR: bool>(
 }
 
 /// Packs some columns of the right operand as `[steps, width]` cells, the width being the number of columns
-/// rounded up to 16; what is beyond the operand becomes zero.
+/// rounded up to 16; what is beyond the operand becomes zero. With `LATER`, an operand read along K is written past
+/// the caches.
 ///
 /// # Safety
-/// The processor has the features; the operand is in bounds and so are the ranges.
+/// The processor has the features; the operand is in bounds and so are the ranges. For `LATER`, `to` starts on a cache
+/// line, and the caller ends with [`written`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pack_panel<const PAIR: bool>(
+pub(super) unsafe fn pack_panel<const PAIR: bool, const LATER: bool>(
     b: Operand<'_>,
     steps: Range<usize>,
     cols: Range<usize>,
@@ -141,17 +144,18 @@ pub(super) unsafe fn pack_panel<const PAIR: bool>(
             let width = cols.len().next_multiple_of(16);
             pack_across::<PAIR>(b, steps, cols, to, 16, width);
         } else {
-            pack_along::<PAIR>(b, steps, cols, to);
+            pack_along::<PAIR, LATER>(b, steps, cols, to);
         }
     }
 }
 
-/// Packs the cells of some steps into all panels of an operand of `all` steps that is read across K.
+/// Packs the cells of some steps into all panels of an operand of `all` steps that is read across K. With `LATER`, they
+/// are written past the caches.
 ///
 /// # Safety
 /// As [`pack_panel`]; no other task packs the same steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pack_rows<const PAIR: bool>(
+pub(super) unsafe fn pack_rows<const PAIR: bool, const LATER: bool>(
     b: Operand<'_>,
     steps: Range<usize>,
     all: usize,
@@ -172,11 +176,34 @@ pub(super) unsafe fn pack_rows<const PAIR: bool>(
                 unsafe {
                     let next = next.map(|next| next + col);
                     let cells = across::<PAIR>(b.data, at + col, next, b.cols - col);
-                    _mm512_storeu_si512(to.as_mut_ptr().cast(), cells);
+                    store::<LATER>(to.as_mut_ptr(), cells);
                 }
             }
         }
     }
+}
+
+/// Stores a line of cells: where it will be read soon, or past the caches.
+///
+/// # Safety
+/// There are 16 cells; for `LATER` they start on a cache line.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store<const LATER: bool>(to: *mut u32, cells: __m512i) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if LATER {
+            _mm512_stream_si512(to.cast(), cells);
+        } else {
+            _mm512_storeu_si512(to.cast(), cells);
+        }
+    }
+}
+
+/// Makes what was written past the caches visible to other threads before anything that follows.
+pub(super) fn written() {
+    // SAFETY: SSE is part of every x86-64.
+    unsafe { _mm_sfence() };
 }
 
 /// Rows of an operand read across K that are asked for ahead of their use.
@@ -207,7 +234,7 @@ unsafe fn pack_across<const PAIR: bool>(
         let next = (PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
         // A row is far from the one before it: nothing but the program itself knows which comes next.
         for i in 0..per_cell::<PAIR>() {
-            prefetch_row(b.data, at + (AHEAD + i) * b.row_stride, cols.len());
+            prefetch_row::<_MM_HINT_T0>(b.data, at + (AHEAD + i) * b.row_stride, cols.len());
         }
         let to = to[(step - steps.start) * step_stride..].as_mut_ptr();
         let mut chunk = 0;
@@ -242,21 +269,21 @@ unsafe fn pack_across<const PAIR: bool>(
 /// Brings `len` elements from `at` closer, wherever that is.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn prefetch_row(data: Source<'_>, at: usize, len: usize) {
+fn prefetch_row<const HINT: i32>(data: Source<'_>, at: usize, len: usize) {
     let (start, size) = match data {
         Source::F32(values) => (values.as_ptr().cast::<i8>(), 4),
         Source::Bf16(values) => (values.as_ptr().cast::<i8>(), 2),
     };
     for line in (0..len * size).step_by(64) {
         // Nothing is read: an address beyond the operand does no harm.
-        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at * size + line));
+        _mm_prefetch::<HINT>(start.wrapping_add(at * size + line));
     }
 }
 
 /// # Safety
 /// As [`pack_panel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_along<const PAIR: bool>(
+unsafe fn pack_along<const PAIR: bool, const LATER: bool>(
     b: Operand<'_>,
     steps: Range<usize>,
     cols: Range<usize>,
@@ -265,6 +292,13 @@ unsafe fn pack_along<const PAIR: bool>(
     assert_eq!(b.row_stride, 1, "an operand must be contiguous along its rows or its columns");
     let width = cols.len().next_multiple_of(16);
     assert!(to.len() >= steps.len() * width);
+    if LATER {
+        // Nobody read this for a while; line after line it comes faster than in the order of the loop below.
+        let k = steps.start * per_cell::<PAIR>();
+        for col in cols.clone() {
+            prefetch_row::<{ _MM_HINT_T1 }>(b.data, col * b.col_stride + k, steps.len() * per_cell::<PAIR>());
+        }
+    }
     for first in steps.clone().step_by(16) {
         let k = first * per_cell::<PAIR>();
         let count = (steps.end - first).min(16);
@@ -278,7 +312,7 @@ unsafe fn pack_along<const PAIR: bool>(
             let at = (first - steps.start) * width + (col - cols.start);
             for (i, cells) in turned.iter().enumerate().take(count) {
                 // SAFETY: inside `to` by the assertion above.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().add(at + i * width).cast(), *cells) };
+                unsafe { store::<LATER>(to.as_mut_ptr().add(at + i * width), *cells) };
             }
         }
     }

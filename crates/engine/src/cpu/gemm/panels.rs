@@ -54,8 +54,13 @@ thread_local! {
     static RIGHT: Cell<Buffer> = const { Cell::new(Buffer::new()) };
 }
 
-/// Packs a right operand: panels of 48 columns, the last of 16, 32 or 48; each is `[steps, width]` cells.
-pub(super) fn pack_right<const PAIR: bool>(device: &Device, b: Operand<'_>, to: &mut Buffer) {
+/// Packs a right operand: panels of 48 columns, the last of 16, 32 or 48; each is `[steps, width]` cells. With `LATER`
+/// it is written past the caches, for there is much else to do before it is read.
+pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
+    device: &Device,
+    b: Operand<'_>,
+    to: &mut Buffer,
+) {
     let steps = steps_of::<PAIR>(b.rows);
     let out = SharedSlice::new(to.room(steps * b.cols.next_multiple_of(16)));
     if b.col_stride == 1 {
@@ -63,7 +68,10 @@ pub(super) fn pack_right<const PAIR: bool>(device: &Device, b: Operand<'_>, to: 
         device.for_each(steps.div_ceil(PACK_ROWS), |task| {
             let part = task * PACK_ROWS..steps.min((task + 1) * PACK_ROWS);
             // SAFETY: the tasks' steps do not overlap; the caller checked the operand; the level was detected.
-            unsafe { packing::pack_rows::<PAIR>(b, part, steps, &out) };
+            unsafe { packing::pack_rows::<PAIR, LATER>(b, part, steps, &out) };
+            if LATER {
+                packing::written();
+            }
         });
         return;
     }
@@ -77,7 +85,10 @@ pub(super) fn pack_right<const PAIR: bool>(device: &Device, b: Operand<'_>, to: 
         // SAFETY: the tasks' parts do not overlap; the caller checked the operand; the level was detected.
         unsafe {
             let to = out.part(start, part.len() * width);
-            packing::pack_panel::<PAIR>(b, part, cols, to);
+            packing::pack_panel::<PAIR, LATER>(b, part, cols, to);
+        }
+        if LATER {
+            packing::written();
         }
     });
 }
@@ -99,7 +110,7 @@ pub(super) fn product<const PAIR: bool>(
     let mut right = RIGHT.take();
     for first in (0..b.cols).step_by(at_once) {
         let part = b.part(0..b.rows, first..b.cols.min(first + at_once));
-        pack_right::<PAIR>(device, part, &mut right);
+        pack_right::<PAIR, false>(device, part, &mut right);
         let destination = destination.map(|d| d.skip_columns(first));
         let panels = Panels::Packed(Packed { cells: right.cells(), steps, cols: part.cols });
         multiply::<PAIR>(device, a, panels, destination, |row, col, z: &mut [f32]| {
@@ -263,7 +274,7 @@ fn multiply_tile<const PAIR: bool>(
                     let width = panel.len().next_multiple_of(16);
                     let cells = scratch.panel.room(steps.len() * width);
                     // SAFETY: the caller checked the operand, the ranges are inside it; the level was detected.
-                    unsafe { packing::pack_panel::<PAIR>(b, steps.clone(), panel, cells) };
+                    unsafe { packing::pack_panel::<PAIR, false>(b, steps.clone(), panel, cells) };
                     (&*cells, width, &*cells)
                 }
             };
@@ -304,7 +315,7 @@ pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buf
         let width = cols.len().next_multiple_of(16);
         let to = &mut cells[first * steps..first * steps + steps * width];
         // SAFETY: the caller checked the operand; the level was detected.
-        unsafe { packing::pack_panel::<PAIR>(b, 0..steps, cols, to) };
+        unsafe { packing::pack_panel::<PAIR, false>(b, 0..steps, cols, to) };
     }
     Packed { cells, steps, cols: b.cols }
 }
