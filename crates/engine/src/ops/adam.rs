@@ -4,6 +4,9 @@
 //! g = gradient * clip (+ decay * w when coupled); m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
 //! w = w (- lr decay w when decoupled) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), as PyTorch computes it.
 //!
+//! Where gradient and moments are zero and nothing decays, nothing would change, and nothing is written: in fine-tuning
+//! that is most of the token embedding.
+//!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
 use crate::cpu::shared::SharedSlice;
@@ -14,6 +17,8 @@ use crate::weights::{Gradients, Weights};
 
 /// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
 const ELEMENTS_PER_TASK: usize = 1 << 16;
+/// Elements that are looked at together for whether anything would change.
+const PART: usize = 256;
 
 /// How weight decay enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +138,6 @@ simd! {
 
 simd! {
     fn update(adam: &Adam, range: &Range, clip: f32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-        let n = w.len();
-        let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
         // The corrections are made in f64, as PyTorch makes them, then used in f32.
         let correction = |beta: f32| 1.0 - f64::from(beta).powi(range.step.min(i32::MAX as u64) as i32);
         let step_size = (f64::from(range.lr) / correction(adam.beta1)) as f32;
@@ -144,12 +147,22 @@ simd! {
             Decay::Decoupled => (0.0, (1.0 - f64::from(range.lr) * f64::from(range.weight_decay)) as f32),
         };
         let (rest1, rest2) = (1.0 - adam.beta1, 1.0 - adam.beta2);
-        for i in 0..n {
-            let gradient = g[i] * clip + coupled * w[i];
-            m[i] = adam.beta1 * m[i] + rest1 * gradient;
-            v[i] = adam.beta2 * v[i] + rest2 * gradient * gradient;
-            w[i] = w[i] * shrink - step_size * m[i] / (v[i].sqrt() * root + adam.eps);
-            g[i] = 0.0;
+        let decays = range.weight_decay > 0.0;
+        let parts = w.chunks_mut(PART).zip(g.chunks_mut(PART)).zip(m.chunks_mut(PART)).zip(v.chunks_mut(PART));
+        for (((w, g), m), v) in parts {
+            let n = w.len();
+            let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
+            let any = (0..n).fold(0, |bits, i| bits | g[i].to_bits() | m[i].to_bits() | v[i].to_bits());
+            if any == 0 && !decays {
+                continue;
+            }
+            for i in 0..n {
+                let gradient = g[i] * clip + coupled * w[i];
+                m[i] = adam.beta1 * m[i] + rest1 * gradient;
+                v[i] = adam.beta2 * v[i] + rest2 * gradient * gradient;
+                w[i] = w[i] * shrink - step_size * m[i] / (v[i].sqrt() * root + adam.eps);
+                g[i] = 0.0;
+            }
         }
     }
 }
@@ -200,6 +213,43 @@ mod tests {
                 outcomes.push(weights.values().iter().map(|w| w.to_bits()).collect::<Vec<_>>());
             }
             assert!(outcomes[0] == outcomes[1]);
+        }
+    }
+
+    #[test]
+    fn what_no_gradient_reaches_decays_or_stays() {
+        let device = Device::cpu(None, CodePath::Portable).unwrap();
+        for (decay, weight_decay) in
+            [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.0), (Decay::Coupled, 0.1), (Decay::Decoupled, 0.1)]
+        {
+            let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
+            let mut weights = Weights::new(vec![1.0; 2 * PART]);
+            let (mut m, mut v) = (vec![0.0; 2 * PART], vec![0.0; 2 * PART]);
+            let mut gradients = Gradients::new(2 * PART);
+            gradients.values_mut()[PART + 3] = 1.0;
+            let range = Range { start: 0, grad: 0, len: 2 * PART, lr: 0.1, weight_decay, step: 1 };
+            adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
+            let w = weights.values();
+            assert!(w[PART + 3] < 0.95);
+            for other in [0, PART - 1, PART, 2 * PART - 1] {
+                assert!(if weight_decay > 0.0 {
+                    w[other] < 1.0
+                } else {
+                    w[other].to_bits() == 1.0_f32.to_bits()
+                });
+            }
+            // A moment alone moves a weight, too.
+            let before = w[PART + 3];
+            adam.step(
+                &device,
+                &mut weights,
+                &mut gradients,
+                &mut m,
+                &mut v,
+                &[Range { step: 2, ..range }],
+                1.0,
+            );
+            assert!(weights.values()[PART + 3] < before);
         }
     }
 

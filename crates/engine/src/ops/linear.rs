@@ -207,7 +207,7 @@ impl LinearNode {
         accumulate_weight_gradient(
             back.device,
             back.precision,
-            dz,
+            Operand::new(dz),
             &self.x.tensor,
             self.weight,
             back.gradients,
@@ -245,7 +245,12 @@ impl LinearNode {
     }
 }
 
-/// a times the weight (transposed: as a linear applies it), through the packed copy where one pays.
+/// From so many rows on a weight is kept packed for dX, too: the vocabulary's, which a slab multiplies in several parts.
+const DEEP_WEIGHT: usize = 8_192;
+
+/// a times the weight (transposed: as a linear applies it), through the packed copy where one pays: in bf16, as a linear
+/// applies it. The other way round a weight is packed by copying rows, as fast as a copy would be read, and keeping them
+/// all would take 2 bytes a parameter.
 pub(crate) fn multiply_weight(
     device: &crate::Device,
     weights: &Weights,
@@ -256,7 +261,7 @@ pub(crate) fn multiply_weight(
     destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    if precision == Precision::Bf16 {
+    if precision == Precision::Bf16 && (transposed || weight.rows >= DEEP_WEIGHT) {
         let packed = weights.packed(device, weight, transposed);
         gemm(device, precision, a, Right::Packed(&packed), destination, store);
     } else {
@@ -270,7 +275,7 @@ pub(crate) fn multiply_weight(
 pub(crate) fn accumulate_weight_gradient(
     device: &crate::Device,
     precision: Precision,
-    dz: &Tensor,
+    dz: Operand<'_>,
     x: &Tensor,
     weight: View,
     gradients: &mut crate::Gradients,
@@ -280,7 +285,7 @@ pub(crate) fn accumulate_weight_gradient(
     let destination = Some(Destination::new(gradient, weight.cols));
     let out = SharedSlice::new(gradient);
     let b = Right::Plain(Operand::new(x));
-    gemm(device, precision, Operand::new(dz).transposed(), b, destination, |row, col, z| {
+    gemm(device, precision, dz.transposed(), b, destination, |row, col, z| {
         // SAFETY: the product hands out every element once.
         add(level, unsafe { out.part(row * weight.cols + col, z.len()) }, z);
     });

@@ -6,7 +6,10 @@
 //!
 //! Gradients: `dlogits = scale * (softmax - onehot)`; `dx[rows[i]] += dlogits W`; `dW += dlogits^T x[rows]`.
 
-use crate::cpu::gemm::Operand;
+use half::bf16;
+
+use crate::cpu::convert;
+use crate::cpu::gemm::{Operand, Source};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
@@ -82,13 +85,11 @@ impl Tape<'_> {
             }
             let training = self.is_training();
             let mut outcomes = vec![(0.0_f32, false); rows.len()];
-            // What only feeds products is rounded once, not in each of them.
-            let mut rounded = (self.precision == Precision::Bf16 && self.is_training())
-                .then(|| self.uninit(rows.len(), classes, DType::Bf16));
+            // What only feeds products is rounded once, not in each of them: into the first half of its own row.
+            let rounds = self.precision == Precision::Bf16;
             {
                 let _timer = self.device.time(Work::HeadLoss);
                 let logits = SharedSlice::new(logits.f32_mut());
-                let rounded = rounded.as_mut().map(SharedOut::new);
                 let outcomes = SharedSlice::new(&mut outcomes);
                 self.device.for_each(rows.len(), |r| {
                     // SAFETY: every task has a row of its own.
@@ -99,18 +100,17 @@ impl Tape<'_> {
                         return;
                     }
                     let (factor, target) = (scale / sum, targets[r] as usize);
-                    match &rounded {
-                        None => gradient_row(level, row, factor, target, scale),
-                        Some(rounded) => {
-                            let mut part = [0.0_f32; PART];
-                            for (i, row) in row.chunks(PART).enumerate() {
-                                let (first, part) = (i * PART, &mut part[..row.len()]);
-                                part.copy_from_slice(row);
-                                gradient_row(level, part, factor, target.wrapping_sub(first), scale);
-                                // SAFETY: as above.
-                                unsafe { rounded.write(level, r, first, part) };
-                            }
-                        }
+                    if !rounds {
+                        return gradient_row(level, row, factor, target, scale);
+                    }
+                    let mut part = [0.0_f32; PART];
+                    for first in (0..classes).step_by(PART) {
+                        let part = &mut part[..PART.min(classes - first)];
+                        part.copy_from_slice(&row[first..first + part.len()]);
+                        gradient_row(level, part, factor, target.wrapping_sub(first), scale);
+                        // What is written has been read: an element's half lies no further than the element.
+                        let to: &mut [bf16] = bytemuck::cast_slice_mut(row);
+                        convert::narrow(level, part, &mut to[first..first + part.len()]);
                     }
                 });
             }
@@ -118,7 +118,13 @@ impl Tape<'_> {
                 total.sum += f64::from(nll);
                 total.correct += u64::from(correct);
             }
-            let gradient = rounded.unwrap_or(logits);
+            let gradient = if rounds {
+                let halves: &[bf16] = bytemuck::cast_slice(logits.f32());
+                let data = Source::Bf16(halves);
+                Operand { data, rows: rows.len(), cols: classes, row_stride: 2 * classes, col_stride: 1 }
+            } else {
+                Operand::new(&logits)
+            };
             let device = self.device;
             let _timer = device.time(Work::HeadGradients);
             if let Some(dx) = &mut dx {
@@ -127,7 +133,7 @@ impl Tape<'_> {
                     self.device,
                     self.weights,
                     self.precision,
-                    Operand::new(&gradient),
+                    gradient,
                     weight,
                     false,
                     None,
@@ -140,7 +146,7 @@ impl Tape<'_> {
             if trains_weight {
                 let (device, precision) = (self.device, self.precision);
                 if let Some(gradients) = self.gradients() {
-                    accumulate_weight_gradient(device, precision, &gradient, &picked, weight, gradients);
+                    accumulate_weight_gradient(device, precision, gradient, &picked, weight, gradients);
                 }
             }
         }

@@ -274,7 +274,10 @@ fn multiply_tile<const PAIR: bool>(
                     let width = panel.len().next_multiple_of(16);
                     let cells = scratch.panel.room(steps.len() * width);
                     // SAFETY: the caller checked the operand, the ranges are inside it; the level was detected.
-                    unsafe { packing::pack_panel::<PAIR, false>(b, steps.clone(), panel, cells) };
+                    unsafe {
+                        packing::prefetch_along::<PAIR>(b, &steps, &panel);
+                        packing::pack_panel::<PAIR, false>(b, steps.clone(), panel, cells);
+                    }
                     (&*cells, width, &*cells)
                 }
             };
