@@ -7,12 +7,12 @@
 Ours is `headstart bench`, the peer tools/torch_peers.py or tools/torch_baseline.py under --python, which needs torch,
 numpy, safetensors and tokenizers. The two run in turn (ours, peer, ours, peer), never together; a row holds the medians
 of the rounds and how many times as fast ours is. tcmalloc is preloaded for PyTorch where it is found. Every raw
-JSON line goes to --out. --mirror names the folder with `trec` and `vocab/bert-base-cased` (docs/data.md has its
-layout); --model a classifier of the naacl2019 sizes (predict, cold), --lm a language model of them (generate). A case
+JSON line goes to --out. --mirror names the folder with `trec`, `aclImdb`, `wikitext-2` and `vocab/bert-base-cased`
+(docs/data.md has its layout); --model a classifier of the naacl2019 sizes (predict, cold), --lm a language model of them (generate). A case
 that fails is told on stderr, the others go on, and the exit code is 1. Needs the standard library only; leave the
 machine alone while it runs.
 """
-import argparse, ctypes.util, glob, json, os, pathlib, platform, statistics, subprocess, sys, time
+import argparse, ctypes.util, glob, json, os, pathlib, platform, statistics, subprocess, sys, tempfile, time
 from collections import namedtuple
 
 TOOLS = pathlib.Path(__file__).resolve().parent
@@ -53,12 +53,15 @@ def cases():
                 f"one question, new process, {precision}", "cold_s", None, "torch_peers.py",
                 f"predict {model} --texts 1 --cold {PEER_COLD_STARTS} " "--vocab {vocab}", ("mirror", "model")),
         }
-        for way in "padded", "tutorial":
-            all_cases[f"finetune-{way}-{precision}"] = Case(
-                f"TREC-6 fine-tuning, peer {way}, {precision}", "examples_per_s",
-                f"finetune --preset naacl2019 --data trec --tokenizer bert-base-cased {model} "
+        for way, data in [("padded", "trec"), ("tutorial", "trec"), ("padded", "imdb")]:
+            all_cases[f"finetune-{data}-{way}-{precision}"] = Case(
+                f"{data} fine-tuning, peer {way}, {precision}", "examples_per_s",
+                f"finetune --preset naacl2019 --data {data} --tokenizer bert-base-cased {model} "
                 "--steps {finetune_steps} --mirror {mirror}", "torch_peers.py",
-                f"finetune --data trec {model} --way {way} " "--steps {finetune_steps} --vocab {vocab} {trec}", ("mirror",))
+                f"finetune --data {data} {model} --way {way} " "--steps {finetune_steps} --vocab {vocab} {" + data + "}",
+                ("mirror",))
+    all_cases["tokenise"] = Case("WikiText-2's training text to ids", "seconds", None, "torch_peers.py",
+                                 "tokenise {wikitext} --vocab {vocab}", ("mirror",))
     return all_cases
 
 
@@ -146,7 +149,7 @@ def main():
                    help=f"of: {', '.join([*known, 'help'])}")
     p.add_argument("--headstart", default="headstart")
     p.add_argument("--python", default=sys.executable, help="the Python that has torch")
-    p.add_argument("--mirror", help="the folder with trec and vocab/bert-base-cased")
+    p.add_argument("--mirror", help="the folder with trec, aclImdb, wikitext-2 and vocab/bert-base-cased")
     p.add_argument("--model", help="a classifier of the naacl2019 sizes")
     p.add_argument("--lm", help="a language model of the naacl2019 sizes")
     p.add_argument("--rounds", type=int, default=2)
@@ -157,7 +160,9 @@ def main():
     a = p.parse_args()
     fill = dict(steps=a.steps, finetune_steps=a.finetune_steps, mirror=a.mirror, model=a.model, lm=a.lm)
     if a.mirror:
-        fill |= dict(vocab=os.path.join(a.mirror, "vocab", "bert-base-cased", "vocab.txt"), trec=os.path.join(a.mirror, "trec"))
+        inside = lambda *parts: os.path.join(a.mirror, *parts)
+        fill |= dict(vocab=inside("vocab", "bert-base-cased", "vocab.txt"), trec=inside("trec"), imdb=inside("aclImdb"),
+                     wikitext=inside("wikitext-2", "wiki.train.tokens"))
     library = tcmalloc()
     env = {**os.environ, "LD_PRELOAD": library} if library else None
 
@@ -173,9 +178,23 @@ def main():
     def ours(name, case):
         if case.ours:
             return json_line([a.headstart, "bench", *flags(case.ours), "--json"])
+        if name == "tokenise":
+            return tokenise()
         precision = name.rpartition("-")[2]
         command = [a.headstart, "predict", a.model, "--precision", precision, "--threads", str(a.threads)]
         return dict(what="cold", precision=precision, cold_s=cold(command, QUESTION + "\n"))
+
+    def tokenise():
+        """Whole processes: to a new cache, with the validation and test texts, and once more."""
+        with tempfile.TemporaryDirectory() as cache:
+            command = [a.headstart, "data", "prepare", "wikitext-2", "--tokenizer", "bert-base-cased", "--mirror", a.mirror,
+                       "--offline", "--cache_dir", cache]
+            times = []
+            for _ in range(2):
+                start = time.perf_counter()
+                output(command)
+                times.append(time.perf_counter() - start)
+        return dict(what="tokenise", seconds=times[0], again_s=times[1])
 
     def row(name, case):
         missing = [f"--{need}" for need in case.needs if not getattr(a, need)]
