@@ -112,7 +112,10 @@ impl Context {
     /// # Panics
     /// When the shapes or the operands' types do not fit.
     pub(crate) fn matmul(&self, a: Matrix, b: Matrix, out: Matrix, write: Write) {
-        assert!(a.cols == b.rows && out.rows == a.rows && out.cols == b.cols, "{a:?} times {b:?} into {out:?}");
+        assert!(
+            a.cols == b.rows && out.rows == a.rows && out.cols == b.cols,
+            "{a:?} times {b:?} into {out:?}"
+        );
         assert!(a.dtype == b.dtype && !out.transposed, "{a:?} times {b:?} into {out:?}");
         if out.rows == 0 || out.cols == 0 || self.is_broken() {
             return;

@@ -16,8 +16,8 @@ use super::driver::{self, CUcontext, CUstream};
 use super::error::Failure;
 use super::kernels::Module;
 use super::launch::{Loaded, LoadedModule};
-use super::{cache, libraries};
 use super::locked;
+use super::{cache, libraries};
 use crate::error::EngineError;
 
 thread_local! {
@@ -196,6 +196,11 @@ impl Context {
     /// what was queued after it did nothing, and the caller repeats it in smaller parts.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         self.attempt(|| driver::synchronize(self.stream()));
+        self.check_queued()
+    }
+
+    /// As [`Context::check`], without waiting.
+    pub(crate) fn check_queued(&self) -> Result<(), EngineError> {
         let mut error = locked(&self.inner.error);
         match &*error {
             None => Ok(()),

@@ -329,8 +329,7 @@ impl Products {
     /// Descriptors for a shape, and the first algorithm the library offers for it.
     pub(super) fn plan(self, shape: &Shape, workspace_bytes: usize) -> Result<Plan, Failure> {
         use lt::cublasLtMatmulDescAttributes_t as Describe;
-        let mut plan =
-            Plan { description: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithm: None };
+        let mut plan = Plan { description: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithm: None };
         // Without CUBLAS_COMPUTE_32F_FAST_*, f32 operands are multiplied as f32.
         let (compute, scale) = (lt::cublasComputeType_t::CUBLAS_COMPUTE_32F, lt::cudaDataType_t::CUDA_R_32F);
         products!(cublasLtMatmulDescCreate(&raw mut plan.description, compute, scale))?;

@@ -191,7 +191,11 @@ impl Context {
         match error {
             EngineError::Cuda { call, code, text } => {
                 let (major, minor) = self.capability();
-                EngineError::Cuda { call, code, text: format!("{text} (for compute capability {major}.{minor})") }
+                EngineError::Cuda {
+                    call,
+                    code,
+                    text: format!("{text} (for compute capability {major}.{minor})"),
+                }
             }
             other => other,
         }

@@ -77,5 +77,8 @@ fn absent(missing: &[&(&str, &str)], folders: &[PathBuf]) -> EngineError {
         "install the CUDA toolkit 12 or newer, or `pip install nvidia-cuda-nvrtc nvidia-cublas` in an active \
          environment, or set LD_LIBRARY_PATH or CUDA_HOME"
     };
-    EngineError::Device { what: format!("not found: {}; looked in {places}", names.join(", ")), fix: fix.into() }
+    EngineError::Device {
+        what: format!("not found: {}; looked in {places}", names.join(", ")),
+        fix: fix.into(),
+    }
 }

@@ -15,7 +15,7 @@
 //!   `offsets()`, `positions()`, `sequences()` (of each row), `row_keys()`.
 //! - Weights and gradients: `weights.device_f32(cuda, view)`, `weights.device_bf16(cuda, view)`,
 //!   `gradients.device_mut(cuda, view) -> Option<DevicePtr>` (`None`: frozen).
-//! - Kernels: a file `kernels/NAME.cu` is a [`Module`] (the text of `kernels/common.cu` stands before it);
+//! - Kernels: a file `kernels/NAME.cu` is a [`Module`] (the text of `kernels/common.cuh` stands before it);
 //!   `cuda.launch(Module::Linear, "linear_epilogue", [grid_x, grid_y, 1], block, shared_bytes, &[a.into(), 3_i32.into()])`.
 //!   Arguments convert from `DevicePtr`, `Option<DevicePtr>` (null), `i32`, `u32`, `f32`, `u64`, and are checked against
 //!   the parameters in the source.

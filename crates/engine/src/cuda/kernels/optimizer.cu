@@ -1,7 +1,7 @@
 // The optimizer's kernels: the sum of squares of the gradients, Adam's step, bf16 copies of the weights.
 
 // partial[b] = sum of x[i]^2 over part b of `per_block` elements, in f64, in an order that only n decides.
-extern "C" __global__ void sum_of_squares(const float *x, double *partial, u64 n, int per_block) {
+extern "C" __global__ void sum_of_squares(const float *x, double *partial, unsigned long long n, int per_block) {
     __shared__ double sums[256];
     u64 first = (u64)blockIdx.x * (u64)per_block;
     u64 end = first + (u64)per_block < n ? first + (u64)per_block : n;
@@ -13,7 +13,7 @@ extern "C" __global__ void sum_of_squares(const float *x, double *partial, u64 n
     sums[threadIdx.x] = sum;
     __syncthreads();
     for (int half = 128; half > 0; half /= 2) {
-        if (threadIdx.x < half) {
+        if ((int)threadIdx.x < half) {
             sums[threadIdx.x] += sums[threadIdx.x + half];
         }
         __syncthreads();
@@ -24,7 +24,7 @@ extern "C" __global__ void sum_of_squares(const float *x, double *partial, u64 n
 }
 
 // One step over a run of parameters that share rate and decay; leaves the gradients zero. As ops/adam.rs has it.
-extern "C" __global__ void adam_step(float *w, float *g, float *m, float *v, u64 n, float clip, float beta1,
+extern "C" __global__ void adam_step(float *w, float *g, float *m, float *v, unsigned long long n, float clip, float beta1,
                                      float beta2, float eps, float step_size, float root, float coupled,
                                      float shrink) {
     u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
@@ -41,9 +41,9 @@ extern "C" __global__ void adam_step(float *w, float *g, float *m, float *v, u64
 }
 
 // y = x in bf16, rounded to nearest even.
-extern "C" __global__ void narrow(const float *x, bf16 *y, u64 n) {
+extern "C" __global__ void weights_to_bf16(const float *x, unsigned short *y, unsigned long long n) {
     u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) {
-        y[i] = to_bf16(x[i]);
+        y[i] = narrow(x[i]);
     }
 }
