@@ -42,6 +42,8 @@ template <class T> struct IsPointer<T *__restrict__> { enum { value = 1 }; };
 template <class T> struct Plain { typedef T type; };
 template <class T> struct Plain<const T> { typedef T type; };
 template <int... I> struct Numbers {};
+template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
+template <int... I> struct Count<0, I...> { typedef Numbers<I...> type; };
 template <class... A> struct Parameters {
     enum { count = sizeof...(A) };
     static constexpr unsigned char sizes[] = {sizeof(A)..., 0};
@@ -51,7 +53,7 @@ template <class... A> struct Parameters {
 template <class... A> Parameters<A...> parameters_of(void (*)(A...));
 template <auto F> void call(void **p) {
     typedef decltype(parameters_of(F)) P;
-    P::template call<F>(p, Numbers<__integer_pack(P::count)...>());
+    P::template call<F>(p, typename Count<P::count>::type());
 }
 template <auto F> constexpr Kernel describe(const char *name, unsigned max_threads) {
     typedef decltype(parameters_of(F)) P;

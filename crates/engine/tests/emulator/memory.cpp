@@ -69,16 +69,25 @@ std::map<Address, Allocation>::iterator at_or_below(Address address) {
     return next == live.begin() ? live.end() : std::prev(next);
 }
 
-// The bytes around an allocation that belong to nobody, up to the page ends, still hold the pattern.
+// Whether the bytes around an allocation that belong to nobody, up to the page ends, still hold their pattern. It is
+// made good again, so that each damage is told once.
 bool margins_hold(Address address, const Allocation &a) {
-    const char *begin = host(address);
-    auto same = [](const char *from, const char *to) {
+    char *begin = host(address);
+    bool whole = true;
+    auto mend = [&](char *from, char *to) {
         for (; from < to; from++) {
-            if (static_cast<unsigned char>(*from) != MARGIN) return false;
+            whole = whole && static_cast<unsigned char>(*from) == MARGIN;
+            *from = static_cast<char>(MARGIN);
         }
-        return true;
     };
-    return same(a.pages, begin) && same(begin + a.bytes, a.pages + a.span);
+    mend(a.pages, begin);
+    mend(begin + a.bytes, a.pages + a.span);
+    return whole;
+}
+
+int check_one(Address address, const Allocation &a) {
+    if (margins_hold(address, a)) return SUCCESS;
+    return broken(ILLEGAL_ADDRESS, "something wrote beside an allocation of " + std::to_string(a.bytes) + " bytes");
 }
 
 }  // namespace
@@ -104,22 +113,17 @@ int release(Address address) {
     auto found = live.find(address);
     if (found == live.end()) return report(INVALID_VALUE, "0x%llx is freed, but is no allocation", (unsigned long long)address);
     Allocation a = found->second;
-    bool whole = margins_hold(address, a);
+    int code = check_one(address, a);
     // The pages go back to the host; the range stays out of reach.
     mmap(a.pages, a.span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     live.erase(found);
     live_bytes -= a.bytes;
-    if (!whole) return broken(ILLEGAL_ADDRESS, "something wrote beside an allocation of " + std::to_string(a.bytes) + " bytes");
-    return SUCCESS;
+    return code;
 }
 
 int check_margins() {
-    for (auto &[address, a] : live) {
-        if (!margins_hold(address, a)) {
-            return broken(ILLEGAL_ADDRESS, "something wrote beside an allocation of " + std::to_string(a.bytes) + " bytes");
-        }
-    }
-    return SUCCESS;
+    for (auto &[address, a] : live) check_one(address, a);
+    return sticky;
 }
 
 void memory_info(size_t *free, size_t *total) {
@@ -160,7 +164,7 @@ std::string describe(const void *p) {
     uint64_t offset = address_of(c) - found->first;
     std::string size = std::to_string(found->second.bytes);
     if (offset < found->second.bytes) return "byte " + std::to_string(offset) + " of an allocation of " + size + " bytes";
-    if (offset < found->second.bytes + 2 * PAGE) {
+    if (offset < found->second.bytes + PAGE) {
         return std::to_string(offset - found->second.bytes) + " bytes behind the end of an allocation of " + size + " bytes";
     }
     return "memory that was freed";

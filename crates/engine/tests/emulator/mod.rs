@@ -29,22 +29,31 @@ pub enum Target {
     Real,
 }
 
-/// Builds the libraries once below `folder` (Cargo's folder for temporary files of tests), or says why not.
-pub fn target(folder: &Path) -> Result<Target, String> {
+/// Builds the libraries once, beside the test binaries, or says why not.
+///
+/// # Errors
+/// Why there can be no emulator here.
+pub fn target() -> Result<Target, String> {
     static BUILT: OnceLock<Result<Target, String>> = OnceLock::new();
     BUILT
         .get_or_init(|| match std::env::var("HEADSTART_TEST_CUDA").as_deref() {
             Ok("real") => Ok(Target::Real),
-            _ => build(folder).map(Target::Emulated),
+            _ => build().map(Target::Emulated),
         })
         .clone()
 }
 
-fn build(folder: &Path) -> Result<PathBuf, String> {
+fn build() -> Result<PathBuf, String> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err("the emulated CUDA libraries are written for Linux on x86-64".into());
     }
-    let sources = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/", env!("EMULATOR_SOURCES")));
+    // Both the engine's tests and the program's come by.
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let places = [here.join("tests/emulator"), here.join("crates/engine/tests/emulator")];
+    let sources =
+        places.iter().find(|place| place.join("abi.h").exists()).ok_or("the emulator's sources are gone")?;
+    let binary = std::env::current_exe().map_err(|e| e.to_string())?;
+    let folder = binary.parent().ok_or("the test binary lies nowhere")?;
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".into());
     let version = Command::new(&compiler)
         .arg("--version")
