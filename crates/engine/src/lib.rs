@@ -28,6 +28,12 @@ pub mod weights;
 
 mod cpu;
 mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+#[path = "../tests/emulator/mod.rs"]
+mod emulator;
+#[cfg(all(test, feature = "cuda"))]
+#[path = "../tests/emulator/load.rs"]
+mod load;
 #[cfg(test)]
 mod testing;
 

@@ -231,6 +231,21 @@ fn parameters(source: &str, name: &str) -> Option<Vec<Parameter>> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_kernel_runs_on_the_device() {
+        let Some(device) = crate::testing::gpu() else { return };
+        let cuda = device.cuda().unwrap();
+        let (a, b): (Vec<f32>, Vec<f32>) = (0..1000).map(|i| (i as f32, 0.5 * i as f32)).unzip();
+        let (sum, addend) = (cuda.upload(&a), cuda.upload(&b));
+        let arguments = [sum.ptr().into(), addend.ptr().into(), 0_i32.into(), 1000_u64.into()];
+        cuda.launch(Module::Elementwise, "add", [4, 1, 1], 256, 0, &arguments);
+        cuda.check().unwrap();
+        let mut found = vec![0.0_f32; 1000];
+        cuda.download(&mut found, sum.ptr());
+        assert!(found.iter().zip(&a).all(|(x, a)| *x == 1.5 * a));
+    }
+
     #[test]
     fn parameters_are_read_from_the_source() {
         let source = "__device__ void scale_row(int a) {}\n\

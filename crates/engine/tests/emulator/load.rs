@@ -42,6 +42,7 @@ fn loader_error() -> String {
 }
 
 /// One of the emulator's own functions, which take and return one number; `None` on a real GPU.
+#[allow(dead_code, reason = "not every test binary asks the emulator itself")]
 pub fn control(name: &CStr) -> Option<impl Fn(u64) -> u64> {
     // SAFETY: the name ends with a zero.
     let symbol: *mut c_void = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
