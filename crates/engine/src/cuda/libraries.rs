@@ -28,6 +28,12 @@ pub(super) fn find(folders: &[PathBuf]) -> Result<(), EngineError> {
         // The newest version first; a folder may hold several.
         let mut files: Vec<PathBuf> = folders.iter().flat_map(|folder| versions(folder, file)).collect();
         while let Some(path) = files.pop() {
+            // NVRTC opens its built-in functions by bare name, which finds them only if they are open already.
+            for builtins in
+                path.parent().map_or_else(Vec::new, |folder| versions(folder, "libnvrtc-builtins.so"))
+            {
+                open_for_all(&builtins);
+            }
             if open_for_all(&path) {
                 break;
             }
