@@ -5,6 +5,8 @@
 //! The system's loader answers a bare name with a library that is already open under that name (`DT_SONAME`), so what
 //! is opened here by its full path is what the engine gets.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::ffi::{CStr, CString, c_void};
 use std::sync::OnceLock;
 

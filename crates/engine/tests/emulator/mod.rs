@@ -12,13 +12,17 @@ use std::sync::OnceLock;
 
 /// The sources of each library, the names under which the engine's loader asks for it first, and what it is linked with.
 const LIBRARIES: [(&str, &[&str], &[&str]); 3] = [
-    ("libcuda.so", &["driver.cpp", "memory.cpp", "streams.cpp", "launch.cpp"], &["-ldl", "-pthread"]),
+    (
+        "libcuda.so",
+        &["driver.cpp", "memory.cpp", "streams.cpp", "launch.cpp", "blocks.cpp"],
+        &["-ldl", "-pthread"],
+    ),
     ("libnvrtc.so", &["nvrtc.cpp"], &["-ldl"]),
     // It calls the emulated driver, which lies beside it.
     ("libcublasLt.so", &["cublaslt.cpp"], &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN", "-pthread"]),
 ];
 
-const HEADERS: [&str; 4] = ["abi.h", "emulator.h", "device.h", "abi_device.h"];
+const HEADERS: [&str; 5] = ["abi.h", "emulator.h", "blocks.h", "device.h", "abi_device.h"];
 
 /// Where the tests are to run: on the emulator, or on a GPU that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
