@@ -190,15 +190,15 @@ pub(super) fn load_module(cubin: &[u8]) -> Result<CUmodule, Failure> {
     Ok(module)
 }
 
-/// A kernel of a module, allowed as much dynamic shared memory as its own leaves of `shared_bytes`.
+/// A kernel of a module, allowed all the shared memory there is: `shared_bytes`, less what it declares itself.
 pub(super) fn function(module: CUmodule, name: &CStr, shared_bytes: i32) -> Result<CUfunction, Failure> {
     use cu::CUfunction_attribute as Attribute;
     let mut function = ptr::null_mut();
     driver!(cuModuleGetFunction(&raw mut function, module, name.as_ptr()))?;
-    let mut own = 0;
-    driver!(cuFuncGetAttribute(&raw mut own, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function))?;
+    let mut fixed = 0;
+    driver!(cuFuncGetAttribute(&raw mut fixed, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function))?;
     let dynamic = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-    driver!(cuFuncSetAttribute(function, dynamic, shared_bytes - own))?;
+    driver!(cuFuncSetAttribute(function, dynamic, shared_bytes - fixed))?;
     Ok(function)
 }
 

@@ -51,3 +51,6 @@ pub(crate) use slab::Slab;
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) mod tests;
