@@ -19,6 +19,7 @@ use headstart::config::{
     DataConfig, FinetuneConfig, ModelConfig, Objective, Positions, PretrainConfig, TrainConfig,
 };
 use headstart::data::catalog::Locations;
+use headstart::device::DeviceName;
 use headstart::train::RunOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -428,6 +429,7 @@ fn run_options(run: RunArgs, default_name: &str) -> Result<(RunOptions, bool)> {
     let RunArgs { config: _, out, resume: _, json, device } = run;
     let resume = resumed.is_some();
     let dir = resumed.or(out).unwrap_or_else(|| default_out(default_name));
+    let device = device.unwrap_or_else(|| if resume { devices::of_run(&dir) } else { DeviceName::Cpu });
     Ok((RunOptions { dir, resume, command: command_line(), device: devices::choice(device) }, json))
 }
 

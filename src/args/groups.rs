@@ -31,9 +31,10 @@ pub struct RunArgs {
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one; a continued run may change it
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub device: DeviceName,
+    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one [default: cpu; the device a continued
+    /// run was started on]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
 }
 
 /// Flags of the tutorial that have no key here.

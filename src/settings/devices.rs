@@ -14,6 +14,14 @@ pub fn choice(name: DeviceName) -> DeviceChoice {
     DeviceChoice { name, cuda }
 }
 
+/// The device that a run was started on; the processor where its folder does not say.
+pub fn of_run(dir: &Path) -> DeviceName {
+    let text = fs::read_to_string(dir.join("environment.json")).unwrap_or_default();
+    let environment: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let device = environment.get("device").and_then(serde_json::Value::as_str).unwrap_or_default();
+    device.split(' ').next().and_then(|name| name.parse().ok()).unwrap_or_default()
+}
+
 /// The folders of a toolkit and of the Python environments at hand; compiled kernels lie in the cache folder.
 pub fn cuda_paths() -> CudaPaths {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

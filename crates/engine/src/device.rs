@@ -127,6 +127,13 @@ impl Device {
         self.inner.slab_tokens.load(Ordering::Relaxed)
     }
 
+    /// Takes over the slab of an interrupted run, whose bits depend on it. The processor's never changes.
+    pub fn set_slab_tokens(&self, tokens: usize) {
+        if self.is_cuda() {
+            self.inner.slab_tokens.store(tokens.max(SMALLEST_SLAB_TOKENS), Ordering::Relaxed);
+        }
+    }
+
     /// Halves the slab after the device ran out of memory; `None` when it cannot become smaller.
     pub fn halve_slab(&self) -> Option<usize> {
         let smaller = self.slab_tokens() / 2;

@@ -30,6 +30,8 @@ use crate::train_log::TrainLog;
 
 /// The key under which the trainer state keeps the loss of the best evaluation.
 const BEST_LOSS: &str = "best_loss";
+/// The key under which it keeps the size of a GPU's slabs, which the bits depend on.
+const SLAB_TOKENS: &str = "slab_tokens";
 
 /// Where a run writes and whether it continues.
 #[derive(Clone, Debug)]
@@ -249,6 +251,9 @@ impl Run<'_> {
             let (first, second) = checkpoint.load_optimizer(table)?;
             (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
             state = checkpoint.state;
+            if let Some(tokens) = state.extra.get(SLAB_TOKENS).and_then(serde_json::Value::as_u64) {
+                self.device.set_slab_tokens(tokens as usize);
+            }
             let at = format!("resuming after step {} of {total_steps}", state.step);
             listener(Event::Message(&at));
         }
@@ -394,6 +399,9 @@ impl Run<'_> {
 
     fn save(&self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<()> {
         progress.log.flush()?;
+        if self.device.is_cuda() {
+            progress.state.extra.insert(SLAB_TOKENS.into(), self.device.slab_tokens().into());
+        }
         let snapshot = Snapshot {
             state: &progress.state,
             table: self.model.table(),

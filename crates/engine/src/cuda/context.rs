@@ -2,7 +2,6 @@
 //!
 //! Owns: the life of the device's resources, copies in and out. Never: which work is queued.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -19,11 +18,6 @@ use super::launch::{Loaded, LoadedModule};
 use super::locked;
 use super::{cache, libraries};
 use crate::error::EngineError;
-
-thread_local! {
-    /// The context that this thread's calls go to, so that it is only set when it changes.
-    static CURRENT: Cell<usize> = const { Cell::new(0) };
-}
 
 /// A handle to one GPU; cheap to clone.
 #[derive(Clone, Debug)]
@@ -65,19 +59,13 @@ impl Drop for Inner {
             let _: Result<(), Failure> = self.pool.release();
             let _: Result<(), Failure> = driver::close(self.properties.handle, self.handles.stream);
         }
-        CURRENT.set(0);
     }
 }
 
 impl Inner {
     /// Makes this context the thread's.
     fn bind(&self) -> Result<(), Failure> {
-        let wanted = self.handles.context.addr();
-        if CURRENT.get() != wanted {
-            driver::set_current(self.handles.context)?;
-            CURRENT.set(wanted);
-        }
-        Ok(())
+        driver::set_current(self.handles.context)
     }
 }
 
@@ -143,7 +131,6 @@ impl Context {
         }
         let properties = driver::properties(ordinal)?;
         let (context, stream) = driver::open(properties.handle)?;
-        CURRENT.set(context.addr());
         let cubins = cache::Cubins::new(properties.capability, paths.kernel_cache.clone())?;
         let inner = Inner {
             ordinal,

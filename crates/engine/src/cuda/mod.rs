@@ -53,4 +53,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(all(test, feature = "cuda"))]
-pub(crate) mod tests;
+mod tests;

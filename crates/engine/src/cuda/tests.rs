@@ -1,23 +1,13 @@
 //! The runtime's tests: on the emulated libraries where there is no GPU, skipped with a reason where there is neither.
 
-#[path = "../../tests/emulator/mod.rs"]
-mod emulator;
-#[path = "../../tests/emulator/load.rs"]
-mod load;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{CudaPaths, Matrix, Module, Write, gpus};
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
 use crate::rng::Stream;
 use crate::tensor::round_bf16;
-use crate::testing::close;
+use crate::testing::{close, gpu};
 use crate::{CodePath, DType, Device, EngineError, Flat, Gradients, Tensor, View, Weights};
-
-/// A GPU to test on, if there is any.
-pub(crate) fn gpu() -> Option<Device> {
-    load::ready().then(|| Device::gpu(0, None, &CudaPaths::default()).unwrap())
-}
 
 fn cpu() -> Device {
     Device::cpu(None, CodePath::Auto).unwrap()
