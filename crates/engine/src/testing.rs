@@ -28,6 +28,13 @@ fn tolerance(op: &str) -> (f64, f64) {
     }
 }
 
+/// The GPU, or the emulated one (`tests/emulator`); `None`, and the reason printed, where there is neither.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu() -> Option<Device> {
+    let paths = crate::CudaPaths::default();
+    crate::load::ready().then(|| Device::gpu(0, NonZeroUsize::new(1), &paths).unwrap())
+}
+
 /// One row of the gradcheck table.
 pub(crate) struct Gradcheck {
     op: &'static str,

@@ -23,12 +23,40 @@ const CHUNK_ELEMENTS: usize = 8 << 20;
 const PART: usize = 1_024;
 
 /// A loss summed over rows, not yet divided by anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+///
+/// On a GPU the terms stay there until [`LossSum::settle`]; before it, `sum` and `correct` are what was settled.
+#[derive(Clone, Debug, Default)]
 pub struct LossSum {
     /// Sum of negative log likelihoods (nats), or of the loss's own terms.
     pub sum: f64,
     /// Rows whose best class is the target.
     pub correct: u64,
+    /// `[terms, 2]` each: a term, and 1 or 0 for correct.
+    pending: Vec<Tensor>,
+}
+
+impl LossSum {
+    /// A loss whose terms are still being computed: `[terms, 2]` f32 on a GPU.
+    pub(crate) fn pending(terms: Tensor) -> Self {
+        Self { pending: vec![terms], ..Self::default() }
+    }
+
+    /// Adds another sum, in this order.
+    pub fn add(&mut self, other: &Self) {
+        self.sum += other.sum;
+        self.correct += other.correct;
+        self.pending.extend(other.pending.iter().cloned());
+    }
+
+    /// Waits for what is still being computed and adds it, term by term as the processor does.
+    pub fn settle(&mut self) {
+        for terms in self.pending.drain(..) {
+            for term in terms.to_f32_vec().chunks_exact(2) {
+                self.sum += f64::from(term[0]);
+                self.correct += u64::from(term[1] > 0.5);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
