@@ -178,6 +178,9 @@ impl Tensor {
     }
 
     /// An f32 matrix with the given content, row by row.
+    ///
+    /// # Panics
+    /// When the number of values is not that of the matrix.
     pub fn from_f32(pool: &Pool, rows: usize, cols: usize, values: &[f32]) -> Self {
         let mut tensor = Self::uninit(pool, rows, cols, DType::F32);
         if let Buffer::Device(buffer) = &*tensor.buffer {

@@ -114,13 +114,13 @@ impl Weights {
     fn device_all(&self, cuda: &Context) -> DevicePtr {
         match &self.values {
             Values::Owned(values) => values.device(cuda),
-            Values::Mapped { device, .. } => match device.get() {
-                Some(buffer) => buffer.ptr(),
-                None => {
-                    let buffer = cuda.upload(self.values());
-                    if buffer.bytes() == 0 { buffer.ptr() } else { device.get_or_init(|| buffer).ptr() }
+            Values::Mapped { device, .. } => {
+                if let Some(buffer) = device.get() {
+                    return buffer.ptr();
                 }
-            },
+                let buffer = cuda.upload(self.values());
+                if buffer.bytes() == 0 { buffer.ptr() } else { device.get_or_init(|| buffer).ptr() }
+            }
         }
     }
 

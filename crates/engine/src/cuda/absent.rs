@@ -25,7 +25,6 @@ pub(super) struct Properties {
     pub(super) name: String,
     pub(super) total_bytes: usize,
     pub(super) capability: (i32, i32),
-    pub(super) processors: i32,
     pub(super) shared_bytes: i32,
 }
 

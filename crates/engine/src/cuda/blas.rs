@@ -42,11 +42,6 @@ impl Matrix {
         Self::new(tensor.device_ptr(), tensor.rows(), tensor.cols(), tensor.dtype())
     }
 
-    /// With so many elements from one row to the next.
-    pub(crate) fn with_stride(self, stride: usize) -> Self {
-        Self { stride, ..self }
-    }
-
     /// The same memory read the other way round.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
@@ -137,12 +132,11 @@ impl Context {
             alignment: [b.alignment(), a.alignment(), out.alignment()],
         };
         self.attempt(|| {
-            let plans = match self.inner.plans.get() {
-                Some(plans) => plans,
-                None => {
-                    let made = Plans::new()?;
-                    self.inner.plans.get_or_init(|| made)
-                }
+            let plans = if let Some(plans) = self.inner.plans.get() {
+                plans
+            } else {
+                let made = Plans::new()?;
+                self.inner.plans.get_or_init(|| made)
             };
             let plan = plans.plan(&shape)?;
             let addresses = [b.ptr.0, a.ptr.0, out.ptr.0];

@@ -161,11 +161,6 @@ impl Context {
         self.inner.properties.capability
     }
 
-    /// The number of its multiprocessors.
-    pub(crate) fn processors(&self) -> usize {
-        self.inner.properties.processors.max(1) as usize
-    }
-
     /// Bytes of device memory held, and the most there were.
     pub(crate) fn bytes(&self) -> (usize, usize) {
         self.inner.pool.bytes()
@@ -196,7 +191,6 @@ impl Context {
         let mut error = locked(&self.inner.error);
         match &*error {
             None => Ok(()),
-            Some(EngineError::OutOfMemory { .. }) => error.take().map_or(Ok(()), Err),
             Some(EngineError::Cuda { call, code, text }) => {
                 Err(EngineError::Cuda { call, code: *code, text: text.clone() })
             }
@@ -241,13 +235,6 @@ impl Context {
             self.fail(EngineError::OutOfMemory { device, wanted: rounded, free, total });
         }
         DeviceBuffer::new(self.clone(), 0, 0)
-    }
-
-    /// Memory of zeros.
-    pub(crate) fn zeros(&self, bytes: usize) -> DeviceBuffer {
-        let buffer = self.allocate(bytes);
-        self.zero(buffer.ptr(), bytes);
-        buffer
     }
 
     /// Fills with zero bytes.

@@ -72,7 +72,6 @@ pub(super) struct Properties {
     pub(super) name: String,
     pub(super) total_bytes: usize,
     pub(super) capability: (i32, i32),
-    pub(super) processors: i32,
     pub(super) shared_bytes: i32,
 }
 
@@ -112,7 +111,6 @@ pub(super) fn properties(ordinal: usize) -> Result<Properties, Failure> {
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
-        processors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         shared_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
     })
 }

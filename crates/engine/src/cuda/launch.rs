@@ -243,16 +243,16 @@ mod tests {
         cuda.check().unwrap();
         let mut found = vec![0.0_f32; 1000];
         cuda.download(&mut found, sum.ptr());
-        assert!(found.iter().zip(&a).all(|(x, a)| *x == 1.5 * a));
+        assert!(found.iter().zip(&a).all(|(x, a)| x.to_bits() == (1.5 * a).to_bits()));
     }
 
     #[test]
     fn parameters_are_read_from_the_source() {
+        use Parameter::{F32, I32, Pointer, U32, U64};
         let source = "__device__ void scale_row(int a) {}\n\
              extern \"C\" __global__ void __launch_bounds__(256) other(float x) {}\n\
              extern \"C\" __global__ void scale(const float *__restrict__ x, unsigned short* y,\n\
              \x20   int rows, unsigned n, const float by, unsigned long long key) { scale_row(1); }";
-        use Parameter::{F32, I32, Pointer, U32, U64};
         assert_eq!(parameters(source, "scale"), Some(vec![Pointer, Pointer, I32, U32, F32, U64]));
         assert_eq!(parameters(source, "scale_ro"), None);
         assert_eq!(parameters(source, "missing"), None);

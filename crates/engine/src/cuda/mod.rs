@@ -8,11 +8,11 @@
 //! - [`Context`]: one device and one stream. Work is queued in order, nothing waits for the device except
 //!   [`Context::download`], `Tensor::to_f32_vec`, `LossSum::settle` and [`Context::check`].
 //! - Memory: `tape.uninit(..)`, `back.uninit(..)`, `Tensor::zeros(device.pool(), ..)` give device tensors on a CUDA
-//!   device; `tensor.device_ptr()` is the address. Anything else: `cuda.allocate(bytes)`, `cuda.zeros(bytes)`,
+//!   device; `tensor.device_ptr()` is the address. Anything else: `cuda.allocate(bytes)`,
 //!   `cuda.upload(&[u32 | u64 | f32 | ..])` are [`DeviceBuffer`]s, which go back to the pool when dropped (safe at once:
 //!   the stream keeps the order). Addresses are [`DevicePtr`]; `ptr.offset(bytes)`.
 //! - What all ops of a slab share, uploaded once: `tape.slab` / `back.slab` / `dropout.slab` is an `Arc<Slab>` with
-//!   `offsets()`, `positions()`, `sequences()` (of each row), `row_keys()`.
+//!   `offsets()`, `positions()`, `row_keys()`.
 //! - Weights and gradients: `weights.device_f32(cuda, view)`, `weights.device_bf16(cuda, view)`,
 //!   `gradients.device_mut(cuda, view) -> Option<DevicePtr>` (`None`: frozen).
 //! - Kernels: a file `kernels/NAME.cu` is a [`Module`] (the text of `kernels/common.cuh` stands before it);

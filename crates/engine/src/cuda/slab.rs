@@ -11,7 +11,6 @@ use crate::packing::Packing;
 pub(crate) struct Slab {
     offsets: DeviceBuffer,
     positions: DeviceBuffer,
-    sequences: DeviceBuffer,
     row_keys: Option<DeviceBuffer>,
 }
 
@@ -19,16 +18,11 @@ impl Slab {
     /// `row_keys` only where something may be dropped.
     pub(crate) fn new(cuda: &Context, packing: &Packing, row_keys: Option<&[u64]>) -> Self {
         let mut offsets = vec![0_u32];
-        let mut sequences = Vec::with_capacity(packing.tokens());
-        for s in 0..packing.sequences() {
-            offsets.push(packing.range(s).end as u32);
-            sequences.extend(packing.range(s).map(|_| s as u32));
-        }
+        offsets.extend((0..packing.sequences()).map(|s| packing.range(s).end as u32));
         let positions: Vec<u32> = packing.rows().map(|(_, position)| position as u32).collect();
         Self {
             offsets: cuda.upload(&offsets),
             positions: cuda.upload(&positions),
-            sequences: cuda.upload(&sequences),
             row_keys: row_keys.map(|keys| cuda.upload(keys)),
         }
     }
@@ -41,11 +35,6 @@ impl Slab {
     /// u32, N: each row's position in its sequence.
     pub(crate) fn positions(&self) -> DevicePtr {
         self.positions.ptr()
-    }
-
-    /// u32, N: each row's sequence.
-    pub(crate) fn sequences(&self) -> DevicePtr {
-        self.sequences.ptr()
     }
 
     /// u64, N: each row's dropout key; `None` where nothing is dropped.

@@ -195,7 +195,7 @@ fn a_full_device_says_so_once_and_goes_on() {
 #[should_panic(expected = "has the parameters")]
 fn wrong_arguments_never_reach_a_kernel() {
     let device = gpu().unwrap_or_else(|| panic!("has the parameters, if there were a GPU"));
-    let pointer = device.cuda().unwrap().zeros(64).ptr();
+    let pointer = device.cuda().unwrap().upload(&[0_u64; 8]).ptr();
     let arguments = [pointer.into(), pointer.into(), 3_u64.into(), 3_u32.into()];
     device.cuda().unwrap().launch(Module::Optimizer, "sum_of_squares", [1, 1, 1], 256, 0, &arguments);
 }

@@ -83,7 +83,7 @@ impl Tape<'_> {
         &mut self,
         qkv: &Value,
         attention: Attention,
-        cache: Option<&mut KeyValueCache>,
+        mut cache: Option<&mut KeyValueCache>,
     ) -> Value {
         let device = self.device;
         let _timer = device.time(Work::Attention);
@@ -95,20 +95,19 @@ impl Tape<'_> {
         let mut y = self.uninit(rows, width, self.precision.activation());
         let mut log_sums = self.uninit(rows, heads, DType::F32);
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let cached = cache.map(|cache| {
+        if let Some(cache) = &mut cache {
             assert!(
                 !self.is_training() && self.packing.sequences() == 1,
                 "a cache is for generating one sequence"
             );
             cache.length += rows;
-            cache
-        });
+        }
         if let Some(cuda) = device.cuda() {
-            let cache = cached.map(|cache| (&mut cache.device, past));
+            let cache = cache.map(|cache| (&mut cache.device, past));
             let drops = dropout.as_ref();
             cuda::ops::attention::forward(cuda, self, &qkv.tensor, cache, attention, drops, &y, &log_sums);
         } else {
-            let cached = cached.map(|cache| {
+            let cached = cache.map(|cache| {
                 cache.append(device.level(), &qkv.tensor);
                 &*cache
             });

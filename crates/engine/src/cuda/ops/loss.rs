@@ -1,7 +1,7 @@
 //! Losses on small logits, on the device.
 
 use super::{THREADS, array, at, elements, int, row_warps};
-use crate::cuda::{Context, Module};
+use crate::cuda::{Context, DeviceBuffer, Module};
 use crate::ops::loss::Targets;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
@@ -24,7 +24,7 @@ pub(crate) fn forward(
             let arguments = [
                 at(logits),
                 array(&targets),
-                weights.as_ref().map(|w| w.ptr()).into(),
+                weights.as_ref().map(DeviceBuffer::ptr).into(),
                 scale.into(),
                 at(gradient),
                 at(&outcomes),
