@@ -188,7 +188,7 @@ impl Device {
 
     /// Counts the time until the result is dropped, when the profile is on.
     pub(crate) fn time(&self, work: Work) -> Option<Timer<'_>> {
-        self.inner.profile.time(work)
+        self.inner.profile.time(work, self.cuda())
     }
 
     pub(crate) fn level(&self) -> Level {

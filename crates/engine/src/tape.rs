@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::cuda::ops::elementwise;
 use crate::cuda::{DevicePtr, Slab};
 use crate::device::Device;
 use crate::ops::attention::AttentionNode;
@@ -291,6 +292,13 @@ fn add_tensors(device: &Device, mut a: Tensor, mut b: Tensor) -> Tensor {
     let _timer = device.time(Work::Other);
     if !(a.dtype() == DType::F32 && a.is_unique()) && b.dtype() == DType::F32 && b.is_unique() {
         std::mem::swap(&mut a, &mut b); // f32 addition commutes bit for bit
+    }
+    if let Some(cuda) = device.cuda() {
+        if !(a.dtype() == DType::F32 && a.is_unique()) {
+            a = elementwise::copy(cuda, device.pool(), &a, DType::F32);
+        }
+        elementwise::add(cuda, &a, &b);
+        return a;
     }
     if !(a.dtype() == DType::F32 && a.is_unique()) {
         let mut copy = Tensor::uninit(device.pool(), a.rows(), a.cols(), DType::F32);

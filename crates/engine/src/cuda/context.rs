@@ -179,10 +179,15 @@ impl Context {
         self.inner.handles.stream
     }
 
+    /// Waits for all queued work; what goes wrong sticks.
+    pub(crate) fn synchronize(&self) {
+        self.attempt(|| driver::synchronize(self.stream()));
+    }
+
     /// Waits for all queued work; the error that stuck, if any. Running out of memory is forgiven by being reported:
     /// what was queued after it did nothing, and the caller repeats it in smaller parts.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        self.attempt(|| driver::synchronize(self.stream()));
+        self.synchronize();
         self.check_queued()
     }
 

@@ -19,6 +19,8 @@ use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
+use crate::cuda;
+use crate::cuda::ops::attention::DeviceCache;
 use crate::ops::linear::{SharedOut, apply_dropout};
 use crate::profile::Work;
 use crate::rng;
@@ -44,6 +46,8 @@ pub struct Attention {
 pub struct KeyValueCache {
     /// Rows of `[k | v]`, f32.
     rows: Vec<f32>,
+    /// The same on a GPU; one of them is in use.
+    device: DeviceCache,
     length: usize,
 }
 
@@ -62,12 +66,12 @@ impl KeyValueCache {
 #[derive(Debug)]
 pub(crate) struct AttentionNode {
     out: usize,
-    qkv: Value,
-    y: Tensor,
-    attention: Attention,
-    dropout: Option<ActiveDropout>,
+    pub(crate) qkv: Value,
+    pub(crate) y: Tensor,
+    pub(crate) attention: Attention,
+    pub(crate) dropout: Option<ActiveDropout>,
     /// log sum exp of the scaled scores, `[N, H]`.
-    log_sums: Tensor,
+    pub(crate) log_sums: Tensor,
 }
 
 impl Tape<'_> {
@@ -96,10 +100,18 @@ impl Tape<'_> {
                 !self.is_training() && self.packing.sequences() == 1,
                 "a cache is for generating one sequence"
             );
-            cache.append(device.level(), &qkv.tensor);
-            &*cache
+            cache.length += rows;
+            cache
         });
-        {
+        if let Some(cuda) = device.cuda() {
+            let cache = cached.map(|cache| (&mut cache.device, past));
+            let drops = dropout.as_ref();
+            cuda::ops::attention::forward(cuda, self, &qkv.tensor, cache, attention, drops, &y, &log_sums);
+        } else {
+            let cached = cached.map(|cache| {
+                cache.append(device.level(), &qkv.tensor);
+                &*cache
+            });
             let (out, sums) = (SharedOut::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
             let (level, precision) = (self.device.level(), self.precision);
             self.device.for_each(self.packing.sequences() * heads, |task| {
@@ -163,6 +175,9 @@ impl AttentionNode {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
         let Some(dy) = back.take(self.out) else { return };
+        if let Some(cuda) = device.cuda() {
+            return cuda::ops::attention::backward(cuda, back, &self, &dy);
+        }
         let (rows, width, heads) = (dy.rows(), dy.cols(), self.attention.heads);
         let mut gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
         {
@@ -272,7 +287,6 @@ impl KeyValueCache {
         for r in 0..qkv.rows() {
             self.rows.extend_from_slice(&qkv.row(level, r, &mut scratch)[width..]);
         }
-        self.length += qkv.rows();
     }
 }
 

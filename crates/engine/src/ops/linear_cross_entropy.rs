@@ -10,6 +10,7 @@ use crate::cpu::gemm::Operand;
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
+use crate::cuda;
 use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, destination_of, multiply_weight};
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
@@ -81,6 +82,14 @@ impl Tape<'_> {
         let (cols, classes) = (weight.cols, weight.rows);
         assert!(x.tensor.cols() == cols && rows.len() == targets.len());
         assert!(targets.iter().all(|&t| (t as usize) < classes), "a target outside the {classes} classes");
+        if let Some(cuda) = self.device.cuda() {
+            let picked = (rows, targets);
+            let (loss, dx) = cuda::ops::linear_cross_entropy::forward(cuda, self, x, picked, weight, scale);
+            if let Some(dx) = dx {
+                self.record_root(Node::LinearCrossEntropy(LinearCrossEntropyNode { x: x.clone(), dx }));
+            }
+            return loss;
+        }
         let level = self.device.level();
         let trains_weight = self.is_training() && weight.grad.is_some();
         let trains_x = self.is_training() && x.id.is_some();

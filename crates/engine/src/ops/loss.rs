@@ -6,6 +6,7 @@
 //! - multi-label: sum over k of `softplus(z) - t z`, `dz = scale * (sigmoid(z) - t)`
 //! - regression: sum over k of `(z - t)^2`, `dz = scale * 2 (z - t)`
 
+use crate::cuda;
 use crate::ops::linear_cross_entropy::LossSum;
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
@@ -38,6 +39,12 @@ impl Tape<'_> {
         let _timer = device.time(Work::Other);
         let (rows, classes) = (logits.tensor.rows(), logits.tensor.cols());
         let mut gradient = self.uninit(rows, classes, DType::F32);
+        if let Some(cuda) = device.cuda() {
+            let z = &logits.tensor;
+            let terms = cuda::ops::loss::forward(cuda, self, z, targets, scale, &gradient);
+            self.record_loss(logits, gradient);
+            return LossSum::pending(terms);
+        }
         let z = logits.tensor.f32();
         let d = gradient.f32_mut();
         let mut total = LossSum::default();
@@ -75,10 +82,14 @@ impl Tape<'_> {
                 }
             }
         }
+        self.record_loss(logits, gradient);
+        total
+    }
+
+    fn record_loss(&mut self, logits: &Value, gradient: Tensor) {
         if self.is_training() && logits.id.is_some() {
             self.record_root(Node::Loss(LossNode { logits: logits.clone(), gradient }));
         }
-        total
     }
 }
 

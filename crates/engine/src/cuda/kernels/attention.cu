@@ -12,7 +12,7 @@
 #define GROUPS 4
 
 // Rows first .. first + count (those below `end`; zeros beyond) of columns col .. col + dim, into shared memory.
-static __device__ void stage(const void *x, int dtype, int x_stride, int col, int first, int count, int end, int dim,
+static inline __device__ void stage(const void *x, int dtype, int x_stride, int col, int first, int count, int end, int dim,
                              float *to, int to_stride) {
     for (int r = threadIdx.x / WARP; r < count; r += blockDim.x / WARP) {
         size_t at = (size_t)(first + r) * x_stride + col;
@@ -23,7 +23,7 @@ static __device__ void stage(const void *x, int dtype, int x_stride, int col, in
 }
 
 // sums[r] = the product of own row r with the staged row of this lane.
-static __device__ void multiply_rows(const float *own, const float *staged, int dim, float *sums) {
+static inline __device__ void multiply_rows(const float *own, const float *staged, int dim, float *sums) {
     const float *other = staged + (threadIdx.x % WARP) * (dim + 1);
     for (int r = 0; r < ROWS; r++) sums[r] = 0.0f;
     for (int d = 0; d < dim; d++) {
@@ -34,7 +34,7 @@ static __device__ void multiply_rows(const float *own, const float *staged, int 
 }
 
 // sums[r][g] += the sum over the tile of factors[r][j] * staged[j], this lane's columns.
-static __device__ void add_weighted(const float *factors, const float *staged, int dim, float (*sums)[GROUPS]) {
+static inline __device__ void add_weighted(const float *factors, const float *staged, int dim, float (*sums)[GROUPS]) {
     int lane = threadIdx.x % WARP;
     for (int j = 0; j < TILE; j++) {
 #pragma unroll
@@ -49,7 +49,7 @@ static __device__ void add_weighted(const float *factors, const float *staged, i
     }
 }
 
-static __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
+static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
     return derive(derive(row_keys[row], site), head);
 }
 

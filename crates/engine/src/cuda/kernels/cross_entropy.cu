@@ -1,9 +1,9 @@
 // Softmax cross-entropy over many classes, one block per row of logits. See ops/linear_cross_entropy.rs.
 
-// terms[r] = -log softmax(logits[r])[targets[r]]; correct[r]: no class is larger than the target.
+// outcomes[r] = (-log softmax(logits[r])[targets[r]], 1 if no class is larger than the target or else 0).
 // gradient = scale * (softmax - onehot), unless it is null; it may be the logits' own buffer.
 extern "C" __global__ void cross_entropy(const float *logits, const unsigned *targets, float scale, void *gradient,
-                                         int gradient_dtype, float *terms, unsigned *correct, int rows, int classes) {
+                                         int gradient_dtype, float *outcomes, int rows, int classes) {
     __shared__ float room[MAX_WARPS];
     int r = blockIdx.x;
     if (r >= rows) return;
@@ -18,8 +18,8 @@ extern "C" __global__ void cross_entropy(const float *logits, const unsigned *ta
     for (int c = threadIdx.x; c < classes; c += blockDim.x) sum += expf(z[c] - largest);
     sum = block_sum(sum, room);
     if (threadIdx.x == 0) {
-        terms[r] = logf(sum) + largest - of_target;
-        correct[r] = of_target >= largest;
+        outcomes[2 * (size_t)r] = logf(sum) + largest - of_target;
+        outcomes[2 * (size_t)r + 1] = of_target >= largest ? 1.0f : 0.0f;
     }
     if (gradient == 0) return;
     float factor = scale / sum;

@@ -7,14 +7,14 @@
 #define GELU_SCALE 0.7978845608f  // sqrt(2 / pi)
 #define GELU_CUBIC 0.044715f
 
-static __device__ float activate(int activation, float z) {
+static inline __device__ float activate(int activation, float z) {
     if (activation == RELU) return z > 0.0f ? z : 0.0f;
     if (activation == GELU) return 0.5f * z * (1.0f + tanhf(GELU_SCALE * (z + GELU_CUBIC * z * z * z)));
     return z;
 }
 
 // d * act'(saved): saved is the output for ReLU, the input for GELU.
-static __device__ float derive_activation(int activation, float d, float saved) {
+static inline __device__ float derive_activation(int activation, float d, float saved) {
     if (activation == RELU) return saved > 0.0f ? d : 0.0f;
     if (activation == GELU) {
         float t = tanhf(GELU_SCALE * (saved + GELU_CUBIC * saved * saved * saved));

@@ -1,9 +1,9 @@
-// Losses on small logits. See ops/loss.rs. Each kernel writes the gradient, the terms and which of them are right;
-// add_loss sums terms into the running total.
+// Losses on small logits. See ops/loss.rs. Each kernel writes the gradient, and for each term of the loss (term, 1 if the
+// target is right or else 0) into `outcomes`, which the host sums.
 
 // Softmax cross-entropy, one warp per row. `class_weights` may be null.
 extern "C" __global__ void loss_classes(const float *logits, const unsigned *targets, const float *class_weights,
-                                        float scale, float *gradient, float *terms, unsigned *correct, int rows,
+                                        float scale, float *gradient, float *outcomes, int rows,
                                         int classes) {
     int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     int lane = threadIdx.x % WARP;
@@ -29,59 +29,29 @@ extern "C" __global__ void loss_classes(const float *logits, const unsigned *tar
         d[c] = c == target ? g - scale * weight : g;
     }
     if (lane == 0) {
-        terms[r] = weight * (logf(sum) + largest - z[target]);
-        correct[r] = !beaten;
+        outcomes[2 * (size_t)r] = weight * (logf(sum) + largest - z[target]);
+        outcomes[2 * (size_t)r + 1] = beaten ? 0.0f : 1.0f;
     }
 }
 
 // Binary cross-entropy per element.
 extern "C" __global__ void loss_multi_label(const float *logits, const float *targets, float scale, float *gradient,
-                                            float *terms, unsigned *correct, int count) {
+                                            float *outcomes, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     float z = logits[i], t = targets[i];
     gradient[i] = scale * (1.0f / (1.0f + expf(-z)) - t);
-    terms[i] = fmaxf(z, 0.0f) - z * t + log1pf(expf(-fabsf(z)));
-    correct[i] = (z > 0.0f) == (t > 0.5f);
+    outcomes[2 * (size_t)i] = fmaxf(z, 0.0f) - z * t + log1pf(expf(-fabsf(z)));
+    outcomes[2 * (size_t)i + 1] = (z > 0.0f) == (t > 0.5f) ? 1.0f : 0.0f;
 }
 
 // Squared error per element.
 extern "C" __global__ void loss_regression(const float *logits, const float *targets, float scale, float *gradient,
-                                           float *terms, unsigned *correct, int count) {
+                                           float *outcomes, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     float d = logits[i] - targets[i];
     gradient[i] = scale * 2.0f * d;
-    terms[i] = d * d;
-    correct[i] = 0;
-}
-
-#define LOSS_THREADS 256
-
-// sum[0] += the terms, in f64: thread t adds terms t, t + 256, ..., then the threads' sums are added in a fixed tree.
-// correct_sum[0] += the number of rows that are right. One block of LOSS_THREADS.
-extern "C" __global__ void add_loss(const float *terms, const unsigned *correct, int count, double *sum,
-                                    unsigned long long *correct_sum) {
-    __shared__ double sums[LOSS_THREADS];
-    __shared__ unsigned counts[LOSS_THREADS];
-    int t = threadIdx.x;
-    double mine = 0.0;
-    unsigned right = 0;
-    for (int i = t; i < count; i += LOSS_THREADS) {
-        mine += (double)terms[i];
-        right += correct[i];
-    }
-    sums[t] = mine;
-    counts[t] = right;
-    for (int half = LOSS_THREADS / 2; half > 0; half /= 2) {
-        __syncthreads();
-        if (t < half) {
-            sums[t] += sums[t + half];
-            counts[t] += counts[t + half];
-        }
-    }
-    if (t == 0) {
-        sum[0] += sums[0];
-        correct_sum[0] += counts[0];
-    }
+    outcomes[2 * (size_t)i] = d * d;
+    outcomes[2 * (size_t)i + 1] = 0.0f;
 }
