@@ -23,10 +23,16 @@ compare() { "$PYTHON" tools/gpu_compare.py "$@" --headstart "$hs" --python "$PYT
 
 # What is there.
 item_device() { nvidia-smi && "$hs" doctor && "$PYTHON" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)'; }
+# The program looks for libraries in Python environments by itself; the engine's tests do not.
+with_libraries() {
+    local wheels
+    wheels=$("$PYTHON" -c 'import glob, sysconfig; print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))')
+    LD_LIBRARY_PATH=$wheels${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"
+}
 # The driver, NVRTC and cuBLASLt do what the engine's tests take for granted.
-item_driver() { bin/driver-tests --test-threads 1; }
+item_driver() { with_libraries bin/driver-tests --test-threads 1; }
 # Every op on the GPU against its plain reference, forward and backward.
-item_gradchecks() { bin/engine-tests cuda --test-threads 1 && bin/engine-tests gpu --test-threads 1; }
+item_gradchecks() { with_libraries bin/engine-tests --test-threads 1; }
 # 200 steps against the processor, resume, moving between devices, generation.
 item_overlay() { bin/cuda-tests --test-threads 1 --nocapture; }
 # The tutorial's model against torch.compile.
@@ -90,7 +96,7 @@ for name in "$@"; do
         exit 2
     fi
 done
-export -f compare books_tokens
+export -f compare with_libraries books_tokens
 for name in "$@"; do
     printf '\n== %s (%s)\n' "$name" "$(date -u +%H:%M:%S)"
     began=$SECONDS
