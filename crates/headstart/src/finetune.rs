@@ -42,6 +42,9 @@ pub fn finetune(
 ) -> Result<Summary> {
     config.validate()?;
     let device = options.device.open(config.train.threads)?;
+    if let Some(note) = options.device.note(&device) {
+        listener(Event::Message(&note));
+    }
     let folder = open_folder(options)?;
     // A resumed run has its own tokenizer, sizes and (mostly) weights; the model it came from is only needed
     // when it was stopped before its first checkpoint.

@@ -32,6 +32,9 @@ pub fn pretrain(
 ) -> Result<Summary> {
     config.validate()?;
     let device = options.device.open(config.train.threads)?;
+    if let Some(note) = options.device.note(&device) {
+        listener(Event::Message(&note));
+    }
     let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
     let checkpoint = newest_checkpoint(folder.as_ref())?;

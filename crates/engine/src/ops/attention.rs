@@ -445,12 +445,12 @@ pub(crate) mod reference {
 mod tests {
     use super::*;
     use crate::rng::{DropRate, dropout_factor, row_key, site_key};
-    use crate::testing::{Gradcheck, SEED, STEP, close};
+    use crate::testing::{Gradcheck, SEED, STEP, close, shared_gpu};
     use crate::{CodePath, Device, Packing, Precision, Weights};
 
     #[test]
     fn gradcheck() {
-        for (heads, dim) in [(1, 1), (2, 7), (3, 8), (1, 31), (2, 41), (1, 64)] {
+        for (heads, dim) in [(1, 1), (2, 7), (3, 8), (1, 31), (2, 41), (1, 64), (1, 128)] {
             for lengths in [vec![1], vec![5, 1, 9], vec![67]] {
                 for (causal, p) in [(true, 0.0), (false, 0.0), (true, 0.3), (false, 0.2)] {
                     let rows = lengths.iter().sum();
@@ -483,26 +483,34 @@ mod tests {
 
     #[test]
     fn a_cache_gives_what_the_whole_sequence_gives() {
-        let (heads, dim, length) = (2, 7, 13);
+        let (heads, dim, length) = (2, 7, 70);
         let mut stream = rng::Stream::new(4);
         let qkv: Vec<f32> = (0..length * 3 * heads * dim).map(|_| stream.normal() as f32).collect();
         let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
         let whole = reference::forward(&wide, &[length], heads, dim, true, |_, _, _| 1.0);
-        let device = Device::cpu(None, CodePath::Auto).unwrap();
-        let weights = Weights::new(Vec::new());
-        let mut cache = KeyValueCache::default();
-        let (mut at, mut found) = (0, Vec::new());
-        for step in [5, 1, 1, 4, 2] {
-            let packing = Packing::continued(at, step);
-            let mut tape = Tape::inference(&device, &weights, &packing, Precision::F32);
-            let width = 3 * heads * dim;
-            let rows = Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
-            let x = Value { tensor: rows, id: None };
-            let y = tape.attention(&x, Attention { heads, causal: true, dropout: None }, Some(&mut cache));
-            found.extend(y.tensor.to_f32_vec());
-            at += step;
+        let processor = Device::cpu(None, CodePath::Auto).unwrap();
+        for device in [&processor].into_iter().chain(shared_gpu()) {
+            let weights = Weights::new(Vec::new());
+            let mut cache = KeyValueCache::default();
+            let (mut at, mut found) = (0, Vec::new());
+            for step in [5, 1, 1, 60, 2, 1] {
+                let packing = Packing::continued(at, step);
+                let mut tape = Tape::inference(device, &weights, &packing, Precision::F32);
+                let width = 3 * heads * dim;
+                let rows =
+                    Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
+                let x = Value { tensor: rows, id: None };
+                let attention = Attention { heads, causal: true, dropout: None };
+                // Whoever goes on from a copy leaves the original as it is.
+                let mut other = cache.clone();
+                tape.attention(&x, attention, Some(&mut other));
+                let y = tape.attention(&x, attention, Some(&mut cache));
+                found.extend(y.tensor.to_f32_vec());
+                at += step;
+            }
+            device.check().unwrap();
+            assert_eq!(cache.len(), length);
+            close(&found, &whole, 1e-5, "cached attention");
         }
-        assert_eq!(cache.len(), length);
-        close(&found, &whole, 1e-5, "cached attention");
     }
 }

@@ -231,7 +231,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{ODD_SIZES, close};
+    use crate::testing::{ODD_SIZES, close, shared_gpu};
     use crate::{CodePath, Device, Gradients, Packing, Precision, Weights, rng::Stream};
     use std::num::NonZeroUsize;
 
@@ -297,18 +297,21 @@ mod tests {
             let targets: Vec<u32> = rows.iter().map(|r| r * 7 % classes as u32).collect();
             let (loss, dx, dw) = reference(&x, &rows, &targets, &w, cols, 0.25);
             for (precision, limit) in [(Precision::F32, 1e-5), (Precision::Bf16, 1.5e-2)] {
-                for path in [CodePath::Auto, CodePath::Portable] {
-                    let device = Device::cpu(NonZeroUsize::new(2), path).unwrap();
+                let processors = [CodePath::Auto, CodePath::Portable]
+                    .map(|path| Device::cpu(NonZeroUsize::new(2), path).unwrap());
+                for device in processors.iter().chain(shared_gpu()) {
                     let weights = Weights::new(w.clone());
                     let view = View { offset: 0, rows: classes, cols, grad: Some(0) };
                     let mut gradients = Gradients::new(w.len());
                     let packing = Packing::new(&[37], &[0]);
                     let mut tape =
-                        Tape::training(&device, &weights, &mut gradients, &packing, precision, 0, 0);
+                        Tape::training(device, &weights, &mut gradients, &packing, precision, 0, 0);
                     let leaf = tape.leaf(Tensor::from_f32(device.pool(), 37, cols, &x));
-                    let out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, 0.25);
+                    let mut out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, 0.25);
+                    out.settle();
                     let found = tape.backward_from(Vec::new());
-                    let what = format!("linear_cross_entropy {classes} x {cols} {precision:?} {path:?}");
+                    let what =
+                        format!("linear_cross_entropy {classes} x {cols} {precision:?} {}", device.name());
                     close(&[out.sum as f32], &[loss], limit, &what);
                     close(&found[0].as_ref().unwrap().to_f32_vec(), &dx, limit, &what);
                     close(gradients.values(), &dw, limit, &what);

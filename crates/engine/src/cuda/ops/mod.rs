@@ -15,6 +15,9 @@ pub(crate) mod norm;
 pub(crate) mod pool;
 pub(crate) mod select_rows;
 
+#[cfg(test)]
+mod tests;
+
 use super::buffer::DeviceBuffer;
 use super::launch::Argument;
 use crate::tape::ActiveDropout;
