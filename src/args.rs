@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
 use headstart::config::{Objective, Problem};
 use headstart::data::Split;
+use headstart::device::DeviceName;
 
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
@@ -76,6 +77,9 @@ pub struct QuickstartArgs {
     /// Worker threads; 0 for all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: DeviceName,
     /// Seed of the trunk; the fine-tunings take the following ones
     #[arg(long, value_name = "N", default_value_t = 42, value_parser = seed())]
     pub seed: u64,

@@ -7,6 +7,7 @@
 //! Every clap struct is taken apart in full (no `..`) and every configuration is built in full, so that a forgotten
 //! flag or key does not compile.
 
+pub mod devices;
 mod file;
 
 use std::env;
@@ -18,6 +19,7 @@ use headstart::config::{
     DataConfig, FinetuneConfig, ModelConfig, Objective, Positions, PretrainConfig, TrainConfig,
 };
 use headstart::data::catalog::Locations;
+use headstart::device::DeviceName;
 use headstart::train::RunOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -147,7 +149,7 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
         sizes,
         source,
     } = args;
-    let ComputeArgs { precision, threads } = compute;
+    let ComputeArgs { precision, threads, device } = compute;
     let preset = ModelConfig::preset(sizes.preset.as_deref().unwrap_or("naacl2019"))?;
     let gpt2 = sizes.preset.as_deref().is_some_and(|name| matches!(name, "gpt2" | "124m"));
     let mut config = model_config(&sizes, preset, objective);
@@ -160,6 +162,7 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
         objective,
         precision,
         threads,
+        device: devices::choice(device),
         batch: batch.unwrap_or(match work {
             Work::Finetune => 16,
             _ if gpt2 => 4,
@@ -219,7 +222,7 @@ pub fn default_out(name: &str) -> PathBuf {
 }
 
 fn refuse(args: TutorialArgs) -> Result<()> {
-    let TutorialArgs { device, local_rank } = args;
+    let TutorialArgs { local_rank } = args;
     if let Some(rank) = local_rank {
         return Err(Usage(format!(
             "--local_rank {rank}: this version runs as one process, which uses all processors by itself\n  \
@@ -227,16 +230,7 @@ fn refuse(args: TutorialArgs) -> Result<()> {
         ))
         .into());
     }
-    match device.as_deref() {
-        None | Some("cpu" | "auto") => Ok(()),
-        Some(name) if name.starts_with("cuda") => Err(Usage(format!(
-            "--device {name}: this version does not compute on GPUs yet\n  fix: use --device cpu, or leave it out"
-        ))
-        .into()),
-        Some(name) => {
-            Err(Usage(format!("--device {name}: no such device\n  fix: use cpu or auto")).into())
-        }
-    }
+    Ok(())
 }
 
 fn source_config(args: SourceArgs, base: DataConfig) -> DataConfig {
@@ -432,10 +426,11 @@ fn resumed(run: &RunArgs) -> Result<Option<&Path>> {
 fn run_options(run: RunArgs, default_name: &str) -> Result<(RunOptions, bool)> {
     let resumed = resumed(&run)?.map(Path::to_path_buf);
     // The file has been read into the configuration.
-    let RunArgs { config: _, out, resume: _, json } = run;
+    let RunArgs { config: _, out, resume: _, json, device } = run;
     let resume = resumed.is_some();
     let dir = resumed.or(out).unwrap_or_else(|| default_out(default_name));
-    Ok((RunOptions { dir, resume, command: command_line() }, json))
+    let device = device.unwrap_or_else(|| if resume { devices::of_run(&dir) } else { DeviceName::Cpu });
+    Ok((RunOptions { dir, resume, command: command_line(), device: devices::choice(device) }, json))
 }
 
 /// What may differ when a run continues: where data lies. What is read is compared by content.
@@ -474,7 +469,7 @@ fn same_run<C: Serialize + PartialEq>(allowed: &C, wanted: &C) -> Result<()> {
     let before = allowed.get(flag).map_or("not set", String::as_str);
     Err(Usage(format!(
         "--{flag} {value}: the run was started with {before}, and a continued run keeps its settings\n  \
-         fix: leave --{flag} out, or start a new run with another --out; these may change: --threads, --max_time, \
+         fix: leave --{flag} out, or start a new run with another --out; these may change: --device, --threads, --max_time, \
          --save_every, --keep, --valid_batch_size, --cache_dir, --mirror, --offline"
     ))
     .into())

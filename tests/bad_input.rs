@@ -186,7 +186,6 @@ fn impossible_settings_are_refused_before_anything_is_made() {
         ("--mlm --mlm_probability 0", &["mlm_probability"]),
         ("--threads 1000000", &["threads"]),
         ("--local_rank 0", &["--local_rank 0", "leave it out", "--threads"]),
-        ("--device cuda:0", &["GPU", "--device cpu"]),
     ] {
         let words = [words, &["fix: "]].concat();
         pretrain(&place, &format!("{data} {flags}")).refuses(2, &words);

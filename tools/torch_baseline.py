@@ -135,6 +135,7 @@ def main():
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--batch", type=int, help="sequences per step (default: the shape's own)")
+    p.add_argument("--seq", type=int, help="tokens per sequence, and positions (default: the shape's own)")
     p.add_argument("--dropout", type=float, default=0.1)
     p.add_argument("--attn-dropout", type=float, help="default: --dropout")
     p.add_argument("--compile", action="store_true")
@@ -146,7 +147,7 @@ def main():
     torch.manual_seed(0)
     if a.device == "cuda":
         torch.set_float32_matmul_precision("high")
-    s = SHAPES[a.shape]
+    s = SHAPES[a.shape] | (dict(positions=a.seq) if a.seq else {})
     batch = a.batch or s["batch"]
     model = LanguageModel(s, a.dropout, a.dropout if a.attn_dropout is None else a.attn_dropout).to(a.device)
     run = torch.compile(model) if a.compile else model
@@ -168,7 +169,7 @@ def main():
     def measure(name, step):
         seconds = median(timed(step, a.warmup, a.steps, a.device))
         report(what=name, shape=a.shape, precision=a.precision, compile=a.compile, dropout=a.dropout, device=a.device,
-               tokens=ids.numel(), seconds=round(seconds, 4), tokens_per_s=round(ids.numel() / seconds, 1),
+               attn_dropout=a.dropout if a.attn_dropout is None else a.attn_dropout, batch=batch, tokens=ids.numel(), seconds=round(seconds, 4), tokens_per_s=round(ids.numel() / seconds, 1),
                peak_mib=peak_mib(a.device))
 
     if not a.forward_only:

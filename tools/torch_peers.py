@@ -2,17 +2,20 @@
 """PyTorch's best plain way of the things people do with Headstart, one JSON line each; tools/compare.py runs them.
 
 The model is tools/torch_baseline.py's (SDPA, fused Adam, bf16 autocast in training, bf16 weights in inference), the
-tokenizer Hugging Face's `tokenizers`, the data the real texts. CPU only.
+tokenizer Hugging Face's `tokenizers`, the data the real texts. Training (lm, finetune, train) also runs with --device cuda.
 
     pip install torch numpy safetensors tokenizers
     python torch_peers.py lm --precision bf16 --steps 6                     # training steps, random ids
     python torch_peers.py lm --ids CACHE/tokens/lm-....tokens               # the ids of Headstart's own token cache
     python torch_peers.py finetune --data trec TREC --vocab vocab.txt --way padded --steps 20
+    python torch_peers.py train --ids TRAIN.tokens --valid VALID.tokens --device cuda --compile --seconds 480
     python torch_peers.py predict --vocab vocab.txt --texts 200 --precision bf16
     python torch_peers.py generate --new-tokens 240 --precision bf16
     python torch_peers.py tokenise wiki.train.tokens --vocab vocab.txt
     LD_PRELOAD=libtcmalloc_minimal.so.4 python torch_peers.py ...           # faster on CPU: preload it for a fair peer
 
+train     one JSON line per evaluation: seconds of training (compiling and evaluating are not counted) and the mean loss on
+          whole held-out blocks; warm-up, then a constant rate, Adam, clip at --max-norm.
 lm        optimizer steps on blocks of consecutive ids; seconds is the median step.
 finetune  TREC-6 or IMDb, every text with a final [CLS] that the head reads; tokenising is not counted. Seconds is the
           median step, total_seconds their sum, from which an epoch (of the 90 % that Headstart trains on) is projected.
@@ -109,21 +112,59 @@ def blocks(path, shape, batch):
 def lm(a):
     shape = SHAPES[a.shape]
     batch = a.batch or shape["batch"]
-    model = LanguageModel(shape, *dropouts(a))
+    model = LanguageModel(shape, *dropouts(a)).to(a.device)
+    run = torch.compile(model) if a.compile else model
     optimizer = adam(model)
     fixed = torch.randint(0, shape["vocab"], (batch, shape["positions"]))
     batches = blocks(a.ids, shape, batch) if a.ids else iter(lambda: fixed, None)
 
     def step():
-        ids = next(batches)
-        with autocast(a.precision):
-            loss = model(ids, ids)
+        ids = next(batches).to(a.device)
+        with autocast(a.precision, a.device):
+            loss = run(ids, ids)
         optimize(model, optimizer, loss, 0.25)
 
-    seconds, tokens = median(timed(step, a.warmup, a.steps)), batch * shape["positions"]
-    report(what="lm", shape=a.shape, precision=a.precision, threads=a.threads, dropout=a.dropout,
+    seconds, tokens = median(timed(step, a.warmup, a.steps, a.device)), batch * shape["positions"]
+    report(what="lm", shape=a.shape, precision=a.precision, threads=a.threads, device=a.device, dropout=a.dropout,
            attn_dropout=dropouts(a)[1], data="cache" if a.ids else "random", batch=batch, tokens=tokens,
-           seconds=round(seconds, 4), tokens_per_s=round(tokens / seconds, 1), peak_mib=peak_mib())
+           seconds=round(seconds, 4), tokens_per_s=round(tokens / seconds, 1), peak_mib=peak_mib(a.device))
+
+
+def train(a):
+    shape = SHAPES[a.shape]
+    model = LanguageModel(shape, *dropouts(a)).to(a.device)
+    run = torch.compile(model) if a.compile else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=a.lr, fused=True)
+    batches, valid = blocks(a.ids, shape, a.batch), blocks(a.valid, shape, a.batch)
+    held_out = [next(valid) for _ in range(a.valid_batches)]
+    trained, step, due = 0.0, 0, 0.0
+
+    def one():
+        ids = next(batches).to(a.device, non_blocking=True)
+        for group in optimizer.param_groups:
+            group["lr"] = a.lr * min(1.0, (step + 1) / a.warmup_steps)
+        with autocast(a.precision, a.device):
+            loss = run(ids, ids)
+        optimize(model, optimizer, loss, a.max_norm)
+
+    def evaluate():
+        model.eval()
+        with torch.no_grad(), autocast(a.precision, a.device):
+            losses = [float(run(ids.to(a.device), ids.to(a.device))) for ids in held_out]
+        model.train()
+        report(what="train", shape=a.shape, precision=a.precision, batch=a.batch, step=step, seconds=round(trained, 1),
+               tokens=step * a.batch * shape["positions"], nll=sum(losses) / len(losses), peak_mib=peak_mib(a.device))
+
+    evaluate()
+    while trained < a.seconds:
+        # The first steps compile; the peer is not charged for that.
+        took = sum(timed(one, 0, 1, a.device))
+        step += 1
+        trained += took if step > 3 else 0.0
+        if trained >= due + a.eval_seconds:
+            due = trained
+            evaluate()
+    evaluate()
 
 
 def labelled(data, path):
@@ -152,7 +193,9 @@ def finetune(a):
     del examples[round(len(examples) * (1 - HELD_OUT)) :]
     longest = max(len(ids) for ids, _ in examples)
     tutorial = a.way == "tutorial"
-    model = Classifier(shape, *dropouts(a), len(names))
+    model = Classifier(shape, *dropouts(a), len(names)).to(a.device)
+    # Lengths differ from batch to batch.
+    trunk = torch.compile(model.trunk, dynamic=True) if a.compile else model.trunk
     optimizer = adam(model)
 
     def batches():
@@ -166,18 +209,20 @@ def finetune(a):
     def step():
         rows = next(source)
         width = longest if tutorial else max(len(ids) for ids, _ in rows)
-        ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows])
-        last = torch.tensor([len(ids) - 1 for ids, _ in rows])
-        with autocast(a.precision):
-            hidden = model.trunk(ids)
+        lengths = [len(ids) for ids, _ in rows]
+        ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in rows]).to(a.device)
+        last = torch.tensor(lengths).to(a.device) - 1
+        labels = torch.tensor([label for _, label in rows]).to(a.device)
+        with autocast(a.precision, a.device):
+            hidden = trunk(ids)
             logits = model.logits(hidden) if tutorial else None
-            loss = F.cross_entropy(model.read(hidden, last).float(), torch.tensor([label for _, label in rows]))
+            loss = F.cross_entropy(model.read(hidden, last).float(), labels)
         optimize(model, optimizer, loss, 1.0)
         del logits
-        seen.append((len(rows), int(last.sum()) + len(rows), ids.numel()))
+        seen.append((len(rows), sum(lengths), ids.numel()))
 
     epoch = -(-len(examples) // a.batch)
-    times = timed(step, a.warmup, a.steps or a.epochs * epoch)
+    times = timed(step, a.warmup, a.steps or a.epochs * epoch, a.device)
     total = sum(times)
     rows, tokens, padded = (sum(column) for column in zip(*seen[a.warmup :]))
     report(what="finetune", data=a.data, way=a.way, shape=a.shape, precision=a.precision, threads=a.threads,
@@ -185,7 +230,7 @@ def finetune(a):
            padded_tokens=padded, seconds=round(median(times), 4), total_seconds=round(total, 3),
            examples_per_s=round(rows / total, 2), tokens_per_s=round(tokens / total, 1), epoch_examples=len(examples),
            epoch_seconds=round(total / rows * len(examples), 1), epochs3_seconds=round(3 * total / rows * len(examples), 1),
-           peak_mib=peak_mib())
+           device=a.device, peak_mib=peak_mib(a.device))
 
 
 def answer_with(model, tok, text):
@@ -297,6 +342,8 @@ def main():
             c.add_argument("--dropout", type=float, default=0.1)
             c.add_argument("--attn-dropout", type=float, help="default: --dropout")
             c.add_argument("--warmup", type=int, default=2)
+            c.add_argument("--device", default="cpu")
+            c.add_argument("--compile", action="store_true")
         if "vocab" in parts:
             c.add_argument("--vocab", required=True, help="the vocab.txt of bert-base-cased")
         return c
@@ -305,6 +352,16 @@ def main():
     c.add_argument("--ids", help="a token cache of headstart; default: random ids")
     c.add_argument("--batch", type=int, help="sequences per step (default: the shape's own)")
     c.add_argument("--steps", type=int, default=6)
+    c = command(train, "model", "training")
+    c.add_argument("--ids", required=True, help="a token cache of headstart")
+    c.add_argument("--valid", required=True, help="the token cache of the held-out text")
+    c.add_argument("--valid-batches", type=int, default=16)
+    c.add_argument("--batch", type=int, default=256)
+    c.add_argument("--seconds", type=float, default=480)
+    c.add_argument("--eval-seconds", type=float, default=60)
+    c.add_argument("--lr", type=float, default=2.5e-4)
+    c.add_argument("--warmup-steps", type=int, default=1000)
+    c.add_argument("--max-norm", type=float, default=0.25)
     c = command(finetune, "model", "training", "vocab")
     c.add_argument("--data", choices=["trec", "imdb"], default="trec")
     c.add_argument("path", help="the folder with train_5500.label, or aclImdb")

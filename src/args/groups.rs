@@ -8,6 +8,7 @@ use clap::Args;
 use headstart::config::{
     Arch, ClassWeights, HeadPooling, Method, OptimizerName, Positions, PrecisionName, Problem, Schedule,
 };
+use headstart::device::DeviceName;
 
 use super::parsing::{one_of, precision, seed};
 
@@ -30,15 +31,16 @@ pub struct RunArgs {
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one [default: cpu; the device a continued
+    /// run was started on]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
 }
 
 /// Flags of the tutorial that have no key here.
 #[derive(Debug, Args)]
 #[command(rename_all = "snake_case")]
 pub struct TutorialArgs {
-    /// Where to compute: cpu, or auto for the best there is (the CPU, in this version)
-    #[arg(long, value_name = "NAME")]
-    pub device: Option<String>,
     /// Recognised, with guidance
     #[arg(long, value_name = "N", hide = true, allow_hyphen_values = true)]
     pub local_rank: Option<String>,
@@ -293,4 +295,7 @@ pub struct ComputeArgs {
     /// Worker threads; 0 for all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
+    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: DeviceName,
 }

@@ -77,9 +77,10 @@ fn text(line: &Line) -> String {
         ("share of peak, %", found.share_of_peak.map(|share| 100.0 * share)),
         ("peak memory, MiB", line.peak_mib.map(|mib| mib as f64)),
         ("allocations a step", found.allocations_per_step),
+        ("GPU memory, MiB", found.device_peak_mib.map(|mib| mib as f64)),
         ("threads", Some(found.threads as f64)),
     ];
-    let mut text = String::new();
+    let mut text = format!("{:<20}{:>10}\n", "device", found.device);
     for (name, value) in figures {
         if let Some(value) = value {
             let _ = writeln!(text, "{name:<20}{value:>10.1}");

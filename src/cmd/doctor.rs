@@ -5,11 +5,11 @@
 use std::env::consts;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Result;
+use headstart::device;
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -26,10 +26,44 @@ struct Findings {
     threads: usize,
     memory_bytes: Option<u64>,
     memory_available_bytes: Option<u64>,
-    gpu: &'static str,
+    gpus: Vec<Gpu>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_gpu: Option<String>,
     cache_dir: Option<String>,
     cache_exists: bool,
     named_data_here: Vec<&'static str>,
+}
+
+/// A GPU, as it is printed.
+#[derive(Serialize)]
+struct Gpu {
+    device: String,
+    name: String,
+    memory_bytes: u64,
+    compute_capability: String,
+    driver_cuda_version: String,
+}
+
+impl From<device::Gpu> for Gpu {
+    fn from(gpu: device::Gpu) -> Self {
+        let device::Gpu { ordinal, name, total_bytes, capability, driver } = gpu;
+        Self {
+            device: format!("cuda:{ordinal}"),
+            name,
+            memory_bytes: total_bytes as u64,
+            compute_capability: format!("{}.{}", capability.0, capability.1),
+            driver_cuda_version: format!("{}.{}", driver.0, driver.1),
+        }
+    }
+}
+
+impl Gpu {
+    fn describe(&self) -> String {
+        let Self { device, name, memory_bytes, compute_capability, driver_cuda_version } = self;
+        let memory = bytes(*memory_bytes);
+        format!("{device} {name}, {memory}, compute {compute_capability}, CUDA {driver_cuda_version}")
+    }
 }
 
 /// Runs it.
@@ -54,6 +88,11 @@ fn look() -> Findings {
         mirror: None,
     });
     let here = locations.map(|places| headstart::data::catalog::list(&places)).unwrap_or_default();
+    let (gpus, no_gpu) = match device::gpus(&settings::devices::cuda_paths()) {
+        Ok(found) if found.is_empty() => (Vec::new(), Some("the NVIDIA driver finds none".to_owned())),
+        Ok(found) => (found.into_iter().map(Gpu::from).collect(), None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
     Findings {
         version: env!("CARGO_PKG_VERSION"),
         system: format!("{} {}", consts::OS, consts::ARCH),
@@ -62,11 +101,8 @@ fn look() -> Findings {
         threads: thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: kilobytes(&memory, "MemTotal"),
         memory_available_bytes: kilobytes(&memory, "MemAvailable"),
-        gpu: if Path::new("/proc/driver/nvidia/version").exists() {
-            "an NVIDIA driver is installed; this version computes on the processor only"
-        } else {
-            "none; this version computes on the processor only"
-        },
+        gpus,
+        no_gpu,
         cache_exists: cache_dir.as_ref().is_some_and(|dir| dir.is_dir()),
         cache_dir: cache_dir.map(|dir| dir.display().to_string()),
         named_data_here: here.iter().filter(|l| l.found.is_some()).map(|l| l.entry.name).collect(),
@@ -82,7 +118,8 @@ fn text(findings: &Findings) -> String {
         threads,
         memory_bytes,
         memory_available_bytes,
-        gpu,
+        gpus,
+        no_gpu,
         cache_dir,
         cache_exists,
         named_data_here,
@@ -95,6 +132,11 @@ fn text(findings: &Findings) -> String {
         Some(dir) => format!("{dir} (made when it is needed)"),
         None => "none: name one with --cache_dir or HEADSTART_CACHE".into(),
     };
+    let graphics = match no_gpu {
+        // What was looked for, on the lines below.
+        Some(why) => format!("none: {}", why.replace('\n', "\n            ")),
+        None => gpus.iter().map(Gpu::describe).collect::<Vec<_>>().join("\n            "),
+    };
     let mut text = String::new();
     for (name, value) in [
         ("headstart", (*version).to_owned()),
@@ -103,7 +145,7 @@ fn text(findings: &Findings) -> String {
         ("features", list(features)),
         ("threads", threads.to_string()),
         ("memory", format!("{}, {} available", size(memory_bytes), size(memory_available_bytes))),
-        ("gpu", (*gpu).to_owned()),
+        ("gpu", graphics),
         ("cache", cache),
         ("named data", list(named_data_here)),
     ] {

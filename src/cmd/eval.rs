@@ -14,9 +14,10 @@ use crate::settings;
 /// Runs it.
 pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json } = args;
-    let ComputeArgs { precision, threads } = compute;
+    let ComputeArgs { precision, threads, device } = compute;
+    let device = settings::devices::choice(device);
     let data = settings::data_config(data, None, reading, columns, places)?;
-    let config = EvaluateConfig { data, split, language_model, precision, threads };
+    let config = EvaluateConfig { data, split, language_model, precision, threads, device };
     let mut progress = Progress::new();
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();

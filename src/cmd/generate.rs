@@ -8,14 +8,19 @@ use serde_json::json;
 
 use crate::args::{ComputeArgs, GenerateArgs};
 use crate::output;
+use crate::{progress, settings};
 
 /// Runs it.
 pub fn run(args: GenerateArgs) -> Result<ExitCode> {
     let GenerateArgs { run, prompt, max_new_tokens, temperature, top_k, top_p, seed, compute, json } = args;
-    let ComputeArgs { precision, threads } = compute;
+    let ComputeArgs { precision, threads, device } = compute;
     let config = GenerateConfig { max_new_tokens, temperature, top_k, top_p, seed };
     config.validate()?;
-    let generator = Generator::load(&run, precision, threads)?;
+    let choice = settings::devices::choice(device);
+    let generator = Generator::load(&run, precision, &choice, threads)?;
+    if let Some(note) = choice.note(generator.device()) {
+        progress::say(&note);
+    }
     if json {
         let text = generator.generate(&prompt, &config, &mut |_| ())?;
         output::json_line(&json!({ "prompt": prompt, "text": text }))?;

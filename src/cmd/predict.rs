@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::args::{ComputeArgs, PredictArgs};
 use crate::output;
-use crate::progress;
+use crate::{progress, settings};
 
 /// Texts classified at a time, when so many are there already.
 const CHUNK: usize = 256;
@@ -32,9 +32,13 @@ struct Line<'a> {
 /// Runs it.
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let PredictArgs { run, input, with_text, compute } = args;
-    let ComputeArgs { precision, threads } = compute;
+    let ComputeArgs { precision, threads, device } = compute;
     let mut reader = open(&input)?;
-    let predictor = Predictor::load(&run, precision, threads)?;
+    let choice = settings::devices::choice(device);
+    let predictor = Predictor::load(&run, precision, &choice, threads)?;
+    if let Some(note) = choice.note(predictor.device()) {
+        progress::say(&note);
+    }
     let (mut first_line, mut cut) = (1, 0);
     loop {
         let texts = next_texts(&mut reader, &input, first_line)?;

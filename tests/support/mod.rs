@@ -31,6 +31,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// A working folder of its own, with its own cache, where nothing reaches the network.
 pub struct Place {
     dir: PathBuf,
+    environment: Vec<(&'static str, String)>,
     // Removed with the place; the places shared by a whole test binary lie in the build folder instead.
     _temporary: Option<TempDir>,
 }
@@ -38,7 +39,7 @@ pub struct Place {
 impl Place {
     pub fn new() -> Self {
         let temporary = tempfile::tempdir().unwrap();
-        Self { dir: temporary.path().to_path_buf(), _temporary: Some(temporary) }
+        Self { dir: temporary.path().to_path_buf(), environment: Vec::new(), _temporary: Some(temporary) }
     }
 
     /// A place for the whole test binary, in the build folder, since statics are never dropped.
@@ -49,7 +50,13 @@ impl Place {
             fs::remove_dir_all(&dir).unwrap();
         }
         fs::create_dir_all(&dir).unwrap();
-        Self { dir, _temporary: None }
+        Self { dir, environment: Vec::new(), _temporary: None }
+    }
+
+    /// The same, with an environment variable for all that is called in it.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -64,7 +71,10 @@ impl Place {
 
     /// The program, called in this folder. Flags stand in one string, separated by spaces.
     pub fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headstart"));
+        // Where tests are carried to another machine, the program lies elsewhere.
+        let program = std::env::var_os("HEADSTART_TEST_PROGRAM");
+        let mut command =
+            Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_headstart").as_ref()));
         command.args(arguments.split_whitespace());
         self.prepare(command)
     }
@@ -72,6 +82,7 @@ impl Place {
     /// Any command, called in this folder.
     pub fn prepare(&self, mut command: Command) -> Command {
         command.current_dir(&self.dir).env("HEADSTART_CACHE", self.dir.join("cache"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Nobody listens there: a test that reaches for the network fails.
         command.env("https_proxy", "http://127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use headstart_engine::bench::{Op, OpRun, fork_and_join};
 use headstart_engine::ops::adam::{Adam, Decay, Range, squared_norm};
-use headstart_engine::{CodePath, Device, EngineError, Gradients, Precision, Weights};
+use headstart_engine::{CodePath, Device, EngineError, Flat, Gradients, Precision, Weights};
 
 /// Repetitions go on for this long, and are at least [`LEAST`].
 const LONG: Duration = Duration::from_millis(400);
@@ -52,11 +52,11 @@ fn main() -> Result<(), EngineError> {
 fn adam(device: &Device) -> [Duration; 2] {
     let mut weights = Weights::new(vec![1.0; PARAMETERS]);
     let mut gradients = Gradients::new(PARAMETERS);
-    let (mut m, mut v) = (vec![0.0; PARAMETERS], vec![0.0; PARAMETERS]);
+    let (mut m, mut v) = (Flat::zeros(PARAMETERS), Flat::zeros(PARAMETERS));
     let settings = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
     let range = Range { start: 0, grad: 0, len: PARAMETERS, lr: 0.125, weight_decay: 0.0, step: 1 };
     gradients.values_mut().fill(3.0);
-    assert!((squared_norm(device, gradients.values()) - 9.0 * PARAMETERS as f64).abs() < 1.0);
+    assert!((squared_norm(device, &gradients) - 9.0 * PARAMETERS as f64).abs() < 1.0);
     settings.step(device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
     // The first step of Adam has the length of the rate.
     assert!(weights.values().iter().all(|w| (w - 0.875).abs() < 1e-6));
@@ -65,7 +65,7 @@ fn adam(device: &Device) -> [Duration; 2] {
         settings.step(device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
         let step = start.elapsed();
         let start = Instant::now();
-        std::hint::black_box(squared_norm(device, gradients.values()));
+        std::hint::black_box(squared_norm(device, &gradients));
         [step, start.elapsed()]
     })
 }

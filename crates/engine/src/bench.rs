@@ -10,9 +10,30 @@ use std::time::Instant;
 
 use crate::cpu::gemm::{self, Operand, PackedRight, Right};
 use crate::cpu::shared::SharedSlice;
+use crate::cuda::{Matrix, Write};
 use crate::device::Device;
 use crate::rng::Stream;
 use crate::tensor::{DType, Precision, Tensor, round_bf16};
+
+/// The most floating-point operations per second (in units of 10^9) that products reach here: on the processor what
+/// [`register_peak_gflops`] finds, on a GPU the best of some large square products of the kind that training has.
+pub fn peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
+    const SIDE: usize = 8_192;
+    let Some(cuda) = device.cuda() else { return register_peak_gflops(device, precision) };
+    let matrix = || Tensor::zeros(device.pool(), SIDE, SIDE, precision.activation());
+    let (a, b, out) = (matrix(), matrix(), matrix());
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        device.check().ok()?;
+        let start = Instant::now();
+        for _ in 0..10 {
+            cuda.matmul(Matrix::of(&a), Matrix::of(&b).transposed(), Matrix::of(&out), Write::Replace);
+        }
+        device.check().ok()?;
+        best = best.min(start.elapsed().as_secs_f64() / 10.0);
+    }
+    Some(2.0 * (SIDE as f64).powi(3) / best * 1e-9)
+}
 
 /// The most floating-point operations per second (in units of 10^9) that the product's instruction can reach with
 /// this device's threads when all operands stay in registers: the best of some milliseconds. `None` where

@@ -1,15 +1,26 @@
 //! The device: where kernels run, with how many threads, on which code path. Chosen once, at start-up.
 //!
-//! Owns: the threads, the buffer pool, the choice of instruction set. Never: knows what is computed.
+//! Owns: the threads, the buffer pool, the choice of instruction set or GPU. Never: knows what is computed.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cpu::simd::Level;
 use crate::cpu::team::Team;
+use crate::cuda::{Context, CudaPaths};
 use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
+
+/// Tokens to a slab on the processor.
+const SLAB_TOKENS: usize = 512;
+
+/// Tokens to a slab on a GPU to begin with: enough rows to fill its multiprocessors.
+const CUDA_SLAB_TOKENS: usize = 16_384;
+
+/// Where halving ends.
+const SMALLEST_SLAB_TOKENS: usize = 256;
 
 /// Which instructions the CPU kernels may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +45,8 @@ struct Inner {
     level: Level,
     pool: Pool,
     profile: Profile,
+    cuda: Option<Context>,
+    slab_tokens: AtomicUsize,
 }
 
 impl Device {
@@ -44,6 +57,26 @@ impl Device {
     /// # Errors
     /// [`EngineError::Device`] when the threads cannot be started.
     pub fn cpu(threads: Option<NonZeroUsize>, code_path: CodePath) -> Result<Self, EngineError> {
+        Self::new(threads, code_path, None)
+    }
+
+    /// GPU `ordinal`, with the processor for what is not computed on it.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] that says what was looked for and where, when there is no such GPU.
+    pub fn gpu(
+        ordinal: usize,
+        threads: Option<NonZeroUsize>,
+        paths: &CudaPaths,
+    ) -> Result<Self, EngineError> {
+        Self::new(threads, CodePath::Auto, Some(Context::open(ordinal, paths)?))
+    }
+
+    fn new(
+        threads: Option<NonZeroUsize>,
+        code_path: CodePath,
+        cuda: Option<Context>,
+    ) -> Result<Self, EngineError> {
         let wanted =
             threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let team = Team::new(wanted).map_err(|e| EngineError::Device {
@@ -54,9 +87,78 @@ impl Device {
             CodePath::Auto => Level::detect(),
             CodePath::Portable => Level::Portable,
         };
-        let inner =
-            Inner { team, thread_count: wanted, level, pool: Pool::default(), profile: Profile::default() };
+        let inner = Inner {
+            team,
+            thread_count: wanted,
+            level,
+            pool: cuda.clone().map_or_else(Pool::default, Pool::on),
+            profile: Profile::default(),
+            slab_tokens: AtomicUsize::new(if cuda.is_some() { CUDA_SLAB_TOKENS } else { SLAB_TOKENS }),
+            cuda,
+        };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The GPU that computes, if one does.
+    pub(crate) fn cuda(&self) -> Option<&Context> {
+        self.inner.cuda.as_ref()
+    }
+
+    /// What computes, in words: the GPU's name, or the instruction set.
+    pub fn name(&self) -> String {
+        match self.cuda() {
+            Some(cuda) => format!("cuda:{} {}", cuda.ordinal(), cuda.name()),
+            None => format!("cpu {}", self.code_path()),
+        }
+    }
+
+    /// Whether a GPU computes.
+    pub fn is_cuda(&self) -> bool {
+        self.cuda().is_some()
+    }
+
+    /// Tokens to a slab, about: how much of a batch runs at once. Part of what decides the bits of a result.
+    pub fn slab_tokens(&self) -> usize {
+        self.inner.slab_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the slab of an interrupted run, whose bits depend on it. The processor's never changes.
+    pub fn set_slab_tokens(&self, tokens: usize) {
+        if self.is_cuda() {
+            self.inner.slab_tokens.store(tokens.max(SMALLEST_SLAB_TOKENS), Ordering::Relaxed);
+        }
+    }
+
+    /// Halves the slab after the device ran out of memory; `None` when it cannot become smaller.
+    pub fn halve_slab(&self) -> Option<usize> {
+        let smaller = self.slab_tokens() / 2;
+        (self.is_cuda() && smaller >= SMALLEST_SLAB_TOKENS).then(|| {
+            self.inner.slab_tokens.store(smaller, Ordering::Relaxed);
+            smaller
+        })
+    }
+
+    /// Waits until everything queued is done, and says what went wrong on the way. On the processor nothing is
+    /// queued and nothing goes wrong.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfMemory`], after which the same work may be tried again in smaller parts, or
+    /// [`EngineError::Cuda`], after which the device is of no use.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.cuda().map_or(Ok(()), Context::check)
+    }
+
+    /// As [`Device::check`], without waiting: only what could not be queued is known.
+    ///
+    /// # Errors
+    /// As [`Device::check`].
+    pub fn check_queued(&self) -> Result<(), EngineError> {
+        self.cuda().map_or(Ok(()), Context::check_queued)
+    }
+
+    /// The most memory the device held at once, in bytes: on the processor, the buffers of tensors.
+    pub fn peak_bytes(&self) -> usize {
+        self.cuda().map_or_else(|| self.pooled_bytes(), |cuda| cuda.bytes().1)
     }
 
     /// The number of worker threads.
@@ -81,7 +183,7 @@ impl Device {
 
     /// Counts the time until the result is dropped, when the profile is on.
     pub(crate) fn time(&self, work: Work) -> Option<Timer<'_>> {
-        self.inner.profile.time(work)
+        self.inner.profile.time(work, self.cuda())
     }
 
     pub(crate) fn level(&self) -> Level {

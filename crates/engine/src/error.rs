@@ -14,6 +14,33 @@ pub enum EngineError {
         /// What the user can do.
         fix: String,
     },
+    /// A GPU has too little memory for what was asked.
+    #[error(
+        "out of memory on {device}: {} MiB wanted, {} of {} MiB free\n  fix: a smaller --train-batch-size, \
+         --precision bf16, or a GPU that nothing else uses", wanted >> 20, free >> 20, total >> 20
+    )]
+    OutOfMemory {
+        /// The GPU.
+        device: String,
+        /// Bytes.
+        wanted: usize,
+        /// Bytes.
+        free: usize,
+        /// Bytes.
+        total: usize,
+    },
+    /// A call into NVIDIA's libraries failed.
+    #[error(
+        "{call} failed with code {code}: {text}\n  fix: `headstart doctor` shows the GPU and its driver; --device cpu works without"
+    )]
+    Cuda {
+        /// The call.
+        call: &'static str,
+        /// Its code.
+        code: i64,
+        /// What the library says about it.
+        text: String,
+    },
     /// A file could not be mapped into memory.
     #[error("cannot map {}: {source}", path.display())]
     Map {

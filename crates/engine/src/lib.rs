@@ -2,9 +2,10 @@
 //!
 //! It is not a tensor library: matrices `[rows, cols]`, about a dozen ops, flat buffers. It knows no
 //! "transformer", "layer 3" or "adapter": buffers, shapes, sizes. It is the only crate with unsafe code, SIMD
-//! and (later) GPUs.
+//! and GPUs.
 //!
 //! - [`Device`] — where kernels run. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
+//! - [`gpus`], [`CudaPaths`] — what there is of NVIDIA's. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them.
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
 //! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
@@ -16,6 +17,7 @@ pub mod bench;
 pub mod device;
 pub mod error;
 pub mod file_map;
+pub mod flat;
 pub mod ops;
 pub mod packing;
 pub mod profile;
@@ -25,13 +27,22 @@ pub mod tensor;
 pub mod weights;
 
 mod cpu;
+mod cuda;
+#[cfg(all(test, feature = "cuda"))]
+#[path = "../tests/emulator/mod.rs"]
+mod emulator;
+#[cfg(all(test, feature = "cuda"))]
+#[path = "../tests/emulator/load.rs"]
+mod load;
 #[cfg(test)]
 mod testing;
 
 pub use alloc::Allocator;
+pub use cuda::{CudaPaths, Gpu, gpus};
 pub use device::{CodePath, Device};
 pub use error::EngineError;
 pub use file_map::FileMap;
+pub use flat::Flat;
 pub use packing::Packing;
 pub use tape::{Dropout, Tape, Value};
 pub use tensor::{DType, Precision, Tensor};

@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::cuda::Context;
+
 /// Kinds of work, in the order of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -118,12 +120,19 @@ impl Profile {
     }
 
     /// Counts the time until the guard is dropped.
-    pub(crate) fn time(&self, work: Work) -> Option<Timer<'_>> {
-        self.on.load(Ordering::Relaxed).then(|| Timer {
-            profile: self,
-            work,
-            began: Instant::now(),
-            outer: self.inner.swap(0, Ordering::Relaxed),
+    pub(crate) fn time<'a>(&'a self, work: Work, cuda: Option<&'a Context>) -> Option<Timer<'a>> {
+        self.on.load(Ordering::Relaxed).then(|| {
+            // What was queued before belongs to others.
+            if let Some(cuda) = cuda {
+                cuda.synchronize();
+            }
+            Timer {
+                profile: self,
+                work,
+                began: Instant::now(),
+                outer: self.inner.swap(0, Ordering::Relaxed),
+                cuda,
+            }
         })
     }
 }
@@ -136,10 +145,15 @@ pub(crate) struct Timer<'a> {
     began: Instant,
     /// What had been counted inside the work around this one.
     outer: u64,
+    /// A GPU that is waited for, so that its time is counted and not that of queueing.
+    cuda: Option<&'a Context>,
 }
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
+        if let Some(cuda) = self.cuda {
+            cuda.synchronize();
+        }
         let all = self.began.elapsed().as_nanos() as u64;
         let inside = self.profile.inner.swap(self.outer + all, Ordering::Relaxed);
         let own = all.saturating_sub(inside);
@@ -156,13 +170,13 @@ mod tests {
     #[test]
     fn each_moment_counts_once() {
         let profile = Profile::default();
-        assert!(profile.time(Work::Linear).is_none(), "off until started");
+        assert!(profile.time(Work::Linear, None).is_none(), "off until started");
         profile.start();
         let began = Instant::now();
         {
-            let _outer = profile.time(Work::Linear);
+            let _outer = profile.time(Work::Linear, None);
             for _ in 0..2 {
-                let _inner = profile.time(Work::Packing);
+                let _inner = profile.time(Work::Packing, None);
                 std::thread::sleep(Duration::from_millis(4));
             }
         }

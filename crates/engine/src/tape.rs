@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use crate::cuda::ops::elementwise;
+use crate::cuda::{DevicePtr, Slab};
 use crate::device::Device;
 use crate::ops::attention::AttentionNode;
 use crate::ops::embedding::EmbeddingNode;
@@ -80,6 +82,8 @@ pub struct Tape<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) packing: &'a Packing,
     pub(crate) precision: Precision,
+    /// What ops on a GPU share; `None` on the processor.
+    pub(crate) slab: Option<Arc<Slab>>,
     training: Option<Training<'a>>,
     nodes: Vec<Node>,
     values: usize,
@@ -93,7 +97,8 @@ impl<'a> Tape<'a> {
         packing: &'a Packing,
         precision: Precision,
     ) -> Self {
-        Self { device, weights, packing, precision, training: None, nodes: Vec::new(), values: 0 }
+        let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, None)));
+        Self { device, weights, packing, precision, slab, training: None, nodes: Vec::new(), values: 0 }
     }
 
     /// A tape that records. Gradients are added to `gradients`; dropout masks follow from `seed`, the optimizer
@@ -107,9 +112,10 @@ impl<'a> Tape<'a> {
         seed: u64,
         step: u64,
     ) -> Self {
-        let row_keys = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
+        let row_keys: Arc<[u64]> = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
+        let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(&row_keys))));
         let training = Some(Training { gradients, row_keys });
-        Self { device, weights, packing, precision, training, nodes: Vec::new(), values: 0 }
+        Self { device, weights, packing, precision, slab, training, nodes: Vec::new(), values: 0 }
     }
 
     /// The batch this tape computes.
@@ -131,6 +137,7 @@ impl<'a> Tape<'a> {
             weights: self.weights,
             packing: self.packing,
             precision: self.precision,
+            slab: self.slab,
             gradients: training.gradients,
             value_gradients: (0..self.values).map(|_| None).collect(),
         };
@@ -167,7 +174,12 @@ impl<'a> Tape<'a> {
         let training = self.training.as_ref()?;
         let dropout = dropout.filter(|d| d.p > 0.0)?;
         let rate = DropRate::new(dropout.p);
-        Some(ActiveDropout { rate, site: dropout.site, row_keys: Arc::clone(&training.row_keys) })
+        Some(ActiveDropout {
+            rate,
+            site: dropout.site,
+            row_keys: Arc::clone(&training.row_keys),
+            slab: self.slab.clone(),
+        })
     }
 
     /// Wraps an op's output; if a gradient is needed, `node` gets the output's id and is recorded.
@@ -215,9 +227,15 @@ pub(crate) struct ActiveDropout {
     pub(crate) rate: DropRate,
     pub(crate) site: u32,
     pub(crate) row_keys: Arc<[u64]>,
+    slab: Option<Arc<Slab>>,
 }
 
 impl ActiveDropout {
+    /// The tokens' keys on the GPU, before the site is mixed in.
+    pub(crate) fn device_row_keys(&self) -> Option<DevicePtr> {
+        self.slab.as_ref().and_then(|slab| slab.row_keys())
+    }
+
     /// The key of a token at this site.
     pub(crate) fn key(&self, row: usize) -> u64 {
         rng::site_key(self.row_keys[row], self.site)
@@ -231,6 +249,7 @@ pub(crate) struct Backward<'a> {
     pub(crate) weights: &'a Weights,
     pub(crate) packing: &'a Packing,
     pub(crate) precision: Precision,
+    pub(crate) slab: Option<Arc<Slab>>,
     pub(crate) gradients: &'a mut Gradients,
     value_gradients: Vec<Option<Tensor>>,
 }
@@ -273,6 +292,13 @@ fn add_tensors(device: &Device, mut a: Tensor, mut b: Tensor) -> Tensor {
     let _timer = device.time(Work::Other);
     if !(a.dtype() == DType::F32 && a.is_unique()) && b.dtype() == DType::F32 && b.is_unique() {
         std::mem::swap(&mut a, &mut b); // f32 addition commutes bit for bit
+    }
+    if let Some(cuda) = device.cuda() {
+        if !(a.dtype() == DType::F32 && a.is_unique()) {
+            a = elementwise::copy(cuda, device.pool(), &a, DType::F32);
+        }
+        elementwise::add(cuda, &a, &b);
+        return a;
     }
     if !(a.dtype() == DType::F32 && a.is_unique()) {
         let mut copy = Tensor::uninit(device.pool(), a.rows(), a.cols(), DType::F32);

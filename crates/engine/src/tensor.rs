@@ -11,6 +11,7 @@ use half::bf16;
 
 use crate::cpu::convert;
 use crate::cpu::simd::Level;
+use crate::cuda::{Context, DeviceBuffer, DevicePtr};
 
 /// Element types of activations. Ids are plain `u32` slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +62,8 @@ pub(crate) struct Line([u8; 64]);
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
     shared: Arc<PoolShared>,
+    /// Where buffers lie when they are not the host's.
+    cuda: Option<Context>,
 }
 
 #[derive(Debug, Default)]
@@ -76,12 +79,24 @@ impl std::fmt::Debug for Line {
 }
 
 impl Pool {
+    /// Buffers in a GPU's memory.
+    pub(crate) fn on(cuda: Context) -> Self {
+        Self { shared: Arc::default(), cuda: Some(cuda) }
+    }
+
     /// Bytes taken from the system so far.
     pub fn bytes(&self) -> usize {
-        self.shared.bytes.load(Ordering::Relaxed)
+        self.cuda.as_ref().map_or_else(|| self.shared.bytes.load(Ordering::Relaxed), |cuda| cuda.bytes().0)
     }
 
     fn take(&self, bytes: usize) -> Buffer {
+        match &self.cuda {
+            Some(cuda) => Buffer::Device(cuda.allocate(bytes)),
+            None => Buffer::Host(self.take_host(bytes)),
+        }
+    }
+
+    fn take_host(&self, bytes: usize) -> HostBuffer {
         let lines = size_class(bytes.div_ceil(64));
         let found = self
             .shared
@@ -94,12 +109,12 @@ impl Pool {
             self.shared.bytes.fetch_add(lines * 64, Ordering::Relaxed);
             vec![Line([0; 64]); lines]
         });
-        Buffer { memory, pool: self.clone() }
+        HostBuffer { memory, shared: Arc::clone(&self.shared) }
     }
 }
 
 /// Rounds up to a multiple of an eighth of the next lower power of two.
-fn size_class(lines: usize) -> usize {
+pub(crate) fn size_class(lines: usize) -> usize {
     let lines = lines.max(1);
     let step = (1_usize << lines.ilog2()) / 8;
     if step <= 1 { lines } else { lines.next_multiple_of(step) }
@@ -107,15 +122,31 @@ fn size_class(lines: usize) -> usize {
 
 /// Memory that goes back to its pool when the last user is gone.
 #[derive(Debug)]
-struct Buffer {
-    memory: Vec<Line>,
-    pool: Pool,
+enum Buffer {
+    Host(HostBuffer),
+    Device(DeviceBuffer),
 }
 
-impl Drop for Buffer {
+#[derive(Debug)]
+struct HostBuffer {
+    memory: Vec<Line>,
+    shared: Arc<PoolShared>,
+}
+
+impl Buffer {
+    /// The host's memory. Only ops that run on the processor ask.
+    fn lines(&self) -> &[Line] {
+        match self {
+            Self::Host(host) => &host.memory,
+            Self::Device(_) => unreachable!("the processor does not read a GPU's memory"),
+        }
+    }
+}
+
+impl Drop for HostBuffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        let mut free = self.pool.shared.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.entry(memory.len()).or_default().push(memory);
     }
 }
@@ -138,14 +169,26 @@ impl Tensor {
     /// A matrix of zeros.
     pub(crate) fn zeros(pool: &Pool, rows: usize, cols: usize, dtype: DType) -> Self {
         let mut tensor = Self::uninit(pool, rows, cols, dtype);
-        tensor.bytes_mut().fill(0);
+        if let Buffer::Device(buffer) = &*tensor.buffer {
+            buffer.context().zero(buffer.ptr(), rows * cols * dtype.size());
+        } else {
+            tensor.bytes_mut().fill(0);
+        }
         tensor
     }
 
     /// An f32 matrix with the given content, row by row.
+    ///
+    /// # Panics
+    /// When the number of values is not that of the matrix.
     pub fn from_f32(pool: &Pool, rows: usize, cols: usize, values: &[f32]) -> Self {
         let mut tensor = Self::uninit(pool, rows, cols, DType::F32);
-        tensor.f32_mut().copy_from_slice(values);
+        if let Buffer::Device(buffer) = &*tensor.buffer {
+            assert_eq!(values.len(), rows * cols);
+            buffer.context().write(buffer.ptr(), values);
+        } else {
+            tensor.f32_mut().copy_from_slice(values);
+        }
         tensor
     }
 
@@ -164,11 +207,37 @@ impl Tensor {
         self.dtype
     }
 
-    /// The content as f32, row by row.
+    /// The content as f32, row by row; waits for the device it lies on.
     pub fn to_f32_vec(&self) -> Vec<f32> {
+        if let Buffer::Device(buffer) = &*self.buffer {
+            return self.download(buffer);
+        }
         match self.dtype {
             DType::F32 => self.f32().to_vec(),
             DType::Bf16 => self.bf16().iter().map(|x| x.to_f32()).collect(),
+        }
+    }
+
+    fn download(&self, buffer: &DeviceBuffer) -> Vec<f32> {
+        let n = self.rows * self.cols;
+        let mut values = vec![0.0; n];
+        match self.dtype {
+            DType::F32 => buffer.context().download(&mut values, buffer.ptr()),
+            DType::Bf16 => {
+                let mut narrow = vec![bf16::ZERO; n];
+                buffer.context().download(&mut narrow, buffer.ptr());
+                widen(&narrow, &mut values);
+            }
+        }
+        values
+    }
+
+    /// Where the content lies on the GPU, for kernels to read, or to write where the caller made the tensor or
+    /// asked [`Tensor::is_unique`].
+    pub(crate) fn device_ptr(&self) -> DevicePtr {
+        match &*self.buffer {
+            Buffer::Device(buffer) => buffer.ptr(),
+            Buffer::Host(_) => unreachable!("a GPU does not read the processor's memory"),
         }
     }
 
@@ -179,12 +248,12 @@ impl Tensor {
 
     pub(crate) fn f32(&self) -> &[f32] {
         assert_eq!(self.dtype, DType::F32);
-        &bytemuck::cast_slice(&self.buffer.memory)[..self.rows * self.cols]
+        &bytemuck::cast_slice(self.buffer.lines())[..self.rows * self.cols]
     }
 
     pub(crate) fn bf16(&self) -> &[bf16] {
         assert_eq!(self.dtype, DType::Bf16);
-        &bytemuck::cast_slice(&self.buffer.memory)[..self.rows * self.cols]
+        &bytemuck::cast_slice(self.buffer.lines())[..self.rows * self.cols]
     }
 
     /// The elements for writing; the caller made the tensor or asked [`Tensor::is_unique`].
@@ -207,10 +276,11 @@ impl Tensor {
     }
 
     fn memory_mut(&mut self) -> &mut [Line] {
-        let Some(buffer) = Arc::get_mut(&mut self.buffer) else {
-            unreachable!("a shared buffer is never written")
-        };
-        &mut buffer.memory
+        match Arc::get_mut(&mut self.buffer) {
+            Some(Buffer::Host(host)) => &mut host.memory,
+            Some(Buffer::Device(_)) => unreachable!("the processor does not write a GPU's memory"),
+            None => unreachable!("a shared buffer is never written"),
+        }
     }
 
     /// One row as f32: borrowed where it already is, converted into `scratch` otherwise.

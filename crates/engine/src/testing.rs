@@ -1,9 +1,12 @@
 //! The gradcheck: an op's fast forward against its plain f64 reference, its backward against finite differences
-//! of that reference, in f32 and bf16, on the best and the portable code path, with 1 and 3 threads (equal bits).
+//! of that reference, in f32 and bf16, on the best and the portable code path, with 1 and 3 threads (equal bits), and
+//! on a GPU where there is one, real or emulated: twice (equal bits), and against the processor.
 //!
 //! Owns: the tolerance table, which is never widened until green. Never: knows a single op.
 
 use std::num::NonZeroUsize;
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
 
 use crate::rng::Stream;
 use crate::tensor::round_bf16;
@@ -28,6 +31,32 @@ fn tolerance(op: &str) -> (f64, f64) {
     }
 }
 
+/// The GPU, or the emulated one (`tests/emulator`); `None`, and the reason printed, where there is neither.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu() -> Option<Device> {
+    let paths = crate::CudaPaths::default();
+    crate::load::ready().then(|| Device::gpu(0, NonZeroUsize::new(1), &paths).unwrap())
+}
+
+/// The GPU that all checks of ops share, so that each kernel is compiled and loaded once.
+pub(crate) fn shared_gpu() -> Option<&'static Device> {
+    #[cfg(feature = "cuda")]
+    {
+        static GPU: OnceLock<Option<Device>> = OnceLock::new();
+        GPU.get_or_init(gpu).as_ref()
+    }
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+/// How far a GPU may be from the processor, relative to the largest magnitude.
+pub(crate) fn between_devices(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-5,
+        Precision::Bf16 => 1e-2,
+    }
+}
+
 /// One row of the gradcheck table.
 pub(crate) struct Gradcheck {
     op: &'static str,
@@ -40,6 +69,14 @@ struct Outcome {
     y: Vec<f32>,
     input_gradients: Vec<Vec<f32>>,
     param_gradients: Vec<Vec<f32>>,
+}
+
+impl Outcome {
+    /// The output, the gradients of the inputs, those of the parameters.
+    fn parts(&self) -> impl Iterator<Item = &[f32]> {
+        let all = [&self.y].into_iter().chain(&self.input_gradients).chain(&self.param_gradients);
+        all.map(Vec::as_slice)
+    }
 }
 
 impl Gradcheck {
@@ -88,27 +125,17 @@ impl Gradcheck {
         for precision in [Precision::F32, Precision::Bf16] {
             let (f32_limit, bf16_limit) = tolerance(self.op);
             let limit = if precision == Precision::F32 { f32_limit } else { bf16_limit };
-            for path in [CodePath::Auto, CodePath::Portable] {
-                let run = |threads| self.once(&forward, &inputs, &params, &dy, precision, path, threads);
-                let (one, three) = (run(1), run(3));
-                assert!(bits(&one.y) == bits(&three.y), "{}: threads change the output", self.op);
-                for (a, b) in [
-                    (&one.input_gradients, &three.input_gradients),
-                    (&one.param_gradients, &three.param_gradients),
-                ] {
-                    for (a, b) in a.iter().zip(b) {
-                        assert!(bits(a) == bits(b), "{}: threads change a gradient", self.op);
-                    }
-                }
-                let what = format!("{} {:?} {:?} {precision:?} {path:?}", self.op, self.inputs, self.params);
-                close(&one.y, &expected, limit, &format!("{what}: output"));
+            let check = |found: &Outcome, on: &str| {
+                let what = format!("{} {:?} {:?} {precision:?} {on}", self.op, self.inputs, self.params);
+                close(&found.y, &expected, limit, &format!("{what}: output"));
                 for i in 0..inputs.len() {
                     let at = |x: &[f64]| {
                         let mut all = inputs64.clone();
                         all[i] = x.to_vec();
                         loss(&all, &params64)
                     };
-                    slopes(&one.input_gradients[i], &inputs64[i], limit, at, &format!("{what}: d input {i}"));
+                    let name = format!("{what}: d input {i}");
+                    slopes(&found.input_gradients[i], &inputs64[i], limit, at, &name);
                 }
                 for i in 0..params.len() {
                     let at = |w: &[f64]| {
@@ -116,15 +143,35 @@ impl Gradcheck {
                         all[i] = w.to_vec();
                         loss(&inputs64, &all)
                     };
-                    slopes(
-                        &one.param_gradients[i],
-                        &params64[i],
-                        limit,
-                        at,
-                        &format!("{what}: d parameter {i}"),
-                    );
+                    let name = format!("{what}: d parameter {i}");
+                    slopes(&found.param_gradients[i], &params64[i], limit, at, &name);
+                }
+            };
+            let run = |device: &Device| self.once(&forward, &inputs, &params, &dy, precision, device);
+            let mut on_processor = None;
+            for path in [CodePath::Auto, CodePath::Portable] {
+                let [one, three] =
+                    [1, 3].map(|threads| run(&Device::cpu(NonZeroUsize::new(threads), path).unwrap()));
+                self.same_bits(&one, &three, "threads change");
+                check(&one, &format!("{path:?}"));
+                on_processor.get_or_insert(one);
+            }
+            if let (Some(gpu), Some(cpu)) = (shared_gpu(), on_processor) {
+                let (found, again) = (run(gpu), run(gpu));
+                gpu.check().unwrap();
+                self.same_bits(&found, &again, "a second run changes");
+                check(&found, "GPU");
+                for (a, b) in found.parts().zip(cpu.parts()) {
+                    let b: Vec<f64> = b.iter().map(|&b| f64::from(b)).collect();
+                    close(a, &b, between_devices(precision), &format!("{}: GPU and processor", self.op));
                 }
             }
+        }
+    }
+
+    fn same_bits(&self, a: &Outcome, b: &Outcome, what: &str) {
+        for (i, (a, b)) in a.parts().zip(b.parts()).enumerate() {
+            assert!(bits(a) == bits(b), "{}: {what} the output or gradient {i}", self.op);
         }
     }
 
@@ -135,10 +182,8 @@ impl Gradcheck {
         params: &[Vec<f32>],
         dy: &[f32],
         precision: Precision,
-        path: CodePath,
-        threads: usize,
+        device: &Device,
     ) -> Outcome {
-        let device = Device::cpu(NonZeroUsize::new(threads), path).unwrap();
         let mut views = Vec::new();
         let mut offset = 0;
         for &(rows, cols) in &self.params {
@@ -149,7 +194,7 @@ impl Gradcheck {
         let mut gradients = Gradients::new(offset);
         let ids: Vec<u64> = (0..self.lengths.len() as u64).collect();
         let packing = Packing::new(&self.lengths, &ids);
-        let mut tape = Tape::training(&device, &weights, &mut gradients, &packing, precision, SEED, STEP);
+        let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, SEED, STEP);
         let leaves: Vec<Value> = inputs
             .iter()
             .zip(&self.inputs)

@@ -4,12 +4,15 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cpu::gemm::{Operand, PackedRight};
+use crate::cuda::{self, Context, DeviceBuffer, DevicePtr};
 use crate::device::Device;
 use crate::file_map::FileMap;
+use crate::flat::Flat;
 use crate::profile::Work;
+use crate::tensor::DType;
 
 /// A matrix (a vector has one row) inside the flat buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,15 +46,18 @@ pub struct Weights {
     /// Counts the times the values may have changed.
     version: u64,
     packed: Mutex<HashMap<(View, bool), Derived>>,
+    /// All values in bf16 on the device, and the version they were made from.
+    rounded: Mutex<Option<(u64, DeviceBuffer)>>,
 }
 
 #[derive(Debug)]
 enum Values {
-    Owned(Vec<f32>),
-    /// In a file, where inference reads them without a copy.
+    Owned(Flat),
+    /// In a file, where inference reads them without a copy; on a GPU with one.
     Mapped {
         map: FileMap,
         bytes: Range<usize>,
+        device: OnceLock<DeviceBuffer>,
     },
 }
 
@@ -65,33 +71,93 @@ struct Derived {
 impl Weights {
     /// Takes over the values.
     pub fn new(values: Vec<f32>) -> Self {
-        Self { values: Values::Owned(values), version: 0, packed: Mutex::default() }
+        Self::of(Values::Owned(values.into()))
     }
 
     /// The values that lie at `bytes` of a file, in this machine's byte order, and stay there until they are changed.
     /// `None` when the file does not reach so far, or they are not aligned.
     pub fn mapped(map: FileMap, bytes: Range<usize>) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, f32>(map.get(bytes.clone())?).ok()?;
-        Some(Self { values: Values::Mapped { map, bytes }, version: 0, packed: Mutex::default() })
+        Some(Self::of(Values::Mapped { map, bytes, device: OnceLock::new() }))
     }
 
-    /// All values.
+    fn of(values: Values) -> Self {
+        Self { values, version: 0, packed: Mutex::default(), rounded: Mutex::default() }
+    }
+
+    /// All values; waits for the device where only that has them.
     pub fn values(&self) -> &[f32] {
         match &self.values {
-            Values::Owned(values) => values,
-            Values::Mapped { map, bytes } => bytemuck::cast_slice(&map[bytes.clone()]),
+            Values::Owned(values) => values.values(),
+            Values::Mapped { map, bytes, .. } => bytemuck::cast_slice(&map[bytes.clone()]),
         }
     }
 
     /// All values, to be changed; copies derived from the old ones are made anew when next asked for.
     pub fn values_mut(&mut self) -> &mut [f32] {
+        self.owned_mut().values_mut()
+    }
+
+    /// The values that are about to change, in memory of their own.
+    fn owned_mut(&mut self) -> &mut Flat {
         self.version += 1;
         if let Values::Mapped { .. } = self.values {
-            self.values = Values::Owned(self.values().to_vec());
+            self.values = Values::Owned(self.values().to_vec().into());
         }
         match &mut self.values {
             Values::Owned(values) => values,
             Values::Mapped { .. } => unreachable!("replaced above"),
+        }
+    }
+
+    /// All values on the device.
+    fn device_all(&self, cuda: &Context) -> DevicePtr {
+        match &self.values {
+            Values::Owned(values) => values.device(cuda),
+            Values::Mapped { device, .. } => {
+                if let Some(buffer) = device.get() {
+                    return buffer.ptr();
+                }
+                let buffer = cuda.upload(self.values());
+                if buffer.bytes() == 0 { buffer.ptr() } else { device.get_or_init(|| buffer).ptr() }
+            }
+        }
+    }
+
+    /// All values on the device, to be changed.
+    pub(crate) fn device_all_mut(&mut self, cuda: &Context) -> DevicePtr {
+        self.owned_mut().device_mut(cuda)
+    }
+
+    /// The values of one parameter on the device, f32.
+    pub(crate) fn device_f32(&self, cuda: &Context, view: View) -> DevicePtr {
+        self.device_all(cuda).offset(view.offset * DType::F32.size())
+    }
+
+    /// The values of one parameter on the device, rounded to bf16 once per change of the weights.
+    pub(crate) fn device_bf16(&self, cuda: &Context, view: View) -> DevicePtr {
+        let mut rounded = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = rounded.as_ref().filter(|(version, _)| *version == self.version);
+        let start = if let Some((_, buffer)) = current {
+            buffer.ptr()
+        } else {
+            let n = self.values_len();
+            let fresh = || cuda.allocate(n * DType::Bf16.size());
+            let buffer = rounded.take().map_or_else(fresh, |(_, buffer)| buffer);
+            cuda::ops::adam::to_bf16(cuda, self.device_all(cuda), buffer.ptr(), n);
+            let at = buffer.ptr();
+            if !cuda.is_broken() {
+                *rounded = Some((self.version, buffer));
+            }
+            at
+        };
+        start.offset(view.offset * DType::Bf16.size())
+    }
+
+    fn values_len(&self) -> usize {
+        match &self.values {
+            Values::Owned(values) => values.len(),
+            Values::Mapped { bytes, .. } => bytes.len() / DType::F32.size(),
         }
     }
 
@@ -126,28 +192,47 @@ impl Weights {
 /// Gradient accumulators, f32. The uses of a tied parameter add to one, in the order of the tape.
 #[derive(Debug)]
 pub struct Gradients {
-    values: Vec<f32>,
+    values: Flat,
 }
 
 impl Gradients {
     /// `len` zeros.
     pub fn new(len: usize) -> Self {
-        Self { values: vec![0.0; len] }
+        Self { values: Flat::zeros(len) }
     }
 
     /// All accumulators.
     pub fn values(&self) -> &[f32] {
-        &self.values
+        self.values.values()
     }
 
     /// All accumulators, to be changed.
     pub fn values_mut(&mut self) -> &mut [f32] {
+        self.values.values_mut()
+    }
+
+    /// Makes all of them zero: a step that is to be repeated.
+    pub fn clear(&mut self) {
+        self.values.clear();
+    }
+
+    pub(crate) fn flat(&self) -> &Flat {
+        &self.values
+    }
+
+    pub(crate) fn flat_mut(&mut self) -> &mut Flat {
         &mut self.values
+    }
+
+    /// The accumulator of one parameter on the device, f32; `None` when it is frozen.
+    pub(crate) fn device_mut(&mut self, cuda: &Context, view: View) -> Option<DevicePtr> {
+        view.grad.map(|start| self.values.device_mut(cuda).offset(start * DType::F32.size()))
     }
 
     /// The accumulator of one parameter; `None` when it is frozen.
     pub(crate) fn get_mut(&mut self, view: View) -> Option<&mut [f32]> {
-        view.grad.map(|start| &mut self.values[start..start + view.len()])
+        let start = view.grad?;
+        Some(&mut self.values.values_mut()[start..start + view.len()])
     }
 }
 

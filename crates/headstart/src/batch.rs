@@ -2,16 +2,13 @@
 //!
 //! Owns: sequences with their targets, denominators, slabs. Never: files, models.
 //!
-//! A global batch is cut by its data alone into slabs of whole sequences of about [`SLAB_TOKENS`] tokens; a slab
+//! A global batch is cut by its data alone into slabs of whole sequences of about as many tokens as the device says; a slab
 //! is the unit of reduction, so results depend neither on threads nor on `train_batch_size` against
 //! `grad_accum_steps`.
 
 use headstart_engine::{Packing, rng};
 
 use crate::masking::Masking;
-
-/// Tokens to a slab, about: a slab ends with the sequence that reaches this.
-pub const SLAB_TOKENS: usize = 512;
 
 /// What a sequence is classified as.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,13 +80,14 @@ impl Batch {
         self.sequences.iter().map(|s| s.targets.len()).sum()
     }
 
-    /// Cut into slabs; each with the packing of its sequences, numbered within the whole batch.
-    pub fn slabs(&self) -> Vec<Slab<'_>> {
+    /// Cut into slabs of about so many tokens (a slab ends with the sequence that reaches them); each with the
+    /// packing of its sequences, numbered within the whole batch.
+    pub fn slabs(&self, slab_tokens: usize) -> Vec<Slab<'_>> {
         let mut slabs = Vec::new();
         let (mut first, mut tokens) = (0, 0);
         for (i, sequence) in self.sequences.iter().enumerate() {
             tokens += sequence.ids.len();
-            if tokens >= SLAB_TOKENS || i + 1 == self.sequences.len() {
+            if tokens >= slab_tokens || i + 1 == self.sequences.len() {
                 slabs.push(Slab::new(&self.sequences[first..=i], first));
                 (first, tokens) = (i + 1, 0);
             }
@@ -163,7 +161,7 @@ mod tests {
     fn slabs_hold_every_sequence_once_and_know_their_place() {
         let lengths = [256, 256, 256, 10, 600, 1, 1];
         let batch = batch(&lengths);
-        let slabs = batch.slabs();
+        let slabs = batch.slabs(512);
         let sizes: Vec<Vec<usize>> =
             slabs.iter().map(|s| s.sequences.iter().map(|q| q.ids.len()).collect()).collect();
         assert_eq!(sizes, [vec![256, 256], vec![256, 10, 600], vec![1, 1]]);

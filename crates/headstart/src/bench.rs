@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::bench::register_peak_gflops;
+use headstart_engine::bench::peak_gflops;
 use headstart_engine::{Device, Gradients, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
@@ -19,15 +19,16 @@ use crate::config::{
 };
 use crate::data::source;
 use crate::data::split::Split;
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::event::Listener;
+use crate::event::{Event, Listener, Signal};
 use crate::finetune::{DataRequest, examples};
 use crate::infer::{GenerateConfig, Generator, Predictor};
 use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
-use crate::train::{Step, open_device};
+use crate::train::Step;
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -58,6 +59,8 @@ pub struct BenchConfig {
     pub precision: PrecisionName,
     /// Worker threads; 0: all.
     pub threads: usize,
+    /// Where to compute.
+    pub device: DeviceChoice,
     /// Sequences a step.
     pub batch: usize,
     /// Tokens a sequence (train, forward).
@@ -100,7 +103,7 @@ pub struct Measured {
     /// 10^9 floating-point operations of the model's products per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gflops: Option<f64>,
-    /// The register peak: the higher of measured and stated.
+    /// The processor's register peak or the GPU's best large product: the higher of measured and stated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_gflops: Option<f64>,
     /// `gflops / peak_gflops`.
@@ -113,6 +116,11 @@ pub struct Measured {
     pub threads: usize,
     /// Instruction set.
     pub code_path: &'static str,
+    /// What computed.
+    pub device: String,
+    /// The most memory the GPU's buffers took, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_peak_mib: Option<u64>,
     /// Where the time of a step goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<Line>,
@@ -149,7 +157,7 @@ pub fn bench(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measur
 }
 
 fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> {
-    let device = open_device(config.threads)?;
+    let device = config.device.open(config.threads)?;
     let mut model_config = config.model.clone();
     let (objective, batches, examples) = match config.work {
         Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
@@ -186,14 +194,19 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
                 gradients: &mut gradients,
                 optimizer,
             };
-            let (_, norm) = work.forward_backward(batch, step);
-            work.update(norm, train.lr, step);
+            let mut say = |line: &str| {
+                let _: Signal = listener(Event::Message(line));
+            };
+            let (_, norm) = work.forward_backward(batch, step, &mut say)?;
+            work.update(norm, train.lr, step)?;
+            device.check()?; // the clock stops when the device has
         } else {
             let denominators = objective.denominators(batch);
-            for slab in batch.slabs() {
+            for slab in batch.slabs(device.slab_tokens()) {
                 let mut tape = Tape::inference(&device, &weights, &slab.packing, precision);
                 objective.forward(&model, &mut tape, &slab, denominators);
             }
+            device.check()?;
         }
         if i >= config.warmup {
             times.push(began.elapsed().as_secs_f64());
@@ -224,6 +237,8 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         allocations_per_step: (counted > 0).then(|| (counted - allocations) as f64 / count),
         threads: device.threads(),
         code_path: device.code_path(),
+        device: device.name(),
+        device_peak_mib: peak_mib(&device),
         profile,
         ..Measured::default()
     })
@@ -288,7 +303,7 @@ const TEXTS: [&str; 4] = [
 ];
 
 fn predict(config: &BenchConfig) -> Result<Measured> {
-    let predictor = Predictor::load(run_folder(config)?, config.precision, config.threads)?;
+    let predictor = Predictor::load(run_folder(config)?, config.precision, &config.device, config.threads)?;
     let mut times = Vec::new();
     for i in 0..config.warmup + config.steps {
         let text = [TEXTS[i % TEXTS.len()].to_owned()];
@@ -306,12 +321,14 @@ fn predict(config: &BenchConfig) -> Result<Measured> {
         p95_ms: Some(1e3 * quantile(&mut times, 0.95)),
         threads: predictor.device().threads(),
         code_path: predictor.device().code_path(),
+        device: predictor.device().name(),
+        device_peak_mib: peak_mib(predictor.device()),
         ..Measured::default()
     })
 }
 
 fn generate(config: &BenchConfig) -> Result<Measured> {
-    let generator = Generator::load(run_folder(config)?, config.precision, config.threads)?;
+    let generator = Generator::load(run_folder(config)?, config.precision, &config.device, config.threads)?;
     let tokens = config.steps;
     let greedy = GenerateConfig { max_new_tokens: tokens, temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
     let mut times = Vec::new();
@@ -331,6 +348,8 @@ fn generate(config: &BenchConfig) -> Result<Measured> {
         tokens_per_s: made as f64 / seconds,
         threads: generator.device().threads(),
         code_path: generator.device().code_path(),
+        device: generator.device().name(),
+        device_peak_mib: peak_mib(generator.device()),
         ..Measured::default()
     })
 }
@@ -344,11 +363,15 @@ fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
 }
 
 fn peak(config: &BenchConfig, device: &Device) -> Option<f64> {
-    let measured = register_peak_gflops(device, config.precision.into());
+    let measured = peak_gflops(device, config.precision.into());
     match (measured, config.stated_peak) {
         (Some(measured), Some(stated)) => Some(measured.max(stated)),
         (measured, stated) => measured.or(stated),
     }
+}
+
+fn peak_mib(device: &Device) -> Option<u64> {
+    device.is_cuda().then(|| (device.peak_bytes() >> 20) as u64)
 }
 
 fn lines(device: &Device, steps: f64) -> Vec<Line> {
@@ -400,6 +423,7 @@ mod tests {
             objective: Predicts::Lm,
             precision: PrecisionName::F32,
             threads: 1,
+            device: DeviceChoice::default(),
             batch: 2,
             seq: 9,
             steps: 2,

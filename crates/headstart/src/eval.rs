@@ -8,6 +8,7 @@ use headstart_engine::{Device, Precision, Tape, Weights};
 
 use crate::batch::{Batch, Label, TokenTargets, evaluation_mask_key};
 use crate::config::Problem;
+use crate::device::in_parts_that_fit;
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
 use crate::model::Model;
@@ -88,7 +89,7 @@ impl Evaluator<'_> {
     /// The figures of `examples`.
     ///
     /// # Errors
-    /// None of its own today; it is fallible as everything that will run on a device.
+    /// What goes wrong on the device.
     pub fn run(
         &self,
         split: &str,
@@ -107,15 +108,17 @@ impl Evaluator<'_> {
             let denominators = self.objective.denominators(&batch);
             totals.lm += denominators.lm;
             totals.clf += denominators.clf;
-            for slab in batch.slabs() {
-                let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
-                let (part, logits) = self.objective.forward(self.model, &mut tape, &slab, denominators);
-                sums.add(&part);
-                if let (Some(logits), Some(problem)) = (logits, problem) {
-                    let rows = logits.to_f32_vec();
-                    for (sequence, row) in slab.sequences.iter().zip(rows.chunks_exact(classes)) {
-                        scores.count(row, sequence.label.as_ref(), problem);
-                    }
+            let mut say = |line: &str| {
+                let _: Signal = listener(Event::Message(line));
+            };
+            let (parts, rows) =
+                in_parts_that_fit(self.device, &mut say, || self.forward(&batch, denominators))?;
+            for part in &parts {
+                sums.add(part);
+            }
+            if let Some(problem) = problem {
+                for (sequence, row) in batch.sequences.iter().zip(rows.chunks_exact(classes.max(1))) {
+                    scores.count(row, sequence.label.as_ref(), problem);
                 }
             }
             let done = (first + batch.sequences.len()) as u64;
@@ -142,6 +145,19 @@ impl Evaluator<'_> {
             }
         }
         Ok(Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() })
+    }
+
+    /// The sums of each slab, and the logits of its sequences where there is a head.
+    fn forward(&self, batch: &Batch, denominators: Denominators) -> (Vec<Sums>, Vec<f32>) {
+        let (mut parts, mut rows) = (Vec::new(), Vec::new());
+        for slab in batch.slabs(self.device.slab_tokens()) {
+            let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
+            let (mut part, logits) = self.objective.forward(self.model, &mut tape, &slab, denominators);
+            part.settle();
+            parts.push(part);
+            rows.extend(logits.iter().flat_map(|logits| logits.to_f32_vec()));
+        }
+        (parts, rows)
     }
 
     fn batch(&self, examples: &Examples<'_>, first: usize) -> Batch {

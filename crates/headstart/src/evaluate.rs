@@ -8,9 +8,10 @@ use crate::batch::TokenTargets;
 use crate::config::{DataConfig, PrecisionName};
 use crate::data::source;
 use crate::data::split::Split;
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
-use crate::event::Listener;
+use crate::event::{Event, Listener, Signal};
 use crate::finetune::{DataRequest, examples};
 use crate::infer::Loaded;
 use crate::objective::Objective;
@@ -32,6 +33,8 @@ pub struct EvaluateConfig {
     pub precision: PrecisionName,
     /// Worker threads; 0: all.
     pub threads: usize,
+    /// Where to compute.
+    pub device: DeviceChoice,
 }
 
 /// Evaluates a run folder, its `final/`, or a checkpoint.
@@ -39,7 +42,10 @@ pub struct EvaluateConfig {
 /// # Errors
 /// A damaged model, data that is missing or unusable, a label the model does not know.
 pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'_>) -> Result<Evaluation> {
-    let loaded = Loaded::open(model, config.threads)?;
+    let loaded = Loaded::open(model, &config.device, config.threads)?;
+    if let Some(note) = config.device.note(&loaded.device) {
+        let _: Signal = listener(Event::Message(&note));
+    }
     let head = loaded.files.config.head.clone().filter(|_| !config.language_model);
     let order = match config.split {
         Some(split) => vec![split],

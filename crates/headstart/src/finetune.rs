@@ -25,7 +25,7 @@ use crate::objective::Objective;
 use crate::params::Group;
 use crate::pretrain::{begin_folder, model_files, newest_checkpoint, open_folder, token_targets};
 use crate::tokenizer::Tokenizer;
-use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, thousands};
+use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, thousands};
 
 /// Share of tokens masked in the auxiliary loss on a masked-LM trunk, as in pretraining.
 const MLM_PROBABILITY: f64 = 0.15;
@@ -41,7 +41,10 @@ pub fn finetune(
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
     config.validate()?;
-    let device = open_device(config.train.threads)?;
+    let device = options.device.open(config.train.threads)?;
+    if let Some(note) = options.device.note(&device) {
+        listener(Event::Message(&note));
+    }
     let folder = open_folder(options)?;
     // A resumed run has its own tokenizer, sizes and (mostly) weights; the model it came from is only needed
     // when it was stopped before its first checkpoint.

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 use crate::batch::{Batch, TokenTargets};
 use crate::checkpoint::{self, ModelFiles};
 use crate::config::{HeadConfig, HeadPooling, PrecisionName, Problem};
+use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::objective::probabilities;
 use crate::tokenizer::Tokenizer;
-use crate::train::open_device;
 
 /// A model folder, loaded for use.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Loads a run folder, its `final/`, or a checkpoint; every parameter must be there.
-    pub(crate) fn open(path: &Path, threads: usize) -> Result<Self> {
-        let device = open_device(threads)?;
+    pub(crate) fn open(path: &Path, device: &DeviceChoice, threads: usize) -> Result<Self> {
+        let device = device.open(threads)?;
         let (loaded, tokenizer) = checkpoint::load_model_and_tokenizer(path)?;
         let model = Model::new(&loaded.files.config)?;
         let weights = loaded.mapped_weights(model.table())?;
@@ -63,8 +63,13 @@ impl Predictor {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged or holds no classifier.
-    pub fn load(model: &Path, precision: PrecisionName, threads: usize) -> Result<Self> {
-        let loaded = Loaded::open(model, threads)?;
+    pub fn load(
+        model: &Path,
+        precision: PrecisionName,
+        device: &DeviceChoice,
+        threads: usize,
+    ) -> Result<Self> {
+        let loaded = Loaded::open(model, device, threads)?;
         let Some(head) = loaded.files.config.head.clone() else {
             return Err(Error::Checkpoint {
                 path: model.to_path_buf(),
@@ -88,7 +93,7 @@ impl Predictor {
     /// Predicts texts, in order.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when a text cannot be tokenised.
+    /// [`Error::BadInput`] when a text cannot be tokenised; what goes wrong on the device.
     pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
         let tokenizer = &self.loaded.tokenizer;
         let room = self.loaded.files.config.num_max_positions;
@@ -100,19 +105,24 @@ impl Predictor {
             cut.push(truncated);
             batch.sequences.push(TokenTargets::None.sequence(&ids, None, 0));
         }
-        let mut predictions = Vec::new();
-        for slab in batch.slabs() {
-            let Loaded { device, weights, model, .. } = &self.loaded;
+        let logits = in_parts_that_fit(self.device(), &mut |_| (), || self.logits(&batch))?;
+        let rows = logits.chunks_exact(self.head.num_classes);
+        Ok(rows.zip(cut).map(|(row, cut)| self.prediction(row, cut)).collect())
+    }
+
+    /// One row for each sequence.
+    fn logits(&self, batch: &Batch) -> Vec<f32> {
+        let Loaded { device, weights, model, .. } = &self.loaded;
+        let mut rows = Vec::new();
+        for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
             let hidden = model.trunk(&mut tape, &slab.ids, None);
             let Some(logits) = model.classify(&mut tape, &hidden) else {
                 unreachable!("checked when loading")
             };
-            for row in logits.tensor().to_f32_vec().chunks_exact(self.head.num_classes) {
-                predictions.push(self.prediction(row, cut[predictions.len()]));
-            }
+            rows.extend(logits.tensor().to_f32_vec());
         }
-        Ok(predictions)
+        rows
     }
 
     fn prediction(&self, logits: &[f32], truncated: bool) -> Prediction {
@@ -208,8 +218,13 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged or holds a masked language model.
-    pub fn load(model: &Path, precision: PrecisionName, threads: usize) -> Result<Self> {
-        let loaded = Loaded::open(model, threads)?;
+    pub fn load(
+        model: &Path,
+        precision: PrecisionName,
+        device: &DeviceChoice,
+        threads: usize,
+    ) -> Result<Self> {
+        let loaded = Loaded::open(model, device, threads)?;
         if !loaded.files.config.causal {
             return Err(Error::Checkpoint {
                 path: model.to_path_buf(),
@@ -265,6 +280,7 @@ impl Generator {
         let mut fed = 0;
         while ids.len() - start < config.max_new_tokens && fed < positions && ids.len() < positions {
             let logits = self.next_logits(&ids[fed..], fed, &mut caches);
+            self.device().check()?;
             fed = ids.len();
             ids.push(sample(&logits, config, &mut draws) as u32);
             shown.hand_on(&ids, piece);

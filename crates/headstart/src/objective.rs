@@ -31,7 +31,7 @@ pub struct Denominators {
 }
 
 /// Sums over slabs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Sums {
     /// Over predicted tokens.
     pub lm: LossSum,
@@ -88,7 +88,7 @@ impl Objective {
         (sums, Some(logits.tensor().clone()))
     }
 
-    /// The loss of a batch from its sums.
+    /// The loss of a batch from its sums, once they are settled.
     pub fn loss(&self, sums: &Sums, denominators: Denominators) -> f64 {
         let part = |coefficient: f64, sum: f64, count: f64| {
             if coefficient > 0.0 && count > 0.0 { coefficient * sum / count } else { 0.0 }
@@ -100,10 +100,14 @@ impl Objective {
 impl Sums {
     /// Adds another slab's, in slab order.
     pub fn add(&mut self, other: &Self) {
-        self.lm.sum += other.lm.sum;
-        self.lm.correct += other.lm.correct;
-        self.clf.sum += other.clf.sum;
-        self.clf.correct += other.clf.correct;
+        self.lm.add(&other.lm);
+        self.clf.add(&other.clf);
+    }
+
+    /// Waits for what a device still computes of them.
+    pub fn settle(&mut self) {
+        self.lm.settle();
+        self.clf.settle();
     }
 }
 

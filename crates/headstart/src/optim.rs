@@ -3,7 +3,7 @@
 //! Owns: moments, which range has which decay. Never: the schedule (a rate comes in) or the gradients' origin.
 
 use headstart_engine::ops::adam::{Adam, Decay, Range, squared_norm};
-use headstart_engine::{Device, Gradients, Weights};
+use headstart_engine::{Device, Flat, Gradients, Weights};
 
 use crate::config::{OptimizerName, TrainConfig};
 use crate::params::ParamTable;
@@ -15,9 +15,9 @@ pub struct Optimizer {
     max_norm: f64,
     ranges: Vec<Range>,
     /// First moments, in the order of the trainable parameters.
-    pub first_moment: Vec<f32>,
+    pub first_moment: Flat,
     /// Second moments.
-    pub second_moment: Vec<f32>,
+    pub second_moment: Flat,
 }
 
 impl Optimizer {
@@ -55,14 +55,14 @@ impl Optimizer {
             adam: Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay },
             max_norm: config.max_norm,
             ranges,
-            first_moment: vec![0.0; table.trainable_len()],
-            second_moment: vec![0.0; table.trainable_len()],
+            first_moment: Flat::zeros(table.trainable_len()),
+            second_moment: Flat::zeros(table.trainable_len()),
         }
     }
 
     /// The global norm of the gradients.
     pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
-        squared_norm(device, gradients.values()).sqrt()
+        squared_norm(device, gradients).sqrt()
     }
 
     /// Step `step` (from 1) at rate `lr`, with gradients of norm `norm` clipped to the maximum; gradients are

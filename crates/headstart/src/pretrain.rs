@@ -18,7 +18,7 @@ use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::tokenizer::{RoleIds, Tokenizer};
-use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, open_device, thousands};
+use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, thousands};
 
 /// Pretrains a model as configured, or resumes the run in the folder.
 ///
@@ -31,7 +31,10 @@ pub fn pretrain(
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
     config.validate()?;
-    let device = open_device(config.train.threads)?;
+    let device = options.device.open(config.train.threads)?;
+    if let Some(note) = options.device.note(&device) {
+        listener(Event::Message(&note));
+    }
     let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
     let checkpoint = newest_checkpoint(folder.as_ref())?;
@@ -128,7 +131,7 @@ pub(crate) fn begin_folder(
         return Ok(folder);
     }
     let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
-        "threads": device.threads(), "code_path": device.code_path()});
+        "threads": device.threads(), "code_path": device.code_path(), "device": device.name()});
     RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::config::{Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Schedule, TrainConfig};
 use crate::data::source::{STARTER_CORPUS, STARTER_QUESTIONS};
 use crate::data::starter;
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::finetune::finetune;
@@ -38,6 +39,8 @@ pub struct QuickstartConfig {
     pub out: PathBuf,
     /// Worker threads; 0: all.
     pub threads: usize,
+    /// Where to compute.
+    pub device: DeviceChoice,
     /// Seeds the trunk; fine-tuning takes the following ones.
     pub seed: u64,
 }
@@ -99,7 +102,7 @@ pub fn run(config: &QuickstartConfig, listener: &mut Listener<'_>) -> Result<Qui
     let trunk = config.out.join("trunk");
     listener(Event::Message("pretraining the trunk"));
     let clock = std::time::Instant::now();
-    let pretraining = pretrain(&pretrain_config(config, &tokenizer), &run_options(&trunk), listener)?;
+    let pretraining = pretrain(&pretrain_config(config, &tokenizer), &run_options(config, &trunk), listener)?;
     check_whole(&pretraining, &config.out)?;
     let pretraining_seconds = clock.elapsed().as_secs_f64();
 
@@ -139,7 +142,7 @@ fn run_arm(
         listener(Event::Message(&format!("fine-tuning, {name}: learning rate {lr:.0e}, seed {seed}")));
         let clock = std::time::Instant::now();
         let settings = finetune_config(config, trunk, from_scratch, lr, seed);
-        let summary = finetune(&settings, &run_options(&dir), listener)?;
+        let summary = finetune(&settings, &run_options(config, &dir), listener)?;
         check_whole(&summary, &config.out)?;
         let records = read_metrics(&dir)?;
         let valid = records.iter().filter(|r| r.kind == Kind::Valid);
@@ -247,8 +250,9 @@ fn finetune_config(
     }
 }
 
-fn run_options(dir: &Path) -> RunOptions {
-    RunOptions { dir: dir.to_path_buf(), resume: false, command: "headstart quickstart".into() }
+fn run_options(config: &QuickstartConfig, dir: &Path) -> RunOptions {
+    let device = config.device.clone();
+    RunOptions { dir: dir.to_path_buf(), resume: false, command: "headstart quickstart".into(), device }
 }
 
 fn check_free(out: &Path) -> Result<()> {

@@ -7,16 +7,16 @@
 //! weights, moments, the step and the best figure so far, and a resumed run computes the same bits.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::{CodePath, Device, Gradients, Precision, Tape, Weights};
+use headstart_engine::{Device, Gradients, Precision, Tape, Weights};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
 use crate::checkpoint::{Best as BestSoFar, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
+use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator, Examples, TextSize};
 use crate::event::{Event, Listener, Signal, StepRecord};
@@ -30,6 +30,8 @@ use crate::train_log::TrainLog;
 
 /// The key under which the trainer state keeps the loss of the best evaluation.
 const BEST_LOSS: &str = "best_loss";
+/// The key under which it keeps the size of a GPU's slabs, which the bits depend on.
+const SLAB_TOKENS: &str = "slab_tokens";
 
 /// Where a run writes and whether it continues.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct RunOptions {
     pub resume: bool,
     /// The command line, for command.txt.
     pub command: String,
+    /// Where to compute; a resumed run may continue on another device.
+    pub device: DeviceChoice,
 }
 
 /// How a run ended.
@@ -119,10 +123,29 @@ pub(crate) struct Step<'a> {
 
 impl Step<'_> {
     /// Forward and backward over the batch's slabs: the loss and the norm of the gradients, which are left in place.
-    pub(crate) fn forward_backward(&mut self, batch: &Batch, step: u64) -> (f64, f64) {
+    ///
+    /// # Errors
+    /// What goes wrong on the device; memory that is full only when smaller slabs do not help.
+    pub(crate) fn forward_backward(
+        &mut self,
+        batch: &Batch,
+        step: u64,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(f64, f64)> {
+        let mut again = false;
+        in_parts_that_fit(self.device, say, || {
+            if again {
+                self.gradients.clear();
+            }
+            again = true;
+            self.forward_backward_once(batch, step)
+        })
+    }
+
+    fn forward_backward_once(&mut self, batch: &Batch, step: u64) -> (f64, f64) {
         let denominators = self.objective.denominators(batch);
         let mut sums = Sums::default();
-        for slab in batch.slabs() {
+        for slab in batch.slabs(self.device.slab_tokens()) {
             let (weights, gradients) = (&*self.weights, &mut *self.gradients);
             let mut tape = Tape::training(
                 self.device,
@@ -138,12 +161,17 @@ impl Step<'_> {
             sums.add(&part);
         }
         let norm = Optimizer::gradient_norm(self.device, self.gradients);
+        sums.settle();
         (self.objective.loss(&sums, denominators), norm)
     }
 
     /// Clips, updates the weights at rate `lr` and leaves the gradients zero.
-    pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64) {
+    ///
+    /// # Errors
+    /// What goes wrong on the device.
+    pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64) -> Result<()> {
         self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step);
+        Ok(self.device.check_queued()?)
     }
 }
 
@@ -181,7 +209,7 @@ impl Run<'_> {
         // A run that was interrupted after its early stop, while it finished, takes no further step.
         let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
         while progress.state.step < progress.total_steps && stopped.is_none() {
-            let record = self.step(&mut progress)?;
+            let record = self.step(&mut progress, listener)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
             let step = progress.state.step;
             let epoch_ends = step.is_multiple_of(progress.steps_per_epoch) || step == progress.total_steps;
@@ -220,8 +248,12 @@ impl Run<'_> {
         let mut state = TrainerState::default();
         if let Some(checkpoint) = self.checkpoint.take() {
             self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
-            (optimizer.first_moment, optimizer.second_moment) = checkpoint.load_optimizer(table)?;
+            let (first, second) = checkpoint.load_optimizer(table)?;
+            (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
             state = checkpoint.state;
+            if let Some(tokens) = state.extra.get(SLAB_TOKENS).and_then(serde_json::Value::as_u64) {
+                self.device.set_slab_tokens(tokens as usize);
+            }
             let at = format!("resuming after step {} of {total_steps}", state.step);
             listener(Event::Message(&at));
         }
@@ -238,7 +270,7 @@ impl Run<'_> {
             thousands(trainable),
             thousands(self.train.len()),
             self.device.threads(),
-            self.device.code_path(),
+            if self.device.is_cuda() { self.device.name() } else { self.device.code_path().to_owned() },
         );
         listener(Event::Message(&line));
         let gradients = Gradients::new(table.trainable_len());
@@ -274,7 +306,7 @@ impl Run<'_> {
     }
 
     /// Forward, backward, clip, update.
-    fn step(&mut self, progress: &mut Progress) -> Result<StepRecord> {
+    fn step(&mut self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<StepRecord> {
         let began = Instant::now();
         let step = progress.state.step + 1;
         let batch = self.batch(progress, step);
@@ -288,13 +320,16 @@ impl Run<'_> {
             gradients: &mut progress.gradients,
             optimizer: &mut progress.optimizer,
         };
-        let (loss, norm) = work.forward_backward(&batch, step);
+        let mut say = |line: &str| {
+            let _: Signal = listener(Event::Message(line));
+        };
+        let (loss, norm) = work.forward_backward(&batch, step, &mut say)?;
         check_finite(&self.folder, "training loss", loss, step)?;
         check_finite(&self.folder, "gradient norm", norm, step)?;
         let factor =
             schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
         let lr = self.config.lr * factor;
-        work.update(norm, lr, step);
+        work.update(norm, lr, step)?;
         progress.state.step = step;
         let seconds = began.elapsed().as_secs_f64();
         let tokens_per_s = batch.tokens() as f64 / seconds.max(1e-9);
@@ -364,14 +399,18 @@ impl Run<'_> {
 
     fn save(&self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<()> {
         progress.log.flush()?;
+        if self.device.is_cuda() {
+            progress.state.extra.insert(SLAB_TOKENS.into(), self.device.slab_tokens().into());
+        }
         let snapshot = Snapshot {
             state: &progress.state,
             table: self.model.table(),
             weights: self.weights.values(),
-            first_moment: &progress.optimizer.first_moment,
-            second_moment: &progress.optimizer.second_moment,
+            first_moment: progress.optimizer.first_moment.values(),
+            second_moment: progress.optimizer.second_moment.values(),
             files: &self.files,
         };
+        self.device.check()?; // what could not be read from the device is not saved
         let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));
         Ok(())
@@ -418,6 +457,7 @@ impl Run<'_> {
                 summarise(&mut summary, "test", &evaluation);
             }
             let (table, weights) = (self.model.table(), self.weights.values());
+            self.device.check()?;
             let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
             listener(Event::Saved(&path));
             summary.final_dir = Some(path);
@@ -509,9 +549,4 @@ pub(crate) fn thousands(n: usize) -> String {
         out.push(digit);
     }
     out
-}
-
-/// The processor with so many threads; 0: all.
-pub(crate) fn open_device(threads: usize) -> Result<Device> {
-    Ok(Device::cpu(NonZeroUsize::new(threads), CodePath::Auto)?)
 }

@@ -11,7 +11,9 @@
 
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
+use crate::cuda;
 use crate::device::Device;
+use crate::flat::Flat;
 use crate::profile::Work;
 use crate::weights::{Gradients, Weights};
 
@@ -60,8 +62,12 @@ pub struct Range {
 }
 
 /// The sum of squares of gradients (f64 partial sums in a fixed order); not finite if any of them is not.
-pub fn squared_norm(device: &Device, gradients: &[f32]) -> f64 {
+pub fn squared_norm(device: &Device, gradients: &Gradients) -> f64 {
     let _timer = device.time(Work::GradientNorm);
+    if let Some(cuda) = device.cuda() {
+        return cuda::ops::adam::squared_norm(cuda, gradients);
+    }
+    let gradients = gradients.values();
     let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
     let mut partial = vec![0.0_f64; tasks];
     let level = device.level();
@@ -78,7 +84,35 @@ pub fn squared_norm(device: &Device, gradients: &[f32]) -> f64 {
     partial.iter().sum()
 }
 
+/// What a step multiplies by, the same for all parameters of a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    /// lr / (1 - b1^t).
+    pub(crate) step_size: f32,
+    /// 1 / sqrt(1 - b2^t).
+    pub(crate) root: f32,
+    /// Decay that is added to the gradient.
+    pub(crate) coupled: f32,
+    /// What is left of a weight after its decay.
+    pub(crate) shrink: f32,
+}
+
 impl Adam {
+    /// The corrections are made in f64, as PyTorch makes them, then used in f32.
+    pub(crate) fn rates(&self, range: &Range) -> Rates {
+        let correction = |beta: f32| 1.0 - f64::from(beta).powi(range.step.min(i32::MAX as u64) as i32);
+        let (coupled, shrink) = match self.decay {
+            Decay::Coupled => (range.weight_decay, 1.0),
+            Decay::Decoupled => (0.0, (1.0 - f64::from(range.lr) * f64::from(range.weight_decay)) as f32),
+        };
+        Rates {
+            step_size: (f64::from(range.lr) / correction(self.beta1)) as f32,
+            root: (1.0 / correction(self.beta2).sqrt()) as f32,
+            coupled,
+            shrink,
+        }
+    }
+
     /// One step: applies the gradients times `clip` and leaves them zero.
     ///
     /// # Panics
@@ -88,16 +122,21 @@ impl Adam {
         device: &Device,
         weights: &mut Weights,
         gradients: &mut Gradients,
-        first_moment: &mut [f32],
-        second_moment: &mut [f32],
+        first_moment: &mut Flat,
+        second_moment: &mut Flat,
         ranges: &[Range],
         clip: f32,
     ) {
         let _timer = device.time(Work::Optimizer);
+        if let Some(cuda) = device.cuda() {
+            cuda::ops::adam::step(cuda, self, weights, gradients, first_moment, second_moment, ranges, clip);
+            return;
+        }
         let level = device.level();
         let weights = SharedSlice::new(weights.values_mut());
         let gradients = SharedSlice::new(gradients.values_mut());
-        let (first, second) = (SharedSlice::new(first_moment), SharedSlice::new(second_moment));
+        let (first, second) =
+            (SharedSlice::new(first_moment.values_mut()), SharedSlice::new(second_moment.values_mut()));
         let mut pieces = Vec::new();
         for range in ranges {
             for at in (0..range.len).step_by(ELEMENTS_PER_TASK) {
@@ -138,14 +177,7 @@ simd! {
 
 simd! {
     fn update(adam: &Adam, range: &Range, clip: f32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]) {
-        // The corrections are made in f64, as PyTorch makes them, then used in f32.
-        let correction = |beta: f32| 1.0 - f64::from(beta).powi(range.step.min(i32::MAX as u64) as i32);
-        let step_size = (f64::from(range.lr) / correction(adam.beta1)) as f32;
-        let root = (1.0 / correction(adam.beta2).sqrt()) as f32;
-        let (coupled, shrink) = match adam.decay {
-            Decay::Coupled => (range.weight_decay, 1.0),
-            Decay::Decoupled => (0.0, (1.0 - f64::from(range.lr) * f64::from(range.weight_decay)) as f32),
-        };
+        let Rates { step_size, root, coupled, shrink } = adam.rates(range);
         let (rest1, rest2) = (1.0 - adam.beta1, 1.0 - adam.beta2);
         let decays = range.weight_decay > 0.0;
         let parts = w.chunks_mut(PART).zip(g.chunks_mut(PART)).zip(m.chunks_mut(PART)).zip(v.chunks_mut(PART));
@@ -186,7 +218,7 @@ mod tests {
                 let start: Vec<f32> = (0..n).map(|_| stream.normal() as f32).collect();
                 let mut weights = Weights::new(start.clone());
                 let mut gradients = Gradients::new(n);
-                let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+                let (mut m, mut v) = (Flat::zeros(n), Flat::zeros(n));
                 let mut exact: Vec<(f64, f64, f64)> =
                     start.iter().map(|&w| (f64::from(w), 0.0, 0.0)).collect();
                 for step in 1..=3 {
@@ -203,7 +235,7 @@ mod tests {
                     }
                     let range =
                         Range { start: 0, grad: 0, len: n, lr: 1e-3, weight_decay: 0.01, step: step as u64 };
-                    assert!(squared_norm(&device, gradients.values()).is_finite());
+                    assert!(squared_norm(&device, &gradients).is_finite());
                     adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 0.5);
                     assert!(gradients.values().iter().all(|&g| g == 0.0));
                 }
@@ -224,7 +256,7 @@ mod tests {
         {
             let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
             let mut weights = Weights::new(vec![1.0; 2 * PART]);
-            let (mut m, mut v) = (vec![0.0; 2 * PART], vec![0.0; 2 * PART]);
+            let (mut m, mut v) = (Flat::zeros(2 * PART), Flat::zeros(2 * PART));
             let mut gradients = Gradients::new(2 * PART);
             gradients.values_mut()[PART + 3] = 1.0;
             let range = Range { start: 0, grad: 0, len: 2 * PART, lr: 0.1, weight_decay, step: 1 };
@@ -258,8 +290,13 @@ mod tests {
     fn the_norm_is_exact_and_sees_what_is_not_finite() {
         let device = Device::cpu(None, CodePath::Auto).unwrap();
         let x: Vec<f32> = (0..100_001).map(|i| (i % 7) as f32).collect();
-        assert_eq!(squared_norm(&device, &x), x.iter().map(|x| f64::from(x * x)).sum::<f64>());
-        assert!(!squared_norm(&device, &[1.0, f32::NAN]).is_finite());
-        assert!(!squared_norm(&device, &[1.0, f32::INFINITY]).is_finite());
+        let norm = |x: &[f32]| {
+            let mut gradients = Gradients::new(x.len());
+            gradients.values_mut().copy_from_slice(x);
+            squared_norm(&device, &gradients)
+        };
+        assert_eq!(norm(&x), x.iter().map(|x| f64::from(x * x)).sum::<f64>());
+        assert!(!norm(&[1.0, f32::NAN]).is_finite());
+        assert!(!norm(&[1.0, f32::INFINITY]).is_finite());
     }
 }

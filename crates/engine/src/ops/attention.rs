@@ -19,6 +19,8 @@ use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
+use crate::cuda;
+use crate::cuda::ops::attention::DeviceCache;
 use crate::ops::linear::{SharedOut, apply_dropout};
 use crate::profile::Work;
 use crate::rng;
@@ -44,6 +46,8 @@ pub struct Attention {
 pub struct KeyValueCache {
     /// Rows of `[k | v]`, f32.
     rows: Vec<f32>,
+    /// The same on a GPU; one of them is in use.
+    device: DeviceCache,
     length: usize,
 }
 
@@ -62,12 +66,12 @@ impl KeyValueCache {
 #[derive(Debug)]
 pub(crate) struct AttentionNode {
     out: usize,
-    qkv: Value,
-    y: Tensor,
-    attention: Attention,
-    dropout: Option<ActiveDropout>,
+    pub(crate) qkv: Value,
+    pub(crate) y: Tensor,
+    pub(crate) attention: Attention,
+    pub(crate) dropout: Option<ActiveDropout>,
     /// log sum exp of the scaled scores, `[N, H]`.
-    log_sums: Tensor,
+    pub(crate) log_sums: Tensor,
 }
 
 impl Tape<'_> {
@@ -79,7 +83,7 @@ impl Tape<'_> {
         &mut self,
         qkv: &Value,
         attention: Attention,
-        cache: Option<&mut KeyValueCache>,
+        mut cache: Option<&mut KeyValueCache>,
     ) -> Value {
         let device = self.device;
         let _timer = device.time(Work::Attention);
@@ -91,15 +95,22 @@ impl Tape<'_> {
         let mut y = self.uninit(rows, width, self.precision.activation());
         let mut log_sums = self.uninit(rows, heads, DType::F32);
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let cached = cache.map(|cache| {
+        if let Some(cache) = &mut cache {
             assert!(
                 !self.is_training() && self.packing.sequences() == 1,
                 "a cache is for generating one sequence"
             );
-            cache.append(device.level(), &qkv.tensor);
-            &*cache
-        });
-        {
+            cache.length += rows;
+        }
+        if let Some(cuda) = device.cuda() {
+            let cache = cache.map(|cache| (&mut cache.device, past));
+            let drops = dropout.as_ref();
+            cuda::ops::attention::forward(cuda, self, &qkv.tensor, cache, attention, drops, &y, &log_sums);
+        } else {
+            let cached = cache.map(|cache| {
+                cache.append(device.level(), &qkv.tensor);
+                &*cache
+            });
             let (out, sums) = (SharedOut::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
             let (level, precision) = (self.device.level(), self.precision);
             self.device.for_each(self.packing.sequences() * heads, |task| {
@@ -163,6 +174,9 @@ impl AttentionNode {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
         let Some(dy) = back.take(self.out) else { return };
+        if let Some(cuda) = device.cuda() {
+            return cuda::ops::attention::backward(cuda, back, &self, &dy);
+        }
         let (rows, width, heads) = (dy.rows(), dy.cols(), self.attention.heads);
         let mut gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
         {
@@ -272,7 +286,6 @@ impl KeyValueCache {
         for r in 0..qkv.rows() {
             self.rows.extend_from_slice(&qkv.row(level, r, &mut scratch)[width..]);
         }
-        self.length += qkv.rows();
     }
 }
 
@@ -432,12 +445,12 @@ pub(crate) mod reference {
 mod tests {
     use super::*;
     use crate::rng::{DropRate, dropout_factor, row_key, site_key};
-    use crate::testing::{Gradcheck, SEED, STEP, close};
+    use crate::testing::{Gradcheck, SEED, STEP, close, shared_gpu};
     use crate::{CodePath, Device, Packing, Precision, Weights};
 
     #[test]
     fn gradcheck() {
-        for (heads, dim) in [(1, 1), (2, 7), (3, 8), (1, 31), (2, 41), (1, 64)] {
+        for (heads, dim) in [(1, 1), (2, 7), (3, 8), (1, 31), (2, 41), (1, 64), (1, 128)] {
             for lengths in [vec![1], vec![5, 1, 9], vec![67]] {
                 for (causal, p) in [(true, 0.0), (false, 0.0), (true, 0.3), (false, 0.2)] {
                     let rows = lengths.iter().sum();
@@ -470,26 +483,34 @@ mod tests {
 
     #[test]
     fn a_cache_gives_what_the_whole_sequence_gives() {
-        let (heads, dim, length) = (2, 7, 13);
+        let (heads, dim, length) = (2, 7, 70);
         let mut stream = rng::Stream::new(4);
         let qkv: Vec<f32> = (0..length * 3 * heads * dim).map(|_| stream.normal() as f32).collect();
         let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
         let whole = reference::forward(&wide, &[length], heads, dim, true, |_, _, _| 1.0);
-        let device = Device::cpu(None, CodePath::Auto).unwrap();
-        let weights = Weights::new(Vec::new());
-        let mut cache = KeyValueCache::default();
-        let (mut at, mut found) = (0, Vec::new());
-        for step in [5, 1, 1, 4, 2] {
-            let packing = Packing::continued(at, step);
-            let mut tape = Tape::inference(&device, &weights, &packing, Precision::F32);
-            let width = 3 * heads * dim;
-            let rows = Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
-            let x = Value { tensor: rows, id: None };
-            let y = tape.attention(&x, Attention { heads, causal: true, dropout: None }, Some(&mut cache));
-            found.extend(y.tensor.to_f32_vec());
-            at += step;
+        let processor = Device::cpu(None, CodePath::Auto).unwrap();
+        for device in [&processor].into_iter().chain(shared_gpu()) {
+            let weights = Weights::new(Vec::new());
+            let mut cache = KeyValueCache::default();
+            let (mut at, mut found) = (0, Vec::new());
+            for step in [5, 1, 1, 60, 2, 1] {
+                let packing = Packing::continued(at, step);
+                let mut tape = Tape::inference(device, &weights, &packing, Precision::F32);
+                let width = 3 * heads * dim;
+                let rows =
+                    Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
+                let x = Value { tensor: rows, id: None };
+                let attention = Attention { heads, causal: true, dropout: None };
+                // Whoever goes on from a copy leaves the original as it is.
+                let mut other = cache.clone();
+                tape.attention(&x, attention, Some(&mut other));
+                let y = tape.attention(&x, attention, Some(&mut cache));
+                found.extend(y.tensor.to_f32_vec());
+                at += step;
+            }
+            device.check().unwrap();
+            assert_eq!(cache.len(), length);
+            close(&found, &whole, 1e-5, "cached attention");
         }
-        assert_eq!(cache.len(), length);
-        close(&found, &whole, 1e-5, "cached attention");
     }
 }

@@ -8,6 +8,7 @@
 
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
+use crate::cuda;
 use crate::ops::linear::{ROWS_PER_TASK, add, apply_dropout};
 use crate::profile::Work;
 use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
@@ -36,9 +37,9 @@ type TargetRow<'a> = dyn Fn(usize) -> Option<usize> + Sync + 'a;
 #[derive(Debug)]
 pub(crate) struct EmbeddingNode {
     out: usize,
-    ids: Vec<u32>,
-    tables: Embedding,
-    dropout: Option<ActiveDropout>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) tables: Embedding,
+    pub(crate) dropout: Option<ActiveDropout>,
 }
 
 impl Tape<'_> {
@@ -53,11 +54,13 @@ impl Tape<'_> {
         assert_eq!(rows, self.packing.tokens(), "one id per packed token");
         let dropout = self.active_dropout(tables.dropout);
         let mut h = self.uninit(rows, cols, DType::F32);
-        let level = self.device.level();
-        let (tokens, positions) = (self.weights.get(tables.tokens), self.weights.get(tables.positions));
-        let offset = tables.offset.map(|(id, view)| (id, self.weights.get(view)));
-        let at: Vec<usize> = self.packing.rows().map(|(_, p)| p as usize).collect();
-        {
+        if let Some(cuda) = device.cuda() {
+            cuda::ops::embedding::forward(cuda, self, ids, &tables, dropout.as_ref(), &h);
+        } else {
+            let level = self.device.level();
+            let (tokens, positions) = (self.weights.get(tables.tokens), self.weights.get(tables.positions));
+            let offset = tables.offset.map(|(id, view)| (id, self.weights.get(view)));
+            let at: Vec<usize> = self.packing.rows().map(|(_, p)| p as usize).collect();
             let h = SharedSlice::new(h.f32_mut());
             self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
                 for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
@@ -87,6 +90,9 @@ impl EmbeddingNode {
         let device = back.device;
         let _timer = device.time(Work::Embedding);
         let Some(mut dh) = back.take(self.out) else { return };
+        if let Some(cuda) = device.cuda() {
+            return cuda::ops::embedding::backward(cuda, back, &self, &dh);
+        }
         let (rows, cols) = (dh.rows(), dh.cols());
         let level = back.device.level();
         if let Some(d) = &self.dropout {

@@ -16,6 +16,7 @@ use crate::cpu::math;
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
+use crate::cuda;
 use crate::profile::Work;
 use crate::rng::{DropRate, dropout_block};
 use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
@@ -55,13 +56,13 @@ pub struct Linear {
 #[derive(Debug)]
 pub(crate) struct LinearNode {
     out: usize,
-    x: Value,
-    weight: View,
-    bias: Option<View>,
-    activation: Activation,
-    dropout: Option<ActiveDropout>,
+    pub(crate) x: Value,
+    pub(crate) weight: View,
+    pub(crate) bias: Option<View>,
+    pub(crate) activation: Activation,
+    pub(crate) dropout: Option<ActiveDropout>,
     /// What the activation's derivative is computed from: its output for ReLU, its input for GELU.
-    saved: Option<Tensor>,
+    pub(crate) saved: Option<Tensor>,
     residuals: Vec<usize>,
 }
 
@@ -93,7 +94,10 @@ impl Tape<'_> {
         let from_output = linear.activation == Activation::Relu && dropout.is_none() && residuals.is_empty();
         let mut saved = (needs && through && linear.activation != Activation::Identity && !from_output)
             .then(|| self.uninit(rows, cols, self.precision.activation()));
-        {
+        if let Some(cuda) = device.cuda() {
+            let (with, drops) = ((weight, &linear), dropout.as_ref());
+            cuda::ops::linear::forward(cuda, self, &x.tensor, with, drops, residuals, saved.as_ref(), &y);
+        } else {
             let bias = linear.bias.map(|b| self.weights.get(b));
             let level = self.device.level();
             let destination = destination_of(&y);
@@ -144,7 +148,10 @@ impl LinearNode {
     pub(crate) fn backward(self, back: &mut Backward<'_>) {
         let Some(dy) = back.take(self.out) else { return };
         let trains = self.weight.grad.is_some() || self.bias.is_some_and(|b| b.grad.is_some());
-        if self.x.id.is_some() || trains {
+        let uses_product = self.x.id.is_some() || trains;
+        if let Some(cuda) = back.device.cuda().filter(|_| uses_product) {
+            cuda::ops::linear::backward(cuda, back, &self, &dy);
+        } else if uses_product {
             let dz = self.pre_activation_gradient(back, &dy);
             self.weight_gradient(back, &dz);
             self.input_gradient(back, &dz);
@@ -471,7 +478,7 @@ mod tests {
     #[test]
     fn gradcheck_with_the_whole_epilogue() {
         for activation in [Activation::Identity, Activation::Relu, Activation::Gelu] {
-            for (p, residuals) in [(0.0, 0), (0.3, 1), (0.0, 2), (0.4, 0)] {
+            for (p, residuals) in [(0.0, 0), (0.3, 1), (0.0, 2), (0.4, 0), (0.1, 3)] {
                 let (rows, inputs, outputs) = (13, 31, 41);
                 let mut inputs_of = vec![("x", rows, inputs)];
                 inputs_of.extend((0..residuals).map(|_| ("residual", rows, outputs)));

@@ -13,6 +13,7 @@ use crate::cpu::gemm::{Operand, Source};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
+use crate::cuda;
 use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, destination_of, multiply_weight};
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
@@ -26,12 +27,40 @@ const CHUNK_ELEMENTS: usize = 8 << 20;
 const PART: usize = 1_024;
 
 /// A loss summed over rows, not yet divided by anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+///
+/// On a GPU the terms stay there until [`LossSum::settle`]; before it, `sum` and `correct` are what was settled.
+#[derive(Clone, Debug, Default)]
 pub struct LossSum {
     /// Sum of negative log likelihoods (nats), or of the loss's own terms.
     pub sum: f64,
     /// Rows whose best class is the target.
     pub correct: u64,
+    /// `[terms, 2]` each: a term, and 1 or 0 for correct.
+    pending: Vec<Tensor>,
+}
+
+impl LossSum {
+    /// A loss whose terms are still being computed: `[terms, 2]` f32 on a GPU.
+    pub(crate) fn pending(terms: Tensor) -> Self {
+        Self { pending: vec![terms], ..Self::default() }
+    }
+
+    /// Adds another sum, in this order.
+    pub fn add(&mut self, other: &Self) {
+        self.sum += other.sum;
+        self.correct += other.correct;
+        self.pending.extend(other.pending.iter().cloned());
+    }
+
+    /// Waits for what is still being computed and adds it, term by term as the processor does.
+    pub fn settle(&mut self) {
+        for terms in self.pending.drain(..) {
+            for term in terms.to_f32_vec().chunks_exact(2) {
+                self.sum += f64::from(term[0]);
+                self.correct += u64::from(term[1] > 0.5);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +85,14 @@ impl Tape<'_> {
         let (cols, classes) = (weight.cols, weight.rows);
         assert!(x.tensor.cols() == cols && rows.len() == targets.len());
         assert!(targets.iter().all(|&t| (t as usize) < classes), "a target outside the {classes} classes");
+        if let Some(cuda) = self.device.cuda() {
+            let picked = (rows, targets);
+            let (loss, dx) = cuda::ops::linear_cross_entropy::forward(cuda, self, x, picked, weight, scale);
+            if let Some(dx) = dx {
+                self.record_root(Node::LinearCrossEntropy(LinearCrossEntropyNode { x: x.clone(), dx }));
+            }
+            return loss;
+        }
         let level = self.device.level();
         let trains_weight = self.is_training() && weight.grad.is_some();
         let trains_x = self.is_training() && x.id.is_some();
@@ -200,7 +237,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{ODD_SIZES, close};
+    use crate::testing::{ODD_SIZES, close, shared_gpu};
     use crate::{CodePath, Device, Gradients, Packing, Precision, Weights, rng::Stream};
     use std::num::NonZeroUsize;
 
@@ -266,18 +303,21 @@ mod tests {
             let targets: Vec<u32> = rows.iter().map(|r| r * 7 % classes as u32).collect();
             let (loss, dx, dw) = reference(&x, &rows, &targets, &w, cols, 0.25);
             for (precision, limit) in [(Precision::F32, 1e-5), (Precision::Bf16, 1.5e-2)] {
-                for path in [CodePath::Auto, CodePath::Portable] {
-                    let device = Device::cpu(NonZeroUsize::new(2), path).unwrap();
+                let processors = [CodePath::Auto, CodePath::Portable]
+                    .map(|path| Device::cpu(NonZeroUsize::new(2), path).unwrap());
+                for device in processors.iter().chain(shared_gpu()) {
                     let weights = Weights::new(w.clone());
                     let view = View { offset: 0, rows: classes, cols, grad: Some(0) };
                     let mut gradients = Gradients::new(w.len());
                     let packing = Packing::new(&[37], &[0]);
                     let mut tape =
-                        Tape::training(&device, &weights, &mut gradients, &packing, precision, 0, 0);
+                        Tape::training(device, &weights, &mut gradients, &packing, precision, 0, 0);
                     let leaf = tape.leaf(Tensor::from_f32(device.pool(), 37, cols, &x));
-                    let out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, 0.25);
+                    let mut out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, 0.25);
+                    out.settle();
                     let found = tape.backward_from(Vec::new());
-                    let what = format!("linear_cross_entropy {classes} x {cols} {precision:?} {path:?}");
+                    let what =
+                        format!("linear_cross_entropy {classes} x {cols} {precision:?} {}", device.name());
                     close(&[out.sum as f32], &[loss], limit, &what);
                     close(&found[0].as_ref().unwrap().to_f32_vec(), &dx, limit, &what);
                     close(gradients.values(), &dw, limit, &what);

@@ -6,6 +6,7 @@
 //! - multi-label: sum over k of `softplus(z) - t z`, `dz = scale * (sigmoid(z) - t)`
 //! - regression: sum over k of `(z - t)^2`, `dz = scale * 2 (z - t)`
 
+use crate::cuda;
 use crate::ops::linear_cross_entropy::LossSum;
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
@@ -38,6 +39,12 @@ impl Tape<'_> {
         let _timer = device.time(Work::Other);
         let (rows, classes) = (logits.tensor.rows(), logits.tensor.cols());
         let mut gradient = self.uninit(rows, classes, DType::F32);
+        if let Some(cuda) = device.cuda() {
+            let z = &logits.tensor;
+            let terms = cuda::ops::loss::forward(cuda, self, z, targets, scale, &gradient);
+            self.record_loss(logits, gradient);
+            return LossSum::pending(terms);
+        }
         let z = logits.tensor.f32();
         let d = gradient.f32_mut();
         let mut total = LossSum::default();
@@ -75,10 +82,14 @@ impl Tape<'_> {
                 }
             }
         }
+        self.record_loss(logits, gradient);
+        total
+    }
+
+    fn record_loss(&mut self, logits: &Value, gradient: Tensor) {
         if self.is_training() && logits.id.is_some() {
             self.record_root(Node::Loss(LossNode { logits: logits.clone(), gradient }));
         }
-        total
     }
 }
 
@@ -98,7 +109,7 @@ impl LossNode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::close;
+    use crate::testing::{close, shared_gpu};
     use crate::{CodePath, Device, Gradients, Packing, Precision, Weights, rng::Stream};
 
     /// The plain reference.
@@ -135,26 +146,29 @@ mod tests {
                 Targets::MultiLabel(&marks),
                 Targets::Regression(&numbers),
             ] {
-                let device = Device::cpu(None, CodePath::Auto).unwrap();
-                let (nothing, packing) = (Weights::new(Vec::new()), Packing::new(&[rows], &[0]));
-                let mut gradients = Gradients::new(0);
-                let mut tape =
-                    Tape::training(&device, &nothing, &mut gradients, &packing, Precision::F32, 0, 0);
-                let logits = tape.leaf(Tensor::from_f32(device.pool(), rows, classes, &z));
-                let out = tape.loss(&logits, targets, 0.5);
-                let found = tape.backward_from(Vec::new());
-                let z64: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
-                close(&[out.sum as f32], &[reference(&z64, classes, targets)], 5e-6, "loss");
-                let slope = |i: usize| {
-                    let at = |h: f64| {
-                        let mut z = z64.clone();
-                        z[i] += h;
-                        0.5 * reference(&z, classes, targets)
+                let processor = Device::cpu(None, CodePath::Auto).unwrap();
+                for device in [&processor].into_iter().chain(shared_gpu()) {
+                    let (nothing, packing) = (Weights::new(Vec::new()), Packing::new(&[rows], &[0]));
+                    let mut gradients = Gradients::new(0);
+                    let mut tape =
+                        Tape::training(device, &nothing, &mut gradients, &packing, Precision::F32, 0, 0);
+                    let logits = tape.leaf(Tensor::from_f32(device.pool(), rows, classes, &z));
+                    let mut out = tape.loss(&logits, targets, 0.5);
+                    out.settle();
+                    let found = tape.backward_from(Vec::new());
+                    let z64: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
+                    close(&[out.sum as f32], &[reference(&z64, classes, targets)], 5e-6, "loss");
+                    let slope = |i: usize| {
+                        let at = |h: f64| {
+                            let mut z = z64.clone();
+                            z[i] += h;
+                            0.5 * reference(&z, classes, targets)
+                        };
+                        (at(1e-5) - at(-1e-5)) / 2e-5
                     };
-                    (at(1e-5) - at(-1e-5)) / 2e-5
-                };
-                let slopes: Vec<f64> = (0..z.len()).map(slope).collect();
-                close(&found[0].as_ref().unwrap().to_f32_vec(), &slopes, 5e-6, "loss gradient");
+                    let slopes: Vec<f64> = (0..z.len()).map(slope).collect();
+                    close(&found[0].as_ref().unwrap().to_f32_vec(), &slopes, 5e-6, "loss gradient");
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::cpu::math;
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
+use crate::cuda;
 use crate::ops::linear::{ROWS_PER_TASK, add_column_sums};
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
@@ -19,11 +20,11 @@ use crate::weights::View;
 #[derive(Debug)]
 pub(crate) struct NormNode {
     out: usize,
-    x: Value,
-    weight: View,
-    bias: View,
+    pub(crate) x: Value,
+    pub(crate) weight: View,
+    pub(crate) bias: View,
     /// (mean, 1 / standard deviation) per row.
-    statistics: Tensor,
+    pub(crate) statistics: Tensor,
 }
 
 impl Tape<'_> {
@@ -38,9 +39,12 @@ impl Tape<'_> {
         assert!(weight.len() == cols && bias.len() == cols, "norm of {cols} columns");
         let mut y = self.uninit(rows, cols, DType::F32);
         let mut statistics = self.uninit(rows, 2, DType::F32);
-        let (gain, shift) = (self.weights.get(weight), self.weights.get(bias));
-        let level = self.device.level();
-        {
+        if let Some(cuda) = device.cuda() {
+            let views = (weight, bias);
+            cuda::ops::norm::forward(cuda, self.weights, &x.tensor, views, eps, &y, &statistics);
+        } else {
+            let (gain, shift) = (self.weights.get(weight), self.weights.get(bias));
+            let level = self.device.level();
             let (y, s) = (SharedSlice::new(y.f32_mut()), SharedSlice::new(statistics.f32_mut()));
             self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
                 with_rows(cols, |scratch, _| {
@@ -63,6 +67,9 @@ impl NormNode {
         let device = back.device;
         let _timer = device.time(Work::NormBackward);
         let Some(dy) = back.take(self.out) else { return };
+        if let Some(cuda) = device.cuda() {
+            return cuda::ops::norm::backward(cuda, back, &self, &dy);
+        }
         let (rows, cols) = (dy.rows(), dy.cols());
         let level = back.device.level();
         let gain = back.weights.get(self.weight);

@@ -3,6 +3,7 @@
 //! Shapes: x `[N, C]`, y `[B, C]` in f32. There is no padding, so nothing needs a mask.
 //! Backward: mean spreads dy / length over the sequence's rows; max gives dy to the first row that has the largest.
 
+use crate::cuda;
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
@@ -34,21 +35,25 @@ impl Tape<'_> {
         let (cols, level) = (x.tensor.cols(), device.level());
         assert_eq!(x.tensor.rows(), self.packing.tokens(), "pooling is over the packing's tokens");
         let mut y = self.uninit(self.packing.sequences(), cols, DType::F32);
-        let mut scratch = vec![0.0; cols];
-        for (s, y) in y.f32_mut().chunks_exact_mut(cols).enumerate() {
-            let range = self.packing.range(s);
-            let length = range.len() as f32;
-            y.copy_from_slice(x.tensor.row(level, range.start, &mut scratch));
-            for r in range.skip(1) {
-                let row = x.tensor.row(level, r, &mut scratch);
-                match pooling {
-                    Pooling::Mean => y.iter_mut().zip(row).for_each(|(y, x)| *y += x),
-                    Pooling::Max => y.iter_mut().zip(row).for_each(|(y, x)| *y = y.max(*x)),
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &self.slab) {
+            cuda::ops::pool::forward(cuda, slab, &x.tensor, pooling, &y);
+        } else {
+            let mut scratch = vec![0.0; cols];
+            for (s, y) in y.f32_mut().chunks_exact_mut(cols).enumerate() {
+                let range = self.packing.range(s);
+                let length = range.len() as f32;
+                y.copy_from_slice(x.tensor.row(level, range.start, &mut scratch));
+                for r in range.skip(1) {
+                    let row = x.tensor.row(level, r, &mut scratch);
+                    match pooling {
+                        Pooling::Mean => y.iter_mut().zip(row).for_each(|(y, x)| *y += x),
+                        Pooling::Max => y.iter_mut().zip(row).for_each(|(y, x)| *y = y.max(*x)),
+                    }
                 }
-            }
-            if pooling == Pooling::Mean {
-                for y in y.iter_mut() {
-                    *y /= length;
+                if pooling == Pooling::Mean {
+                    for y in y.iter_mut() {
+                        *y /= length;
+                    }
                 }
             }
         }
@@ -64,6 +69,10 @@ impl PoolNode {
         let Some(dy) = back.take(self.out) else { return };
         let (cols, level) = (dy.cols(), device.level());
         let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
+            cuda::ops::pool::backward(cuda, slab, &self.x.tensor, &dy, self.pooling, &dx);
+            return back.add(self.x.id, dx);
+        }
         let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
         let out = dx.f32_mut();
         for s in 0..back.packing.sequences() {

@@ -2,6 +2,7 @@
 //!
 //! Shapes: x `[N, C]`, rows `[R]`, y `[R, C]` in f32. Backward: `dx[rows[i]] += dy[i]`; other rows are zero.
 
+use crate::cuda;
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
 use crate::tensor::{DType, Tensor};
@@ -23,9 +24,13 @@ impl Tape<'_> {
         let _timer = device.time(Work::Other);
         let (cols, level) = (x.tensor.cols(), device.level());
         let mut y = self.uninit(rows.len(), cols, DType::F32);
-        let mut scratch = vec![0.0; cols];
-        for (to, &from) in y.f32_mut().chunks_exact_mut(cols).zip(rows) {
-            to.copy_from_slice(x.tensor.row(level, from as usize, &mut scratch));
+        if let Some(cuda) = device.cuda() {
+            cuda::ops::select_rows::forward(cuda, &x.tensor, rows, &y);
+        } else {
+            let mut scratch = vec![0.0; cols];
+            for (to, &from) in y.f32_mut().chunks_exact_mut(cols).zip(rows) {
+                to.copy_from_slice(x.tensor.row(level, from as usize, &mut scratch));
+            }
         }
         let (x, rows) = (x.clone(), rows.to_vec());
         self.record(y, x.id.is_some(), |out| Node::SelectRows(SelectRowsNode { out, x, rows }))
@@ -39,6 +44,10 @@ impl SelectRowsNode {
         let Some(dy) = back.take(self.out) else { return };
         let (cols, level) = (dy.cols(), device.level());
         let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
+        if let Some(cuda) = device.cuda() {
+            cuda::ops::select_rows::backward(cuda, &self.rows, &dy, &dx);
+            return back.add(self.x.id, dx);
+        }
         let mut scratch = vec![0.0; cols];
         let sums = dx.f32_mut();
         for (i, &to) in self.rows.iter().enumerate() {

@@ -7,7 +7,7 @@ use headstart::model::Model;
 use headstart_engine::ops::adam::{self, Adam, Decay, Range};
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::ops::loss::Targets;
-use headstart_engine::{Device, Gradients, Packing, Precision, Tape, Value, Weights};
+use headstart_engine::{Device, Flat, Gradients, Packing, Precision, Tape, Value, Weights};
 
 /// What the classification head shall predict.
 pub struct Labels {
@@ -72,7 +72,7 @@ impl Task {
         let packing = self.packing();
         let mut weights = Weights::new(self.weights.clone());
         let mut gradients = Gradients::new(table.trainable_len());
-        let mut moments = [vec![0.0; table.trainable_len()], vec![0.0; table.trainable_len()]];
+        let mut moments = [Flat::zeros(table.trainable_len()), Flat::zeros(table.trainable_len())];
         let mut outcome = Outcome::default();
         for step in 0..self.optimizer.steps {
             let mut tape = Tape::training(
@@ -99,7 +99,7 @@ impl Task {
             if step == 0 {
                 outcome.gradients = gradients.values().to_vec();
             }
-            let norm = adam::squared_norm(device, gradients.values()).sqrt();
+            let norm = adam::squared_norm(device, &gradients).sqrt();
             outcome.norms.push(norm);
             let clip = (self.optimizer.max_norm / (norm + 1e-6)).min(1.0);
             self.update(device, &mut weights, &mut gradients, &mut moments, step + 1, clip as f32);
@@ -233,7 +233,7 @@ impl Task {
         device: &Device,
         weights: &mut Weights,
         gradients: &mut Gradients,
-        moments: &mut [Vec<f32>; 2],
+        moments: &mut [Flat; 2],
         step: u64,
         clip: f32,
     ) {

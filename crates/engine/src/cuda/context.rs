@@ -1,0 +1,280 @@
+//! One GPU: its context, its stream, its memory, and the error that sticks.
+//!
+//! Owns: the life of the device's resources, copies in and out. Never: which work is queued.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytemuck::Pod;
+
+use super::blas::Plans;
+use super::buffer::{DeviceBuffer, DevicePtr, Pool};
+use super::driver::{self, CUcontext, CUstream};
+use super::error::Failure;
+use super::kernels::Module;
+use super::launch::{Loaded, LoadedModule};
+use super::locked;
+use super::{cache, libraries};
+use crate::error::EngineError;
+
+/// A handle to one GPU; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    ordinal: usize,
+    pub(super) properties: driver::Properties,
+    handles: Handles,
+    pool: Pool,
+    error: Mutex<Option<EngineError>>,
+    pub(super) modules: Mutex<HashMap<Module, LoadedModule>>,
+    pub(super) kernels: Mutex<HashMap<(Module, &'static str), Loaded>>,
+    pub(super) plans: OnceLock<Plans>,
+    pub(super) cubins: cache::Cubins,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Handles {
+    context: CUcontext,
+    stream: CUstream,
+}
+
+// SAFETY: a CUDA context and its streams may be used from any thread that makes the context current first.
+unsafe impl Send for Handles {}
+// SAFETY: as above.
+unsafe impl Sync for Handles {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What fails here has no one left to be told.
+        if self.bind().is_ok() {
+            if let Some(plans) = self.plans.take() {
+                plans.destroy();
+            }
+            let _: Result<(), Failure> = self.pool.release();
+            let _: Result<(), Failure> = driver::close(self.properties.handle, self.handles.stream);
+        }
+    }
+}
+
+impl Inner {
+    /// Makes this context the thread's.
+    fn bind(&self) -> Result<(), Failure> {
+        driver::set_current(self.handles.context)
+    }
+}
+
+/// Where to look for what a GPU needs, beyond the places the system's loader knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CudaPaths {
+    /// Folders that may hold NVIDIA's libraries.
+    pub libraries: Vec<PathBuf>,
+    /// Where compiled kernels are kept between runs; `None`: they are compiled in each.
+    pub kernel_cache: Option<PathBuf>,
+}
+
+/// A GPU that could be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its number.
+    pub ordinal: usize,
+    /// As NVIDIA calls it.
+    pub name: String,
+    /// Of its memory.
+    pub total_bytes: usize,
+    /// Compute capability, as (9, 0).
+    pub capability: (i32, i32),
+    /// The newest CUDA version its driver knows, as (13, 0).
+    pub driver: (i32, i32),
+}
+
+/// The GPUs of this machine.
+///
+/// # Errors
+/// [`EngineError::Device`] that says what was looked for and where, when the libraries are missing or the driver
+/// finds no GPU.
+pub fn gpus(paths: &CudaPaths) -> Result<Vec<Gpu>, EngineError> {
+    libraries::find(&paths.libraries)?;
+    let unusable = |failure: Failure| EngineError::Device {
+        what: format!("the NVIDIA driver cannot be started: {}: {}", failure.call, failure.text),
+        fix: "see whether `nvidia-smi` works, or use --device cpu".into(),
+    };
+    let count = driver::start().map_err(unusable)?;
+    let version = driver::driver_version().map_err(unusable)?;
+    let gpu = |ordinal| {
+        driver::properties(ordinal).map(|p| Gpu {
+            ordinal,
+            name: p.name,
+            total_bytes: p.total_bytes,
+            capability: p.capability,
+            driver: (version / 1000, version % 1000 / 10),
+        })
+    };
+    (0..count).map(|ordinal| gpu(ordinal).map_err(unusable)).collect()
+}
+
+impl Context {
+    /// Opens GPU `ordinal`.
+    pub(crate) fn open(ordinal: usize, paths: &CudaPaths) -> Result<Self, EngineError> {
+        let found = gpus(paths)?;
+        if ordinal >= found.len() {
+            let what = match found.len() {
+                0 => "the NVIDIA driver is there but finds no GPU".to_owned(),
+                n => format!("there is no GPU {ordinal}; the driver finds {n}, numbered from 0"),
+            };
+            return Err(EngineError::Device { what, fix: "`headstart doctor` lists the GPUs".into() });
+        }
+        let properties = driver::properties(ordinal)?;
+        let (context, stream) = driver::open(properties.handle)?;
+        let cubins = cache::Cubins::new(properties.capability, paths.kernel_cache.clone())?;
+        let inner = Inner {
+            ordinal,
+            properties,
+            handles: Handles { context, stream },
+            pool: Pool::default(),
+            error: Mutex::default(),
+            modules: Mutex::default(),
+            kernels: Mutex::default(),
+            plans: OnceLock::new(),
+            cubins,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The device's number.
+    pub(crate) fn ordinal(&self) -> usize {
+        self.inner.ordinal
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.inner.properties.name
+    }
+
+    /// Its compute capability.
+    pub(crate) fn capability(&self) -> (i32, i32) {
+        self.inner.properties.capability
+    }
+
+    /// Bytes of device memory held, and the most there were.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        self.inner.pool.bytes()
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    pub(super) fn stream(&self) -> CUstream {
+        self.inner.handles.stream
+    }
+
+    /// Waits for all queued work; what goes wrong sticks.
+    pub(crate) fn synchronize(&self) {
+        self.attempt(|| driver::synchronize(self.stream()));
+    }
+
+    /// Waits for all queued work; the error that stuck, if any. Running out of memory is forgiven by being reported:
+    /// what was queued after it did nothing, and the caller repeats it in smaller parts.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        self.synchronize();
+        self.check_queued()
+    }
+
+    /// As [`Context::check`], without waiting.
+    pub(crate) fn check_queued(&self) -> Result<(), EngineError> {
+        let mut error = locked(&self.inner.error);
+        match &*error {
+            None => Ok(()),
+            Some(EngineError::Cuda { call, code, text }) => {
+                Err(EngineError::Cuda { call, code: *code, text: text.clone() })
+            }
+            Some(_) => error.take().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Whether an error stuck.
+    pub(crate) fn is_broken(&self) -> bool {
+        locked(&self.inner.error).is_some()
+    }
+
+    /// Keeps the first error.
+    pub(super) fn fail(&self, error: EngineError) {
+        locked(&self.inner.error).get_or_insert(error);
+    }
+
+    /// Runs a call in this context unless an error stuck; its result, if it has one.
+    pub(super) fn attempt<T>(&self, call: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+        if self.is_broken() {
+            return None;
+        }
+        match self.inner.bind().and_then(|()| call()) {
+            Ok(value) => Some(value),
+            Err(failure) => {
+                self.fail(failure.into());
+                None
+            }
+        }
+    }
+
+    /// Memory with unspecified content.
+    pub(crate) fn allocate(&self, bytes: usize) -> DeviceBuffer {
+        let rounded = Pool::round(bytes);
+        let taken = self.attempt(|| self.inner.pool.take(rounded));
+        if let Some(Some(address)) = taken {
+            return DeviceBuffer::new(self.clone(), address, rounded);
+        }
+        if taken.is_some() {
+            let (free, total) = driver::memory().unwrap_or_default();
+            let device = self.name().to_owned();
+            self.fail(EngineError::OutOfMemory { device, wanted: rounded, free, total });
+        }
+        DeviceBuffer::new(self.clone(), 0, 0)
+    }
+
+    /// Fills with zero bytes.
+    pub(crate) fn zero(&self, to: DevicePtr, bytes: usize) {
+        if bytes > 0 {
+            self.attempt(|| driver::zero(to.0, bytes, self.stream()));
+        }
+    }
+
+    /// A copy of `values` on the device.
+    pub(crate) fn upload<T: Pod>(&self, values: &[T]) -> DeviceBuffer {
+        let buffer = self.allocate(size_of_val(values));
+        self.write(buffer.ptr(), values);
+        buffer
+    }
+
+    /// Copies `values` to the device.
+    pub(crate) fn write<T: Pod>(&self, to: DevicePtr, values: &[T]) {
+        if !values.is_empty() {
+            self.attempt(|| driver::upload(to.0, bytemuck::cast_slice(values), self.stream()));
+        }
+    }
+
+    /// Copies within the device.
+    pub(crate) fn copy(&self, to: DevicePtr, from: DevicePtr, bytes: usize) {
+        if bytes > 0 {
+            self.attempt(|| driver::copy(to.0, from.0, bytes, self.stream()));
+        }
+    }
+
+    /// Fills `values` from the device once all queued work is done; leaves them as they are after an error.
+    pub(crate) fn download<T: Pod>(&self, values: &mut [T], from: DevicePtr) {
+        if !values.is_empty() {
+            self.attempt(|| driver::download(bytemuck::cast_slice_mut(values), from.0, self.stream()));
+        }
+    }
+
+    /// The machine code of a module, loaded.
+    pub(super) fn load(&self, source: &CStr, module: Module) -> Result<driver::CUmodule, EngineError> {
+        let cubin = self.inner.cubins.get(source, module.name())?;
+        Ok(driver::load_module(&cubin)?)
+    }
+}

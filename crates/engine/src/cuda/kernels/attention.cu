@@ -1,0 +1,272 @@
+// Attention over packed sequences, without the matrix of probabilities: forward with a running softmax, backward from
+// the saved log-sum-exp. See ops/attention.rs.
+//
+// A warp owns ROWS rows (queries, or keys where their gradients are summed) and walks over the other side in tiles of
+// 32, one per lane; a block's warps share each staged tile. All arithmetic is f32. Shared memory is
+// 2 * TILE * (dim + 1) floats for two staged tiles, then per warp what each kernel names; the host computes it and takes
+// as many warps as fit. Every output is summed by one warp in a fixed order.
+
+#define TILE WARP
+#define ROWS 4
+// Columns of a head that one lane sums: heads of up to 4 * 32 = 128.
+#define GROUPS 4
+
+// Rows first .. first + count (those below `end`; zeros beyond) of columns col .. col + dim, into shared memory.
+static inline __device__ void stage(const void *x, int dtype, int x_stride, int col, int first, int count, int end, int dim,
+                             float *to, int to_stride) {
+    for (int r = threadIdx.x / WARP; r < count; r += blockDim.x / WARP) {
+        size_t at = (size_t)(first + r) * x_stride + col;
+        for (int c = threadIdx.x % WARP; c < dim; c += WARP) {
+            to[r * to_stride + c] = first + r < end ? load(x, dtype, at + c) : 0.0f;
+        }
+    }
+}
+
+// sums[r] = the product of own row r with the staged row of this lane.
+static inline __device__ void multiply_rows(const float *own, const float *staged, int dim, float *sums) {
+    const float *other = staged + (threadIdx.x % WARP) * (dim + 1);
+    for (int r = 0; r < ROWS; r++) sums[r] = 0.0f;
+    for (int d = 0; d < dim; d++) {
+        float x = other[d];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) sums[r] += own[r * dim + d] * x;
+    }
+}
+
+// sums[r][g] += the sum over the tile of factors[r][j] * staged[j], this lane's columns.
+static inline __device__ void add_weighted(const float *factors, const float *staged, int dim, float (*sums)[GROUPS]) {
+    int lane = threadIdx.x % WARP;
+    for (int j = 0; j < TILE; j++) {
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) {
+            int c = lane + g * WARP;
+            if (c < dim) {
+                float x = staged[j * (dim + 1) + c];
+#pragma unroll
+                for (int r = 0; r < ROWS; r++) sums[r][g] += factors[r * TILE + j] * x;
+            }
+        }
+    }
+}
+
+static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
+    return derive(derive(row_keys[row], site), head);
+}
+
+// y and the log-sum-exp [N, heads]. Keys and values stand in the rows k_offsets[s] .. of `kv`, from columns k_col and
+// v_col; when there are more of them than queries, the queries are the last.
+// Shared, per warp: ROWS * (dim + TILE). Grid: tiles of the longest sequence's queries, heads, sequences.
+extern "C" __global__ void attention_forward(const void *q, int q_stride, const void *kv, int kv_stride, int k_col,
+                                             int v_col, int dtype, const unsigned *q_offsets,
+                                             const unsigned *k_offsets, int causal, float score_scale, int dim,
+                                             const unsigned long long *row_keys, unsigned site, unsigned threshold,
+                                             float scale, void *y, int y_dtype, float *log_sums) {
+    extern __shared__ float shared[];
+    int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int head = blockIdx.y, heads = gridDim.y;
+    int q_start = q_offsets[blockIdx.z], q_end = q_offsets[blockIdx.z + 1];
+    int k_start = k_offsets[blockIdx.z], k_end = k_offsets[blockIdx.z + 1];
+    int tiles = (q_end - q_start + warps * ROWS - 1) / (warps * ROWS);
+    if ((int)blockIdx.x >= tiles) return;
+    // When causal, the last queries have most to do: they begin first.
+    int block_first = q_start + (tiles - 1 - (int)blockIdx.x) * warps * ROWS;
+    int past = (k_end - k_start) - (q_end - q_start);
+    float *keys = shared, *values = keys + TILE * (dim + 1);
+    float *queries = values + TILE * (dim + 1), *p = queries + warps * ROWS * dim;
+    stage(q, dtype, q_stride, head * dim, block_first, warps * ROWS, q_end, dim, queries, dim);
+    queries += warp * ROWS * dim;
+    p += warp * ROWS * TILE;
+
+    int first = block_first + warp * ROWS;
+    float largest[ROWS], sums[ROWS], out[ROWS][GROUPS];
+    u64 drop_keys[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        largest[r] = NEGATIVE_INFINITY;
+        sums[r] = 0.0f;
+        for (int g = 0; g < GROUPS; g++) out[r][g] = 0.0f;
+        drop_keys[r] = row_keys != 0 && first + r < q_end ? head_key(row_keys, first + r, site, head) : 0;
+    }
+    int seen = k_end - k_start;
+    if (causal) seen = min(seen, past + block_first + warps * ROWS - q_start);
+    for (int tile = 0; tile < seen; tile += TILE) {
+        __syncthreads();
+        stage(kv, dtype, kv_stride, k_col + head * dim, k_start + tile, TILE, k_end, dim, keys, dim + 1);
+        stage(kv, dtype, kv_stride, v_col + head * dim, k_start + tile, TILE, k_end, dim, values, dim + 1);
+        __syncthreads();
+        float scores[ROWS];
+        multiply_rows(queries, keys, dim, scores);
+        int j = tile + lane;
+        for (int r = 0; r < ROWS; r++) {
+            bool sees = k_start + j < k_end && (!causal || j <= past + first + r - q_start);
+            float score = sees ? scores[r] * score_scale : NEGATIVE_INFINITY;
+            float now = fmaxf(largest[r], warp_max(score));
+            float correction = expf(largest[r] - now);
+            float e = sees ? expf(score - now) : 0.0f;
+            sums[r] = sums[r] * correction + warp_sum(e);
+            largest[r] = now;
+            for (int g = 0; g < GROUPS; g++) out[r][g] *= correction;
+            if (row_keys != 0) e *= dropout_factor(drop_keys[r], j, threshold, scale);
+            p[r * TILE + lane] = e;
+        }
+        __syncwarp();
+        add_weighted(p, values, dim, out);
+    }
+    for (int r = 0; r < ROWS && first + r < q_end; r++) {
+        size_t row = first + r;
+        for (int g = 0; g < GROUPS; g++) {
+            int c = lane + g * WARP;
+            if (c < dim) store(y, y_dtype, (row * heads + head) * dim + c, out[r][g] / sums[r]);
+        }
+        if (lane == 0) log_sums[row * heads + head] = largest[r] + logf(sums[r]);
+    }
+}
+
+// delta[row, head] = sum of dy * y over the head's columns, one warp each.
+extern "C" __global__ void attention_delta(const void *y, int y_dtype, const void *dy, int dy_dtype, float *delta,
+                                           int row_heads, int dim) {
+    int i = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (i >= row_heads) return;
+    float sum = 0.0f;
+    for (int c = threadIdx.x % WARP; c < dim; c += WARP) {
+        size_t at = (size_t)i * dim + c;
+        sum += load(y, y_dtype, at) * load(dy, dy_dtype, at);
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % WARP == 0) delta[i] = sum;
+}
+
+// The gradient of the queries, into their columns of `gradient` (laid out and typed as qkv).
+// Shared, per warp: ROWS * (2 * dim + TILE). Grid as the forward's.
+extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype, const void *dy, int dy_dtype,
+                                                      const unsigned *offsets, int causal, float score_scale, int dim,
+                                                      const unsigned long long *row_keys, unsigned site,
+                                                      unsigned threshold, float scale, const float *log_sums,
+                                                      const float *delta, void *gradient) {
+    extern __shared__ float shared[];
+    int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int head = blockIdx.y, heads = gridDim.y, width = heads * dim;
+    int start = offsets[blockIdx.z], end = offsets[blockIdx.z + 1];
+    int tiles = (end - start + warps * ROWS - 1) / (warps * ROWS);
+    if ((int)blockIdx.x >= tiles) return;
+    int block_first = start + (tiles - 1 - (int)blockIdx.x) * warps * ROWS;
+    float *keys = shared, *values = keys + TILE * (dim + 1);
+    float *queries = values + TILE * (dim + 1), *d_out = queries + warps * ROWS * dim;
+    float *d_scores = d_out + warps * ROWS * dim;
+    stage(qkv, dtype, 3 * width, head * dim, block_first, warps * ROWS, end, dim, queries, dim);
+    stage(dy, dy_dtype, width, head * dim, block_first, warps * ROWS, end, dim, d_out, dim);
+    queries += warp * ROWS * dim;
+    d_out += warp * ROWS * dim;
+    d_scores += warp * ROWS * TILE;
+
+    int first = block_first + warp * ROWS;
+    float log_sum[ROWS], row_delta[ROWS], dq[ROWS][GROUPS];
+    u64 drop_keys[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        bool exists = first + r < end;
+        log_sum[r] = exists ? log_sums[(size_t)(first + r) * heads + head] : 0.0f;
+        row_delta[r] = exists ? delta[(size_t)(first + r) * heads + head] : 0.0f;
+        drop_keys[r] = row_keys != 0 && exists ? head_key(row_keys, first + r, site, head) : 0;
+        for (int g = 0; g < GROUPS; g++) dq[r][g] = 0.0f;
+    }
+    int seen = causal ? min(end, block_first + warps * ROWS) : end;
+    for (int tile = start; tile < seen; tile += TILE) {
+        __syncthreads();
+        stage(qkv, dtype, 3 * width, width + head * dim, tile, TILE, end, dim, keys, dim + 1);
+        stage(qkv, dtype, 3 * width, 2 * width + head * dim, tile, TILE, end, dim, values, dim + 1);
+        __syncthreads();
+        float scores[ROWS], dp[ROWS];
+        multiply_rows(queries, keys, dim, scores);
+        multiply_rows(d_out, values, dim, dp);
+        int key = tile + lane;
+        for (int r = 0; r < ROWS; r++) {
+            bool sees = key < end && first + r < end && (!causal || key <= first + r);
+            float kept = row_keys != 0 ? dropout_factor(drop_keys[r], key - start, threshold, scale) : 1.0f;
+            float p = sees ? expf(scores[r] * score_scale - log_sum[r]) : 0.0f;
+            d_scores[r * TILE + lane] = p * (dp[r] * kept - row_delta[r]) * score_scale;
+        }
+        __syncwarp();
+        add_weighted(d_scores, keys, dim, dq);
+    }
+    for (int r = 0; r < ROWS && first + r < end; r++) {
+        for (int g = 0; g < GROUPS; g++) {
+            int c = lane + g * WARP;
+            if (c < dim) store(gradient, dtype, (size_t)(first + r) * 3 * width + head * dim + c, dq[r][g]);
+        }
+    }
+}
+
+// The gradients of keys and values, into their columns of `gradient`.
+// Shared, per warp: ROWS * (2 * dim + 2 * TILE). Grid: tiles of the longest sequence's keys, heads, sequences.
+extern "C" __global__ void attention_backward_keys(const void *qkv, int dtype, const void *dy, int dy_dtype,
+                                                   const unsigned *offsets, int causal, float score_scale, int dim,
+                                                   const unsigned long long *row_keys, unsigned site,
+                                                   unsigned threshold, float scale, const float *log_sums,
+                                                   const float *delta, void *gradient) {
+    extern __shared__ float shared[];
+    int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int head = blockIdx.y, heads = gridDim.y, width = heads * dim;
+    int start = offsets[blockIdx.z], end = offsets[blockIdx.z + 1];
+    // When causal, the first keys have most to do: they begin first.
+    int block_first = start + (int)blockIdx.x * warps * ROWS;
+    if (block_first >= end) return;
+    float *queries = shared, *d_out = queries + TILE * (dim + 1);
+    float *keys = d_out + TILE * (dim + 1), *values = keys + warps * ROWS * dim;
+    float *p = values + warps * ROWS * dim, *d_scores = p + warps * ROWS * TILE;
+    stage(qkv, dtype, 3 * width, width + head * dim, block_first, warps * ROWS, end, dim, keys, dim);
+    stage(qkv, dtype, 3 * width, 2 * width + head * dim, block_first, warps * ROWS, end, dim, values, dim);
+    keys += warp * ROWS * dim;
+    values += warp * ROWS * dim;
+    p += warp * ROWS * TILE;
+    d_scores += warp * ROWS * TILE;
+
+    int first = block_first + warp * ROWS;
+    float dk[ROWS][GROUPS], dv[ROWS][GROUPS];
+    for (int r = 0; r < ROWS; r++) {
+        for (int g = 0; g < GROUPS; g++) dk[r][g] = dv[r][g] = 0.0f;
+    }
+    // Earlier queries do not know these keys.
+    for (int tile = causal ? block_first : start; tile < end; tile += TILE) {
+        __syncthreads();
+        stage(qkv, dtype, 3 * width, head * dim, tile, TILE, end, dim, queries, dim + 1);
+        stage(dy, dy_dtype, width, head * dim, tile, TILE, end, dim, d_out, dim + 1);
+        __syncthreads();
+        float scores[ROWS], dp[ROWS];
+        multiply_rows(keys, queries, dim, scores);
+        multiply_rows(values, d_out, dim, dp);
+        int query = tile + lane;
+        bool exists = query < end;
+        float log_sum = exists ? log_sums[(size_t)query * heads + head] : 0.0f;
+        float row_delta = exists ? delta[(size_t)query * heads + head] : 0.0f;
+        u64 drop_key = row_keys != 0 && exists ? head_key(row_keys, query, site, head) : 0;
+        for (int r = 0; r < ROWS; r++) {
+            int key = first + r;
+            bool sees = exists && key < end && (!causal || key <= query);
+            float kept = row_keys != 0 ? dropout_factor(drop_key, key - start, threshold, scale) : 1.0f;
+            float e = sees ? expf(scores[r] * score_scale - log_sum) : 0.0f;
+            p[r * TILE + lane] = e * kept;
+            d_scores[r * TILE + lane] = e * (dp[r] * kept - row_delta) * score_scale;
+        }
+        __syncwarp();
+        add_weighted(p, d_out, dim, dv);
+        add_weighted(d_scores, queries, dim, dk);
+    }
+    for (int r = 0; r < ROWS && first + r < end; r++) {
+        size_t at = (size_t)(first + r) * 3 * width + head * dim;
+        for (int g = 0; g < GROUPS; g++) {
+            int c = lane + g * WARP;
+            if (c < dim) {
+                store(gradient, dtype, at + width + c, dk[r][g]);
+                store(gradient, dtype, at + 2 * width + c, dv[r][g]);
+            }
+        }
+    }
+}
+
+// The key and value columns of new rows, behind the `past` rows that a cache [.., 2 * width] holds already.
+extern "C" __global__ void append_keys_values(const void *qkv, int dtype, void *cache, int past, int rows, int width) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= 2 * width) return;
+    for (int r = blockIdx.y; r < rows; r += gridDim.y) {
+        store(cache, dtype, (size_t)(past + r) * 2 * width + c, load(qkv, dtype, (size_t)r * 3 * width + width + c));
+    }
+}

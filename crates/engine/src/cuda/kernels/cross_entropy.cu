@@ -1,0 +1,39 @@
+// Softmax cross-entropy over many classes, one block per row of logits. See ops/linear_cross_entropy.rs.
+
+// outcomes[r] = (-log softmax(logits[r])[targets[r]], 1 if no class is larger than the target or else 0).
+// gradient = scale * (softmax - onehot), unless it is null; it may be the logits' own buffer.
+extern "C" __global__ void cross_entropy(const float *logits, const unsigned *targets, float scale, void *gradient,
+                                         int gradient_dtype, float *outcomes, int rows, int classes) {
+    __shared__ float room[MAX_WARPS];
+    int r = blockIdx.x;
+    if (r >= rows) return;
+    size_t at = (size_t)r * classes;
+    const float *z = logits + at;
+    int target = targets[r];
+    float of_target = z[target];
+    float largest = NEGATIVE_INFINITY;
+    for (int c = threadIdx.x; c < classes; c += blockDim.x) largest = fmaxf(largest, z[c]);
+    largest = block_max(largest, room);
+    float sum = 0.0f;
+    for (int c = threadIdx.x; c < classes; c += blockDim.x) sum += expf(z[c] - largest);
+    sum = block_sum(sum, room);
+    if (threadIdx.x == 0) {
+        outcomes[2 * (size_t)r] = logf(sum) + largest - of_target;
+        outcomes[2 * (size_t)r + 1] = of_target >= largest ? 1.0f : 0.0f;
+    }
+    if (gradient == 0) return;
+    float factor = scale / sum;
+    for (int c = threadIdx.x; c < classes; c += blockDim.x) {
+        float g = expf(z[c] - largest) * factor;
+        store(gradient, gradient_dtype, at + c, c == target ? g - scale : g);
+    }
+}
+
+// to[rows[i]] += from[i]; rows are distinct. Grid: columns / blockDim.x, rows (in strides).
+extern "C" __global__ void add_to_rows(const float *from, const unsigned *rows, int row_count, float *to, int cols) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= cols) return;
+    for (int i = blockIdx.y; i < row_count; i += gridDim.y) {
+        to[(size_t)rows[i] * cols + c] += from[(size_t)i * cols + c];
+    }
+}

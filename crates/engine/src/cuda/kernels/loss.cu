@@ -1,0 +1,57 @@
+// Losses on small logits. See ops/loss.rs. Each kernel writes the gradient, and for each term of the loss (term, 1 if the
+// target is right or else 0) into `outcomes`, which the host sums.
+
+// Softmax cross-entropy, one warp per row. `class_weights` may be null.
+extern "C" __global__ void loss_classes(const float *logits, const unsigned *targets, const float *class_weights,
+                                        float scale, float *gradient, float *outcomes, int rows,
+                                        int classes) {
+    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    int lane = threadIdx.x % WARP;
+    if (r >= rows) return;
+    const float *z = logits + (size_t)r * classes;
+    float *d = gradient + (size_t)r * classes;
+    int target = targets[r];
+    float weight = class_weights != 0 ? class_weights[target] : 1.0f;
+    float largest = NEGATIVE_INFINITY;
+    for (int c = lane; c < classes; c += WARP) largest = fmaxf(largest, z[c]);
+    largest = warp_max(largest);
+    float sum = 0.0f;
+    // The target is best if no earlier class is as large and no later one larger.
+    int beaten = 0;
+    for (int c = lane; c < classes; c += WARP) {
+        sum += expf(z[c] - largest);
+        if (c < target ? z[c] >= z[target] : z[c] > z[target]) beaten = 1;
+    }
+    sum = warp_sum(sum);
+    beaten = warp_max((float)beaten) > 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        float g = scale * weight * expf(z[c] - largest) / sum;
+        d[c] = c == target ? g - scale * weight : g;
+    }
+    if (lane == 0) {
+        outcomes[2 * (size_t)r] = weight * (logf(sum) + largest - z[target]);
+        outcomes[2 * (size_t)r + 1] = beaten ? 0.0f : 1.0f;
+    }
+}
+
+// Binary cross-entropy per element.
+extern "C" __global__ void loss_multi_label(const float *logits, const float *targets, float scale, float *gradient,
+                                            float *outcomes, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float z = logits[i], t = targets[i];
+    gradient[i] = scale * (1.0f / (1.0f + expf(-z)) - t);
+    outcomes[2 * (size_t)i] = fmaxf(z, 0.0f) - z * t + log1pf(expf(-fabsf(z)));
+    outcomes[2 * (size_t)i + 1] = (z > 0.0f) == (t > 0.5f) ? 1.0f : 0.0f;
+}
+
+// Squared error per element.
+extern "C" __global__ void loss_regression(const float *logits, const float *targets, float scale, float *gradient,
+                                           float *outcomes, int count) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    float d = logits[i] - targets[i];
+    gradient[i] = scale * 2.0f * d;
+    outcomes[2 * (size_t)i] = d * d;
+    outcomes[2 * (size_t)i + 1] = 0.0f;
+}

@@ -1,0 +1,82 @@
+//! Linear and cross-entropy in one, on the device.
+
+use super::linear::{accumulate_weight_gradient, multiply_weight};
+use super::{THREADS, array, at, dtype, int, select_rows, single_rows};
+use crate::cuda::{Context, Module, Write};
+use crate::ops::linear_cross_entropy::LossSum;
+use crate::tape::{Tape, Value};
+use crate::tensor::{DType, Precision, Tensor};
+use crate::weights::View;
+
+/// Logits that exist at once, at most (256 MiB of f32): more than on the processor, as a GPU needs many rows to be
+/// busy. Tests have few rows, and should meet the seam between two parts all the same.
+const CHUNK_ELEMENTS: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+
+/// Threads that share a row of logits.
+const ROW_THREADS: usize = if cfg!(test) { 64 } else { 512 };
+
+/// The loss, and the gradient of x where it has one. That of the weight is added at once on a training tape.
+pub(crate) fn forward(
+    cuda: &Context,
+    tape: &mut Tape<'_>,
+    x: &Value,
+    (rows, targets): (&[u32], &[u32]),
+    weight: View,
+    scale: f32,
+) -> (LossSum, Option<Tensor>) {
+    let (device, weights, precision) = (tape.device, tape.weights, tape.precision);
+    let (cols, classes, kept) = (weight.cols, weight.rows, precision.activation());
+    let training = tape.is_training();
+    let dx =
+        (training && x.id.is_some()).then(|| Tensor::zeros(device.pool(), x.tensor.rows(), cols, DType::F32));
+    let chunk_rows = (CHUNK_ELEMENTS / classes / 16 * 16).max(16);
+    let outcomes = tape.uninit(rows.len(), 2, DType::F32);
+    let chunks = rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows));
+    for (i, (rows, targets)) in chunks.enumerate() {
+        // Rounded here, as the products would.
+        let picked = tape.uninit(rows.len(), cols, kept);
+        let on_device = select_rows::forward(cuda, &x.tensor, rows, &picked);
+        let logits = tape.uninit(rows.len(), classes, DType::F32);
+        multiply_weight(cuda, device, weights, precision, &picked, weight, true, &logits, Write::Replace);
+        let gradient = training.then(|| match precision {
+            Precision::F32 => logits.clone(),
+            Precision::Bf16 => tape.uninit(rows.len(), classes, DType::Bf16),
+        });
+        let targets = cuda.upload(targets);
+        let outcome = outcomes.device_ptr().offset(i * chunk_rows * 2 * DType::F32.size());
+        let arguments = [
+            at(&logits),
+            array(&targets),
+            scale.into(),
+            gradient.as_ref().map(Tensor::device_ptr).into(),
+            dtype(kept),
+            outcome.into(),
+            int(rows.len()),
+            int(classes),
+        ];
+        let grid = [rows.len(), 1, 1];
+        cuda.launch(Module::CrossEntropy, "cross_entropy", grid, ROW_THREADS, 0, &arguments);
+        let Some(gradient) = gradient else { continue };
+        if let Some(dx) = &dx {
+            let part = tape.uninit(rows.len(), cols, DType::F32);
+            multiply_weight(
+                cuda,
+                device,
+                weights,
+                precision,
+                &gradient,
+                weight,
+                false,
+                &part,
+                Write::Replace,
+            );
+            let arguments = [at(&part), array(&on_device), int(rows.len()), at(dx), int(cols)];
+            let grid = single_rows(rows.len(), cols);
+            cuda.launch(Module::CrossEntropy, "add_to_rows", grid, THREADS, 0, &arguments);
+        }
+        if let Some(gradients) = tape.gradients() {
+            accumulate_weight_gradient(cuda, device, precision, &gradient, &picked, weight, gradients);
+        }
+    }
+    (LossSum::pending(outcomes), dx)
+}

@@ -1,0 +1,95 @@
+//! The ops on the device: each launches its kernels and products. Same equations as in `crate::ops`, same order of
+//! operands, same places where numbers are rounded; the mathematics is explained there.
+//!
+//! Owns: grids, and how common arguments are written. Never: arithmetic (`kernels/*.cu`), what is recorded
+//! (`crate::ops`).
+
+pub(crate) mod adam;
+pub(crate) mod attention;
+pub(crate) mod elementwise;
+pub(crate) mod embedding;
+pub(crate) mod linear;
+pub(crate) mod linear_cross_entropy;
+pub(crate) mod loss;
+pub(crate) mod norm;
+pub(crate) mod pool;
+pub(crate) mod select_rows;
+
+#[cfg(test)]
+mod tests;
+
+use super::buffer::DeviceBuffer;
+use super::launch::Argument;
+use crate::tape::ActiveDropout;
+use crate::tensor::{DType, Tensor};
+
+/// Threads of a block whose threads take a column, or an element, each.
+const THREADS: usize = 128;
+
+/// Threads that run in step: `WARP` in `common.cuh`.
+const WARP: usize = 32;
+
+/// Rows that a block of an element-wise pass handles: `ROWS_PER_BLOCK` in `common.cuh`.
+const ROWS_PER_BLOCK: usize = 32;
+
+/// The most blocks that a grid has in its second and third dimension.
+const MOST_BLOCKS: usize = 65_535;
+
+/// A thread per column, a block per [`ROWS_PER_BLOCK`] rows.
+fn row_blocks(rows: usize, cols: usize) -> [usize; 3] {
+    [cols.div_ceil(THREADS), rows.div_ceil(ROWS_PER_BLOCK), 1]
+}
+
+/// A thread per column, a block per row, or for as many rows as the grid's size leaves it.
+fn single_rows(rows: usize, cols: usize) -> [usize; 3] {
+    [cols.div_ceil(THREADS), rows.min(MOST_BLOCKS), 1]
+}
+
+/// A warp per row.
+fn row_warps(rows: usize) -> [usize; 3] {
+    [rows.div_ceil(THREADS / WARP), 1, 1]
+}
+
+/// A thread per element.
+fn elements(count: usize) -> [usize; 3] {
+    [count.div_ceil(THREADS), 1, 1]
+}
+
+/// A count or a size as kernels take it.
+fn int(value: usize) -> Argument {
+    debug_assert!(i32::try_from(value).is_ok(), "{value} is more than a kernel counts");
+    (value as i32).into()
+}
+
+/// A tensor's address.
+fn at(tensor: &Tensor) -> Argument {
+    tensor.device_ptr().into()
+}
+
+/// An uploaded array's address.
+fn array(buffer: &DeviceBuffer) -> Argument {
+    buffer.ptr().into()
+}
+
+/// An element type's number: `F32` and `BF16` in `common.cuh`.
+fn dtype(dtype: DType) -> Argument {
+    match dtype {
+        DType::F32 => 0_i32.into(),
+        DType::Bf16 => 1_i32.into(),
+    }
+}
+
+/// Address and type, or null.
+fn optional(tensor: Option<&Tensor>) -> [Argument; 2] {
+    [tensor.map(Tensor::device_ptr).into(), dtype(tensor.map_or(DType::F32, Tensor::dtype))]
+}
+
+/// The tokens' keys, the site, the threshold, the factor of what is kept; null keys where nothing is dropped.
+fn dropout(dropout: Option<&ActiveDropout>) -> [Argument; 4] {
+    [
+        dropout.and_then(ActiveDropout::device_row_keys).into(),
+        dropout.map_or(0, |d| d.site).into(),
+        dropout.map_or(0, |d| d.rate.threshold).into(),
+        dropout.map_or(1.0, |d| d.rate.scale).into(),
+    ]
+}

@@ -1,0 +1,30 @@
+//! Row selection on the device.
+
+use super::embedding::Groups;
+use super::{THREADS, array, at, dtype, int, single_rows};
+use crate::cuda::{Context, DeviceBuffer, Module};
+use crate::tensor::Tensor;
+
+/// to[i] = from[rows[i]], rounded where `to` is bf16; the rows on the device, for who needs them again.
+pub(crate) fn forward(cuda: &Context, from: &Tensor, rows: &[u32], to: &Tensor) -> DeviceBuffer {
+    assert!(rows.iter().all(|&r| (r as usize) < from.rows()), "a row outside the {} of x", from.rows());
+    let picked = cuda.upload(rows);
+    let arguments = [
+        at(from),
+        dtype(from.dtype()),
+        array(&picked),
+        int(rows.len()),
+        at(to),
+        dtype(to.dtype()),
+        int(to.cols()),
+    ];
+    let grid = single_rows(rows.len(), to.cols());
+    cuda.launch(Module::SelectRows, "gather_rows", grid, THREADS, 0, &arguments);
+    picked
+}
+
+/// dx[rows[i]] += dy[i]; a row may stand more than once.
+pub(crate) fn backward(cuda: &Context, rows: &[u32], dy: &Tensor, dx: &Tensor) {
+    let pairs = rows.iter().copied().zip(0_u32..);
+    Groups::new(cuda, pairs).add_rows(cuda, dy, dx.device_ptr(), None);
+}

@@ -1,0 +1,229 @@
+//! The runtime's tests: on the emulated libraries where there is no GPU, skipped with a reason where there is neither.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{CudaPaths, Matrix, Module, Write, gpus};
+use crate::ops::adam::{Adam, Decay, Range, squared_norm};
+use crate::rng::Stream;
+use crate::tensor::round_bf16;
+use crate::testing::{close, gpu};
+use crate::{CodePath, DType, Device, EngineError, Flat, Gradients, Tensor, View, Weights};
+
+fn cpu() -> Device {
+    Device::cpu(None, CodePath::Auto).unwrap()
+}
+
+/// Numbers that bf16 holds exactly.
+fn draw(seed: u64, n: usize) -> Vec<f32> {
+    let mut stream = Stream::new(seed);
+    (0..n).map(|_| round_bf16(stream.normal() as f32).to_f32()).collect()
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_that_says_so() {
+    if gpu().is_none() {
+        return;
+    }
+    let found = gpus(&CudaPaths::default()).unwrap();
+    assert!(found.iter().enumerate().all(|(i, gpu)| gpu.ordinal == i && !gpu.name.is_empty()));
+    let error = Device::gpu(99, None, &CudaPaths::default()).unwrap_err().to_string();
+    assert!(error.contains("no GPU 99") && error.contains("fix: "), "{error}");
+}
+
+#[test]
+fn tensors_go_there_and_back_and_their_buffers_are_reused() {
+    let Some(device) = gpu() else { return };
+    let values = draw(1, 77);
+    let there = Tensor::from_f32(device.pool(), 7, 11, &values);
+    assert_eq!(there.to_f32_vec(), values);
+    assert!(Tensor::zeros(device.pool(), 3, 5, DType::Bf16).to_f32_vec().iter().all(|x| x.to_bits() == 0));
+    let bytes = device.pooled_bytes();
+    for _ in 0..3 {
+        drop(Tensor::uninit(device.pool(), 3, 5, DType::Bf16));
+    }
+    assert_eq!(device.pooled_bytes(), bytes);
+    device.check().unwrap();
+}
+
+#[test]
+fn products_are_those_of_plain_sums() {
+    let Some(device) = gpu() else { return };
+    let cuda = device.cuda().unwrap();
+    for (m, n, k) in [(1, 1, 1), (3, 5, 7), (33, 41, 29), (64, 410, 8)] {
+        for (turn_a, turn_b) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (a, b, start) = (draw(1, m * k), draw(2, k * n), draw(3, m * n));
+            let at = |turned: bool, rows: usize, cols: usize, r: usize, c: usize| {
+                if turned { c * rows + r } else { r * cols + c }
+            };
+            let exact: Vec<f64> = (0..m * n)
+                .map(|i| {
+                    let term = |j| {
+                        let a = a[at(turn_a, m, k, i / n, j)];
+                        f64::from(a) * f64::from(b[at(turn_b, k, n, j, i % n)])
+                    };
+                    (0..k).map(term).sum()
+                })
+                .collect();
+            for inputs in [DType::F32, DType::Bf16] {
+                let put = |values: &[f32]| {
+                    let plain = Tensor::from_f32(device.pool(), 1, values.len(), values);
+                    if inputs == DType::F32 {
+                        return plain;
+                    }
+                    let narrow = Tensor::uninit(device.pool(), 1, values.len(), DType::Bf16);
+                    super::ops::adam::to_bf16(cuda, plain.device_ptr(), narrow.device_ptr(), values.len());
+                    narrow
+                };
+                let (left, right) = (put(&a), put(&b));
+                let matrix = |tensor: &Tensor, turned: bool, rows: usize, cols: usize| {
+                    let (r, c) = if turned { (cols, rows) } else { (rows, cols) };
+                    let matrix = Matrix::new(tensor.device_ptr(), r, c, inputs);
+                    if turned { matrix.transposed() } else { matrix }
+                };
+                let (left, right) = (matrix(&left, turn_a, m, k), matrix(&right, turn_b, k, n));
+                let what = format!("{m} x {n} x {k} {turn_a} {turn_b} {inputs:?}");
+                let out = Tensor::from_f32(device.pool(), m, n, &start);
+                cuda.matmul(left, right, Matrix::of(&out), Write::Replace);
+                close(&out.to_f32_vec(), &exact, 2e-6, &what);
+                let out = Tensor::from_f32(device.pool(), m, n, &start);
+                cuda.matmul(left, right, Matrix::of(&out), Write::Add);
+                let added: Vec<f64> = exact.iter().zip(&start).map(|(x, s)| x + f64::from(*s)).collect();
+                close(&out.to_f32_vec(), &added, 2e-6, &what);
+                let out = Tensor::uninit(device.pool(), m, n, DType::Bf16);
+                if inputs == DType::Bf16 {
+                    cuda.matmul(left, right, Matrix::of(&out), Write::Replace);
+                    close(&out.to_f32_vec(), &exact, 4e-3, &what);
+                }
+            }
+        }
+    }
+    device.check().unwrap();
+}
+
+#[test]
+fn adam_and_the_norm_are_the_processors() {
+    let (Some(device), cpu) = (gpu(), cpu()) else { return };
+    let n = 70_001;
+    for decay in [Decay::Coupled, Decay::Decoupled] {
+        let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
+        let run = |device: &Device| {
+            let mut weights = Weights::new(draw(1, n));
+            let (mut m, mut v) = (Flat::zeros(n), Flat::zeros(n));
+            let mut gradients = Gradients::new(n);
+            let mut norms = Vec::new();
+            for step in 1..=3 {
+                gradients.values_mut().copy_from_slice(&draw(1 + step, n));
+                norms.push(squared_norm(device, &gradients));
+                let part = |start, len, weight_decay| Range {
+                    start,
+                    grad: start,
+                    len,
+                    lr: 1e-3,
+                    weight_decay,
+                    step,
+                };
+                let ranges = [part(0, 1_000, 0.0), part(1_000, n - 1_000, 0.01)];
+                adam.step(device, &mut weights, &mut gradients, &mut m, &mut v, &ranges, 0.5);
+                assert!(gradients.values().iter().all(|&g| g.to_bits() == 0));
+            }
+            device.check().unwrap();
+            (weights.values().to_vec(), m.values().to_vec(), v.values().to_vec(), norms)
+        };
+        let (ours, theirs) = (run(&device), run(&cpu));
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        close(&ours.0, &wide(&theirs.0), 1e-6, "weights");
+        close(&ours.1, &wide(&theirs.1), 1e-6, "first moments");
+        close(&ours.2, &wide(&theirs.2), 1e-6, "second moments");
+        for (a, b) in ours.3.iter().zip(&theirs.3) {
+            assert!((a / b - 1.0).abs() < 1e-12, "{a} {b}");
+        }
+        assert!(run(&device) == ours, "the same bits in every run");
+    }
+}
+
+#[test]
+fn bf16_weights_follow_the_values() {
+    let Some(device) = gpu() else { return };
+    let cuda = device.cuda().unwrap();
+    let mut weights = Weights::new(draw(1, 100));
+    let view = View { offset: 10, rows: 5, cols: 4, grad: None };
+    for _ in 0..3 {
+        for value in weights.values_mut() {
+            *value += 1.0;
+        }
+        let at = weights.device_bf16(cuda, view);
+        assert_eq!(at, weights.device_bf16(cuda, view));
+        let mut found = vec![half::bf16::ZERO; 20];
+        cuda.download(&mut found, at);
+        let expected: Vec<_> = weights.get(view).iter().map(|&x| round_bf16(x)).collect();
+        assert_eq!(found, expected);
+        let mut found = vec![0.0_f32; 20];
+        cuda.download(&mut found, weights.device_f32(cuda, view));
+        assert_eq!(found, weights.get(view));
+    }
+}
+
+#[test]
+fn a_full_device_says_so_once_and_goes_on() {
+    let Some(device) = gpu() else { return };
+    let cuda = device.cuda().unwrap();
+    let kept = Tensor::from_f32(device.pool(), 1, 3, &[1.0, 2.0, 3.0]);
+    let much = Tensor::zeros(device.pool(), 1 << 24, 1 << 20, DType::F32);
+    // Everything after it does nothing.
+    cuda.launch(
+        Module::Optimizer,
+        "sum_of_squares",
+        [1, 1, 1],
+        256,
+        0,
+        &[kept.device_ptr().into(), much.device_ptr().into(), 3_u64.into(), 3_i32.into()],
+    );
+    assert!(much.rows() > 0 && cuda.is_broken());
+    let error = device.check().unwrap_err();
+    assert!(matches!(error, EngineError::OutOfMemory { wanted, .. } if wanted >= 1 << 46), "{error}");
+    assert!(error.to_string().contains("fix: "), "{error}");
+    device.check().unwrap();
+    assert_eq!(kept.to_f32_vec(), [1.0, 2.0, 3.0]);
+    let mut gradients = Gradients::new(3);
+    gradients.values_mut().copy_from_slice(&[1.0, 2.0, 2.0]);
+    assert!((squared_norm(&device, &gradients) - 9.0).abs() < 1e-12);
+    gradients.clear();
+    assert!(squared_norm(&device, &gradients).abs() < 1e-12);
+}
+
+#[test]
+#[should_panic(expected = "has the parameters")]
+fn wrong_arguments_never_reach_a_kernel() {
+    let device = gpu().unwrap_or_else(|| panic!("has the parameters, if there were a GPU"));
+    let pointer = device.cuda().unwrap().upload(&[0_u64; 8]).ptr();
+    let arguments = [pointer.into(), pointer.into(), 3_u64.into(), 3_u32.into()];
+    device.cuda().unwrap().launch(Module::Optimizer, "sum_of_squares", [1, 1, 1], 256, 0, &arguments);
+}
+
+#[test]
+fn compiled_kernels_are_kept_and_damaged_ones_made_again() {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    if gpu().is_none() {
+        return;
+    }
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("headstart-kernels-{}-{number}", std::process::id()));
+    let paths = CudaPaths { kernel_cache: Some(folder.clone()), ..CudaPaths::default() };
+    let sum = || {
+        let device = Device::gpu(0, None, &paths).unwrap();
+        let mut gradients = Gradients::new(2);
+        gradients.values_mut().copy_from_slice(&[3.0, 4.0]);
+        let sum = squared_norm(&device, &gradients);
+        device.check().unwrap();
+        sum
+    };
+    assert!((sum() - 25.0).abs() < 1e-12);
+    let files = || std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    let made = files();
+    assert_eq!(made.len(), 1);
+    std::fs::write(&made[0], b"HSCUBIN1 and nothing good").unwrap();
+    assert!((sum() - 25.0).abs() < 1e-12);
+    assert!(std::fs::read(&made[0]).unwrap().len() > 100);
+    assert_eq!(files(), made);
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,305 @@
+// The emulated cuBLASLt, `libcublasLt.so`: D = alpha op(A) op(B) + beta C, column-major, f32 or bf16 operands,
+// accumulated in f32 in the order of k.
+//
+// Stricter than the real one: an algorithm is good for the shapes and alignments that it was asked for and for no
+// others, the workspace is used up, and whatever is not written here is not supported.
+//
+// Owns: descriptors, their rules, the product. Never: memory and streams, which are the driver's.
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "abi.h"
+
+EXPORT void *emulator_reach(Address address, uint64_t bytes, const char *what);
+EXPORT int emulator_enqueue(void *stream, const char *call, int (*work)(void *), void (*drop)(void *), void *data);
+EXPORT int emulator_broken(int code, const char *what);
+
+namespace {
+
+enum { OK = 0, NOT_INITIALIZED_ = 1, INVALID_VALUE_ = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED_ = 15 };
+enum { F32 = 0, BF16 = 14, COMPUTE_32F = 68 };
+
+int refuse(int code, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "emulator: cuBLASLt: ");
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, code == NOT_SUPPORTED_ ? " (CUBLAS_STATUS_NOT_SUPPORTED)\n" : " (CUBLAS_STATUS_INVALID_VALUE)\n");
+    va_end(arguments);
+    return code;
+}
+
+struct Layout {
+    int type;
+    uint64_t rows, cols;
+    int64_t ld;
+    int32_t batches = 1;
+    int64_t batch_stride = 0;
+    size_t width() const { return type == F32 ? 4 : 2; }
+    uint64_t span() const {
+        if (rows == 0 || cols == 0) return 0;
+        uint64_t one = (cols - 1) * static_cast<uint64_t>(ld) + rows;
+        return (one + static_cast<uint64_t>(batches - 1) * static_cast<uint64_t>(batch_stride)) * width();
+    }
+    bool operator==(const Layout &o) const {
+        return type == o.type && rows == o.rows && cols == o.cols && ld == o.ld && batches == o.batches && batch_stride == o.batch_stride;
+    }
+};
+
+struct Desc {
+    int32_t transposed[2] = {0, 0};
+};
+
+struct Preference {
+    uint64_t workspace = 0;
+    uint32_t alignment[4] = {256, 256, 256, 256};
+};
+
+// What the opaque 64 bytes of an algorithm hold.
+struct Algo {
+    uint64_t magic, key;
+    uint32_t alignment[4];
+    uint64_t workspace;
+    uint64_t rest[3];
+};
+static_assert(sizeof(Algo) == 64, "as large as cublasLtMatmulAlgo_t");
+
+struct HeuristicResult {
+    Algo algo;
+    size_t workspace_bytes;
+    int state;
+    float waves;
+    int reserved[4];
+};
+
+constexpr uint64_t MAGIC = 0x656d756c61746564;
+constexpr uint64_t WORKSPACE = 64 * 1024;  // what the algorithm takes, if it may
+
+// A number for everything an algorithm was chosen for.
+uint64_t key_of(const Desc &d, const Layout *const layouts[4]) {
+    uint64_t h = static_cast<uint64_t>(d.transposed[0] * 2 + d.transposed[1]);
+    for (int i = 0; i < 4; i++) {
+        const Layout &l = *layouts[i];
+        for (uint64_t x : {uint64_t(l.type), l.rows, l.cols, uint64_t(l.ld), uint64_t(l.batches), uint64_t(l.batch_stride)}) {
+            h = (h ^ x) * 0x100000001b3ull + 0x9e3779b97f4a7c15ull;
+        }
+    }
+    return h;
+}
+
+int check(const Desc &d, const Layout *const layouts[4]) {
+    const Layout &a = *layouts[0], &b = *layouts[1], &c = *layouts[2], &y = *layouts[3];
+    for (int i = 0; i < 4; i++) {
+        if (layouts[i]->rows == 0 || layouts[i]->cols == 0) return refuse(INVALID_VALUE_, "operand %d is empty", i);
+        if (layouts[i]->ld < static_cast<int64_t>(layouts[i]->rows)) return refuse(INVALID_VALUE_, "operand %d: a leading dimension below its rows", i);
+        if (layouts[i]->batches != y.batches) return refuse(INVALID_VALUE_, "operand %d: another number of batches", i);
+    }
+    uint64_t m = d.transposed[0] ? a.cols : a.rows, k = d.transposed[0] ? a.rows : a.cols;
+    uint64_t kb = d.transposed[1] ? b.cols : b.rows, n = d.transposed[1] ? b.rows : b.cols;
+    if (k != kb || y.rows != m || y.cols != n || c.rows != m || c.cols != n) {
+        return refuse(INVALID_VALUE_, "shapes do not fit: A gives %lu x %lu, B %lu x %lu, D is %lu x %lu", m, k, kb, n, y.rows, y.cols);
+    }
+    bool types = a.type == b.type && c.type == y.type && (a.type == BF16 || (a.type == F32 && y.type == F32));
+    if (!types) return refuse(NOT_SUPPORTED_, "types %d, %d, %d, %d", a.type, b.type, c.type, y.type);
+    return OK;
+}
+
+float widen(uint16_t x) {
+    uint32_t bits = static_cast<uint32_t>(x) << 16;
+    float y;
+    memcpy(&y, &bits, 4);
+    return y;
+}
+
+uint16_t narrow(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
+    return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+float load(const void *p, int type, size_t i) {
+    return type == F32 ? static_cast<const float *>(p)[i] : widen(static_cast<const uint16_t *>(p)[i]);
+}
+
+// An operand as dense f32 columns: rows x cols of what the product sees.
+std::vector<float> dense(const void *p, const Layout &l, bool transposed, size_t offset) {
+    size_t rows = transposed ? l.cols : l.rows, cols = transposed ? l.rows : l.cols, ld = static_cast<size_t>(l.ld);
+    std::vector<float> out(rows * cols);
+    for (size_t j = 0; j < cols; j++) {
+        for (size_t i = 0; i < rows; i++) {
+            out[j * rows + i] = load(p, l.type, offset + (transposed ? i * ld + j : j * ld + i));
+        }
+    }
+    return out;
+}
+
+struct Product {
+    Desc desc;
+    Layout layouts[4];
+    Address addresses[4], workspace;
+    size_t workspace_bytes;
+    float alpha, beta;
+};
+
+#if defined(__x86_64__)
+__attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
+#endif
+void columns(float *y, const float *a, const float *b, size_t m, size_t k, size_t from, size_t to) {
+    for (size_t j = from; j < to; j++) {
+        float *column = y + j * m;
+        for (size_t l = 0; l < k; l++) {
+            float x = b[j * k + l];
+            for (size_t i = 0; i < m; i++) column[i] += a[l * m + i] * x;
+        }
+    }
+}
+
+int run(void *data) {
+    auto &p = *static_cast<Product *>(data);
+    void *at[4];
+    for (int i = 0; i < 4; i++) {
+        if (i == 2 && p.beta == 0) continue;
+        at[i] = emulator_reach(p.addresses[i], p.layouts[i].span(), "cublasLtMatmul");
+        if (!at[i]) return emulator_broken(ILLEGAL_ADDRESS, "cublasLtMatmul: an operand was freed before it ran");
+    }
+    if (p.workspace_bytes) {
+        void *room = emulator_reach(p.workspace, p.workspace_bytes, "cublasLtMatmul's workspace");
+        if (!room) return emulator_broken(ILLEGAL_ADDRESS, "cublasLtMatmul: the workspace was freed before it ran");
+        memset(room, 0xff, p.workspace_bytes);
+    }
+    const Layout &a = p.layouts[0], &b = p.layouts[1], &c = p.layouts[2], &d = p.layouts[3];
+    size_t m = d.rows, n = d.cols, k = p.desc.transposed[0] ? a.rows : a.cols;
+    for (int batch = 0; batch < d.batches; batch++) {
+        auto offset = [&](const Layout &l) { return static_cast<size_t>(batch * l.batch_stride); };
+        std::vector<float> left = dense(at[0], a, p.desc.transposed[0], offset(a));
+        std::vector<float> right = dense(at[1], b, p.desc.transposed[1], offset(b));
+        std::vector<float> sums(m * n, 0.0f);
+        if (m * n * k > 1 << 20 && n > 1) {
+            std::thread half([&] { columns(sums.data(), left.data(), right.data(), m, k, 0, n / 2); });
+            columns(sums.data(), left.data(), right.data(), m, k, n / 2, n);
+            half.join();
+        } else {
+            columns(sums.data(), left.data(), right.data(), m, k, 0, n);
+        }
+        for (size_t j = 0; j < n; j++) {
+            for (size_t i = 0; i < m; i++) {
+                float y = p.alpha * sums[j * m + i];
+                // At beta = 0, C is not read: it may be NaN.
+                if (p.beta != 0) y += p.beta * load(at[2], c.type, offset(c) + j * static_cast<size_t>(c.ld) + i);
+                size_t to = offset(d) + j * static_cast<size_t>(d.ld) + i;
+                if (d.type == F32) static_cast<float *>(at[3])[to] = y;
+                else static_cast<uint16_t *>(at[3])[to] = narrow(y);
+            }
+        }
+    }
+    return SUCCESS;
+}
+
+template <class T> int set(T &to, const void *from, size_t bytes) {
+    if (bytes != sizeof(T)) return refuse(INVALID_VALUE_, "an attribute of %zu bytes, where it has %zu", bytes, sizeof(T));
+    memcpy(&to, from, bytes);
+    return OK;
+}
+
+char handle;
+
+}  // namespace
+
+EXPORT int cublasLtCreate(void **made) { *made = &handle; return OK; }
+EXPORT int cublasLtDestroy(void *made) { return made == &handle ? OK : NOT_INITIALIZED_; }
+EXPORT size_t cublasLtGetVersion() { return 130000; }
+
+EXPORT int cublasLtMatmulDescCreate(Desc **desc, int compute, int scale) {
+    if (compute != COMPUTE_32F || scale != F32) return refuse(NOT_SUPPORTED_, "compute type %d, scale type %d", compute, scale);
+    *desc = new Desc;
+    return OK;
+}
+EXPORT int cublasLtMatmulDescDestroy(Desc *desc) { delete desc; return OK; }
+EXPORT int cublasLtMatmulDescSetAttribute(Desc *desc, int attribute, const void *from, size_t bytes) {
+    if (attribute != 3 && attribute != 4) return refuse(NOT_SUPPORTED_, "attribute %d of a product", attribute);
+    int32_t operation = 0;
+    if (int code = set(operation, from, bytes)) return code;
+    if (operation != 0 && operation != 1) return refuse(NOT_SUPPORTED_, "operation %d", operation);
+    desc->transposed[attribute - 3] = operation;
+    return OK;
+}
+
+EXPORT int cublasLtMatrixLayoutCreate(Layout **layout, int type, uint64_t rows, uint64_t cols, int64_t ld) {
+    if (type != F32 && type != BF16) return refuse(NOT_SUPPORTED_, "type %d", type);
+    *layout = new Layout{type, rows, cols, ld};
+    return OK;
+}
+EXPORT int cublasLtMatrixLayoutDestroy(Layout *layout) { delete layout; return OK; }
+EXPORT int cublasLtMatrixLayoutSetAttribute(Layout *layout, int attribute, const void *from, size_t bytes) {
+    if (attribute == 5) return set(layout->batches, from, bytes);
+    if (attribute == 6) return set(layout->batch_stride, from, bytes);
+    return refuse(NOT_SUPPORTED_, "attribute %d of a layout", attribute);
+}
+
+EXPORT int cublasLtMatmulPreferenceCreate(Preference **preference) { *preference = new Preference; return OK; }
+EXPORT int cublasLtMatmulPreferenceDestroy(Preference *preference) { delete preference; return OK; }
+EXPORT int cublasLtMatmulPreferenceSetAttribute(Preference *preference, int attribute, const void *from, size_t bytes) {
+    if (attribute == 1) return set(preference->workspace, from, bytes);
+    // Reductions: the sum here has one order, whatever is allowed.
+    if (attribute == 3) return OK;
+    if (attribute >= 5 && attribute <= 8) return set(preference->alignment[attribute - 5], from, bytes);
+    return refuse(NOT_SUPPORTED_, "preference %d", attribute);
+}
+
+EXPORT int cublasLtMatmulAlgoGetHeuristic(void *made, Desc *desc, Layout *a, Layout *b, Layout *c, Layout *d, Preference *preference,
+                                          int wanted, HeuristicResult *results, int *count) {
+    *count = 0;
+    if (made != &handle) return NOT_INITIALIZED_;
+    if (wanted < 1) return INVALID_VALUE_;
+    const Layout *layouts[4] = {a, b, c, d};
+    if (int code = check(*desc, layouts)) return code;
+    uint32_t width[4];
+    for (int i = 0; i < 4; i++) {
+        width[i] = static_cast<uint32_t>(layouts[i]->width());
+        if (preference->alignment[i] % width[i] != 0) return refuse(NOT_SUPPORTED_, "operand %d: no algorithm for an alignment of %u bytes", i, preference->alignment[i]);
+    }
+    HeuristicResult result{};
+    result.algo = {MAGIC, key_of(*desc, layouts), {}, std::min(preference->workspace, WORKSPACE), {}};
+    memcpy(result.algo.alignment, preference->alignment, sizeof result.algo.alignment);
+    result.workspace_bytes = result.algo.workspace;
+    result.waves = 1.0f;
+    results[0] = result;
+    *count = 1;
+    return OK;
+}
+
+EXPORT int cublasLtMatmul(void *made, Desc *desc, const float *alpha, Address a, Layout *la, Address b, Layout *lb, const float *beta,
+                          Address c, Layout *lc, Address d, Layout *ld, const Algo *algo, Address workspace, size_t workspace_bytes,
+                          void *stream) {
+    if (made != &handle) return NOT_INITIALIZED_;
+    const Layout *layouts[4] = {la, lb, lc, ld};
+    Address addresses[4] = {a, b, c, d};
+    if (int code = check(*desc, layouts)) return code;
+    uint32_t alignment[4] = {16, 16, 16, 16};
+    size_t used = 0;
+    if (algo) {
+        if (algo->magic != MAGIC || algo->key != key_of(*desc, layouts)) return refuse(INVALID_VALUE_, "the algorithm was chosen for another product");
+        memcpy(alignment, algo->alignment, sizeof alignment);
+        used = algo->workspace;
+    }
+    if (workspace_bytes < used) return refuse(INVALID_VALUE_, "a workspace of %zu bytes for an algorithm that takes %zu", workspace_bytes, used);
+    if (used && workspace % 16 != 0) return refuse(INVALID_VALUE_, "the workspace is not aligned to 16 bytes");
+    if (c == d && !(*lc == *ld)) return refuse(INVALID_VALUE_, "C is D, with another layout");
+    Product product{*desc, {*la, *lb, *lc, *ld}, {a, b, c, d}, workspace, used, *alpha, *beta};
+    for (int i = 0; i < 4; i++) {
+        if (i == 2 && *beta == 0) continue;
+        if (addresses[i] % alignment[i] != 0) return refuse(INVALID_VALUE_, "operand %d lies at 0x%lx, chosen was an alignment of %u bytes", i, addresses[i], alignment[i]);
+        if (!emulator_reach(addresses[i], layouts[i]->span(), "cublasLtMatmul")) return INVALID_VALUE_;
+    }
+    if (d < a + la->span() && a < d + ld->span()) return refuse(INVALID_VALUE_, "D overlaps A");
+    if (d < b + lb->span() && b < d + ld->span()) return refuse(INVALID_VALUE_, "D overlaps B");
+    if (used && !emulator_reach(workspace, used, "cublasLtMatmul's workspace")) return INVALID_VALUE_;
+    int code = emulator_enqueue(stream, "cublasLtMatmul", run, [](void *p) { delete static_cast<Product *>(p); }, new Product(product));
+    return code == SUCCESS ? OK : EXECUTION_FAILED;
+}

@@ -1,0 +1,168 @@
+// What a kernel source finds when the emulated NVRTC compiles it with an ordinary C++ compiler.
+//
+// Only what the real NVRTC knows without any header, and of that only what is used. No atomics on floats: their order
+// is not fixed, so the engine does not use them.
+//
+// Owns: the language of kernels. Never: includes a standard header, which would hide that one is missing.
+
+#pragma once
+
+#include "abi_device.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static const
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+// `extern __shared__` is rewritten before this is seen.
+#define __shared__ static __attribute__((section("emulator_shared")))
+#define __CUDA_ARCH__ 900
+#define warpSize 32
+
+#define threadIdx (emulator::current->thread_index)
+#define blockIdx (emulator::current->block_index)
+#define blockDim (emulator::block_size)
+#define gridDim (emulator::grid_size)
+
+struct dim3 {
+    unsigned x, y, z;
+};
+#define EMULATOR_VECTOR(T, name)                                                  \
+    struct alignas(2 * sizeof(T)) name##2 { T x, y; };                            \
+    struct name##3 { T x, y, z; };                                                \
+    struct alignas(sizeof(T) * 4 > 16 ? 16 : sizeof(T) * 4) name##4 { T x, y, z, w; }; \
+    static inline name##2 make_##name##2(T x, T y) { return {x, y}; }             \
+    static inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }     \
+    static inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+EMULATOR_VECTOR(int, int)
+EMULATOR_VECTOR(unsigned, uint)
+EMULATOR_VECTOR(unsigned short, ushort)
+EMULATOR_VECTOR(float, float)
+
+// Barriers and warp operations, each with the line it stands in: that is how the emulator tells them apart.
+namespace emulator {
+enum Kind { SHUFFLE, SHUFFLE_UP, SHUFFLE_DOWN, SHUFFLE_XOR, BALLOT, SYNC };
+inline int vote(int line, int kind, int predicate) {
+    int result = 0;
+    calls.sync_block(line, kind, predicate, &result);
+    return result;
+}
+template <class T>
+inline T shuffle(int line, int kind, unsigned mask, T value, unsigned argument, unsigned width = 32) {
+    static_assert(sizeof(T) <= 8, "shuffles move at most 8 bytes");
+    unsigned long long bits = 0;
+    __builtin_memcpy(&bits, &value, sizeof(T));
+    bits = calls.exchange(line, kind, mask, bits, argument, width);
+    __builtin_memcpy(&value, &bits, sizeof(T));
+    return value;
+}
+inline unsigned ballot(int line, unsigned mask, bool predicate) {
+    return (unsigned)calls.exchange(line, BALLOT, mask, predicate, 0, 32);
+}
+}  // namespace emulator
+#define __syncthreads() emulator::calls.sync_block(__LINE__, 0, 0, 0)
+#define __syncthreads_or(p) emulator::vote(__LINE__, 1, (p) != 0)
+#define __syncthreads_and(p) emulator::vote(__LINE__, 2, (p) != 0)
+#define __syncthreads_count(p) emulator::vote(__LINE__, 3, (p) != 0)
+#define __syncwarp(...) ((void)emulator::calls.exchange(__LINE__, emulator::SYNC, emulator::mask_or_all(__VA_ARGS__), 0, 0, 32))
+#define __shfl_sync(mask, ...) emulator::shuffle(__LINE__, emulator::SHUFFLE, mask, __VA_ARGS__)
+#define __shfl_up_sync(mask, ...) emulator::shuffle(__LINE__, emulator::SHUFFLE_UP, mask, __VA_ARGS__)
+#define __shfl_down_sync(mask, ...) emulator::shuffle(__LINE__, emulator::SHUFFLE_DOWN, mask, __VA_ARGS__)
+#define __shfl_xor_sync(mask, ...) emulator::shuffle(__LINE__, emulator::SHUFFLE_XOR, mask, __VA_ARGS__)
+#define __ballot_sync(mask, p) emulator::ballot(__LINE__, mask, (p) != 0)
+#define __any_sync(mask, p) (__ballot_sync(mask, p) != 0)
+#define __all_sync(mask, p) (__ballot_sync(mask, !(p)) == 0)
+namespace emulator {
+inline unsigned mask_or_all(unsigned mask = 0xffffffffu) { return mask; }
+}  // namespace emulator
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() { __threadfence(); }
+
+// Atomics on integers.
+#define EMULATOR_ATOMICS(T)                                                                               \
+    inline T atomicAdd(T *p, T x) { return __atomic_fetch_add(p, x, __ATOMIC_RELAXED); }                  \
+    inline T atomicExch(T *p, T x) { return __atomic_exchange_n(p, x, __ATOMIC_RELAXED); }                \
+    inline T atomicCAS(T *p, T expected, T x) {                                                           \
+        __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);          \
+        return expected;                                                                                  \
+    }                                                                                                     \
+    inline T atomicMax(T *p, T x) {                                                                       \
+        T old = *p;                                                                                       \
+        while (old < x && !__atomic_compare_exchange_n(p, &old, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {} \
+        return old;                                                                                       \
+    }                                                                                                     \
+    inline T atomicMin(T *p, T x) {                                                                       \
+        T old = *p;                                                                                       \
+        while (x < old && !__atomic_compare_exchange_n(p, &old, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {} \
+        return old;                                                                                       \
+    }                                                                                                     \
+    inline T atomicOr(T *p, T x) { return __atomic_fetch_or(p, x, __ATOMIC_RELAXED); }                    \
+    inline T atomicAnd(T *p, T x) { return __atomic_fetch_and(p, x, __ATOMIC_RELAXED); }
+EMULATOR_ATOMICS(int)
+EMULATOR_ATOMICS(unsigned)
+EMULATOR_ATOMICS(unsigned long long)
+
+// Mathematics: the compiler's own, under the names that kernels use.
+#define EMULATOR_MATH(name) inline float name(float x) { return __builtin_##name(x); }
+EMULATOR_MATH(expf) EMULATOR_MATH(exp2f) EMULATOR_MATH(expm1f) EMULATOR_MATH(logf) EMULATOR_MATH(log2f)
+EMULATOR_MATH(log1pf) EMULATOR_MATH(sqrtf) EMULATOR_MATH(tanhf) EMULATOR_MATH(erff) EMULATOR_MATH(erfcf)
+EMULATOR_MATH(fabsf) EMULATOR_MATH(floorf) EMULATOR_MATH(ceilf) EMULATOR_MATH(rintf) EMULATOR_MATH(roundf)
+EMULATOR_MATH(truncf) EMULATOR_MATH(sinf) EMULATOR_MATH(cosf)
+#define EMULATOR_MATH2(name) inline float name(float x, float y) { return __builtin_##name(x, y); }
+EMULATOR_MATH2(fmaxf) EMULATOR_MATH2(fminf) EMULATOR_MATH2(powf) EMULATOR_MATH2(fmodf) EMULATOR_MATH2(copysignf)
+inline float fmaf(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+inline float rsqrtf(float x) { return 1.0f / __builtin_sqrtf(x); }
+inline float __expf(float x) { return __builtin_expf(x); }
+inline float __logf(float x) { return __builtin_logf(x); }
+inline float __powf(float x, float y) { return __builtin_powf(x, y); }
+inline float __fdividef(float x, float y) { return x / y; }
+#define EMULATOR_WIDE(name) inline double name(double x) { return __builtin_##name(x); }
+EMULATOR_WIDE(exp) EMULATOR_WIDE(log) EMULATOR_WIDE(sqrt) EMULATOR_WIDE(tanh) EMULATOR_WIDE(fabs)
+inline bool isnan(float x) { return __builtin_isnan(x); }
+inline bool isnan(double x) { return __builtin_isnan(x); }
+inline bool isinf(float x) { return __builtin_isinf(x); }
+inline bool isinf(double x) { return __builtin_isinf(x); }
+inline bool isfinite(float x) { return __builtin_isfinite(x); }
+inline bool isfinite(double x) { return __builtin_isfinite(x); }
+// Rounded once each, and never fused into a multiply-add.
+inline float __fadd_rn(float x, float y) { volatile float r = x + y; return r; }
+inline float __fsub_rn(float x, float y) { volatile float r = x - y; return r; }
+inline float __fmul_rn(float x, float y) { volatile float r = x * y; return r; }
+inline float __fdiv_rn(float x, float y) { return x / y; }
+inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
+inline float __frcp_rn(float x) { return 1.0f / x; }
+inline float __fmaf_rn(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+
+#define EMULATOR_ORDER(T)                                   \
+    inline T min(T a, T b) { return b < a ? b : a; }        \
+    inline T max(T a, T b) { return a < b ? b : a; }
+EMULATOR_ORDER(int) EMULATOR_ORDER(unsigned) EMULATOR_ORDER(long) EMULATOR_ORDER(unsigned long)
+EMULATOR_ORDER(long long) EMULATOR_ORDER(unsigned long long)
+inline float min(float a, float b) { return __builtin_fminf(a, b); }
+inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
+inline int abs(int x) { return x < 0 ? -x : x; }
+
+// Bits.
+#define EMULATOR_CAST(name, To, From)                                 \
+    inline To name(From x) {                                          \
+        To y;                                                         \
+        __builtin_memcpy(&y, &x, sizeof y);                           \
+        return y;                                                     \
+    }
+EMULATOR_CAST(__float_as_uint, unsigned, float)
+EMULATOR_CAST(__float_as_int, int, float)
+EMULATOR_CAST(__uint_as_float, float, unsigned)
+EMULATOR_CAST(__int_as_float, float, int)
+EMULATOR_CAST(__double_as_longlong, long long, double)
+EMULATOR_CAST(__longlong_as_double, double, long long)
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz((unsigned)x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline unsigned __umulhi(unsigned x, unsigned y) { return (unsigned)((unsigned long long)x * y >> 32); }
+inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+    return (unsigned long long)((unsigned __int128)x * y >> 64);
+}
+template <class T> inline T __ldg(const T *p) { return *p; }

@@ -1,0 +1,120 @@
+//! Where the work is computed: the choice that a user makes, and what a full GPU leads to.
+//!
+//! Owns: the names of devices, the choice of `auto`, work that is repeated in smaller parts. Never: what the work is.
+
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use headstart_engine::{CodePath, Device, EngineError};
+
+pub use headstart_engine::{CudaPaths, Gpu, gpus};
+
+use crate::error::{Error, Result};
+
+/// A device as a user names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, numbered from 0.
+    Cuda(usize),
+    /// The first GPU if there is one, else the processor.
+    Auto,
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let number = |rest: &str| rest.strip_prefix(':').and_then(|n| n.parse().ok());
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "auto" => Ok(Self::Auto),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => name
+                .strip_prefix("cuda")
+                .and_then(number)
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("{name}: no such device; use cpu, cuda, cuda:N or auto")),
+        }
+    }
+}
+
+/// Where to compute, and where a GPU's libraries and compiled kernels may lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceChoice {
+    /// The device.
+    pub name: DeviceName,
+    /// For GPUs only.
+    pub cuda: CudaPaths,
+}
+
+impl DeviceChoice {
+    /// Opens it, with so many threads for what the processor does; 0: all.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] that says what was looked for, when there is no such device.
+    pub fn open(&self, threads: usize) -> Result<Device> {
+        let threads = NonZeroUsize::new(threads);
+        let cpu = || Device::cpu(threads, CodePath::Auto);
+        Ok(match self.name {
+            DeviceName::Cpu => cpu()?,
+            DeviceName::Cuda(ordinal) => Device::gpu(ordinal, threads, &self.cuda)?,
+            DeviceName::Auto => Device::gpu(0, threads, &self.cuda).or_else(|_| cpu())?,
+        })
+    }
+
+    /// What is to be said about the choice that was left to the program.
+    pub fn note(&self, device: &Device) -> Option<String> {
+        let says = if device.is_cuda() { "computing on" } else { "no GPU that can be used; computing on" };
+        (self.name == DeviceName::Auto).then(|| format!("{says} {}", device.name()))
+    }
+}
+
+/// Runs `work` until it fits into the device's memory: each time it does not, the slab is halved and the whole is done
+/// again. `say` is told once for every halving.
+///
+/// # Errors
+/// [`Error::Engine`] when the slab cannot become smaller, or something else went wrong on the device.
+pub(crate) fn in_parts_that_fit<T>(
+    device: &Device,
+    say: &mut dyn FnMut(&str),
+    mut work: impl FnMut() -> T,
+) -> Result<T> {
+    loop {
+        let result = work();
+        match device.check() {
+            Ok(()) => return Ok(result),
+            Err(error @ EngineError::OutOfMemory { .. }) => match device.halve_slab() {
+                None => return Err(Error::Engine(error)),
+                Some(tokens) => {
+                    say(&format!("the GPU's memory is full; going on with {tokens} tokens at a time"));
+                }
+            },
+            Err(error) => return Err(Error::Engine(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names() {
+        let named =
+            ["cpu", "auto", "cuda", "cuda:0", "cuda:3"].map(|name| name.parse::<DeviceName>().unwrap());
+        let expected = [
+            DeviceName::Cpu,
+            DeviceName::Auto,
+            DeviceName::Cuda(0),
+            DeviceName::Cuda(0),
+            DeviceName::Cuda(3),
+        ];
+        assert_eq!(named, expected);
+        for unknown in ["", "gpu", "cuda:", "cuda:x", "cuda3", "cuda:-1"] {
+            assert!(unknown.parse::<DeviceName>().is_err(), "{unknown}");
+        }
+    }
+}

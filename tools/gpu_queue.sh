@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# The queue of docs/gpu.md, on a machine with an NVIDIA GPU: run in the folder that tools/gpu_bundle.sh made.
+#
+#   tools/gpu_queue.sh ITEM...        each item at most ten minutes; a failing one does not stop the others
+#   tools/gpu_queue.sh list           what there is
+#
+# PYTHON: the Python that has torch (default python3; its environment's NVIDIA libraries are used where the system has
+# none). OUT: where results go (default results). DATA: the mirror (default data). The exit code is 1 if any item failed.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+PYTHON=${PYTHON:-python3}
+OUT=${OUT:-results}
+DATA=${DATA:-data}
+LIMIT=${LIMIT:-590}
+hs=$root/bin/headstart
+mkdir -p "$OUT"
+# The program looks into the environment of the Python it finds first.
+PATH=$(dirname "$(command -v "$PYTHON")"):$PATH
+export PATH HEADSTART_CACHE=${HEADSTART_CACHE:-$root/cache} HEADSTART_TEST_CUDA=real HEADSTART_TEST_PROGRAM=$hs
+
+compare() { "$PYTHON" tools/gpu_compare.py "$@" --headstart "$hs" --python "$PYTHON" --mirror "$DATA" --out "$OUT/compare.jsonl"; }
+
+# What is there.
+item_device() { nvidia-smi && "$hs" doctor && "$PYTHON" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)'; }
+# The program looks for libraries in Python environments by itself; the engine's tests do not.
+with_libraries() {
+    local wheels
+    wheels=$("$PYTHON" -c 'import glob, sysconfig; print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))')
+    LD_LIBRARY_PATH=$wheels${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"
+}
+# The driver, NVRTC and cuBLASLt do what the engine's tests take for granted.
+item_driver() { with_libraries bin/driver-tests --test-threads 1; }
+# Every op on the GPU against its plain reference, forward and backward.
+item_gradchecks() { with_libraries bin/engine-tests --test-threads 1; }
+# 200 steps against the processor, resume, moving between devices, generation.
+item_overlay() { bin/cuda-tests --test-threads 1 --nocapture; }
+# The tutorial's model against torch.compile.
+item_train() { compare train --batches 64 128 256; }
+item_train_large() { compare train --batches 512 1024 --rounds 2; }
+item_train_no_attention_dropout() { compare train-no-attention-dropout --batches 128 256 512; }
+item_train_f32() { compare train-f32 --batches 64 128 --rounds 1; }
+item_gpt2() { compare gpt2 --batches 16 32 64; }
+item_gpt2_no_dropout() { compare gpt2-no-dropout --batches 16 32 64; }
+item_finetune_trec() { compare finetune-trec --batches 16 64 256 --steps 40; }
+item_finetune_imdb() { compare finetune-imdb --batches 16 64 --steps 20; }
+# Where the time of a step goes.
+item_profile() {
+    "$hs" bench train --device cuda --preset naacl2019 --precision bf16 --batch 256 --steps 20 --profile
+    "$hs" bench train --device cuda --preset gpt2 --num_max_positions 1024 --seq 1024 --precision bf16 --batch 32 --steps 20 --profile
+}
+# Whether the GPU waits between steps: the share of samples in which it did nothing.
+item_idle() {
+    nvidia-smi --query-gpu=utilization.gpu,power.draw,clocks.sm --format=csv,noheader,nounits -lms 200 > "$OUT/idle.csv" &
+    local watch=$!
+    "$hs" bench train --device cuda --preset naacl2019 --precision bf16 --batch 256 --steps 300
+    local code=$?
+    kill "$watch"
+    awk -F, '{ n++; busy += $1; if ($1 == 0) zero++ } END { printf "%d samples: busy %.1f %% of the time, idle in %d of them (start included)\n", n, busy / n, zero }' "$OUT/idle.csv"
+    return $code
+}
+# Memory at equal batch: the MiB columns.
+item_memory() { compare train --batches 32 64 --rounds 1 --steps 5; }
+# The books, eight minutes for each side, the same recipe. The first call also makes the token caches.
+books_tokens() {
+    "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device cuda --precision bf16 --n_epochs 0 \
+        --out "$OUT/books-tokens-$(date +%s)"
+}
+item_books_tokens() { books_tokens; ls -lS "$HEADSTART_CACHE"/tokens/; }
+item_books() {
+    "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device cuda --precision bf16 \
+        --train_batch_size 256 --lr 1e-3 --n_warmup 500 --max_norm 0.25 --schedule constant --eval_every 500 --max_time 480 --out "$OUT/books"
+    grep '"valid"' "$OUT/books/metrics.jsonl" | tail -20
+}
+item_books_peer() {
+    # The caches of the training and the validation text: the largest, and the next one.
+    local caches
+    mapfile -t caches < <(ls -S "$HEADSTART_CACHE"/tokens/lm-*.tokens)
+    "$PYTHON" tools/torch_peers.py train --ids "${caches[0]}" --valid "${caches[1]}" --device cuda --compile --batch 256 --lr 1e-3 \
+        --warmup-steps 500 --seconds 480 | tee "$OUT/books-peer.jsonl"
+}
+# A trunk from the books, tuned on TREC-6.
+item_trec() {
+    "$hs" finetune --model "$OUT/books" --data trec --mirror "$DATA" --offline --device cuda --precision bf16 --out "$OUT/trec-$(date +%s)"
+}
+
+items=$(declare -F | sed -n 's/^declare -f item_//p')
+if [ $# -eq 0 ] || [ "$1" = list ]; then
+    printf '%s\n' "$items"
+    exit 0
+fi
+failed=()
+for name in "$@"; do
+    if ! declare -F "item_$name" > /dev/null; then
+        echo "no item $name; there are:" $items >&2
+        exit 2
+    fi
+done
+export -f compare with_libraries books_tokens
+for name in "$@"; do
+    printf '\n== %s (%s)\n' "$name" "$(date -u +%H:%M:%S)"
+    began=$SECONDS
+    export -f "item_$name"
+    export hs OUT DATA PYTHON root
+    timeout --kill-after 5 "$LIMIT" bash -c "item_$name" 2>&1 | tee "$OUT/$name.log"
+    code=${PIPESTATUS[0]}
+    printf '== %s: %s, %d s\n' "$name" "$([ "$code" -eq 0 ] && echo ok || echo "failed ($code)")" $((SECONDS - began))
+    [ "$code" -eq 0 ] || failed+=("$name")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]}"
+    exit 1
+fi
