@@ -22,15 +22,18 @@ use support::{Done, Place, lines};
 
 /// Largest difference of a loss from the processor's, relative to it, over all steps: sums in another order, carried
 /// on by the optimizer. In f32, and with bf16 products.
-const F32: f64 = 1e-3;
-const BF16: f64 = 2e-2;
+const F32: f64 = 1e-4;
+const BF16: f64 = 5e-3;
 /// The same at the first step, where only one pass of sums differs.
-const FIRST_F32: f64 = 2e-6;
-const FIRST_BF16: f64 = 2e-3;
+const FIRST_F32: f64 = 1e-6;
+const FIRST_BF16: f64 = 1e-4;
 
-/// A small model, with dropout, batches of several lengths of slab, and both block layouts.
-const MODEL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --train_batch_size 6 \
-                     --n_warmup 20 --lr 3e-3 --max_norm 1 --threads 1";
+/// A small model, with dropout.
+const SMALL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --n_warmup 20 --max_norm 1 \
+                     --threads 1";
+/// The same in small batches.
+const MODEL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --n_warmup 20 --max_norm 1 \
+                     --threads 1 --train_batch_size 6";
 
 /// A place where programs find a GPU.
 fn gpu() -> Option<Place> {
@@ -84,7 +87,7 @@ fn overlay(place: &Place, a: &str, b: &str, first: f64, all: f64) {
 fn without_a_gpu_the_error_says_what_was_sought() {
     let Some(place) = emulated() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --max_steps 2");
+    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 2");
     // Nothing to be found.
     let none = run_under(&place, "LD_LIBRARY_PATH", "", &format!("{call} --device cuda --out a"));
     none.refuses(
@@ -103,7 +106,7 @@ fn without_a_gpu_the_error_says_what_was_sought() {
 fn auto_takes_what_is_there_and_says_so() {
     let Some(place) = emulated() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --max_steps 2 --device auto");
+    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 2 --device auto");
     run_under(&place, "LD_LIBRARY_PATH", "", &format!("{call} --out a"))
         .says(&["no GPU", "computing on cpu"]);
     place.run(&format!("{call} --out b")).says(&["computing on cuda:0"]);
@@ -116,9 +119,10 @@ fn losses_of_200_steps_overlay_those_of_the_processor() {
     let Some(place) = gpu() else { return };
     place.books();
     for (name, flags, first, all) in [
-        ("lm", "--objective lm --arch naacl2019 --precision f32", FIRST_F32, F32),
-        ("mlm", "--objective mlm --arch gpt2 --precision f32", FIRST_F32, F32),
-        ("bf16", "--objective lm --arch gpt2 --precision bf16", FIRST_BF16, BF16),
+        ("lm", "--objective lm --arch naacl2019 --precision f32 --lr 3e-3", FIRST_F32, F32),
+        ("mlm", "--objective mlm --arch gpt2 --precision f32 --lr 3e-3", FIRST_F32, F32),
+        // At 3e-3, the fall from the plateau comes a step sooner or later with any change of rounding.
+        ("bf16", "--objective lm --arch gpt2 --precision bf16 --lr 1e-3", FIRST_BF16, BF16),
     ] {
         let call = format!("pretrain {MODEL} {flags} --max_steps 200 --eval_every 100");
         place.run(&format!("{call} --device cpu --out {name}-cpu")).succeeds();
@@ -134,7 +138,8 @@ fn losses_of_200_steps_overlay_those_of_the_processor() {
 fn the_same_run_has_the_same_bits_however_it_was_interrupted() {
     let Some(place) = gpu() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --max_steps 30 --save_every 7 --eval_every 10 --device cuda");
+    let call =
+        format!("pretrain {MODEL} --lr 3e-3 --max_steps 30 --save_every 7 --eval_every 10 --device cuda");
     place.run(&format!("{call} --out one")).succeeds();
     place.run(&format!("{call} --out two")).succeeds();
     let mut running = place.start(&format!("{call} --out killed"));
@@ -153,7 +158,7 @@ fn the_same_run_has_the_same_bits_however_it_was_interrupted() {
 fn a_run_goes_from_the_processor_to_the_gpu_and_back() {
     let Some(place) = gpu() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --max_steps 60 --save_every 20");
+    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 60 --save_every 20");
     place.run(&format!("{call} --device cpu --out stayed")).succeeds();
     // Asked to end, a run saves where it stands.
     let mut running = place.start(&format!("{call} --device cpu --out moved"));
@@ -174,12 +179,12 @@ fn a_run_goes_from_the_processor_to_the_gpu_and_back() {
 fn a_full_memory_halves_the_slab_and_changes_nothing_else() {
     let Some(place) = emulated() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --train_batch_size 64 --max_steps 6 --device cuda");
+    let call = format!("pretrain {SMALL} --lr 3e-3 --train_batch_size 256 --max_steps 3 --device cuda");
     place.run(&format!("{call} --out roomy")).succeeds();
     let narrow = run_under(
         &place,
         "HEADSTART_EMULATOR_MEMORY",
-        &(24 << 20).to_string(),
+        &(48_u64 << 20).to_string(),
         &format!("{call} --out narrow"),
     );
     narrow.says(&["the GPU's memory is full"]);
@@ -193,13 +198,13 @@ fn a_full_memory_halves_the_slab_and_changes_nothing_else() {
 fn a_gpu_that_fails_ends_the_run_at_its_last_checkpoint() {
     let Some(place) = emulated() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --max_steps 20 --save_every 5");
+    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 20 --save_every 5");
     place.run(&format!("{call} --device cuda --out whole")).succeeds();
     // Somewhere in the middle; how many launches a step takes is not this test's business.
     let failed = run_under(
         &place,
         "HEADSTART_EMULATOR_FAIL_LAUNCH",
-        "2000",
+        "500",
         &format!("{call} --device cuda --out run"),
     );
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
@@ -216,7 +221,9 @@ fn tuning_evaluating_predicting_and_generating() {
     let Some(place) = gpu() else { return };
     place.books();
     place.topics();
-    place.run(&format!("pretrain {MODEL} --arch gpt2 --max_steps 150 --device cuda --out lm")).succeeds();
+    place
+        .run(&format!("pretrain {MODEL} --lr 3e-3 --arch gpt2 --max_steps 150 --device cuda --out lm"))
+        .succeeds();
     let tune = "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --lm_loss_coef 0.5 \
                 --adapters_dim 8 --threads 1";
     for device in ["cpu", "cuda"] {
