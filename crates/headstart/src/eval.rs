@@ -155,7 +155,7 @@ impl Evaluator<'_> {
             let (mut part, logits) = self.objective.forward(self.model, &mut tape, &slab, denominators);
             part.settle();
             parts.push(part);
-            rows.extend(logits.iter().flat_map(|logits| logits.to_f32_vec()));
+            rows.extend(logits.iter().flat_map(headstart_engine::Tensor::to_f32_vec));
         }
         (parts, rows)
     }
