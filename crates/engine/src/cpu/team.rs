@@ -115,6 +115,8 @@ impl Team {
             run.next.store(tasks * member / members, Ordering::Relaxed);
             run.end.store(tasks * (member + 1) / members, Ordering::Relaxed);
         }
+        // Left over when the caller's own task panicked in the same section as a worker's.
+        shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         // SAFETY: the section is closed and nobody is inside; `Section` sees to it that nobody is when this ends.
         unsafe { *shared.task.get() = Some(erased(task)) };
         {
