@@ -14,14 +14,14 @@ from compare import TOOLS, Failed, json_line, number
 
 # Our bench, the peer, and what is compared. {batch} and {steps} are filled in.
 CASES = {
-    "train": ("train --preset naacl2019 --precision bf16", "torch_baseline.py --shape naacl2019", "tokens_per_s"),
+    "train": ("train --preset naacl2019 --precision bf16", "torch_baseline.py --train-only --shape naacl2019", "tokens_per_s"),
     "train-no-attention-dropout": ("train --preset naacl2019 --precision bf16 --attention_dropout 0",
-                                   "torch_baseline.py --shape naacl2019 --attn-dropout 0", "tokens_per_s"),
-    "train-f32": ("train --preset naacl2019 --precision f32", "torch_baseline.py --shape naacl2019 --precision f32", "tokens_per_s"),
-    "gpt2": ("train --preset gpt2 --precision bf16 --num_max_positions 1024 --seq 1024", "torch_baseline.py --shape gpt2 --seq 1024",
+                                   "torch_baseline.py --train-only --shape naacl2019 --attn-dropout 0", "tokens_per_s"),
+    "train-f32": ("train --preset naacl2019 --precision f32", "torch_baseline.py --train-only --shape naacl2019 --precision f32", "tokens_per_s"),
+    "gpt2": ("train --preset gpt2 --precision bf16 --num_max_positions 1024 --seq 1024", "torch_baseline.py --train-only --shape gpt2 --seq 1024",
              "tokens_per_s"),
     "gpt2-no-dropout": ("train --preset gpt2 --precision bf16 --num_max_positions 1024 --seq 1024 --dropout 0",
-                        "torch_baseline.py --shape gpt2 --seq 1024 --dropout 0", "tokens_per_s"),
+                        "torch_baseline.py --train-only --shape gpt2 --seq 1024 --dropout 0", "tokens_per_s"),
     "finetune-trec": ("finetune --preset naacl2019 --precision bf16 --data trec --tokenizer bert-base-cased --mirror {mirror} --offline",
                       "torch_peers.py finetune --data trec --vocab {mirror}/vocab/bert-base-cased/vocab.txt {mirror}/trec", "examples_per_s"),
     "finetune-imdb": ("finetune --preset naacl2019 --precision bf16 --data imdb --tokenizer bert-base-cased --mirror {mirror} --offline",
@@ -76,7 +76,7 @@ def main():
                 found[side].append(line)
                 if a.out:
                     with open(a.out, "a", encoding="utf-8") as f:
-                        f.write(json.dumps(dict(case=a.case, side=side, batch=batch, **line)) + "\n")
+                        f.write(json.dumps({"case": a.case, "side": side, **line}) + "\n")
         cells, medians = [], {}
         for side, lines in found.items():
             if lines:

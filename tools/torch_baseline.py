@@ -141,7 +141,9 @@ def main():
     p.add_argument("--compile", action="store_true")
     p.add_argument("--steps", type=int, default=6)
     p.add_argument("--warmup", type=int, default=2)
-    p.add_argument("--forward-only", action="store_true")
+    only = p.add_mutually_exclusive_group()
+    only.add_argument("--forward-only", action="store_true")
+    only.add_argument("--train-only", action="store_true")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
@@ -174,7 +176,8 @@ def main():
 
     if not a.forward_only:
         measure("train_step", train_step)
-    measure("forward", forward)
+    if not a.train_only:
+        measure("forward", forward)
 
 
 if __name__ == "__main__":
