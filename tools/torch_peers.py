@@ -387,6 +387,8 @@ def main():
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
+    if getattr(a, "device", "cpu") == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as torch_baseline.py
     a.run(a)
 
 
