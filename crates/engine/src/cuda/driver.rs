@@ -369,13 +369,20 @@ impl Products {
             let most = Prefer::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             products!(cublasLtMatmulPreferenceSetAttribute(preference, most, value, bytes))?;
             let [a, b, d] = shape.alignment;
-            for (attribute, alignment) in [
+            // Where the sum over k is split, no part is rounded to a narrow output before it is added.
+            let narrow = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+            let any = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_MASK as u32;
+            for (attribute, number) in [
+                (
+                    Prefer::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                    if shape.bf16[1] { narrow } else { any },
+                ),
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a),
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b),
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, d),
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d),
             ] {
-                let (value, bytes) = (ptr::from_ref(&alignment).cast(), size_of::<u32>());
+                let (value, bytes) = (ptr::from_ref(&number).cast(), size_of::<u32>());
                 products!(cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes))?;
             }
             let mut found = std::mem::MaybeUninit::<lt::cublasLtMatmulHeuristicResult_t>::zeroed();

@@ -101,6 +101,23 @@ fn products_are_those_of_plain_sums() {
 }
 
 #[test]
+fn a_narrow_output_is_rounded_once() {
+    let Some(device) = gpu() else { return };
+    // 256, and as much again in small parts as a bf16 sum would lose each time.
+    let k = 1_024;
+    let small = Tensor::from_f32(device.pool(), 1, k, &vec![0.015_625; k]);
+    let mut values = vec![1.0; k];
+    values[0] = 16_384.0;
+    let other = Tensor::from_f32(device.pool(), 1, k, &values);
+    let cuda = device.cuda().unwrap();
+    let [a, b] = [&small, &other].map(|x| super::ops::elementwise::copy(cuda, device.pool(), x, DType::Bf16));
+    let out = Tensor::uninit(device.pool(), 1, 1, DType::Bf16);
+    cuda.matmul(Matrix::of(&a), Matrix::of(&b).transposed(), Matrix::of(&out), Write::Replace);
+    assert_eq!(out.to_f32_vec(), [round_bf16(256.0 + 1_023.0 / 64.0).to_f32()]);
+    device.check().unwrap();
+}
+
+#[test]
 fn adam_and_the_norm_are_the_processors() {
     let (Some(device), cpu) = (gpu(), cpu()) else { return };
     let n = 70_001;

@@ -1,8 +1,9 @@
 // The emulated cuBLASLt, `libcublasLt.so`: D = alpha op(A) op(B) + beta C, column-major, f32 or bf16 operands,
-// accumulated in f32 in the order of k.
+// accumulated in f32 over parts of k, which are added in their order.
 //
 // Stricter than the real one: an algorithm is good for the shapes and alignments that it was asked for and for no
-// others, the workspace is used up, and whatever is not written here is not supported.
+// others, the workspace is used up, the parts' sums are rounded to the output's type wherever that is allowed, and
+// whatever is not written here is not supported.
 //
 // Owns: descriptors, their rules, the product. Never: memory and streams, which are the driver's.
 
@@ -57,6 +58,7 @@ struct Desc {
 
 struct Preference {
     uint64_t workspace = 0;
+    uint32_t reductions = 7;  // of split sums: in place, in the type of the sums, in the type of the output
     uint32_t alignment[4] = {256, 256, 256, 256};
 };
 
@@ -65,7 +67,8 @@ struct Algo {
     uint64_t magic, key;
     uint32_t alignment[4];
     uint64_t workspace;
-    uint64_t rest[3];
+    uint64_t rounds_parts;
+    uint64_t rest[2];
 };
 static_assert(sizeof(Algo) == 64, "as large as cublasLtMatmulAlgo_t");
 
@@ -79,6 +82,7 @@ struct HeuristicResult {
 
 constexpr uint64_t MAGIC = 0x656d756c61746564;
 constexpr uint64_t WORKSPACE = 64 * 1024;  // what the algorithm takes, if it may
+constexpr size_t PART = 16;                 // of k, summed by itself
 
 // A number for everything an algorithm was chosen for.
 uint64_t key_of(const Desc &d, const Layout *const layouts[4]) {
@@ -145,17 +149,24 @@ struct Product {
     Address addresses[4], workspace;
     size_t workspace_bytes;
     float alpha, beta;
+    bool rounds_parts;
 };
 
 #if defined(__x86_64__)
 __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
 #endif
-void columns(float *y, const float *a, const float *b, size_t m, size_t k, size_t from, size_t to) {
+void columns(float *y, const float *a, const float *b, size_t m, size_t k, size_t from, size_t to, bool rounds_parts) {
+    std::vector<float> part(m);
     for (size_t j = from; j < to; j++) {
         float *column = y + j * m;
-        for (size_t l = 0; l < k; l++) {
-            float x = b[j * k + l];
-            for (size_t i = 0; i < m; i++) column[i] += a[l * m + i] * x;
+        for (size_t first = 0; first < k; first += PART) {
+            std::fill(part.begin(), part.end(), 0.0f);
+            for (size_t l = first; l < k && l < first + PART; l++) {
+                float x = b[j * k + l];
+                for (size_t i = 0; i < m; i++) part[i] += a[l * m + i] * x;
+            }
+            for (size_t i = 0; i < m; i++) column[i] += part[i];
+            for (size_t i = 0; rounds_parts && i < m; i++) column[i] = widen(narrow(column[i]));
         }
     }
 }
@@ -181,11 +192,11 @@ int run(void *data) {
         std::vector<float> right = dense(at[1], b, p.desc.transposed[1], offset(b));
         std::vector<float> sums(m * n, 0.0f);
         if (m * n * k > 1 << 20 && n > 1) {
-            std::thread half([&] { columns(sums.data(), left.data(), right.data(), m, k, 0, n / 2); });
-            columns(sums.data(), left.data(), right.data(), m, k, n / 2, n);
+            std::thread half([&] { columns(sums.data(), left.data(), right.data(), m, k, 0, n / 2, p.rounds_parts); });
+            columns(sums.data(), left.data(), right.data(), m, k, n / 2, n, p.rounds_parts);
             half.join();
         } else {
-            columns(sums.data(), left.data(), right.data(), m, k, 0, n);
+            columns(sums.data(), left.data(), right.data(), m, k, 0, n, p.rounds_parts);
         }
         for (size_t j = 0; j < n; j++) {
             for (size_t i = 0; i < m; i++) {
@@ -246,8 +257,7 @@ EXPORT int cublasLtMatmulPreferenceCreate(Preference **preference) { *preference
 EXPORT int cublasLtMatmulPreferenceDestroy(Preference *preference) { delete preference; return OK; }
 EXPORT int cublasLtMatmulPreferenceSetAttribute(Preference *preference, int attribute, const void *from, size_t bytes) {
     if (attribute == 1) return set(preference->workspace, from, bytes);
-    // Reductions: the sum here has one order, whatever is allowed.
-    if (attribute == 3) return OK;
+    if (attribute == 3) return set(preference->reductions, from, bytes);
     if (attribute >= 5 && attribute <= 8) return set(preference->alignment[attribute - 5], from, bytes);
     return refuse(NOT_SUPPORTED_, "preference %d", attribute);
 }
@@ -265,7 +275,9 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *made, Desc *desc, Layout *a, Lay
         if (preference->alignment[i] % width[i] != 0) return refuse(NOT_SUPPORTED_, "operand %d: no algorithm for an alignment of %u bytes", i, preference->alignment[i]);
     }
     HeuristicResult result{};
-    result.algo = {MAGIC, key_of(*desc, layouts), {}, std::min(preference->workspace, WORKSPACE), {}};
+    result.algo = {MAGIC, key_of(*desc, layouts), {}, std::min(preference->workspace, WORKSPACE), 0, {}};
+    // In place, or in the type of the output.
+    result.algo.rounds_parts = d->type == BF16 && (preference->reductions & 5) != 0;
     memcpy(result.algo.alignment, preference->alignment, sizeof result.algo.alignment);
     result.workspace_bytes = result.algo.workspace;
     result.waves = 1.0f;
@@ -283,15 +295,17 @@ EXPORT int cublasLtMatmul(void *made, Desc *desc, const float *alpha, Address a,
     if (int code = check(*desc, layouts)) return code;
     uint32_t alignment[4] = {16, 16, 16, 16};
     size_t used = 0;
+    bool rounds_parts = false;
     if (algo) {
         if (algo->magic != MAGIC || algo->key != key_of(*desc, layouts)) return refuse(INVALID_VALUE_, "the algorithm was chosen for another product");
         memcpy(alignment, algo->alignment, sizeof alignment);
         used = algo->workspace;
+        rounds_parts = algo->rounds_parts;
     }
     if (workspace_bytes < used) return refuse(INVALID_VALUE_, "a workspace of %zu bytes for an algorithm that takes %zu", workspace_bytes, used);
-    if (used && workspace % 16 != 0) return refuse(INVALID_VALUE_, "the workspace is not aligned to 16 bytes");
+    if (used && workspace % 256 != 0) return refuse(INVALID_VALUE_, "the workspace is not aligned to 256 bytes");
     if (c == d && !(*lc == *ld)) return refuse(INVALID_VALUE_, "C is D, with another layout");
-    Product product{*desc, {*la, *lb, *lc, *ld}, {a, b, c, d}, workspace, used, *alpha, *beta};
+    Product product{*desc, {*la, *lb, *lc, *ld}, {a, b, c, d}, workspace, used, *alpha, *beta, rounds_parts};
     for (int i = 0; i < 4; i++) {
         if (i == 2 && *beta == 0) continue;
         if (addresses[i] % alignment[i] != 0) return refuse(INVALID_VALUE_, "operand %d lies at 0x%lx, chosen was an alignment of %u bytes", i, addresses[i], alignment[i]);
