@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -108,7 +109,9 @@ int compile(Program &program, bool fused) {
     std::string shim = read_file(SOURCES "/device.h") + read_file(SOURCES "/abi_device.h");
     char key[32];
     snprintf(key, sizeof key, "%016llx", (unsigned long long)hash(shim + flags + compiler + text));
-    std::string stem = folder() + "/kernels-" + key, own = stem + "-" + std::to_string(getpid());
+    // Threads of one process may compile the same source at once too.
+    static std::atomic<int> calls{0};
+    std::string stem = folder() + "/kernels-" + key, own = stem + "-" + std::to_string(getpid()) + "-" + std::to_string(calls++);
     program.cubin = read_file(stem + ".so");
     if (!program.cubin.empty()) return OK;
     std::ofstream(own + ".cpp") << text;
