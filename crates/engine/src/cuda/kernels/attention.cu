@@ -3,13 +3,15 @@
 //
 // A warp owns ROWS rows (queries, or keys where their gradients are summed) and walks over the other side in tiles of
 // 32, one per lane; a block's warps share each staged tile. All arithmetic is f32. Shared memory is
-// 2 * TILE * (dim + 1) floats for two staged tiles, then per warp what each kernel names; the host computes it and takes
+// 2 * TILE * PITCH(dim) floats for two staged tiles, then per warp what each kernel names; the host computes it and takes
 // as many warps as fit. Every output is summed by one warp in a fixed order.
 
 #define TILE WARP
 #define ROWS 4
 // Columns of a head that one lane sums: heads of up to 4 * 32 = 128.
 #define GROUPS 4
+// From one staged row to the next; odd, so that the lanes, each in its own row, read from different banks.
+#define PITCH(dim) ((dim) | 1)
 
 // Rows first .. first + count (those below `end`; zeros beyond) of columns col .. col + dim, into shared memory.
 static inline __device__ void stage(const void *x, int dtype, int x_stride, int col, int first, int count, int end, int dim,
@@ -24,7 +26,7 @@ static inline __device__ void stage(const void *x, int dtype, int x_stride, int 
 
 // sums[r] = the product of own row r with the staged row of this lane.
 static inline __device__ void multiply_rows(const float *own, const float *staged, int dim, float *sums) {
-    const float *other = staged + (threadIdx.x % WARP) * (dim + 1);
+    const float *other = staged + (threadIdx.x % WARP) * PITCH(dim);
     for (int r = 0; r < ROWS; r++) sums[r] = 0.0f;
     for (int d = 0; d < dim; d++) {
         float x = other[d];
@@ -41,7 +43,7 @@ static inline __device__ void add_weighted(const float *factors, const float *st
         for (int g = 0; g < GROUPS; g++) {
             int c = lane + g * WARP;
             if (c < dim) {
-                float x = staged[j * (dim + 1) + c];
+                float x = staged[j * PITCH(dim) + c];
 #pragma unroll
                 for (int r = 0; r < ROWS; r++) sums[r][g] += factors[r * TILE + j] * x;
             }
@@ -71,8 +73,8 @@ extern "C" __global__ void attention_forward(const void *q, int q_stride, const 
     // When causal, the last queries have most to do: they begin first.
     int block_first = q_start + (tiles - 1 - (int)blockIdx.x) * warps * ROWS;
     int past = (k_end - k_start) - (q_end - q_start);
-    float *keys = shared, *values = keys + TILE * (dim + 1);
-    float *queries = values + TILE * (dim + 1), *p = queries + warps * ROWS * dim;
+    float *keys = shared, *values = keys + TILE * PITCH(dim);
+    float *queries = values + TILE * PITCH(dim), *p = queries + warps * ROWS * dim;
     stage(q, dtype, q_stride, head * dim, block_first, warps * ROWS, q_end, dim, queries, dim);
     queries += warp * ROWS * dim;
     p += warp * ROWS * TILE;
@@ -90,8 +92,8 @@ extern "C" __global__ void attention_forward(const void *q, int q_stride, const 
     if (causal) seen = min(seen, past + block_first + warps * ROWS - q_start);
     for (int tile = 0; tile < seen; tile += TILE) {
         __syncthreads();
-        stage(kv, dtype, kv_stride, k_col + head * dim, k_start + tile, TILE, k_end, dim, keys, dim + 1);
-        stage(kv, dtype, kv_stride, v_col + head * dim, k_start + tile, TILE, k_end, dim, values, dim + 1);
+        stage(kv, dtype, kv_stride, k_col + head * dim, k_start + tile, TILE, k_end, dim, keys, PITCH(dim));
+        stage(kv, dtype, kv_stride, v_col + head * dim, k_start + tile, TILE, k_end, dim, values, PITCH(dim));
         __syncthreads();
         float scores[ROWS];
         multiply_rows(queries, keys, dim, scores);
@@ -149,8 +151,8 @@ extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype
     int tiles = (end - start + warps * ROWS - 1) / (warps * ROWS);
     if ((int)blockIdx.x >= tiles) return;
     int block_first = start + (tiles - 1 - (int)blockIdx.x) * warps * ROWS;
-    float *keys = shared, *values = keys + TILE * (dim + 1);
-    float *queries = values + TILE * (dim + 1), *d_out = queries + warps * ROWS * dim;
+    float *keys = shared, *values = keys + TILE * PITCH(dim);
+    float *queries = values + TILE * PITCH(dim), *d_out = queries + warps * ROWS * dim;
     float *d_scores = d_out + warps * ROWS * dim;
     stage(qkv, dtype, 3 * width, head * dim, block_first, warps * ROWS, end, dim, queries, dim);
     stage(dy, dy_dtype, width, head * dim, block_first, warps * ROWS, end, dim, d_out, dim);
@@ -171,8 +173,8 @@ extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype
     int seen = causal ? min(end, block_first + warps * ROWS) : end;
     for (int tile = start; tile < seen; tile += TILE) {
         __syncthreads();
-        stage(qkv, dtype, 3 * width, width + head * dim, tile, TILE, end, dim, keys, dim + 1);
-        stage(qkv, dtype, 3 * width, 2 * width + head * dim, tile, TILE, end, dim, values, dim + 1);
+        stage(qkv, dtype, 3 * width, width + head * dim, tile, TILE, end, dim, keys, PITCH(dim));
+        stage(qkv, dtype, 3 * width, 2 * width + head * dim, tile, TILE, end, dim, values, PITCH(dim));
         __syncthreads();
         float scores[ROWS], dp[ROWS];
         multiply_rows(queries, keys, dim, scores);
@@ -209,8 +211,8 @@ extern "C" __global__ void attention_backward_keys(const void *qkv, int dtype, c
     // When causal, the first keys have most to do: they begin first.
     int block_first = start + (int)blockIdx.x * warps * ROWS;
     if (block_first >= end) return;
-    float *queries = shared, *d_out = queries + TILE * (dim + 1);
-    float *keys = d_out + TILE * (dim + 1), *values = keys + warps * ROWS * dim;
+    float *queries = shared, *d_out = queries + TILE * PITCH(dim);
+    float *keys = d_out + TILE * PITCH(dim), *values = keys + warps * ROWS * dim;
     float *p = values + warps * ROWS * dim, *d_scores = p + warps * ROWS * TILE;
     stage(qkv, dtype, 3 * width, width + head * dim, block_first, warps * ROWS, end, dim, keys, dim);
     stage(qkv, dtype, 3 * width, 2 * width + head * dim, block_first, warps * ROWS, end, dim, values, dim);
@@ -227,8 +229,8 @@ extern "C" __global__ void attention_backward_keys(const void *qkv, int dtype, c
     // Earlier queries do not know these keys.
     for (int tile = causal ? block_first : start; tile < end; tile += TILE) {
         __syncthreads();
-        stage(qkv, dtype, 3 * width, head * dim, tile, TILE, end, dim, queries, dim + 1);
-        stage(dy, dy_dtype, width, head * dim, tile, TILE, end, dim, d_out, dim + 1);
+        stage(qkv, dtype, 3 * width, head * dim, tile, TILE, end, dim, queries, PITCH(dim));
+        stage(dy, dy_dtype, width, head * dim, tile, TILE, end, dim, d_out, PITCH(dim));
         __syncthreads();
         float scores[ROWS], dp[ROWS];
         multiply_rows(keys, queries, dim, scores);

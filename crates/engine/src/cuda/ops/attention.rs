@@ -28,7 +28,7 @@ struct Block {
 
 impl Block {
     fn new(dim: usize, per_warp: usize) -> Self {
-        let bytes = |warps: usize| (2 * WARP * (dim + 1) + warps * per_warp) * size_of::<f32>();
+        let bytes = |warps: usize| (2 * WARP * (dim | 1) + warps * per_warp) * size_of::<f32>();
         let warps = [8, 4, 2].into_iter().find(|&warps| bytes(warps) <= SHARED_BYTES).unwrap_or(1);
         Self { warps, shared_bytes: bytes(warps) }
     }
