@@ -25,16 +25,16 @@ pub(super) fn find(folders: &[PathBuf]) -> Result<(), EngineError> {
     let _one_at_a_time = locked(&ONCE);
     let present = driver::present();
     for ((_, file), _) in LIBRARIES.iter().zip(present).filter(|(_, present)| !present) {
-        // The newest version first; a folder may hold several.
-        let mut files: Vec<PathBuf> = folders.iter().flat_map(|folder| versions(folder, file)).collect();
-        while let Some(path) = files.pop() {
+        // The folders in their order; in each the newest version first, as it may hold several.
+        for folder in folders {
             // NVRTC opens its built-in functions by bare name, which finds them only if they are open already.
-            for builtins in
-                path.parent().map_or_else(Vec::new, |folder| versions(folder, "libnvrtc-builtins.so"))
-            {
-                open_for_all(&builtins);
-            }
-            if open_for_all(&path) {
+            let opens = |path: &PathBuf| {
+                versions(folder, "libnvrtc-builtins.so").iter().for_each(|builtins| {
+                    open_for_all(builtins);
+                });
+                open_for_all(path)
+            };
+            if versions(folder, file).iter().rev().any(opens) {
                 break;
             }
         }

@@ -57,7 +57,7 @@ fn elements(count: usize) -> [usize; 3] {
 
 /// A count or a size as kernels take it.
 fn int(value: usize) -> Argument {
-    debug_assert!(i32::try_from(value).is_ok(), "{value} is more than a kernel counts");
+    assert!(i32::try_from(value).is_ok(), "{value} is more than a kernel counts");
     (value as i32).into()
 }
 
