@@ -216,6 +216,8 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         }
     }
     let counted = alloc::allocations();
+    // Before `peak` takes some for itself.
+    let device_peak_mib = peak_mib(&device);
     let total: f64 = times.iter().sum();
     let count = times.len() as f64;
     let profile = if config.profile { lines(&device, count) } else { Vec::new() };
@@ -238,7 +240,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         threads: device.threads(),
         code_path: device.code_path(),
         device: device.name(),
-        device_peak_mib: peak_mib(&device),
+        device_peak_mib,
         profile,
         ..Measured::default()
     })
