@@ -27,14 +27,14 @@ pub(super) fn find(folders: &[PathBuf]) -> Result<(), EngineError> {
     for ((_, file), _) in LIBRARIES.iter().zip(present).filter(|(_, present)| !present) {
         // The folders in their order; in each the newest version first, as it may hold several.
         for folder in folders {
-            // NVRTC opens its built-in functions by bare name, which finds them only if they are open already.
-            let opens = |path: &PathBuf| {
-                versions(folder, "libnvrtc-builtins.so").iter().for_each(|builtins| {
-                    open_for_all(builtins);
-                });
-                open_for_all(path)
-            };
-            if versions(folder, file).iter().rev().any(opens) {
+            let found = versions(folder, file);
+            if !found.is_empty() {
+                // NVRTC opens its built-in functions by bare name, which finds them only if they are open already.
+                for builtins in versions(folder, "libnvrtc-builtins.so") {
+                    open_for_all(&builtins);
+                }
+            }
+            if found.iter().rev().any(|path| open_for_all(path)) {
                 break;
             }
         }
