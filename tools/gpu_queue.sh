@@ -4,35 +4,61 @@
 #   tools/gpu_queue.sh ITEM...        each item at most ten minutes; a failing one does not stop the others
 #   tools/gpu_queue.sh list           what there is
 #
-# PYTHON: the Python that has torch (default python3; its environment's NVIDIA libraries are used where the system has
-# none). OUT: where results go (default results). DATA: the mirror (default data). The exit code is 1 if any item failed.
+# From the environment:
+#   PYTHON      the Python that has torch (default python3); its packages' NVIDIA libraries are used where the system has none
+#   RESULTS     where everything is written (default results)
+#   PACK        an archive that gets the small files of RESULTS after each item, for machines that give few files back
+#   DATA        the mirror (default data)
+#   LIMIT       seconds for one item (default 590); TOTAL: for all of them together; what has no time left is skipped
+#   BATCHES, ROUNDS, STEPS, DEVICE    instead of what the comparisons below say
+#   BOOKS_SECONDS                     of training on the books, each side (default 420)
+# The exit code is 1 if any item failed or was skipped.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+PACK=${PACK:+$(realpath -m "$PACK")}
 cd "$root"
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-results}
+RESULTS=${RESULTS:-results}
 DATA=${DATA:-data}
 LIMIT=${LIMIT:-590}
+TOTAL=${TOTAL:-1000000}
+DEVICE=${DEVICE:-cuda}
 hs=$root/bin/headstart
-mkdir -p "$OUT"
+mkdir -p "$RESULTS"
 # The program looks into the environment of the Python it finds first.
 PATH=$(dirname "$(command -v "$PYTHON")"):$PATH
-export PATH HEADSTART_CACHE=${HEADSTART_CACHE:-$root/cache} HEADSTART_TEST_CUDA=real HEADSTART_TEST_PROGRAM=$hs
+export PATH HEADSTART_CACHE=${HEADSTART_CACHE:-$root/cache} HEADSTART_TEST_CUDA=${HEADSTART_TEST_CUDA:-real} HEADSTART_TEST_PROGRAM=$hs
+# The engine's tests look nowhere by themselves, and a Python may keep its packages where the program does not look.
+alone=${LD_LIBRARY_PATH:-}
+packages=$("$PYTHON" -c '
+import glob, importlib.util
+found = importlib.util.find_spec("nvidia")
+print(":".join(lib for place in (found.submodule_search_locations if found else []) for lib in sorted(glob.glob(place + "/*/lib"))))')
+export LD_LIBRARY_PATH=$alone${alone:+:}$packages${packages:+:}/usr/local/cuda/lib64
 
-compare() { "$PYTHON" tools/gpu_compare.py "$@" --headstart "$hs" --python "$PYTHON" --mirror "$DATA" --out "$OUT/compare.jsonl"; }
+compare() {
+    "$PYTHON" tools/gpu_compare.py "$@" --headstart "$hs" --python "$PYTHON" --mirror "$DATA" --device "$DEVICE" --out "$RESULTS/compare.jsonl" \
+        ${BATCHES:+--batches $BATCHES} ${ROUNDS:+--rounds "$ROUNDS"} ${STEPS:+--steps "$STEPS"}
+}
 
-# What is there.
-item_device() { nvidia-smi && "$hs" doctor && "$PYTHON" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)'; }
-# The program looks for libraries in Python environments by itself; the engine's tests do not.
-with_libraries() {
-    local wheels
-    wheels=$("$PYTHON" -c 'import glob, sysconfig; print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))')
-    LD_LIBRARY_PATH=$wheels${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$@"
+# What is there. The program is asked as a user would ask it, without our search path.
+item_device() {
+    nvidia-smi || echo "no nvidia-smi"
+    uname -sr; nproc; ldd --version | head -1; cat commit.txt
+    local ok=0
+    "$PYTHON" -c 'import torch; print("torch", torch.__version__, torch.version.cuda, torch.cuda.get_device_name())' || ok=1
+    if ! LD_LIBRARY_PATH=$alone "$hs" doctor | tee "$RESULTS/doctor.txt" | grep "^gpu *cuda:0"; then
+        cat "$RESULTS/doctor.txt"
+        echo "the program finds no GPU by itself; with LD_LIBRARY_PATH=$LD_LIBRARY_PATH:"
+        "$hs" doctor
+        ok=1
+    fi
+    return $ok
 }
 # The driver, NVRTC and cuBLASLt do what the engine's tests take for granted.
-item_driver() { with_libraries bin/driver-tests --test-threads 1; }
+item_driver() { bin/driver-tests --test-threads 1; }
 # Every op on the GPU against its plain reference, forward and backward.
-item_gradchecks() { with_libraries bin/engine-tests --test-threads 1; }
+item_gradchecks() { bin/engine-tests --test-threads 1; }
 # 200 steps against the processor, resume, moving between devices, generation.
 item_overlay() { bin/cuda-tests --test-threads 1 --nocapture; }
 # The tutorial's model against torch.compile.
@@ -46,42 +72,42 @@ item_finetune_trec() { compare finetune-trec --batches 16 64 256 --steps 40; }
 item_finetune_imdb() { compare finetune-imdb --batches 16 64 --steps 20; }
 # Where the time of a step goes.
 item_profile() {
-    "$hs" bench train --device cuda --preset naacl2019 --precision bf16 --batch 256 --steps 20 --profile
-    "$hs" bench train --device cuda --preset gpt2 --num_max_positions 1024 --seq 1024 --precision bf16 --batch 32 --steps 20 --profile
+    "$hs" bench train --device "$DEVICE" --preset naacl2019 --precision bf16 --batch 256 --steps 20 --profile &&
+        "$hs" bench train --device "$DEVICE" --preset gpt2 --num_max_positions 1024 --seq 1024 --precision bf16 --batch 32 --steps 20 --profile
 }
 # Whether the GPU waits between steps: the share of samples in which it did nothing.
 item_idle() {
-    nvidia-smi --query-gpu=utilization.gpu,power.draw,clocks.sm --format=csv,noheader,nounits -lms 200 > "$OUT/idle.csv" &
+    nvidia-smi --query-gpu=utilization.gpu,power.draw,clocks.sm --format=csv,noheader,nounits -lms 200 > "$RESULTS/idle.csv" &
     local watch=$!
-    "$hs" bench train --device cuda --preset naacl2019 --precision bf16 --batch 256 --steps 300
+    "$hs" bench train --device "$DEVICE" --preset naacl2019 --precision bf16 --batch 256 --steps 300
     local code=$?
     kill "$watch"
-    awk -F, '{ n++; busy += $1; if ($1 == 0) zero++ } END { printf "%d samples: busy %.1f %% of the time, idle in %d of them (start included)\n", n, busy / n, zero }' "$OUT/idle.csv"
+    awk -F, '{ n++; busy += $1; if ($1 == 0) zero++ } END { if (n) printf "%d samples: busy %.1f %% of the time, idle in %d of them (start included)\n", n, busy / n, zero }' "$RESULTS/idle.csv"
     return $code
 }
 # Memory at equal batch: the MiB columns.
 item_memory() { compare train --batches 32 64 --rounds 1 --steps 5; }
-# The books, eight minutes for each side, the same recipe. The first call also makes the token caches.
+# The books, as long for each side, the same recipe. The first call also makes the token caches.
 books_tokens() {
-    "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device cuda --precision bf16 --n_epochs 0 \
-        --out "$OUT/books-tokens-$(date +%s)"
+    "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device "$DEVICE" --precision bf16 --n_epochs 0 \
+        --out "$RESULTS/books-tokens-$(date +%s)"
 }
-item_books_tokens() { books_tokens; ls -lS "$HEADSTART_CACHE"/tokens/; }
+item_books_tokens() { books_tokens && ls -lS "$HEADSTART_CACHE"/tokens/; }
 item_books() {
-    "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device cuda --precision bf16 \
-        --train_batch_size 256 --lr 1e-3 --n_warmup 500 --max_norm 0.25 --schedule constant --eval_every 500 --max_time 480 --out "$OUT/books"
-    grep '"valid"' "$OUT/books/metrics.jsonl" | tail -20
+    "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device "$DEVICE" --precision bf16 \
+        --train_batch_size 256 --lr 1e-3 --n_warmup 500 --max_norm 0.25 --schedule constant --eval_every 500 --max_time "$BOOKS_SECONDS" --out "$RESULTS/books" &&
+        grep '"valid"' "$RESULTS/books/metrics.jsonl" | tail -20
 }
 item_books_peer() {
     # The caches of the training and the validation text: the largest, and the next one.
     local caches
     mapfile -t caches < <(ls -S "$HEADSTART_CACHE"/tokens/lm-*.tokens)
-    "$PYTHON" tools/torch_peers.py train --ids "${caches[0]}" --valid "${caches[1]}" --device cuda --compile --batch 256 --lr 1e-3 \
-        --warmup-steps 500 --seconds 480 | tee "$OUT/books-peer.jsonl"
+    "$PYTHON" tools/torch_peers.py train --ids "${caches[0]}" --valid "${caches[1]}" --device "$DEVICE" --compile --batch 256 --lr 1e-3 \
+        --warmup-steps 500 --seconds "$BOOKS_SECONDS" | tee "$RESULTS/books-peer.jsonl"
 }
 # A trunk from the books, tuned on TREC-6.
 item_trec() {
-    "$hs" finetune --model "$OUT/books" --data trec --mirror "$DATA" --offline --device cuda --precision bf16 --out "$OUT/trec-$(date +%s)"
+    "$hs" finetune --model "$RESULTS/books" --data trec --mirror "$DATA" --offline --device "$DEVICE" --precision bf16 --out "$RESULTS/trec-$(date +%s)"
 }
 
 items=$(declare -F | sed -n 's/^declare -f item_//p')
@@ -96,16 +122,28 @@ for name in "$@"; do
         exit 2
     fi
 done
-export -f compare with_libraries books_tokens
+export -f compare books_tokens
+export hs RESULTS DATA PYTHON DEVICE root alone BOOKS_SECONDS=${BOOKS_SECONDS:-420}
+# Logs and figures; no models, no token caches.
+pack() {
+    [ -z "$PACK" ] || (cd "$RESULTS" && find . -type f -size -8192k \( -name '*.log' -o -name '*.txt' -o -name '*.csv' -o -name environment.json \
+        -o -name '*.jsonl' -o -name '*.toml' \) -print0 | tar --null -T - -czf "$PACK")
+}
 for name in "$@"; do
     printf '\n== %s (%s)\n' "$name" "$(date -u +%H:%M:%S)"
     began=$SECONDS
     export -f "item_$name"
-    export hs OUT DATA PYTHON root
-    timeout --kill-after 5 "$LIMIT" bash -c "item_$name" 2>&1 | tee "$OUT/$name.log"
+    left=$((TOTAL - SECONDS))
+    if [ "$left" -lt 10 ]; then
+        echo "== $name: skipped, no time is left"
+        failed+=("$name")
+        continue
+    fi
+    timeout --kill-after 5 $((left < LIMIT ? left : LIMIT)) bash -o pipefail -c "item_$name" 2>&1 | tee "$RESULTS/$name.log"
     code=${PIPESTATUS[0]}
     printf '== %s: %s, %d s\n' "$name" "$([ "$code" -eq 0 ] && echo ok || echo "failed ($code)")" $((SECONDS - began))
     [ "$code" -eq 0 ] || failed+=("$name")
+    pack
 done
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}"
