@@ -4,7 +4,7 @@
 //! "transformer", "layer 3" or "adapter": buffers, shapes, sizes. It is the only crate with unsafe code, SIMD
 //! and GPUs.
 //!
-//! - [`Device`] — where kernels run. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
+//! - [`Device`] — where kernels run, and how work that comes again is replayed. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
 //! - [`gpus`], [`CudaPaths`] — what there is of NVIDIA's. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them.
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
@@ -38,8 +38,8 @@ mod load;
 mod testing;
 
 pub use alloc::Allocator;
-pub use cuda::{CudaPaths, Gpu, gpus};
-pub use device::{CodePath, Device};
+pub use cuda::{CudaPaths, Gpu, SectionCounts, gpus};
+pub use device::{CodePath, Device, Prepared};
 pub use error::EngineError;
 pub use file_map::FileMap;
 pub use flat::Flat;

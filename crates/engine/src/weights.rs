@@ -118,7 +118,7 @@ impl Weights {
                 if let Some(buffer) = device.get() {
                     return buffer.ptr();
                 }
-                let buffer = cuda.upload(self.values());
+                let buffer = cuda.upload_lasting(self.values());
                 if buffer.bytes() == 0 { buffer.ptr() } else { device.get_or_init(|| buffer).ptr() }
             }
         }
@@ -141,8 +141,12 @@ impl Weights {
         let start = if let Some((_, buffer)) = current {
             buffer.ptr()
         } else {
+            if cuda.is_unfit_for_graph() {
+                // Not done now, so not to be noted as done.
+                return self.device_all(cuda);
+            }
             let n = self.values_len();
-            let fresh = || cuda.allocate(n * DType::Bf16.size());
+            let fresh = || cuda.allocate_lasting(n * DType::Bf16.size());
             let buffer = rounded.take().map_or_else(fresh, |(_, buffer)| buffer);
             cuda::ops::adam::to_bf16(cuda, self.device_all(cuda), buffer.ptr(), n);
             let at = buffer.ptr();
