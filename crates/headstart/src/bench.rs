@@ -174,8 +174,10 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
     let mut allocations = 0;
+    let mut ready = None;
     for (i, batch) in batches.iter().enumerate() {
         if i == config.warmup {
+            device.check()?;
             allocations = alloc::allocations();
             if config.profile {
                 device.profile().start();
@@ -197,9 +199,15 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
             let mut say = |line: &str| {
                 let _: Signal = listener(Event::Message(line));
             };
-            let (_, norm) = work.forward_backward(batch, step, &mut say)?;
-            work.update(norm, train.lr, step)?;
-            device.check()?; // the clock stops when the device has
+            let mut now = ready.take().unwrap_or_else(|| work.ready(batch.clone(), step));
+            let next = || batches.get(i + 1).cloned();
+            let computed = work.forward_backward(&mut now, next, &mut say)?;
+            ready = computed.next;
+            // As in the loop, a GPU goes on with the update while the next step begins.
+            work.update(computed.norm, train.lr, step)?;
+            if i + 1 == batches.len() {
+                device.check()?;
+            }
         } else {
             let denominators = objective.denominators(batch);
             for slab in batch.slabs(device.slab_tokens()) {

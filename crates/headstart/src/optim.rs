@@ -2,7 +2,7 @@
 //!
 //! Owns: moments, which range has which decay. Never: the schedule (a rate comes in) or the gradients' origin.
 
-use headstart_engine::ops::adam::{Adam, Decay, Range, squared_norm};
+use headstart_engine::ops::adam::{Adam, Decay, Range, SquaredNorm, squared_norm};
 use headstart_engine::{Device, Flat, Gradients, Weights};
 
 use crate::config::{OptimizerName, TrainConfig};
@@ -60,9 +60,9 @@ impl Optimizer {
         }
     }
 
-    /// The global norm of the gradients.
-    pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
-        squared_norm(device, gradients).sqrt()
+    /// The square of the gradients' global norm, which a GPU may still be computing.
+    pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
+        squared_norm(device, gradients)
     }
 
     /// Step `step` (from 1) at rate `lr`, with gradients of norm `norm` clipped to the maximum; gradients are

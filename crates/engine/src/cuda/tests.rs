@@ -113,7 +113,7 @@ fn adam_and_the_norm_are_the_processors() {
             let mut norms = Vec::new();
             for step in 1..=3 {
                 gradients.values_mut().copy_from_slice(&draw(1 + step, n));
-                norms.push(squared_norm(device, &gradients));
+                norms.push(squared_norm(device, &gradients).settle());
                 let part = |start, len, weight_decay| Range {
                     start,
                     grad: start,
@@ -186,9 +186,9 @@ fn a_full_device_says_so_once_and_goes_on() {
     assert_eq!(kept.to_f32_vec(), [1.0, 2.0, 3.0]);
     let mut gradients = Gradients::new(3);
     gradients.values_mut().copy_from_slice(&[1.0, 2.0, 2.0]);
-    assert!((squared_norm(&device, &gradients) - 9.0).abs() < 1e-12);
+    assert!((squared_norm(&device, &gradients).settle() - 9.0).abs() < 1e-12);
     gradients.clear();
-    assert!(squared_norm(&device, &gradients).abs() < 1e-12);
+    assert!(squared_norm(&device, &gradients).settle().abs() < 1e-12);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn compiled_kernels_are_kept_and_damaged_ones_made_again() {
         let device = Device::gpu(0, None, &paths).unwrap();
         let mut gradients = Gradients::new(2);
         gradients.values_mut().copy_from_slice(&[3.0, 4.0]);
-        let sum = squared_norm(&device, &gradients);
+        let sum = squared_norm(&device, &gradients).settle();
         device.check().unwrap();
         sum
     };

@@ -1,6 +1,6 @@
 //! Adam on the device: the norm of the gradients, and one step over the flat buffers. The equations: `ops/adam.rs`.
 
-use crate::cuda::{Context, DevicePtr, Module};
+use crate::cuda::{Context, DeviceBuffer, DevicePtr, Module};
 use crate::flat::Flat;
 use crate::ops::adam::{Adam, Range, Rates};
 use crate::weights::{Gradients, Weights};
@@ -11,17 +11,31 @@ const ELEMENTS_PER_BLOCK: usize = 1 << 16;
 /// Threads of an element-wise block.
 const THREADS: usize = 256;
 
-/// The sum of squares of all gradients; waits for the device.
-pub(crate) fn squared_norm(cuda: &Context, gradients: &Gradients) -> f64 {
+/// Partial sums of squares that are being computed.
+#[derive(Debug)]
+pub(crate) struct PartialSums {
+    sums: DeviceBuffer,
+    count: usize,
+}
+
+impl PartialSums {
+    /// All of them; waits for the device.
+    pub(crate) fn download(&self) -> Vec<f64> {
+        let mut sums = vec![0.0; self.count];
+        self.sums.context().download(&mut sums, self.sums.ptr());
+        sums
+    }
+}
+
+/// The sum of squares of all gradients, in parts.
+pub(crate) fn squared_norm(cuda: &Context, gradients: &Gradients) -> PartialSums {
     let n = gradients.flat().len();
-    let blocks = n.div_ceil(ELEMENTS_PER_BLOCK);
-    let partial = cuda.allocate(blocks * size_of::<f64>());
+    let count = n.div_ceil(ELEMENTS_PER_BLOCK);
+    let sums = cuda.allocate(count * size_of::<f64>());
     let x = gradients.flat().device(cuda);
-    let arguments = [x.into(), partial.ptr().into(), (n as u64).into(), (ELEMENTS_PER_BLOCK as i32).into()];
-    cuda.launch(Module::Optimizer, "sum_of_squares", [blocks, 1, 1], THREADS, 0, &arguments);
-    let mut sums = vec![0.0_f64; blocks];
-    cuda.download(&mut sums, partial.ptr());
-    sums.iter().sum()
+    let arguments = [x.into(), sums.ptr().into(), (n as u64).into(), (ELEMENTS_PER_BLOCK as i32).into()];
+    cuda.launch(Module::Optimizer, "sum_of_squares", [count, 1, 1], THREADS, 0, &arguments);
+    PartialSums { sums, count }
 }
 
 /// One step over all ranges.

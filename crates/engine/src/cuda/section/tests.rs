@@ -109,7 +109,7 @@ impl Trained {
 
     /// What a step leaves: the loss, the norm, the weights.
     fn finish(&mut self, mut sum: LossSum, number: u64) -> (f64, f64, Vec<f32>) {
-        let norm = squared_norm(&self.device, &self.gradients);
+        let norm = squared_norm(&self.device, &self.gradients).settle();
         sum.settle();
         let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
         let n = self.moments[0].len();
