@@ -69,7 +69,7 @@ pub struct BenchConfig {
     pub steps: usize,
     /// Steps before them.
     pub warmup: usize,
-    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured.
+    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured; a GPU's, instead of measuring.
     pub stated_peak: Option<f64>,
     /// Labelled texts and their tokenizer (finetune).
     pub data: DataConfig,
@@ -121,6 +121,12 @@ pub struct Measured {
     /// The most memory the GPU's buffers took, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_peak_mib: Option<u64>,
+    /// The share of a GPU's steps, those before the timed ones included, that were replayed as a recorded graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<f64>,
+    /// Why no graphs are recorded, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_recorded: Option<String>,
     /// Where the time of a step goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<Line>,
@@ -233,6 +239,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         None => amount / count / seconds,
     };
     let (gflops, peak) = (speed(flops * 1e-9), peak(config, &device));
+    let graphs = device.section_counts().filter(|_| learns && !config.profile);
     Ok(Measured {
         tokens,
         seconds,
@@ -247,6 +254,8 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         code_path: device.code_path(),
         device: device.name(),
         device_peak_mib: peak_mib(&device),
+        replayed: graphs.as_ref().map(|c| c.replayed as f64 / batches.len() as f64),
+        not_recorded: graphs.and_then(|counts| counts.refused),
         profile,
         ..Measured::default()
     })
@@ -371,7 +380,9 @@ fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
 }
 
 fn peak(config: &BenchConfig, device: &Device) -> Option<f64> {
-    let measured = peak_gflops(device, config.precision.into());
+    // A processor's clock differs from day to day; a GPU's peak may be taken from its data sheet.
+    let stated_for_gpu = device.is_cuda() && config.stated_peak.is_some();
+    let measured = if stated_for_gpu { None } else { peak_gflops(device, config.precision.into()) };
     match (measured, config.stated_peak) {
         (Some(measured), Some(stated)) => Some(measured.max(stated)),
         (measured, stated) => measured.or(stated),
