@@ -124,9 +124,18 @@ impl Weights {
         }
     }
 
-    /// All values on the device, to be changed.
-    pub(crate) fn device_all_mut(&mut self, cuda: &Context) -> DevicePtr {
-        self.owned_mut().device_mut(cuda)
+    /// All values on the device, to be changed there, and their bf16 copy if there is one that is current. It counts as
+    /// current afterwards, so whoever changes a value rounds the new one into it.
+    pub(crate) fn device_step(&mut self, cuda: &Context) -> (DevicePtr, Option<DevicePtr>) {
+        let before = self.version;
+        let values = self.owned_mut().device_mut(cuda);
+        let now = self.version;
+        let copy = self.rounded.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut();
+        let rounded = copy.filter(|(version, _)| *version == before).map(|(version, buffer)| {
+            *version = now;
+            buffer.ptr()
+        });
+        (values, rounded)
     }
 
     /// The values of one parameter on the device, f32.
@@ -134,7 +143,8 @@ impl Weights {
         self.device_all(cuda).offset(view.offset * DType::F32.size())
     }
 
-    /// The values of one parameter on the device, rounded to bf16 once per change of the weights.
+    /// The values of one parameter on the device, in bf16. All are rounded at the first use, and after changes by the
+    /// host; the device's own steps round what they change.
     pub(crate) fn device_bf16(&self, cuda: &Context, view: View) -> DevicePtr {
         let mut rounded = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
         let current = rounded.as_ref().filter(|(version, _)| *version == self.version);

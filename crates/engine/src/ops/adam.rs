@@ -9,6 +9,8 @@
 //!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda;
@@ -106,8 +108,9 @@ pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
     SquaredNorm { partial: Partial::Host(partial) }
 }
 
-/// What a step multiplies by, the same for all parameters of a range.
-#[derive(Clone, Copy, Debug)]
+/// What a step multiplies by, the same for all parameters of a range. (Laid out for the GPU's table of ranges, too.)
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct Rates {
     /// lr / (1 - b1^t).
     pub(crate) step_size: f32,

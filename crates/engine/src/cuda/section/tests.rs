@@ -21,6 +21,7 @@ struct Trained {
     weights: Weights,
     gradients: Gradients,
     moments: [Flat; 2],
+    precision: Precision,
 }
 
 /// One batch: sequences of fixed lengths, other tokens and other predicted rows each time.
@@ -48,7 +49,7 @@ impl Batch {
 }
 
 impl Trained {
-    fn new() -> Option<Self> {
+    fn new(precision: Precision) -> Option<Self> {
         let device = gpu()?;
         let shapes = [
             (CLASSES, WIDTH),
@@ -73,6 +74,7 @@ impl Trained {
             weights: Weights::new(values),
             gradients: Gradients::new(n),
             moments: [Flat::zeros(n), Flat::zeros(n)],
+            precision,
         })
     }
 
@@ -87,7 +89,7 @@ impl Trained {
                 &self.weights,
                 &mut self.gradients,
                 &packing,
-                Precision::F32,
+                self.precision,
                 5,
                 batch.number,
             );
@@ -138,45 +140,53 @@ impl Trained {
 
 #[test]
 fn replayed_work_has_the_bits_of_queued_work() {
-    let (Some(mut ours), Some(mut theirs)) = (Trained::new(), Trained::new()) else { return };
-    // Between 17 and 32 rows are filled up to as many; 10 are another shape.
-    for (number, predicted) in [30, 30, 27, 19, 10, 10, 24, 11, 30].into_iter().enumerate() {
-        let batch = Batch::new(number as u64 + 1, predicted);
-        assert!(ours.run(&batch) == theirs.queued(&batch), "step {}", batch.number);
-        // An evaluation between two steps takes memory of its own.
-        let other = Tensor::zeros(ours.device.pool(), 40, 100, crate::DType::F32);
-        assert!(other.to_f32_vec().iter().all(|&x| x == 0.0));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (Some(mut ours), Some(mut theirs)) = (Trained::new(precision), Trained::new(precision)) else {
+            return;
+        };
+        // Between 17 and 32 rows are filled up to as many; 10 are another shape.
+        for (number, predicted) in [30, 30, 27, 19, 10, 10, 24, 11, 30].into_iter().enumerate() {
+            let batch = Batch::new(number as u64 + 1, predicted);
+            assert!(ours.run(&batch) == theirs.queued(&batch), "step {}", batch.number);
+            // An evaluation between two steps takes memory of its own.
+            let other = Tensor::zeros(ours.device.pool(), 40, 100, crate::DType::F32);
+            assert!(other.to_f32_vec().iter().all(|&x| x == 0.0));
+        }
+        // The first is queued, the second recorded; the first with 10 rows finds no memory waiting for its sizes.
+        assert_eq!(ours.counts(), SectionCounts { queued: 2, recorded: 2, replayed: 5, refused: None });
+        assert_eq!(theirs.counts(), SectionCounts::default());
     }
-    // The first is queued, the second recorded; the first with 10 rows finds no memory waiting for its sizes.
-    assert_eq!(ours.counts(), SectionCounts { queued: 2, recorded: 2, replayed: 5, refused: None });
-    assert_eq!(theirs.counts(), SectionCounts::default());
 }
 
 #[test]
 fn what_is_prepared_ahead_is_the_same() {
-    let (Some(mut ours), Some(mut theirs)) = (Trained::new(), Trained::new()) else { return };
-    let device = ours.device.clone();
-    let batches: Vec<Batch> = (1..9).map(|number| Batch::new(number, 20 + number as usize)).collect();
-    let mut prepared = None;
-    let mut started = 0;
-    for (i, batch) in batches.iter().enumerate() {
-        let sum = match prepared.take().and_then(|p| device.start(p)) {
-            Some(sum) => {
-                started += 1;
-                sum
-            }
-            None => device.run(1, || ours.work(batch)),
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (Some(mut ours), Some(mut theirs)) = (Trained::new(precision), Trained::new(precision)) else {
+            return;
         };
-        // Before anything of this step is waited for.
-        prepared = batches.get(i + 1).and_then(|next| device.prepare(1, || ours.work(next)));
-        assert!(ours.finish(sum, batch.number) == theirs.queued(batch), "step {}", batch.number);
-        if i == 4 {
-            // What the host writes is somewhere else afterwards: the preparation is of no use.
-            ours.weights.values_mut()[0] += 1.0;
-            theirs.weights.values_mut()[0] += 1.0;
+        let device = ours.device.clone();
+        let batches: Vec<Batch> = (1..9).map(|number| Batch::new(number, 20 + number as usize)).collect();
+        let mut prepared = None;
+        let mut started = 0;
+        for (i, batch) in batches.iter().enumerate() {
+            let sum = match prepared.take().and_then(|p| device.start(p)) {
+                Some(sum) => {
+                    started += 1;
+                    sum
+                }
+                None => device.run(1, || ours.work(batch)),
+            };
+            // Before anything of this step is waited for.
+            prepared = batches.get(i + 1).and_then(|next| device.prepare(1, || ours.work(next)));
+            assert!(ours.finish(sum, batch.number) == theirs.queued(batch), "step {}", batch.number);
+            if i == 4 {
+                // What the host writes is somewhere else afterwards: the preparation is of no use.
+                ours.weights.values_mut()[0] += 1.0;
+                theirs.weights.values_mut()[0] += 1.0;
+            }
         }
+        assert!(started >= 4, "{started} of {:?}", ours.counts());
     }
-    assert!(started >= 4, "{started} of {:?}", ours.counts());
 }
 
 #[test]
@@ -201,7 +211,10 @@ fn work_that_no_graph_can_hold_is_queued() {
 
 #[test]
 fn a_full_memory_costs_the_graphs_and_nothing_else() {
-    let (Some(mut ours), Some(mut theirs)) = (Trained::new(), Trained::new()) else { return };
+    let (Some(mut ours), Some(mut theirs)) = (Trained::new(Precision::Bf16), Trained::new(Precision::Bf16))
+    else {
+        return;
+    };
     for number in 1..8 {
         if number == 4 {
             drop(Tensor::zeros(ours.device.pool(), 1 << 24, 1 << 20, crate::DType::F32));
