@@ -354,13 +354,13 @@ impl Sections {
         self.seen.iter().find(|(seen, _)| *seen == shape).map(|(_, bytes)| *bytes)
     }
 
-    /// A recording came to nothing. An error in it is not one of the work, which is done once more without.
+    /// A recording came to nothing. An error in it is not one of the work, which is done once more without; what it was may
+    /// be past then (a kernel of cuBLASLt that is loaded at its first use), so that it is tried again.
     fn recording_failed(&mut self, error: Option<EngineError>) {
         self.failures += 1;
-        if let Some(error) = error {
-            self.counts.refused = Some(error.to_string());
-        } else if self.failures == MOST_FAILURES {
-            self.counts.refused = Some("the work asks for what a graph cannot hold".into());
+        if self.failures == MOST_FAILURES {
+            let unfit = || "the work asks for what a graph cannot hold".to_owned();
+            self.counts.refused = Some(error.map_or_else(unfit, |error| error.to_string()));
         }
     }
 
