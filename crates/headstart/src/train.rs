@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::{Device, Gradients, Precision, Tape, Weights};
+use headstart_engine::{Device, Gradients, Precision, Tape, Weights, make_resident};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
@@ -142,6 +142,9 @@ impl Step<'_> {
         step: u64,
         say: &mut dyn FnMut(&str),
     ) -> Result<(f64, f64)> {
+        // Before anything that smaller slabs could make room for.
+        let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
+        make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
         let mut again = false;
         in_parts_that_fit(self.device, say, || {
             if again {
