@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::cpu::gemm::{Operand, PackedRight};
 use crate::cuda::{self, Context, DeviceBuffer, DevicePtr};
 use crate::device::Device;
+use crate::error::EngineError;
 use crate::file_map::FileMap;
 use crate::flat::Flat;
 use crate::profile::Work;
-use crate::tensor::DType;
+use crate::tensor::{DType, Precision};
 
 /// A matrix (a vector has one row) inside the flat buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -250,12 +251,44 @@ impl Gradients {
     }
 }
 
+/// Makes on the GPU all that lasts through training, so that what does not fit later is activations, of which there
+/// can be fewer at a time. Does nothing on the processor, nor where everything is there already.
+///
+/// # Errors
+/// [`EngineError::ModelTooLarge`] when it does not fit, else as [`Device::check_queued`].
+pub fn make_resident(
+    device: &Device,
+    weights: &Weights,
+    gradients: &Gradients,
+    moments: [&Flat; 2],
+    precision: Precision,
+) -> Result<(), EngineError> {
+    let Some(cuda) = device.cuda() else { return Ok(()) };
+    let mut needed = weights.values_len() * DType::F32.size();
+    weights.device_all(cuda);
+    for flat in [gradients.flat(), moments[0], moments[1]] {
+        needed += flat.len() * DType::F32.size();
+        flat.device(cuda);
+    }
+    if precision.activation() == DType::Bf16 {
+        needed += weights.values_len() * DType::Bf16.size();
+        weights.device_bf16(cuda, View { offset: 0, rows: 0, cols: 0, grad: None });
+    }
+    device.check_queued().map_err(|error| match error {
+        // What of it was made counts as free.
+        EngineError::OutOfMemory { device, free, total, .. } => {
+            EngineError::ModelTooLarge { device, needed, free: free + cuda.bytes().0, total }
+        }
+        other => other,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CodePath;
     use crate::cpu::gemm::{Right, gemm};
     use crate::cpu::shared::SharedSlice;
-    use crate::{CodePath, Precision};
 
     #[test]
     fn values_in_a_file_are_copied_when_they_change() {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights};
+use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
@@ -32,6 +32,14 @@ use crate::train_log::TrainLog;
 const BEST_LOSS: &str = "best_loss";
 /// The key under which it keeps the size of a GPU's slabs, which the bits depend on.
 const SLAB_TOKENS: &str = "slab_tokens";
+/// The keys under which it counts skipped steps: all of them, and those since the last update.
+const SKIPPED: &str = "skipped";
+const SKIPPED_IN_A_ROW: &str = "skipped_in_a_row";
+
+/// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that
+/// overflowed is past with the next batch; when five batches fail on the same weights, these are to blame, and no
+/// further batch mends them.
+const MOST_SKIPPED_IN_A_ROW: u64 = 5;
 
 /// Where a run writes and whether it continues.
 #[derive(Clone, Debug)]
@@ -51,6 +59,8 @@ pub struct RunOptions {
 pub struct Summary {
     /// Optimizer steps done.
     pub steps: u64,
+    /// Those of them that changed nothing, because their loss or gradients were not finite.
+    pub skipped: u64,
     /// Optimizer steps the run was to have.
     pub total_steps: u64,
     /// Why it ended before its last step: "signal", "max_time", "early_stopping".
@@ -157,6 +167,9 @@ impl Step<'_> {
         next: impl FnOnce() -> Option<Batch>,
         say: &mut dyn FnMut(&str),
     ) -> Result<Computed> {
+        // Before anything that smaller slabs could make room for.
+        let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
+        make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
         let mut next = Some(next);
         let mut after = None;
         let mut again = false;
@@ -202,13 +215,18 @@ impl Step<'_> {
         sums
     }
 
-    /// Clips, updates the weights at rate `lr` and leaves the gradients zero.
+    /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.
     ///
     /// # Errors
     /// What goes wrong on the device.
-    pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64) -> Result<()> {
-        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step);
+    pub(crate) fn update(&mut self, norm: f64, lr: f64, update: u64) -> Result<()> {
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, update);
         Ok(self.device.check_queued()?)
+    }
+
+    /// Leaves the gradients zero without an update.
+    fn skip(&mut self) {
+        self.gradients.clear();
     }
 }
 
@@ -365,7 +383,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Forward, backward, clip, update.
+    /// Forward, backward, clip, update; without the update where loss or gradients are not finite.
     fn step(&mut self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<StepRecord> {
         let began = Instant::now();
         let step = progress.state.step + 1;
@@ -390,23 +408,42 @@ impl<'a> Run<'a> {
         let next = || (step < progress.total_steps).then(|| batches.of(step + 1));
         let Computed { loss, norm, next } = work.forward_backward(&mut ready, next, &mut say)?;
         progress.ready = next;
-        check_finite(&self.folder, "training loss", loss, step)?;
-        check_finite(&self.folder, "gradient norm", norm, step)?;
         let factor =
             schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
         let lr = self.config.lr * factor;
-        work.update(norm, lr, step)?;
-        progress.state.step = step;
+        let state = &mut progress.state;
+        let (mut skipped, mut in_a_row) = (counter(state, SKIPPED), counter(state, SKIPPED_IN_A_ROW));
+        let figures = [("training loss", loss), ("gradient norm", norm)];
+        let failed = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
+        if let Some(what) = failed {
+            work.skip();
+            (skipped, in_a_row) = (skipped + 1, in_a_row + 1);
+            state.extra.insert(SKIPPED.into(), skipped.into());
+            state.extra.insert(SKIPPED_IN_A_ROW.into(), in_a_row.into());
+            say(&format!("step {step} is skipped: its {what} is not finite"));
+        } else {
+            // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
+            work.update(norm, lr, step - skipped)?;
+            state.extra.remove(SKIPPED_IN_A_ROW);
+        }
+        state.step = step;
         let seconds = began.elapsed().as_secs_f64();
         let tokens_per_s = ready.batch.tokens() as f64 / seconds.max(1e-9);
         let epoch = step as f64 / progress.steps_per_epoch as f64;
-        let record = Record::new(Kind::Train, step, unix_seconds())
+        let mut record = Record::new(Kind::Train, step, unix_seconds())
             .with("loss", loss)
             .with("lr", lr)
             .with("grad_norm", norm)
             .with("epoch", epoch)
             .with("tokens_per_s", tokens_per_s);
+        if failed.is_some() {
+            record = record.with("skipped", skipped as f64);
+        }
         progress.log.log(&record)?;
+        if let Some(what) = failed.filter(|_| in_a_row >= MOST_SKIPPED_IN_A_ROW) {
+            let what = format!("the {what} is not finite; {in_a_row} steps in a row were skipped");
+            return Err(not_finite(&self.folder, what, step));
+        }
         let elapsed_s = progress.started.elapsed().as_secs_f64();
         let total_steps = progress.total_steps;
         Ok(StepRecord { step, total_steps, epoch, loss, lr, grad_norm: norm, tokens_per_s, elapsed_s })
@@ -477,6 +514,11 @@ impl<'a> Run<'a> {
             files: &self.files,
         };
         self.device.check()?; // what could not be read from the device is not saved
+        // A rate can be so large that one update of finite gradients overflows.
+        if !snapshot.weights.iter().all(|w| w.is_finite()) {
+            let what = "not all weights are finite after the update".into();
+            return Err(not_finite(&self.folder, what, progress.state.step));
+        }
         let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));
         Ok(())
@@ -491,6 +533,7 @@ impl<'a> Run<'a> {
     ) -> Result<Summary> {
         let mut summary = Summary {
             steps: progress.state.step,
+            skipped: counter(&progress.state, SKIPPED),
             total_steps: progress.total_steps,
             stopped: stopped.map(str::to_owned),
             labels: self.files.labels.clone(),
@@ -560,6 +603,10 @@ impl<'a> Run<'a> {
                 format!("Stopped ({why}) after {} of {total} optimizer steps.", summary.steps)
             }
         };
+        let outcome = match summary.skipped {
+            0 => outcome,
+            n => format!("{outcome} {n} of them were skipped: loss or gradients were not finite."),
+        };
         let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
         let mut report = Report::of_run(
             &read_metrics(dir)?,
@@ -575,16 +622,18 @@ impl<'a> Run<'a> {
     }
 }
 
-fn check_finite(folder: &RunFolder, what: &'static str, value: f64, step: u64) -> Result<()> {
-    if value.is_finite() {
-        return Ok(());
-    }
+/// A count that the trainer state keeps; 0 where it has none.
+fn counter(state: &TrainerState, name: &str) -> u64 {
+    state.extra.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0)
+}
+
+fn not_finite(folder: &RunFolder, what: String, step: u64) -> Error {
     let last = match folder.latest() {
         Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
         _ => "there is no checkpoint yet".to_owned(),
     };
-    let fix = format!("{last}; try a smaller --lr, a longer warm-up, or --precision f32");
-    Err(Error::NonFinite { what, step, fix })
+    let fix = format!("{last}; try a new run with a smaller --lr, a longer warm-up, or --precision f32");
+    Error::NonFinite { what, step, fix }
 }
 
 fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
