@@ -183,6 +183,7 @@ impl Progress {
 struct Pace {
     first: Option<(u64, Instant)>,
     loss: f64,
+    loss_weight: f64,
     speed: f64,
     weight: f64,
 }
@@ -194,10 +195,14 @@ impl Pace {
         if self.first.is_none_or(|(step, _)| record.step < step) {
             *self = Self { first: Some((record.step, now)), ..Self::default() };
         }
-        self.loss = SMOOTHING * self.loss + (1.0 - SMOOTHING) * record.loss;
+        // A skipped step's would stay in the sum for ever.
+        if record.loss.is_finite() {
+            self.loss = SMOOTHING * self.loss + (1.0 - SMOOTHING) * record.loss;
+            self.loss_weight = SMOOTHING * self.loss_weight + (1.0 - SMOOTHING);
+        }
         self.speed = SMOOTHING * self.speed + (1.0 - SMOOTHING) * record.tokens_per_s;
         self.weight = SMOOTHING * self.weight + (1.0 - SMOOTHING);
-        let (loss, speed) = (self.loss / self.weight, self.speed / self.weight);
+        let (loss, speed) = (self.loss / self.loss_weight, self.speed / self.weight);
         let left = self.first.and_then(|(first, since)| {
             let done = record.step.checked_sub(first).filter(|&n| n > 0)?;
             let per_step = now.duration_since(since).as_secs_f64() / done as f64;
@@ -256,6 +261,16 @@ mod tests {
         assert_eq!(pace.add(&record(1, 4.0)), "loss 4.0000  100 tokens/s");
         let second = pace.add(&record(2, 2.0));
         assert!(second.starts_with("loss 2.98") && second.ends_with("left"), "{second}");
+    }
+
+    #[test]
+    fn a_skipped_step_leaves_the_smoothed_loss_as_it_is() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.add(&record(1, f64::NAN)), "loss NaN  100 tokens/s");
+        for (step, loss) in [(2, 4.0), (3, f64::INFINITY)] {
+            let said = pace.add(&record(step, loss));
+            assert!(said.starts_with("loss 4.0000  100 tokens/s"), "{said}");
+        }
     }
 
     #[test]

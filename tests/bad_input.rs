@@ -445,16 +445,37 @@ fn a_damaged_log_is_named_with_its_line() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_with_the_last_checkpoint_named() {
+fn losses_that_are_no_numbers_stop_after_five_with_the_last_checkpoint_named() {
     let place = Place::new();
     let call = format!("--data {} --lr 1e30 --n_warmup 0 --max_steps 20", path("books"));
-    let words = ["is not finite at step 2", "--lr"];
-    pretrain(&place, &format!("{call} --save_every 1"))
-        .refuses(1, &[&words[..], &["step-00000001"]].concat());
-    assert_eq!(place.names("run/checkpoints").iter().filter(|name| name.starts_with("step-")).count(), 1);
+    let words = [
+        "step 2 is skipped: its training loss is not finite",
+        "step 6 is skipped",
+        "step 6: the training loss is not finite; 5 steps in a row were skipped",
+        "--lr",
+    ];
+    let saved = [&words[..], &["step-00000005"]].concat();
+    pretrain(&place, &format!("{call} --save_every 1 --keep 9")).refuses(1, &saved);
+    // Nothing was saved after the stop, and what was saved on the way is what the last update left.
+    let steps = place.names("run/checkpoints").into_iter().filter(|name| name.starts_with("step-"));
+    assert_eq!(steps.max().unwrap(), "step-00000005");
+    let weights = |step: u64| place.tensors(&format!("run/checkpoints/step-{step:08}/model.safetensors"));
+    assert!(weights(1).values().flatten().all(|bits| f32::from_bits(*bits).is_finite()));
+    assert!(weights(1) == weights(5));
+    assert_eq!(place.skipped("run"), [2, 3, 4, 5, 6]);
+    // Continued, it is the same run: one more step without a number, and it has had its five.
+    let figures = place.figures("run");
+    place.run("pretrain --resume run").refuses(1, &[&words[1..], &["step-00000005"]].concat());
+    assert!(place.figures("run") == figures);
+
     fs::remove_dir_all(place.path("run")).unwrap();
     pretrain(&place, &call).refuses(1, &[&words[..], &["no checkpoint yet"]].concat());
-    assert!(!place.path("run/final").exists());
+    assert!(place.names("run/checkpoints").is_empty() && !place.path("run/final").exists());
+    // A rate beyond f32, and no next step to tell: weights that are no numbers are not saved.
+    fs::remove_dir_all(place.path("run")).unwrap();
+    let call = format!("--data {} --lr 1e39 --n_warmup 0 --max_steps 1", path("books"));
+    pretrain(&place, &call).refuses(1, &["step 1: not all weights are finite", "no checkpoint yet", "--lr"]);
+    assert!(place.names("run/checkpoints").is_empty() && !place.path("run/final").exists());
 }
 
 /// A disk that takes no more, as far as one process can tell: files may not grow beyond a limit.

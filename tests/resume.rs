@@ -13,6 +13,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -216,6 +217,66 @@ fn a_signal_saves_and_ends_and_the_run_goes_on() {
         to_the_end(&place, call);
         assert_untouched(expected, &place, "run", &format!("stopped at {stops:?}"));
     }
+}
+
+/// A step without a finite loss changes nothing but the count, and is no obstacle to going on.
+#[test]
+fn a_skipped_step_leaves_all_as_it_was_and_an_interrupted_run_the_same() {
+    let data = Place::new();
+    data.scores();
+    let call = format!(
+        "finetune --model {{}}/lm --data {} --problem regression --n_epochs 1 --lr 3e-3 --n_warmup 5 --save_every 1 \
+         --keep 100",
+        data.path("scores").display()
+    );
+    let place = Place::new();
+    let done = place.run(&format!("{} --out run", filled(&call)));
+    done.says(&["is skipped: its training loss is not finite"]);
+    assert!(done.stdout.starts_with("10 of 10 steps, 1 skipped\n"), "{}", done.stdout);
+    let expected = Left::of(&place, "run");
+    let skipped = place.skipped("run");
+    let [at] = skipped[..] else { panic!("skipped: {skipped:?}") };
+    assert!((2..10).contains(&at), "the seed makes it step {at}: there are to be updates on both sides");
+    let values =
+        |step: u64, name: &str| expected.figures[step as usize - 1].2.iter().find(|v| v.0 == name).unwrap().1;
+    assert!(f64::from_bits(values(at, "loss")).is_nan() && values(at, "skipped") == 1.0_f64.to_bits());
+
+    let saved =
+        |step: u64, file: &str| place.tensors(&format!("run/checkpoints/step-{step:08}/{file}.safetensors"));
+    for file in ["model", "optimizer"] {
+        assert!(saved(at - 1, file) == saved(at, file), "a skipped step changed {file}");
+    }
+    // The next update is Adam's, of the number of updates and not of steps.
+    let (old, new, moments) = (saved(at, "model"), saved(at + 1, "model"), saved(at + 1, "optimizer"));
+    let lr = f64::from_bits(values(at + 1, "lr"));
+    let [first, second] = [0.9_f64, 0.999].map(|beta| 1.0 - beta.powi(at as i32));
+    for (name, old) in old {
+        let of = |tensors: &BTreeMap<String, Vec<u32>>, name: &str, i: usize| {
+            f64::from(f32::from_bits(tensors[name][i]))
+        };
+        for (i, old) in old.into_iter().enumerate() {
+            let [m, v] = ["first", "second"].map(|which| of(&moments, &format!("{which}_moment.{name}"), i));
+            let update = lr * (m / first) / ((v / second).sqrt() + 1e-8);
+            let found = f64::from(f32::from_bits(old)) - of(&new, &name, i);
+            assert!(
+                (found - update).abs() < 1e-3 * update.abs() + 2e-7,
+                "{name}[{i}]: {found}, not {update}"
+            );
+        }
+    }
+
+    // Ended right before and right after it, and somewhere around it.
+    for last in [at - 1, at] {
+        let again = Place::new();
+        again.copy(&place.path("run"), "run");
+        fs::remove_dir_all(again.path("run/final")).unwrap();
+        for step in last + 1..=10 {
+            fs::remove_dir_all(again.path(&format!("run/checkpoints/step-{step:08}"))).unwrap();
+        }
+        to_the_end(&again, &call);
+        assert_untouched(&expected, &again, "run", &format!("continued after step {last}; {at} was skipped"));
+    }
+    killed_at(&call, &expected, at as usize, 0);
 }
 
 #[test]

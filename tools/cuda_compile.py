@@ -4,13 +4,15 @@
     python3 -m venv target/cuda-compiler && target/cuda-compiler/bin/pip install nvidia-cuda-nvrtc==13.0.88
     target/cuda-compiler/bin/python tools/cuda_compile.py
     target/cuda-compiler/bin/python tools/cuda_compile.py --archs sm_90a --library libnvrtc.so.13 --cubins out
+    target/cuda-compiler/bin/python tools/cuda_compile.py --archs sm_90a --cache ~/.cache/headstart/kernels
 
 The sources are put together as crates/engine/src/cuda/kernels.rs does it. Per kernel and architecture: registers,
 bytes that did not fit into registers (spills), static shared memory; from the assembler's own report. The compiler's
-time is there too, as first use pays it once. Exit code 1 if anything does not compile. Needs the standard library and
+time is there too, as first use pays it once. --cache writes the files that the program would write there after compiling,
+so that its first use on a GPU of that architecture, with this version of NVRTC, finds them. Exit code 1 if anything does not compile. Needs the standard library and
 libnvrtc (from that wheel, or --library). Never needed to build or use Headstart.
 """
-import argparse, ctypes, pathlib, re, sys, sysconfig, time
+import argparse, ctypes, hashlib, pathlib, struct, re, sys, sysconfig, time
 
 KERNELS = pathlib.Path(__file__).resolve().parent.parent / "crates/engine/src/cuda/kernels"
 ARCHS = ["sm_80", "sm_89", "sm_90a"]
@@ -45,7 +47,7 @@ class Compiler:
     def version(self):
         major, minor = ctypes.c_int(), ctypes.c_int()
         self.check(self.nvrtc.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)), "nvrtcVersion")
-        return f"{major.value}.{minor.value}"
+        return major.value, minor.value
 
     def text(self, program, what):
         """nvrtcGetProgramLog or nvrtcGetCUBIN: the size, then the bytes."""
@@ -95,14 +97,24 @@ def usage(log):
     return found
 
 
+def keep(folder, source, name, arch, version, cubin):
+    """Writes a file of the program's kernel cache: names and layout as crates/engine/src/cuda/cache.rs has them."""
+    mark = b"HSCUBIN1"
+    options = b"".join(option.encode() + b"\0" for option in [f"--gpu-architecture={arch}", *OPTIONS])
+    key = hashlib.sha256(mark + struct.pack("<ii", *version) + options + source.encode()).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}-{key}.cubin").write_bytes(mark + hashlib.sha256(cubin).digest() + cubin)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archs", nargs="+", default=ARCHS)
     parser.add_argument("--library", help="path of libnvrtc; default: the wheel's")
     parser.add_argument("--cubins", type=pathlib.Path, help="a folder to write the machine code to")
+    parser.add_argument("--cache", type=pathlib.Path, help="a kernel cache to write the machine code to")
     flags = parser.parse_args()
     compiler = Compiler(flags.library)
-    print(f"NVRTC {compiler.version()}: registers / spilled bytes / static shared bytes\n")
+    print(f"NVRTC {'.'.join(map(str, compiler.version()))}: registers / spilled bytes / static shared bytes\n")
     rows, failed, seconds, files = {}, False, dict.fromkeys(flags.archs, 0.0), sorted(KERNELS.glob("*.cu"))
     for path in files:
         for name in kernels_of(path.read_text()):
@@ -127,6 +139,8 @@ def main():
             if flags.cubins:
                 flags.cubins.mkdir(parents=True, exist_ok=True)
                 (flags.cubins / f"{path.stem}.{arch}.cubin").write_bytes(cubin)
+            if flags.cache:
+                keep(flags.cache, source_of(path), path.stem, arch, compiler.version(), cubin)
     width = max((len(f"{file} {name}") for file, name in rows), default=6)
     print(f"| {'kernel':{width}} | " + " | ".join(f"{arch:>16}" for arch in flags.archs) + " |")
     print(f"|{'-' * (width + 2)}|" + f"{'-' * 17}:|" * len(flags.archs))

@@ -78,6 +78,7 @@ fn text(line: &Line) -> String {
         ("peak memory, MiB", line.peak_mib.map(|mib| mib as f64)),
         ("allocations a step", found.allocations_per_step),
         ("GPU memory, MiB", found.device_peak_mib.map(|mib| mib as f64)),
+        ("replayed steps, %", found.replayed.map(|share| 100.0 * share)),
         ("threads", Some(found.threads as f64)),
     ];
     let mut text = format!("{:<20}{:>10}\n", "device", found.device);
@@ -85,6 +86,9 @@ fn text(line: &Line) -> String {
         if let Some(value) = value {
             let _ = writeln!(text, "{name:<20}{value:>10.1}");
         }
+    }
+    if let Some(why) = &found.not_recorded {
+        let _ = writeln!(text, "no graphs: {why}");
     }
     if !found.profile.is_empty() {
         let all: f64 = found.profile.iter().map(|line| line.ms).sum();

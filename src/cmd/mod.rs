@@ -35,8 +35,11 @@ fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
 }
 
 fn summary_text(summary: &Summary) -> String {
-    let Summary { steps, total_steps, stopped, final_dir, metrics, confusion, labels } = summary;
+    let Summary { steps, skipped, total_steps, stopped, final_dir, metrics, confusion, labels } = summary;
     let mut text = format!("{steps} of {total_steps} steps");
+    if *skipped > 0 {
+        let _ = write!(text, ", {skipped} skipped");
+    }
     if let Some(why) = stopped {
         let _ = write!(text, ", stopped by {why}");
     }
@@ -68,13 +71,13 @@ mod tests {
     fn a_summary_reads_like_one() {
         let summary = Summary {
             steps: 5,
+            skipped: 1,
             total_steps: 10,
             stopped: Some("max_time".into()),
             metrics: [("valid/nll".to_owned(), 4.0), ("valid/perplexity".to_owned(), 54.5982)].into(),
             ..Summary::default()
         };
-        let expected =
-            "5 of 10 steps, stopped by max_time\nvalid/nll         4.0000\nvalid/perplexity  54.5982\n";
+        let expected = "5 of 10 steps, 1 skipped, stopped by max_time\nvalid/nll         4.0000\nvalid/perplexity  54.5982\n";
         assert_eq!(summary_text(&summary), expected);
     }
 }

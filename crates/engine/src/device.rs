@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cpu::simd::Level;
 use crate::cpu::team::Team;
-use crate::cuda::{Context, CudaPaths};
+use crate::cuda::{self, Context, CudaPaths, SectionCounts};
 use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
@@ -37,6 +37,10 @@ pub enum CodePath {
 pub struct Device {
     inner: Arc<Inner>,
 }
+
+/// What [`Device::prepare`] made.
+#[derive(Debug)]
+pub struct Prepared<T>(cuda::Prepared<T>);
 
 #[derive(Debug)]
 struct Inner {
@@ -154,6 +158,32 @@ impl Device {
     /// As [`Device::check`].
     pub fn check_queued(&self) -> Result<(), EngineError> {
         self.cuda().map_or(Ok(()), Context::check_queued)
+    }
+
+    /// Runs `work`, which only queues work for the device and may be run more than once. On a GPU, work that comes again
+    /// is recorded and replayed as a whole; the results are those of `work`, which stay valid until the next call. `shape`
+    /// is a number that is the same for work that is likely to be the same but for its data.
+    pub fn run<T>(&self, shape: u64, mut work: impl FnMut() -> T) -> T {
+        match self.cuda().filter(|_| !self.inner.profile.is_on()) {
+            Some(cuda) => cuda.section(shape, &mut work),
+            None => work(),
+        }
+    }
+
+    /// Does all of [`Device::run`] that needs no device, while that still computes something else. `None` where there is
+    /// nothing to be gained by that.
+    pub fn prepare<T>(&self, shape: u64, mut work: impl FnMut() -> T) -> Option<Prepared<T>> {
+        self.cuda().filter(|_| !self.inner.profile.is_on())?.prepare(shape, &mut work).map(Prepared)
+    }
+
+    /// Queues what was prepared last; `None`, and nothing has happened, when that is no longer possible.
+    pub fn start<T>(&self, prepared: Prepared<T>) -> Option<T> {
+        self.cuda()?.start(prepared.0)
+    }
+
+    /// How [`Device::run`] ran so far, on a GPU.
+    pub fn section_counts(&self) -> Option<SectionCounts> {
+        self.cuda().map(Context::section_counts)
     }
 
     /// The most memory the device held at once, in bytes: on the processor, the buffers of tensors.

@@ -29,6 +29,22 @@ pub enum EngineError {
         /// Bytes.
         total: usize,
     },
+    /// A GPU has too little memory to train a model, whatever the batch.
+    #[error(
+        "out of memory on {device}: weights, gradients and the optimizer's moments need {} MiB, {} of {} MiB are free\n  \
+         fix: a smaller model, a GPU with more memory or that nothing else uses, or --device cpu; a smaller batch does \
+         not help", needed.div_ceil(1 << 20), free >> 20, total >> 20
+    )]
+    ModelTooLarge {
+        /// The GPU.
+        device: String,
+        /// Bytes.
+        needed: usize,
+        /// Bytes.
+        free: usize,
+        /// Bytes.
+        total: usize,
+    },
     /// A call into NVIDIA's libraries failed.
     #[error(
         "{call} failed with code {code}: {text}\n  fix: `headstart doctor` shows the GPU and its driver; --device cpu works without"

@@ -59,7 +59,7 @@ impl Flat {
         if let Some(buffer) = self.device.get() {
             return buffer.ptr();
         }
-        let buffer = cuda.upload(self.values());
+        let buffer = cuda.upload_lasting(self.values());
         if buffer.bytes() == 0 && self.len > 0 {
             return buffer.ptr(); // the device is full or broken; the host's copy stays the only one
         }

@@ -4,9 +4,9 @@
 //! "transformer", "layer 3" or "adapter": buffers, shapes, sizes. It is the only crate with unsafe code, SIMD
 //! and GPUs.
 //!
-//! - [`Device`] — where kernels run. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
+//! - [`Device`] — where kernels run, and how work that comes again is replayed. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
 //! - [`gpus`], [`CudaPaths`] — what there is of NVIDIA's. [`Flat`] — values on the host, a GPU, or both.
-//! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them.
+//! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them; [`make_resident`].
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
 //! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
 //! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
@@ -38,12 +38,12 @@ mod load;
 mod testing;
 
 pub use alloc::Allocator;
-pub use cuda::{CudaPaths, Gpu, gpus};
-pub use device::{CodePath, Device};
+pub use cuda::{CudaPaths, Gpu, SectionCounts, gpus};
+pub use device::{CodePath, Device, Prepared};
 pub use error::EngineError;
 pub use file_map::FileMap;
 pub use flat::Flat;
 pub use packing::Packing;
 pub use tape::{Dropout, Tape, Value};
 pub use tensor::{DType, Precision, Tensor};
-pub use weights::{Gradients, View, Weights};
+pub use weights::{Gradients, View, Weights, make_resident};

@@ -110,6 +110,11 @@ impl Profile {
         self.on.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it counts.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
     /// Seconds and calls of each kind of work since the start.
     pub fn read(&self) -> Vec<(Work, f64, u64)> {
         let of = |work: Work| {
@@ -121,7 +126,7 @@ impl Profile {
 
     /// Counts the time until the guard is dropped.
     pub(crate) fn time<'a>(&'a self, work: Work, cuda: Option<&'a Context>) -> Option<Timer<'a>> {
-        self.on.load(Ordering::Relaxed).then(|| {
+        self.is_on().then(|| {
             // What was queued before belongs to others.
             if let Some(cuda) = cuda {
                 cuda.synchronize();

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::cpu::gemm::{Operand, PackedRight};
 use crate::cuda::{self, Context, DeviceBuffer, DevicePtr};
 use crate::device::Device;
+use crate::error::EngineError;
 use crate::file_map::FileMap;
 use crate::flat::Flat;
 use crate::profile::Work;
-use crate::tensor::DType;
+use crate::tensor::{DType, Precision};
 
 /// A matrix (a vector has one row) inside the flat buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,15 +119,24 @@ impl Weights {
                 if let Some(buffer) = device.get() {
                     return buffer.ptr();
                 }
-                let buffer = cuda.upload(self.values());
+                let buffer = cuda.upload_lasting(self.values());
                 if buffer.bytes() == 0 { buffer.ptr() } else { device.get_or_init(|| buffer).ptr() }
             }
         }
     }
 
-    /// All values on the device, to be changed.
-    pub(crate) fn device_all_mut(&mut self, cuda: &Context) -> DevicePtr {
-        self.owned_mut().device_mut(cuda)
+    /// All values on the device, to be changed there, and their bf16 copy if there is one that is current. It counts as
+    /// current afterwards, so whoever changes a value rounds the new one into it.
+    pub(crate) fn device_step(&mut self, cuda: &Context) -> (DevicePtr, Option<DevicePtr>) {
+        let before = self.version;
+        let values = self.owned_mut().device_mut(cuda);
+        let now = self.version;
+        let copy = self.rounded.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut();
+        let rounded = copy.filter(|(version, _)| *version == before).map(|(version, buffer)| {
+            *version = now;
+            buffer.ptr()
+        });
+        (values, rounded)
     }
 
     /// The values of one parameter on the device, f32.
@@ -134,15 +144,20 @@ impl Weights {
         self.device_all(cuda).offset(view.offset * DType::F32.size())
     }
 
-    /// The values of one parameter on the device, rounded to bf16 once per change of the weights.
+    /// The values of one parameter on the device, in bf16. All are rounded at the first use, and after changes by the
+    /// host; the device's own steps round what they change.
     pub(crate) fn device_bf16(&self, cuda: &Context, view: View) -> DevicePtr {
         let mut rounded = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
         let current = rounded.as_ref().filter(|(version, _)| *version == self.version);
         let start = if let Some((_, buffer)) = current {
             buffer.ptr()
         } else {
+            if cuda.is_unfit_for_graph() {
+                // Not done now, so not to be noted as done.
+                return self.device_all(cuda);
+            }
             let n = self.values_len();
-            let fresh = || cuda.allocate(n * DType::Bf16.size());
+            let fresh = || cuda.allocate_lasting(n * DType::Bf16.size());
             let buffer = rounded.take().map_or_else(fresh, |(_, buffer)| buffer);
             cuda::ops::adam::to_bf16(cuda, self.device_all(cuda), buffer.ptr(), n);
             let at = buffer.ptr();
@@ -236,12 +251,44 @@ impl Gradients {
     }
 }
 
+/// Makes on the GPU all that lasts through training, so that what does not fit later is activations, of which there
+/// can be fewer at a time. Does nothing on the processor, nor where everything is there already.
+///
+/// # Errors
+/// [`EngineError::ModelTooLarge`] when it does not fit, else as [`Device::check_queued`].
+pub fn make_resident(
+    device: &Device,
+    weights: &Weights,
+    gradients: &Gradients,
+    moments: [&Flat; 2],
+    precision: Precision,
+) -> Result<(), EngineError> {
+    let Some(cuda) = device.cuda() else { return Ok(()) };
+    let mut needed = weights.values_len() * DType::F32.size();
+    weights.device_all(cuda);
+    for flat in [gradients.flat(), moments[0], moments[1]] {
+        needed += flat.len() * DType::F32.size();
+        flat.device(cuda);
+    }
+    if precision.activation() == DType::Bf16 {
+        needed += weights.values_len() * DType::Bf16.size();
+        weights.device_bf16(cuda, View { offset: 0, rows: 0, cols: 0, grad: None });
+    }
+    device.check_queued().map_err(|error| match error {
+        // What of it was made counts as free.
+        EngineError::OutOfMemory { device, free, total, .. } => {
+            EngineError::ModelTooLarge { device, needed, free: free + cuda.bytes().0, total }
+        }
+        other => other,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CodePath;
     use crate::cpu::gemm::{Right, gemm};
     use crate::cpu::shared::SharedSlice;
-    use crate::{CodePath, Precision};
 
     #[test]
     fn values_in_a_file_are_copied_when_they_change() {

@@ -323,6 +323,90 @@ fn work_waits_until_somebody_asks() {
 }
 
 #[test]
+fn recorded_kernels_take_other_arguments() {
+    let Some(gpu) = Gpu::new() else { return };
+    let (a, b) = (gpu.upload(&[0_u32]), gpu.upload(&[0_u32]));
+    let mut nodes = Vec::new();
+    let (mut graph, mut executable, mut function) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+    unsafe {
+        ok(cu::cuStreamBeginCapture_v2(gpu.stream, cu::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED));
+        for counted in [a, b] {
+            ok(gpu.launch("count", [1, 1], [32, 1], 0, &[counted]));
+            let mut status = cu::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+            let (mut id, mut under_way, mut last) = (0, ptr::null_mut(), ptr::null());
+            let (mut edges, mut count) = (ptr::null(), 0);
+            ok(cu::cuStreamGetCaptureInfo_v3(
+                gpu.stream,
+                &raw mut status,
+                &raw mut id,
+                &raw mut under_way,
+                &raw mut last,
+                &raw mut edges,
+                &raw mut count,
+            ));
+            assert_eq!(count, 1);
+            nodes.push(*last);
+        }
+        ok(cu::cuStreamEndCapture(gpu.stream, &raw mut graph));
+        ok(cu::cuGraphInstantiateWithFlags(&raw mut executable, graph, 0));
+        ok(cu::cuGraphLaunch(executable, gpu.stream));
+        // The launch before keeps its arguments.
+        ok(cu::cuModuleGetFunction(&raw mut function, gpu.module, c"count".as_ptr()));
+        let mut pointers = [ptr::from_ref(&a).cast_mut().cast::<c_void>()];
+        let parameters = cu::CUDA_KERNEL_NODE_PARAMS {
+            func: function,
+            gridDimX: 3,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: 32,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            kernelParams: pointers.as_mut_ptr(),
+            extra: ptr::null_mut(),
+            kern: ptr::null_mut(),
+            ctx: ptr::null_mut(),
+        };
+        ok(cu::cuGraphExecKernelNodeSetParams_v2(executable, nodes[1], &raw const parameters));
+        ok(cu::cuGraphLaunch(executable, gpu.stream));
+        let found = [a, b].map(|at| gpu.download::<u32>(at, 1)[0]);
+        assert_eq!(found, [32 + 32 + 96, 32]);
+        ok(cu::cuGraphExecDestroy(executable));
+        ok(cu::cuGraphDestroy(graph));
+    }
+}
+
+#[test]
+fn copies_beside_the_work_wait_and_are_waited_for() {
+    let Some(gpu) = Gpu::new() else { return };
+    let (landing, place) = (gpu.upload(&[0_u32]), gpu.upload(&[0_u32; 4]));
+    ok(gpu.wait()); // the other stream would not wait for these
+    let (mut copies, mut pinned) = (ptr::null_mut(), ptr::null_mut());
+    let (mut landed, mut taken) = (ptr::null_mut(), ptr::null_mut());
+    unsafe {
+        ok(cu::cuStreamCreate(&raw mut copies, 1));
+        ok(cu::cuMemHostAlloc(&raw mut pinned, 4, 0));
+        ok(cu::cuEventCreate(&raw mut landed, 2));
+        ok(cu::cuEventCreate(&raw mut taken, 2));
+        for round in 0..4_u32 {
+            ok(cu::cuEventSynchronize(landed)); // the pinned word has been read
+            pinned.cast::<u32>().write_volatile(100 + round);
+            ok(cu::cuStreamWaitEvent(copies, taken, 0));
+            ok(cu::cuMemcpyHtoDAsync_v2(landing, pinned, 4, copies));
+            ok(cu::cuEventRecord(landed, copies));
+            ok(cu::cuStreamWaitEvent(gpu.stream, landed, 0));
+            ok(cu::cuMemcpyDtoDAsync_v2(place + 4 * u64::from(round), landing, 4, gpu.stream));
+            ok(cu::cuEventRecord(taken, gpu.stream));
+        }
+        assert_eq!(gpu.download::<u32>(place, 4), [100, 101, 102, 103]);
+        ok(cu::cuEventDestroy_v2(landed));
+        ok(cu::cuEventDestroy_v2(taken));
+        ok(cu::cuMemFreeHost(pinned));
+        ok(cu::cuStreamDestroy_v2(copies));
+    }
+}
+
+#[test]
 fn a_launch_fails_when_it_is_asked_to() {
     let Some(gpu) = Gpu::emulated() else { return };
     let n = gpu.upload(&[0_u32]);

@@ -80,6 +80,11 @@ impl Batch {
         self.sequences.iter().map(|s| s.targets.len()).sum()
     }
 
+    /// The same for batches whose sequences have the same lengths: what a device may replay.
+    pub fn shape(&self) -> u64 {
+        self.sequences.iter().fold(0, |shape, s| rng::derive(shape, s.ids.len() as u64))
+    }
+
     /// Cut into slabs of about so many tokens (a slab ends with the sequence that reaches them); each with the
     /// packing of its sequences, numbered within the whole batch.
     pub fn slabs(&self, slab_tokens: usize) -> Vec<Slab<'_>> {
@@ -170,6 +175,13 @@ mod tests {
         assert_eq!(third.ids[third.rows[255] as usize + 1], third.targets[255]);
         assert_eq!(third.packing, Packing::new(&[256, 10, 600], &[2, 3, 4]));
         assert_eq!(slabs[2].rows.len(), 0);
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_lengths() {
+        assert_eq!(batch(&[3, 9]).shape(), batch(&[3, 9]).shape());
+        let others = [&[9, 3][..], &[3, 9, 9], &[12], &[3]].map(|lengths| batch(lengths).shape());
+        assert!(!others.contains(&batch(&[3, 9]).shape()));
     }
 
     #[test]

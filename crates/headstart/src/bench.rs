@@ -69,7 +69,7 @@ pub struct BenchConfig {
     pub steps: usize,
     /// Steps before them.
     pub warmup: usize,
-    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured.
+    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured; a GPU's, instead of measuring.
     pub stated_peak: Option<f64>,
     /// Labelled texts and their tokenizer (finetune).
     pub data: DataConfig,
@@ -121,6 +121,12 @@ pub struct Measured {
     /// The most memory the GPU's buffers took, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_peak_mib: Option<u64>,
+    /// The share of a GPU's steps, those before the timed ones included, that were replayed as a recorded graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<f64>,
+    /// Why no graphs are recorded, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_recorded: Option<String>,
     /// Where the time of a step goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profile: Vec<Line>,
@@ -174,8 +180,10 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
     let mut allocations = 0;
+    let mut ready = None;
     for (i, batch) in batches.iter().enumerate() {
         if i == config.warmup {
+            device.check()?;
             allocations = alloc::allocations();
             if config.profile {
                 device.profile().start();
@@ -197,9 +205,15 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
             let mut say = |line: &str| {
                 let _: Signal = listener(Event::Message(line));
             };
-            let (_, norm) = work.forward_backward(batch, step, &mut say)?;
-            work.update(norm, train.lr, step)?;
-            device.check()?; // the clock stops when the device has
+            let mut now = ready.take().unwrap_or_else(|| work.ready(batch.clone(), step));
+            let next = || batches.get(i + 1).cloned();
+            let computed = work.forward_backward(&mut now, next, &mut say)?;
+            ready = computed.next;
+            // As in the loop, a GPU goes on with the update while the next step begins.
+            work.update(computed.norm, train.lr, step)?;
+            if i + 1 == batches.len() {
+                device.check()?;
+            }
         } else {
             let denominators = objective.denominators(batch);
             for slab in batch.slabs(device.slab_tokens()) {
@@ -227,6 +241,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         None => amount / count / seconds,
     };
     let (gflops, peak) = (speed(flops * 1e-9), peak(config, &device));
+    let graphs = device.section_counts().filter(|_| learns && !config.profile);
     Ok(Measured {
         tokens,
         seconds,
@@ -241,6 +256,8 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         code_path: device.code_path(),
         device: device.name(),
         device_peak_mib,
+        replayed: graphs.as_ref().map(|c| c.replayed as f64 / batches.len() as f64),
+        not_recorded: graphs.and_then(|counts| counts.refused),
         profile,
         ..Measured::default()
     })
@@ -365,7 +382,9 @@ fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
 }
 
 fn peak(config: &BenchConfig, device: &Device) -> Option<f64> {
-    let measured = peak_gflops(device, config.precision.into());
+    // A processor's clock differs from day to day; a GPU's peak may be taken from its data sheet.
+    let stated_for_gpu = device.is_cuda() && config.stated_peak.is_some();
+    let measured = if stated_for_gpu { None } else { peak_gflops(device, config.precision.into()) };
     match (measured, config.stated_peak) {
         (Some(measured), Some(stated)) => Some(measured.max(stated)),
         (measured, stated) => measured.or(stated),

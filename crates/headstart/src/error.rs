@@ -71,11 +71,11 @@ pub enum Error {
         /// What the user can do.
         fix: String,
     },
-    /// The loss or the gradient stopped being a number.
-    #[error("the {what} is not finite at step {step}\n  fix: {fix}")]
+    /// Loss, gradients or weights stopped being numbers, and going on would not mend it.
+    #[error("step {step}: {what}\n  fix: {fix}")]
     NonFinite {
-        /// "training loss", "gradient norm".
-        what: &'static str,
+        /// What is not finite, and for how many steps.
+        what: String,
         /// The optimizer step, counted from 1.
         step: u64,
         /// Where the last good checkpoint is and what to try.

@@ -34,7 +34,7 @@ const MLM_PROBABILITY: f64 = 0.15;
 ///
 /// # Errors
 /// No model (the error says how to get one), bad settings, data that is missing or unusable, a run folder that
-/// exists, a loss that is not finite, a disk that is full: each as its own [`Error`].
+/// exists, losses that stay not finite, a disk that is full: each as its own [`Error`].
 pub fn finetune(
     config: &FinetuneConfig,
     options: &RunOptions,

@@ -2,7 +2,7 @@
 //!
 //! Owns: moments, which range has which decay. Never: the schedule (a rate comes in) or the gradients' origin.
 
-use headstart_engine::ops::adam::{Adam, Decay, Range, squared_norm};
+use headstart_engine::ops::adam::{Adam, Decay, Range, SquaredNorm, squared_norm};
 use headstart_engine::{Device, Flat, Gradients, Weights};
 
 use crate::config::{OptimizerName, TrainConfig};
@@ -60,13 +60,13 @@ impl Optimizer {
         }
     }
 
-    /// The global norm of the gradients.
-    pub fn gradient_norm(device: &Device, gradients: &Gradients) -> f64 {
-        squared_norm(device, gradients).sqrt()
+    /// The square of the gradients' global norm, which a GPU may still be computing.
+    pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
+        squared_norm(device, gradients)
     }
 
-    /// Step `step` (from 1) at rate `lr`, with gradients of norm `norm` clipped to the maximum; gradients are
-    /// left zero.
+    /// Update number `update` (from 1) at rate `lr`, with gradients of norm `norm` clipped to the maximum; gradients
+    /// are left zero.
     pub fn step(
         &mut self,
         device: &Device,
@@ -74,12 +74,12 @@ impl Optimizer {
         gradients: &mut Gradients,
         norm: f64,
         lr: f64,
-        step: u64,
+        update: u64,
     ) {
         let clip = if self.max_norm > 0.0 { (self.max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         for range in &mut self.ranges {
             range.lr = lr as f32;
-            range.step = step;
+            range.step = update;
         }
         let (first, second) = (&mut self.first_moment, &mut self.second_moment);
         self.adam.step(device, weights, gradients, first, second, &self.ranges, clip as f32);

@@ -23,7 +23,7 @@ use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, thousands};
 /// Pretrains a model as configured, or resumes the run in the folder.
 ///
 /// # Errors
-/// Bad settings, data that is missing or unusable, a run folder that exists, a loss that is not finite, a disk
+/// Bad settings, data that is missing or unusable, a run folder that exists, losses that stay not finite, a disk
 /// that is full: each as its own [`Error`].
 pub fn pretrain(
     config: &PretrainConfig,

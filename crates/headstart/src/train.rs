@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::{Device, Gradients, Precision, Tape, Weights};
+use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
@@ -32,6 +32,14 @@ use crate::train_log::TrainLog;
 const BEST_LOSS: &str = "best_loss";
 /// The key under which it keeps the size of a GPU's slabs, which the bits depend on.
 const SLAB_TOKENS: &str = "slab_tokens";
+/// The keys under which it counts skipped steps: all of them, and those since the last update.
+const SKIPPED: &str = "skipped";
+const SKIPPED_IN_A_ROW: &str = "skipped_in_a_row";
+
+/// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that
+/// overflowed is past with the next batch; when five batches fail on the same weights, these are to blame, and no
+/// further batch mends them.
+const MOST_SKIPPED_IN_A_ROW: u64 = 5;
 
 /// Where a run writes and whether it continues.
 #[derive(Clone, Debug)]
@@ -51,6 +59,8 @@ pub struct RunOptions {
 pub struct Summary {
     /// Optimizer steps done.
     pub steps: u64,
+    /// Those of them that changed nothing, because their loss or gradients were not finite.
+    pub skipped: u64,
     /// Optimizer steps the run was to have.
     pub total_steps: u64,
     /// Why it ended before its last step: "signal", "max_time", "early_stopping".
@@ -121,28 +131,70 @@ pub(crate) struct Step<'a> {
     pub(crate) optimizer: &'a mut Optimizer,
 }
 
+/// The batch of a step, with what could be done for it before its turn.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) batch: Batch,
+    pub(crate) step: u64,
+    prepared: Option<Prepared<Sums>>,
+}
+
+/// What forward and backward found.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    pub(crate) loss: f64,
+    /// Of the gradients, which are left in place.
+    pub(crate) norm: f64,
+    /// The batch after this one.
+    pub(crate) next: Option<Ready>,
+}
+
 impl Step<'_> {
-    /// Forward and backward over the batch's slabs: the loss and the norm of the gradients, which are left in place.
+    /// Prepares a step as far as the device allows; not before the step before has been queued.
+    pub(crate) fn ready(&mut self, batch: Batch, step: u64) -> Ready {
+        let prepared = self.device.prepare(batch.shape(), || self.slabs(&batch, step));
+        Ready { batch, step, prepared }
+    }
+
+    /// Forward and backward over the batch's slabs. `next` gives the batch after this one, which is prepared while a GPU
+    /// computes.
     ///
     /// # Errors
     /// What goes wrong on the device; memory that is full only when smaller slabs do not help.
     pub(crate) fn forward_backward(
         &mut self,
-        batch: &Batch,
-        step: u64,
+        ready: &mut Ready,
+        next: impl FnOnce() -> Option<Batch>,
         say: &mut dyn FnMut(&str),
-    ) -> Result<(f64, f64)> {
+    ) -> Result<Computed> {
+        // Before anything that smaller slabs could make room for.
+        let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
+        make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
+        let mut next = Some(next);
+        let mut after = None;
         let mut again = false;
-        in_parts_that_fit(self.device, say, || {
+        let device = self.device;
+        let (loss, norm) = in_parts_that_fit(device, say, || {
             if again {
                 self.gradients.clear();
             }
             again = true;
-            self.forward_backward_once(batch, step)
-        })
+            let (batch, step) = (&ready.batch, ready.step);
+            let started = ready.prepared.take().and_then(|prepared| device.start(prepared));
+            let mut sums = started.unwrap_or_else(|| device.run(batch.shape(), || self.slabs(batch, step)));
+            let norm = Optimizer::squared_norm(device, self.gradients);
+            if let Some(next) = next.take() {
+                after = next().map(|batch| self.ready(batch, step + 1));
+            }
+            let norm = norm.settle().sqrt();
+            sums.settle();
+            (self.objective.loss(&sums, self.objective.denominators(batch)), norm)
+        })?;
+        Ok(Computed { loss, norm, next: after })
     }
 
-    fn forward_backward_once(&mut self, batch: &Batch, step: u64) -> (f64, f64) {
+    /// All slabs of a batch, forward and backward, one after the other.
+    fn slabs(&mut self, batch: &Batch, step: u64) -> Sums {
         let denominators = self.objective.denominators(batch);
         let mut sums = Sums::default();
         for slab in batch.slabs(self.device.slab_tokens()) {
@@ -160,23 +212,26 @@ impl Step<'_> {
             tape.backward();
             sums.add(&part);
         }
-        let norm = Optimizer::gradient_norm(self.device, self.gradients);
-        sums.settle();
-        (self.objective.loss(&sums, denominators), norm)
+        sums
     }
 
-    /// Clips, updates the weights at rate `lr` and leaves the gradients zero.
+    /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.
     ///
     /// # Errors
     /// What goes wrong on the device.
-    pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64) -> Result<()> {
-        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step);
+    pub(crate) fn update(&mut self, norm: f64, lr: f64, update: u64) -> Result<()> {
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, update);
         Ok(self.device.check_queued()?)
+    }
+
+    /// Leaves the gradients zero without an update.
+    fn skip(&mut self) {
+        self.gradients.clear();
     }
 }
 
 /// The part of a run that changes.
-struct Progress {
+struct Progress<'a> {
     optimizer: Optimizer,
     gradients: Gradients,
     state: TrainerState,
@@ -184,12 +239,43 @@ struct Progress {
     started: Instant,
     steps_per_epoch: u64,
     total_steps: u64,
-    order: Vec<u32>,
-    order_epoch: Option<u64>,
+    batches: Batches<'a>,
+    /// The step that comes next, once the one before has prepared it.
+    ready: Option<Ready>,
     last_valid: Option<Evaluation>,
 }
 
-impl Run<'_> {
+/// The batches of a run, each a function of its step.
+struct Batches<'a> {
+    train: Examples<'a>,
+    targets: TokenTargets,
+    size: usize,
+    seed: u64,
+    steps_per_epoch: u64,
+    /// The epoch whose order is at hand.
+    epoch: Option<u64>,
+    order: Vec<u32>,
+}
+
+impl Batches<'_> {
+    /// The sequences of optimizer step `step`, counted from 1.
+    fn of(&mut self, step: u64) -> Batch {
+        let (epoch, within) = ((step - 1) / self.steps_per_epoch, (step - 1) % self.steps_per_epoch);
+        if self.epoch != Some(epoch) {
+            self.order = epoch_order(self.train.len(), self.seed, epoch);
+            self.epoch = Some(epoch);
+        }
+        let first = within as usize * self.size;
+        let picked = &self.order[first..self.train.len().min(first + self.size)];
+        let sequence = |(i, &example): (usize, &u32)| {
+            let (example, key) = (example as usize, training_mask_key(self.seed, step, i));
+            self.targets.sequence(self.train.ids[example], self.train.label(example), key)
+        };
+        Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
+    }
+}
+
+impl<'a> Run<'a> {
     /// Runs (or resumes) to the end, a stop, or an error.
     pub(crate) fn run(self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut log = TrainLog::open(&self.folder.train_log(), &self.notes)?;
@@ -238,7 +324,7 @@ impl Run<'_> {
         self.finish(progress, stopped, complete, listener)
     }
 
-    fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress> {
+    fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress<'a>> {
         let global_batch = self.config.global_batch();
         let steps_per_epoch = self.train.len().div_ceil(global_batch).max(1) as u64;
         let all = steps_per_epoch.saturating_mul(self.config.n_epochs as u64);
@@ -274,6 +360,15 @@ impl Run<'_> {
         );
         listener(Event::Message(&line));
         let gradients = Gradients::new(table.trainable_len());
+        let batches = Batches {
+            train: std::mem::take(&mut self.train),
+            targets: self.targets,
+            size: global_batch,
+            seed: self.config.seed,
+            steps_per_epoch,
+            epoch: None,
+            order: Vec::new(),
+        };
         Ok(Progress {
             optimizer,
             gradients,
@@ -282,34 +377,17 @@ impl Run<'_> {
             started: Instant::now(),
             steps_per_epoch,
             total_steps,
-            order: Vec::new(),
-            order_epoch: None,
+            batches,
+            ready: None,
             last_valid: None,
         })
     }
 
-    /// The sequences of optimizer step `step`, counted from 1.
-    fn batch(&self, progress: &mut Progress, step: u64) -> Batch {
-        let (epoch, within) = ((step - 1) / progress.steps_per_epoch, (step - 1) % progress.steps_per_epoch);
-        if progress.order_epoch != Some(epoch) {
-            progress.order = epoch_order(self.train.len(), self.config.seed, epoch);
-            progress.order_epoch = Some(epoch);
-        }
-        let size = self.config.global_batch();
-        let first = within as usize * size;
-        let picked = &progress.order[first..self.train.len().min(first + size)];
-        let sequence = |(i, &example): (usize, &u32)| {
-            let (example, key) = (example as usize, training_mask_key(self.config.seed, step, i));
-            self.targets.sequence(self.train.ids[example], self.train.label(example), key)
-        };
-        Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
-    }
-
-    /// Forward, backward, clip, update.
-    fn step(&mut self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<StepRecord> {
+    /// Forward, backward, clip, update; without the update where loss or gradients are not finite.
+    fn step(&mut self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<StepRecord> {
         let began = Instant::now();
         let step = progress.state.step + 1;
-        let batch = self.batch(progress, step);
+        let batches = &mut progress.batches;
         let mut work = Step {
             device: &self.device,
             model: &self.model,
@@ -323,31 +401,56 @@ impl Run<'_> {
         let mut say = |line: &str| {
             let _: Signal = listener(Event::Message(line));
         };
-        let (loss, norm) = work.forward_backward(&batch, step, &mut say)?;
-        check_finite(&self.folder, "training loss", loss, step)?;
-        check_finite(&self.folder, "gradient norm", norm, step)?;
+        let mut ready = match progress.ready.take() {
+            Some(ready) => ready,
+            None => work.ready(batches.of(step), step),
+        };
+        let next = || (step < progress.total_steps).then(|| batches.of(step + 1));
+        let Computed { loss, norm, next } = work.forward_backward(&mut ready, next, &mut say)?;
+        progress.ready = next;
         let factor =
             schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
         let lr = self.config.lr * factor;
-        work.update(norm, lr, step)?;
-        progress.state.step = step;
+        let state = &mut progress.state;
+        let (mut skipped, mut in_a_row) = (counter(state, SKIPPED), counter(state, SKIPPED_IN_A_ROW));
+        let figures = [("training loss", loss), ("gradient norm", norm)];
+        let failed = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
+        if let Some(what) = failed {
+            work.skip();
+            (skipped, in_a_row) = (skipped + 1, in_a_row + 1);
+            state.extra.insert(SKIPPED.into(), skipped.into());
+            state.extra.insert(SKIPPED_IN_A_ROW.into(), in_a_row.into());
+            say(&format!("step {step} is skipped: its {what} is not finite"));
+        } else {
+            // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
+            work.update(norm, lr, step - skipped)?;
+            state.extra.remove(SKIPPED_IN_A_ROW);
+        }
+        state.step = step;
         let seconds = began.elapsed().as_secs_f64();
-        let tokens_per_s = batch.tokens() as f64 / seconds.max(1e-9);
+        let tokens_per_s = ready.batch.tokens() as f64 / seconds.max(1e-9);
         let epoch = step as f64 / progress.steps_per_epoch as f64;
-        let record = Record::new(Kind::Train, step, unix_seconds())
+        let mut record = Record::new(Kind::Train, step, unix_seconds())
             .with("loss", loss)
             .with("lr", lr)
             .with("grad_norm", norm)
             .with("epoch", epoch)
             .with("tokens_per_s", tokens_per_s);
+        if failed.is_some() {
+            record = record.with("skipped", skipped as f64);
+        }
         progress.log.log(&record)?;
+        if let Some(what) = failed.filter(|_| in_a_row >= MOST_SKIPPED_IN_A_ROW) {
+            let what = format!("the {what} is not finite; {in_a_row} steps in a row were skipped");
+            return Err(not_finite(&self.folder, what, step));
+        }
         let elapsed_s = progress.started.elapsed().as_secs_f64();
         let total_steps = progress.total_steps;
         Ok(StepRecord { step, total_steps, epoch, loss, lr, grad_norm: norm, tokens_per_s, elapsed_s })
     }
 
     /// Evaluates the validation split; whether it is the best so far.
-    fn evaluate(&self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<bool> {
+    fn evaluate(&self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<bool> {
         let Some(split) = &self.valid else { return Ok(false) };
         let evaluation = self.evaluation("valid", split, listener)?;
         let record = to_record(Kind::Valid, progress.state.step, &evaluation);
@@ -397,7 +500,7 @@ impl Run<'_> {
         evaluator.run(name, &split.examples, split.text, &self.files.labels, listener)
     }
 
-    fn save(&self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<()> {
+    fn save(&self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<()> {
         progress.log.flush()?;
         if self.device.is_cuda() {
             progress.state.extra.insert(SLAB_TOKENS.into(), self.device.slab_tokens().into());
@@ -411,6 +514,11 @@ impl Run<'_> {
             files: &self.files,
         };
         self.device.check()?; // what could not be read from the device is not saved
+        // A rate can be so large that one update of finite gradients overflows.
+        if !snapshot.weights.iter().all(|w| w.is_finite()) {
+            let what = "not all weights are finite after the update".into();
+            return Err(not_finite(&self.folder, what, progress.state.step));
+        }
         let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));
         Ok(())
@@ -418,13 +526,14 @@ impl Run<'_> {
 
     fn finish(
         mut self,
-        mut progress: Progress,
+        mut progress: Progress<'_>,
         stopped: Option<&str>,
         complete: bool,
         listener: &mut Listener<'_>,
     ) -> Result<Summary> {
         let mut summary = Summary {
             steps: progress.state.step,
+            skipped: counter(&progress.state, SKIPPED),
             total_steps: progress.total_steps,
             stopped: stopped.map(str::to_owned),
             labels: self.files.labels.clone(),
@@ -467,7 +576,7 @@ impl Run<'_> {
         Ok(summary)
     }
 
-    fn evaluate_only(&mut self, progress: &mut Progress, listener: &mut Listener<'_>) -> Result<Summary> {
+    fn evaluate_only(&mut self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut summary = Summary { labels: self.files.labels.clone(), ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
@@ -494,6 +603,10 @@ impl Run<'_> {
                 format!("Stopped ({why}) after {} of {total} optimizer steps.", summary.steps)
             }
         };
+        let outcome = match summary.skipped {
+            0 => outcome,
+            n => format!("{outcome} {n} of them were skipped: loss or gradients were not finite."),
+        };
         let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
         let mut report = Report::of_run(
             &read_metrics(dir)?,
@@ -509,16 +622,18 @@ impl Run<'_> {
     }
 }
 
-fn check_finite(folder: &RunFolder, what: &'static str, value: f64, step: u64) -> Result<()> {
-    if value.is_finite() {
-        return Ok(());
-    }
+/// A count that the trainer state keeps; 0 where it has none.
+fn counter(state: &TrainerState, name: &str) -> u64 {
+    state.extra.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0)
+}
+
+fn not_finite(folder: &RunFolder, what: String, step: u64) -> Error {
     let last = match folder.latest() {
         Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
         _ => "there is no checkpoint yet".to_owned(),
     };
-    let fix = format!("{last}; try a smaller --lr, a longer warm-up, or --precision f32");
-    Err(Error::NonFinite { what, step, fix })
+    let fix = format!("{last}; try a new run with a smaller --lr, a longer warm-up, or --precision f32");
+    Error::NonFinite { what, step, fix }
 }
 
 fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {

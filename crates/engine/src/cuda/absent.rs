@@ -7,7 +7,11 @@ use std::ffi::{CStr, CString, c_void};
 use super::error::Failure;
 
 pub(super) type CUcontext = *mut c_void;
+pub(super) type CUevent = *mut c_void;
 pub(super) type CUfunction = *mut c_void;
+pub(super) type CUgraph = *mut c_void;
+pub(super) type CUgraphExec = *mut c_void;
+pub(super) type CUgraphNode = *mut c_void;
 pub(super) type CUmodule = *mut c_void;
 pub(super) type CUstream = *mut c_void;
 
@@ -66,6 +70,22 @@ absent! {
     copy(u64, u64, usize, CUstream) -> ();
     upload(u64, &[u8], CUstream) -> ();
     download(&mut [u8], u64, CUstream) -> ();
+    another_stream() -> CUstream;
+    destroy_stream(CUstream) -> ();
+    event() -> CUevent;
+    destroy_event(CUevent) -> ();
+    record_event(CUevent, CUstream) -> ();
+    wait_in_stream(CUstream, CUevent) -> ();
+    wait_for_event(CUevent) -> ();
+    allocate_pinned(usize) -> Option<*mut u8>;
+    free_pinned(*mut u8) -> ();
+    begin_capture(CUstream) -> ();
+    end_capture(CUstream) -> CUgraph;
+    captured_node(CUstream) -> CUgraphNode;
+    instantiate(CUgraph) -> CUgraphExec;
+    launch_graph(CUgraphExec, CUstream) -> ();
+    destroy_graph(CUgraph) -> ();
+    destroy_executable(CUgraphExec) -> ();
     load_module(&[u8]) -> CUmodule;
     function(CUmodule, &CStr, i32) -> CUfunction;
     compiler_version() -> (i32, i32);
@@ -83,6 +103,19 @@ pub(super) unsafe fn launch(
     absent()
 }
 
+pub(super) unsafe fn set_kernel(
+    _: CUgraphExec,
+    _: CUgraphNode,
+    _: CUfunction,
+    _: [u32; 3],
+    _: [u32; 3],
+    _: u32,
+    _: &mut [*mut c_void],
+) -> Result<(), Failure> {
+    absent()
+}
+
+#[allow(clippy::unused_self, reason = "the functions of `driver.rs`")]
 impl Products {
     pub(super) fn new() -> Result<Self, Failure> {
         absent()

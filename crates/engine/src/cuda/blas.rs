@@ -11,6 +11,7 @@ use super::context::Context;
 use super::driver::{self, Plan, Products, Shape};
 use super::error::Failure;
 use super::locked;
+use super::section::Call;
 use crate::tensor::{DType, Tensor};
 
 /// What cuBLASLt may use beside the operands.
@@ -131,6 +132,10 @@ impl Context {
             bf16: [a.dtype == DType::Bf16, out.dtype == DType::Bf16],
             alignment: [b.alignment(), a.alignment(), out.alignment()],
         };
+        let (addresses, add) = ([b.ptr.0, a.ptr.0, out.ptr.0], write == Write::Add);
+        if !self.is_made(|| Call::Product { shape, addresses, add }) {
+            return;
+        }
         self.attempt(|| {
             let plans = if let Some(plans) = self.inner.plans.get() {
                 plans
@@ -139,8 +144,6 @@ impl Context {
                 self.inner.plans.get_or_init(|| made)
             };
             let plan = plans.plan(&shape)?;
-            let addresses = [b.ptr.0, a.ptr.0, out.ptr.0];
-            let add = write == Write::Add;
             // SAFETY: the shapes fit each other, and whoever made the matrices knows their memory.
             unsafe { plans.products.run(&plan, addresses, add, plans.workspace, self.stream()) }
                 .map_err(|failure| Failure { text: format!("{} for {shape:?}", failure.text), ..failure })

@@ -26,17 +26,36 @@ impl DevicePtr {
     }
 }
 
+/// What memory is for, which decides who may have it next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Anything.
+    Plain,
+    /// What graphs refer to by its address: giving it back tells them.
+    Lasting,
+    /// The work of a section, and of no one else: a graph may use it in each of its launches.
+    Section,
+    /// Owned by a graph; nothing happens when a handle is dropped.
+    Graph,
+}
+
 /// Device memory that goes back to its pool when it is dropped; empty after an error.
 #[derive(Debug)]
 pub(crate) struct DeviceBuffer {
     address: u64,
     bytes: usize,
+    home: Home,
     context: Context,
 }
 
 impl DeviceBuffer {
-    pub(super) fn new(context: Context, address: u64, bytes: usize) -> Self {
-        Self { address, bytes, context }
+    pub(super) fn new(context: Context, address: u64, bytes: usize, home: Home) -> Self {
+        Self { address, bytes, home, context }
+    }
+
+    /// No memory: what there is after an error.
+    pub(super) fn none(context: Context) -> Self {
+        Self::new(context, 0, 0, Home::Graph)
     }
 
     /// Where it starts.
@@ -57,8 +76,11 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.context.pool().give(self.address, self.bytes);
+        if self.bytes > 0 && self.home != Home::Graph {
+            self.context.pool().give(self.address, self.bytes, self.home == Home::Section);
+        }
+        if self.bytes > 0 && self.home == Home::Lasting {
+            self.context.lasting_memory_changed();
         }
     }
 }
@@ -71,11 +93,17 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct State {
-    free: HashMap<usize, Vec<u64>>,
+    /// For anyone.
+    waiting: Waiting,
+    /// For sections.
+    in_sections: Waiting,
     /// Taken from the driver, in use or waiting.
     held: usize,
     most: usize,
 }
+
+/// Addresses by size.
+type Waiting = HashMap<usize, Vec<u64>>;
 
 impl Pool {
     /// The size that a request is rounded up to: eighths of powers of two, as for the host's buffers.
@@ -84,16 +112,12 @@ impl Pool {
     }
 
     /// A buffer of exactly `bytes` (a rounded size); `None` when the device is full.
-    pub(super) fn take(&self, bytes: usize) -> Result<Option<u64>, Failure> {
+    pub(super) fn take(&self, bytes: usize, for_section: bool) -> Result<Option<u64>, Failure> {
         let mut state = locked(&self.state);
-        if let Some(address) = state.free.get_mut(&bytes).and_then(Vec::pop) {
+        if let Some(address) = state.take_waiting(bytes, for_section) {
             return Ok(Some(address));
         }
-        let mut address = driver::allocate(bytes)?;
-        if address.is_none() {
-            state.release()?;
-            address = driver::allocate(bytes)?;
-        }
+        let address = driver::allocate(bytes)?;
         if address.is_some() {
             state.held += bytes;
             state.most = state.most.max(state.held);
@@ -101,13 +125,31 @@ impl Pool {
         Ok(address)
     }
 
-    fn give(&self, address: u64, bytes: usize) {
-        locked(&self.state).free.entry(bytes).or_default().push(address);
+    /// As [`Pool::take`] for a section, but only what is there already.
+    pub(super) fn take_waiting(&self, bytes: usize) -> Option<u64> {
+        locked(&self.state).take_waiting(bytes, true)
     }
 
-    /// Gives all waiting buffers back to the driver, which waits for the work that uses them.
+    /// Takes a buffer back.
+    pub(super) fn give(&self, address: u64, bytes: usize, to_sections: bool) {
+        let mut state = locked(&self.state);
+        let waiting = if to_sections { &mut state.in_sections } else { &mut state.waiting };
+        waiting.entry(bytes).or_default().push(address);
+    }
+
+    /// Gives all waiting buffers back to the driver, which waits for the work that uses them. The caller has no graph
+    /// left that does.
     pub(super) fn release(&self) -> Result<(), Failure> {
-        locked(&self.state).release()
+        let mut state = locked(&self.state);
+        let (waiting, in_sections) =
+            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.in_sections));
+        for (bytes, addresses) in waiting.into_iter().chain(in_sections) {
+            for address in addresses {
+                state.held -= bytes;
+                driver::free(address)?;
+            }
+        }
+        Ok(())
     }
 
     /// Bytes held, and the most there were.
@@ -118,13 +160,8 @@ impl Pool {
 }
 
 impl State {
-    fn release(&mut self) -> Result<(), Failure> {
-        for (bytes, addresses) in self.free.drain() {
-            for address in addresses {
-                self.held -= bytes;
-                driver::free(address)?;
-            }
-        }
-        Ok(())
+    fn take_waiting(&mut self, bytes: usize, for_section: bool) -> Option<u64> {
+        let own = for_section.then(|| self.in_sections.get_mut(&bytes).and_then(Vec::pop)).flatten();
+        own.or_else(|| self.waiting.get_mut(&bytes).and_then(Vec::pop))
     }
 }

@@ -5,17 +5,20 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
 
 use super::blas::Plans;
-use super::buffer::{DeviceBuffer, DevicePtr, Pool};
+use super::buffer::{DeviceBuffer, DevicePtr, Home, Pool};
 use super::driver::{self, CUcontext, CUstream};
 use super::error::Failure;
 use super::kernels::Module;
 use super::launch::{Loaded, LoadedModule};
 use super::locked;
+use super::pinned::Staging;
+use super::section::{Call, Sections};
 use super::{cache, libraries};
 use crate::error::EngineError;
 
@@ -31,7 +34,11 @@ pub(super) struct Inner {
     pub(super) properties: driver::Properties,
     handles: Handles,
     pool: Pool,
-    error: Mutex<Option<EngineError>>,
+    pub(super) error: Mutex<Option<EngineError>>,
+    staging: Mutex<Staging>,
+    pub(super) sections: Mutex<Sections>,
+    /// Counts how often lasting memory was given back.
+    pub(super) lasting: AtomicU64,
     pub(super) modules: Mutex<HashMap<Module, LoadedModule>>,
     pub(super) kernels: Mutex<HashMap<(Module, &'static str), Loaded>>,
     pub(super) plans: OnceLock<Plans>,
@@ -56,6 +63,8 @@ impl Drop for Inner {
             if let Some(plans) = self.plans.take() {
                 plans.destroy();
             }
+            locked(&self.sections).destroy(&self.pool);
+            locked(&self.staging).free();
             let _: Result<(), Failure> = self.pool.release();
             let _: Result<(), Failure> = driver::close(self.properties.handle, self.handles.stream);
         }
@@ -64,7 +73,7 @@ impl Drop for Inner {
 
 impl Inner {
     /// Makes this context the thread's.
-    fn bind(&self) -> Result<(), Failure> {
+    pub(super) fn bind(&self) -> Result<(), Failure> {
         driver::set_current(self.handles.context)
     }
 }
@@ -131,6 +140,7 @@ impl Context {
         }
         let properties = driver::properties(ordinal)?;
         let (context, stream) = driver::open(properties.handle)?;
+        let sections = Sections::new(driver::driver_version()?);
         let cubins = cache::Cubins::new(properties.capability, paths.kernel_cache.clone())?;
         let inner = Inner {
             ordinal,
@@ -138,6 +148,9 @@ impl Context {
             handles: Handles { context, stream },
             pool: Pool::default(),
             error: Mutex::default(),
+            staging: Mutex::default(),
+            sections: Mutex::new(sections),
+            lasting: AtomicU64::default(),
             modules: Mutex::default(),
             kernels: Mutex::default(),
             plans: OnceLock::new(),
@@ -176,7 +189,18 @@ impl Context {
 
     /// Waits for all queued work; what goes wrong sticks.
     pub(crate) fn synchronize(&self) {
-        self.attempt(|| driver::synchronize(self.stream()));
+        self.wait(|| driver::synchronize(self.stream()));
+    }
+
+    /// Runs a call that returns when all queued work is done, so that nothing staged is still to be read.
+    fn wait(&self, call: impl FnOnce() -> Result<(), Failure>) {
+        if self.is_unfit_for_graph() {
+            return;
+        }
+        let mut staging = locked(&self.inner.staging);
+        if self.attempt(call).is_some() {
+            staging.is_read();
+        }
     }
 
     /// Waits for all queued work; the error that stuck, if any. Running out of memory is forgiven by being reported:
@@ -224,43 +248,79 @@ impl Context {
 
     /// Memory with unspecified content.
     pub(crate) fn allocate(&self, bytes: usize) -> DeviceBuffer {
-        let rounded = Pool::round(bytes);
-        let taken = self.attempt(|| self.inner.pool.take(rounded));
+        let bytes = Pool::round(bytes);
+        self.section_memory(bytes).unwrap_or_else(|home| self.take(bytes, home))
+    }
+
+    /// Memory that is used by more than the work at hand: parameters, and what the optimizer knows of them.
+    pub(crate) fn allocate_lasting(&self, bytes: usize) -> DeviceBuffer {
+        if self.is_unfit_for_graph() {
+            return DeviceBuffer::none(self.clone());
+        }
+        self.take(Pool::round(bytes), Home::Lasting)
+    }
+
+    fn take(&self, bytes: usize, home: Home) -> DeviceBuffer {
+        let take = || self.attempt(|| self.inner.pool.take(bytes, home == Home::Section));
+        let mut taken = take();
+        if taken == Some(None) {
+            self.forget_graphs();
+            self.attempt(|| self.inner.pool.release());
+            taken = take();
+        }
         if let Some(Some(address)) = taken {
-            return DeviceBuffer::new(self.clone(), address, rounded);
+            return DeviceBuffer::new(self.clone(), address, bytes, home);
         }
         if taken.is_some() {
             let (free, total) = driver::memory().unwrap_or_default();
             let device = self.name().to_owned();
-            self.fail(EngineError::OutOfMemory { device, wanted: rounded, free, total });
+            self.fail(EngineError::OutOfMemory { device, wanted: bytes, free, total });
         }
-        DeviceBuffer::new(self.clone(), 0, 0)
+        DeviceBuffer::none(self.clone())
     }
 
     /// Fills with zero bytes.
     pub(crate) fn zero(&self, to: DevicePtr, bytes: usize) {
-        if bytes > 0 {
+        if bytes > 0 && self.is_made(|| Call::Zero { to: to.0, bytes }) {
             self.attempt(|| driver::zero(to.0, bytes, self.stream()));
         }
     }
 
     /// A copy of `values` on the device.
     pub(crate) fn upload<T: Pod>(&self, values: &[T]) -> DeviceBuffer {
-        let buffer = self.allocate(size_of_val(values));
+        self.upload_within(values, values.len())
+    }
+
+    /// As [`Context::upload`], with room for `most` values where graphs are to find more of them another time.
+    pub(crate) fn upload_within<T: Pod>(&self, values: &[T], most: usize) -> DeviceBuffer {
+        let room = Pool::round(most.max(values.len()) * size_of::<T>());
+        if let Some(input) = self.section_input(room, bytemuck::cast_slice(values)) {
+            return input;
+        }
+        let buffer = self.allocate(room);
+        self.write(buffer.ptr(), values);
+        buffer
+    }
+
+    /// A copy of `values` on the device that is used by more than the work at hand.
+    pub(crate) fn upload_lasting<T: Pod>(&self, values: &[T]) -> DeviceBuffer {
+        let buffer = self.allocate_lasting(size_of_val(values));
         self.write(buffer.ptr(), values);
         buffer
     }
 
     /// Copies `values` to the device.
     pub(crate) fn write<T: Pod>(&self, to: DevicePtr, values: &[T]) {
-        if !values.is_empty() {
-            self.attempt(|| driver::upload(to.0, bytemuck::cast_slice(values), self.stream()));
+        if values.is_empty() || self.is_unfit_for_graph() {
+            return;
         }
+        let mut staging = locked(&self.inner.staging);
+        self.attempt(|| staging.upload(to.0, bytemuck::cast_slice(values), self.stream()));
     }
 
     /// Copies within the device.
     pub(crate) fn copy(&self, to: DevicePtr, from: DevicePtr, bytes: usize) {
-        if bytes > 0 {
+        if bytes > 0 && self.is_made(|| Call::Copy { to: to.0, from: from.0, bytes }) {
             self.attempt(|| driver::copy(to.0, from.0, bytes, self.stream()));
         }
     }
@@ -268,7 +328,7 @@ impl Context {
     /// Fills `values` from the device once all queued work is done; leaves them as they are after an error.
     pub(crate) fn download<T: Pod>(&self, values: &mut [T], from: DevicePtr) {
         if !values.is_empty() {
-            self.attempt(|| driver::download(bytemuck::cast_slice_mut(values), from.0, self.stream()));
+            self.wait(|| driver::download(bytemuck::cast_slice_mut(values), from.0, self.stream()));
         }
     }
 

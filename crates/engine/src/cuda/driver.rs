@@ -12,7 +12,7 @@ use cudarc::nvrtc::sys as nvrtc;
 
 use super::error::Failure;
 
-pub(super) use cu::{CUcontext, CUfunction, CUmodule, CUstream};
+pub(super) use cu::{CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream};
 
 macro_rules! driver {
     ($call:ident($($argument:expr),* $(,)?)) => {{
@@ -170,7 +170,8 @@ pub(super) fn copy(to: u64, from: u64, bytes: usize, stream: CUstream) -> Result
     driver!(cuMemcpyDtoDAsync_v2(to, from, bytes, stream))
 }
 
-/// Copies to the device. The source is ordinary memory, so the driver has taken its own copy when this returns.
+/// Copies to the device. From ordinary memory, the driver has taken its own copy when this returns; pinned memory must be
+/// left alone until the stream has done the copy.
 pub(super) fn upload(to: u64, from: &[u8], stream: CUstream) -> Result<(), Failure> {
     driver!(cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), from.len(), stream))
 }
@@ -226,6 +227,141 @@ pub(super) unsafe fn launch(
         arguments.as_mut_ptr(),
         ptr::null_mut(),
     ))
+}
+
+/// A stream beside the context's own, for copies.
+pub(super) fn another_stream() -> Result<CUstream, Failure> {
+    let mut stream = ptr::null_mut();
+    driver!(cuStreamCreate(&raw mut stream, cu::CUstream_flags::CU_STREAM_NON_BLOCKING as u32))?;
+    Ok(stream)
+}
+
+pub(super) fn destroy_stream(stream: CUstream) -> Result<(), Failure> {
+    driver!(cuStreamDestroy_v2(stream))
+}
+
+/// A mark in a stream, without a time.
+pub(super) fn event() -> Result<CUevent, Failure> {
+    let mut event = ptr::null_mut();
+    driver!(cuEventCreate(&raw mut event, cu::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32))?;
+    Ok(event)
+}
+
+pub(super) fn destroy_event(event: CUevent) -> Result<(), Failure> {
+    driver!(cuEventDestroy_v2(event))
+}
+
+/// Marks the end of what the stream was given so far.
+pub(super) fn record_event(event: CUevent, stream: CUstream) -> Result<(), Failure> {
+    driver!(cuEventRecord(event, stream))
+}
+
+/// Work given to the stream from now on waits for the mark; nothing to wait for before its first record.
+pub(super) fn wait_in_stream(stream: CUstream, event: CUevent) -> Result<(), Failure> {
+    driver!(cuStreamWaitEvent(stream, event, 0))
+}
+
+/// The host waits for the mark.
+pub(super) fn wait_for_event(event: CUevent) -> Result<(), Failure> {
+    driver!(cuEventSynchronize(event))
+}
+
+/// Host memory that the device reads by itself; `None` when the system gives none.
+pub(super) fn allocate_pinned(bytes: usize) -> Result<Option<*mut u8>, Failure> {
+    let mut memory: *mut c_void = ptr::null_mut();
+    // SAFETY: the out-parameter is a local.
+    match unsafe { cu::cuMemHostAlloc(&raw mut memory, bytes, 0) } {
+        cu::CUresult::CUDA_SUCCESS => Ok(Some(memory.cast())),
+        cu::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Ok(None),
+        code => Err(driver_failure("cuMemHostAlloc", code)),
+    }
+}
+
+pub(super) fn free_pinned(memory: *mut u8) -> Result<(), Failure> {
+    driver!(cuMemFreeHost(memory.cast()))
+}
+
+/// From here on the stream's work is not done but gathered. Calls that other threads make meanwhile do not matter.
+pub(super) fn begin_capture(stream: CUstream) -> Result<(), Failure> {
+    driver!(cuStreamBeginCapture_v2(stream, cu::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED))
+}
+
+/// The work that was gathered.
+pub(super) fn end_capture(stream: CUstream) -> Result<CUgraph, Failure> {
+    let mut graph = ptr::null_mut();
+    driver!(cuStreamEndCapture(stream, &raw mut graph))?;
+    Ok(graph)
+}
+
+/// The node of what the stream was given last.
+pub(super) fn captured_node(stream: CUstream) -> Result<CUgraphNode, Failure> {
+    let mut status = cu::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+    let (mut id, mut graph, mut nodes, mut edges, mut count) =
+        (0, ptr::null_mut(), ptr::null(), ptr::null(), 0);
+    driver!(cuStreamGetCaptureInfo_v3(
+        stream,
+        &raw mut status,
+        &raw mut id,
+        &raw mut graph,
+        &raw mut nodes,
+        &raw mut edges,
+        &raw mut count
+    ))?;
+    if count != 1 || nodes.is_null() {
+        let text = format!("{count} nodes are last in a capture of one stream");
+        return Err(Failure { call: "cuStreamGetCaptureInfo", code: 0, text });
+    }
+    // SAFETY: the driver says that there is one, valid until the next call on this stream.
+    Ok(unsafe { *nodes })
+}
+
+/// Makes gathered work ready to be launched.
+pub(super) fn instantiate(graph: CUgraph) -> Result<CUgraphExec, Failure> {
+    let mut executable = ptr::null_mut();
+    driver!(cuGraphInstantiateWithFlags(&raw mut executable, graph, 0))?;
+    Ok(executable)
+}
+
+pub(super) fn launch_graph(executable: CUgraphExec, stream: CUstream) -> Result<(), Failure> {
+    driver!(cuGraphLaunch(executable, stream))
+}
+
+pub(super) fn destroy_graph(graph: CUgraph) -> Result<(), Failure> {
+    driver!(cuGraphDestroy(graph))
+}
+
+pub(super) fn destroy_executable(executable: CUgraphExec) -> Result<(), Failure> {
+    driver!(cuGraphExecDestroy(executable))
+}
+
+/// Changes a kernel's grid and arguments in the launches to come.
+///
+/// # Safety
+/// As for [`launch`]; `node` is of the graph that `executable` was made from, and of `function`.
+pub(super) unsafe fn set_kernel(
+    executable: CUgraphExec,
+    node: CUgraphNode,
+    function: CUfunction,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    arguments: &mut [*mut c_void],
+) -> Result<(), Failure> {
+    let parameters = cu::CUDA_KERNEL_NODE_PARAMS {
+        func: function,
+        gridDimX: grid[0],
+        gridDimY: grid[1],
+        gridDimZ: grid[2],
+        blockDimX: block[0],
+        blockDimY: block[1],
+        blockDimZ: block[2],
+        sharedMemBytes: shared_bytes,
+        kernelParams: arguments.as_mut_ptr(),
+        extra: ptr::null_mut(),
+        kern: ptr::null_mut(),
+        ctx: ptr::null_mut(),
+    };
+    driver!(cuGraphExecKernelNodeSetParams_v2(executable, node, &raw const parameters))
 }
 
 /// NVRTC's version.

@@ -11,10 +11,11 @@ use super::context::Context;
 use super::driver::{self, CUfunction, CUmodule};
 use super::kernels::Module;
 use super::locked;
+use super::section::{Call, Kernel};
 use crate::error::EngineError;
 
 /// A kernel's argument.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Argument {
     Pointer(u64),
     I32(i32),
@@ -45,7 +46,7 @@ impl Argument {
         ours == parameter
     }
 
-    fn address(&mut self) -> *mut c_void {
+    pub(super) fn address(&mut self) -> *mut c_void {
         match self {
             Self::Pointer(v) | Self::U64(v) => std::ptr::from_mut(v).cast(),
             Self::I32(v) => std::ptr::from_mut(v).cast(),
@@ -131,22 +132,27 @@ impl Context {
         let fits = kernel.parameters.len() == arguments.len()
             && kernel.parameters.iter().zip(arguments).all(|(p, a)| a.fits(*p));
         assert!(fits, "{name} has the parameters {:?}, not {arguments:?}", kernel.parameters);
+        let (grid, block) = (grid.map(|n| n as u32), [block as u32, 1, 1]);
+        let shared_bytes = shared_bytes as u32;
+        let call = || {
+            let (name, function, arguments) = ((module, name), kernel.function, arguments.to_vec());
+            Call::Kernel(Kernel { name, function, grid, block, shared_bytes, arguments })
+        };
+        if !self.is_made(call) {
+            return;
+        }
         let mut values = arguments.to_vec();
         let mut addresses: Vec<*mut c_void> = values.iter_mut().map(Argument::address).collect();
-        let (grid, block) = (grid.map(|n| n as u32), [block as u32, 1, 1]);
         self.attempt(|| {
             // SAFETY: number and types of the arguments were just compared with the kernel's parameters.
             unsafe {
-                driver::launch(
-                    kernel.function,
-                    grid,
-                    block,
-                    shared_bytes as u32,
-                    self.stream(),
-                    &mut addresses,
-                )
+                driver::launch(kernel.function, grid, block, shared_bytes, self.stream(), &mut addresses)
             }
-            .map_err(|failure| super::error::Failure { text: format!("{name}: {}", failure.text), ..failure })
+            .map_err(|failure| super::error::Failure {
+                text: format!("{name}: {}", failure.text),
+                ..failure
+            })?;
+            self.keep_node()
         });
     }
 

@@ -38,6 +38,8 @@ mod kernels;
 mod launch;
 mod libraries;
 pub(crate) mod ops;
+mod pinned;
+mod section;
 mod slab;
 
 pub(crate) use blas::{Matrix, Write};
@@ -45,6 +47,8 @@ pub(crate) use buffer::{DeviceBuffer, DevicePtr};
 pub(crate) use context::Context;
 pub use context::{CudaPaths, Gpu, gpus};
 pub(crate) use kernels::Module;
+pub(crate) use section::Prepared;
+pub use section::SectionCounts;
 pub(crate) use slab::Slab;
 
 /// Locks; a thread that panicked while it held the lock left nothing half done that matters.

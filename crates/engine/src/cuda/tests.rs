@@ -6,7 +6,7 @@ use super::{CudaPaths, Matrix, Module, Write, gpus};
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
 use crate::rng::Stream;
 use crate::tensor::round_bf16;
-use crate::testing::{close, gpu};
+use crate::testing::{close, gpu, shared_gpu};
 use crate::{CodePath, DType, Device, EngineError, Flat, Gradients, Tensor, View, Weights};
 
 fn cpu() -> Device {
@@ -130,7 +130,7 @@ fn adam_and_the_norm_are_the_processors() {
             let mut norms = Vec::new();
             for step in 1..=3 {
                 gradients.values_mut().copy_from_slice(&draw(1 + step, n));
-                norms.push(squared_norm(device, &gradients));
+                norms.push(squared_norm(device, &gradients).settle());
                 let part = |start, len, weight_decay| Range {
                     start,
                     grad: start,
@@ -158,9 +158,65 @@ fn adam_and_the_norm_are_the_processors() {
     }
 }
 
+/// Ranges with rates, decays and step counts of their own, most of them no whole number of pieces; in the weights frozen
+/// parameters lie between them. With the numbers of weights and of gradients.
+fn uneven_ranges(step: u64) -> (Vec<Range>, usize, usize) {
+    let piece = super::ops::adam::ELEMENTS_PER_PIECE;
+    let lens = [1, 3, piece, 255, 257, piece - 1, 0, piece + 1, 31, 3 * piece + 77, 5];
+    let (mut ranges, mut start, mut grad) = (Vec::new(), 13, 0);
+    for (i, len) in lens.into_iter().enumerate() {
+        let lr = 1e-3 * (1 + i) as f32;
+        let weight_decay = [0.0, 0.01, 0.03][i % 3];
+        ranges.push(Range { start, grad, len, lr, weight_decay, step: step + i as u64 });
+        start += len + [0, 1, 130][i % 3];
+        grad += len;
+    }
+    (ranges, start + 9, grad)
+}
+
+#[test]
+fn one_launch_updates_every_range_and_nothing_else() {
+    let (Some(device), cpu) = (shared_gpu(), cpu()) else { return };
+    let (ranges, n, trained) = uneven_ranges(1);
+    let mut frozen = vec![true; n];
+    for range in &ranges {
+        frozen[range.start..range.start + range.len].fill(false);
+    }
+    assert!(frozen.iter().filter(|f| **f).count() == n - trained);
+    for decay in [Decay::Coupled, Decay::Decoupled] {
+        let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
+        let run = |device: &Device, by_itself: bool| {
+            let mut weights = Weights::new(draw(1, n));
+            let (mut m, mut v) = (Flat::zeros(trained), Flat::zeros(trained));
+            let mut gradients = Gradients::new(trained);
+            for step in 1..=2 {
+                for (g, x) in gradients.values_mut().iter_mut().zip(draw(1 + step, trained)) {
+                    // Far enough from 0 that decay never cancels it: Adam would divide what is left by itself.
+                    *g = x + 0.25_f32.copysign(x);
+                }
+                let (ranges, ..) = uneven_ranges(step);
+                for ranges in ranges.chunks(if by_itself { 1 } else { ranges.len() }) {
+                    adam.step(device, &mut weights, &mut gradients, &mut m, &mut v, ranges, 0.7);
+                }
+                assert!(gradients.values().iter().all(|&g| g.to_bits() == 0));
+            }
+            device.check().unwrap();
+            [weights.values().to_vec(), m.values().to_vec(), v.values().to_vec()]
+        };
+        let (ours, theirs) = (run(device, false), run(&cpu, false));
+        assert!(run(device, true) == ours, "other bits when every range is a step of its own");
+        for (found, expected) in ours.iter().zip(&theirs) {
+            let expected: Vec<f64> = expected.iter().map(|&x| f64::from(x)).collect();
+            close(found, &expected, 1e-6, &format!("{decay:?}"));
+        }
+        let start = draw(1, n);
+        assert!((0..n).all(|i| !frozen[i] || ours[0][i].to_bits() == start[i].to_bits()));
+    }
+}
+
 #[test]
 fn bf16_weights_follow_the_values() {
-    let Some(device) = gpu() else { return };
+    let Some(device) = shared_gpu() else { return };
     let cuda = device.cuda().unwrap();
     let mut weights = Weights::new(draw(1, 100));
     let view = View { offset: 10, rows: 5, cols: 4, grad: None };
@@ -178,6 +234,51 @@ fn bf16_weights_follow_the_values() {
         cuda.download(&mut found, weights.device_f32(cuda, view));
         assert_eq!(found, weights.get(view));
     }
+}
+
+#[test]
+fn a_step_rounds_what_it_changes_and_all_is_rounded_only_after_the_host() {
+    let Some(device) = shared_gpu() else { return };
+    let cuda = device.cuda().unwrap();
+    let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Decoupled };
+    let (_, n, trained) = uneven_ranges(1);
+    let mut weights = Weights::new(draw(1, n));
+    let (mut m, mut v) = (Flat::zeros(trained), Flat::zeros(trained));
+    let mut gradients = Gradients::new(trained);
+    let mut step = |weights: &mut Weights, step| {
+        gradients.values_mut().copy_from_slice(&draw(1 + step, trained));
+        adam.step(device, weights, &mut gradients, &mut m, &mut v, &uneven_ranges(step).0, 0.7);
+    };
+    let all = View { offset: 0, rows: 1, cols: n, grad: None };
+    let copy = |weights: &Weights| {
+        let mut found = vec![half::bf16::ZERO; n];
+        cuda.download(&mut found, weights.device_bf16(cuda, all));
+        found
+    };
+    let rounded = |weights: &Weights| weights.values().iter().map(|&x| round_bf16(x)).collect::<Vec<_>>();
+    step(&mut weights, 1); // while there is no copy
+    assert!(copy(&weights) == rounded(&weights));
+    // The first weight is frozen: a mark in its place stays until all weights are rounded again.
+    let mark = half::bf16::from_f32(77.0);
+    let marked = |weights: &Weights| {
+        let mut expected = rounded(weights);
+        expected[0] = mark;
+        expected
+    };
+    cuda.write(weights.device_bf16(cuda, all), &[mark]);
+    for t in 2..=3 {
+        let before = copy(&weights);
+        step(&mut weights, t);
+        assert!(copy(&weights) == marked(&weights) && copy(&weights) != before, "step {t}");
+    }
+    weights.values_mut()[n - 1] += 1.0;
+    assert!(copy(&weights) == rounded(&weights), "after the host changed a weight");
+    // A copy that a step finds out of date stays so.
+    cuda.write(weights.device_bf16(cuda, all), &[mark]);
+    weights.values_mut()[n - 1] += 1.0;
+    step(&mut weights, 4);
+    assert!(copy(&weights) == rounded(&weights), "after the host, then a step");
+    device.check().unwrap();
 }
 
 #[test]
@@ -203,9 +304,9 @@ fn a_full_device_says_so_once_and_goes_on() {
     assert_eq!(kept.to_f32_vec(), [1.0, 2.0, 3.0]);
     let mut gradients = Gradients::new(3);
     gradients.values_mut().copy_from_slice(&[1.0, 2.0, 2.0]);
-    assert!((squared_norm(&device, &gradients) - 9.0).abs() < 1e-12);
+    assert!((squared_norm(&device, &gradients).settle() - 9.0).abs() < 1e-12);
     gradients.clear();
-    assert!(squared_norm(&device, &gradients).abs() < 1e-12);
+    assert!(squared_norm(&device, &gradients).settle().abs() < 1e-12);
 }
 
 #[test]
@@ -230,7 +331,7 @@ fn compiled_kernels_are_kept_and_damaged_ones_made_again() {
         let device = Device::gpu(0, None, &paths).unwrap();
         let mut gradients = Gradients::new(2);
         gradients.values_mut().copy_from_slice(&[3.0, 4.0]);
-        let sum = squared_norm(&device, &gradients);
+        let sum = squared_norm(&device, &gradients).settle();
         device.check().unwrap();
         sum
     };

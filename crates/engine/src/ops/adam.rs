@@ -9,6 +9,8 @@
 //!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda;
@@ -61,11 +63,33 @@ pub struct Range {
     pub step: u64,
 }
 
-/// The sum of squares of gradients (f64 partial sums in a fixed order); not finite if any of them is not.
-pub fn squared_norm(device: &Device, gradients: &Gradients) -> f64 {
+/// A sum of squares; on a GPU it may still be computed.
+#[derive(Debug)]
+pub struct SquaredNorm {
+    partial: Partial,
+}
+
+#[derive(Debug)]
+enum Partial {
+    Host(Vec<f64>),
+    Device(cuda::ops::adam::PartialSums),
+}
+
+impl SquaredNorm {
+    /// The sum, once it is there; not finite if any of the terms is not.
+    pub fn settle(self) -> f64 {
+        match self.partial {
+            Partial::Host(sums) => sums.iter().sum(),
+            Partial::Device(sums) => sums.download().iter().sum(),
+        }
+    }
+}
+
+/// The sum of squares of gradients (f64 partial sums in a fixed order).
+pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
     let _timer = device.time(Work::GradientNorm);
     if let Some(cuda) = device.cuda() {
-        return cuda::ops::adam::squared_norm(cuda, gradients);
+        return SquaredNorm { partial: Partial::Device(cuda::ops::adam::squared_norm(cuda, gradients)) };
     }
     let gradients = gradients.values();
     let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
@@ -81,11 +105,12 @@ pub fn squared_norm(device: &Device, gradients: &Gradients) -> f64 {
             slot[0] = sum_of_squares(level, part);
         });
     }
-    partial.iter().sum()
+    SquaredNorm { partial: Partial::Host(partial) }
 }
 
-/// What a step multiplies by, the same for all parameters of a range.
-#[derive(Clone, Copy, Debug)]
+/// What a step multiplies by, the same for all parameters of a range. (Laid out for the GPU's table of ranges, too.)
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct Rates {
     /// lr / (1 - b1^t).
     pub(crate) step_size: f32,
@@ -235,7 +260,7 @@ mod tests {
                     }
                     let range =
                         Range { start: 0, grad: 0, len: n, lr: 1e-3, weight_decay: 0.01, step: step as u64 };
-                    assert!(squared_norm(&device, &gradients).is_finite());
+                    assert!(squared_norm(&device, &gradients).settle().is_finite());
                     adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 0.5);
                     assert!(gradients.values().iter().all(|&g| g == 0.0));
                 }
@@ -293,7 +318,7 @@ mod tests {
         let norm = |x: &[f32]| {
             let mut gradients = Gradients::new(x.len());
             gradients.values_mut().copy_from_slice(x);
-            squared_norm(&device, &gradients)
+            squared_norm(&device, &gradients).settle()
         };
         assert_eq!(norm(&x), x.iter().map(|x| f64::from(x * x)).sum::<f64>());
         assert!(!norm(&[1.0, f32::NAN]).is_finite());

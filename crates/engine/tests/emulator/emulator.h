@@ -51,9 +51,11 @@ bool is_pinned(const void *host, size_t bytes);
 
 // streams.cpp. Work is queued and runs only when somebody waits for it.
 struct Stream;
+struct Function;
 using Handle = void *;
 using Work = std::function<int()>;
-int enqueue(Handle stream, const char *call, Work work);
+// `function`: the kernel that is launched, where one is.
+int enqueue(Handle stream, const char *call, Work work, Function *function = nullptr);
 bool capturing(Handle stream);
 bool any_capture();
 int synchronize(Handle stream);
@@ -63,14 +65,17 @@ Handle create_stream(bool blocking);
 int destroy_stream(Handle);
 
 // launch.cpp
-struct Function;
 struct Module;
 int load_module(const void *image, Module **module);
 int unload_module(Module *);
 int find_function(Module *, const char *name, Function **function);
 int function_attribute(Function *, int attribute, int *value);
 int set_function_attribute(Function *, int attribute, int value);
+// What a launch does when its turn comes, once its grid and arguments are checked.
+int prepare_launch(Function *, Dim3 grid, Dim3 block, unsigned dynamic_bytes, void **arguments, Work *work);
 int launch(Function *, Dim3 grid, Dim3 block, unsigned dynamic_bytes, Handle stream, void **arguments);
+// Counts a launch; an error if it is the one that is to fail.
+int count_launch();
 uint64_t launches();
 
 }  // namespace emu

@@ -160,7 +160,7 @@ int set_function_attribute(Function *function, int attribute, int value) {
     return SUCCESS;
 }
 
-int launch(Function *function, Dim3 grid, Dim3 block, unsigned dynamic_bytes, Handle stream, void **arguments) {
+int prepare_launch(Function *function, Dim3 grid, Dim3 block, unsigned dynamic_bytes, void **arguments, Work *work) {
     const KernelInfo &info = function->module->copies[0]->kernels[function->index];
     uint64_t threads = block.count(), blocks = grid.count();
     if (threads == 0 || blocks == 0) return report(INVALID_VALUE, "kernel `%s`: an empty grid or block", info.name);
@@ -183,10 +183,23 @@ int launch(Function *function, Dim3 grid, Dim3 block, unsigned dynamic_bytes, Ha
         }
         call.arguments.push_back(value);
     }
-    if (++launch_count == settings.fail_launch) {
-        return broken(LAUNCH_FAILED, "launch " + std::to_string(launch_count) + " fails, as asked for");
+    *work = [call = std::move(call)] { return run_call(call); };
+    return SUCCESS;
+}
+
+int launch(Function *function, Dim3 grid, Dim3 block, unsigned dynamic_bytes, Handle stream, void **arguments) {
+    Work work;
+    if (int code = prepare_launch(function, grid, block, dynamic_bytes, arguments, &work)) return code;
+    // In a graph, what counts is each time that it runs.
+    if (!capturing(stream)) {
+        if (int code = count_launch()) return code;
     }
-    return enqueue(stream, info.name, [call = std::move(call)] { return run_call(call); });
+    return enqueue(stream, "cuLaunchKernel", std::move(work), function);
+}
+
+int count_launch() {
+    if (++launch_count != settings.fail_launch) return SUCCESS;
+    return broken(LAUNCH_FAILED, "launch " + std::to_string(launch_count) + " fails, as asked for");
 }
 
 uint64_t launches() { return launch_count; }

@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -109,9 +108,7 @@ int compile(Program &program, bool fused) {
     std::string shim = read_file(SOURCES "/device.h") + read_file(SOURCES "/abi_device.h");
     char key[32];
     snprintf(key, sizeof key, "%016llx", (unsigned long long)hash(shim + flags + compiler + text));
-    // Threads of one process may compile the same source at once too.
-    static std::atomic<int> calls{0};
-    std::string stem = folder() + "/kernels-" + key, own = stem + "-" + std::to_string(getpid()) + "-" + std::to_string(calls++);
+    std::string stem = folder() + "/kernels-" + key, own = stem + "-" + std::to_string(gettid());
     program.cubin = read_file(stem + ".so");
     if (!program.cubin.empty()) return OK;
     std::ofstream(own + ".cpp") << text;
@@ -120,7 +117,7 @@ int compile(Program &program, bool fused) {
     bool failed = std::system(call.c_str()) != 0;
     program.log += read_file(own + ".log");
     if (!failed) program.cubin = read_file(own + ".so");
-    // Whole or not at all, also when several processes compile the same.
+    // Whole or not at all, also when several threads or processes compile the same.
     if (!failed) rename((own + ".so").c_str(), (stem + ".so").c_str());
     for (const char *ending : {".cpp", ".so", ".log"}) unlink((own + ending).c_str());
     return failed ? ERROR_COMPILATION : program.cubin.empty() ? ERROR_INTERNAL : OK;

@@ -10,13 +10,22 @@
 #include <deque>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "emulator.h"
 
 namespace emu {
 
+struct Node {
+    Work work;
+    Function *function;  // of a kernel
+};
+
+// Executable graphs have the nodes of the graph they were made from, by the same addresses.
 struct Graph {
-    std::vector<Work> nodes;
+    std::vector<std::shared_ptr<Node>> nodes;
+    std::map<Node *, Node> changed;
+    const Graph *origin = nullptr;
 };
 
 struct Stream {
@@ -25,6 +34,9 @@ struct Stream {
     uint64_t issued = 0, done = 0;
     std::shared_ptr<Graph> capture;
     bool capture_broken = false;
+    // Whose capture it is, and whether other threads may not do what a capture forbids.
+    std::thread::id captured_by;
+    bool captured_for_all = false;
 };
 
 struct Event {
@@ -43,7 +55,7 @@ std::set<Event *> events;
 std::set<Graph *> graphs, executables;
 
 Stream &default_stream() {
-    static auto stream = std::make_shared<Stream>(Stream{true, {}, 0, 0, nullptr, false});
+    static auto stream = std::make_shared<Stream>(Stream{true, {}, 0, 0, nullptr, false, {}, false});
     streams[nullptr] = stream;
     return *stream;
 }
@@ -72,12 +84,12 @@ double seconds() {
 
 }  // namespace
 
-int enqueue(Handle handle, const char *call, Work work) {
+int enqueue(Handle handle, const char *call, Work work, Function *function) {
     auto stream = find(handle);
     if (!stream) return report(INVALID_HANDLE, "%s: no such stream", call);
     if (sticky != SUCCESS) return sticky;
     if (stream->capture) {
-        stream->capture->nodes.push_back(std::move(work));
+        stream->capture->nodes.push_back(std::make_shared<Node>(Node{std::move(work), function}));
         return SUCCESS;
     }
     // The default stream and the blocking ones take turns.
@@ -99,9 +111,10 @@ bool capturing(Handle handle) {
     return stream && stream->capture;
 }
 
+// Stricter than the driver, which allows much of it to the capturing thread in its relaxed mode.
 bool any_capture() {
     for (auto &[handle, stream] : streams) {
-        if (stream->capture) return true;
+        if (stream->capture && (stream->captured_for_all || stream->captured_by == std::this_thread::get_id())) return true;
     }
     return false;
 }
@@ -129,7 +142,7 @@ int drain() {
 
 Handle create_stream(bool blocking) {
     default_stream();
-    auto stream = std::make_shared<Stream>(Stream{blocking, {}, 0, 0, nullptr, false});
+    auto stream = std::make_shared<Stream>(Stream{blocking, {}, 0, 0, nullptr, false, {}, false});
     streams[stream.get()] = stream;
     return stream.get();
 }
@@ -221,13 +234,15 @@ EXPORT int cuEventDestroy_v2(Event *event) {
     return SUCCESS;
 }
 
-EXPORT int cuStreamBeginCapture_v2(Handle handle, int) {
+EXPORT int cuStreamBeginCapture_v2(Handle handle, int mode) {
     LOCKED;
     auto stream = find(handle);
     if (!stream || handle == nullptr) return report(INVALID_HANDLE, "cuStreamBeginCapture: no stream of its own");
     if (stream->capture) return report(INVALID_VALUE, "cuStreamBeginCapture: it is captured already");
     stream->capture = std::make_shared<Graph>();
     stream->capture_broken = false;
+    stream->captured_by = std::this_thread::get_id();
+    stream->captured_for_all = mode == 0;  // CU_STREAM_CAPTURE_MODE_GLOBAL
     return SUCCESS;
 }
 
@@ -236,6 +251,22 @@ EXPORT int cuStreamIsCapturing(Handle handle, int *status) {
     auto stream = find(handle);
     if (!stream) return report(INVALID_HANDLE, "cuStreamIsCapturing: no such stream");
     *status = !stream->capture ? 0 : stream->capture_broken ? 2 : 1;
+    return SUCCESS;
+}
+
+EXPORT int cuStreamGetCaptureInfo_v3(Handle handle, int *status, uint64_t *id, Graph **graph, Node ***last, const void **edges,
+                                     size_t *count) {
+    LOCKED;
+    static Node *node;
+    if (int code = cuStreamIsCapturing(handle, status)) return code;
+    if (*status != 1) return SUCCESS;
+    auto stream = find(handle);
+    *id = 1;
+    *graph = stream->capture.get();
+    *count = stream->capture->nodes.empty() ? 0 : 1;
+    if (*count == 1) node = stream->capture->nodes.back().get();
+    *last = &node;
+    *edges = nullptr;
     return SUCCESS;
 }
 
@@ -255,7 +286,36 @@ EXPORT int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigne
     LOCKED;
     if (!graphs.count(graph)) return report(INVALID_VALUE, "cuGraphInstantiate: no such graph");
     executables.insert(*executable = new Graph(*graph));
+    (*executable)->origin = graph;
     return SUCCESS;
+}
+
+// As CUDA_KERNEL_NODE_PARAMS_v2.
+struct KernelParameters {
+    Function *function;
+    unsigned grid[3], block[3], dynamic_bytes;
+    void **arguments, **extra;
+    void *kernel, *context;
+};
+
+EXPORT int cuGraphExecKernelNodeSetParams_v2(Graph *executable, Node *node, const KernelParameters *p) {
+    LOCKED;
+    if (!executables.count(executable)) return report(INVALID_VALUE, "cuGraphExecKernelNodeSetParams: no such graph");
+    if (!graphs.count(const_cast<Graph *>(executable->origin))) {
+        return report(INVALID_VALUE, "cuGraphExecKernelNodeSetParams: the graph it was made from is gone, and its nodes with it");
+    }
+    for (auto &own : executable->nodes) {
+        if (own.get() != node) continue;
+        if (!node->function || p->function != node->function || p->extra) {
+            return report(INVALID_VALUE, "cuGraphExecKernelNodeSetParams: not this kernel's node");
+        }
+        Work work;
+        Dim3 grid{p->grid[0], p->grid[1], p->grid[2]}, block{p->block[0], p->block[1], p->block[2]};
+        if (int code = prepare_launch(p->function, grid, block, p->dynamic_bytes, p->arguments, &work)) return code;
+        executable->changed[node] = Node{std::move(work), p->function};
+        return SUCCESS;
+    }
+    return report(INVALID_VALUE, "cuGraphExecKernelNodeSetParams: a node of another graph");
 }
 
 EXPORT int cuGraphUpload(Graph *executable, Handle) {
@@ -266,10 +326,18 @@ EXPORT int cuGraphUpload(Graph *executable, Handle) {
 EXPORT int cuGraphLaunch(Graph *executable, Handle stream) {
     LOCKED;
     if (!executables.count(executable)) return report(INVALID_VALUE, "cuGraphLaunch: no such graph");
-    // The nodes are copied: the graph may be destroyed while it is queued.
-    return enqueue(stream, "cuGraphLaunch", [nodes = executable->nodes] {
+    // The nodes are copied: the graph may be changed or destroyed while it is queued.
+    std::vector<Node> nodes;
+    for (auto &node : executable->nodes) {
+        auto changed = executable->changed.find(node.get());
+        nodes.push_back(changed == executable->changed.end() ? *node : changed->second);
+        if (node->function) {
+            if (int code = count_launch()) return code;
+        }
+    }
+    return enqueue(stream, "cuGraphLaunch", [nodes = std::move(nodes)] {
         for (auto &node : nodes) {
-            if (sticky == SUCCESS) node();
+            if (sticky == SUCCESS) node.work();
         }
         return sticky;
     });

@@ -112,7 +112,8 @@ fn training(records: &[Record]) -> Table {
         if let Some(epoch) = last.value("epoch") {
             row("epochs", format!("{epoch:.2}"));
         }
-        let losses = points(records, Kind::Train, "loss");
+        let mut losses = points(records, Kind::Train, "loss");
+        losses.retain(|(_, loss)| loss.is_finite()); // those of skipped steps may not be
         if let Some((step, loss)) = losses.first() {
             row(&format!("loss at step {}", number(*step)), number(*loss));
             let end = &losses[losses.len().saturating_sub(LAST_STEPS)..];

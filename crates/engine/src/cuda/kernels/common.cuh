@@ -15,6 +15,8 @@
 #define ROWS_PER_BLOCK 32
 // Largest number of warps in a block.
 #define MAX_WARPS 32
+// What stands for no row where rows are listed.
+#define NO_ROW 0xffffffffu
 
 typedef unsigned long long u64;
 

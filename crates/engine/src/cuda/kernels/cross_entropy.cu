@@ -1,7 +1,8 @@
 // Softmax cross-entropy over many classes, one block per row of logits. See ops/linear_cross_entropy.rs.
 
 // outcomes[r] = (-log softmax(logits[r])[targets[r]], 1 if no class is larger than the target or else 0).
-// gradient = scale * (softmax - onehot), unless it is null; it may be the logits' own buffer.
+// gradient = scale * (softmax - onehot), unless it is null; it may be the logits' own buffer. A row whose target is NO_ROW
+// has neither loss nor gradient.
 extern "C" __global__ void cross_entropy(const float *logits, const unsigned *targets, float scale, void *gradient,
                                          int gradient_dtype, float *outcomes, int rows, int classes) {
     __shared__ float room[MAX_WARPS];
@@ -9,6 +10,12 @@ extern "C" __global__ void cross_entropy(const float *logits, const unsigned *ta
     if (r >= rows) return;
     size_t at = (size_t)r * classes;
     const float *z = logits + at;
+    if (targets[r] == NO_ROW) {
+        if (threadIdx.x < 2) outcomes[2 * (size_t)r + threadIdx.x] = 0.0f;
+        if (gradient == 0) return;
+        for (int c = threadIdx.x; c < classes; c += blockDim.x) store(gradient, gradient_dtype, at + c, 0.0f);
+        return;
+    }
     int target = targets[r];
     float of_target = z[target];
     float largest = NEGATIVE_INFINITY;
@@ -29,11 +36,11 @@ extern "C" __global__ void cross_entropy(const float *logits, const unsigned *ta
     }
 }
 
-// to[rows[i]] += from[i]; rows are distinct. Grid: columns / blockDim.x, rows (in strides).
+// to[rows[i]] += from[i]; rows are distinct, or NO_ROW. Grid: columns / blockDim.x, rows (in strides).
 extern "C" __global__ void add_to_rows(const float *from, const unsigned *rows, int row_count, float *to, int cols) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= cols) return;
     for (int i = blockIdx.y; i < row_count; i += gridDim.y) {
-        to[(size_t)rows[i] * cols + c] += from[(size_t)i * cols + c];
+        if (rows[i] != NO_ROW) to[(size_t)rows[i] * cols + c] += from[(size_t)i * cols + c];
     }
 }

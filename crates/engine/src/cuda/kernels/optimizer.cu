@@ -23,21 +23,41 @@ extern "C" __global__ void sum_of_squares(const float *x, double *partial, unsig
     }
 }
 
-// One step over a run of parameters that share rate and decay; leaves the gradients zero. As ops/adam.rs has it.
-extern "C" __global__ void adam_step(float *w, float *g, float *m, float *v, unsigned long long n, float clip, float beta1,
-                                     float beta2, float eps, float step_size, float root, float coupled,
-                                     float shrink) {
-    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) {
-        return;
+// A run of parameters that share rate and decay; laid out as `DeviceRange` in cuda/ops/adam.rs.
+struct Range {
+    u64 start;       // its first element in the weights
+    u64 grad;        // its first element in the gradients and moments
+    u64 len;         // its elements
+    u64 first_piece; // the block that takes its first elements
+    float step_size, root, coupled, shrink; // `Rates` in ops/adam.rs
+};
+
+// One step over all ranges; leaves the gradients zero. As ops/adam.rs has it. Block b takes one piece, of at most
+// `per_piece` elements, of range range_of_piece[b]. `rounded`, if not null, holds all weights in bf16; the new ones are
+// rounded into it.
+extern "C" __global__ void adam_step(float *w, unsigned short *rounded, float *g, float *m, float *v,
+                                     const Range *ranges, const unsigned *range_of_piece, int per_piece, float clip,
+                                     float beta1, float beta2, float eps) {
+    Range range = ranges[range_of_piece[blockIdx.x]];
+    u64 first = (blockIdx.x - range.first_piece) * (u64)per_piece;
+    u64 end = first + (u64)per_piece < range.len ? first + (u64)per_piece : range.len;
+    w += range.start;
+    g += range.grad;
+    m += range.grad;
+    v += range.grad;
+    for (u64 i = first + threadIdx.x; i < end; i += blockDim.x) {
+        float gradient = g[i] * clip + range.coupled * w[i];
+        float first_moment = beta1 * m[i] + (1.0f - beta1) * gradient;
+        float second_moment = beta2 * v[i] + (1.0f - beta2) * gradient * gradient;
+        float weight = w[i] * range.shrink - range.step_size * first_moment / (sqrtf(second_moment) * range.root + eps);
+        m[i] = first_moment;
+        v[i] = second_moment;
+        w[i] = weight;
+        g[i] = 0.0f;
+        if (rounded != 0) {
+            rounded[range.start + i] = narrow(weight);
+        }
     }
-    float gradient = g[i] * clip + coupled * w[i];
-    float first = beta1 * m[i] + (1.0f - beta1) * gradient;
-    float second = beta2 * v[i] + (1.0f - beta2) * gradient * gradient;
-    m[i] = first;
-    v[i] = second;
-    w[i] = w[i] * shrink - step_size * first / (sqrtf(second) * root + eps);
-    g[i] = 0.0f;
 }
 
 // y = x in bf16, rounded to nearest even.

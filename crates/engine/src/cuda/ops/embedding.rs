@@ -47,16 +47,16 @@ pub(crate) fn backward(cuda: &Context, back: &mut Backward<'_>, node: &Embedding
     let (ids, tables, drops) = (&node.ids, &node.tables, node.dropout.as_ref());
     let by_id = || (0_u32..).zip(ids).map(|(row, &id)| (id, row));
     if let Some(to) = back.gradients.device_mut(cuda, tables.tokens) {
-        Groups::new(cuda, by_id()).add_rows(cuda, dh, to, drops);
+        Groups::new(cuda, by_id(), ids.len()).add_rows(cuda, dh, to, drops);
     }
     if let Some(to) = back.gradients.device_mut(cuda, tables.positions) {
         let by_position = (0_u32..).zip(back.packing.rows()).map(|(row, (_, at))| (at as u32, row));
-        Groups::new(cuda, by_position).add_rows(cuda, dh, to, drops);
+        Groups::new(cuda, by_position, ids.len()).add_rows(cuda, dh, to, drops);
     }
     let Some((marked, view)) = tables.offset else { return };
     if let Some(to) = back.gradients.device_mut(cuda, view) {
         let of_marked = by_id().filter(|(id, _)| *id == marked).map(|(_, row)| (0, row));
-        Groups::new(cuda, of_marked).add_rows(cuda, dh, to, drops);
+        Groups::new(cuda, of_marked, ids.len()).add_rows(cuda, dh, to, drops);
     }
 }
 
@@ -72,8 +72,8 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// From (target, source) pairs.
-    pub(super) fn new(cuda: &Context, pairs: impl Iterator<Item = (u32, u32)>) -> Self {
+    /// From (target, source) pairs. Another time there may be other numbers of them, up to `most`.
+    pub(super) fn new(cuda: &Context, pairs: impl Iterator<Item = (u32, u32)>, most: usize) -> Self {
         let mut pairs: Vec<(u32, u32)> = pairs.collect();
         pairs.sort_unstable();
         let (mut targets, mut starts) = (Vec::new(), Vec::new());
@@ -86,10 +86,10 @@ impl Groups {
         starts.push(pairs.len() as u32);
         let sources: Vec<u32> = pairs.into_iter().map(|(_, source)| source).collect();
         Self {
-            targets: cuda.upload(&targets),
+            targets: cuda.upload_within(&targets, most),
             count: targets.len(),
-            starts: cuda.upload(&starts),
-            sources: cuda.upload(&sources),
+            starts: cuda.upload_within(&starts, most + 1),
+            sources: cuda.upload_within(&sources, most),
         }
     }
 
@@ -116,7 +116,8 @@ impl Groups {
             threshold,
             scale,
         ];
-        let grid = single_rows(self.count, from.cols());
+        // Never without a block, so that a graph has the kernel whether there are pairs this time or not.
+        let grid = single_rows(self.count.max(1), from.cols());
         cuda.launch(Module::Embedding, "scatter_rows", grid, THREADS, 0, &arguments);
     }
 }

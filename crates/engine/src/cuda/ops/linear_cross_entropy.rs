@@ -1,6 +1,7 @@
 //! Linear and cross-entropy in one, on the device.
 
 use super::linear::{accumulate_weight_gradient, multiply_weight};
+use super::select_rows::NO_ROW;
 use super::{THREADS, array, at, dtype, int, select_rows, single_rows};
 use crate::cuda::{Context, Module, Write};
 use crate::ops::linear_cross_entropy::LossSum;
@@ -11,6 +12,10 @@ use crate::weights::View;
 /// Logits that exist at once, at most (256 MiB of f32): more than on the processor, as a GPU needs many rows to be
 /// busy. Tests have few rows, and should meet the seam between two parts all the same.
 const CHUNK_ELEMENTS: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+
+/// What the number of rows is filled up to a multiple of, so that the numbers of masked tokens, which differ from batch to
+/// batch, lead to few shapes of products, and to graphs that can be replayed.
+const ROW_UNIT: usize = if cfg!(test) { 16 } else { 128 };
 
 /// Threads that share a row of logits.
 const ROW_THREADS: usize = if cfg!(test) { 64 } else { 512 };
@@ -29,7 +34,13 @@ pub(crate) fn forward(
     let training = tape.is_training();
     let dx =
         (training && x.id.is_some()).then(|| Tensor::zeros(device.pool(), x.tensor.rows(), cols, DType::F32));
-    let chunk_rows = (CHUNK_ELEMENTS / classes / 16 * 16).max(16);
+    let filled = |values: &[u32]| {
+        let mut values = values.to_vec();
+        values.resize(values.len().next_multiple_of(ROW_UNIT), NO_ROW);
+        values
+    };
+    let (rows, targets) = (filled(rows), filled(targets));
+    let chunk_rows = (CHUNK_ELEMENTS / classes / ROW_UNIT * ROW_UNIT).max(ROW_UNIT);
     let outcomes = tape.uninit(rows.len(), 2, DType::F32);
     let chunks = rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows));
     for (i, (rows, targets)) in chunks.enumerate() {

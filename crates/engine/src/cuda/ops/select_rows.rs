@@ -5,9 +5,14 @@ use super::{THREADS, array, at, dtype, int, single_rows};
 use crate::cuda::{Context, DeviceBuffer, Module};
 use crate::tensor::Tensor;
 
-/// to[i] = from[rows[i]], rounded where `to` is bf16; the rows on the device, for who needs them again.
+/// What stands for no row: `NO_ROW` in `common.cuh`.
+pub(super) const NO_ROW: u32 = u32::MAX;
+
+/// to[i] = from[rows[i]], or zeros for [`NO_ROW`], rounded where `to` is bf16; the rows on the device, for who needs them
+/// again.
 pub(crate) fn forward(cuda: &Context, from: &Tensor, rows: &[u32], to: &Tensor) -> DeviceBuffer {
-    assert!(rows.iter().all(|&r| (r as usize) < from.rows()), "a row outside the {} of x", from.rows());
+    let exists = |&r: &u32| (r as usize) < from.rows() || r == NO_ROW;
+    assert!(rows.iter().all(exists), "a row outside the {} of x", from.rows());
     let picked = cuda.upload(rows);
     let arguments = [
         at(from),
@@ -26,5 +31,5 @@ pub(crate) fn forward(cuda: &Context, from: &Tensor, rows: &[u32], to: &Tensor) 
 /// dx[rows[i]] += dy[i]; a row may stand more than once.
 pub(crate) fn backward(cuda: &Context, rows: &[u32], dy: &Tensor, dx: &Tensor) {
     let pairs = rows.iter().copied().zip(0_u32..);
-    Groups::new(cuda, pairs).add_rows(cuda, dy, dx.device_ptr(), None);
+    Groups::new(cuda, pairs, rows.len()).add_rows(cuda, dy, dx.device_ptr(), None);
 }
