@@ -105,8 +105,9 @@ EMULATOR_ATOMICS(int)
 EMULATOR_ATOMICS(unsigned)
 EMULATOR_ATOMICS(unsigned long long)
 
-// Mathematics: the compiler's own, under the names that kernels use. What NVIDIA's manual does not call exact is as wrong
-// as the manual lets it be: up to 2 units in the last place, always the same for the same result.
+// Mathematics: the compiler's own, under the names that kernels use. What a GPU does not
+// compute exactly is up to 2 units in the last place off, about the largest errors that NVIDIA's guide states; always the
+// same for the same result.
 namespace emulator {
 inline float nearly(float x) {
     unsigned bits;
