@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use headstart_engine::ops::adam::SquaredNorm;
 use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
 use serde::Serialize;
 
@@ -136,7 +137,7 @@ pub(crate) struct Step<'a> {
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) step: u64,
-    prepared: Option<Prepared<Sums>>,
+    prepared: Option<Prepared<(Sums, SquaredNorm)>>,
 }
 
 /// What forward and backward found.
@@ -152,7 +153,7 @@ pub(crate) struct Computed {
 impl Step<'_> {
     /// Prepares a step as far as the device allows; not before the step before has been queued.
     pub(crate) fn ready(&mut self, batch: Batch, step: u64) -> Ready {
-        let prepared = self.device.prepare(batch.shape(), || self.slabs(&batch, step));
+        let prepared = self.device.prepare(batch.shape(), || self.gradients_of(&batch, step));
         Ready { batch, step, prepared }
     }
 
@@ -181,8 +182,8 @@ impl Step<'_> {
             again = true;
             let (batch, step) = (&ready.batch, ready.step);
             let started = ready.prepared.take().and_then(|prepared| device.start(prepared));
-            let mut sums = started.unwrap_or_else(|| device.run(batch.shape(), || self.slabs(batch, step)));
-            let norm = Optimizer::squared_norm(device, self.gradients);
+            let (mut sums, norm) =
+                started.unwrap_or_else(|| device.run(batch.shape(), || self.gradients_of(batch, step)));
             if let Some(next) = next.take() {
                 after = next().map(|batch| self.ready(batch, step + 1));
             }
@@ -193,8 +194,8 @@ impl Step<'_> {
         Ok(Computed { loss, norm, next: after })
     }
 
-    /// All slabs of a batch, forward and backward, one after the other.
-    fn slabs(&mut self, batch: &Batch, step: u64) -> Sums {
+    /// All slabs of a batch, forward and backward, one after the other; then the norm of the gradients.
+    fn gradients_of(&mut self, batch: &Batch, step: u64) -> (Sums, SquaredNorm) {
         let denominators = self.objective.denominators(batch);
         let mut sums = Sums::default();
         for slab in batch.slabs(self.device.slab_tokens()) {
@@ -212,7 +213,7 @@ impl Step<'_> {
             tape.backward();
             sums.add(&part);
         }
-        sums
+        (sums, Optimizer::squared_norm(self.device, self.gradients))
     }
 
     /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.

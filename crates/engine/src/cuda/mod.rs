@@ -21,7 +21,7 @@
 //!   the parameters in the source.
 //! - Products, row-major: `cuda.matmul(Matrix::of(&x), Matrix::new(w, rows, cols, dtype).transposed(), Matrix::of(&y),
 //!   Write::Replace | Write::Add)`. Both operands are of one type; the output may be f32 or bf16.
-//! - Losses: one `[terms, 2]` f32 tensor of (term, 1 or 0 for correct); `LossSum::pending(tensor)`.
+//! - Losses: a `[terms, 2]` f32 tensor of (term, 1 or 0 for correct), summed into two f64: `LossSum::pending(sums)`.
 //! - Errors stick, as CUDA's own: after the first, allocations are empty and launches do nothing until
 //!   [`Context::check`], once per step, reports it.
 

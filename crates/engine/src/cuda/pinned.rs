@@ -6,7 +6,7 @@ use super::driver::{self, CUstream};
 use super::error::Failure;
 
 /// What uploads between two waits for the device pass through; what does not fit is copied by the driver.
-const STAGING_BYTES: usize = 32 << 20;
+const STAGING_BYTES: usize = 16 << 20;
 
 /// What every upload's place is a multiple of.
 const UNIT: usize = 64;

@@ -6,6 +6,8 @@
 //!
 //! Gradients: `dlogits = scale * (softmax - onehot)`; `dx[rows[i]] += dlogits W`; `dW += dlogits^T x[rows]`.
 
+use std::sync::Arc;
+
 use half::bf16;
 
 use crate::cpu::convert;
@@ -13,7 +15,7 @@ use crate::cpu::gemm::{Operand, Source};
 use crate::cpu::math;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
-use crate::cuda;
+use crate::cuda::{self, DeviceBuffer};
 use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, destination_of, multiply_weight};
 use crate::profile::Work;
 use crate::tape::{Backward, Node, Tape, Value};
@@ -35,14 +37,14 @@ pub struct LossSum {
     pub sum: f64,
     /// Rows whose best class is the target.
     pub correct: u64,
-    /// `[terms, 2]` each: a term, and 1 or 0 for correct.
-    pending: Vec<Tensor>,
+    /// Both, as f64, where a GPU still computes them.
+    pending: Vec<Arc<DeviceBuffer>>,
 }
 
 impl LossSum {
-    /// A loss whose terms are still being computed: `[terms, 2]` f32 on a GPU.
-    pub(crate) fn pending(terms: Tensor) -> Self {
-        Self { pending: vec![terms], ..Self::default() }
+    /// A loss that is still being computed: two f64 on a GPU, the sum and the number of correct ones.
+    pub(crate) fn pending(sums: DeviceBuffer) -> Self {
+        Self { pending: vec![Arc::new(sums)], ..Self::default() }
     }
 
     /// Adds another sum, in this order.
@@ -52,13 +54,13 @@ impl LossSum {
         self.pending.extend(other.pending.iter().cloned());
     }
 
-    /// Waits for what is still being computed and adds it, term by term as the processor does.
+    /// Waits for what is still being computed and adds it.
     pub fn settle(&mut self) {
-        for terms in self.pending.drain(..) {
-            for term in terms.to_f32_vec().chunks_exact(2) {
-                self.sum += f64::from(term[0]);
-                self.correct += u64::from(term[1] > 0.5);
-            }
+        for there in self.pending.drain(..) {
+            let mut sums = [0.0_f64; 2];
+            there.context().download(&mut sums, there.ptr());
+            self.sum += sums[0];
+            self.correct += sums[1] as u64;
         }
     }
 }

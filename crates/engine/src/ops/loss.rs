@@ -41,9 +41,9 @@ impl Tape<'_> {
         let mut gradient = self.uninit(rows, classes, DType::F32);
         if let Some(cuda) = device.cuda() {
             let z = &logits.tensor;
-            let terms = cuda::ops::loss::forward(cuda, self, z, targets, scale, &gradient);
+            let sums = cuda::ops::loss::forward(cuda, self, z, targets, scale, &gradient);
             self.record_loss(logits, gradient);
-            return LossSum::pending(terms);
+            return LossSum::pending(sums);
         }
         let z = logits.tensor.f32();
         let d = gradient.f32_mut();

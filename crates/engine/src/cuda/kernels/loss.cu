@@ -1,5 +1,5 @@
 // Losses on small logits. See ops/loss.rs. Each kernel writes the gradient, and for each term of the loss (term, 1 if the
-// target is right or else 0) into `outcomes`, which the host sums.
+// target is right or else 0) into `outcomes`, which sum_outcomes sums.
 
 // Softmax cross-entropy, one warp per row. `class_weights` may be null.
 extern "C" __global__ void loss_classes(const float *logits, const unsigned *targets, const float *class_weights,
@@ -54,4 +54,25 @@ extern "C" __global__ void loss_regression(const float *logits, const float *tar
     gradient[i] = scale * 2.0f * d;
     outcomes[2 * (size_t)i] = d * d;
     outcomes[2 * (size_t)i + 1] = 0.0f;
+}
+
+// sums = the sums of the terms and of the right ones, in f64 and in an order that only `count` decides. One block.
+extern "C" __global__ void sum_outcomes(const float *outcomes, int count, double *sums) {
+    __shared__ double parts[256][2];
+    double term = 0.0, right = 0.0;
+    for (int i = threadIdx.x; i < count; i += 256) {
+        term += outcomes[2 * (size_t)i];
+        right += outcomes[2 * (size_t)i + 1];
+    }
+    parts[threadIdx.x][0] = term;
+    parts[threadIdx.x][1] = right;
+    __syncthreads();
+    for (int half = 128; half > 0; half /= 2) {
+        if ((int)threadIdx.x < half) {
+            parts[threadIdx.x][0] += parts[threadIdx.x + half][0];
+            parts[threadIdx.x][1] += parts[threadIdx.x + half][1];
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x < 2) sums[threadIdx.x] = parts[0][threadIdx.x];
 }

@@ -1,6 +1,7 @@
 //! Linear and cross-entropy in one, on the device.
 
 use super::linear::{accumulate_weight_gradient, multiply_weight};
+use super::loss::sum_outcomes;
 use super::select_rows::NO_ROW;
 use super::{THREADS, array, at, dtype, int, select_rows, single_rows};
 use crate::cuda::{Context, Module, Write};
@@ -89,5 +90,5 @@ pub(crate) fn forward(
             accumulate_weight_gradient(cuda, device, precision, &gradient, &picked, weight, gradients);
         }
     }
-    (LossSum::pending(outcomes), dx)
+    (LossSum::pending(sum_outcomes(cuda, &outcomes)), dx)
 }

@@ -6,7 +6,7 @@ use crate::ops::loss::Targets;
 use crate::tape::Tape;
 use crate::tensor::{DType, Tensor};
 
-/// Fills the gradient; the terms of the loss, `[terms, 2]`: each, and 1 or 0 for correct.
+/// Fills the gradient; the sum of the loss's terms and the number of correct ones, as [`sum_outcomes`] makes them.
 pub(crate) fn forward(
     cuda: &Context,
     tape: &Tape<'_>,
@@ -14,9 +14,9 @@ pub(crate) fn forward(
     targets: Targets<'_>,
     scale: f32,
     gradient: &Tensor,
-) -> Tensor {
+) -> DeviceBuffer {
     let (rows, classes) = (logits.rows(), logits.cols());
-    match targets {
+    let outcomes = match targets {
         Targets::Classes(targets, weights) => {
             assert!(targets.len() == rows && targets.iter().all(|&t| (t as usize) < classes));
             let (targets, weights) = (cuda.upload(targets), weights.map(|w| cuda.upload(w)));
@@ -36,10 +36,19 @@ pub(crate) fn forward(
         }
         Targets::MultiLabel(values) => each(cuda, tape, "loss_multi_label", logits, values, scale, gradient),
         Targets::Regression(values) => each(cuda, tape, "loss_regression", logits, values, scale, gradient),
-    }
+    };
+    sum_outcomes(cuda, &outcomes)
 }
 
-/// A loss with a term per element.
+/// The sums of the two columns of `[terms, 2]` (a term, 1 or 0 for correct), as two f64.
+pub(super) fn sum_outcomes(cuda: &Context, outcomes: &Tensor) -> DeviceBuffer {
+    let sums = cuda.allocate(2 * size_of::<f64>());
+    let arguments = [at(outcomes), int(outcomes.rows()), array(&sums)];
+    cuda.launch(Module::Loss, "sum_outcomes", [1, 1, 1], 256, 0, &arguments);
+    sums
+}
+
+/// A loss with a term per element: `[terms, 2]`.
 fn each(
     cuda: &Context,
     tape: &Tape<'_>,

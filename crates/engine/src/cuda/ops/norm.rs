@@ -1,11 +1,14 @@
 //! Layer norm on the device.
 
-use super::{ROWS_PER_BLOCK, THREADS, at, dtype, int, row_blocks, row_warps};
+use super::{ROWS_PER_BLOCK, THREADS, WARP, at, dtype, int, row_blocks, row_warps};
 use crate::cuda::{Context, DevicePtr, Module};
 use crate::ops::norm::NormNode;
 use crate::tape::Backward;
 use crate::tensor::{DType, Tensor};
 use crate::weights::{View, Weights};
+
+/// Warps that share the rows of partial sums: `ROW_GROUPS` in `norm.cu`.
+const ROW_GROUPS: usize = 16;
 
 /// Fills y and the statistics.
 pub(crate) fn forward(
@@ -57,8 +60,9 @@ pub(crate) fn backward(cuda: &Context, back: &mut Backward<'_>, node: &NormNode,
     }
 }
 
-/// to += the sums of the columns `first .. first + cols` of partial sums, in the order of their rows.
+/// to += the sums of the columns `first .. first + cols` of partial sums.
 pub(super) fn add_column_sums(cuda: &Context, partial: &Tensor, first: usize, to: DevicePtr, cols: usize) {
     let arguments = [at(partial), int(partial.rows()), int(partial.cols()), int(first), to.into(), int(cols)];
-    cuda.launch(Module::Norm, "add_column_sums", [cols.div_ceil(THREADS), 1, 1], THREADS, 0, &arguments);
+    let grid = [cols.div_ceil(WARP), 1, 1];
+    cuda.launch(Module::Norm, "add_column_sums", grid, ROW_GROUPS * WARP, 0, &arguments);
 }
