@@ -22,6 +22,10 @@
 //! - Products, row-major: `cuda.matmul(Matrix::of(&x), Matrix::new(w, rows, cols, dtype).transposed(), Matrix::of(&y),
 //!   Write::Replace | Write::Add)`. Both operands are of one type; the output may be f32 or bf16.
 //! - Losses: a `[terms, 2]` f32 tensor of (term, 1 or 0 for correct), summed into two f64: `LossSum::pending(sums)`.
+//! - Sections ([`section`]): an op need not know whether its work is queued, recorded or compared with a recording. It keeps a
+//!   step replayable if it waits for nothing, asks for the same buffers and launches each time, gives uploads whose length
+//!   differs from batch to batch room for the longest (`cuda.upload_within`), and takes what outlives the step with
+//!   `allocate_lasting` / `upload_lasting`.
 //! - Errors stick, as CUDA's own: after the first, allocations are empty and launches do nothing until
 //!   [`Context::check`], once per step, reports it.
 

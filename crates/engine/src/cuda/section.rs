@@ -146,7 +146,7 @@ pub(crate) struct Prepared<T> {
     lasting: u64,
 }
 
-/// All of it; part of a context.
+/// All of it; part of a context. Graphs have inputs, so there are transfers wherever there is a graph.
 #[derive(Debug, Default)]
 pub(super) struct Sections {
     mode: Mode,
@@ -308,15 +308,15 @@ impl Graph {
     fn change(&mut self, changed: Vec<(usize, Kernel)>) -> Result<(), Failure> {
         for (at, mut kernel) in changed {
             let Some(&node) = self.nodes.get(&at) else { unreachable!("every kernel has a node") };
-            let old = kernel.clone();
+            let kept = kernel.clone();
             let mut addresses: Vec<_> = kernel.arguments.iter_mut().map(Argument::address).collect();
-            let Kernel { function, grid, block, shared_bytes, .. } = old;
+            let Kernel { function, grid, block, shared_bytes, .. } = kept;
             // SAFETY: the arguments were compared with the kernel's parameters when it was asked for, and the node is
             // this kernel's.
             unsafe {
                 driver::set_kernel(self.executable, node, function, grid, block, shared_bytes, &mut addresses)
             }?;
-            self.calls[at] = Call::Kernel(old);
+            self.calls[at] = Call::Kernel(kept);
         }
         Ok(())
     }
@@ -556,6 +556,7 @@ impl Context {
             return Some(inputs);
         }
         sections.counts.refused = Some("no pinned memory for the inputs of a graph".into());
+        sections.forget(self.pool()); // those there are have lost the way of their inputs
         inputs.give_back(self.pool());
         None
     }
