@@ -421,7 +421,7 @@ pub struct BenchArgs {
     /// Pieces of the vocabulary [default: 28,996; 50,257 for the preset gpt2]
     #[arg(long, value_name = "N")]
     pub vocab_size: Option<usize>,
-    /// The processor's peak, where it is known to be higher than what is measured; a GPU's, instead of measuring it
+    /// The processor's peak, where it is known to be higher than what is measured
     #[arg(long, value_name = "GFLOPS")]
     pub stated_peak: Option<f64>,
     /// The model to predict or generate with: a run folder, its final/, or a checkpoint

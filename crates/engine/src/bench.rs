@@ -45,7 +45,7 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
     };
     let speed = |side: usize| seconds(side).map(|best| 2.0 * (side as f64).powi(3) / best * 1e-9);
     // Small products first: where they take long (the emulated GPU), large ones would take minutes.
-    let small = speed(512)?;
+    let small = speed(256)?;
     if small < 500.0 { Some(small) } else { speed(8_192) }
 }
 

@@ -4,7 +4,8 @@
 //! "transformer", "layer 3" or "adapter": buffers, shapes, sizes. It is the only crate with unsafe code, SIMD
 //! and GPUs.
 //!
-//! - [`Device`] — where kernels run, and how work that comes again is replayed. [`Tensor`] — a matrix in a pooled buffer. [`Packing`] — sequences back to back.
+//! - [`Device`] — where kernels run, and how work that comes again is replayed. [`Tensor`] — a matrix in a pooled buffer.
+//!   [`Packing`] — sequences back to back.
 //! - [`gpus`], [`CudaPaths`] — what there is of NVIDIA's. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them; [`make_resident`].
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].

@@ -69,7 +69,7 @@ pub struct BenchConfig {
     pub steps: usize,
     /// Steps before them.
     pub warmup: usize,
-    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured; a GPU's, instead of measuring.
+    /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured.
     pub stated_peak: Option<f64>,
     /// Labelled texts and their tokenizer (finetune).
     pub data: DataConfig,
@@ -382,9 +382,7 @@ fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
 }
 
 fn peak(config: &BenchConfig, device: &Device) -> Option<f64> {
-    // A processor's clock differs from day to day; a GPU's peak may be taken from its data sheet.
-    let stated_for_gpu = device.is_cuda() && config.stated_peak.is_some();
-    let measured = if stated_for_gpu { None } else { peak_gflops(device, config.precision.into()) };
+    let measured = peak_gflops(device, config.precision.into());
     match (measured, config.stated_peak) {
         (Some(measured), Some(stated)) => Some(measured.max(stated)),
         (measured, stated) => measured.or(stated),

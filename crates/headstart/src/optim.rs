@@ -2,7 +2,7 @@
 //!
 //! Owns: moments, which range has which decay. Never: the schedule (a rate comes in) or the gradients' origin.
 
-use headstart_engine::ops::adam::{Adam, Decay, Range, SquaredNorm, squared_norm};
+use headstart_engine::ops::adam::{Adam, Decay, Range};
 use headstart_engine::{Device, Flat, Gradients, Weights};
 
 use crate::config::{OptimizerName, TrainConfig};
@@ -58,11 +58,6 @@ impl Optimizer {
             first_moment: Flat::zeros(table.trainable_len()),
             second_moment: Flat::zeros(table.trainable_len()),
         }
-    }
-
-    /// The square of the gradients' global norm, which a GPU may still be computing.
-    pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
-        squared_norm(device, gradients)
     }
 
     /// Update number `update` (from 1) at rate `lr`, with gradients of norm `norm` clipped to the maximum; gradients

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::ops::adam::SquaredNorm;
+use headstart_engine::ops::adam::{SquaredNorm, squared_norm};
 use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
 use serde::Serialize;
 
@@ -213,7 +213,7 @@ impl Step<'_> {
             tape.backward();
             sums.add(&part);
         }
-        (sums, Optimizer::squared_norm(self.device, self.gradients))
+        (sums, squared_norm(self.device, self.gradients))
     }
 
     /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.

@@ -555,7 +555,10 @@ impl Context {
         if ready.is_some() && sections.transfers.is_some() {
             return Some(inputs);
         }
-        sections.counts.refused = Some("no pinned memory for the inputs of a graph".into());
+        // An error here is not one of the work either, which is queued now.
+        let error = locked(&self.inner.error).take();
+        let none = || "no memory for the inputs of a graph".to_owned();
+        sections.counts.refused = Some(error.map_or_else(none, |error| error.to_string()));
         sections.forget(self.pool()); // those there are have lost the way of their inputs
         inputs.give_back(self.pool());
         None
@@ -613,7 +616,7 @@ impl Context {
         Ok(())
     }
 
-    /// Memory as a recorded or compared section has it; `None` where memory is to be had as usual, and for what.
+    /// Memory as a recorded or compared section has it; elsewhere, what memory that is to be had as usual is for.
     pub(super) fn section_memory(&self, bytes: usize) -> Result<DeviceBuffer, Home> {
         let found = match &mut self.sections().mode {
             Mode::Outside => return Err(Home::Plain),
