@@ -1,0 +1,38 @@
+//! The table `[data]`: where text and tokenizer come from. Owns: names and defaults. Never: reads files.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where text and tokenizer come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// A named data set, a file, a folder or an address.
+    pub path: String,
+    /// A tokenizer.json, a vocab.txt, a folder with one, or a name of the catalogue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// Lower-case the text (only for a bare vocab.txt; a tokenizer.json says so itself).
+    pub lowercase: bool,
+    /// The files' encoding; absent: UTF-8, or what the catalogue says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// Where downloads and token caches live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_dir: Option<PathBuf>,
+    /// A folder with unpacked data sets, for machines without a network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<PathBuf>,
+    /// Never touch the network.
+    pub offline: bool,
+    /// The column with the text, by name; absent: detected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_column: Option<String>,
+    /// The column with the label, by name; absent: detected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// Use only so many training examples, drawn evenly over the classes with the run's seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_train_examples: Option<usize>,
+}

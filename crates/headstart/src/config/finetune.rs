@@ -1,0 +1,149 @@
+//! What `finetune` is asked to do. Owns: names, defaults, ranges. Never: the tables it is made of.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DataConfig, HeadPooling, Problem, Schedule, TrainConfig, check, check_positive};
+use crate::error::Result;
+
+/// Which parameters fine-tuning changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// All of them.
+    #[default]
+    Full,
+    /// The classification head and the `[CLS]` offset.
+    Head,
+    /// Adapters, the classification head and the `[CLS]` offset.
+    Adapters,
+}
+
+/// Weights of the classes in the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeights {
+    /// All 1.
+    #[default]
+    None,
+    /// In inverse proportion to how often a class stands in the training data.
+    Balanced,
+}
+
+/// `headstart finetune`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FinetuneConfig {
+    /// A run folder, its `final/`, or a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
+    /// Keep the model's sizes and tokenizer, draw its weights afresh: what the head start is compared with.
+    pub from_scratch: bool,
+    /// Text, tokenizer (the model's own), columns.
+    pub data: DataConfig,
+    /// Which parameters change.
+    pub method: Method,
+    /// Width of the adapters; -1: none. Given without `method = "adapters"`, everything is trained.
+    pub adapters_dim: i64,
+    /// Whether head and adapter tuning also train the layer norms.
+    pub train_norms: bool,
+    /// Which row is classified.
+    pub pooling: HeadPooling,
+    /// Classes, marks or a number.
+    pub problem: Problem,
+    /// Classes the data must have; absent: found from the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_classes: Option<usize>,
+    /// Weight of the classification loss.
+    pub clf_loss_coef: f64,
+    /// Weight of the auxiliary language-model loss; 0 or less: off.
+    pub lm_loss_coef: f64,
+    /// Standard deviation of new weights.
+    pub initializer_range: f32,
+    /// Dropout; absent: the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f32>,
+    /// Weights of the classes in the loss.
+    pub class_weights: ClassWeights,
+    /// Stop after this many evaluations without a better one; 0: never.
+    pub early_stopping: u64,
+    /// The loop.
+    pub train: TrainConfig,
+}
+
+impl Default for FinetuneConfig {
+    fn default() -> Self {
+        Self {
+            model: None,
+            from_scratch: false,
+            data: DataConfig { path: "trec".into(), ..DataConfig::default() },
+            method: Method::Full,
+            adapters_dim: -1,
+            train_norms: false,
+            pooling: HeadPooling::Cls,
+            problem: Problem::SingleLabel,
+            num_classes: None,
+            clf_loss_coef: 1.0,
+            lm_loss_coef: -1.0,
+            initializer_range: 0.02,
+            dropout: None,
+            class_weights: ClassWeights::None,
+            early_stopping: 0,
+            train: TrainConfig {
+                train_batch_size: 16,
+                valid_batch_size: 32,
+                lr: 6e-5,
+                n_epochs: 3,
+                warmup_steps: 500,
+                schedule: Schedule::Linear,
+                eval_every: 100,
+                ..TrainConfig::default()
+            },
+        }
+    }
+}
+
+impl FinetuneConfig {
+    /// Width of the adapters; `None` for none.
+    pub fn adapters(&self) -> Option<usize> {
+        match (self.adapters_dim, self.method) {
+            (1.., _) => Some(self.adapters_dim as usize),
+            (_, Method::Adapters) => Some(32),
+            _ => None,
+        }
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        check_positive("initializer_range", f64::from(self.initializer_range))?;
+        check("adapters_dim", self.adapters_dim == -1 || (1..=65_536).contains(&self.adapters_dim), || {
+            (format!("{} is not a width", self.adapters_dim), "use a positive number, or -1 for none".into())
+        })?;
+        check("adapters_dim", self.method != Method::Head || self.adapters_dim == -1, || {
+            (
+                "the method `head` trains no adapters".into(),
+                "use --method adapters, or leave adapters_dim out".into(),
+            )
+        })?;
+        check("clf_loss_coef", self.clf_loss_coef > 0.0 && self.clf_loss_coef.is_finite(), || {
+            (format!("{} trains no classifier", self.clf_loss_coef), "use a positive number".into())
+        })?;
+        check("lm_loss_coef", self.lm_loss_coef.is_finite(), || {
+            (format!("{} is not a weight", self.lm_loss_coef), "use a number; 0 or less is off".into())
+        })?;
+        let plain = self.problem == Problem::SingleLabel || self.class_weights == ClassWeights::None;
+        check("class_weights", plain, || {
+            ("only classes can be balanced".into(), "leave it out for multi-label and regression".into())
+        })?;
+        if let Some(p) = self.dropout {
+            check("dropout", (0.0..1.0).contains(&p), || {
+                (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
+            })?;
+        }
+        self.train.validate()
+    }
+}

@@ -1,0 +1,32 @@
+//! What a run is asked to do: plain structs that are read from and written to TOML, and checked.
+//!
+//! Owns: names, defaults, ranges, one file a table. Never: reads files, knows flags (the command line maps one flag to
+//! one key).
+
+mod data;
+mod finetune;
+mod model;
+mod pretrain;
+mod train;
+
+pub use data::DataConfig;
+pub use finetune::{ClassWeights, FinetuneConfig, Method};
+pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
+pub use pretrain::{Objective, PretrainConfig};
+pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
+
+use crate::error::{Error, Result};
+
+fn check(key: &str, holds: bool, words: impl FnOnce() -> (String, String)) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    let (what, fix) = words();
+    Err(Error::Config { key: key.into(), what, fix })
+}
+
+fn check_positive(key: &str, value: f64) -> Result<()> {
+    check(key, value > 0.0 && value.is_finite(), || {
+        (format!("{value} is not possible"), "use a positive number".into())
+    })
+}

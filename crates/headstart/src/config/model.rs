@@ -1,0 +1,220 @@
+//! The table `[model]`: sizes and options of the one transformer, and the named presets.
+//!
+//! Owns: names, defaults, ranges. Never: builds a model.
+
+use serde::{Deserialize, Serialize};
+
+use super::{check, check_positive};
+use crate::error::{Error, Result};
+
+/// The two block layouts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// The tutorial's: the residual leaves after each layer norm, ReLU, no final norm, eps 1e-12.
+    #[default]
+    Naacl2019,
+    /// Pre-norm with a final norm, GELU (tanh form), eps 1e-5.
+    Gpt2,
+}
+
+/// How positions are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Positions {
+    /// A trained table.
+    #[default]
+    Learned,
+    /// A fixed table of sines and cosines (Vaswani et al. 2017); not trained.
+    Sinusoidal,
+}
+
+/// The sizes and options of the one transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Block layout.
+    pub arch: Arch,
+    /// V; 0 until the tokenizer is known.
+    pub vocab_size: usize,
+    /// C.
+    pub embed_dim: usize,
+    /// F, the width of the feed-forward.
+    pub hidden_dim: usize,
+    /// The longest sequence.
+    pub num_max_positions: usize,
+    /// H; divides `embed_dim`.
+    pub num_heads: usize,
+    /// L.
+    pub num_layers: usize,
+    /// Learned or sinusoidal.
+    pub positions: Positions,
+    /// Whether a token sees only itself and earlier ones (follows from the objective).
+    pub causal: bool,
+    /// Dropout after the embeddings and after each sublayer.
+    pub dropout: f32,
+    /// Dropout on attention probabilities; the same as `dropout` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_dropout: Option<f32>,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f32,
+    /// Width of the bottleneck adapters; absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapters_dim: Option<usize>,
+    /// The classification head, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadConfig>,
+    /// The id whose embedding has a trained offset (head and adapter tuning of a frozen trunk).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset_token: Option<u32>,
+}
+
+/// The classification head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadConfig {
+    /// K: classes, marks or numbers predicted.
+    pub num_classes: usize,
+    /// Which row of the sequence is classified.
+    pub pooling: HeadPooling,
+    /// What the outputs mean.
+    pub problem: Problem,
+}
+
+/// Which row of a sequence the head sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadPooling {
+    /// The final `[CLS]`, appended to every text.
+    #[default]
+    Cls,
+    /// The last token of the text; no `[CLS]` is appended.
+    Last,
+    /// The mean over the tokens.
+    Mean,
+    /// The largest value over the tokens, column by column.
+    Max,
+}
+
+/// What a head predicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Problem {
+    /// One class of several.
+    #[default]
+    SingleLabel,
+    /// Any number of marks.
+    MultiLabel,
+    /// A number.
+    Regression,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            arch: Arch::Naacl2019,
+            vocab_size: 0,
+            embed_dim: 410,
+            hidden_dim: 2100,
+            num_max_positions: 256,
+            num_heads: 10,
+            num_layers: 16,
+            positions: Positions::Learned,
+            causal: true,
+            dropout: 0.1,
+            attention_dropout: None,
+            initializer_range: 0.02,
+            adapters_dim: None,
+            head: None,
+            offset_token: None,
+        }
+    }
+}
+
+/// The names [`ModelConfig::preset`] knows, with a line about each.
+pub const PRESETS: [(&str, &str); 5] = [
+    (
+        "naacl2019",
+        "the tutorial's model: 410 wide, 16 layers, 256 positions; 50 M parameters with bert-base-cased",
+    ),
+    (
+        "gpt2",
+        "GPT-2 small's sizes: 768 wide, 12 layers, 1,024 positions; 124 M parameters with GPT-2's vocabulary",
+    ),
+    ("small", "naacl2019 at 256 wide, 6 layers, 256 positions; 4 M parameters and the vocabulary's"),
+    ("mini", "naacl2019 at 128 wide, 4 layers, 128 positions; under 1 M and the vocabulary's"),
+    ("micro", "naacl2019 at 32 wide, 2 layers, 64 positions; for tests and first looks"),
+];
+
+impl ModelConfig {
+    /// A named set of sizes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown name.
+    pub fn preset(name: &str) -> Result<Self> {
+        let sized = |embed_dim, hidden_dim, num_max_positions, num_heads, num_layers| Self {
+            embed_dim,
+            hidden_dim,
+            num_max_positions,
+            num_heads,
+            num_layers,
+            ..Self::default()
+        };
+        match name {
+            "naacl2019" | "50m" => Ok(Self::default()),
+            "gpt2" | "124m" => Ok(Self { arch: Arch::Gpt2, ..sized(768, 3072, 1024, 12, 12) }),
+            "small" => Ok(sized(256, 1024, 256, 8, 6)),
+            "mini" => Ok(sized(128, 512, 128, 4, 4)),
+            "micro" => Ok(sized(32, 64, 64, 2, 2)),
+            _ => Err(Error::Config {
+                key: "preset".into(),
+                what: format!("no preset is called `{name}`"),
+                fix: format!("use one of {}", PRESETS.map(|p| p.0).join(", ")),
+            }),
+        }
+    }
+
+    /// D.
+    pub fn head_dim(&self) -> usize {
+        self.embed_dim / self.num_heads.max(1)
+    }
+
+    /// The rate on attention probabilities.
+    pub fn attention_dropout(&self) -> f32 {
+        self.attention_dropout.unwrap_or(self.dropout)
+    }
+
+    /// Checks every size and range (the vocabulary's only once it is known).
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        for (key, value, most) in [
+            ("embed_dim", self.embed_dim, 65_536),
+            ("hidden_dim", self.hidden_dim, 1 << 20),
+            ("num_max_positions", self.num_max_positions, 1 << 20),
+            ("num_heads", self.num_heads, 65_536),
+            ("num_layers", self.num_layers, 4_096),
+            ("adapters_dim", self.adapters_dim.unwrap_or(1), 65_536),
+        ] {
+            check(key, (1..=most).contains(&value), || {
+                (format!("{value} is not a possible size"), format!("use a number from 1 to {most}"))
+            })?;
+        }
+        check("num_max_positions", self.num_max_positions >= 2, || {
+            ("1 position leaves nothing to predict".into(), "use at least 2".into())
+        })?;
+        check("num_heads", self.embed_dim.is_multiple_of(self.num_heads), || {
+            (
+                format!("{} heads do not divide embed_dim {}", self.num_heads, self.embed_dim),
+                "choose num_heads so that embed_dim / num_heads is a whole number".into(),
+            )
+        })?;
+        for (key, p) in [("dropout", self.dropout), ("attention_dropout", self.attention_dropout())] {
+            check(key, (0.0..1.0).contains(&p), || {
+                (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
+            })?;
+        }
+        check_positive("initializer_range", f64::from(self.initializer_range))
+    }
+}

@@ -1,0 +1,168 @@
+//! The table `[train]`: everything the training loop needs, the same for pretraining and fine-tuning.
+//!
+//! Owns: names, defaults, ranges. Never: trains.
+
+use serde::{Deserialize, Serialize};
+
+use super::{check, check_positive};
+use crate::error::Result;
+
+/// f32 or bf16 products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionName {
+    /// f32 everywhere.
+    #[default]
+    F32,
+    /// bf16 inputs to products, f32 sums and master weights.
+    Bf16,
+}
+
+impl From<PrecisionName> for headstart_engine::Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// How the learning rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Half a cosine to 0.
+    #[default]
+    Cosine,
+    /// A line to 0.
+    Linear,
+    /// Not at all.
+    Constant,
+    /// Flat, then a line to 0 over the last fifth of the run.
+    Trapezoidal,
+}
+
+/// How weight decay enters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Adam with coupled L2, as the tutorial; applies to every parameter.
+    #[default]
+    Adam,
+    /// AdamW: decoupled, on matrices only.
+    AdamW,
+}
+
+/// Everything the training loop needs, the same for pretraining and fine-tuning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Sequences a step takes at a time; with `grad_accum_steps` only the product matters to the result.
+    pub train_batch_size: usize,
+    /// Sequences an evaluation takes at a time; does not change the result.
+    pub valid_batch_size: usize,
+    /// Batches to one optimizer step.
+    pub grad_accum_steps: usize,
+    /// Largest learning rate.
+    pub lr: f64,
+    /// Gradients are scaled down to this global norm; 0 leaves them.
+    pub max_norm: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Adam (coupled L2) or AdamW (decoupled).
+    pub optimizer: OptimizerName,
+    /// Passes over the training data; 0 evaluates only.
+    pub n_epochs: usize,
+    /// Ends the run (and its schedule) after this many optimizer steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Steps over which the rate rises from 0; clamped to the run's length.
+    pub warmup_steps: u64,
+    /// How the rate falls.
+    pub schedule: Schedule,
+    /// Evaluate every so many optimizer steps; -1: at the end of each epoch only.
+    pub eval_every: i64,
+    /// Write a checkpoint every so many optimizer steps besides the one of each epoch; 0: none.
+    pub save_every: u64,
+    /// How many checkpoints stay, besides the best.
+    pub keep: usize,
+    /// Stop (saving first) after this many seconds; the schedule does not bend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_time: Option<f64>,
+    /// Seeds initial weights, order, masks and dropout.
+    pub seed: u64,
+    /// f32 or bf16 products.
+    pub precision: PrecisionName,
+    /// Worker threads; 0: all.
+    pub threads: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            train_batch_size: 8,
+            valid_batch_size: 8,
+            grad_accum_steps: 1,
+            lr: 2.5e-4,
+            max_norm: 0.25,
+            weight_decay: 0.0,
+            optimizer: OptimizerName::Adam,
+            n_epochs: 50,
+            max_steps: None,
+            warmup_steps: 1_000,
+            schedule: Schedule::Cosine,
+            eval_every: -1,
+            save_every: 0,
+            keep: 3,
+            max_time: None,
+            seed: 42,
+            precision: PrecisionName::F32,
+            threads: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Sequences to one optimizer step.
+    pub fn global_batch(&self) -> usize {
+        self.train_batch_size * self.grad_accum_steps
+    }
+
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        for (key, value) in [
+            ("train_batch_size", self.train_batch_size),
+            ("valid_batch_size", self.valid_batch_size),
+            ("grad_accum_steps", self.grad_accum_steps),
+            ("keep", self.keep),
+        ] {
+            check(key, (1..=1 << 20).contains(&value), || {
+                (format!("{value} is not possible"), "use a number from 1 to 1,048,576".into())
+            })?;
+        }
+        check_positive("lr", self.lr)?;
+        for (key, value) in [("max_norm", self.max_norm), ("weight_decay", self.weight_decay)] {
+            check(key, value >= 0.0 && value.is_finite(), || {
+                (format!("{value} is not possible"), "use 0 (off) or a positive number".into())
+            })?;
+        }
+        check("eval_every", self.eval_every == -1 || self.eval_every > 0, || {
+            (
+                format!("{} is not a number of steps", self.eval_every),
+                "use a positive number, or -1 for the end of each epoch".into(),
+            )
+        })?;
+        check("threads", self.threads <= 4_096, || {
+            (format!("{} threads are too many", self.threads), "use 0 for all the machine has".into())
+        })?;
+        if let Some(time) = self.max_time {
+            check_positive("max_time", time)?;
+        }
+        check("max_steps", self.max_steps != Some(0), || {
+            ("0 steps train nothing".into(), "use n_epochs = 0 to evaluate only".into())
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! Classifying texts.
+//!
+//! Owns: what a prediction says. Never: reads standard input, prints.
+
+use std::path::Path;
+
+use headstart_engine::{Device, Precision, Tape};
+use serde_json::{Map, Value};
+
+use crate::batch::{Batch, TokenTargets};
+use crate::config::{HeadConfig, HeadPooling, PrecisionName, Problem};
+use crate::device::{DeviceChoice, in_parts_that_fit};
+use crate::error::{Error, Result};
+use crate::infer::Loaded;
+use crate::objective::probabilities;
+use crate::tokenizer::Tokenizer;
+
+/// One text's prediction.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Prediction {
+    /// The best class; all classes over one half joined by `|` (multi-label); the number (regression).
+    pub label: String,
+    /// Class -> probability, in the model's order; empty for regression.
+    pub probabilities: Map<String, Value>,
+    /// Whether the text was longer than the model's positions and was cut.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
+}
+
+/// A loaded classifier.
+#[derive(Debug)]
+pub struct Predictor {
+    loaded: Loaded,
+    head: HeadConfig,
+    precision: Precision,
+}
+
+impl Predictor {
+    /// Loads a run folder, its `final/`, or a checkpoint. `threads` 0: all.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when the folder is damaged or holds no classifier.
+    pub fn load(
+        model: &Path,
+        precision: PrecisionName,
+        device: &DeviceChoice,
+        threads: usize,
+    ) -> Result<Self> {
+        let loaded = Loaded::open(model, device, threads)?;
+        let Some(head) = loaded.files.config.head.clone() else {
+            return Err(Error::Checkpoint {
+                path: model.to_path_buf(),
+                what: "is a language model without a classification head".into(),
+                fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
+            });
+        };
+        Ok(Self { loaded, head, precision: precision.into() })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.loaded.device
+    }
+
+    /// The class names, in the order of the probabilities.
+    pub fn labels(&self) -> &[String] {
+        &self.loaded.files.labels
+    }
+
+    /// Predicts texts, in order.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when a text cannot be tokenised; what goes wrong on the device.
+    pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
+        let tokenizer = &self.loaded.tokenizer;
+        let room = self.loaded.files.config.num_max_positions;
+        let mut cut = Vec::new();
+        let mut batch = Batch::default();
+        for text in texts {
+            let (ids, truncated) =
+                classified_ids(tokenizer.encode(text)?, tokenizer, self.head.pooling, room);
+            cut.push(truncated);
+            batch.sequences.push(TokenTargets::None.sequence(&ids, None, 0));
+        }
+        let logits = in_parts_that_fit(self.device(), &mut |_| (), || self.logits(&batch))?;
+        let rows = logits.chunks_exact(self.head.num_classes);
+        Ok(rows.zip(cut).map(|(row, cut)| self.prediction(row, cut)).collect())
+    }
+
+    /// One row for each sequence.
+    fn logits(&self, batch: &Batch) -> Vec<f32> {
+        let Loaded { device, weights, model, .. } = &self.loaded;
+        let mut rows = Vec::new();
+        for slab in batch.slabs(device.slab_tokens()) {
+            let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
+            let hidden = model.trunk(&mut tape, &slab.ids, None);
+            let Some(logits) = model.classify(&mut tape, &hidden) else {
+                unreachable!("checked when loading")
+            };
+            rows.extend(logits.tensor().to_f32_vec());
+        }
+        rows
+    }
+
+    fn prediction(&self, logits: &[f32], truncated: bool) -> Prediction {
+        let (values, best) = probabilities(logits, self.head.problem);
+        let names = self.labels();
+        let label = match self.head.problem {
+            Problem::SingleLabel => names[best].clone(),
+            Problem::MultiLabel => {
+                let on = values.iter().zip(names).filter(|(p, _)| **p > 0.5).map(|(_, name)| name.as_str());
+                on.collect::<Vec<_>>().join("|")
+            }
+            Problem::Regression => values[0].to_string(),
+        };
+        let probabilities = match self.head.problem {
+            Problem::Regression => Map::new(),
+            _ => names.iter().cloned().zip(values.iter().map(|&p| Value::from(f64::from(p)))).collect(),
+        };
+        Prediction { label, probabilities, truncated }
+    }
+}
+
+/// The ids that are classified: cut to the positions, with the final `[CLS]` where the head reads it. The second
+/// value says whether something was cut.
+pub(crate) fn classified_ids(
+    mut ids: Vec<u32>,
+    tokenizer: &Tokenizer,
+    pooling: HeadPooling,
+    positions: usize,
+) -> (Vec<u32>, bool) {
+    let marked = pooling == HeadPooling::Cls;
+    let room = positions - usize::from(marked);
+    let truncated = ids.len() > room;
+    ids.truncate(room);
+    if marked {
+        ids.push(tokenizer.roles().classification);
+    } else if ids.is_empty() {
+        ids.push(tokenizer.roles().end_of_line); // an empty text still needs a row to be classified on
+    }
+    (ids, truncated)
+}
