@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "infer",
         &["batch", "checkpoint", "config", "device", "error", "model", "objective", "params", "tokenizer"],
     ),
+    ("setup", EVERYTHING),
     ("pretrain", EVERYTHING),
     ("finetune", EVERYTHING),
     ("evaluate", EVERYTHING),
@@ -70,7 +71,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] = &["*"];
 
 /// The only modules that may know both data and models.
-const SEE_BOTH: [&str; 5] = ["bench", "evaluate", "finetune", "pretrain", "quickstart"];
+const SEE_BOTH: [&str; 6] = ["bench", "evaluate", "finetune", "pretrain", "quickstart", "setup"];
 
 /// What stands in the root folder without being part of the project.
 const NOT_OURS: [&str; 4] = ["target", "runs", "shared", "__pycache__"];

@@ -13,7 +13,7 @@ use headstart::data::inspect::{
     CorpusSummary, LengthSummary, SplitSummary, summarize_corpus, summarize_split,
 };
 use headstart::data::source;
-use headstart::finetune::DataRequest;
+use headstart::setup::labelled::DataRequest;
 use serde::Serialize;
 use serde_json::json;
 

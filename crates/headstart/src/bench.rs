@@ -22,12 +22,12 @@ use crate::data::split::Split;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
-use crate::finetune::{DataRequest, examples};
 use crate::infer::{GenerateConfig, Generator, Predictor};
 use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
+use crate::setup::labelled::{DataRequest, examples};
 use crate::train::Step;
 
 /// What is timed.

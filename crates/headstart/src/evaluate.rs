@@ -12,10 +12,10 @@ use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
-use crate::finetune::{DataRequest, examples};
 use crate::infer::Loaded;
 use crate::objective::Objective;
-use crate::pretrain::{evaluated, token_targets};
+use crate::setup::labelled::{DataRequest, examples};
+use crate::setup::text::{evaluated, token_targets};
 
 /// Sequences an evaluation takes at a time; does not change the result.
 const BATCH: usize = 32;

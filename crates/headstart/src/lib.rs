@@ -37,6 +37,7 @@ pub mod quickstart;
 pub mod report;
 pub mod run_log;
 pub mod schedule;
+pub mod setup;
 pub mod tokenizer;
 pub mod train;
 mod train_log;

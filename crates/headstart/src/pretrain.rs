@@ -2,23 +2,19 @@
 //!
 //! Owns: putting a pretraining run together. Never: the loop (`train`), the figures (`eval`).
 
-use headstart_engine::{Device, Weights};
-use serde_json::json;
+use headstart_engine::Weights;
 
-use crate::batch::TokenTargets;
-use crate::checkpoint::{Checkpoint, ModelFiles, RunFolder};
-use crate::config::{ModelConfig, Objective as Predicts, PretrainConfig};
-use crate::data::corpus::TokenStream;
+use crate::checkpoint::Checkpoint;
+use crate::config::{Objective as Predicts, PretrainConfig};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
-use crate::eval::{Examples, TextSize};
 use crate::event::{Event, Listener};
-use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
-use crate::tokenizer::{RoleIds, Tokenizer};
-use crate::train::{Best, EvaluatedSplit, Run, RunOptions, Summary, thousands};
+use crate::setup::run::{begin_folder, model_files, newest_checkpoint, open_folder};
+use crate::setup::text::{evaluated, examples, token_targets};
+use crate::train::{Best, Run, RunOptions, Summary, thousands};
 
 /// Pretrains a model as configured, or resumes the run in the folder.
 ///
@@ -108,93 +104,6 @@ pub fn pretrain(
         checkpoint,
     };
     run.run(options.resume, listener)
-}
-
-/// The run to resume; for a new run, a check that its folder is free.
-pub(crate) fn open_folder(options: &RunOptions) -> Result<Option<RunFolder>> {
-    if options.resume {
-        return Ok(Some(RunFolder::open(&options.dir)?.0));
-    }
-    RunFolder::check_free(&options.dir)?;
-    Ok(None)
-}
-
-/// The run to resume as it is; a new run's folder set up.
-pub(crate) fn begin_folder(
-    resumed: Option<RunFolder>,
-    config: &impl serde::Serialize,
-    options: &RunOptions,
-    device: &Device,
-    provenance: &serde_json::Value,
-) -> Result<RunFolder> {
-    if let Some(folder) = resumed {
-        return Ok(folder);
-    }
-    let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
-        "threads": device.threads(), "code_path": device.code_path(), "device": device.name()});
-    RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)
-}
-
-/// A resumed run's newest checkpoint; `None` for a run that has none yet.
-pub(crate) fn newest_checkpoint(folder: Option<&RunFolder>) -> Result<Option<Checkpoint>> {
-    Ok(folder.map(RunFolder::latest).transpose()?.flatten())
-}
-
-/// Everything of a model but its weights.
-pub(crate) fn model_files(
-    config: &ModelConfig,
-    objective: Predicts,
-    labels: Vec<String>,
-    tokenizer: &Tokenizer,
-) -> ModelFiles {
-    ModelFiles {
-        config: config.clone(),
-        objective: Some(objective),
-        labels,
-        special_ids: tokenizer.roles(),
-        tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
-    }
-}
-
-/// The token targets of an objective; `never` is an id that is never masked.
-pub(crate) fn token_targets(
-    objective: Predicts,
-    probability: f64,
-    roles: RoleIds,
-    vocab_size: usize,
-    never: Option<u32>,
-) -> TokenTargets {
-    match objective {
-        Predicts::Lm => TokenTargets::Next,
-        Predicts::Mlm => {
-            TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never)
-        }
-    }
-}
-
-/// A stream as blocks; the tail that fills none is dropped.
-pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Examples<'_>> {
-    let blocks = stream.blocks(positions)?;
-    Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), labels: Vec::new() })
-}
-
-pub(crate) fn evaluated(
-    stream: Option<&TokenStream>,
-    positions: usize,
-) -> Result<Option<EvaluatedSplit<'_>>> {
-    let Some(stream) = stream else { return Ok(None) };
-    let counts = stream.counts();
-    let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
-    Ok(Some(EvaluatedSplit { examples: examples(stream, positions)?, text: Some(text) }))
-}
-
-/// A configuration as the text of config.toml.
-fn to_toml(config: &impl serde::Serialize) -> Result<String> {
-    toml::to_string(config).map_err(|e| Error::Config {
-        key: "config".into(),
-        what: format!("cannot be written as TOML: {e}"),
-        fix: "use plain numbers and text in the settings".into(),
-    })
 }
 
 fn readme(config: &PretrainConfig) -> String {

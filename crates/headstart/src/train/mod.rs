@@ -6,28 +6,36 @@
 //! Everything a step does follows from the configuration, the seed and the step's number, so a checkpoint is
 //! weights, moments, the step and the best figure so far, and a resumed run computes the same bits.
 
-use std::collections::BTreeMap;
+mod batches;
+mod outcome;
+mod step;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::ops::adam::{SquaredNorm, squared_norm};
-use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
-use serde::Serialize;
+use headstart_engine::{Device, Gradients, Weights};
 
-use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
+use crate::batch::TokenTargets;
 use crate::checkpoint::{Best as BestSoFar, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
-use crate::device::{DeviceChoice, in_parts_that_fit};
-use crate::error::{Error, Result};
+use crate::device::DeviceChoice;
+use crate::error::Result;
 use crate::eval::{Evaluation, Evaluator, Examples, TextSize};
 use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
-use crate::objective::{Objective, Sums};
+use crate::objective::Objective;
 use crate::optim::Optimizer;
-use crate::report::{Confusion, Report};
-use crate::run_log::{Kind, Record, RunLog, read_metrics};
+use crate::run_log::{Kind, Record, RunLog};
 use crate::schedule;
 use crate::train_log::TrainLog;
+
+use batches::Batches;
+use outcome::{not_finite, to_record};
+use step::{Computed, Ready};
+
+pub use outcome::Summary;
+pub(crate) use outcome::{thousands, unix_seconds};
+pub(crate) use step::Step;
 
 /// The key under which the trainer state keeps the loss of the best evaluation.
 const BEST_LOSS: &str = "best_loss";
@@ -53,27 +61,6 @@ pub struct RunOptions {
     pub command: String,
     /// Where to compute; a resumed run may continue on another device.
     pub device: DeviceChoice,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Summary {
-    /// Optimizer steps done.
-    pub steps: u64,
-    /// Those of them that changed nothing, because their loss or gradients were not finite.
-    pub skipped: u64,
-    /// Optimizer steps the run was to have.
-    pub total_steps: u64,
-    /// Why it ended before its last step: "signal", "max_time", "early_stopping".
-    pub stopped: Option<String>,
-    /// The final model folder, when the run is complete.
-    pub final_dir: Option<PathBuf>,
-    /// Last figures by name: "valid/nll", "test/accuracy".
-    pub metrics: BTreeMap<String, f64>,
-    /// The test (or else validation) set's confusion matrix, rows: true class.
-    pub confusion: Option<Vec<Vec<u64>>>,
-    /// Class names.
-    pub labels: Vec<String>,
 }
 
 /// A split that is evaluated.
@@ -119,118 +106,6 @@ pub(crate) struct Run<'a> {
     pub(crate) checkpoint: Option<Checkpoint>,
 }
 
-/// What an optimizer step reads and changes.
-#[derive(Debug)]
-pub(crate) struct Step<'a> {
-    pub(crate) device: &'a Device,
-    pub(crate) model: &'a Model,
-    pub(crate) objective: &'a Objective,
-    pub(crate) precision: Precision,
-    pub(crate) seed: u64,
-    pub(crate) weights: &'a mut Weights,
-    pub(crate) gradients: &'a mut Gradients,
-    pub(crate) optimizer: &'a mut Optimizer,
-}
-
-/// The batch of a step, with what could be done for it before its turn.
-#[derive(Debug)]
-pub(crate) struct Ready {
-    pub(crate) batch: Batch,
-    pub(crate) step: u64,
-    prepared: Option<Prepared<(Sums, SquaredNorm)>>,
-}
-
-/// What forward and backward found.
-#[derive(Debug)]
-pub(crate) struct Computed {
-    pub(crate) loss: f64,
-    /// Of the gradients, which are left in place.
-    pub(crate) norm: f64,
-    /// The batch after this one.
-    pub(crate) next: Option<Ready>,
-}
-
-impl Step<'_> {
-    /// Prepares a step as far as the device allows; not before the step before has been queued.
-    pub(crate) fn ready(&mut self, batch: Batch, step: u64) -> Ready {
-        let prepared = self.device.prepare(batch.shape(), || self.gradients_of(&batch, step));
-        Ready { batch, step, prepared }
-    }
-
-    /// Forward and backward over the batch's slabs. `next` gives the batch after this one, which is prepared while a GPU
-    /// computes.
-    ///
-    /// # Errors
-    /// What goes wrong on the device; memory that is full only when smaller slabs do not help.
-    pub(crate) fn forward_backward(
-        &mut self,
-        ready: &mut Ready,
-        next: impl FnOnce() -> Option<Batch>,
-        say: &mut dyn FnMut(&str),
-    ) -> Result<Computed> {
-        // Before anything that smaller slabs could make room for.
-        let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
-        make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
-        let mut next = Some(next);
-        let mut after = None;
-        let mut again = false;
-        let device = self.device;
-        let (loss, norm) = in_parts_that_fit(device, say, || {
-            if again {
-                self.gradients.clear();
-            }
-            again = true;
-            let (batch, step) = (&ready.batch, ready.step);
-            let started = ready.prepared.take().and_then(|prepared| device.start(prepared));
-            let (mut sums, norm) =
-                started.unwrap_or_else(|| device.run(batch.shape(), || self.gradients_of(batch, step)));
-            if let Some(next) = next.take() {
-                after = next().map(|batch| self.ready(batch, step + 1));
-            }
-            let norm = norm.settle().sqrt();
-            sums.settle();
-            (self.objective.loss(&sums, self.objective.denominators(batch)), norm)
-        })?;
-        Ok(Computed { loss, norm, next: after })
-    }
-
-    /// All slabs of a batch, forward and backward, one after the other; then the norm of the gradients.
-    fn gradients_of(&mut self, batch: &Batch, step: u64) -> (Sums, SquaredNorm) {
-        let denominators = self.objective.denominators(batch);
-        let mut sums = Sums::default();
-        for slab in batch.slabs(self.device.slab_tokens()) {
-            let (weights, gradients) = (&*self.weights, &mut *self.gradients);
-            let mut tape = Tape::training(
-                self.device,
-                weights,
-                gradients,
-                &slab.packing,
-                self.precision,
-                self.seed,
-                step,
-            );
-            let (part, _) = self.objective.forward(self.model, &mut tape, &slab, denominators);
-            tape.backward();
-            sums.add(&part);
-        }
-        (sums, squared_norm(self.device, self.gradients))
-    }
-
-    /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.
-    ///
-    /// # Errors
-    /// What goes wrong on the device.
-    pub(crate) fn update(&mut self, norm: f64, lr: f64, update: u64) -> Result<()> {
-        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, update);
-        Ok(self.device.check_queued()?)
-    }
-
-    /// Leaves the gradients zero without an update.
-    fn skip(&mut self) {
-        self.gradients.clear();
-    }
-}
-
 /// The part of a run that changes.
 struct Progress<'a> {
     optimizer: Optimizer,
@@ -244,36 +119,6 @@ struct Progress<'a> {
     /// The step that comes next, once the one before has prepared it.
     ready: Option<Ready>,
     last_valid: Option<Evaluation>,
-}
-
-/// The batches of a run, each a function of its step.
-struct Batches<'a> {
-    train: Examples<'a>,
-    targets: TokenTargets,
-    size: usize,
-    seed: u64,
-    steps_per_epoch: u64,
-    /// The epoch whose order is at hand.
-    epoch: Option<u64>,
-    order: Vec<u32>,
-}
-
-impl Batches<'_> {
-    /// The sequences of optimizer step `step`, counted from 1.
-    fn of(&mut self, step: u64) -> Batch {
-        let (epoch, within) = ((step - 1) / self.steps_per_epoch, (step - 1) % self.steps_per_epoch);
-        if self.epoch != Some(epoch) {
-            self.order = epoch_order(self.train.len(), self.seed, epoch);
-            self.epoch = Some(epoch);
-        }
-        let first = within as usize * self.size;
-        let picked = &self.order[first..self.train.len().min(first + self.size)];
-        let sequence = |(i, &example): (usize, &u32)| {
-            let (example, key) = (example as usize, training_mask_key(self.seed, step, i));
-            self.targets.sequence(self.train.ids[example], self.train.label(example), key)
-        };
-        Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
-    }
 }
 
 impl<'a> Run<'a> {
@@ -524,145 +369,9 @@ impl<'a> Run<'a> {
         listener(Event::Saved(&path));
         Ok(())
     }
-
-    fn finish(
-        mut self,
-        mut progress: Progress<'_>,
-        stopped: Option<&str>,
-        complete: bool,
-        listener: &mut Listener<'_>,
-    ) -> Result<Summary> {
-        let mut summary = Summary {
-            steps: progress.state.step,
-            skipped: counter(&progress.state, SKIPPED),
-            total_steps: progress.total_steps,
-            stopped: stopped.map(str::to_owned),
-            labels: self.files.labels.clone(),
-            ..Summary::default()
-        };
-        if complete {
-            let best = progress.state.best.filter(|best| self.keep_best && best.step != progress.state.step);
-            if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
-                let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
-                self.weights = Weights::new(weights);
-                listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
-                progress.last_valid = None;
-            }
-            if progress.last_valid.is_none() {
-                progress.last_valid = match &self.valid {
-                    Some(split) => Some(self.evaluation("valid", split, listener)?),
-                    None => None,
-                };
-            }
-        }
-        if let Some(evaluation) = &progress.last_valid {
-            summarise(&mut summary, "valid", evaluation);
-        }
-        if complete {
-            if let Some(split) = &self.test {
-                let evaluation = self.evaluation("test", split, listener)?;
-                let record = to_record(Kind::Test, progress.state.step, &evaluation);
-                progress.log.log(&record)?;
-                listener(Event::Evaluation(&record));
-                summarise(&mut summary, "test", &evaluation);
-            }
-            let (table, weights) = (self.model.table(), self.weights.values());
-            self.device.check()?;
-            let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
-            listener(Event::Saved(&path));
-            summary.final_dir = Some(path);
-        }
-        progress.log.flush()?;
-        self.report(&summary)?;
-        Ok(summary)
-    }
-
-    fn evaluate_only(&mut self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<Summary> {
-        let mut summary = Summary { labels: self.files.labels.clone(), ..Summary::default() };
-        for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
-            if let Some(split) = split {
-                let evaluation = self.evaluation(name, split, listener)?;
-                let record = to_record(kind, progress.state.step, &evaluation);
-                progress.log.log(&record)?;
-                listener(Event::Evaluation(&record));
-                summarise(&mut summary, name, &evaluation);
-            }
-        }
-        progress.log.flush()?;
-        self.report(&summary)?;
-        Ok(summary)
-    }
-
-    /// report.html, from the logs and what only the summary has.
-    fn report(&self, summary: &Summary) -> Result<()> {
-        let dir = self.folder.dir();
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let outcome = match (&summary.stopped, summary.total_steps) {
-            (_, 0) => "Evaluated without training.".to_owned(),
-            (None, total) => format!("All {total} optimizer steps are done."),
-            (Some(why), total) => {
-                format!("Stopped ({why}) after {} of {total} optimizer steps.", summary.steps)
-            }
-        };
-        let outcome = match summary.skipped {
-            0 => outcome,
-            n => format!("{outcome} {n} of them were skipped: loss or gradients were not finite."),
-        };
-        let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
-        let mut report = Report::of_run(
-            &read_metrics(dir)?,
-            format!("Headstart run {name}"),
-            vec![outcome, files.to_owned()],
-        );
-        if let Some(counts) = summary.confusion.clone() {
-            let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
-            let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });
-            report.confusions.push(Confusion { title, labels: summary.labels.clone(), counts });
-        }
-        report.write(&self.folder.report_html())
-    }
 }
 
 /// A count that the trainer state keeps; 0 where it has none.
 fn counter(state: &TrainerState, name: &str) -> u64 {
     state.extra.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0)
-}
-
-fn not_finite(folder: &RunFolder, what: String, step: u64) -> Error {
-    let last = match folder.latest() {
-        Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
-        _ => "there is no checkpoint yet".to_owned(),
-    };
-    let fix = format!("{last}; try a new run with a smaller --lr, a longer warm-up, or --precision f32");
-    Error::NonFinite { what, step, fix }
-}
-
-fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
-    let record = Record::new(kind, step, unix_seconds());
-    evaluation.metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value))
-}
-
-fn summarise(summary: &mut Summary, split: &str, evaluation: &Evaluation) {
-    for (name, value) in &evaluation.metrics {
-        summary.metrics.insert(format!("{split}/{name}"), *value);
-    }
-    summary.confusion.clone_from(&evaluation.confusion);
-}
-
-/// Seconds since 1970; only ever written into logs.
-pub(crate) fn unix_seconds() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
-
-/// 1234567 -> "1,234,567".
-pub(crate) fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

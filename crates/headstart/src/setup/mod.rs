@@ -1,0 +1,7 @@
+//! What the commands share when they put a piece of work together: `pretrain`, `finetune`, `evaluate`, `bench`.
+//!
+//! Owns: opening a run, texts and labelled texts as the examples of a run. Never: the loop (`train`), a method's choices.
+
+pub mod labelled;
+pub(crate) mod run;
+pub(crate) mod text;

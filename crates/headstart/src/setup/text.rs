@@ -1,0 +1,44 @@
+//! Running text as the blocks of a language model.
+//!
+//! Owns: what an objective predicts of a text. Never: reads files (`data`), the losses (`objective`).
+
+use crate::batch::TokenTargets;
+use crate::config::Objective as Predicts;
+use crate::data::corpus::TokenStream;
+use crate::error::Result;
+use crate::eval::{Examples, TextSize};
+use crate::masking::Masking;
+use crate::tokenizer::RoleIds;
+use crate::train::EvaluatedSplit;
+
+/// The token targets of an objective; `never` is an id that is never masked.
+pub(crate) fn token_targets(
+    objective: Predicts,
+    probability: f64,
+    roles: RoleIds,
+    vocab_size: usize,
+    never: Option<u32>,
+) -> TokenTargets {
+    match objective {
+        Predicts::Lm => TokenTargets::Next,
+        Predicts::Mlm => {
+            TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never)
+        }
+    }
+}
+
+/// A stream as blocks; the tail that fills none is dropped.
+pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Examples<'_>> {
+    let blocks = stream.blocks(positions)?;
+    Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), labels: Vec::new() })
+}
+
+pub(crate) fn evaluated(
+    stream: Option<&TokenStream>,
+    positions: usize,
+) -> Result<Option<EvaluatedSplit<'_>>> {
+    let Some(stream) = stream else { return Ok(None) };
+    let counts = stream.counts();
+    let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
+    Ok(Some(EvaluatedSplit { examples: examples(stream, positions)?, text: Some(text) }))
+}

@@ -1,0 +1,180 @@
+//! How a run ends: the figures of the finished model, its folder, its report.
+//!
+//! Owns: what is done after the last step. Never: a step.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use headstart_engine::Weights;
+use serde::Serialize;
+
+use crate::checkpoint::{Checkpoint, RunFolder};
+use crate::error::{Error, Result};
+use crate::eval::Evaluation;
+use crate::event::{Event, Listener};
+use crate::report::{Confusion, Report};
+use crate::run_log::{Kind, Record, read_metrics};
+use crate::train::{Progress, Run, SKIPPED, counter};
+
+/// How a run ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Optimizer steps done.
+    pub steps: u64,
+    /// Those of them that changed nothing, because their loss or gradients were not finite.
+    pub skipped: u64,
+    /// Optimizer steps the run was to have.
+    pub total_steps: u64,
+    /// Why it ended before its last step: "signal", "max_time", "early_stopping".
+    pub stopped: Option<String>,
+    /// The final model folder, when the run is complete.
+    pub final_dir: Option<PathBuf>,
+    /// Last figures by name: "valid/nll", "test/accuracy".
+    pub metrics: BTreeMap<String, f64>,
+    /// The test (or else validation) set's confusion matrix, rows: true class.
+    pub confusion: Option<Vec<Vec<u64>>>,
+    /// Class names.
+    pub labels: Vec<String>,
+}
+
+impl Run<'_> {
+    pub(super) fn finish(
+        mut self,
+        mut progress: Progress<'_>,
+        stopped: Option<&str>,
+        complete: bool,
+        listener: &mut Listener<'_>,
+    ) -> Result<Summary> {
+        let mut summary = Summary {
+            steps: progress.state.step,
+            skipped: counter(&progress.state, SKIPPED),
+            total_steps: progress.total_steps,
+            stopped: stopped.map(str::to_owned),
+            labels: self.files.labels.clone(),
+            ..Summary::default()
+        };
+        if complete {
+            let best = progress.state.best.filter(|best| self.keep_best && best.step != progress.state.step);
+            if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
+                let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
+                self.weights = Weights::new(weights);
+                listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
+                progress.last_valid = None;
+            }
+            if progress.last_valid.is_none() {
+                progress.last_valid = match &self.valid {
+                    Some(split) => Some(self.evaluation("valid", split, listener)?),
+                    None => None,
+                };
+            }
+        }
+        if let Some(evaluation) = &progress.last_valid {
+            summarise(&mut summary, "valid", evaluation);
+        }
+        if complete {
+            if let Some(split) = &self.test {
+                let evaluation = self.evaluation("test", split, listener)?;
+                let record = to_record(Kind::Test, progress.state.step, &evaluation);
+                progress.log.log(&record)?;
+                listener(Event::Evaluation(&record));
+                summarise(&mut summary, "test", &evaluation);
+            }
+            let (table, weights) = (self.model.table(), self.weights.values());
+            self.device.check()?;
+            let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
+            listener(Event::Saved(&path));
+            summary.final_dir = Some(path);
+        }
+        progress.log.flush()?;
+        self.report(&summary)?;
+        Ok(summary)
+    }
+
+    pub(super) fn evaluate_only(
+        &mut self,
+        progress: &mut Progress<'_>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Summary> {
+        let mut summary = Summary { labels: self.files.labels.clone(), ..Summary::default() };
+        for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
+            if let Some(split) = split {
+                let evaluation = self.evaluation(name, split, listener)?;
+                let record = to_record(kind, progress.state.step, &evaluation);
+                progress.log.log(&record)?;
+                listener(Event::Evaluation(&record));
+                summarise(&mut summary, name, &evaluation);
+            }
+        }
+        progress.log.flush()?;
+        self.report(&summary)?;
+        Ok(summary)
+    }
+
+    /// report.html, from the logs and what only the summary has.
+    fn report(&self, summary: &Summary) -> Result<()> {
+        let dir = self.folder.dir();
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let outcome = match (&summary.stopped, summary.total_steps) {
+            (_, 0) => "Evaluated without training.".to_owned(),
+            (None, total) => format!("All {total} optimizer steps are done."),
+            (Some(why), total) => {
+                format!("Stopped ({why}) after {} of {total} optimizer steps.", summary.steps)
+            }
+        };
+        let outcome = match summary.skipped {
+            0 => outcome,
+            n => format!("{outcome} {n} of them were skipped: loss or gradients were not finite."),
+        };
+        let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
+        let mut report = Report::of_run(
+            &read_metrics(dir)?,
+            format!("Headstart run {name}"),
+            vec![outcome, files.to_owned()],
+        );
+        if let Some(counts) = summary.confusion.clone() {
+            let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
+            let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });
+            report.confusions.push(Confusion { title, labels: summary.labels.clone(), counts });
+        }
+        report.write(&self.folder.report_html())
+    }
+}
+
+pub(super) fn not_finite(folder: &RunFolder, what: String, step: u64) -> Error {
+    let last = match folder.latest() {
+        Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
+        _ => "there is no checkpoint yet".to_owned(),
+    };
+    let fix = format!("{last}; try a new run with a smaller --lr, a longer warm-up, or --precision f32");
+    Error::NonFinite { what, step, fix }
+}
+
+pub(super) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
+    let record = Record::new(kind, step, unix_seconds());
+    evaluation.metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value))
+}
+
+fn summarise(summary: &mut Summary, split: &str, evaluation: &Evaluation) {
+    for (name, value) in &evaluation.metrics {
+        summary.metrics.insert(format!("{split}/{name}"), *value);
+    }
+    summary.confusion.clone_from(&evaluation.confusion);
+}
+
+/// Seconds since 1970; only ever written into logs.
+pub(crate) fn unix_seconds() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// 1234567 -> "1,234,567".
+pub(crate) fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,125 @@
+//! One optimizer step.
+//!
+//! Owns: forward and backward over the slabs of a batch, the update. Never: which batch comes next, when to stop.
+
+use headstart_engine::ops::adam::{SquaredNorm, squared_norm};
+use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
+
+use crate::batch::Batch;
+use crate::device::in_parts_that_fit;
+use crate::error::Result;
+use crate::model::Model;
+use crate::objective::{Objective, Sums};
+use crate::optim::Optimizer;
+
+/// What an optimizer step reads and changes.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) model: &'a Model,
+    pub(crate) objective: &'a Objective,
+    pub(crate) precision: Precision,
+    pub(crate) seed: u64,
+    pub(crate) weights: &'a mut Weights,
+    pub(crate) gradients: &'a mut Gradients,
+    pub(crate) optimizer: &'a mut Optimizer,
+}
+
+/// The batch of a step, with what could be done for it before its turn.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) batch: Batch,
+    pub(crate) step: u64,
+    prepared: Option<Prepared<(Sums, SquaredNorm)>>,
+}
+
+/// What forward and backward found.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    pub(crate) loss: f64,
+    /// Of the gradients, which are left in place.
+    pub(crate) norm: f64,
+    /// The batch after this one.
+    pub(crate) next: Option<Ready>,
+}
+
+impl Step<'_> {
+    /// Prepares a step as far as the device allows; not before the step before has been queued.
+    pub(crate) fn ready(&mut self, batch: Batch, step: u64) -> Ready {
+        let prepared = self.device.prepare(batch.shape(), || self.gradients_of(&batch, step));
+        Ready { batch, step, prepared }
+    }
+
+    /// Forward and backward over the batch's slabs. `next` gives the batch after this one, which is prepared while a GPU
+    /// computes.
+    ///
+    /// # Errors
+    /// What goes wrong on the device; memory that is full only when smaller slabs do not help.
+    pub(crate) fn forward_backward(
+        &mut self,
+        ready: &mut Ready,
+        next: impl FnOnce() -> Option<Batch>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Computed> {
+        // Before anything that smaller slabs could make room for.
+        let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
+        make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
+        let mut next = Some(next);
+        let mut after = None;
+        let mut again = false;
+        let device = self.device;
+        let (loss, norm) = in_parts_that_fit(device, say, || {
+            if again {
+                self.gradients.clear();
+            }
+            again = true;
+            let (batch, step) = (&ready.batch, ready.step);
+            let started = ready.prepared.take().and_then(|prepared| device.start(prepared));
+            let (mut sums, norm) =
+                started.unwrap_or_else(|| device.run(batch.shape(), || self.gradients_of(batch, step)));
+            if let Some(next) = next.take() {
+                after = next().map(|batch| self.ready(batch, step + 1));
+            }
+            let norm = norm.settle().sqrt();
+            sums.settle();
+            (self.objective.loss(&sums, self.objective.denominators(batch)), norm)
+        })?;
+        Ok(Computed { loss, norm, next: after })
+    }
+
+    /// All slabs of a batch, forward and backward, one after the other; then the norm of the gradients.
+    fn gradients_of(&mut self, batch: &Batch, step: u64) -> (Sums, SquaredNorm) {
+        let denominators = self.objective.denominators(batch);
+        let mut sums = Sums::default();
+        for slab in batch.slabs(self.device.slab_tokens()) {
+            let (weights, gradients) = (&*self.weights, &mut *self.gradients);
+            let mut tape = Tape::training(
+                self.device,
+                weights,
+                gradients,
+                &slab.packing,
+                self.precision,
+                self.seed,
+                step,
+            );
+            let (part, _) = self.objective.forward(self.model, &mut tape, &slab, denominators);
+            tape.backward();
+            sums.add(&part);
+        }
+        (sums, squared_norm(self.device, self.gradients))
+    }
+
+    /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.
+    ///
+    /// # Errors
+    /// What goes wrong on the device.
+    pub(crate) fn update(&mut self, norm: f64, lr: f64, update: u64) -> Result<()> {
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, update);
+        Ok(self.device.check_queued()?)
+    }
+
+    /// Leaves the gradients zero without an update.
+    pub(super) fn skip(&mut self) {
+        self.gradients.clear();
+    }
+}
