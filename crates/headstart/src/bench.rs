@@ -21,7 +21,7 @@ use crate::data::source;
 use crate::data::split::Split;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::event::{Event, Listener, Signal};
+use crate::event::Listener;
 use crate::infer::{GenerateConfig, Generator, Predictor};
 use crate::masking::Masking;
 use crate::model::Model;
@@ -202,15 +202,13 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
                 gradients: &mut gradients,
                 optimizer,
             };
-            let mut say = |line: &str| {
-                let _: Signal = listener(Event::Message(line));
-            };
             let mut now = ready.take().unwrap_or_else(|| work.ready(batch.clone(), step));
             let next = || batches.get(i + 1).cloned();
-            let computed = work.forward_backward(&mut now, next, &mut say)?;
+            let computed = work.forward_backward(&mut now, next, listener)?;
             ready = computed.next;
             // As in the loop, a GPU goes on with the update while the next step begins.
-            work.update(computed.norm, train.lr, step)?;
+            let norm = work.gradient_norm()?;
+            work.update(norm, train.lr, step)?;
             if i + 1 == batches.len() {
                 device.check()?;
             }

@@ -18,7 +18,7 @@ use crate::params::Group;
 use crate::setup::labelled::{DataRequest, describe, evaluated_split, examples};
 use crate::setup::run::{begin_folder, model_files, newest_checkpoint, open_folder};
 use crate::setup::text::token_targets;
-use crate::train::{Best, Run, RunOptions, Summary};
+use crate::train::{BestBy, RunOptions, Summary, Training};
 
 /// Share of tokens masked in the auxiliary loss on a masked-LM trunk, as in pretraining.
 const MLM_PROBABILITY: f64 = 0.15;
@@ -99,11 +99,11 @@ pub fn finetune(
         clf: config.clf_loss_coef,
         class_weights: class_weights(config, &train_examples, classes),
     };
-    let best = match config.problem {
-        Problem::SingleLabel | Problem::MultiLabel => Best::Highest("accuracy"),
-        Problem::Regression => Best::Lowest("mse"),
+    let best_by = match config.problem {
+        Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
+        Problem::Regression => BestBy::Lowest("mse"),
     };
-    let run = Run {
+    let training = Training {
         config: &config.train,
         device,
         model,
@@ -113,7 +113,7 @@ pub fn finetune(
         train: train_examples,
         valid: data.valid.as_ref().map(|s| evaluated_split(s, config.problem, classes, pooling)),
         test: data.test.as_ref().map(|s| evaluated_split(s, config.problem, classes, pooling)),
-        best,
+        best_by,
         keep_best: true,
         early_stopping: config.early_stopping,
         readme: readme(config, &data.labels),
@@ -122,7 +122,7 @@ pub fn finetune(
         folder,
         checkpoint,
     };
-    run.run(options.resume, listener)
+    training.run(options.resume, listener)
 }
 
 fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {

@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::run::{begin_folder, model_files, newest_checkpoint, open_folder};
 use crate::setup::text::{evaluated, examples, token_targets};
-use crate::train::{Best, Run, RunOptions, Summary, thousands};
+use crate::train::{BestBy, RunOptions, Summary, Training, thousands};
 
 /// Pretrains a model as configured, or resumes the run in the folder.
 ///
@@ -78,7 +78,7 @@ pub fn pretrain(
     };
     let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
     let folder = begin_folder(folder, config, options, &device, &corpus.provenance)?;
-    let run = Run {
+    let training = Training {
         config: &config.train,
         device,
         model,
@@ -94,7 +94,7 @@ pub fn pretrain(
         train,
         valid,
         test,
-        best: Best::Lowest("nll"),
+        best_by: BestBy::Lowest("nll"),
         keep_best: false,
         early_stopping: 0,
         readme: readme(config),
@@ -103,7 +103,7 @@ pub fn pretrain(
         folder,
         checkpoint,
     };
-    run.run(options.resume, listener)
+    training.run(options.resume, listener)
 }
 
 fn readme(config: &PretrainConfig) -> String {

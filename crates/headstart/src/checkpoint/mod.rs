@@ -25,6 +25,7 @@
 mod disk;
 mod model_folder;
 mod run_folder;
+mod state_file;
 mod tensors;
 mod trainer;
 
@@ -34,7 +35,7 @@ pub use model_folder::{
 };
 pub use run_folder::RunFolder;
 pub use tensors::TensorFile;
-pub use trainer::{Best, Checkpoint, Snapshot, TrainerState};
+pub use trainer::{BestCheckpoint, Checkpoint, Snapshot, TrainerState};
 
 /// Weights, one tensor per parameter under its name.
 const MODEL_FILE: &str = "model.safetensors";

@@ -10,7 +10,7 @@ use crate::checkpoint::disk::{
     NewFolder, damaged, names, read_file, recover, remove_folder, replace_file, sync_folder, write_file,
 };
 use crate::checkpoint::model_folder::{ModelFiles, write_model};
-use crate::checkpoint::trainer::{Best, Checkpoint, Snapshot, write_checkpoint};
+use crate::checkpoint::trainer::{BestCheckpoint, Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::params::ParamTable;
@@ -240,7 +240,7 @@ impl RunFolder {
     }
 
     /// Names the best checkpoint, if it was saved and is not named yet.
-    fn mark_best(&self, best: Option<Best>) -> Result<()> {
+    fn mark_best(&self, best: Option<BestCheckpoint>) -> Result<()> {
         let Some(best) = best.filter(|best| self.step_folder(best.step).is_dir()) else { return Ok(()) };
         let checkpoints = self.checkpoints();
         if read_best(&checkpoints).is_ok_and(|marked| marked == Some(best)) {
@@ -250,7 +250,7 @@ impl RunFolder {
     }
 
     /// Removes all checkpoints but the newest `keep`, the best, and the marked one.
-    fn prune(&self, keep: usize, best: Option<Best>) -> Result<()> {
+    fn prune(&self, keep: usize, best: Option<BestCheckpoint>) -> Result<()> {
         // The best evaluation may have had no checkpoint; then the mark still names the best there is.
         let stays = [best, read_best(&self.checkpoints())?].map(|best| best.map(|best| best.step));
         let steps = steps(&self.checkpoints())?;
@@ -294,7 +294,7 @@ fn steps(checkpoints: &Path) -> Result<Vec<u64>> {
     Ok(steps)
 }
 
-fn read_best(checkpoints: &Path) -> Result<Option<Best>> {
+fn read_best(checkpoints: &Path) -> Result<Option<BestCheckpoint>> {
     let path = checkpoints.join(BEST_FILE);
     if !path.exists() {
         return Ok(None);

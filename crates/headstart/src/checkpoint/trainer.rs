@@ -1,30 +1,34 @@
 //! A checkpoint: a model folder with moments and the loop's state, from which a run continues bit for bit.
 //!
-//! Owns: optimizer.safetensors, trainer_state.json, what a whole checkpoint is. Never: knows which ones are kept.
+//! Owns: optimizer.safetensors, the loop's state, what a whole checkpoint is. Never: knows which ones are kept, or the
+//! form of trainer_state.json (`state_file`).
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
-use crate::checkpoint::disk::{FileSum, FileSums, NewFolder, damaged, read_file, write_file};
+use crate::checkpoint::disk::{NewFolder, read_file, write_file};
 use crate::checkpoint::model_folder::{
     LoadedModel, ModelFiles, check_shapes, known_sum, open_around, write_model,
 };
+use crate::checkpoint::state_file::{parse_state, state_json};
 use crate::checkpoint::tensors::{TensorFile, write_tensors};
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
 use crate::error::Result;
 use crate::params::{Param, ParamTable};
 
-/// Counts incompatible changes of trainer_state.json.
-const FORMAT_VERSION: u64 = 1;
-
 /// Where the loop stands after a step. Randomness is a function of seed and step, so there is no generator to keep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerState {
-    /// Optimizer steps done.
+    /// The run's seed.
+    pub seed: u64,
+    /// Optimizer steps done, the skipped ones included.
     pub step: u64,
+    /// Those that changed nothing, because their loss or gradients were not finite.
+    pub skipped: u64,
+    /// Those skipped since the last update.
+    pub skipped_in_a_row: u64,
     /// Passes over the data completed.
     pub epoch: u64,
     /// Sequences already used of the pass that is going on.
@@ -33,26 +37,45 @@ pub struct TrainerState {
     pub sequences: u64,
     /// Tokens used in all.
     pub tokens: u64,
-    /// The best evaluation so far.
-    pub best: Option<Best>,
-    /// Evaluations since the best one, for early stopping.
-    pub evaluations_since_best: u64,
     /// Seconds of work, over all the processes the run took.
     pub elapsed_s: f64,
-    /// The run's seed.
-    pub seed: u64,
-    /// Whatever else the loop wants back.
-    pub extra: Map<String, Value>,
+    /// The best evaluation so far.
+    pub best: Option<BestCheckpoint>,
+    /// Evaluations since the best one, for early stopping.
+    pub evaluations_since_best: u64,
+    /// Tokens to a slab on a GPU, which the bits depend on; `None` where the processor computed.
+    pub slab_tokens: Option<usize>,
 }
 
-/// The best evaluation.
+impl TrainerState {
+    /// Updates of the weights: the number of Adam's corrections.
+    pub fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped)
+    }
+
+    /// Counts a step that is done.
+    pub(crate) fn count_step(&mut self, was_skipped: bool) {
+        self.step += 1;
+        if was_skipped {
+            self.skipped += 1;
+            self.skipped_in_a_row += 1;
+        } else {
+            self.skipped_in_a_row = 0;
+        }
+    }
+}
+
+/// The best evaluation, and the checkpoint that was made after it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Best {
+pub struct BestCheckpoint {
     /// The optimizer step it was made after.
     pub step: u64,
-    /// Its figure; finite.
+    /// Its value of the deciding metric; finite.
     pub value: f64,
+    /// Its loss, which tells equal values apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
 }
 
 /// What a checkpoint is made of, borrowed from the loop.
@@ -161,47 +184,4 @@ fn moment_name(which: &str, param: &Param) -> String {
 /// The trainable parameters, each with its place in the moments.
 fn trainable(table: &ParamTable) -> impl Iterator<Item = (&Param, usize)> {
     table.params().iter().filter_map(|param| Some((param, param.grad?)))
-}
-
-/// The text of trainer_state.json: the state, the sums of the other files, and a sum of these two.
-fn state_json(path: &Path, state: &TrainerState, sums: &FileSums) -> Result<Vec<u8>> {
-    let content = json!({ "state": state, "files": sums });
-    let sum = FileSum::of(content.to_string().as_bytes()).sha256;
-    let whole = json!({ "format_version": FORMAT_VERSION, "content": content, "sha256": sum });
-    let text = format!("{whole:#}\n").into_bytes();
-    // JSON has no NaN or infinity: a state that could not be read again is not written.
-    match parse_state(path, &text) {
-        Ok((again, _)) if again == *state => Ok(text),
-        _ => Err(damaged(path, "the loop's state holds a number that is not finite")),
-    }
-}
-
-fn parse_state(path: &Path, text: &[u8]) -> Result<(TrainerState, FileSums)> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Stored {
-        format_version: u64,
-        content: Value,
-        sha256: String,
-    }
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Content {
-        state: TrainerState,
-        files: FileSums,
-    }
-    let bad = |e: serde_json::Error| damaged(path, format!("is no trainer state: {e}"));
-    let stored: Stored = serde_json::from_slice(text).map_err(bad)?;
-    if stored.format_version != FORMAT_VERSION {
-        let found = stored.format_version;
-        return Err(damaged(
-            path,
-            format!("its format_version is {found}; this program reads {FORMAT_VERSION}"),
-        ));
-    }
-    if FileSum::of(stored.content.to_string().as_bytes()).sha256 != stored.sha256 {
-        return Err(damaged(path, "is altered: its content is not what was written (SHA-256 differs)"));
-    }
-    let Content { state, files } = serde_json::from_value(stored.content).map_err(bad)?;
-    Ok((state, files))
 }

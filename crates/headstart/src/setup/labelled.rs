@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::eval::Examples;
 use crate::event::{Event, Listener};
 use crate::tokenizer::Tokenizer;
-use crate::train::{EvaluatedSplit, thousands};
+use crate::train::{EvaluationSplit, thousands};
 
 /// Which labelled data to read, and how.
 pub struct DataRequest<'a> {
@@ -127,8 +127,8 @@ pub(crate) fn evaluated_split(
     problem: Problem,
     classes: usize,
     pooling: HeadPooling,
-) -> EvaluatedSplit<'_> {
-    EvaluatedSplit { examples: examples(split, problem, classes, pooling), text: None }
+) -> EvaluationSplit<'_> {
+    EvaluationSplit { examples: examples(split, problem, classes, pooling), text: None }
 }
 
 /// Tells what each split holds, and returns the lines.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::eval::{Examples, TextSize};
 use crate::masking::Masking;
 use crate::tokenizer::RoleIds;
-use crate::train::EvaluatedSplit;
+use crate::train::EvaluationSplit;
 
 /// The token targets of an objective; `never` is an id that is never masked.
 pub(crate) fn token_targets(
@@ -36,9 +36,9 @@ pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Example
 pub(crate) fn evaluated(
     stream: Option<&TokenStream>,
     positions: usize,
-) -> Result<Option<EvaluatedSplit<'_>>> {
+) -> Result<Option<EvaluationSplit<'_>>> {
     let Some(stream) = stream else { return Ok(None) };
     let counts = stream.counts();
     let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
-    Ok(Some(EvaluatedSplit { examples: examples(stream, positions)?, text: Some(text) }))
+    Ok(Some(EvaluationSplit { examples: examples(stream, positions)?, text: Some(text) }))
 }

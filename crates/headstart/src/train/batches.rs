@@ -3,28 +3,54 @@
 //! Owns: which examples a step takes. Never: slabs, devices.
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
+use crate::config::TrainConfig;
 use crate::eval::Examples;
 
-/// The batches of a run, each a function of its step.
+/// The batches of a run.
 pub(super) struct Batches<'a> {
-    pub(super) train: Examples<'a>,
-    pub(super) targets: TokenTargets,
-    pub(super) size: usize,
-    pub(super) seed: u64,
-    pub(super) steps_per_epoch: u64,
+    train: Examples<'a>,
+    targets: TokenTargets,
+    /// Sequences to a global batch.
+    size: usize,
+    seed: u64,
     /// The epoch whose order is at hand.
-    pub(super) epoch: Option<u64>,
-    pub(super) order: Vec<u32>,
+    epoch: Option<u64>,
+    order: Vec<u32>,
 }
 
-impl Batches<'_> {
+/// How far a run has come in its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DataPosition {
+    /// Passes over the data completed.
+    pub(super) epoch: u64,
+    /// Sequences already used of the pass that is going on.
+    pub(super) sequences_in_epoch: u64,
+    /// Sequences used in all.
+    pub(super) sequences: u64,
+    /// Tokens used in all.
+    pub(super) tokens: u64,
+}
+
+impl<'a> Batches<'a> {
+    pub(super) fn new(train: Examples<'a>, targets: TokenTargets, config: &TrainConfig) -> Self {
+        let (size, seed) = (config.global_batch(), config.seed);
+        Self { train, targets, size, seed, epoch: None, order: Vec::new() }
+    }
+
+    /// Number of training examples.
+    pub(super) fn examples(&self) -> usize {
+        self.train.len()
+    }
+
+    pub(super) fn steps_per_epoch(&self) -> u64 {
+        self.train.len().div_ceil(self.size).max(1) as u64
+    }
+
     /// The sequences of optimizer step `step`, counted from 1.
     pub(super) fn of(&mut self, step: u64) -> Batch {
-        let (epoch, within) = ((step - 1) / self.steps_per_epoch, (step - 1) % self.steps_per_epoch);
-        if self.epoch != Some(epoch) {
-            self.order = epoch_order(self.train.len(), self.seed, epoch);
-            self.epoch = Some(epoch);
-        }
+        let steps_per_epoch = self.steps_per_epoch();
+        let (epoch, within) = ((step - 1) / steps_per_epoch, (step - 1) % steps_per_epoch);
+        self.arrange(epoch);
         let first = within as usize * self.size;
         let picked = &self.order[first..self.train.len().min(first + self.size)];
         let sequence = |(i, &example): (usize, &u32)| {
@@ -32,5 +58,55 @@ impl Batches<'_> {
             self.targets.sequence(self.train.ids[example], self.train.label(example), key)
         };
         Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
+    }
+
+    /// How far a run is after step `steps`.
+    pub(super) fn position(&mut self, steps: u64) -> DataPosition {
+        let (epoch, within) = (steps / self.steps_per_epoch(), steps % self.steps_per_epoch());
+        let all = self.train.len() as u64;
+        let sequences_in_epoch = all.min(within * self.size as u64);
+        let mut tokens = 0;
+        if epoch > 0 {
+            tokens += epoch * self.train.ids.iter().map(|ids| ids.len() as u64).sum::<u64>();
+        }
+        if sequences_in_epoch > 0 {
+            self.arrange(epoch);
+            let used = &self.order[..sequences_in_epoch as usize];
+            tokens += used.iter().map(|&i| self.train.ids[i as usize].len() as u64).sum::<u64>();
+        }
+        DataPosition { epoch, sequences_in_epoch, sequences: epoch * all + sequences_in_epoch, tokens }
+    }
+
+    /// Puts the order of an epoch at hand.
+    fn arrange(&mut self, epoch: u64) {
+        if self.epoch != Some(epoch) {
+            self.order = epoch_order(self.train.len(), self.seed, epoch);
+            self.epoch = Some(epoch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_counts_what_the_batches_held() {
+        let ids: Vec<Vec<u32>> = (1..=11).map(|n| vec![7; n]).collect();
+        let train = || Examples { ids: ids.iter().map(Vec::as_slice).collect(), labels: Vec::new() };
+        let config = TrainConfig { train_batch_size: 2, grad_accum_steps: 2, ..TrainConfig::default() };
+        let mut batches = Batches::new(train(), TokenTargets::None, &config);
+        assert_eq!(batches.steps_per_epoch(), 3);
+        let (mut sequences, mut tokens) = (0, 0);
+        for step in 1..=8 {
+            let batch = batches.of(step);
+            sequences += batch.sequences.len() as u64;
+            tokens += batch.tokens() as u64;
+            // Asked of other batches, whose order is not at hand.
+            let at = Batches::new(train(), TokenTargets::None, &config).position(step);
+            assert_eq!((at.sequences, at.tokens), (sequences, tokens), "step {step}");
+            assert_eq!((at.epoch, at.sequences_in_epoch), (step / 3, [0, 4, 8][step as usize % 3]));
+        }
+        assert_eq!(batches.position(0), DataPosition::default());
     }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use headstart_engine::{Device, Gradients, Weights};
 
 use crate::batch::TokenTargets;
-use crate::checkpoint::{Best as BestSoFar, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
+use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
 use crate::device::DeviceChoice;
 use crate::error::Result;
@@ -29,21 +29,13 @@ use crate::run_log::{Kind, Record, RunLog};
 use crate::schedule;
 use crate::train_log::TrainLog;
 
-use batches::Batches;
+use batches::{Batches, DataPosition};
 use outcome::{not_finite, to_record};
-use step::{Computed, Ready};
+use step::Ready;
 
 pub use outcome::Summary;
 pub(crate) use outcome::{thousands, unix_seconds};
 pub(crate) use step::Step;
-
-/// The key under which the trainer state keeps the loss of the best evaluation.
-const BEST_LOSS: &str = "best_loss";
-/// The key under which it keeps the size of a GPU's slabs, which the bits depend on.
-const SLAB_TOKENS: &str = "slab_tokens";
-/// The keys under which it counts skipped steps: all of them, and those since the last update.
-const SKIPPED: &str = "skipped";
-const SKIPPED_IN_A_ROW: &str = "skipped_in_a_row";
 
 /// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that
 /// overflowed is past with the next batch; when five batches fail on the same weights, these are to blame, and no
@@ -65,23 +57,23 @@ pub struct RunOptions {
 
 /// A split that is evaluated.
 #[derive(Clone, Debug)]
-pub(crate) struct EvaluatedSplit<'a> {
+pub(crate) struct EvaluationSplit<'a> {
     pub(crate) examples: Examples<'a>,
     pub(crate) text: Option<TextSize>,
 }
 
-/// Which figure says that a checkpoint is better.
+/// Which metric says that a checkpoint is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Best {
-    /// The lowest.
+pub(crate) enum BestBy {
+    /// The lowest value of it.
     Lowest(&'static str),
-    /// The highest.
+    /// The highest value of it.
     Highest(&'static str),
 }
 
 /// Everything a run needs; `pretrain` and `finetune` put it together.
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
+pub(crate) struct Training<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) device: Device,
     pub(crate) model: Model,
@@ -89,10 +81,10 @@ pub(crate) struct Run<'a> {
     pub(crate) objective: Objective,
     pub(crate) targets: TokenTargets,
     pub(crate) train: Examples<'a>,
-    pub(crate) valid: Option<EvaluatedSplit<'a>>,
+    pub(crate) valid: Option<EvaluationSplit<'a>>,
     /// Looked at once, at the end.
-    pub(crate) test: Option<EvaluatedSplit<'a>>,
-    pub(crate) best: Best,
+    pub(crate) test: Option<EvaluationSplit<'a>>,
+    pub(crate) best_by: BestBy,
     /// Finish with the best checkpoint's weights rather than the last.
     pub(crate) keep_best: bool,
     /// Evaluations without a better one after which to stop; 0: never.
@@ -106,13 +98,16 @@ pub(crate) struct Run<'a> {
     pub(crate) checkpoint: Option<Checkpoint>,
 }
 
-/// The part of a run that changes.
-struct Progress<'a> {
+/// The part of a run that changes from step to step, besides the weights.
+struct Running<'a> {
     optimizer: Optimizer,
     gradients: Gradients,
     state: TrainerState,
     log: RunLog,
+    /// When this process began.
     started: Instant,
+    /// Seconds of work of the processes before this one.
+    elapsed_before_s: f64,
     steps_per_epoch: u64,
     total_steps: u64,
     batches: Batches<'a>,
@@ -121,70 +116,146 @@ struct Progress<'a> {
     last_valid: Option<Evaluation>,
 }
 
-impl<'a> Run<'a> {
+/// Why a run ends before its last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Signal,
+    MaxTime,
+    EarlyStopping,
+}
+
+impl Stop {
+    /// The word in a [`Summary`].
+    fn name(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::MaxTime => "max_time",
+            Self::EarlyStopping => "early_stopping",
+        }
+    }
+}
+
+impl<'a> Training<'a> {
     /// Runs (or resumes) to the end, a stop, or an error.
-    pub(crate) fn run(self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+    pub(crate) fn run(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut log = TrainLog::open(&self.folder.train_log(), &self.notes)?;
-        self.run_loop(resume, &mut |event| {
+        let listener: &mut Listener<'_> = &mut |event| {
             log.event(&event);
             listener(event)
-        })
+        };
+        let mut running = self.start(resume, listener)?;
+        if running.total_steps == 0 {
+            return self.evaluate_only(&mut running, listener);
+        }
+        let stopped = self.steps(&mut running, listener)?;
+        self.finish(running, stopped, listener)
     }
 
-    fn run_loop(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
-        let mut progress = self.start(resume, listener)?;
-        if progress.total_steps == 0 {
-            return self.evaluate_only(&mut progress, listener);
-        }
-        let patience = self.early_stopping;
-        let out_of_patience = |state: &TrainerState| patience > 0 && state.evaluations_since_best >= patience;
+    /// THE loop: all that happens in a step, in order. Returns why it ended early, if it did.
+    fn steps(&mut self, running: &mut Running<'a>, listener: &mut Listener<'_>) -> Result<Option<Stop>> {
+        let total_steps = running.total_steps;
         // A run that was interrupted after its early stop, while it finished, takes no further step.
-        let mut stopped = out_of_patience(&progress.state).then_some("early_stopping");
-        while progress.state.step < progress.total_steps && stopped.is_none() {
-            let record = self.step(&mut progress, listener)?;
+        let mut stopped = self.out_of_patience(&running.state).then_some(Stop::EarlyStopping);
+        while running.state.step < total_steps && stopped.is_none() {
+            let began = Instant::now();
+            let step = running.state.step + 1;
+            let mut work = Step {
+                device: &self.device,
+                model: &self.model,
+                objective: &self.objective,
+                precision: self.config.precision.into(),
+                seed: self.config.seed,
+                weights: &mut self.weights,
+                gradients: &mut running.gradients,
+                optimizer: &mut running.optimizer,
+            };
+
+            // The next batch: a GPU has prepared it during the step before.
+            let batches = &mut running.batches;
+            let mut ready = match running.ready.take() {
+                Some(ready) => ready,
+                None => work.ready(batches.of(step), step),
+            };
+            let next = || (step < total_steps).then(|| batches.of(step + 1));
+
+            // Forward and backward over its slabs, again in smaller ones where memory is full.
+            let computed = work.forward_backward(&mut ready, next, listener)?;
+            running.ready = computed.next;
+
+            // Reduce: one process has all slabs, so the gradients are the batch's already.
+
+            // The norm of the gradients.
+            let (loss, grad_norm) = (computed.loss, work.gradient_norm()?);
+
+            // Update the weights, or skip a step whose figures are not finite.
+            let factor = schedule::factor(self.config.schedule, self.config.warmup_steps, total_steps, step);
+            let lr = self.config.lr * factor;
+            let figures = [("training loss", loss), ("gradient norm", grad_norm)];
+            let failure = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
+            match failure {
+                // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
+                None => work.update(grad_norm, lr, running.state.updates() + 1)?,
+                Some(_) => work.skip(),
+            }
+            running.state.count_step(failure.is_some());
+
+            // Log.
+            let tokens_per_s = ready.batch.tokens() as f64 / began.elapsed().as_secs_f64().max(1e-9);
+            let epoch = step as f64 / running.steps_per_epoch as f64;
+            let elapsed_s = running.started.elapsed().as_secs_f64();
+            let record =
+                StepRecord { step, total_steps, epoch, loss, lr, grad_norm, tokens_per_s, elapsed_s };
+            self.log_step(running, &record, failure, listener)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
-            let step = progress.state.step;
-            let epoch_ends = step.is_multiple_of(progress.steps_per_epoch) || step == progress.total_steps;
+
+            // Evaluate.
+            let epoch_ends = step.is_multiple_of(running.steps_per_epoch) || step == total_steps;
             let every = self.config.eval_every;
             let mut improved = false;
             if epoch_ends || (every > 0 && step.is_multiple_of(every as u64)) {
-                improved = self.evaluate(&mut progress, listener)?;
+                improved = self.evaluate(running, listener)?;
             }
-            stop |= listener(Event::Progress { what: "training", done: step, total: progress.total_steps })
-                == Signal::Stop;
-            if step == progress.total_steps {
-                // Whole, whatever was asked meanwhile.
-            } else if stop {
-                stopped = Some("signal");
-            } else if self.config.max_time.is_some_and(|t| progress.started.elapsed().as_secs_f64() >= t) {
-                stopped = Some("max_time");
-            } else if out_of_patience(&progress.state) {
-                stopped = Some("early_stopping");
+            let done = Event::Progress { what: "training", done: step, total: total_steps };
+            stop |= listener(done) == Signal::Stop;
+
+            // Save. The last step ends the run whole, whatever was asked meanwhile.
+            if step < total_steps {
+                let elapsed_s = running.started.elapsed().as_secs_f64();
+                let out_of_time = self.config.max_time.is_some_and(|most| elapsed_s >= most);
+                let reasons = [
+                    (stop, Stop::Signal),
+                    (out_of_time, Stop::MaxTime),
+                    (self.out_of_patience(&running.state), Stop::EarlyStopping),
+                ];
+                stopped = reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason);
             }
             let due = self.config.save_every > 0 && step.is_multiple_of(self.config.save_every);
             if epoch_ends || improved || due || stopped.is_some() {
-                self.save(&mut progress, listener)?;
+                self.save(running, listener)?;
             }
         }
-        let complete = progress.state.step >= progress.total_steps || stopped == Some("early_stopping");
-        self.finish(progress, stopped, complete, listener)
+        Ok(stopped)
     }
 
-    fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Progress<'a>> {
-        let global_batch = self.config.global_batch();
-        let steps_per_epoch = self.train.len().div_ceil(global_batch).max(1) as u64;
+    fn out_of_patience(&self, state: &TrainerState) -> bool {
+        self.early_stopping > 0 && state.evaluations_since_best >= self.early_stopping
+    }
+
+    fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Running<'a>> {
+        let batches = Batches::new(std::mem::take(&mut self.train), self.targets, self.config);
+        let steps_per_epoch = batches.steps_per_epoch();
         let all = steps_per_epoch.saturating_mul(self.config.n_epochs as u64);
         let total_steps = self.config.max_steps.map_or(all, |most| most.min(all));
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
-        let mut state = TrainerState::default();
+        let mut state = TrainerState { seed: self.config.seed, ..TrainerState::default() };
         if let Some(checkpoint) = self.checkpoint.take() {
             self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
             let (first, second) = checkpoint.load_optimizer(table)?;
             (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
-            state = checkpoint.state;
-            if let Some(tokens) = state.extra.get(SLAB_TOKENS).and_then(serde_json::Value::as_u64) {
-                self.device.set_slab_tokens(tokens as usize);
+            state = TrainerState { seed: self.config.seed, ..checkpoint.state };
+            if let Some(tokens) = state.slab_tokens {
+                self.device.set_slab_tokens(tokens);
             }
             let at = format!("resuming after step {} of {total_steps}", state.step);
             listener(Event::Message(&at));
@@ -195,29 +266,19 @@ impl<'a> Run<'a> {
         } else {
             RunLog::create(self.folder.dir(), now)?
         };
-        let (trainable, all) = (table.trainable_len(), table.len());
         let line = format!(
             "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps; {} threads, {}",
-            thousands(all),
-            thousands(trainable),
-            thousands(self.train.len()),
+            thousands(table.len()),
+            thousands(table.trainable_len()),
+            thousands(batches.examples()),
             self.device.threads(),
             if self.device.is_cuda() { self.device.name() } else { self.device.code_path().to_owned() },
         );
         listener(Event::Message(&line));
-        let gradients = Gradients::new(table.trainable_len());
-        let batches = Batches {
-            train: std::mem::take(&mut self.train),
-            targets: self.targets,
-            size: global_batch,
-            seed: self.config.seed,
-            steps_per_epoch,
-            epoch: None,
-            order: Vec::new(),
-        };
-        Ok(Progress {
+        Ok(Running {
             optimizer,
-            gradients,
+            gradients: Gradients::new(table.trainable_len()),
+            elapsed_before_s: state.elapsed_s,
             state,
             log,
             started: Instant::now(),
@@ -229,101 +290,64 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Forward, backward, clip, update; without the update where loss or gradients are not finite.
-    fn step(&mut self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<StepRecord> {
-        let began = Instant::now();
-        let step = progress.state.step + 1;
-        let batches = &mut progress.batches;
-        let mut work = Step {
-            device: &self.device,
-            model: &self.model,
-            objective: &self.objective,
-            precision: self.config.precision.into(),
-            seed: self.config.seed,
-            weights: &mut self.weights,
-            gradients: &mut progress.gradients,
-            optimizer: &mut progress.optimizer,
-        };
-        let mut say = |line: &str| {
-            let _: Signal = listener(Event::Message(line));
-        };
-        let mut ready = match progress.ready.take() {
-            Some(ready) => ready,
-            None => work.ready(batches.of(step), step),
-        };
-        let next = || (step < progress.total_steps).then(|| batches.of(step + 1));
-        let Computed { loss, norm, next } = work.forward_backward(&mut ready, next, &mut say)?;
-        progress.ready = next;
-        let factor =
-            schedule::factor(self.config.schedule, self.config.warmup_steps, progress.total_steps, step);
-        let lr = self.config.lr * factor;
-        let state = &mut progress.state;
-        let (mut skipped, mut in_a_row) = (counter(state, SKIPPED), counter(state, SKIPPED_IN_A_ROW));
-        let figures = [("training loss", loss), ("gradient norm", norm)];
-        let failed = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
-        if let Some(what) = failed {
-            work.skip();
-            (skipped, in_a_row) = (skipped + 1, in_a_row + 1);
-            state.extra.insert(SKIPPED.into(), skipped.into());
-            state.extra.insert(SKIPPED_IN_A_ROW.into(), in_a_row.into());
-            say(&format!("step {step} is skipped: its {what} is not finite"));
-        } else {
-            // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
-            work.update(norm, lr, step - skipped)?;
-            state.extra.remove(SKIPPED_IN_A_ROW);
+    /// Writes a step to the logs and says that it was skipped, if so; ends a run whose steps all are.
+    fn log_step(
+        &self,
+        running: &mut Running<'_>,
+        step: &StepRecord,
+        failure: Option<&str>,
+        listener: &mut Listener<'_>,
+    ) -> Result<()> {
+        let mut record = Record::new(Kind::Train, step.step, unix_seconds())
+            .with("loss", step.loss)
+            .with("lr", step.lr)
+            .with("grad_norm", step.grad_norm)
+            .with("epoch", step.epoch)
+            .with("tokens_per_s", step.tokens_per_s);
+        if let Some(what) = failure {
+            record = record.with("skipped", running.state.skipped as f64);
+            let line = format!("step {} is skipped: its {what} is not finite", step.step);
+            listener(Event::Message(&line));
         }
-        state.step = step;
-        let seconds = began.elapsed().as_secs_f64();
-        let tokens_per_s = ready.batch.tokens() as f64 / seconds.max(1e-9);
-        let epoch = step as f64 / progress.steps_per_epoch as f64;
-        let mut record = Record::new(Kind::Train, step, unix_seconds())
-            .with("loss", loss)
-            .with("lr", lr)
-            .with("grad_norm", norm)
-            .with("epoch", epoch)
-            .with("tokens_per_s", tokens_per_s);
-        if failed.is_some() {
-            record = record.with("skipped", skipped as f64);
+        running.log.log(&record)?;
+        let in_a_row = running.state.skipped_in_a_row;
+        match failure.filter(|_| in_a_row >= MOST_SKIPPED_IN_A_ROW) {
+            None => Ok(()),
+            Some(what) => {
+                let what = format!("the {what} is not finite; {in_a_row} steps in a row were skipped");
+                Err(not_finite(&self.folder, what, step.step))
+            }
         }
-        progress.log.log(&record)?;
-        if let Some(what) = failed.filter(|_| in_a_row >= MOST_SKIPPED_IN_A_ROW) {
-            let what = format!("the {what} is not finite; {in_a_row} steps in a row were skipped");
-            return Err(not_finite(&self.folder, what, step));
-        }
-        let elapsed_s = progress.started.elapsed().as_secs_f64();
-        let total_steps = progress.total_steps;
-        Ok(StepRecord { step, total_steps, epoch, loss, lr, grad_norm: norm, tokens_per_s, elapsed_s })
     }
 
     /// Evaluates the validation split; whether it is the best so far.
-    fn evaluate(&self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<bool> {
+    fn evaluate(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<bool> {
         let Some(split) = &self.valid else { return Ok(false) };
         let evaluation = self.evaluation("valid", split, listener)?;
-        let record = to_record(Kind::Valid, progress.state.step, &evaluation);
-        progress.log.log(&record)?;
+        let step = running.state.step;
+        let record = to_record(Kind::Valid, step, &evaluation);
+        running.log.log(&record)?;
         listener(Event::Evaluation(&record));
-        let (name, sign) = match self.best {
-            Best::Lowest(name) => (name, -1.0),
-            Best::Highest(name) => (name, 1.0),
+        let (name, sign) = match self.best_by {
+            BestBy::Lowest(name) => (name, -1.0),
+            BestBy::Highest(name) => (name, 1.0),
         };
-        let score = evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
+        let metric = |name| evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
+        let (value, loss) = (metric(name), metric("loss"));
         // Equal accuracies are told apart by the loss, so that "best" does not depend on the first lucky one.
-        let loss = evaluation.metrics.get("loss").copied().unwrap_or(f64::NAN);
-        let best_loss = progress.state.extra.get(BEST_LOSS).and_then(serde_json::Value::as_f64);
-        let better = match progress.state.best {
-            None => score.is_finite(),
+        let better = match running.state.best {
+            None => value.is_finite(),
             Some(best) => {
-                let gain = sign * (score - best.value);
-                gain > 0.0 || (gain == 0.0 && best_loss.is_some_and(|best| loss < best))
+                let gain = sign * (value - best.value);
+                gain > 0.0 || (gain == 0.0 && best.loss.is_some_and(|best| loss < best))
             }
         };
-        progress.last_valid = Some(evaluation);
+        running.last_valid = Some(evaluation);
         if better {
-            progress.state.best = Some(BestSoFar { step: progress.state.step, value: score });
-            progress.state.extra.insert(BEST_LOSS.into(), loss.into());
-            progress.state.evaluations_since_best = 0;
+            running.state.best = Some(BestCheckpoint { step, value, loss: Some(loss) });
+            running.state.evaluations_since_best = 0;
         } else {
-            progress.state.evaluations_since_best += 1;
+            running.state.evaluations_since_best += 1;
         }
         Ok(better)
     }
@@ -331,7 +355,7 @@ impl<'a> Run<'a> {
     fn evaluation(
         &self,
         name: &str,
-        split: &EvaluatedSplit<'_>,
+        split: &EvaluationSplit<'_>,
         listener: &mut Listener<'_>,
     ) -> Result<Evaluation> {
         let evaluator = Evaluator {
@@ -346,32 +370,35 @@ impl<'a> Run<'a> {
         evaluator.run(name, &split.examples, split.text, &self.files.labels, listener)
     }
 
-    fn save(&self, progress: &mut Progress<'_>, listener: &mut Listener<'_>) -> Result<()> {
-        progress.log.flush()?;
-        if self.device.is_cuda() {
-            progress.state.extra.insert(SLAB_TOKENS.into(), self.device.slab_tokens().into());
-        }
+    fn save(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<()> {
+        running.log.flush()?;
+        let DataPosition { epoch, sequences_in_epoch, sequences, tokens } =
+            running.batches.position(running.state.step);
+        running.state = TrainerState {
+            epoch,
+            sequences_in_epoch,
+            sequences,
+            tokens,
+            elapsed_s: running.elapsed_before_s + running.started.elapsed().as_secs_f64(),
+            slab_tokens: self.device.is_cuda().then(|| self.device.slab_tokens()),
+            ..running.state
+        };
         let snapshot = Snapshot {
-            state: &progress.state,
+            state: &running.state,
             table: self.model.table(),
             weights: self.weights.values(),
-            first_moment: progress.optimizer.first_moment.values(),
-            second_moment: progress.optimizer.second_moment.values(),
+            first_moment: running.optimizer.first_moment.values(),
+            second_moment: running.optimizer.second_moment.values(),
             files: &self.files,
         };
         self.device.check()?; // what could not be read from the device is not saved
         // A rate can be so large that one update of finite gradients overflows.
         if !snapshot.weights.iter().all(|w| w.is_finite()) {
             let what = "not all weights are finite after the update".into();
-            return Err(not_finite(&self.folder, what, progress.state.step));
+            return Err(not_finite(&self.folder, what, running.state.step));
         }
         let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));
         Ok(())
     }
-}
-
-/// A count that the trainer state keeps; 0 where it has none.
-fn counter(state: &TrainerState, name: &str) -> u64 {
-    state.extra.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0)
 }

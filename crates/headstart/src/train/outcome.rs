@@ -14,7 +14,7 @@ use crate::eval::Evaluation;
 use crate::event::{Event, Listener};
 use crate::report::{Confusion, Report};
 use crate::run_log::{Kind, Record, read_metrics};
-use crate::train::{Progress, Run, SKIPPED, counter};
+use crate::train::{Running, Stop, Training};
 
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -37,45 +37,45 @@ pub struct Summary {
     pub labels: Vec<String>,
 }
 
-impl Run<'_> {
+impl Training<'_> {
     pub(super) fn finish(
         mut self,
-        mut progress: Progress<'_>,
-        stopped: Option<&str>,
-        complete: bool,
+        mut running: Running<'_>,
+        stopped: Option<Stop>,
         listener: &mut Listener<'_>,
     ) -> Result<Summary> {
+        let complete = running.state.step >= running.total_steps || stopped == Some(Stop::EarlyStopping);
         let mut summary = Summary {
-            steps: progress.state.step,
-            skipped: counter(&progress.state, SKIPPED),
-            total_steps: progress.total_steps,
-            stopped: stopped.map(str::to_owned),
+            steps: running.state.step,
+            skipped: running.state.skipped,
+            total_steps: running.total_steps,
+            stopped: stopped.map(|reason| reason.name().to_owned()),
             labels: self.files.labels.clone(),
             ..Summary::default()
         };
         if complete {
-            let best = progress.state.best.filter(|best| self.keep_best && best.step != progress.state.step);
+            let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
             if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
                 let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
                 self.weights = Weights::new(weights);
                 listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
-                progress.last_valid = None;
+                running.last_valid = None;
             }
-            if progress.last_valid.is_none() {
-                progress.last_valid = match &self.valid {
+            if running.last_valid.is_none() {
+                running.last_valid = match &self.valid {
                     Some(split) => Some(self.evaluation("valid", split, listener)?),
                     None => None,
                 };
             }
         }
-        if let Some(evaluation) = &progress.last_valid {
+        if let Some(evaluation) = &running.last_valid {
             summarise(&mut summary, "valid", evaluation);
         }
         if complete {
             if let Some(split) = &self.test {
                 let evaluation = self.evaluation("test", split, listener)?;
-                let record = to_record(Kind::Test, progress.state.step, &evaluation);
-                progress.log.log(&record)?;
+                let record = to_record(Kind::Test, running.state.step, &evaluation);
+                running.log.log(&record)?;
                 listener(Event::Evaluation(&record));
                 summarise(&mut summary, "test", &evaluation);
             }
@@ -85,27 +85,27 @@ impl Run<'_> {
             listener(Event::Saved(&path));
             summary.final_dir = Some(path);
         }
-        progress.log.flush()?;
+        running.log.flush()?;
         self.report(&summary)?;
         Ok(summary)
     }
 
     pub(super) fn evaluate_only(
         &mut self,
-        progress: &mut Progress<'_>,
+        running: &mut Running<'_>,
         listener: &mut Listener<'_>,
     ) -> Result<Summary> {
         let mut summary = Summary { labels: self.files.labels.clone(), ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
                 let evaluation = self.evaluation(name, split, listener)?;
-                let record = to_record(kind, progress.state.step, &evaluation);
-                progress.log.log(&record)?;
+                let record = to_record(kind, running.state.step, &evaluation);
+                running.log.log(&record)?;
                 listener(Event::Evaluation(&record));
                 summarise(&mut summary, name, &evaluation);
             }
         }
-        progress.log.flush()?;
+        running.log.flush()?;
         self.report(&summary)?;
         Ok(summary)
     }

@@ -2,12 +2,13 @@
 //!
 //! Owns: forward and backward over the slabs of a batch, the update. Never: which batch comes next, when to stop.
 
-use headstart_engine::ops::adam::{SquaredNorm, squared_norm};
+use headstart_engine::ops::adam::squared_norm;
 use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
 
 use crate::batch::Batch;
 use crate::device::in_parts_that_fit;
 use crate::error::Result;
+use crate::event::{Event, Listener, Signal};
 use crate::model::Model;
 use crate::objective::{Objective, Sums};
 use crate::optim::Optimizer;
@@ -30,15 +31,13 @@ pub(crate) struct Step<'a> {
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) step: u64,
-    prepared: Option<Prepared<(Sums, SquaredNorm)>>,
+    prepared: Option<Prepared<Sums>>,
 }
 
-/// What forward and backward found.
+/// What forward and backward found, besides the gradients, which are left in place.
 #[derive(Debug)]
 pub(crate) struct Computed {
     pub(crate) loss: f64,
-    /// Of the gradients, which are left in place.
-    pub(crate) norm: f64,
     /// The batch after this one.
     pub(crate) next: Option<Ready>,
 }
@@ -59,36 +58,38 @@ impl Step<'_> {
         &mut self,
         ready: &mut Ready,
         next: impl FnOnce() -> Option<Batch>,
-        say: &mut dyn FnMut(&str),
+        listener: &mut Listener<'_>,
     ) -> Result<Computed> {
         // Before anything that smaller slabs could make room for.
         let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
         make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
+        let mut say = |line: &str| {
+            let _: Signal = listener(Event::Message(line));
+        };
         let mut next = Some(next);
         let mut after = None;
         let mut again = false;
         let device = self.device;
-        let (loss, norm) = in_parts_that_fit(device, say, || {
+        let loss = in_parts_that_fit(device, &mut say, || {
             if again {
                 self.gradients.clear();
             }
             again = true;
             let (batch, step) = (&ready.batch, ready.step);
             let started = ready.prepared.take().and_then(|prepared| device.start(prepared));
-            let (mut sums, norm) =
+            let mut sums =
                 started.unwrap_or_else(|| device.run(batch.shape(), || self.gradients_of(batch, step)));
             if let Some(next) = next.take() {
                 after = next().map(|batch| self.ready(batch, step + 1));
             }
-            let norm = norm.settle().sqrt();
             sums.settle();
-            (self.objective.loss(&sums, self.objective.denominators(batch)), norm)
+            self.objective.loss(&sums, self.objective.denominators(batch))
         })?;
-        Ok(Computed { loss, norm, next: after })
+        Ok(Computed { loss, next: after })
     }
 
-    /// All slabs of a batch, forward and backward, one after the other; then the norm of the gradients.
-    fn gradients_of(&mut self, batch: &Batch, step: u64) -> (Sums, SquaredNorm) {
+    /// All slabs of a batch, forward and backward, one after the other.
+    fn gradients_of(&mut self, batch: &Batch, step: u64) -> Sums {
         let denominators = self.objective.denominators(batch);
         let mut sums = Sums::default();
         for slab in batch.slabs(self.device.slab_tokens()) {
@@ -106,7 +107,17 @@ impl Step<'_> {
             tape.backward();
             sums.add(&part);
         }
-        (sums, squared_norm(self.device, self.gradients))
+        sums
+    }
+
+    /// The global norm of the gradients.
+    ///
+    /// # Errors
+    /// What goes wrong on the device.
+    pub(crate) fn gradient_norm(&self) -> Result<f64> {
+        let norm = squared_norm(self.device, self.gradients).settle().sqrt();
+        self.device.check_queued()?;
+        Ok(norm)
     }
 
     /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.

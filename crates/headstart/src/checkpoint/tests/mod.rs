@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::checkpoint::{Best, ModelFiles, RunFolder, Snapshot, TrainerState};
+use crate::checkpoint::{BestCheckpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::{HeadConfig, HeadPooling, ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -105,16 +105,16 @@ impl Setup {
 }
 
 fn state(step: u64, best: u64) -> TrainerState {
-    let best = (best <= step).then_some(Best { step: best, value: 0.1 + 0.2 });
-    let extra = json!({"smoothed": 1.0 / 3.0, "words": ["a"]}).as_object().unwrap().clone();
-    let seed = u64::MAX - 1;
+    let best =
+        (best <= step).then_some(BestCheckpoint { step: best, value: 0.1 + 0.2, loss: Some(1.0 / 3.0) });
     TrainerState {
+        seed: u64::MAX - 1,
         step,
+        skipped: 1,
         tokens: step * 512,
         best,
         elapsed_s: 1.1 * step as f64,
-        seed,
-        extra,
+        slab_tokens: Some(4096),
         ..Default::default()
     }
 }

@@ -194,7 +194,8 @@ fn a_model_that_could_not_be_loaded_is_not_saved() {
         &["2 labels for 3 classes"],
     );
     setup.files = files(&with_head(3));
-    let bad = TrainerState { best: Some(Best { step: 1, value: f64::NAN }), ..state(1, 1) };
+    let bad =
+        TrainerState { best: Some(BestCheckpoint { step: 1, value: f64::NAN, loss: None }), ..state(1, 1) };
     assert_says(run.save_checkpoint(&setup.snapshot(&bad), 3), &["trainer_state.json", "not finite"]);
     assert!(names(&run.checkpoints()).is_empty());
     assert!(!names(run.dir()).iter().any(|name| name.contains("final")));

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::checkpoint::load_model;
+use crate::checkpoint::{FileSum, load_model};
 
 #[test]
 fn a_run_is_set_up_and_opened_again() {
@@ -115,6 +115,47 @@ fn a_checkpoint_comes_back_bit_for_bit() {
     let model = checkpoint.model().unwrap();
     assert_eq!(bits(&model.exact_weights(setup.table()).unwrap()), bits(&setup.weights));
     assert_eq!(model.files, setup.files);
+}
+
+/// Puts the state of version 1 into a checkpoint, as that version wrote it.
+fn as_version_1(folder: &Path, state: &str) {
+    let path = folder.join("trainer_state.json");
+    let mut whole: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    whole["format_version"] = 1.into();
+    whole["content"]["state"] = serde_json::from_str(state).unwrap();
+    whole["sha256"] = FileSum::of(whole["content"].to_string().as_bytes()).sha256.into();
+    fs::write(path, format!("{whole:#}\n")).unwrap();
+}
+
+#[test]
+fn checkpoints_of_version_1_are_continued() {
+    let setup = Setup::new();
+    let run = setup.create();
+    let folder = run.save_checkpoint(&setup.snapshot(&state(12, 12)), 3).unwrap();
+    as_version_1(
+        &folder,
+        r#"{"step": 12, "epoch": 0, "sequences_in_epoch": 0, "sequences": 0, "tokens": 0,
+            "best": {"step": 8, "value": 0.25}, "evaluations_since_best": 1, "elapsed_s": 0.0, "seed": 0,
+            "extra": {"best_loss": 1.5, "slab_tokens": 2048, "skipped": 3, "skipped_in_a_row": 2}}"#,
+    );
+    let best = Some(BestCheckpoint { step: 8, value: 0.25, loss: Some(1.5) });
+    let expected = TrainerState {
+        step: 12,
+        skipped: 3,
+        skipped_in_a_row: 2,
+        best,
+        evaluations_since_best: 1,
+        slab_tokens: Some(2048),
+        ..TrainerState::default()
+    };
+    let read = run.latest().unwrap().unwrap().state;
+    assert_eq!((read.updates(), read), (9, expected));
+    as_version_1(
+        &folder,
+        r#"{"step": 12, "epoch": 0, "sequences_in_epoch": 0, "sequences": 0, "tokens": 0, "best": null,
+            "evaluations_since_best": 0, "elapsed_s": 0.0, "seed": 0, "extra": {"other": 1}}"#,
+    );
+    assert_says(run.latest(), &["trainer_state.json", "`other`"]);
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! trainer_state.json: the loop's state, the sums of the checkpoint's other files, and a sum of these two.
+//!
+//! Owns: the file's form, and the forms that earlier versions wrote. Never: what a state means (`trainer`).
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::checkpoint::disk::{FileSum, FileSums, damaged};
+use crate::checkpoint::trainer::{BestCheckpoint, TrainerState};
+use crate::error::Result;
+
+/// Counts incompatible changes of trainer_state.json.
+const FORMAT_VERSION: u64 = 2;
+
+/// The text of the file.
+pub(super) fn state_json(path: &Path, state: &TrainerState, sums: &FileSums) -> Result<Vec<u8>> {
+    let content = json!({ "state": state, "files": sums });
+    let sum = FileSum::of(content.to_string().as_bytes()).sha256;
+    let whole = json!({ "format_version": FORMAT_VERSION, "content": content, "sha256": sum });
+    let text = format!("{whole:#}\n").into_bytes();
+    // JSON has no NaN or infinity: a state that could not be read again is not written.
+    match parse_state(path, &text) {
+        Ok((again, _)) if again == *state => Ok(text),
+        _ => Err(damaged(path, "the loop's state holds a number that is not finite")),
+    }
+}
+
+/// What the text holds, of this version or the one before.
+pub(super) fn parse_state(path: &Path, text: &[u8]) -> Result<(TrainerState, FileSums)> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Stored {
+        format_version: u64,
+        content: Value,
+        sha256: String,
+    }
+    let stored: Stored = serde_json::from_slice(text).map_err(|e| no_state(path, &e))?;
+    if !(1..=FORMAT_VERSION).contains(&stored.format_version) {
+        let found = stored.format_version;
+        return Err(damaged(
+            path,
+            format!("its format_version is {found}; this program reads 1 to {FORMAT_VERSION}"),
+        ));
+    }
+    if FileSum::of(stored.content.to_string().as_bytes()).sha256 != stored.sha256 {
+        return Err(damaged(path, "is altered: its content is not what was written (SHA-256 differs)"));
+    }
+    if stored.format_version == 1 {
+        let (state, files) = content::<StateV1>(path, stored.content)?;
+        return Ok((state.into(), files));
+    }
+    content(path, stored.content)
+}
+
+fn content<S: DeserializeOwned>(path: &Path, content: Value) -> Result<(S, FileSums)> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Content<S> {
+        state: S,
+        files: FileSums,
+    }
+    let Content { state, files } = serde_json::from_value(content).map_err(|e| no_state(path, &e))?;
+    Ok((state, files))
+}
+
+fn no_state(path: &Path, e: &serde_json::Error) -> crate::error::Error {
+    damaged(path, format!("is no trainer state: {e}"))
+}
+
+/// Version 1. Its counts of data, its seconds and its seed were never set; the loop's own were in `extra`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "fields that stood in the file, so that an unknown one is still an error")]
+struct StateV1 {
+    step: u64,
+    epoch: u64,
+    sequences_in_epoch: u64,
+    sequences: u64,
+    tokens: u64,
+    best: Option<BestV1>,
+    evaluations_since_best: u64,
+    elapsed_s: f64,
+    seed: u64,
+    extra: ExtraV1,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BestV1 {
+    step: u64,
+    value: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+struct ExtraV1 {
+    best_loss: Option<f64>,
+    slab_tokens: Option<usize>,
+    skipped: u64,
+    skipped_in_a_row: u64,
+}
+
+impl From<StateV1> for TrainerState {
+    fn from(old: StateV1) -> Self {
+        let best =
+            |best: BestV1| BestCheckpoint { step: best.step, value: best.value, loss: old.extra.best_loss };
+        Self {
+            step: old.step,
+            skipped: old.extra.skipped,
+            skipped_in_a_row: old.extra.skipped_in_a_row,
+            best: old.best.map(best),
+            evaluations_since_best: old.evaluations_since_best,
+            slab_tokens: old.extra.slab_tokens,
+            ..Self::default()
+        }
+    }
+}
