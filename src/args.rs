@@ -1,7 +1,8 @@
 //! What may be typed: the clap structs of the commands.
 //!
 //! Owns: flag names, aliases, help. Never: reads files, or has defaults of its own where the library has one (the
-//! help shows the library's). `settings.rs` turns these structs into the library's configuration.
+//! help shows the library's), or lists the values of an enum. `settings.rs` turns these structs into the library's
+//! configuration.
 
 mod groups;
 mod parsing;
@@ -15,10 +16,12 @@ use headstart::data::Split;
 use headstart::device::DeviceName;
 
 pub use groups::{
-    ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
+    ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
     TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
 };
-pub use parsing::{flag_values, parse};
+#[cfg(test)]
+pub use parsing::names;
+pub use parsing::{flag_values, flags_of, parse};
 use parsing::{one_of, seed};
 
 const EXAMPLES: &str = "\
@@ -69,7 +72,6 @@ pub enum Command {
 
 /// `headstart quickstart`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 pub struct QuickstartArgs {
     /// Folder for the runs and the report, which must not exist yet [default: runs/DATE-quickstart]
     #[arg(long, value_name = "DIR")]
@@ -101,7 +103,6 @@ pub enum DataCommand {
 
 /// `headstart data list`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 pub struct DataListArgs {
     /// Print one JSON object a line
     #[arg(long)]
@@ -112,7 +113,6 @@ pub struct DataListArgs {
 
 /// `headstart data prepare`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart data prepare bert-base-cased
@@ -127,7 +127,6 @@ pub struct DataPrepareArgs {
 
 /// `headstart data inspect`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart data inspect reviews.csv --tokenizer tok.json --samples 5")]
 pub struct DataInspectArgs {
     /// Samples shown of each split
@@ -142,20 +141,18 @@ pub struct DataInspectArgs {
 
 /// A data set to look at, of either kind.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 pub struct DataSetArgs {
     /// A named data set, a file, a folder or an http(s) address
     #[arg(value_name = "DATA")]
     pub data: String,
     /// Running text or labelled examples [default: what the catalogue, the file name or the layout says]
-    #[arg(long, value_name = "NAME", value_parser = one_of::<DataKind>(&["text", "labelled"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<DataKind>())]
     pub kind: Option<DataKind>,
     /// Tokens of the longest labelled example
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub num_max_positions: usize,
     /// What the labels are: one class of several, any number of marks, or a number
-    #[arg(long, value_name = "NAME", default_value = "single-label",
-        value_parser = one_of::<Problem>(&["single-label", "multi-label", "regression"]))]
+    #[arg(long, value_name = "NAME", default_value = "single-label", value_parser = one_of::<Problem>())]
     pub problem: Problem,
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,
@@ -188,7 +185,6 @@ pub enum TokenizerCommand {
 
 /// `headstart tokenizer train`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart tokenizer train wikitext-2 --vocab_size 8000 --out tok.json")]
 pub struct TokenizerTrainArgs {
     /// Named data sets, text files, folders with a train.txt, or http(s) addresses
@@ -198,8 +194,8 @@ pub struct TokenizerTrainArgs {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// The kind of vocabulary
-    #[arg(long, default_value = "wordpiece", value_parser = ["wordpiece", "bpe"])]
-    pub kind: String,
+    #[arg(long, default_value = "wordpiece", value_parser = one_of::<VocabularyKind>())]
+    pub kind: VocabularyKind,
     /// Pieces, special ones included; a small text may yield fewer
     #[arg(long, value_name = "N", default_value_t = 8_000)]
     pub vocab_size: usize,
@@ -215,9 +211,18 @@ pub struct TokenizerTrainArgs {
     pub places: PlaceArgs,
 }
 
+/// The vocabularies that can be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VocabularyKind {
+    /// BERT's.
+    WordPiece,
+    /// GPT-2's, over bytes.
+    Bpe,
+}
+
 /// `headstart tokenizer import`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart tokenizer import vocab.txt --out tokenizer.json")]
 pub struct TokenizerImportArgs {
     /// A vocab.txt, a vocab.json with merges.txt beside it, a tokenizer.json, or a folder with one of these
@@ -236,7 +241,6 @@ pub struct TokenizerImportArgs {
 
 /// `headstart pretrain`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart pretrain --data wikitext-103                         # the tutorial's model and settings
@@ -250,8 +254,7 @@ pub struct PretrainArgs {
     #[command(flatten)]
     pub tutorial: TutorialArgs,
     /// Next token (lm) or masked tokens (mlm)
-    #[arg(long, value_name = "NAME", help_heading = "Objective",
-        value_parser = one_of::<Objective>(&["lm", "mlm"]))]
+    #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<Objective>())]
     pub objective: Option<Objective>,
     /// The tutorial's way to say --objective mlm
     #[arg(long, help_heading = "Objective", conflicts_with = "objective")]
@@ -269,7 +272,6 @@ pub struct PretrainArgs {
 
 /// `headstart finetune`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart finetune --model runs/trunk --data trec
@@ -298,7 +300,6 @@ pub struct FinetuneArgs {
 
 /// `headstart eval`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart eval runs/trec --data trec")]
 pub struct EvalArgs {
     /// A run folder, its final/, or a checkpoint
@@ -308,7 +309,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DATA", alias = "dataset_path", required = true)]
     pub data: String,
     /// Which part is measured [default: test, or else valid, or else train]
-    #[arg(long, value_name = "NAME", value_parser = one_of::<Split>(&["train", "valid", "test"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Split>())]
     pub split: Option<Split>,
     /// Measure the language model of a fine-tuned model instead of its classifier
     #[arg(long)]
@@ -328,7 +329,6 @@ pub struct EvalArgs {
 
 /// `headstart predict`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Each line of output is {\"label\": ..., \"probabilities\": {class: number}}, in the order of the input.
 Example: headstart predict runs/trec --input questions.txt > answers.jsonl")]
@@ -348,7 +348,6 @@ pub struct PredictArgs {
 
 /// `headstart generate`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "Example: headstart generate runs/trunk --prompt 'The river' --temperature 0.7")]
 pub struct GenerateArgs {
     /// A run folder, its final/, or a checkpoint, of a model pretrained with --objective lm
@@ -381,7 +380,6 @@ pub struct GenerateArgs {
 
 /// `headstart doctor`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 pub struct DoctorArgs {
     /// Print one line of JSON
     #[arg(long)]
@@ -390,7 +388,6 @@ pub struct DoctorArgs {
 
 /// `headstart bench`.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(after_help = "\
 Examples:
   headstart bench train --preset naacl2019 --precision bf16 --json
@@ -400,8 +397,7 @@ Examples:
 train and forward use random tokens and weights. The share is that of the processor's register peak.")]
 pub struct BenchArgs {
     /// What to time
-    #[arg(value_name = "WORK",
-        value_parser = one_of::<Work>(&["train", "forward", "finetune", "predict", "generate"]))]
+    #[arg(value_name = "WORK", value_parser = one_of::<Work>())]
     pub work: Work,
     /// Sequences a step [default: 8; 4 for the preset gpt2; 16 for finetune]
     #[arg(long, value_name = "N")]
@@ -416,7 +412,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub warmup: usize,
     /// Next token (lm) or masked tokens (mlm)
-    #[arg(long, value_name = "NAME", default_value = "lm", value_parser = one_of::<Objective>(&["lm", "mlm"]))]
+    #[arg(long, value_name = "NAME", default_value = "lm", value_parser = one_of::<Objective>())]
     pub objective: Objective,
     /// Pieces of the vocabulary [default: 28,996; 50,257 for the preset gpt2]
     #[arg(long, value_name = "N")]

@@ -25,6 +25,7 @@ const USAGE: u8 = 2;
 pub const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    headstart::signals::report_writes_beyond_limit();
     let command = match args::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use headstart::data::download::{self, Stage};
 use headstart::event::{Event, Signal, StepRecord};
 use headstart::run_log::Record;
+use headstart::signals;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::INTERRUPTED;
@@ -26,7 +27,8 @@ const SMOOTHING: f64 = 0.98;
 /// How often Ctrl-C or SIGTERM arrived.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
-/// From now on the first Ctrl-C or SIGTERM asks the work to save and stop; the second ends the process at once.
+/// From now on the first Ctrl-C, SIGTERM or SIGHUP asks the work to save and stop; the second ends the process at once.
+/// One that is ignored, as `nohup` has it, stays so.
 pub fn stop_on_signal() -> Result<()> {
     let handler = || {
         if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
@@ -34,7 +36,7 @@ pub fn stop_on_signal() -> Result<()> {
         }
         say("stopping: this step is finished and saved (a second signal exits at once)");
     };
-    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
+    signals::keep_ignored(|| ctrlc::set_handler(handler)).context("cannot listen for Ctrl-C")
 }
 
 /// Whether a signal asked for an end.

@@ -241,3 +241,50 @@ fn a_stopped_run_can_be_continued() {
     assert_eq!(limited["stopped"], "max_time");
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
 }
+
+/// The program, started by a shell that has done something before.
+#[cfg(unix)]
+fn after(place: &Place, before: &str, call: &str) -> Command {
+    let program = place.command(call);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{before}; exec \"$0\" \"$@\"")).arg(program.get_program());
+    shell.args(program.get_args());
+    place.prepare(shell)
+}
+
+/// Under `nohup` the terminal may go.
+#[cfg(unix)]
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let place = Place::new();
+    tokenizer(&place);
+    let call = "pretrain --data starter --tokenizer tok.json --preset micro --max_steps 20 --json --out run";
+    let mut child = after(&place, "trap '' HUP", call).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("step 1/")), "no first step");
+    for _ in 0..2 {
+        assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    }
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said:?}");
+    let ended: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&ended["steps"], &ended["stopped"]), (&20.into(), &Value::Null));
+}
+
+/// As on a full disk: the file is named, and the exit code is a failure's.
+#[cfg(unix)]
+#[test]
+fn a_limit_for_the_size_of_files_is_reported() {
+    let place = Place::new();
+    tokenizer(&place);
+    for call in [
+        "tokenizer train starter --vocab_size 600 --out small.json",
+        "pretrain --data starter --tokenizer tok.json --preset micro --max_steps 2 --out run",
+    ] {
+        let output = after(&place, "ulimit -f 8", call).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("File too large") && said.contains("error: "), "{said}");
+    }
+}

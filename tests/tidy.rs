@@ -30,8 +30,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("schedule", &["config"]),
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "model"]),
-    ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),
-    ("checkpoint", &["config", "error", "files", "model", "params", "tokenizer"]),
+    ("eval", &["batch", "config", "device", "error", "event", "files", "model", "objective"]),
+    ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tokenizer"]),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
     (

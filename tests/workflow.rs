@@ -69,7 +69,7 @@ fn pretraining_learns_and_leaves_a_whole_run_folder() {
         }
         let model = ["README.md", "config.json", "model.safetensors", "tokenizer.json"];
         assert_eq!(place.names(&format!("{run}/final")), model);
-        let best = place.json_file(&format!("{run}/checkpoints/best.json"));
+        let best = &place.json_file(&format!("{run}/checkpoints/best.json"))["best"];
         let best = format!("step-{:08}", best["step"].as_u64().unwrap());
         assert_eq!(
             place.names(&format!("{run}/checkpoints/{best}")),
@@ -244,7 +244,7 @@ fn the_best_checkpoint_is_the_one_that_is_kept() {
     // A rate so large that it does not only get better.
     let flags = "--lr 0.05 --n_epochs 2 --eval_every 3 --keep 1";
     let result = tune(&place, "lm", flags, "run").json();
-    let best = place.json_file("run/checkpoints/best.json");
+    let best = &place.json_file("run/checkpoints/best.json")["best"];
     assert_eq!(best["value"].as_f64(), Some(metric(&result, "valid/accuracy")));
     let folder = format!("run/checkpoints/step-{:08}", best["step"].as_u64().unwrap());
     assert_eq!(

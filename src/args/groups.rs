@@ -10,11 +10,10 @@ use headstart::config::{
 };
 use headstart::device::DeviceName;
 
-use super::parsing::{one_of, precision, seed};
+use super::parsing::{one_of, seed};
 
 /// Where a run's settings come from and where it writes.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
     /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train]
@@ -39,16 +38,14 @@ pub struct RunArgs {
 
 /// Flags of the tutorial that have no key here.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 pub struct TutorialArgs {
     /// Recognised, with guidance
     #[arg(long, value_name = "N", hide = true, allow_hyphen_values = true)]
     pub local_rank: Option<String>,
 }
 
-/// Where named data is looked for.
-#[derive(Clone, Debug, Args)]
-#[command(rename_all = "snake_case")]
+/// Where named data is looked for. A continued run may look elsewhere; what is read is compared by content.
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct PlaceArgs {
     /// Folder for downloads and token caches [default: $HEADSTART_CACHE, or headstart/ in the user's cache folder]
@@ -63,8 +60,7 @@ pub struct PlaceArgs {
 }
 
 /// How text files are read.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct ReadingArgs {
     /// Encoding of the files: utf-8, latin1, windows-1252, ... [default: utf-8, or what the catalogue says]
@@ -73,8 +69,7 @@ pub struct ReadingArgs {
 }
 
 /// The tokenizer.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct TokenizerArgs {
     /// A tokenizer.json, a vocab.txt, a folder with one, or a name of the catalogue (bert-base-cased)
@@ -86,8 +81,7 @@ pub struct TokenizerArgs {
 }
 
 /// The columns of tables.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct ColumnArgs {
     /// Column with the text, by name [default: detected]
@@ -99,8 +93,7 @@ pub struct ColumnArgs {
 }
 
 /// Text without labels.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct SourceArgs {
     /// A named data set, a text file, a folder with train.txt and valid.txt, or an http(s) address
@@ -115,8 +108,7 @@ pub struct SourceArgs {
 }
 
 /// Labelled text; the tokenizer is the model's.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct LabelledArgs {
     /// A named data set, a CSV, TSV, JSONL or text file, a folder, or an http(s) address
@@ -134,15 +126,14 @@ pub struct LabelledArgs {
 }
 
 /// Sizes and options of the model.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Sizes for those not given: naacl2019 (50m), gpt2 (124m), small, mini or micro [default: naacl2019]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Block layout
-    #[arg(long, value_name = "NAME", value_parser = one_of::<Arch>(&["naacl2019", "gpt2"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Arch>())]
     pub arch: Option<Arch>,
     /// Width of the model
     #[arg(long, value_name = "N")]
@@ -160,7 +151,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N")]
     pub num_layers: Option<usize>,
     /// Trained positions, or fixed sines and cosines
-    #[arg(long, value_name = "NAME", value_parser = one_of::<Positions>(&["learned", "sinusoidal"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Positions>())]
     pub positions: Option<Positions>,
     /// The tutorial's way to say --positions sinusoidal
     #[arg(long, conflicts_with = "positions")]
@@ -177,15 +168,14 @@ pub struct ModelArgs {
 }
 
 /// What fine-tuning changes and how it is judged.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Fine-tuning")]
 pub struct TuningArgs {
     /// Keep the model's sizes and tokenizer, but draw its weights afresh
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub from_scratch: Option<bool>,
     /// What is trained: everything, the head, or the head and adapters
-    #[arg(long, value_name = "NAME", value_parser = one_of::<Method>(&["full", "head", "adapters"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
     /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -194,11 +184,10 @@ pub struct TuningArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub train_norms: Option<bool>,
     /// Which position is classified
-    #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>(&["cls", "last", "mean", "max"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>())]
     pub pooling: Option<HeadPooling>,
     /// One class of several, any number of marks, or a number
-    #[arg(long, value_name = "NAME",
-        value_parser = one_of::<Problem>(&["single-label", "multi-label", "regression"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Problem>())]
     pub problem: Option<Problem>,
     /// Classes the data must have [default: found from the data]
     #[arg(long, value_name = "N")]
@@ -216,7 +205,7 @@ pub struct TuningArgs {
     #[arg(long, value_name = "P")]
     pub dropout: Option<f32>,
     /// Weights of the classes in the loss
-    #[arg(long, value_name = "NAME", value_parser = one_of::<ClassWeights>(&["none", "balanced"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<ClassWeights>())]
     pub class_weights: Option<ClassWeights>,
     /// Stop after so many evaluations without a better one; 0 for never
     #[arg(long, value_name = "N")]
@@ -224,16 +213,12 @@ pub struct TuningArgs {
 }
 
 /// The training loop.
-#[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Training")]
 pub struct TrainArgs {
     /// Sequences at a time; only its product with grad_accum_steps matters to the result
     #[arg(long, value_name = "N")]
     pub train_batch_size: Option<usize>,
-    /// Sequences at a time in evaluations; does not change the result
-    #[arg(long, value_name = "N")]
-    pub valid_batch_size: Option<usize>,
     /// Batches to one optimizer step
     #[arg(long, value_name = "N", alias = "gradient_accumulation_steps")]
     pub grad_accum_steps: Option<usize>,
@@ -247,7 +232,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
     /// Weight decay as L2 on everything (adam, as the tutorial) or decoupled on matrices (adamw)
-    #[arg(long, value_name = "NAME", value_parser = one_of::<OptimizerName>(&["adam", "adamw"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<OptimizerName>())]
     pub optimizer: Option<OptimizerName>,
     /// Passes over the training data; 0 evaluates only
     #[arg(long, value_name = "N")]
@@ -259,12 +244,29 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", alias = "n_warmup")]
     pub warmup_steps: Option<u64>,
     /// How the rate falls after the warm-up
-    #[arg(long, value_name = "NAME",
-        value_parser = one_of::<Schedule>(&["cosine", "linear", "constant", "trapezoidal"]))]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Schedule>())]
     pub schedule: Option<Schedule>,
     /// Evaluate every so many optimizer steps; -1 for the end of each epoch only
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub eval_every: Option<i64>,
+    /// Seed of initial weights, order, masks and dropout
+    #[arg(long, value_name = "N", value_parser = seed())]
+    pub seed: Option<u64>,
+    /// Products in f32, or with bf16 inputs and f32 sums
+    #[arg(long, value_name = "NAME", value_parser = one_of::<PrecisionName>())]
+    pub precision: Option<PrecisionName>,
+    #[command(flatten)]
+    pub pace: PaceArgs,
+}
+
+/// Speed, saving and the time a run may take, none of which changes its weights: a continued run may be given others,
+/// and other [`PlaceArgs`]. A setting that belongs here needs nothing else to be one of those.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Training")]
+pub struct PaceArgs {
+    /// Sequences at a time in evaluations; does not change the result
+    #[arg(long, value_name = "N")]
+    pub valid_batch_size: Option<usize>,
     /// Save every so many optimizer steps besides each epoch; 0 for epochs only
     #[arg(long, value_name = "N")]
     pub save_every: Option<u64>,
@@ -274,12 +276,6 @@ pub struct TrainArgs {
     /// Save and stop after so many seconds; the schedule does not bend [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub max_time: Option<f64>,
-    /// Seed of initial weights, order, masks and dropout
-    #[arg(long, value_name = "N", value_parser = seed())]
-    pub seed: Option<u64>,
-    /// Products in f32, or with bf16 inputs and f32 sums
-    #[arg(long, value_name = "NAME", value_parser = precision())]
-    pub precision: Option<PrecisionName>,
     /// Worker threads; 0 for all; does not change the result
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -287,10 +283,9 @@ pub struct TrainArgs {
 
 /// How a finished model computes.
 #[derive(Debug, Args)]
-#[command(rename_all = "snake_case")]
 pub struct ComputeArgs {
     /// Products in f32, or with bf16 inputs and f32 sums
-    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = precision())]
+    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = one_of::<PrecisionName>())]
     pub precision: PrecisionName,
     /// Worker threads; 0 for all
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -298,4 +293,25 @@ pub struct ComputeArgs {
     /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: DeviceName,
+}
+
+impl SourceArgs {
+    /// Only the flags that a continued run may be given anew.
+    pub fn free(&self) -> Self {
+        Self { data: self.data.clone(), places: self.places.clone(), ..Self::default() }
+    }
+}
+
+impl LabelledArgs {
+    /// Only the flags that a continued run may be given anew.
+    pub fn free(&self) -> Self {
+        Self { data: self.data.clone(), places: self.places.clone(), ..Self::default() }
+    }
+}
+
+impl TrainArgs {
+    /// Only the flags that a continued run may be given anew.
+    pub fn free(&self) -> Self {
+        Self { pace: self.pace.clone(), ..Self::default() }
+    }
 }

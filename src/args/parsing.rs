@@ -1,16 +1,17 @@
 //! From words to clap structs: both spellings of flags, names of library enums, defaults in the help.
 //!
-//! Owns: how arguments are read. Never: which arguments there are.
+//! Owns: how arguments are read, and how flags are spelled: as their fields, with underscores. Never: which arguments
+//! there are.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches};
-use headstart::config::{FinetuneConfig, PrecisionName, PretrainConfig};
-use serde::Serialize;
+use headstart::config::{FinetuneConfig, PretrainConfig};
 use serde::de::value::{Error as NameError, StringDeserializer};
-use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
+use serde::{Deserializer, Serialize, forward_to_deserialize_any};
 
 use super::{Cli, Command};
 
@@ -23,11 +24,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     Ok(Cli::from_arg_matches(&matches)?.command)
 }
 
-/// The whole command, with the library's defaults in the help texts.
+/// The whole command, with flags spelled as their fields and the library's defaults in the help texts.
 fn command() -> clap::Command {
-    Cli::command()
+    with_underscores(Cli::command())
         .mut_subcommand("pretrain", |c| with_defaults(c, &PretrainConfig::default()))
         .mut_subcommand("finetune", |c| with_defaults(c, &FinetuneConfig::default()))
+}
+
+/// Spells every flag as the key it is, where clap's own habit is dashes.
+fn with_underscores(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_long().map(|name| name.replace('-', "_")) {
+        Some(name) => arg.long(name),
+        None => arg,
+    });
+    command.mut_subcommands(with_underscores)
 }
 
 /// Adds `[default: ...]` to the help of every flag whose key has a default.
@@ -75,19 +85,65 @@ fn underscored(argument: OsString) -> OsString {
     format!("--{}{value}", name.replace('-', "_")).into()
 }
 
-/// A value that is one of the names of a library enum.
-pub fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+/// A value that is one of the names of an enum.
+pub fn one_of<T>() -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(names).try_map(|name| {
+    PossibleValuesParser::new(names::<T>()).try_map(|name| {
         let name: StringDeserializer<NameError> = name.into_deserializer();
         T::deserialize(name)
     })
 }
 
-pub fn precision() -> impl TypedValueParser<Value = PrecisionName> {
-    one_of(&["f32", "bf16"])
+/// The names that a type is read by: the variants of an enum, the keys of a struct.
+pub fn names<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut names: &'static [&'static str] = &[];
+    // Nothing is there to be read, so it always fails; the names were given in asking.
+    drop(T::deserialize(NamesOnly(&mut names)));
+    names
+}
+
+/// Takes down the names that a type asks for.
+struct NamesOnly<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for NamesOnly<'_> {
+    type Error = NameError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NameError> {
+        Err(NameError::custom("there are only names"))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, NameError> {
+        *self.0 = variants;
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, NameError> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+/// The flags of a group.
+pub fn flags_of<G: clap::Args>() -> Vec<String> {
+    let group = G::augment_args(clap::Command::default());
+    group.get_arguments().map(|arg| format!("--{}", arg.get_id())).collect()
 }
 
 /// A seed that a TOML file can hold, whose numbers have a sign.
@@ -175,6 +231,18 @@ mod tests {
         for command in commands {
             let parsed = parse(command.iter().map(Into::into));
             assert!(parsed.is_ok(), "{}: {}", command.join(" "), parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn names_of_values_are_those_of_the_enums() {
+        assert_eq!(names::<headstart::config::Problem>(), ["single-label", "multi-label", "regression"]);
+        assert_eq!(names::<super::super::VocabularyKind>(), ["wordpiece", "bpe"]);
+        assert!(names::<headstart::config::DataConfig>().contains(&"cache_dir"));
+        for (command, words) in
+            [("pretrain", "values: naacl2019, gpt2"), ("finetune", "values: cls, last, mean, max")]
+        {
+            assert!(help(command).contains(words), "{words}");
         }
     }
 

@@ -13,7 +13,6 @@ use crate::settings::{self, Run};
 pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
     let Run { config, options, json } = settings::finetune(args)?;
     progress::stop_on_signal()?;
-    progress::say(&format!("run folder: {}", options.dir.display()));
     let mut progress = Progress::new();
     let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
     progress.finish();

@@ -35,7 +35,8 @@ fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
 }
 
 fn summary_text(summary: &Summary) -> String {
-    let Summary { steps, skipped, total_steps, stopped, final_dir, metrics, confusion, labels } = summary;
+    let Summary { run_dir: _, steps, skipped, total_steps, stopped, final_dir, metrics, confusion, labels } =
+        summary;
     let mut text = format!("{steps} of {total_steps} steps");
     if *skipped > 0 {
         let _ = write!(text, ", {skipped} skipped");

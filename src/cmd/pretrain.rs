@@ -13,7 +13,6 @@ use crate::settings::{self, Run};
 pub fn run(args: PretrainArgs) -> Result<ExitCode> {
     let Run { config, options, json } = settings::pretrain(args)?;
     progress::stop_on_signal()?;
-    progress::say(&format!("run folder: {}", options.dir.display()));
     let mut progress = Progress::new();
     let summary = headstart::pretrain::pretrain(&config, &options, &mut |event| progress.listen(&event));
     progress.finish();

@@ -13,7 +13,10 @@ use crate::settings;
 /// Runs it.
 pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
     let QuickstartArgs { out, threads, device, seed, json } = args;
-    let out = out.unwrap_or_else(|| settings::default_out("quickstart"));
+    let out = match out {
+        Some(out) => out,
+        None => settings::new_folder(&settings::default_out("quickstart"))?,
+    };
     progress::stop_on_signal()?;
     progress::say(&format!("runs and report: {}", out.display()));
     let mut progress = Progress::new();

@@ -12,7 +12,7 @@ use headstart::data::{source, starter};
 use headstart::tokenizer::{Case, Tokenizer, TokenizerKind, TrainOptions};
 use serde_json::json;
 
-use crate::args::{ReadingArgs, TokenizerCommand, TokenizerImportArgs, TokenizerTrainArgs};
+use crate::args::{ReadingArgs, TokenizerCommand, TokenizerImportArgs, TokenizerTrainArgs, VocabularyKind};
 use crate::output;
 use crate::progress::{self, Progress};
 use crate::settings::{self, Usage};
@@ -28,7 +28,10 @@ pub fn run(command: TokenizerCommand) -> Result<ExitCode> {
 fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
     let TokenizerTrainArgs { data, out, kind, vocab_size, lowercase, reading, places, json } = args;
     refuse_existing(&out)?;
-    let kind = if kind == "bpe" { TokenizerKind::ByteLevelBpe } else { TokenizerKind::WordPiece };
+    let kind = match kind {
+        VocabularyKind::WordPiece => TokenizerKind::WordPiece,
+        VocabularyKind::Bpe => TokenizerKind::ByteLevelBpe,
+    };
     let options = TrainOptions { kind, vocab_size, case: case(lowercase) };
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;

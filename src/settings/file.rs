@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
+use headstart::checkpoint::RunFolder;
 use headstart::config::ModelConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,9 +52,10 @@ pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
         ))
         .into());
     }
-    match read::<C>(&path) {
+    let text = RunFolder::settings(dir)?;
+    match parse::<C>(&path, &text) {
         Ok(Settings { table, preset: _ }) => Ok(table.try_into()?),
-        Err(_) if read::<Other>(&path).is_ok() => Err(Usage(format!(
+        Err(_) if parse::<Other>(&path, &text).is_ok() => Err(Usage(format!(
             "--resume {}: this is a run of `headstart {other}`\n  fix: headstart {other} --resume {0}",
             dir.display()
         ))
@@ -65,6 +67,10 @@ pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
 fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
     let text = fs::read_to_string(path)
         .map_err(|e| Usage(format!("cannot read the settings {}: {e}", path.display())))?;
+    parse::<C>(path, &text)
+}
+
+fn parse<C: DeserializeOwned>(path: &Path, text: &str) -> Result<Settings> {
     let wrong = |span: Option<Range<usize>>, what: &str| {
         let line = span.map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count());
         let line = line.map(|before| format!(":{}", before + 1)).unwrap_or_default();
@@ -75,7 +81,7 @@ fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
             what.trim_end()
         ))
     };
-    let mut root = DeTable::parse(&text).map_err(|e| wrong(e.span(), e.message()))?;
+    let mut root = DeTable::parse(text).map_err(|e| wrong(e.span(), e.message()))?;
     let preset = take_preset(root.get_mut()).map_err(|span| wrong(Some(span), "`preset` is a name"))?;
     let checked = C::deserialize(toml::Deserializer::from(root));
     checked.map_err(|e| wrong(e.span(), e.message()))?;

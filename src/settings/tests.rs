@@ -1,12 +1,17 @@
 //! Layers, continued runs, and that every key has a flag.
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 
-use headstart::config::{Arch, HeadConfig, HeadPooling, Problem};
+use anyhow::Result;
+use headstart::config::{
+    Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, Positions, PretrainConfig,
+    Problem, TrainConfig,
+};
 
-use super::*;
-use crate::args::{Command, parse};
+use super::run::{free_flags, short_name};
+use super::{finetune, pretrain};
+use crate::args::{Command, names, parse};
 
 fn parsed(arguments: &[&str]) -> Command {
     parse(std::iter::once("headstart").chain(arguments.iter().copied()).map(Into::into)).unwrap()
@@ -94,6 +99,7 @@ fn a_continued_run_keeps_what_matters() {
     let mut saved = pretrain_settings(&["--preset", "micro", "--max_time", "60"]).unwrap();
     saved.model.vocab_size = 1_000;
     fs::write(dir.path().join("config.toml"), toml::to_string(&saved).unwrap()).unwrap();
+    fs::write(dir.path().join("environment.json"), "{}").unwrap();
     let run = dir.path().to_str().unwrap();
     assert_eq!(pretrain_settings(&["--resume", run]).unwrap(), saved);
     assert_eq!(pretrain_settings(&["--preset", "micro", "--out", run, "--resume"]).unwrap(), saved);
@@ -102,7 +108,6 @@ fn a_continued_run_keeps_what_matters() {
     assert_eq!((changed.train.threads, changed.train.max_time), (1, Some(5.0)));
     for (flags, words) in [
         (&["--lr", "0.1"][..], "--lr 0.1: the run was started with 0.00025"),
-        (&["--data", "mine.txt"], "--data mine.txt: the run was started with wikitext-103"),
         (&["--preset", "mini"], "the run was started with 32"),
         (&["--max_steps", "9"], "--max_steps 9: the run was started with not set"),
         (&["--out", "elsewhere"], "writes into its own folder"),
@@ -145,41 +150,52 @@ fn full_train() -> TrainConfig {
     TrainConfig { max_steps: Some(1), max_time: Some(1.0), ..TrainConfig::default() }
 }
 
-fn keys(config: &impl Serialize) -> BTreeSet<String> {
-    flag_values(&toml::Table::try_from(config).unwrap()).into_keys().collect()
-}
-
 fn help(command: &str) -> String {
     let arguments = ["headstart", command, "--help"].map(Into::into);
     parse(arguments).unwrap_err().to_string()
 }
 
+/// The keys of a configuration's tables, as flags.
+fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
+    let keys = tables.concat().into_iter().filter(|key| !["data", "model", "train"].contains(key));
+    // The one flag that is not called like its key, and the one that is called like a table.
+    keys.map(|key| if key == "path" { "data" } else { key }).collect()
+}
+
 #[test]
 fn every_key_has_its_flag() {
-    let config = PretrainConfig {
-        data: full_data(),
-        model: full_model(),
-        train: full_train(),
-        ..PretrainConfig::default()
-    };
-    // What follows from the tokenizer and the objective, and what only labelled text has.
-    let without = ["vocab_size", "causal", "text_column", "label_column", "max_train_examples"];
-    let text = help("pretrain");
-    for key in keys(&config).iter().filter(|key| !without.contains(&key.as_str())) {
-        assert!(text.contains(&format!("--{key} ")) || text.contains(&format!("--{key}[")), "{key}");
+    let (data, train) = (names::<DataConfig>(), names::<TrainConfig>());
+    let pretrain = keys(&[names::<PretrainConfig>(), data, names::<ModelConfig>(), train]);
+    let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
+    finetune.push("model");
+    // What follows from the tokenizer, the objective and the task, and what only labelled text has.
+    let of_others = ["vocab_size", "causal", "adapters_dim", "head", "offset_token"];
+    let of_labels = ["text_column", "label_column", "max_train_examples"];
+    let without = [&of_others[..], &of_labels].concat();
+    // The tokenizer is the model's.
+    for (command, keys, without) in
+        [("pretrain", pretrain, without), ("finetune", finetune, vec!["tokenizer", "lowercase"])]
+    {
+        assert!(keys.len() > 25, "{keys:?}");
+        let text = help(command);
+        for key in keys {
+            let flag = text.contains(&format!("--{key} ")) || text.contains(&format!("--{key}["));
+            assert_eq!(flag, !without.contains(&key), "{command} --{key}");
+        }
     }
-    let config = FinetuneConfig {
-        model: Some("m".into()),
-        num_classes: Some(2),
-        dropout: Some(0.0),
-        data: full_data(),
-        train: full_train(),
-        ..FinetuneConfig::default()
-    };
-    let text = help("finetune");
-    for key in keys(&config).iter().filter(|key| !["tokenizer", "lowercase"].contains(&key.as_str())) {
-        assert!(text.contains(&format!("--{key} ")) || text.contains(&format!("--{key}[")), "{key}");
+}
+
+#[test]
+fn the_readme_lists_what_a_continued_run_may_be_given_anew() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let listed =
+        readme.split("A continued run keeps its settings").nth(1).unwrap().split(')').next().unwrap();
+    // "And where data lies".
+    let places = ["--cache_dir", "--mirror", "--offline"];
+    for flag in free_flags().iter().filter(|flag| !places.contains(&flag.as_str())) {
+        assert!(listed.contains(&format!("`{flag}`")), "{flag} is not in {listed}");
     }
+    assert_eq!(listed.matches("`--").count() + places.len(), free_flags().len(), "{listed}");
 }
 
 #[test]

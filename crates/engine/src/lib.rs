@@ -11,7 +11,7 @@
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
 //! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
 //! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
-//! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map.
+//! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map. [`signals`] — which stay ignored.
 
 pub mod alloc;
 pub mod bench;
@@ -23,6 +23,7 @@ pub mod ops;
 pub mod packing;
 pub mod profile;
 pub mod rng;
+pub mod signals;
 pub mod tape;
 pub mod tensor;
 pub mod weights;

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 
 use headstart_engine::{Device, Precision, Tape, Weights};
+use sha2::{Digest, Sha256};
 
 use crate::batch::{Batch, Label, TokenTargets, evaluation_mask_key};
 use crate::config::Problem;
 use crate::device::in_parts_that_fit;
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
+use crate::files::hex;
 use crate::model::Model;
 use crate::objective::{Denominators, Objective, Sums, probabilities};
 
@@ -77,6 +79,23 @@ impl Examples<'_> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// SHA-256 of all ids and labels: the same for the same examples, wherever they were read from.
+    pub fn content_sum(&self) -> String {
+        let mut sum = Sha256::new();
+        sum.update((self.ids.len() as u64).to_le_bytes());
+        for ids in &self.ids {
+            sum.update((ids.len() as u64).to_le_bytes());
+            sum.update(bytemuck::cast_slice::<u32, u8>(ids));
+        }
+        for label in &self.labels {
+            match label {
+                Label::Class(class) => sum.update(class.to_le_bytes()),
+                Label::Values(values) => sum.update(bytemuck::cast_slice::<f32, u8>(values)),
+            }
+        }
+        hex(&sum.finalize())
     }
 
     /// The label of one.

@@ -12,10 +12,11 @@ use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
-use crate::infer::Loaded;
+use crate::infer::{Loaded, not_finite};
 use crate::objective::Objective;
 use crate::setup::labelled::{DataRequest, examples};
 use crate::setup::text::{evaluated, token_targets};
+use crate::train::EvaluationSplit;
 
 /// Sequences an evaluation takes at a time; does not change the result.
 const BATCH: usize = 32;
@@ -71,7 +72,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
             if let Ok(part) = data.get(split) {
                 let examples = examples(part, head.problem, head.num_classes, pooling);
                 let evaluator = evaluator(&objective, TokenTargets::None);
-                return evaluator.run(&split.to_string(), &examples, None, &loaded.files.labels, listener);
+                let labels = &loaded.files.labels;
+                let evaluation = evaluator.run(&split.to_string(), &examples, None, labels, listener)?;
+                return finite(model, evaluation);
             }
         }
     } else {
@@ -84,13 +87,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;
             if let Some(split_data) = evaluated(stream.as_ref(), positions)? {
                 let evaluator = evaluator(&objective, targets);
-                return evaluator.run(
-                    &split.to_string(),
-                    &split_data.examples,
-                    split_data.text,
-                    &[],
-                    listener,
-                );
+                let EvaluationSplit { examples, text } = split_data;
+                let evaluation = evaluator.run(&split.to_string(), &examples, text, &[], listener)?;
+                return finite(model, evaluation);
             }
         }
     }
@@ -98,4 +97,12 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         what: "the data has no such split".into(),
         fix: "leave --split out, or name one the data has".into(),
     })
+}
+
+/// Metrics of a model that does not compute numbers are none.
+fn finite(model: &Path, evaluation: Evaluation) -> Result<Evaluation> {
+    match evaluation.metrics.get("loss") {
+        Some(loss) if loss.is_finite() => Ok(evaluation),
+        _ => Err(not_finite(model)),
+    }
 }

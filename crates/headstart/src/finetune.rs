@@ -8,6 +8,7 @@ use crate::batch::{Label, TokenTargets};
 use crate::checkpoint::{self, Checkpoint, LoadedModel};
 use crate::config::{ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem};
 use crate::data::classification::ClassificationData;
+use crate::data::source;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::Examples;
@@ -16,7 +17,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::params::Group;
 use crate::setup::labelled::{DataRequest, describe, evaluated_split, examples};
-use crate::setup::run::{begin_folder, model_files, newest_checkpoint, open_folder};
+use crate::setup::run::{OpenRun, model_files};
 use crate::setup::text::token_targets;
 use crate::train::{BestBy, RunOptions, Summary, Training};
 
@@ -34,14 +35,14 @@ pub fn finetune(
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
     config.validate()?;
+    let run = OpenRun::open(&options.place, listener)?;
     let device = options.device.open(config.train.threads)?;
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
-    let folder = open_folder(options)?;
     // A resumed run has its own tokenizer, sizes and (mostly) weights; the model it came from is only needed
     // when it was stopped before its first checkpoint.
-    let checkpoint = newest_checkpoint(folder.as_ref())?;
+    let checkpoint = run.newest_checkpoint()?;
     let own = checkpoint.as_ref().map(Checkpoint::model).transpose()?;
     let begun = own.is_some();
     let base = match own {
@@ -87,7 +88,7 @@ pub fn finetune(
         TokenTargets::None
     };
     let files = model_files(&model_config, predicts, class_names(&data, config.problem), &tokenizer);
-    let folder = begin_folder(folder, config, options, &device, &provenance)?;
+    let folder = run.begin(config, &options.command, &device, &provenance)?;
     let pooling = config.pooling;
     let mut train_examples = examples(&train, config.problem, data.labels.len(), pooling);
     if let Some(most) = config.data.max_train_examples {
@@ -120,9 +121,10 @@ pub fn finetune(
         notes,
         files,
         folder,
+        data: config.data.path.clone(),
         checkpoint,
     };
-    training.run(options.resume, listener)
+    training.run(listener)
 }
 
 fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {
@@ -241,6 +243,6 @@ fn readme(config: &FinetuneConfig, labels: &[String]) -> String {
     format!(
         "# A Headstart classifier\n\nFine-tuned on `{}`. Predicts: {labels}.\n\n`headstart predict THIS_FOLDER` classifies the \
          lines of standard input.\n",
-        config.data.path
+        source::short_name(&config.data)
     )
 }

@@ -43,4 +43,5 @@ pub mod train;
 mod train_log;
 
 pub use error::{Error, Result};
-pub use headstart_engine::Allocator;
+// What the program needs of the engine for itself.
+pub use headstart_engine::{Allocator, signals};

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
-use crate::setup::run::{begin_folder, model_files, newest_checkpoint, open_folder};
+use crate::setup::run::{OpenRun, model_files};
 use crate::setup::text::{evaluated, examples, token_targets};
 use crate::train::{BestBy, RunOptions, Summary, Training, thousands};
 
@@ -27,13 +27,13 @@ pub fn pretrain(
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
     config.validate()?;
+    let run = OpenRun::open(&options.place, listener)?;
     let device = options.device.open(config.train.threads)?;
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
-    let folder = open_folder(options)?;
     let corpus = source::corpus(&config.data, listener)?;
-    let checkpoint = newest_checkpoint(folder.as_ref())?;
+    let checkpoint = run.newest_checkpoint()?;
     let stored = checkpoint.as_ref().map(Checkpoint::model).transpose()?;
     let tokenizer = match &stored {
         Some(stored) => stored.tokenizer()?,
@@ -77,7 +77,7 @@ pub fn pretrain(
         None => Weights::new(model.table().initial_values(config.train.seed)),
     };
     let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
-    let folder = begin_folder(folder, config, options, &device, &corpus.provenance)?;
+    let folder = run.begin(config, &options.command, &device, &corpus.provenance)?;
     let training = Training {
         config: &config.train,
         device,
@@ -101,9 +101,10 @@ pub fn pretrain(
         notes,
         files,
         folder,
+        data: config.data.path.clone(),
         checkpoint,
     };
-    training.run(options.resume, listener)
+    training.run(listener)
 }
 
 fn readme(config: &PretrainConfig) -> String {
@@ -114,6 +115,6 @@ fn readme(config: &PretrainConfig) -> String {
     format!(
         "# A Headstart {objective}\n\nPretrained on `{}`. `headstart finetune --model THIS_FOLDER --data ...` fine-tunes it, \
          `headstart eval THIS_FOLDER` evaluates it.\n",
-        config.data.path
+        source::short_name(&config.data)
     )
 }

@@ -22,7 +22,7 @@ use crate::pretrain::pretrain;
 use crate::report::{Chart, Confusion, Curve, Report, Table};
 use crate::run_log::{Kind, read_metrics};
 use crate::tokenizer::{Case, Tokenizer, TokenizerKind, TrainOptions};
-use crate::train::{RunOptions, Summary, thousands};
+use crate::train::{Place, RunOptions, Summary, thousands};
 
 const VOCABULARY: usize = 4_096;
 const PRETRAINING_EPOCHS: usize = 3;
@@ -252,7 +252,7 @@ fn finetune_config(
 
 fn run_options(config: &QuickstartConfig, dir: &Path) -> RunOptions {
     let device = config.device.clone();
-    RunOptions { dir: dir.to_path_buf(), resume: false, command: "headstart quickstart".into(), device }
+    RunOptions { place: Place::New(dir.to_path_buf()), command: "headstart quickstart".into(), device }
 }
 
 fn check_free(out: &Path) -> Result<()> {

@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! runs/<name>/
-//!   config.toml  command.txt  environment.json  metrics.jsonl  train.log  report.html
+//!   config.toml                           the settings and their sum
+//!   command.txt  environment.json  metrics.jsonl  train.log  report.html
+//!   run.lock                              locked by the process that writes to the run
 //!   tensorboard/
 //!   checkpoints/
 //!     best.json                           which of them is the best
@@ -23,8 +25,11 @@
 //! for folders of before there was the other.
 
 mod disk;
+mod lock;
 mod model_folder;
+mod new_run;
 mod run_folder;
+mod settings;
 mod state_file;
 mod tensors;
 mod trainer;
@@ -33,6 +38,7 @@ pub use disk::{FileSum, FileSums};
 pub use model_folder::{
     GrownRows, LoadReport, LoadedModel, ModelFiles, load_model, load_model_and_tokenizer,
 };
+pub use new_run::NewRun;
 pub use run_folder::RunFolder;
 pub use tensors::TensorFile;
 pub use trainer::{BestCheckpoint, Checkpoint, Snapshot, TrainerState};
@@ -55,6 +61,8 @@ const FINAL_FOLDER: &str = "final";
 const CHECKPOINTS_FOLDER: &str = "checkpoints";
 /// The resolved configuration; its presence makes a folder a run folder.
 const RUN_CONFIG_FILE: &str = "config.toml";
+/// Where the run took place.
+const ENVIRONMENT_FILE: &str = "environment.json";
 
 #[cfg(test)]
 mod tests;

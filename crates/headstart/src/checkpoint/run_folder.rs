@@ -2,89 +2,49 @@
 //!
 //! Owns: the names in it, and that no two processes write to it. Never: reads what other modules write there.
 
-use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde_json::{Value, json};
+
 use crate::checkpoint::disk::{
-    NewFolder, damaged, names, read_file, recover, remove_folder, replace_file, sync_folder, write_file,
+    FileSum, NewFolder, damaged, names, read_file, recover, remove_folder, replace_file, write_file,
 };
+use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::{ModelFiles, write_model};
+use crate::checkpoint::new_run::NewRun;
+use crate::checkpoint::settings::read_settings;
 use crate::checkpoint::trainer::{BestCheckpoint, Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::params::ParamTable;
 
-/// There while a folder is being set up: what lies beside it is ours, and not yet a run.
-const MARKER: &str = ".partial-run";
-
 /// A run's folder, open for writing by this process alone.
 #[derive(Debug)]
 pub struct RunFolder {
     dir: PathBuf,
-    // Locked; the lock goes with the process, however it ends.
-    _lock: File,
+    settings_sum: String,
+    _lock: Lock,
 }
 
 impl RunFolder {
-    /// Sets up a new run in `dir`, which is not there or empty. `config_toml` is the resolved configuration,
-    /// `command` the command line, `environment` what else tells where the run took place.
+    /// Sets up a new run in `dir`, which is not there or empty: [`NewRun::claim`] and [`NewRun::set_up`] in one.
     ///
     /// # Errors
-    /// [`Error::Config`] when the folder holds anything; [`Error::Checkpoint`] when it cannot be made or written to.
+    /// As for these.
     pub fn create(
         dir: &Path,
         config_toml: &str,
         command: &str,
-        environment: &serde_json::Value,
+        environment: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<Self> {
-        Self::check_free(dir)?;
-        // Nothing is lost yet, so whatever the disk refuses has the same way out.
-        Self::set_up(dir, config_toml, command, environment).map_err(|error| Error::Checkpoint {
-            path: dir.to_path_buf(),
-            what: format!("cannot be set up as a run folder: {}", reason(error)),
-            fix: "choose a folder that can be written to with --out, or make room on its disk".into(),
-        })
+        NewRun::claim(dir)?.set_up(config_toml, command, environment)
     }
 
-    fn set_up(dir: &Path, config_toml: &str, command: &str, environment: &serde_json::Value) -> Result<Self> {
-        let marker = dir.join(MARKER);
-        fs::create_dir_all(dir).map_err(Error::io("create the folder", dir))?;
-        write_file(&marker, b"")?;
-        sync_folder(dir)?;
-        for folder in [CHECKPOINTS_FOLDER, "tensorboard"] {
-            let folder = dir.join(folder);
-            fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-        }
-        write_file(&dir.join("command.txt"), format!("{}\n", command.trim_end()).as_bytes())?;
-        write_file(&dir.join("environment.json"), format!("{environment:#}\n").as_bytes())?;
-        // Last, since its presence makes the folder a run.
-        replace_file(&dir.join(RUN_CONFIG_FILE), config_toml.as_bytes())?;
-        fs::remove_file(&marker).map_err(Error::io("remove", &marker))?;
-        Ok(Self { dir: dir.to_path_buf(), _lock: lock(dir)? })
-    }
-
-    /// Whether a new run may be set up in `dir`, asked before the work that comes first.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when the folder holds anything; [`Error::Checkpoint`] when there can be no such folder.
-    pub fn check_free(dir: &Path) -> Result<()> {
-        if fs::metadata(dir).is_ok_and(|found| !found.is_dir()) {
-            return Err(taken(dir, "is a file"));
-        }
-        let above = dir.ancestors().skip(1).find(|folder| folder.exists());
-        if let Some(file) = above.filter(|above| !above.is_dir()) {
-            return Err(Error::Checkpoint {
-                path: dir.to_path_buf(),
-                what: format!("cannot be a folder: {} is a file", file.display()),
-                fix: "choose another folder with --out".into(),
-            });
-        }
-        let interrupted = dir.join(MARKER).exists() && !dir.join(RUN_CONFIG_FILE).exists();
-        if holds_anything(dir)? && !interrupted {
-            return Err(taken(dir, "exists and is not empty"));
-        }
-        Ok(())
+    /// A folder that was just set up, or is put right.
+    pub(super) fn locked(dir: PathBuf, lock: Lock) -> Result<Self> {
+        let (_, settings_sum) = read_settings(&dir)?;
+        Ok(Self { dir, settings_sum, _lock: lock })
     }
 
     /// Whether `dir` holds a run that can be opened; an interrupted [`RunFolder::create`] is none and may be repeated.
@@ -92,25 +52,37 @@ impl RunFolder {
         dir.join(RUN_CONFIG_FILE).is_file()
     }
 
-    /// Opens a run to continue it, and puts right what an interruption left. Returns its configuration as well.
+    /// The settings that the run in `dir` was started with, as TOML.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is no run; [`Error::Checkpoint`] when another process writes to it;
-    /// [`Error::Io`] when the disk refuses.
-    pub fn open(dir: &Path) -> Result<(Self, String)> {
+    /// [`Error::Missing`] when there is no run; [`Error::Checkpoint`] when they are not what was written.
+    pub fn settings(dir: &Path) -> Result<String> {
         if !Self::is_run(dir) {
             return Err(Error::Missing {
                 what: format!("there is no run in {} (looked for {RUN_CONFIG_FILE})", dir.display()),
                 fix: "check the folder's name, or leave --resume out to start a new run".into(),
             });
         }
-        let run = Self { dir: dir.to_path_buf(), _lock: lock(dir)? };
-        recover(dir, |name| [FINAL_FOLDER, RUN_CONFIG_FILE, "run"].contains(&name))?;
+        Ok(read_settings(dir)?.0)
+    }
+
+    /// Opens a run to continue it, and puts right what an interruption left.
+    ///
+    /// # Errors
+    /// As for [`RunFolder::settings`]; [`Error::Checkpoint`] when another process writes to the run; [`Error::Io`] when
+    /// the disk refuses.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Self::settings(dir)?;
+        let lock = Lock::take(dir, "writing to this run")?;
+        recover(dir, |name| [FINAL_FOLDER, RUN_CONFIG_FILE].contains(&name))?;
+        let run = Self::locked(dir.to_path_buf(), lock)?;
         recover(&run.checkpoints(), |name| name == BEST_FILE || step_of(name).is_some())?;
-        let path = run.config_toml();
-        let config =
-            String::from_utf8(read_file(&path)?).map_err(|e| damaged(&path, format!("is not UTF-8: {e}")))?;
-        Ok((run, config))
+        Ok(run)
+    }
+
+    /// SHA-256 of the settings, which a checkpoint keeps.
+    pub(crate) fn settings_sum(&self) -> &str {
+        &self.settings_sum
     }
 
     /// The folder.
@@ -200,6 +172,16 @@ impl RunFolder {
         }
     }
 
+    /// The newest checkpoint of a step before `step` that is whole; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be listed.
+    pub fn newest_before(&self, step: u64) -> Result<Option<Checkpoint>> {
+        let steps = steps(&self.checkpoints())?;
+        let before = steps.into_iter().rev().filter(|found| *found < step);
+        Ok(before.flat_map(|found| open_step(&self.step_folder(found), found)).next())
+    }
+
     /// The folder of the checkpoint marked as the best; `None` when there is none.
     ///
     /// # Errors
@@ -246,11 +228,14 @@ impl RunFolder {
         if read_best(&checkpoints).is_ok_and(|marked| marked == Some(best)) {
             return Ok(());
         }
-        replace_file(&checkpoints.join(BEST_FILE), format!("{:#}\n", serde_json::json!(best)).as_bytes())
+        let content = json!(best);
+        let sum = FileSum::of(content.to_string().as_bytes()).sha256;
+        let whole = json!({ "best": content, "sha256": sum });
+        replace_file(&checkpoints.join(BEST_FILE), format!("{whole:#}\n").as_bytes())
     }
 
     /// Removes all checkpoints but the newest `keep`, the best, and the marked one.
-    fn prune(&self, keep: usize, best: Option<BestCheckpoint>) -> Result<()> {
+    pub(crate) fn prune(&self, keep: usize, best: Option<BestCheckpoint>) -> Result<()> {
         // The best evaluation may have had no checkpoint; then the mark still names the best there is.
         let stays = [best, read_best(&self.checkpoints())?].map(|best| best.map(|best| best.step));
         let steps = steps(&self.checkpoints())?;
@@ -294,58 +279,26 @@ fn steps(checkpoints: &Path) -> Result<Vec<u64>> {
     Ok(steps)
 }
 
+/// The mark of the best checkpoint. The first versions wrote it without a sum.
 fn read_best(checkpoints: &Path) -> Result<Option<BestCheckpoint>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Summed {
+        best: Value,
+        sha256: String,
+    }
     let path = checkpoints.join(BEST_FILE);
     if !path.exists() {
         return Ok(None);
     }
-    let best = serde_json::from_slice(&read_file(&path)?);
-    let best = best.map_err(|e| damaged(&path, format!("does not name the best checkpoint: {e}")))?;
-    Ok(Some(best))
-}
-
-fn taken(dir: &Path, what: &str) -> Error {
-    Error::Config {
-        key: "out".into(),
-        what: format!("{} {what}", dir.display()),
-        fix: "continue the run there with --resume, or choose another folder with --out".into(),
-    }
-}
-
-/// What an error says, without the way out of other situations.
-fn reason(error: Error) -> String {
-    match error {
-        Error::Checkpoint { path, what, .. } => format!("{}: {what}", path.display()),
-        other => other.to_string(),
-    }
-}
-
-/// Whether a folder holds anything, whatever its name.
-fn holds_anything(dir: &Path) -> Result<bool> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("list", dir)(e)),
-    }
-}
-
-/// Locks a run; on file systems without locks it goes unlocked.
-///
-/// A lock can outlive its holder for a moment: in a process that was just killed, or in a copy of this one that is
-/// about to become another program. So it is tried for up to a second.
-fn lock(dir: &Path) -> Result<File> {
-    const TRIES: u32 = 20;
-    let path = dir.join(RUN_CONFIG_FILE);
-    let file = File::open(&path).map_err(Error::io("open", &path))?;
-    for _ in 0..TRIES {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(50)),
-            _ => return Ok(file),
+    let bad = |e: serde_json::Error| damaged(&path, format!("does not name the best checkpoint: {e}"));
+    let text = read_file(&path)?;
+    let best: Value = match serde_json::from_slice::<Summed>(&text) {
+        Ok(Summed { best, sha256 }) if FileSum::of(best.to_string().as_bytes()).sha256 == sha256 => best,
+        Ok(_) => {
+            return Err(damaged(&path, "is altered: its content is not what was written (SHA-256 differs)"));
         }
-    }
-    Err(Error::Checkpoint {
-        path: dir.to_path_buf(),
-        what: "another process is writing to this run".into(),
-        fix: "wait until it ends or stop it, or choose another folder with --out".into(),
-    })
+        Err(_) => serde_json::from_slice(&text).map_err(bad)?,
+    };
+    serde_json::from_value(best).map(Some).map_err(bad)
 }

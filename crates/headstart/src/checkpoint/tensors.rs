@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use headstart_engine::{FileMap, Weights};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -61,7 +62,7 @@ impl TensorFile {
     /// Opens a file and checks its header, and its content where a sum is known.
     ///
     /// # Errors
-    /// [`crate::Error::Checkpoint`] when it is missing, altered or no safetensors file;
+    /// [`crate::Error::Checkpoint`] when it is missing, altered, no safetensors file, or holds f32 that are not finite;
     /// [`crate::Error::Engine`] when it cannot be mapped.
     pub fn open(path: &Path, sum: Option<&FileSum>) -> Result<Self> {
         if !path.is_file() {
@@ -73,6 +74,12 @@ impl TensorFile {
         }
         let (start, metadata) =
             parse(&map).map_err(|what| damaged(path, format!("is not a whole safetensors file: {what}")))?;
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            if info.dtype == Dtype::F32 && !all_finite_bytes(&map[start + from..start + to]) {
+                return Err(damaged(path, format!("`{name}` holds numbers that are not finite")));
+            }
+        }
         let infos = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         Ok(Self { path: path.to_path_buf(), map, start, infos })
     }
@@ -151,6 +158,20 @@ impl TensorFile {
         }
         Ok(weights)
     }
+}
+
+/// Whether there is no infinity and no NaN among some values.
+pub(super) fn all_finite(values: &[f32]) -> bool {
+    all_finite_bytes(bytemuck::cast_slice(values))
+}
+
+/// As [`all_finite`], wherever the values lie: their exponents are compared, in parts on all threads.
+fn all_finite_bytes(bytes: &[u8]) -> bool {
+    const PART: usize = 1 << 20;
+    let finite = |value: &[u8; 4]| u32::from_le_bytes(*value) & 0x7f80_0000 != 0x7f80_0000;
+    // Without an early end inside a part, so that it is compared by vectors.
+    let part = |part: &[u8]| part.as_chunks().0.iter().fold(true, |all, value| all & finite(value));
+    bytes.par_chunks(PART).all(part)
 }
 
 fn byte_len(info: &TensorInfo) -> usize {

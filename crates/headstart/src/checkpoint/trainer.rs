@@ -3,6 +3,7 @@
 //! Owns: optimizer.safetensors, the loop's state, what a whole checkpoint is. Never: knows which ones are kept, or the
 //! form of trainer_state.json (`state_file`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,11 @@ use crate::checkpoint::model_folder::{
     LoadedModel, ModelFiles, check_shapes, known_sum, open_around, write_model,
 };
 use crate::checkpoint::state_file::{parse_state, state_json};
-use crate::checkpoint::tensors::{TensorFile, write_tensors};
+use crate::checkpoint::tensors::{TensorFile, all_finite, write_tensors};
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
 use crate::error::Result;
 use crate::params::{Param, ParamTable};
+use crate::run_log::LogSum;
 
 /// Where the loop stands after a step. Randomness is a function of seed and step, so there is no generator to keep.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,12 @@ pub struct TrainerState {
     pub evaluations_since_best: u64,
     /// Tokens to a slab on a GPU, which the bits depend on; `None` where the processor computed.
     pub slab_tokens: Option<usize>,
+    /// SHA-256 of the settings; empty where version 1 kept none.
+    pub settings: String,
+    /// SHA-256 of the examples of each split; empty where version 1 kept none.
+    pub data: BTreeMap<String, String>,
+    /// What metrics.jsonl holds until this step.
+    pub logged: Option<LogSum>,
 }
 
 impl TrainerState {
@@ -93,6 +101,18 @@ pub struct Snapshot<'a> {
     pub second_moment: &'a [f32],
     /// Everything of the model but its weights.
     pub files: &'a ModelFiles,
+}
+
+impl Snapshot<'_> {
+    /// What of it is not finite, in words.
+    pub(crate) fn not_finite(&self) -> Option<&'static str> {
+        let all = [
+            ("not all weights are finite", self.weights),
+            ("not all of the optimizer's moments are finite", self.first_moment),
+            ("not all of the optimizer's moments are finite", self.second_moment),
+        ];
+        all.into_iter().find(|(_, values)| !all_finite(values)).map(|(what, _)| what)
+    }
 }
 
 /// A whole checkpoint, every byte of it compared with its sums.

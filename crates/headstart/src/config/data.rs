@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::check;
+use crate::error::Result;
+
 /// Where text and tokenizer come from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -35,4 +38,19 @@ pub struct DataConfig {
     /// Use only so many training examples, drawn evenly over the classes with the run's seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_train_examples: Option<usize>,
+}
+
+impl DataConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        check("max_train_examples", self.max_train_examples != Some(0), || {
+            (
+                "0 examples train nothing".into(),
+                "use a positive number, or n_epochs = 0 to evaluate only".into(),
+            )
+        })
+    }
 }

@@ -144,6 +144,7 @@ impl FinetuneConfig {
                 (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
             })?;
         }
+        self.data.validate()?;
         self.train.validate()
     }
 }

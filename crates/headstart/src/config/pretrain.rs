@@ -54,6 +54,7 @@ impl PretrainConfig {
             (format!("{} is not a share of the tokens", self.mlm_probability), "use 0.15".into())
         })?;
         self.model.validate()?;
+        self.data.validate()?;
         self.train.validate()
     }
 }

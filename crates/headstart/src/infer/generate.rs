@@ -10,9 +10,9 @@ use headstart_engine::{Device, Packing, Precision, Tape, rng};
 use crate::config::PrecisionName;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::infer::Loaded;
 use crate::infer::sampling::sample;
 use crate::infer::streaming::Shown;
+use crate::infer::{Loaded, not_finite};
 
 /// How text is generated.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,6 +131,9 @@ impl Generator {
         while ids.len() - start < config.max_new_tokens && fed < positions && ids.len() < positions {
             let logits = self.next_logits(&ids[fed..], fed, &mut caches);
             self.device().check()?;
+            if !logits.iter().all(|logit| logit.is_finite()) {
+                return Err(not_finite(&self.loaded.folder));
+            }
             fed = ids.len();
             ids.push(sample(&logits, config, &mut draws) as u32);
             shown.hand_on(&ids, piece);

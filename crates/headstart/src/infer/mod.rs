@@ -7,13 +7,13 @@ mod predict;
 mod sampling;
 mod streaming;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use headstart_engine::{Device, Weights};
 
 use crate::checkpoint::{self, ModelFiles};
 use crate::device::DeviceChoice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 
@@ -28,6 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) weights: Weights,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) files: ModelFiles,
+    /// The folder, for messages.
+    pub(crate) folder: PathBuf,
 }
 
 impl Loaded {
@@ -37,6 +39,15 @@ impl Loaded {
         let (loaded, tokenizer) = checkpoint::load_model_and_tokenizer(path)?;
         let model = Model::new(&loaded.files.config)?;
         let weights = loaded.mapped_weights(model.table())?;
-        Ok(Self { device, model, weights, tokenizer, files: loaded.files })
+        Ok(Self { device, model, weights, tokenizer, files: loaded.files, folder: loaded.folder })
+    }
+}
+
+/// A model whose outputs are no numbers: nothing is made of them.
+pub(crate) fn not_finite(model: &Path) -> Error {
+    Error::Checkpoint {
+        path: model.to_path_buf(),
+        what: "its outputs are not finite (NaN or infinity)".into(),
+        fix: "its training diverged: train it again with a smaller --lr, or use an earlier checkpoint of the run".into(),
     }
 }

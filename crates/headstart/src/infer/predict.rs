@@ -11,7 +11,7 @@ use crate::batch::{Batch, TokenTargets};
 use crate::config::{HeadConfig, HeadPooling, PrecisionName, Problem};
 use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
-use crate::infer::Loaded;
+use crate::infer::{Loaded, not_finite};
 use crate::objective::probabilities;
 use crate::tokenizer::Tokenizer;
 
@@ -70,7 +70,8 @@ impl Predictor {
     /// Predicts texts, in order.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when a text cannot be tokenised; what goes wrong on the device.
+    /// [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
+    /// what goes wrong on the device.
     pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
         let tokenizer = &self.loaded.tokenizer;
         let room = self.loaded.files.config.num_max_positions;
@@ -83,6 +84,9 @@ impl Predictor {
             batch.sequences.push(TokenTargets::None.sequence(&ids, None, 0));
         }
         let logits = in_parts_that_fit(self.device(), &mut |_| (), || self.logits(&batch))?;
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            return Err(not_finite(&self.loaded.folder));
+        }
         let rows = logits.chunks_exact(self.head.num_classes);
         Ok(rows.zip(cut).map(|(row, cut)| self.prediction(row, cut)).collect())
     }

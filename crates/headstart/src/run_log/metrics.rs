@@ -16,29 +16,54 @@ use crate::error::{Error, Result};
 /// The file's name in a run folder.
 pub(super) const FILE_NAME: &str = "metrics.jsonl";
 
+/// Length and content of the file up to a step, to notice when it was altered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSum {
+    /// Length.
+    pub bytes: u64,
+    /// CRC-32C of the content.
+    pub crc32c: u32,
+}
+
 /// The open file.
 #[derive(Debug)]
 pub(super) struct MetricsFile {
     file: File,
     path: PathBuf,
+    sum: LogSum,
 }
 
 impl MetricsFile {
     /// Opens the file for appending, without what comes after the checkpoint of `step`; creates it if it is not there.
-    pub fn open_cut_back(path: &Path, step: u64) -> Result<Self> {
+    /// What stays must be what the checkpoint knows of it, `expected`.
+    pub fn open_cut_back(path: &Path, step: u64, expected: Option<&LogSum>) -> Result<Self> {
+        let is_there = path.exists();
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         let file = options.open(path).map_err(Error::io("open", path))?;
-        let mut keep_bytes = 0;
-        scan(path, |record, end| {
+        let mut sum = LogSum { bytes: 0, crc32c: 0 };
+        scan(path, |record, line| {
             let keep = precedes(step, record.step, record.kind == Kind::Test);
             if keep {
-                keep_bytes = end;
+                sum.add(line);
             }
             keep
         })?;
-        file.set_len(keep_bytes).map_err(Error::io("shorten", path))?;
-        Ok(Self { file, path: path.to_path_buf() })
+        // A file that was moved away is begun anew.
+        if let Some(expected) = expected.filter(|_| is_there)
+            && sum != *expected
+        {
+            return Err(Error::Checkpoint {
+                path: path.to_path_buf(),
+                what: format!("is not what was logged until the checkpoint of step {step}: altered or cut"),
+                fix: "bring back the file that was there; or move it away: the run goes on without the figures before \
+                      that step"
+                    .into(),
+            });
+        }
+        file.set_len(sum.bytes).map_err(Error::io("shorten", path))?;
+        Ok(Self { file, path: path.to_path_buf(), sum })
     }
 
     /// One write call per line: another process never sees half of one.
@@ -46,11 +71,22 @@ impl MetricsFile {
         let mut line =
             serde_json::to_vec(record).map_err(|e| Error::io("write", &self.path)(io::Error::from(e)))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io("write", &self.path))
+        self.file.write_all(&line).map_err(Error::io("write", &self.path))?;
+        self.sum.add(&line);
+        Ok(())
     }
 
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))
+    /// Waits until everything is on the disk; returns what that is.
+    pub fn sync(&self) -> Result<LogSum> {
+        self.file.sync_data().map_err(Error::io("write", &self.path))?;
+        Ok(self.sum.clone())
+    }
+}
+
+impl LogSum {
+    fn add(&mut self, line: &[u8]) {
+        self.bytes += line.len() as u64;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, line);
     }
 }
 
@@ -68,21 +104,20 @@ pub fn read_metrics(run_dir: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Calls `visit` with every record and the offset of its end, until it returns false or the file ends, which it
-/// may do in the middle of a line.
-fn scan(path: &Path, mut visit: impl FnMut(Record, u64) -> bool) -> Result<()> {
+/// Calls `visit` with every record and its line, until it returns false or the file ends, which it may do in the middle
+/// of a line.
+fn scan(path: &Path, mut visit: impl FnMut(Record, &[u8]) -> bool) -> Result<()> {
     let mut reader = BufReader::new(File::open(path).map_err(Error::io("read", path))?);
     let mut line = Vec::new();
-    let mut end = 0;
     for number in 1.. {
         line.clear();
-        end += reader.read_until(b'\n', &mut line).map_err(Error::io("read", path))? as u64;
+        reader.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
         if line.last() != Some(&b'\n') {
             break;
         }
         match parse(&line) {
             Ok(record) => {
-                if !visit(record, end) {
+                if !visit(record, &line) {
                     break;
                 }
             }

@@ -15,11 +15,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use metrics::read_metrics;
+pub use metrics::{LogSum, read_metrics};
 
 use self::metrics::MetricsFile;
 use self::tensorboard::EventFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a record measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,35 +97,18 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Starts the logs of a new run in the existing folder `run_dir`.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] when the folder has a `metrics.jsonl` or TensorBoard files already;
-    /// [`Error::Io`] when the disk refuses.
-    pub fn create(run_dir: &Path, wall_time_s: f64) -> Result<Self> {
-        let taken = run_dir.join(metrics::FILE_NAME).exists()
-            || !tensorboard::event_files(&run_dir.join(tensorboard::FOLDER))?.is_empty();
-        if taken {
-            return Err(Error::Checkpoint {
-                path: run_dir.to_path_buf(),
-                what: "holds the logs of a run already".into(),
-                fix: "continue it with --resume, or choose another folder with --out".into(),
-            });
-        }
-        Self::resume(run_dir, 0, wall_time_s)
-    }
-
-    /// Continues the logs of the run in `run_dir` from a checkpoint of `step` (0: there is none): what was logged
-    /// after it, and what a crash left half-written at the end, is cut off. A log that is not there is started.
+    /// Opens the logs of the run in the existing folder `run_dir` behind a checkpoint of `step` (0: there is none): what
+    /// was logged after it, and what a crash left half-written at the end, is cut off. A log that is not there is started.
+    /// `expected` is what the checkpoint knows of metrics.jsonl, from [`RunLog::flush`].
     ///
     /// The evaluation on test data comes after a run's last checkpoint, so it is always cut off and made again.
     /// Records of one step have to be logged before its checkpoint is saved (see [`RunLog::flush`]).
     ///
     /// # Errors
-    /// [`Error::BadInput`] or [`Error::Checkpoint`] when a log is damaged elsewhere than at its end;
-    /// [`Error::Io`] when the disk refuses.
-    pub fn resume(run_dir: &Path, step: u64, wall_time_s: f64) -> Result<Self> {
-        let metrics = MetricsFile::open_cut_back(&run_dir.join(metrics::FILE_NAME), step)?;
+    /// [`crate::Error::Checkpoint`] when metrics.jsonl is not what is expected; [`crate::Error::BadInput`] or [`crate::Error::Checkpoint`] when
+    /// a log is damaged elsewhere than at its end; [`crate::Error::Io`] when the disk refuses.
+    pub fn open(run_dir: &Path, step: u64, expected: Option<&LogSum>, wall_time_s: f64) -> Result<Self> {
+        let metrics = MetricsFile::open_cut_back(&run_dir.join(metrics::FILE_NAME), step, expected)?;
         let events = EventFile::open_cut_back(&run_dir.join(tensorboard::FOLDER), step, wall_time_s)?;
         Ok(Self { metrics, events })
     }
@@ -133,19 +116,19 @@ impl RunLog {
     /// Appends a record to both logs. Records come in the order of their steps.
     ///
     /// # Errors
-    /// [`Error::Io`] when the disk refuses.
+    /// [`crate::Error::Io`] when the disk refuses.
     pub fn log(&mut self, record: &Record) -> Result<()> {
         self.metrics.append(record)?;
         self.events.append(record)
     }
 
     /// Waits until everything logged so far is on the disk; to be called before a checkpoint is saved, so that
-    /// not even a power failure leaves a checkpoint that is ahead of its logs.
+    /// not even a power failure leaves a checkpoint that is ahead of its logs. Returns what metrics.jsonl holds.
     ///
     /// # Errors
-    /// [`Error::Io`] when the disk refuses.
-    pub fn flush(&mut self) -> Result<()> {
-        self.metrics.sync()?;
-        self.events.sync()
+    /// [`crate::Error::Io`] when the disk refuses.
+    pub fn flush(&mut self) -> Result<LogSum> {
+        self.events.sync()?;
+        self.metrics.sync()
     }
 }

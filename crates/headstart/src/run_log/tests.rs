@@ -7,6 +7,7 @@ use tempfile::tempdir;
 
 use super::tensorboard::{FOLDER, Scalar, event_files, read_scalars};
 use super::*;
+use crate::error::Error;
 
 const START_S: f64 = 1_700_000_000.5;
 
@@ -28,7 +29,7 @@ fn records(steps: u64) -> Vec<Record> {
 }
 
 fn write(dir: &Path, records: &[Record]) {
-    let mut log = RunLog::create(dir, START_S).unwrap();
+    let mut log = RunLog::open(dir, 0, None, START_S).unwrap();
     for record in records {
         log.log(record).unwrap();
     }
@@ -98,14 +99,35 @@ fn values_that_are_not_finite_are_null() {
 }
 
 #[test]
-fn logs_are_not_overwritten() {
+fn a_log_that_is_not_what_a_checkpoint_knows_is_noticed() {
     let dir = tempdir().unwrap();
-    write(dir.path(), &records(2));
-    let error = RunLog::create(dir.path(), START_S).unwrap_err().to_string();
-    assert!(error.contains("--resume"), "{error}");
-    assert_logs_hold(dir.path(), &records(2));
-    fs::remove_file(dir.path().join("metrics.jsonl")).unwrap();
-    assert!(RunLog::create(dir.path(), START_S).is_err(), "event files alone are logs too");
+    let mut log = RunLog::open(dir.path(), 0, None, START_S).unwrap();
+    for record in records(3) {
+        log.log(&record).unwrap();
+    }
+    let known = log.flush().unwrap();
+    for record in &records(5)[records(3).len()..] {
+        log.log(record).unwrap();
+    }
+    let path = dir.path().join("metrics.jsonl");
+    let whole = fs::read(&path).unwrap();
+    let open = || RunLog::open(dir.path(), 3, Some(&known), START_S);
+    for at in 0..known.bytes as usize {
+        let mut other = whole.clone();
+        other[at] ^= 1;
+        fs::write(&path, &other).unwrap();
+        let error = open().unwrap_err().to_string();
+        let said = error.contains("metrics.jsonl:") || error.contains("until the checkpoint of step 3");
+        assert!(said, "byte {at}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), other, "it is left as it is");
+        fs::write(&path, &whole[..at]).unwrap();
+        assert!(open().is_err(), "cut at {at}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open().unwrap().flush().unwrap(), known);
+    assert_logs_hold(dir.path(), &records(3));
+    fs::remove_file(&path).unwrap();
+    open().unwrap();
 }
 
 #[test]
@@ -113,7 +135,7 @@ fn a_resume_cuts_back_to_the_checkpoint_and_continues() {
     for checkpoint in 0..=9 {
         let dir = tempdir().unwrap();
         write(dir.path(), &records(7));
-        let mut log = RunLog::resume(dir.path(), checkpoint, START_S + 100.0).unwrap();
+        let mut log = RunLog::open(dir.path(), checkpoint, None, START_S + 100.0).unwrap();
         let (kept, again): (Vec<_>, Vec<_>) = records(12).into_iter().partition(|r| r.step <= checkpoint);
         assert_logs_hold(dir.path(), &kept.into_iter().filter(|r| r.step <= 7).collect::<Vec<_>>());
         for record in &again {
@@ -136,13 +158,13 @@ fn a_torn_end_is_cut_off_wherever_it_is_torn() {
         fs::write(&metrics, &metrics_bytes[..metrics_bytes.len() - cut]).unwrap();
         fs::write(&events, &event_bytes[..event_bytes.len() - cut]).unwrap();
         assert!(read_scalars(&events).is_err(), "the checked reader does not overlook it");
-        RunLog::resume(dir.path(), 3, START_S).unwrap();
+        RunLog::open(dir.path(), 3, None, START_S).unwrap();
         assert_logs_hold(dir.path(), &records(3)[..3]);
     }
     // Nothing is left but a piece of the very first record.
     fs::write(&metrics, b"{").unwrap();
     fs::write(&events, &event_bytes[..5]).unwrap();
-    let mut log = RunLog::resume(dir.path(), 3, START_S).unwrap();
+    let mut log = RunLog::open(dir.path(), 3, None, START_S).unwrap();
     for record in &records(3) {
         log.log(record).unwrap();
     }
@@ -151,7 +173,7 @@ fn a_torn_end_is_cut_off_wherever_it_is_torn() {
     // A machine without power may leave zeros.
     fs::write(&metrics, [&metrics_bytes[..], b"\0\0\0\n"].concat()).unwrap();
     fs::write(&events, [&event_bytes[..], &[0; 40]].concat()).unwrap();
-    RunLog::resume(dir.path(), 3, START_S).unwrap();
+    RunLog::open(dir.path(), 3, None, START_S).unwrap();
     assert_logs_hold(dir.path(), &records(3));
 }
 
@@ -171,7 +193,7 @@ fn damage_in_the_middle_is_an_error_that_names_the_place() {
     let mut bad = good.clone();
     bad[20] ^= 1;
     fs::write(&events, &bad).unwrap();
-    assert!(RunLog::resume(dir.path(), 3, START_S).unwrap_err().to_string().contains("tfevents"));
+    assert!(RunLog::open(dir.path(), 3, None, START_S).unwrap_err().to_string().contains("tfevents"));
     assert_eq!(fs::read(&events).unwrap(), bad, "a damaged file is left as it is");
     fs::write(&events, &good).unwrap();
 
@@ -180,7 +202,7 @@ fn damage_in_the_middle_is_an_error_that_names_the_place() {
     for line in ["rubbish", "[]", "{}", r#"{"step":-1,"kind":"train","wall_time_s":1}"#, r#"{"step":1}"#] {
         let lines: Vec<_> = text.lines().collect();
         fs::write(&metrics, [lines[0], line, lines[2], ""].join("\n")).unwrap();
-        let error = RunLog::resume(dir.path(), 3, START_S).unwrap_err().to_string();
+        let error = RunLog::open(dir.path(), 3, None, START_S).unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl:2"), "{error}");
     }
 }
@@ -190,7 +212,7 @@ fn a_log_that_was_deleted_is_started_again() {
     let dir = tempdir().unwrap();
     write(dir.path(), &records(2));
     fs::remove_dir_all(dir.path().join(FOLDER)).unwrap();
-    let mut log = RunLog::resume(dir.path(), 2, START_S).unwrap();
+    let mut log = RunLog::open(dir.path(), 2, None, START_S).unwrap();
     log.log(&records(4)[3]).unwrap();
     assert_eq!(read_scalars(&event_file(dir.path())).unwrap(), as_scalars(&records(4)[3..4]));
     assert_eq!(read_metrics(dir.path()).unwrap(), records(4)[..4]);

@@ -3,42 +3,74 @@
 //! Owns: the order in which a run is opened. Never: the layout of the folder (`checkpoint`).
 
 use headstart_engine::Device;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, ModelFiles, RunFolder};
+use crate::checkpoint::{Checkpoint, ModelFiles, NewRun, RunFolder};
 use crate::config::{ModelConfig, Objective as Predicts};
 use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
 use crate::tokenizer::Tokenizer;
-use crate::train::RunOptions;
+use crate::train::Place;
 
-/// The run to resume; for a new run, a check that its folder is free.
-pub(crate) fn open_folder(options: &RunOptions) -> Result<Option<RunFolder>> {
-    if options.resume {
-        return Ok(Some(RunFolder::open(&options.dir)?.0));
-    }
-    RunFolder::check_free(&options.dir)?;
-    Ok(None)
+/// A run that this process alone writes to.
+#[derive(Debug)]
+pub(crate) enum OpenRun {
+    /// Its folder is claimed, and empty.
+    New(NewRun),
+    /// It goes on.
+    Continued(RunFolder),
 }
 
-/// The run to resume as it is; a new run's folder set up.
-pub(crate) fn begin_folder(
-    resumed: Option<RunFolder>,
-    config: &impl serde::Serialize,
-    options: &RunOptions,
-    device: &Device,
-    provenance: &serde_json::Value,
-) -> Result<RunFolder> {
-    if let Some(folder) = resumed {
-        return Ok(folder);
+impl OpenRun {
+    /// Claims a new run's folder, or opens the run to continue: before any other work, so that of two processes that were
+    /// started for one folder the second stops here.
+    pub(crate) fn open(place: &Place, listener: &mut Listener<'_>) -> Result<Self> {
+        let run = match place {
+            Place::New(dir) => Self::New(NewRun::claim(dir)?),
+            Place::Numbered(first) => Self::New(NewRun::claim_numbered(first)?),
+            Place::Continued(dir) => Self::Continued(RunFolder::open(dir)?),
+        };
+        let dir = match &run {
+            Self::New(run) => run.dir(),
+            Self::Continued(run) => run.dir(),
+        };
+        let line = format!("run folder: {}", dir.display());
+        listener(Event::Message(&line));
+        Ok(run)
     }
-    let environment = json!({"headstart": env!("CARGO_PKG_VERSION"), "data": provenance,
-        "threads": device.threads(), "code_path": device.code_path(), "device": device.name()});
-    RunFolder::create(&options.dir, &to_toml(config)?, &options.command, &environment)
-}
 
-/// A resumed run's newest checkpoint; `None` for a run that has none yet.
-pub(crate) fn newest_checkpoint(folder: Option<&RunFolder>) -> Result<Option<Checkpoint>> {
-    Ok(folder.map(RunFolder::latest).transpose()?.flatten())
+    /// The newest checkpoint; `None` for a run that has none yet.
+    pub(crate) fn newest_checkpoint(&self) -> Result<Option<Checkpoint>> {
+        match self {
+            Self::New(_) => Ok(None),
+            Self::Continued(run) => run.latest(),
+        }
+    }
+
+    /// The run to continue as it is; a new run's folder set up.
+    pub(crate) fn begin(
+        self,
+        config: &impl serde::Serialize,
+        command: &str,
+        device: &Device,
+        provenance: &Value,
+    ) -> Result<RunFolder> {
+        match self {
+            Self::Continued(run) => Ok(run),
+            Self::New(run) => {
+                let environment = [
+                    ("headstart", json!(env!("CARGO_PKG_VERSION"))),
+                    ("data", provenance.clone()),
+                    ("threads", json!(device.threads())),
+                    ("code_path", json!(device.code_path())),
+                    ("device", json!(device.name())),
+                ];
+                let environment =
+                    environment.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+                run.set_up(&to_toml(config)?, command, &environment)
+            }
+        }
+    }
 }
 
 /// Everything of a model but its weights.

@@ -10,6 +10,7 @@ mod batches;
 mod outcome;
 mod step;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use crate::batch::TokenTargets;
 use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
 use crate::device::DeviceChoice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator, Examples, TextSize};
 use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
@@ -42,13 +43,22 @@ pub(crate) use step::Step;
 /// further batch mends them.
 const MOST_SKIPPED_IN_A_ROW: u64 = 5;
 
-/// Where a run writes and whether it continues.
+/// Where a run writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A new run in this folder, which is not there or empty.
+    New(PathBuf),
+    /// A new run in this folder or, where it is taken, in the first free one of `-2`, `-3`, ... behind its name.
+    Numbered(PathBuf),
+    /// The run in this folder, continued.
+    Continued(PathBuf),
+}
+
+/// What a run is started with besides its configuration.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// The run folder.
-    pub dir: PathBuf,
-    /// Continue the run that is there.
-    pub resume: bool,
+    pub place: Place,
     /// The command line, for command.txt.
     pub command: String,
     /// Where to compute; a resumed run may continue on another device.
@@ -94,6 +104,8 @@ pub(crate) struct Training<'a> {
     /// What was said before there was a folder.
     pub(crate) notes: Vec<String>,
     pub(crate) folder: RunFolder,
+    /// What the data is called.
+    pub(crate) data: String,
     /// Where a resumed run goes on.
     pub(crate) checkpoint: Option<Checkpoint>,
 }
@@ -137,13 +149,13 @@ impl Stop {
 
 impl<'a> Training<'a> {
     /// Runs (or resumes) to the end, a stop, or an error.
-    pub(crate) fn run(mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Summary> {
+    pub(crate) fn run(mut self, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut log = TrainLog::open(&self.folder.train_log(), &self.notes)?;
         let listener: &mut Listener<'_> = &mut |event| {
             log.event(&event);
             listener(event)
         };
-        let mut running = self.start(resume, listener)?;
+        let mut running = self.start(listener)?;
         if running.total_steps == 0 {
             return self.evaluate_only(&mut running, listener);
         }
@@ -241,31 +253,31 @@ impl<'a> Training<'a> {
         self.early_stopping > 0 && state.evaluations_since_best >= self.early_stopping
     }
 
-    fn start(&mut self, resume: bool, listener: &mut Listener<'_>) -> Result<Running<'a>> {
+    fn start(&mut self, listener: &mut Listener<'_>) -> Result<Running<'a>> {
+        let data = self.data_sums();
         let batches = Batches::new(std::mem::take(&mut self.train), self.targets, self.config);
         let steps_per_epoch = batches.steps_per_epoch();
         let all = steps_per_epoch.saturating_mul(self.config.n_epochs as u64);
         let total_steps = self.config.max_steps.map_or(all, |most| most.min(all));
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
-        let mut state = TrainerState { seed: self.config.seed, ..TrainerState::default() };
+        let mut state = TrainerState::default();
         if let Some(checkpoint) = self.checkpoint.take() {
+            self.same_run(&checkpoint, &data)?;
             self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
             let (first, second) = checkpoint.load_optimizer(table)?;
             (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
-            state = TrainerState { seed: self.config.seed, ..checkpoint.state };
+            state = checkpoint.state;
             if let Some(tokens) = state.slab_tokens {
                 self.device.set_slab_tokens(tokens);
             }
             let at = format!("resuming after step {} of {total_steps}", state.step);
             listener(Event::Message(&at));
         }
-        let now = unix_seconds();
-        let log = if resume {
-            RunLog::resume(self.folder.dir(), state.step, now)?
-        } else {
-            RunLog::create(self.folder.dir(), now)?
-        };
+        let settings = self.folder.settings_sum().to_owned();
+        let state = TrainerState { seed: self.config.seed, settings, data, ..state };
+        let log = RunLog::open(self.folder.dir(), state.step, state.logged.as_ref(), unix_seconds())?;
+        self.announce_length(all, total_steps, listener);
         let line = format!(
             "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps; {} threads, {}",
             thousands(table.len()),
@@ -288,6 +300,61 @@ impl<'a> Training<'a> {
             ready: None,
             last_valid: None,
         })
+    }
+
+    /// The sums of what the splits hold.
+    fn data_sums(&self) -> BTreeMap<String, String> {
+        let splits = [
+            ("train", Some(&self.train)),
+            ("valid", self.valid.as_ref().map(|split| &split.examples)),
+            ("test", self.test.as_ref().map(|split| &split.examples)),
+        ];
+        splits.into_iter().filter_map(|(name, split)| Some((name.to_owned(), split?.content_sum()))).collect()
+    }
+
+    /// Refuses a checkpoint of other settings or other data. Version 1 kept neither.
+    fn same_run(&self, checkpoint: &Checkpoint, data: &BTreeMap<String, String>) -> Result<()> {
+        let state = &checkpoint.state;
+        if !state.settings.is_empty() && state.settings != self.folder.settings_sum() {
+            return Err(Error::Checkpoint {
+                path: self.folder.config_toml(),
+                what: format!(
+                    "are not the settings of {}, and a continued run keeps its settings",
+                    checkpoint.folder.display()
+                ),
+                fix: "bring back the file that was there, or start a new run with another --out".into(),
+            });
+        }
+        let known = |name: &str| state.data.get(name);
+        let names = ["train", "valid", "test"];
+        let differs = names.into_iter().find(|name| !state.data.is_empty() && known(name) != data.get(*name));
+        match differs {
+            None => Ok(()),
+            Some(split) => Err(Error::Config {
+                key: "data".into(),
+                what: format!(
+                    "the {split} examples of {} are not those this run was started with: their content differs",
+                    self.data
+                ),
+                fix: "bring the data back as it was, or start a new run with another --out".into(),
+            }),
+        }
+    }
+
+    /// Says, once, where the settings do not mean what they seem to.
+    fn announce_length(&self, all: u64, total_steps: u64, listener: &mut Listener<'_>) {
+        if let Some(most) = self.config.max_steps.filter(|most| *most > all) {
+            let epochs = self.config.n_epochs;
+            let line = format!("n_epochs {epochs} ends the run after {all} steps, before max_steps {most}");
+            listener(Event::Message(&line));
+        }
+        let warmup = self.config.warmup_steps;
+        if warmup >= total_steps && total_steps > 0 {
+            let line = format!(
+                "the warm-up of {warmup} steps takes the whole run of {total_steps}: the learning rate only rises"
+            );
+            listener(Event::Message(&line));
+        }
     }
 
     /// Writes a step to the logs and says that it was skipped, if so; ends a run whose steps all are.
@@ -315,7 +382,7 @@ impl<'a> Training<'a> {
             None => Ok(()),
             Some(what) => {
                 let what = format!("the {what} is not finite; {in_a_row} steps in a row were skipped");
-                Err(not_finite(&self.folder, what, step.step))
+                Err(not_finite(&self.folder, &running.state, what))
             }
         }
     }
@@ -336,7 +403,9 @@ impl<'a> Training<'a> {
         let (value, loss) = (metric(name), metric("loss"));
         // Equal accuracies are told apart by the loss, so that "best" does not depend on the first lucky one.
         let better = match running.state.best {
-            None => value.is_finite(),
+            // What is not finite is never the best.
+            _ if !value.is_finite() || !loss.is_finite() => false,
+            None => true,
             Some(best) => {
                 let gain = sign * (value - best.value);
                 gain > 0.0 || (gain == 0.0 && best.loss.is_some_and(|best| loss < best))
@@ -371,7 +440,7 @@ impl<'a> Training<'a> {
     }
 
     fn save(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<()> {
-        running.log.flush()?;
+        let logged = running.log.flush()?;
         let DataPosition { epoch, sequences_in_epoch, sequences, tokens } =
             running.batches.position(running.state.step);
         running.state = TrainerState {
@@ -381,7 +450,8 @@ impl<'a> Training<'a> {
             tokens,
             elapsed_s: running.elapsed_before_s + running.started.elapsed().as_secs_f64(),
             slab_tokens: self.device.is_cuda().then(|| self.device.slab_tokens()),
-            ..running.state
+            logged: Some(logged),
+            ..std::mem::take(&mut running.state)
         };
         let snapshot = Snapshot {
             state: &running.state,
@@ -393,9 +463,8 @@ impl<'a> Training<'a> {
         };
         self.device.check()?; // what could not be read from the device is not saved
         // A rate can be so large that one update of finite gradients overflows.
-        if !snapshot.weights.iter().all(|w| w.is_finite()) {
-            let what = "not all weights are finite after the update".into();
-            return Err(not_finite(&self.folder, what, running.state.step));
+        if let Some(what) = snapshot.not_finite() {
+            return Err(not_finite(&self.folder, &running.state, format!("{what} after the update")));
         }
         let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));

@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use headstart_engine::Weights;
+use headstart_engine::{Tape, Weights};
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, RunFolder};
+use crate::batch::Batch;
+use crate::checkpoint::{Checkpoint, RunFolder, TrainerState};
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::event::{Event, Listener};
+use crate::objective::Sums;
 use crate::report::{Confusion, Report};
 use crate::run_log::{Kind, Record, read_metrics};
 use crate::train::{Running, Stop, Training};
@@ -19,6 +21,8 @@ use crate::train::{Running, Stop, Training};
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
+    /// The run folder.
+    pub run_dir: PathBuf,
     /// Optimizer steps done.
     pub steps: u64,
     /// Those of them that changed nothing, because their loss or gradients were not finite.
@@ -46,6 +50,7 @@ impl Training<'_> {
     ) -> Result<Summary> {
         let complete = running.state.step >= running.total_steps || stopped == Some(Stop::EarlyStopping);
         let mut summary = Summary {
+            run_dir: self.folder.dir().to_path_buf(),
             steps: running.state.step,
             skipped: running.state.skipped,
             total_steps: running.total_steps,
@@ -53,6 +58,16 @@ impl Training<'_> {
             labels: self.files.labels.clone(),
             ..Summary::default()
         };
+        let in_a_row = running.state.skipped_in_a_row;
+        if complete && in_a_row > 0 {
+            // Where the batch of the last update has no finite loss any more, these weights are to blame.
+            let last_update = running.state.step - in_a_row;
+            if last_update == 0 || !self.loss_of(&running.batches.of(last_update))?.is_finite() {
+                let what =
+                    format!("the run ends on {in_a_row} skipped steps: nothing finite comes out any more");
+                return Err(not_finite(&self.folder, &running.state, what));
+            }
+        }
         if complete {
             let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
             if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
@@ -72,6 +87,14 @@ impl Training<'_> {
             summarise(&mut summary, "valid", evaluation);
         }
         if complete {
+            let loss = match &running.last_valid {
+                Some(evaluation) => evaluation.metrics.get("loss").copied(),
+                None => Some(self.loss_of(&running.batches.of(running.state.step.max(1)))?),
+            };
+            if !loss.is_some_and(f64::is_finite) {
+                let what = "the loss of the finished model is not finite".to_owned();
+                return Err(not_finite(&self.folder, &running.state, what));
+            }
             if let Some(split) = &self.test {
                 let evaluation = self.evaluation("test", split, listener)?;
                 let record = to_record(Kind::Test, running.state.step, &evaluation);
@@ -84,10 +107,27 @@ impl Training<'_> {
             let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
             listener(Event::Saved(&path));
             summary.final_dir = Some(path);
+            // An interruption between a save and its clearing up left one checkpoint too many.
+            self.folder.prune(self.config.keep, running.state.best)?;
         }
         running.log.flush()?;
         self.report(&summary)?;
         Ok(summary)
+    }
+
+    /// The loss of one batch without dropout: whether the model works at all, where there is nothing to evaluate it on.
+    fn loss_of(&self, batch: &Batch) -> Result<f64> {
+        let denominators = self.objective.denominators(batch);
+        let mut sums = Sums::default();
+        for slab in batch.slabs(self.device.slab_tokens()) {
+            let precision = self.config.precision.into();
+            let mut tape = Tape::inference(&self.device, &self.weights, &slab.packing, precision);
+            let (mut part, _) = self.objective.forward(&self.model, &mut tape, &slab, denominators);
+            part.settle();
+            sums.add(&part);
+        }
+        self.device.check()?;
+        Ok(self.objective.loss(&sums, denominators))
     }
 
     pub(super) fn evaluate_only(
@@ -95,7 +135,8 @@ impl Training<'_> {
         running: &mut Running<'_>,
         listener: &mut Listener<'_>,
     ) -> Result<Summary> {
-        let mut summary = Summary { labels: self.files.labels.clone(), ..Summary::default() };
+        let (run_dir, labels) = (self.folder.dir().to_path_buf(), self.files.labels.clone());
+        let mut summary = Summary { run_dir, labels, ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
                 let evaluation = self.evaluation(name, split, listener)?;
@@ -140,13 +181,16 @@ impl Training<'_> {
     }
 }
 
-pub(super) fn not_finite(folder: &RunFolder, what: String, step: u64) -> Error {
-    let last = match folder.latest() {
+/// A run that cannot go on. The last good checkpoint is one whose weights a step has been computed with: those of the
+/// last update, or of none, led here.
+pub(super) fn not_finite(folder: &RunFolder, state: &TrainerState, what: String) -> Error {
+    let last_update = state.step - state.skipped_in_a_row.min(state.step);
+    let last = match folder.newest_before(last_update) {
         Ok(Some(checkpoint)) => format!("the last good checkpoint is {}", checkpoint.folder.display()),
-        _ => "there is no checkpoint yet".to_owned(),
+        _ => "there is no good checkpoint".to_owned(),
     };
     let fix = format!("{last}; try a new run with a smaller --lr, a longer warm-up, or --precision f32");
-    Error::NonFinite { what, step, fix }
+    Error::NonFinite { what, step: state.step, fix }
 }
 
 pub(super) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {

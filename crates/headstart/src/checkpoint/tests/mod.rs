@@ -6,7 +6,7 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Map, json};
 use tempfile::TempDir;
 
 use crate::checkpoint::{BestCheckpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
@@ -78,7 +78,8 @@ impl Setup {
     }
 
     fn create(&self) -> RunFolder {
-        RunFolder::create(&self.dir(), "seed = 1\n", "headstart pretrain", &json!({"cores": 2})).unwrap()
+        let environment = Map::from_iter([("cores".to_owned(), json!(2))]);
+        RunFolder::create(&self.dir(), "seed = 1\n", "headstart pretrain", &environment).unwrap()
     }
 
     fn snapshot<'a>(&'a self, state: &'a TrainerState) -> Snapshot<'a> {

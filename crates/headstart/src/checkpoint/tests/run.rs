@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::checkpoint::{FileSum, load_model};
+use crate::checkpoint::{FileSum, NewRun, load_model};
 
 #[test]
 fn a_run_is_set_up_and_opened_again() {
@@ -13,22 +13,22 @@ fn a_run_is_set_up_and_opened_again() {
     let run = setup.create();
     assert_eq!(
         names(run.dir()),
-        ["checkpoints", "command.txt", "config.toml", "environment.json", "tensorboard"]
+        ["checkpoints", "command.txt", "config.toml", "environment.json", "run.lock", "tensorboard"]
     );
     assert_eq!(fs::read_to_string(run.dir().join("command.txt")).unwrap(), "headstart pretrain\n");
     assert!(fs::read_to_string(run.dir().join("environment.json")).unwrap().contains("\"cores\": 2"));
     assert!(run.latest().unwrap().is_none());
     assert!(run.best().unwrap().is_none());
     drop(run);
-    let (run, config) = RunFolder::open(&setup.dir()).unwrap();
-    assert_eq!(config, "seed = 1\n");
+    let run = RunFolder::open(&setup.dir()).unwrap();
+    assert!(RunFolder::settings(run.dir()).unwrap().starts_with("seed = 1\n# sha256 "));
     assert_says(load_model(run.dir()), &["has not saved a checkpoint yet"]);
 }
 
 #[test]
 fn what_is_there_is_never_overwritten() {
     let setup = Setup::new();
-    let create = || RunFolder::create(&setup.dir(), "", "", &json!({}));
+    let create = || RunFolder::create(&setup.dir(), "", "", &Map::new());
     fs::create_dir(setup.dir()).unwrap();
     fs::write(setup.dir().join("thesis.txt"), "mine").unwrap();
     let error = assert_says(create(), &["not empty", "--resume", "--out"]);
@@ -42,7 +42,7 @@ fn what_is_there_is_never_overwritten() {
 
     let file = setup.temp.path().join("file");
     fs::write(&file, "").unwrap();
-    assert_says(RunFolder::create(&file, "", "", &json!({})), &["is a file"]);
+    assert_says(RunFolder::create(&file, "", "", &Map::new()), &["is a file"]);
 }
 
 #[test]
@@ -51,11 +51,11 @@ fn a_place_that_cannot_be_a_run_says_what_to_do() {
     let file = setup.temp.path().join("file");
     fs::write(&file, "mine").unwrap();
     for below in ["run", "runs/deep/run"] {
-        let refused = RunFolder::check_free(&file.join(below));
+        let refused = NewRun::claim(&file.join(below));
         assert_says(refused, &[below, "file is a file", "fix: choose another folder", "--out"]);
     }
     if cfg!(target_os = "linux") {
-        let refused = RunFolder::create(Path::new("/proc/run"), "", "", &json!({}));
+        let refused = RunFolder::create(Path::new("/proc/run"), "", "", &Map::new());
         assert_says(refused, &["/proc/run", "cannot be set up as a run folder", "--out"]);
     }
 }
@@ -64,20 +64,66 @@ fn a_place_that_cannot_be_a_run_says_what_to_do() {
 fn an_interrupted_setup_is_repeated() {
     let setup = Setup::new();
     fs::create_dir_all(setup.dir().join("checkpoints")).unwrap();
-    fs::write(setup.dir().join(".partial-run"), "").unwrap();
+    fs::write(setup.dir().join("run.lock"), "").unwrap();
     fs::write(setup.dir().join("command.txt"), "half a").unwrap();
     fs::write(setup.dir().join(".partial-config.toml"), "se").unwrap();
     assert!(!RunFolder::is_run(&setup.dir()));
     let run = setup.create();
     assert!(RunFolder::is_run(run.dir()));
     assert!(!names(run.dir()).iter().any(|name| name.starts_with('.')));
-
-    // Interrupted after the last file: a run already.
     drop(run);
-    fs::write(setup.dir().join(".partial-run"), "").unwrap();
-    assert_says(RunFolder::create(&setup.dir(), "", "", &json!({})), &["--resume"]);
+    assert_says(RunFolder::create(&setup.dir(), "", "", &Map::new()), &["--resume"]);
     RunFolder::open(&setup.dir()).unwrap();
-    assert!(!setup.dir().join(".partial-run").exists());
+}
+
+#[test]
+fn a_claim_that_comes_to_nothing_leaves_nothing() {
+    let setup = Setup::new();
+    let deep = setup.temp.path().join("runs/today/run");
+    let claimed = NewRun::claim(&deep).unwrap();
+    assert_eq!(names(&deep), ["run.lock"]);
+    assert_says(NewRun::claim(&deep), &["another process is starting a run there", "--out"]);
+    assert_eq!(names(&deep), ["run.lock"]);
+    drop(claimed);
+    assert!(names(setup.temp.path()).is_empty());
+    // An empty folder of the user's stays.
+    fs::create_dir_all(&deep).unwrap();
+    drop(NewRun::claim(&deep).unwrap());
+    assert!(names(&deep).is_empty());
+}
+
+#[test]
+fn names_that_are_taken_are_numbered() {
+    let setup = Setup::new();
+    let claim = || NewRun::claim_numbered(&setup.dir()).unwrap();
+    let first = claim();
+    let second = claim();
+    drop(second.set_up("", "", &Map::new()).unwrap());
+    let third = claim();
+    let last = |run: &NewRun| run.dir().file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!((last(&first), last(&third)), ("run".to_owned(), "run-3".to_owned()));
+}
+
+/// Many starts at once for one folder: one run, whole, of one of them.
+#[test]
+fn of_many_starts_one_wins_and_the_others_touch_nothing() {
+    let setup = Setup::new();
+    let dir = setup.dir();
+    let barrier = std::sync::Barrier::new(8);
+    let start = |i: u64| {
+        barrier.wait();
+        let claimed = NewRun::claim(&dir).ok()?;
+        std::thread::sleep(Duration::from_millis(20 * i));
+        Some((i, claimed.set_up(&format!("seed = {i}"), &format!("seed {i}"), &Map::new()).unwrap()))
+    };
+    let start = &start;
+    let winners: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|i| scope.spawn(move || start(i))).collect();
+        all.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    let [(winner, _)] = &winners[..] else { panic!("{} winners", winners.len()) };
+    assert!(RunFolder::settings(&dir).unwrap().starts_with(&format!("seed = {winner}\n")));
+    assert_eq!(fs::read_to_string(dir.join("command.txt")).unwrap(), format!("seed {winner}\n"));
 }
 
 #[test]
@@ -92,7 +138,7 @@ fn a_run_has_one_writer() {
 #[test]
 fn a_checkpoint_comes_back_bit_for_bit() {
     let mut setup = Setup::new();
-    for (value, bits) in setup.weights.iter_mut().zip([1, 0x8000_0000, 0x7f80_0000, 0x7fc0_1234, 0xff7f_ffff])
+    for (value, bits) in setup.weights.iter_mut().zip([1, 0x8000_0000, 0x7f7f_ffff, 0x0080_0000, 0xff7f_ffff])
     {
         *value = f32::from_bits(bits);
     }
@@ -107,7 +153,7 @@ fn a_checkpoint_comes_back_bit_for_bit() {
     );
     drop(run);
 
-    let (run, _) = RunFolder::open(&setup.dir()).unwrap();
+    let run = RunFolder::open(&setup.dir()).unwrap();
     let checkpoint = run.latest().unwrap().unwrap();
     assert_eq!(checkpoint.state, state);
     let (first, second) = checkpoint.load_optimizer(setup.table()).unwrap();
@@ -233,7 +279,7 @@ fn interruptions_are_put_right() {
     fs::rename(setup.step(20), at(".old-step-00000020")).unwrap();
     fs::create_dir(at(".old-step-00000010")).unwrap();
 
-    let (run, _) = RunFolder::open(&setup.dir()).unwrap();
+    let run = RunFolder::open(&setup.dir()).unwrap();
     assert_eq!(names(&run.checkpoints()), [".partial-mine", "best.json", "step-00000010", "step-00000020"]);
     assert!(!setup.dir().join(".partial-final").exists());
     assert_eq!(run.latest().unwrap().unwrap().state, state(20, 10));
@@ -282,7 +328,7 @@ const CHILD_RUN: &str = "HEADSTART_TEST_CHILD_RUN";
 fn saves_until_killed() {
     let Some(dir) = std::env::var_os(CHILD_RUN) else { return };
     let mut setup = Setup::new();
-    let (run, _) = RunFolder::open(Path::new(&dir)).unwrap();
+    let run = RunFolder::open(Path::new(&dir)).unwrap();
     let start = run.latest().unwrap().map_or(0, |checkpoint| checkpoint.state.step);
     for step in start + 1.. {
         setup.weights.fill(step as f32);
@@ -317,7 +363,7 @@ fn a_kill_at_any_moment_leaves_whole_checkpoints() {
         child.kill().unwrap();
         child.wait().unwrap();
 
-        let (run, _) = RunFolder::open(&setup.dir()).unwrap();
+        let run = RunFolder::open(&setup.dir()).unwrap();
         let checkpoint = run.latest().unwrap().unwrap();
         let step = checkpoint.state.step;
         assert!(step > reached);

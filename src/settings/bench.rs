@@ -1,0 +1,61 @@
+//! `headstart bench`.
+//!
+//! Owns: sizes of a benchmark that are not given. Never: times anything.
+
+use anyhow::Result;
+use headstart::bench::{BenchConfig, Work};
+use headstart::config::{DataConfig, ModelConfig};
+
+use super::{data, devices, pretrain};
+use crate::args::{BenchArgs, ComputeArgs};
+
+/// What `headstart bench` times.
+pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
+    let BenchArgs {
+        work,
+        batch,
+        seq,
+        steps,
+        warmup,
+        objective,
+        vocab_size,
+        stated_peak,
+        model,
+        profile,
+        json: _,
+        compute,
+        sizes,
+        source,
+    } = args;
+    let ComputeArgs { precision, threads, device } = compute;
+    let preset = ModelConfig::preset(sizes.preset.as_deref().unwrap_or("naacl2019"))?;
+    let gpt2 = sizes.preset.as_deref().is_some_and(|name| matches!(name, "gpt2" | "124m"));
+    let mut config = pretrain::model_config(&sizes, preset, objective);
+    config.vocab_size = vocab_size.unwrap_or(if gpt2 { 50_257 } else { 28_996 });
+    let mut data = data::source_config(source, DataConfig::default());
+    data::fill_cache_dir(&mut data)?;
+    Ok(BenchConfig {
+        work,
+        model: config,
+        objective,
+        precision,
+        threads,
+        device: devices::choice(device),
+        batch: batch.unwrap_or(match work {
+            Work::Finetune => 16,
+            _ if gpt2 => 4,
+            _ => 8,
+        }),
+        seq: seq.unwrap_or(if gpt2 { 512 } else { 256 }),
+        steps: steps.unwrap_or(match work {
+            Work::Train | Work::Forward => 6,
+            Work::Finetune => 40,
+            Work::Predict | Work::Generate => 200,
+        }),
+        warmup,
+        stated_peak,
+        data,
+        run: model,
+        profile,
+    })
+}

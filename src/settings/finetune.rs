@@ -1,0 +1,81 @@
+//! `headstart finetune`.
+//!
+//! Owns: its layers, and the keys outside the tables. Never: ranges.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use headstart::config::{FinetuneConfig, PretrainConfig};
+
+use super::run::{self, Run};
+use super::{Usage, data, file, train};
+use crate::args::{FinetuneArgs, LabelledArgs, TrainArgs, TuningArgs};
+
+/// The settings of `headstart finetune`.
+pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
+    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train } = args;
+    run::refuse(tutorial)?;
+    if let Some(class) = finetuning_model_class {
+        return Err(Usage(format!(
+            "--finetuning_model_class {class}: there are no classes to choose from; one model has options\n  \
+             fix: leave it out; --adapters_dim N adds adapters, --lm_loss_coef X adds the language-model loss, \
+             --method says what is trained"
+        ))
+        .into());
+    }
+    let saved = run::saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
+    let allowed = saved.clone().map(|saved| FinetuneConfig {
+        data: data::labelled_config(source.free(), saved.data),
+        train: train::train_config(&train.free(), &saved.train),
+        ..saved
+    });
+    let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
+    let mut config = finetune_config(model, &tuning, source, &train, base);
+    run::check_continued(allowed.as_ref(), &config)?;
+    config.validate()?;
+    data::fill_cache_dir(&mut config.data)?;
+    let (options, json) = run::options(run, "finetune", &config.data)?;
+    Ok(Run { config, options, json })
+}
+
+fn finetune_config(
+    model: Option<PathBuf>,
+    tuning: &TuningArgs,
+    source: LabelledArgs,
+    train: &TrainArgs,
+    base: FinetuneConfig,
+) -> FinetuneConfig {
+    let TuningArgs {
+        from_scratch,
+        method,
+        adapters_dim,
+        train_norms,
+        pooling,
+        problem,
+        num_classes,
+        clf_loss_coef,
+        lm_loss_coef,
+        initializer_range,
+        dropout,
+        class_weights,
+        early_stopping,
+    } = *tuning;
+    FinetuneConfig {
+        model: model.map(data::absolute_path).or(base.model),
+        from_scratch: from_scratch.unwrap_or(base.from_scratch),
+        data: data::labelled_config(source, base.data),
+        method: method.unwrap_or(base.method),
+        adapters_dim: adapters_dim.unwrap_or(base.adapters_dim),
+        train_norms: train_norms.unwrap_or(base.train_norms),
+        pooling: pooling.unwrap_or(base.pooling),
+        problem: problem.unwrap_or(base.problem),
+        num_classes: num_classes.or(base.num_classes),
+        clf_loss_coef: clf_loss_coef.unwrap_or(base.clf_loss_coef),
+        lm_loss_coef: lm_loss_coef.unwrap_or(base.lm_loss_coef),
+        initializer_range: initializer_range.unwrap_or(base.initializer_range),
+        dropout: dropout.or(base.dropout),
+        class_weights: class_weights.unwrap_or(base.class_weights),
+        early_stopping: early_stopping.unwrap_or(base.early_stopping),
+        train: train::train_config(train, &base.train),
+    }
+}

@@ -1,0 +1,48 @@
+//! The training loop.
+//!
+//! Owns: the table `[train]` of `pretrain` and `finetune`. Never: ranges.
+
+use headstart::config::TrainConfig;
+
+use crate::args::{PaceArgs, TrainArgs};
+
+/// The flags over `base`.
+pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
+    let TrainArgs {
+        train_batch_size,
+        grad_accum_steps,
+        lr,
+        max_norm,
+        weight_decay,
+        optimizer,
+        n_epochs,
+        max_steps,
+        warmup_steps,
+        schedule,
+        eval_every,
+        seed,
+        precision,
+        ref pace,
+    } = *args;
+    let PaceArgs { valid_batch_size, save_every, keep, max_time, threads } = *pace;
+    TrainConfig {
+        train_batch_size: train_batch_size.unwrap_or(base.train_batch_size),
+        valid_batch_size: valid_batch_size.unwrap_or(base.valid_batch_size),
+        grad_accum_steps: grad_accum_steps.unwrap_or(base.grad_accum_steps),
+        lr: lr.unwrap_or(base.lr),
+        max_norm: max_norm.unwrap_or(base.max_norm),
+        weight_decay: weight_decay.unwrap_or(base.weight_decay),
+        optimizer: optimizer.unwrap_or(base.optimizer),
+        n_epochs: n_epochs.unwrap_or(base.n_epochs),
+        max_steps: max_steps.or(base.max_steps),
+        warmup_steps: warmup_steps.unwrap_or(base.warmup_steps),
+        schedule: schedule.unwrap_or(base.schedule),
+        eval_every: eval_every.unwrap_or(base.eval_every),
+        save_every: save_every.unwrap_or(base.save_every),
+        keep: keep.unwrap_or(base.keep),
+        max_time: max_time.or(base.max_time),
+        seed: seed.unwrap_or(base.seed),
+        precision: precision.unwrap_or(base.precision),
+        threads: threads.unwrap_or(base.threads),
+    }
+}
