@@ -304,6 +304,7 @@ fn model_config(args: &ModelArgs, base: ModelConfig, objective: Objective) -> Mo
         adapters_dim: base.adapters_dim,
         head: base.head,
         offset_token: base.offset_token,
+        layout: base.layout,
     }
 }
 

@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
             say(&format!("step {step} is skipped: its {what} is not finite"));
         } else {
             // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
-            work.update(norm, lr, step - skipped)?;
+            work.update(norm, lr, step, step - skipped)?;
             state.extra.remove(SKIPPED_IN_A_ROW);
         }
         state.step = step;
