@@ -320,6 +320,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)] // handed on, not computed
     fn phases_freeze_and_scale_by_step() {
         let (mut table, tied) = table();
         table.freeze_except(|param| param.kind != Kind::Norm);

@@ -4,7 +4,7 @@
 //! count as none.
 
 use crate::model::Model;
-use crate::params::{Kind, Role};
+use crate::params::{Kind, Param, Role};
 
 impl Model {
     /// The operations of one forward pass over sequences of these lengths, of which `predicted` tokens are scored by the
@@ -14,7 +14,7 @@ impl Model {
         // A linear's operations for one row of its input.
         let linears = |is: fn(Kind) -> bool| {
             let weights = params.iter().filter(|param| param.role == Role::Weight && is(param.kind));
-            2.0 * weights.map(|param| param.len()).sum::<usize>() as f64
+            2.0 * weights.map(Param::len).sum::<usize>() as f64
         };
         let (mut tokens, mut sequences, mut scores) = (0.0, 0.0, 0.0);
         for length in lengths {
