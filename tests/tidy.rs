@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["error"]),
     ("tokenizer", &["error", "files"]),
     ("params", &["config", "error"]),
+    ("method", &["config", "params"]),
     ("model", &["config", "error", "params"]),
     ("data", &["config", "error", "event", "files", "tokenizer"]),
     ("masking", &["tokenizer"]),

@@ -33,14 +33,17 @@ STEPS = 10
 
 
 def case(name, seed, arch, sizes, lengths, *, causal=True, positions="learned", lm=None, head=None,
-         adapters_dim=0, frozen_trunk=False, dropout=0.0, lr=1e-3, weight_decay=0.0):
-    """One case as the JSON that its file carries. `sizes` is (heads, head_dim, F, V, P, L)."""
+         adapters_dim=0, frozen_trunk=False, dropout=0.0, lr=1e-3, weight_decay=0.0, layout=None):
+    """One case as the JSON that its file carries. `sizes` is (heads, head_dim, F, V, P, L), `layout` what differs from
+    the family's."""
     heads, head_dim, hidden_dim, vocab_size, num_max_positions, num_layers = sizes
-    naacl = arch == "naacl2019"
+    changes = {"layout": layout} if layout else {}
+    options = reference.layout({"arch": arch} | changes)
     uses_cls = head is not None and head["pooling"] == "cls"
     config = {
         "case": name,
         "arch": arch,
+        **changes,
         "causal": causal,
         "positions": positions,
         "vocab_size": vocab_size,
@@ -50,10 +53,10 @@ def case(name, seed, arch, sizes, lengths, *, causal=True, positions="learned", 
         "head_dim": head_dim,
         "hidden_dim": hidden_dim,
         "num_layers": num_layers,
-        "activation": "relu" if naacl else "gelu_tanh",
-        "layer_norm_eps": 1e-12 if naacl else 1e-5,
+        "activation": options["activation"],
+        "layer_norm_eps": options["norm_eps"],
         "adapters_dim": adapters_dim,
-        "adapter_activation": "relu" if naacl else "gelu_tanh",
+        "adapter_activation": options["activation"],
         "cls_offset": frozen_trunk,
         "cls_id": vocab_size - 1 if uses_cls else None,
         "mask_id": vocab_size - 2 if lm and lm["targets"] == "masked" else None,
@@ -117,6 +120,14 @@ CASES = [
          lr=2.5e-4),
     case("clf_dropout_gpt2", 17, "gpt2", (2, 7, 33, 41, 12, 2), [12, 8, 3], head=head("last", 3), adapters_dim=3,
          dropout=0.1),
+    # A layout that no family has by name: post-norm, a norm after the embeddings, positions from the third row on.
+    case("post_norm", 18, "gpt2", (3, 7, 31, 47, 12, 2), [12, 5, 1, 8], causal=False, head=head("mean", 4),
+         lm=lm("masked", 0.5), adapters_dim=3,
+         layout={"norm": "after", "norm_eps": 1e-12, "embedding_norm": True, "final_norm": False,
+                 "position_offset": 2}),
+    # Linears without biases, post-norm with dropout, ReLU.
+    case("no_bias", 19, "naacl2019", (2, 11, 29, 41, 13, 2), [13, 6, 1], lm=lm("next_token"), dropout=0.1, lr=5e-4,
+         layout={"norm": "after", "bias": False}),
 ]
 
 

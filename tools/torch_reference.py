@@ -1,6 +1,6 @@
 """The model of Headstart in plain PyTorch: what the goldens are computed with.
 
-Owns: the forward pass of both architectures with every option, the losses, and the names and
+Owns: the forward pass of all layouts with every option, the losses, and the names and
 shapes of the parameters. Written from the description (`docs/goldens.md`), one sequence at a time
 and without any fused operation, so that it can be compared with the formulas by eye.
 Never: files, random numbers, the cases themselves (`golden.py`).
@@ -16,15 +16,30 @@ import torch
 import torch.nn.functional as F
 
 
+def layout(case):
+    """The options of the trunk: its family's, with what the case changes."""
+    families = {
+        "naacl2019": {"norm": "stream", "norm_eps": 1e-12, "embedding_norm": False, "final_norm": False,
+                      "activation": "relu", "bias": True, "position_offset": 0},
+        "gpt2": {"norm": "before", "norm_eps": 1e-5, "embedding_norm": False, "final_norm": True,
+                 "activation": "gelu_tanh", "bias": True, "position_offset": 0},
+    }
+    return families[case["arch"]] | case.get("layout", {})
+
+
 def parameter_shapes(case):
     """Name -> shape of every parameter of a case, in the order of the model."""
     c, f, a = case["embed_dim"], case["hidden_dim"], case["adapters_dim"]
+    options = layout(case)
     shapes = {
         "transformer.token_embedding.weight": (case["vocab_size"], c),
-        "transformer.position_embedding.weight": (case["num_max_positions"], c),
+        "transformer.position_embedding.weight": (options["position_offset"] + case["num_max_positions"], c),
     }
     if case["cls_offset"]:
         shapes["transformer.cls_offset.weight"] = (1, c)
+    if options["embedding_norm"]:
+        shapes["transformer.embedding_norm.weight"] = (c,)
+        shapes["transformer.embedding_norm.bias"] = (c,)
     for i in range(case["num_layers"]):
         p = f"transformer.layers.{i}."
         shapes[p + "norm_1.weight"] = (c,)
@@ -43,12 +58,15 @@ def parameter_shapes(case):
         shapes[p + "feed_forward.down.bias"] = (c,)
         if a > 0:
             shapes |= adapter_shapes(p + "adapter_feed_forward.", c, a)
-    if case["arch"] == "gpt2":
+    if options["final_norm"]:
         shapes["transformer.final_norm.weight"] = (c,)
         shapes["transformer.final_norm.bias"] = (c,)
     if case["head"] is not None:
         shapes["classification_head.weight"] = (case["head"]["num_classes"], c)
         shapes["classification_head.bias"] = (case["head"]["num_classes"],)
+    if not options["bias"]:
+        linears = ("in_proj.bias", "out_proj.bias", "feed_forward.up.bias", "feed_forward.down.bias")
+        shapes = {n: s for n, s in shapes.items() if not n.endswith(linears)}
     return shapes
 
 
@@ -81,16 +99,16 @@ class Forward:
     """One forward pass over a packed batch; `drop` is `None` or (x, site, layer, sequence) -> x."""
 
     def __init__(self, case, params, drop=None):
-        self.case, self.params = case, params
+        self.case, self.params, self.layout = case, params, layout(case)
         self.drop = drop or (lambda x, site, layer, sequence: x)
         self.relu_inputs = []
 
     def linear(self, x, name):
-        return F.linear(x, self.params[name + ".weight"], self.params[name + ".bias"])
+        return F.linear(x, self.params[name + ".weight"], self.params.get(name + ".bias"))
 
     def norm(self, x, name):
         weight, bias = self.params[name + ".weight"], self.params[name + ".bias"]
-        return F.layer_norm(x, x.shape[-1:], weight, bias, self.case["layer_norm_eps"])
+        return F.layer_norm(x, x.shape[-1:], weight, bias, self.layout["norm_eps"])
 
     def act(self, name, x):
         if name == "relu":
@@ -103,7 +121,10 @@ class Forward:
         if self.case["cls_offset"]:
             is_cls = (ids == self.case["cls_id"]).to(h.dtype)[:, None]
             h = h + is_cls * self.params["transformer.cls_offset.weight"]
-        h = h + self.params["transformer.position_embedding.weight"][: len(ids)]
+        first = self.layout["position_offset"]
+        h = h + self.params["transformer.position_embedding.weight"][first : first + len(ids)]
+        if self.layout["embedding_norm"]:
+            h = self.norm(h, "transformer.embedding_norm")
         return self.drop(h, "embedding", 0, sequence)
 
     def attention(self, x, layer, sequence):
@@ -123,7 +144,7 @@ class Forward:
 
     def feed_forward(self, x, layer, sequence):
         prefix = f"transformer.layers.{layer}.feed_forward."
-        x = self.act(self.case["activation"], self.linear(x, prefix + "up"))
+        x = self.act(self.layout["activation"], self.linear(x, prefix + "up"))
         return self.drop(self.linear(x, prefix + "down"), "feed_forward", layer, sequence)
 
     def adapt(self, x, layer, name):
@@ -131,26 +152,28 @@ class Forward:
         if self.case["adapters_dim"] == 0:
             return x
         prefix = f"transformer.layers.{layer}.{name}."
-        inner = self.act(self.case["adapter_activation"], self.linear(x, prefix + "down"))
+        inner = self.act(self.layout["activation"], self.linear(x, prefix + "down"))
         return x + self.linear(inner, prefix + "up")
 
     def block(self, h, layer, sequence):
-        """One layer: the residual leaves after the norm in naacl2019, before it in gpt2."""
-        pre_norm = self.case["arch"] == "gpt2"
+        """One layer: x + f(LN(x)), LN(x + f(x)), or y + f(y) with y = LN(x), for each sublayer f."""
+        place = self.layout["norm"]
         for norm, sublayer, adapter in (
             ("norm_1", self.attention, "adapter_attention"),
             ("norm_2", self.feed_forward, "adapter_feed_forward"),
         ):
-            normed = self.norm(h, f"transformer.layers.{layer}.{norm}")
-            a = self.adapt(sublayer(normed, layer, sequence), layer, adapter)
-            h = (h if pre_norm else normed) + a
+            normalise = lambda x: self.norm(x, f"transformer.layers.{layer}.{norm}")
+            x = h if place == "after" else normalise(h)
+            a = self.adapt(sublayer(x, layer, sequence), layer, adapter)
+            h = (x if place == "stream" else h) + a
+            h = normalise(h) if place == "after" else h
         return h
 
     def trunk(self, ids, lengths):
         """Packed [N] ids -> the list of L + 1 packed [N, C] hidden states, and the trunk's output.
 
         State 0 is the (dropped-out) embedding and state i + 1 the output of layer i; the output is
-        the last state, after the final norm in gpt2.
+        the last state, after the final norm where there is one.
         """
         states = [[] for _ in range(self.case["num_layers"] + 1)]
         for sequence, piece in enumerate(torch.split(ids, lengths)):
@@ -161,7 +184,7 @@ class Forward:
                 states[layer + 1].append(h)
         states = [torch.cat(s) for s in states]
         output = states[-1]
-        if self.case["arch"] == "gpt2":
+        if self.layout["final_norm"]:
             output = self.norm(output, "transformer.final_norm")
         return states, output
 
@@ -229,21 +252,23 @@ def padded_trunk(case, params, inputs):
     future = torch.ones(t, t, dtype=torch.bool).triu(1) if case["causal"] else None
     run = Forward(case, params)
     h = torch.stack([run.embed(row, 0) for row in ids]).transpose(0, 1)
-    pre_norm = case["arch"] == "gpt2"
+    place = layout(case)["norm"]
     for layer in range(case["num_layers"]):
         prefix = f"transformer.layers.{layer}."
-        normed = run.norm(h, prefix + "norm_1")
+        normed = h if place == "after" else run.norm(h, prefix + "norm_1")
         a, _ = F.multi_head_attention_forward(
             normed, normed, normed, case["embed_dim"], case["num_heads"],
-            params[prefix + "attention.in_proj.weight"], params[prefix + "attention.in_proj.bias"],
+            params[prefix + "attention.in_proj.weight"], params.get(prefix + "attention.in_proj.bias"),
             None, None, False, 0.0,
-            params[prefix + "attention.out_proj.weight"], params[prefix + "attention.out_proj.bias"],
+            params[prefix + "attention.out_proj.weight"], params.get(prefix + "attention.out_proj.bias"),
             key_padding_mask=padding, attn_mask=future, need_weights=False,
         )
-        h = (h if pre_norm else normed) + run.adapt(a, layer, "adapter_attention")
-        normed = run.norm(h, prefix + "norm_2")
+        h = (normed if place == "stream" else h) + run.adapt(a, layer, "adapter_attention")
+        h = run.norm(h, prefix + "norm_1") if place == "after" else h
+        normed = h if place == "after" else run.norm(h, prefix + "norm_2")
         a = run.adapt(run.feed_forward(normed, layer, 0), layer, "adapter_feed_forward")
-        h = (h if pre_norm else normed) + a
-    if pre_norm:
+        h = (normed if place == "stream" else h) + a
+        h = run.norm(h, prefix + "norm_2") if place == "after" else h
+    if layout(case)["final_norm"]:
         h = run.norm(h, "transformer.final_norm")
     return h.transpose(0, 1)[~padding]

@@ -72,6 +72,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: Objective) -
         adapters_dim: base.adapters_dim,
         head: base.head,
         offset_token: base.offset_token,
+        layout: base.layout,
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) enum Node {
 #[derive(Debug)]
 struct Training<'a> {
     gradients: &'a mut Gradients,
+    /// The optimizer step.
+    step: u64,
     /// One dropout key per token.
     row_keys: Arc<[u64]>,
 }
@@ -114,13 +116,18 @@ impl<'a> Tape<'a> {
     ) -> Self {
         let row_keys: Arc<[u64]> = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
         let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(&row_keys))));
-        let training = Some(Training { gradients, row_keys });
+        let training = Some(Training { gradients, step, row_keys });
         Self { device, weights, packing, precision, slab, training, nodes: Vec::new(), values: 0 }
     }
 
     /// The batch this tape computes.
     pub fn packing(&self) -> &Packing {
         self.packing
+    }
+
+    /// The optimizer step it computes gradients for; `None` on a tape that records nothing.
+    pub fn step(&self) -> Option<u64> {
+        self.training.as_ref().map(|training| training.step)
     }
 
     /// Runs every recorded op backward, last first, adding to the gradients the tape was given.

@@ -184,7 +184,8 @@ impl Weights {
     /// `view` (or its transpose) as the right operand of products in bf16, packed at first use and kept until
     /// the weights change.
     pub(crate) fn packed(&self, device: &Device, view: View, transposed: bool) -> Arc<PackedRight> {
-        let key = (view, transposed);
+        // The same copy whether the parameter trains at the moment or not.
+        let key = (View { grad: None, ..view }, transposed);
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         let plain = Operand::from_f32(self.get(view), view.rows, view.cols);
         let operand = if transposed { plain.transposed() } else { plain };

@@ -1,6 +1,6 @@
 //! How fast the work is that users wait for: the loop's own step, the evaluator's forward, prediction, generation.
 //!
-//! Owns: which work is timed, its count of floating-point operations, medians. Never: a second version of the work.
+//! Owns: which work is timed, medians. Never: a second version of the work.
 //!
 //! A multiplication and an addition count as two operations; recomputation, softmax, norms and the optimizer count as
 //! none, so a share of the peak is the share of the time that the model's matrix products would need at that peak.
@@ -208,7 +208,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
             ready = computed.next;
             // As in the loop, a GPU goes on with the update while the next step begins.
             let norm = work.gradient_norm()?;
-            work.update(norm, train.lr, step)?;
+            work.update(norm, train.lr, step, step)?;
             if i + 1 == batches.len() {
                 device.check()?;
             }
@@ -222,7 +222,8 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         }
         if i >= config.warmup {
             times.push(began.elapsed().as_secs_f64());
-            flops += forward_flops(&model_config, batch) * if learns { 3.0 } else { 1.0 };
+            flops += model.forward_flops(batch.sequences.iter().map(|s| s.ids.len()), batch.targets())
+                * if learns { 3.0 } else { 1.0 };
             tokens += batch.tokens();
             sequences += batch.sequences.len();
         }
@@ -401,21 +402,6 @@ fn lines(device: &Device, steps: f64) -> Vec<Line> {
     .collect()
 }
 
-/// Floating-point operations of the products in one forward pass: linears, attention as far as it is visible, the
-/// vocabulary's logits at the predicting rows.
-pub fn forward_flops(config: &ModelConfig, batch: &Batch) -> f64 {
-    let (width, layers) = (config.embed_dim as f64, config.num_layers as f64);
-    let adapters = config.adapters_dim.map_or(0.0, |dim| 4.0 * width * dim as f64);
-    let block = 4.0 * width * width + 2.0 * width * config.hidden_dim as f64 + adapters;
-    let scores = |sequence: &crate::batch::Sequence| {
-        let length = sequence.ids.len() as f64;
-        if config.causal { length * (length + 1.0) / 2.0 } else { length * length }
-    };
-    let attention: f64 = batch.sequences.iter().map(|s| 4.0 * width * scores(s)).sum();
-    let head = 2.0 * width * config.vocab_size as f64 * batch.targets() as f64;
-    layers * (2.0 * block * batch.tokens() as f64 + attention) + head
-}
-
 /// The value below which a share `q` of the values lies; sorts them.
 fn quantile(values: &mut [f64], q: f64) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -450,15 +436,6 @@ mod tests {
             run: None,
             profile: true,
         }
-    }
-
-    #[test]
-    fn a_training_token_of_the_tutorials_model_costs_311_mflop() {
-        let model = ModelConfig { vocab_size: 28_996, ..ModelConfig::default() };
-        let ids = vec![0; 256];
-        let batch = Batch { sequences: vec![TokenTargets::Next.sequence(&ids, None, 0)] };
-        let flops = 3.0 * forward_flops(&model, &batch) / 256.0;
-        assert!((flops * 1e-6 - 311.0).abs() < 1.0, "{flops}");
     }
 
     #[test]

@@ -13,9 +13,9 @@ use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::Examples;
 use crate::event::{Event, Listener};
+use crate::method::trains;
 use crate::model::Model;
 use crate::objective::Objective;
-use crate::params::Group;
 use crate::setup::labelled::{DataRequest, describe, evaluated_split, examples};
 use crate::setup::run::{OpenRun, model_files};
 use crate::setup::text::token_targets;
@@ -79,7 +79,7 @@ pub fn finetune(
         weights
     };
     let (method, norms) = (config.method, config.train_norms);
-    model.freeze_except(|group| trains(method, norms, group));
+    model.freeze_except(|param| trains(method, norms, param));
 
     let targets = if config.lm_loss_coef > 0.0 {
         let never = Some(tokenizer.roles().classification);
@@ -164,17 +164,6 @@ fn model_config(
         attention_dropout: if config.dropout.is_some() { None } else { base.attention_dropout },
         initializer_range: config.initializer_range,
         ..base.clone()
-    }
-}
-
-/// Whether a method trains a group of parameters.
-fn trains(method: Method, norms: bool, group: Group) -> bool {
-    match group {
-        Group::Fixed => false,
-        Group::Head | Group::Offset => true,
-        Group::Adapter => method != Method::Head,
-        Group::Norm => method == Method::Full || norms,
-        Group::Trunk => method == Method::Full,
     }
 }
 

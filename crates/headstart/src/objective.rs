@@ -8,7 +8,7 @@ use headstart_engine::{Tape, Tensor};
 
 use crate::batch::{Batch, Label, Sequence, Slab};
 use crate::config::Problem;
-use crate::model::Model;
+use crate::model::{Inputs, Model};
 
 /// The weights of the losses.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +65,7 @@ impl Objective {
         slab: &Slab<'_>,
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
-        let hidden = model.trunk(tape, &slab.ids, None);
+        let hidden = model.trunk(tape, Inputs::new(&slab.ids), None);
         let mut sums = Sums::default();
         if self.lm > 0.0 && !slab.rows.is_empty() {
             let scale = (self.lm / denominators.lm) as f32;

@@ -1,9 +1,10 @@
-//! THE parameter table: every parameter's name, shape, start, decay, and place in the flat buffers.
+//! THE parameter table: every parameter's name, shape, start, layer and kind, and its place in the flat buffers.
 //!
-//! Owns: the order of parameters, the initial values, what is frozen. Never: computes with them.
+//! Owns: the order of parameters, the initial values, what trains in which phase. Never: computes with them.
 //!
-//! Weights lie in table order. Gradients (and moments) lie in the order of the *trainable* parameters; a tied
-//! parameter has one accumulator, to which its uses add in the order in which the tape runs.
+//! Weights lie in table order. Gradients (and moments) lie in the order of the parameters that will *ever* train;
+//! which of them train *now* is a function of the optimizer step, their phase. A tied parameter has one accumulator, to
+//! which its uses add in the order in which the tape runs.
 
 use headstart_engine::{View, rng};
 use rayon::prelude::*;
@@ -21,24 +22,41 @@ pub enum Init {
     Sinusoidal,
 }
 
-/// What a parameter belongs to, for freezing.
+/// What a parameter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// Embeddings, projections: what pretraining learns.
-    Trunk,
-    /// Layer norms of the trunk.
+pub enum Kind {
+    /// The token embedding, which is the LM head, too.
+    TokenEmbedding,
+    /// The position embedding.
+    PositionEmbedding,
+    /// What is added to one token's embedding.
+    TokenOffset,
+    /// Attention's packed in-projection: the rows of q, k and v.
+    AttentionIn,
+    /// Attention's out-projection.
+    AttentionOut,
+    /// The first linear of the feed-forward.
+    FeedForwardUp,
+    /// The second linear of the feed-forward.
+    FeedForwardDown,
+    /// A layer norm.
     Norm,
-    /// Adapters.
+    /// An adapter.
     Adapter,
     /// The classification head.
     Head,
-    /// The offset of the `[CLS]` embedding.
-    Offset,
-    /// Never trained: sinusoidal positions.
-    Fixed,
 }
 
-/// One parameter.
+/// Which of its kind's parameters it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Multiplied with, or looked up.
+    Weight,
+    /// Added.
+    Bias,
+}
+
+/// One parameter. What trains, when and how fast, is a function of its layer, kind and role.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Param {
     /// Its name in checkpoints.
@@ -47,13 +65,15 @@ pub struct Param {
     pub shape: Vec<usize>,
     /// Where it starts.
     pub init: Init,
-    /// What it belongs to.
-    pub group: Group,
-    /// Whether AdamW decays it (matrices, not biases and norms).
-    pub decay: bool,
+    /// The block it is in, from 0; `None` below and above the blocks.
+    pub layer: Option<usize>,
+    /// What it is for.
+    pub kind: Kind,
+    /// Weight or bias.
+    pub role: Role,
     /// First element in the flat weights.
     pub offset: usize,
-    /// First element in the flat gradients; `None` while frozen.
+    /// First element in the flat gradients and moments; `None` if it never trains.
     pub grad: Option<usize>,
 }
 
@@ -67,11 +87,30 @@ impl Param {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Whether AdamW decays it: matrices, not biases, norms and offsets.
+    pub fn decays(&self) -> bool {
+        self.shape.len() > 1 && !matches!(self.kind, Kind::Norm | Kind::TokenOffset)
+    }
+
+    /// Whether it is computed rather than learned, and no method trains it: sinusoidal positions.
+    pub fn is_fixed(&self) -> bool {
+        self.init == Init::Sinusoidal
+    }
 }
 
 /// A parameter's index in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParamId(usize);
+
+/// A span of optimizer steps, up to the next phase, through which every parameter's rate has the same factor.
+#[derive(Clone, Debug, PartialEq)]
+struct Phase {
+    /// Its first optimizer step.
+    from: u64,
+    /// In table order; 0: frozen.
+    factors: Vec<f64>,
+}
 
 /// All parameters of a model, in checkpoint order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,35 +118,75 @@ pub struct ParamTable {
     params: Vec<Param>,
     len: usize,
     trainable_len: usize,
+    /// In the order of their steps; none: everything with a gradient trains throughout, at the run's rate.
+    phases: Vec<Phase>,
 }
 
 impl ParamTable {
     /// Adds a parameter; call [`ParamTable::freeze_except`] when all are in.
-    pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init, group: Group) -> ParamId {
-        let decay = shape.len() > 1 && !matches!(group, Group::Norm | Group::Offset);
-        let param = Param {
-            name: name.into(),
-            shape: shape.to_vec(),
-            init,
-            group,
-            decay,
-            offset: self.len,
-            grad: None,
-        };
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        init: Init,
+        layer: Option<usize>,
+        kind: Kind,
+        role: Role,
+    ) -> ParamId {
+        let (name, shape, offset) = (name.into(), shape.to_vec(), self.len);
+        let param = Param { name, shape, init, layer, kind, role, offset, grad: None };
         self.len += param.len();
         self.params.push(param);
         ParamId(self.params.len() - 1)
     }
 
-    /// Lays out the gradients of the parameters whose group `trains`; the others are frozen.
-    pub fn freeze_except(&mut self, trains: impl Fn(Group) -> bool) {
+    /// Which parameters will ever train: lays out their gradients and moments. The others are frozen for good. All that
+    /// train do so throughout, until [`ParamTable::set_phases`] says more.
+    pub fn freeze_except(&mut self, trains: impl Fn(&Param) -> bool) {
         let mut end = 0;
         for param in &mut self.params {
-            let on = param.group != Group::Fixed && trains(param.group);
+            let on = !param.is_fixed() && trains(param);
             param.grad = on.then_some(end);
             end += if on { param.len() } else { 0 };
         }
         self.trainable_len = end;
+        self.phases.clear();
+    }
+
+    /// When and how fast parameters train: from each of the optimizer steps `starts` on, a parameter's rate is the run's
+    /// times `factor(parameter, start)`, where 0 means that it is frozen: nothing is recorded or computed for it, and its
+    /// weights and moments stay as they are.
+    ///
+    /// # Panics
+    /// When the first start is not 1, the starts do not ascend, or a factor is negative or not finite.
+    pub fn set_phases(&mut self, starts: &[u64], factor: impl Fn(&Param, u64) -> f64) {
+        assert!(starts.first() == Some(&1) && starts.is_sorted_by(|a, b| a < b), "phases from {starts:?}");
+        let phase = |&from: &u64| {
+            let of = |param: &Param| if param.grad.is_some() { factor(param, from) } else { 0.0 };
+            let factors: Vec<f64> = self.params.iter().map(of).collect();
+            assert!(
+                factors.iter().all(|f| f.is_finite() && *f >= 0.0),
+                "factors of the rate from step {from}"
+            );
+            Phase { from, factors }
+        };
+        self.phases = starts.iter().map(phase).collect();
+    }
+
+    /// The first steps of all phases; of the only one, where nothing else was said.
+    pub fn phase_starts(&self) -> Vec<u64> {
+        if self.phases.is_empty() { vec![1] } else { self.phases.iter().map(|phase| phase.from).collect() }
+    }
+
+    /// The number of the phase, from 0, that an optimizer step belongs to.
+    pub fn phase_of(&self, step: u64) -> usize {
+        self.phases.partition_point(|phase| phase.from <= step).saturating_sub(1)
+    }
+
+    /// The factor on the rate of the `index`-th parameter in a phase; 0 while it is frozen.
+    pub fn factor(&self, index: usize, phase: usize) -> f64 {
+        let trains = if self.params[index].grad.is_some() { 1.0 } else { 0.0 };
+        self.phases.get(phase).map_or(trains, |phase| phase.factors[index])
     }
 
     /// All parameters.
@@ -130,15 +209,17 @@ impl ParamTable {
         self.trainable_len
     }
 
-    /// The matrix (or one-row vector) of a parameter, for the engine.
-    pub fn view(&self, id: ParamId) -> View {
+    /// The matrix (or one-row vector) of a parameter, for the engine, at an optimizer step: without a gradient while it
+    /// is frozen. Without a step, as evaluation has none, it has the gradient it trains with.
+    pub fn view(&self, id: ParamId, step: Option<u64>) -> View {
         let param = &self.params[id.0];
         let (rows, cols) = match param.shape[..] {
             [cols] => (1, cols),
             [rows, cols] => (rows, cols),
             _ => unreachable!("parameters have one or two dimensions"),
         };
-        View { offset: param.offset, rows, cols, grad: param.grad }
+        let frozen = step.is_some_and(|step| self.factor(id.0, self.phase_of(step)) <= 0.0);
+        View { offset: param.offset, rows, cols, grad: param.grad.filter(|_| !frozen) }
     }
 
     /// The initial weights of a seed: every parameter draws from a stream named by its own name, so adding a
@@ -198,11 +279,15 @@ mod tests {
     /// A tied matrix, a norm, a fixed table and a bias of a head.
     fn table() -> (ParamTable, ParamId) {
         let mut table = ParamTable::default();
-        let tied = table.add("tied", &[3, 2], Init::Normal(0.5), Group::Trunk);
-        table.add("norm", &[2], Init::Constant(1.0), Group::Norm);
-        table.add("positions", &[4, 2], Init::Sinusoidal, Group::Fixed);
-        table.add("head", &[5], Init::Constant(0.0), Group::Head);
+        let tied = add(&mut table, "tied", &[3, 2], Init::Normal(0.5), Kind::TokenEmbedding);
+        add(&mut table, "norm", &[2], Init::Constant(1.0), Kind::Norm);
+        add(&mut table, "positions", &[4, 2], Init::Sinusoidal, Kind::PositionEmbedding);
+        add(&mut table, "head", &[5], Init::Constant(0.0), Kind::Head);
         (table, tied)
+    }
+
+    fn add(table: &mut ParamTable, name: &str, shape: &[usize], init: Init, kind: Kind) -> ParamId {
+        table.add(name, shape, init, None, kind, Role::Weight)
     }
 
     fn grads(table: &ParamTable) -> Vec<Option<usize>> {
@@ -217,28 +302,63 @@ mod tests {
         assert_eq!((offsets, table.len()), (vec![0, 6, 8, 16], 21));
         assert_eq!(grads(&table), [Some(0), Some(6), None, Some(8)], "fixed tables never train");
         assert_eq!(table.trainable_len(), 13);
-        assert_eq!(table.view(tied), View { offset: 0, rows: 3, cols: 2, grad: Some(0) });
-        let decays: Vec<bool> = table.params().iter().map(|p| p.decay).collect();
+        assert_eq!(table.view(tied, None), View { offset: 0, rows: 3, cols: 2, grad: Some(0) });
+        let decays: Vec<bool> = table.params().iter().map(Param::decays).collect();
         assert_eq!(decays, [true, false, true, false]);
     }
 
     #[test]
     fn frozen_parameters_have_no_gradient() {
         let (mut table, tied) = table();
-        table.freeze_except(|group| group == Group::Head);
+        table.freeze_except(|param| param.kind == Kind::Head);
         assert_eq!(grads(&table), [None, None, None, Some(0)]);
         assert_eq!((table.trainable_len(), table.len()), (5, 21));
-        assert_eq!(table.view(tied).grad, None);
-        table.freeze_except(|group| matches!(group, Group::Trunk | Group::Norm));
+        assert_eq!(table.view(tied, None).grad, None);
+        table.freeze_except(|param| param.kind != Kind::Head);
         assert_eq!(grads(&table), [Some(0), Some(6), None, None], "freezing can be changed");
         assert_eq!(table.trainable_len(), 8);
     }
 
     #[test]
+    #[allow(clippy::float_cmp)] // handed on, not computed
+    fn phases_freeze_and_scale_by_step() {
+        let (mut table, tied) = table();
+        table.freeze_except(|param| param.kind != Kind::Norm);
+        assert_eq!((table.phase_starts(), table.phase_of(1), table.phase_of(9)), (vec![1], 0, 0));
+        assert_eq!([0, 1, 2, 3].map(|i| table.factor(i, 0)), [1.0, 0.0, 0.0, 1.0], "laid out or not");
+        // The head alone, then everything, the embedding at a tenth.
+        table.set_phases(&[1, 5], |param, from| match (param.kind, from) {
+            (Kind::Head, _) => 1.0,
+            (_, 1) => 0.0,
+            _ => 0.1,
+        });
+        assert_eq!([1, 4, 5, 100].map(|step| table.phase_of(step)), [0, 0, 1, 1]);
+        assert_eq!([0, 1, 2, 3].map(|i| table.factor(i, 0)), [0.0, 0.0, 0.0, 1.0]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|i| table.factor(i, 1)),
+            [0.1, 0.0, 0.0, 1.0],
+            "what never trains has no rate"
+        );
+        assert_eq!(
+            [Some(4), Some(5), None].map(|step| table.view(tied, step).grad),
+            [None, Some(0), Some(0)]
+        );
+        assert_eq!(table.trainable_len(), 11, "the layout is that of what will ever train");
+        table.freeze_except(|_| true);
+        assert_eq!(table.view(tied, Some(1)).grad, Some(0), "a new layout forgets the phases");
+    }
+
+    #[test]
+    #[should_panic(expected = "phases from [2, 5]")]
+    fn phases_begin_with_the_run() {
+        table().0.set_phases(&[2, 5], |_, _| 1.0);
+    }
+
+    #[test]
     fn starts_have_their_distributions() {
         let mut table = ParamTable::default();
-        table.add("normal", &[300, 100], Init::Normal(0.02), Group::Trunk);
-        table.add("uniform", &[300, 100], Init::XavierUniform, Group::Trunk);
+        add(&mut table, "normal", &[300, 100], Init::Normal(0.02), Kind::FeedForwardUp);
+        add(&mut table, "uniform", &[300, 100], Init::XavierUniform, Kind::FeedForwardUp);
         let values = table.initial_values(1);
         let (normal, uniform) = values.split_at(30_000);
         let moments = |x: &[f32]| {
@@ -259,8 +379,8 @@ mod tests {
     #[test]
     fn a_start_is_one_stream_of_draws_whatever_the_threads() {
         let mut table = ParamTable::default();
-        table.add("normal", &[301, 100], Init::Normal(0.5), Group::Trunk);
-        table.add("uniform", &[290, 100], Init::XavierUniform, Group::Trunk);
+        add(&mut table, "normal", &[301, 100], Init::Normal(0.5), Kind::FeedForwardUp);
+        add(&mut table, "uniform", &[290, 100], Init::XavierUniform, Kind::FeedForwardUp);
         let values = table.initial_values(3);
         let (normal, uniform) = values.split_at(30_100);
         let stream = |name: &str| {
@@ -279,7 +399,7 @@ mod tests {
     #[test]
     fn sinusoids_alternate_by_column() {
         let mut table = ParamTable::default();
-        table.add("positions", &[3, 4], Init::Sinusoidal, Group::Fixed);
+        add(&mut table, "positions", &[3, 4], Init::Sinusoidal, Kind::FeedForwardUp);
         let slow = 0.02_f32; // position 2 over 10000^(2/4)
         let row = [2.0_f32.sin(), 2.0_f32.cos(), slow.sin(), slow.cos()];
         let values = table.initial_values(1);
@@ -291,9 +411,9 @@ mod tests {
     fn a_start_depends_on_seed_and_name_alone() {
         let (first, _) = table();
         let mut second = ParamTable::default();
-        second.add("other", &[7, 7], Init::Normal(1.0), Group::Adapter);
-        let id = second.add("tied", &[3, 2], Init::Normal(0.5), Group::Trunk);
-        let view = second.view(id);
+        add(&mut second, "other", &[7, 7], Init::Normal(1.0), Kind::FeedForwardUp);
+        let id = add(&mut second, "tied", &[3, 2], Init::Normal(0.5), Kind::FeedForwardUp);
+        let view = second.view(id, None);
         let (a, b) = (first.initial_values(5), second.initial_values(5));
         assert_eq!(a[..6], b[view.offset..][..6]);
         assert_ne!(a[..6], first.initial_values(6)[..6]);

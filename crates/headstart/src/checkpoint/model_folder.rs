@@ -16,7 +16,7 @@ use crate::checkpoint::{
 use crate::config::{ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::params::{Group, Param, ParamTable};
+use crate::params::{Kind, Param, ParamTable};
 use crate::tokenizer::{RoleIds, Tokenizer};
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
@@ -213,7 +213,7 @@ impl LoadedModel {
             match stored {
                 None => report.added.push(param.name.clone()),
                 Some(_) if self.tensors.fits(&param.name, &param.shape) => taken.push(param),
-                Some(_) if param.group == Group::Head => {
+                Some(_) if param.kind == Kind::Head => {
                     report.added.push(param.name.clone());
                     report.discarded.push(param.name.clone());
                 }

@@ -5,12 +5,14 @@
 
 mod data;
 mod finetune;
+mod layout;
 mod model;
 mod pretrain;
 mod train;
 
 pub use data::DataConfig;
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
+pub use layout::{Activation, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
 pub use pretrain::{Objective, PretrainConfig};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};

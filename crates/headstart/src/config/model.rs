@@ -1,13 +1,14 @@
-//! The table `[model]`: sizes and options of the one transformer, and the named presets.
+//! The table `[model]`: family, sizes and options of the one transformer, and the named presets of sizes.
 //!
 //! Owns: names, defaults, ranges. Never: builds a model.
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::LayoutChanges;
 use super::{check, check_positive};
 use crate::error::{Error, Result};
 
-/// The two block layouts.
+/// The families of models: each is a set of layout options, written down in `model/families.rs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
@@ -33,7 +34,7 @@ pub enum Positions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Block layout.
+    /// The family, which gives every option of the layout that `layout` leaves out.
     pub arch: Arch,
     /// V; 0 until the tokenizer is known.
     pub vocab_size: usize,
@@ -67,6 +68,9 @@ pub struct ModelConfig {
     /// The id whose embedding has a trained offset (head and adapter tuning of a frozen trunk).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset_token: Option<u32>,
+    /// What differs from the family's layout.
+    #[serde(skip_serializing_if = "LayoutChanges::is_empty")]
+    pub layout: LayoutChanges,
 }
 
 /// The classification head.
@@ -113,6 +117,7 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             arch: Arch::Naacl2019,
+            layout: LayoutChanges::default(),
             vocab_size: 0,
             embed_dim: 410,
             hidden_dim: 2100,
@@ -215,6 +220,7 @@ impl ModelConfig {
                 (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
             })?;
         }
+        self.layout.validate()?;
         check_positive("initializer_range", f64::from(self.initializer_range))
     }
 }

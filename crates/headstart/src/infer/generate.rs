@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::infer::sampling::sample;
 use crate::infer::streaming::Shown;
 use crate::infer::{Loaded, not_finite};
+use crate::model::Inputs;
 
 /// How text is generated.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +147,7 @@ impl Generator {
         let Loaded { device, weights, model, .. } = &self.loaded;
         let packing = Packing::continued(past, ids.len());
         let mut tape = Tape::inference(device, weights, &packing, self.precision);
-        let hidden = model.trunk(&mut tape, ids, Some(caches));
+        let hidden = model.trunk(&mut tape, Inputs::new(ids), Some(caches));
         model.lm_logits(&mut tape, &hidden, &[ids.len() as u32 - 1]).to_f32_vec()
     }
 }

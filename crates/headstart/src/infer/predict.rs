@@ -12,6 +12,7 @@ use crate::config::{HeadConfig, HeadPooling, PrecisionName, Problem};
 use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::infer::{Loaded, not_finite};
+use crate::model::Inputs;
 use crate::objective::probabilities;
 use crate::tokenizer::Tokenizer;
 
@@ -97,7 +98,7 @@ impl Predictor {
         let mut rows = Vec::new();
         for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, &slab.ids, None);
+            let hidden = model.trunk(&mut tape, Inputs::new(&slab.ids), None);
             let Some(logits) = model.classify(&mut tape, &hidden) else {
                 unreachable!("checked when loading")
             };

@@ -206,7 +206,7 @@ impl<'a> Training<'a> {
             let failure = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
             match failure {
                 // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
-                None => work.update(grad_norm, lr, running.state.updates() + 1)?,
+                None => work.update(grad_norm, lr, step, running.state.updates() + 1)?,
                 Some(_) => work.skip(),
             }
             running.state.count_step(failure.is_some());

@@ -120,12 +120,13 @@ impl Step<'_> {
         Ok(norm)
     }
 
-    /// Clips, makes update number `update` (from 1) of the weights at rate `lr` and leaves the gradients zero.
+    /// Clips, makes update number `update` (from 1) of the weights at rate `lr`, in optimizer step `step`, and leaves the
+    /// gradients zero.
     ///
     /// # Errors
     /// What goes wrong on the device.
-    pub(crate) fn update(&mut self, norm: f64, lr: f64, update: u64) -> Result<()> {
-        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, update);
+    pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64, update: u64) -> Result<()> {
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step, update);
         Ok(self.device.check_queued()?)
     }
 

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use headstart::config::{Arch, HeadConfig, ModelConfig, Positions};
+use headstart::config::{Activation, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions};
 use headstart::model::Model;
-use headstart::params::Group;
+use headstart::params::Kind;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value as Json;
 
@@ -57,8 +57,13 @@ impl Golden {
     pub fn task(&self) -> Task {
         let case = &self.case;
         let mut model = Model::new(&self.config()).unwrap();
+        // These follow from the layout in Headstart; the goldens say them once more.
+        let layout = model.layout();
+        assert_eq!(get::<Activation>(&case["activation"]), layout.activation);
+        assert_eq!(get::<Activation>(&case["adapter_activation"]), layout.activation);
+        assert_eq!(get::<f32>(&case["layer_norm_eps"]).to_bits(), layout.norm_eps.to_bits());
         if case["cls_offset"] == true {
-            model.freeze_except(|group| matches!(group, Group::Adapter | Group::Head | Group::Offset));
+            model.freeze_except(|p| matches!(p.kind, Kind::Adapter | Kind::Head | Kind::TokenOffset));
         }
         let trainable: Vec<&str> =
             model.table().params().iter().filter(|p| p.grad.is_some()).map(|p| p.name.as_str()).collect();
@@ -104,14 +109,6 @@ impl Golden {
     fn config(&self) -> ModelConfig {
         let case = &self.case;
         let arch: Arch = get(&case["arch"]);
-        // These follow from the layout in Headstart; the goldens say them once more.
-        let (activation, eps) = match arch {
-            Arch::Naacl2019 => ("relu", 1e-12),
-            Arch::Gpt2 => ("gelu_tanh", 1e-5),
-        };
-        assert_eq!(case["activation"], activation);
-        assert_eq!(case["adapter_activation"], activation);
-        assert_eq!(case["layer_norm_eps"], eps);
         let adapters_dim: usize = get(&case["adapters_dim"]);
         let head = &case["head"];
         let config = ModelConfig {
@@ -132,6 +129,7 @@ impl Golden {
                 problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
             }),
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),
+            layout: case.get("layout").map_or_else(LayoutChanges::default, get),
             ..ModelConfig::default()
         };
         assert_eq!(config.head_dim(), get::<usize>(&case["head_dim"]));

@@ -3,7 +3,7 @@
 //! Owns: the losses and the steps of `docs/goldens.md`, over the public API. Never: what the numbers should be.
 
 use headstart::config::Problem;
-use headstart::model::Model;
+use headstart::model::{Inputs, Model};
 use headstart_engine::ops::adam::{self, Adam, Decay, Range};
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::ops::loss::Targets;
@@ -84,7 +84,7 @@ impl Task {
                 self.dropout_seed,
                 step,
             );
-            let hidden = self.model.trunk(&mut tape, &self.ids, None);
+            let hidden = self.model.trunk(&mut tape, Inputs::new(&self.ids), None);
             let lm_loss = self.lm_loss(&mut tape, &hidden, 0..self.ids.len());
             let clf = self.clf_loss(&mut tape, &hidden, 0..self.lengths.len());
             if step == 0 {
@@ -118,7 +118,7 @@ impl Task {
             let packing = Packing::new(&self.lengths[s..=s], &[s as u64]);
             let seed = self.dropout_seed;
             let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, seed, 0);
-            let hidden = self.model.trunk(&mut tape, &self.ids[whole.range(s)], None);
+            let hidden = self.model.trunk(&mut tape, Inputs::new(&self.ids[whole.range(s)]), None);
             self.lm_loss(&mut tape, &hidden, whole.range(s));
             self.clf_loss(&mut tape, &hidden, s..s + 1);
             tape.backward();
@@ -130,7 +130,7 @@ impl Task {
     pub fn evaluate(&self, device: &Device, precision: Precision) -> Vec<f32> {
         let (weights, packing) = (Weights::new(self.weights.clone()), self.packing());
         let mut tape = Tape::inference(device, &weights, &packing, precision);
-        self.model.trunk(&mut tape, &self.ids, None).tensor().to_f32_vec()
+        self.model.trunk(&mut tape, Inputs::new(&self.ids), None).tensor().to_f32_vec()
     }
 
     /// As [`Task::evaluate`], each sequence in a packing of its own.
@@ -141,7 +141,7 @@ impl Task {
             let packing = Packing::new(&self.lengths[s..=s], &[0]);
             let mut tape = Tape::inference(device, &weights, &packing, precision);
             let ids = &self.ids[whole.range(s)];
-            hidden.extend(self.model.trunk(&mut tape, ids, None).tensor().to_f32_vec());
+            hidden.extend(self.model.trunk(&mut tape, Inputs::new(ids), None).tensor().to_f32_vec());
         }
         hidden
     }
@@ -158,7 +158,7 @@ impl Task {
                 let new = if at == 0 { prompt.min(ids.len()) } else { 1 };
                 let packing = Packing::continued(at, new);
                 let mut tape = Tape::inference(device, &weights, &packing, precision);
-                let h = self.model.trunk(&mut tape, &ids[at..at + new], Some(&mut caches));
+                let h = self.model.trunk(&mut tape, Inputs::new(&ids[at..at + new]), Some(&mut caches));
                 hidden.extend(h.tensor().to_f32_vec());
                 at += new;
             }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::checkpoint::{GrownRows, LoadedModel, TensorFile, load_model};
-use crate::config::Positions;
+use crate::config::{Activation, InitScheme, LayoutChanges, NormPlace, Positions};
 
 /// A stored model of some configuration.
 fn stored(config: &ModelConfig) -> (Setup, LoadedModel) {
@@ -72,6 +72,16 @@ fn every_option_comes_back() {
         arch: crate::config::Arch::Gpt2,
         causal: false,
         initializer_range: 0.017,
+        layout: LayoutChanges {
+            norm: Some(NormPlace::After),
+            norm_eps: Some(1e-6),
+            final_norm: Some(false),
+            activation: Some(Activation::Relu),
+            bias: Some(false),
+            position_offset: Some(2),
+            init: Some(InitScheme::Normal),
+            embedding_norm: None, // not together with dropout
+        },
         ..with_head(12)
     };
     let (setup, model) = stored(&full);

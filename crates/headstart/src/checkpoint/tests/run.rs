@@ -207,7 +207,7 @@ fn checkpoints_of_version_1_are_continued() {
 #[test]
 fn frozen_parameters_have_no_moments() {
     let mut setup = Setup::new();
-    setup.model.freeze_except(|group| group == crate::params::Group::Head);
+    setup.model.freeze_except(|param| param.kind == crate::params::Kind::Head);
     let len = setup.table().trainable_len();
     assert_eq!(len, 3 * 4 + 3);
     setup.first.truncate(len);

@@ -1,0 +1,21 @@
+//! What a fine-tuning method trains: functions of a parameter's kind, role and layer.
+//!
+//! Owns: which parameters a method ever trains. Never: parameters, steps.
+
+use crate::config::Method;
+use crate::params::{Kind, Param};
+
+/// Whether a method ever trains a parameter; `norms` says that layer norms train whatever the method.
+pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
+    match param.kind {
+        Kind::Head | Kind::TokenOffset => true,
+        Kind::Adapter => method != Method::Head,
+        Kind::Norm => method == Method::Full || norms,
+        Kind::TokenEmbedding
+        | Kind::PositionEmbedding
+        | Kind::AttentionIn
+        | Kind::AttentionOut
+        | Kind::FeedForwardUp
+        | Kind::FeedForwardDown => method == Method::Full,
+    }
+}

@@ -1,0 +1,43 @@
+//! How many floating-point operations a forward pass takes.
+//!
+//! A multiplication and an addition count as two operations, those of matmuls alone: softmax, norms and activations
+//! count as none.
+
+use crate::model::Model;
+use crate::params::{Kind, Param, Role};
+
+impl Model {
+    /// The operations of one forward pass over sequences of these lengths, of which `predicted` tokens are scored by the
+    /// LM head: every linear the table has, and attention as far as it is visible.
+    pub fn forward_flops(&self, lengths: impl IntoIterator<Item = usize>, predicted: usize) -> f64 {
+        let (config, params) = (&self.config, self.table.params());
+        // A linear's operations for one row of its input.
+        let linears = |is: fn(Kind) -> bool| {
+            let weights = params.iter().filter(|param| param.role == Role::Weight && is(param.kind));
+            2.0 * weights.map(Param::len).sum::<usize>() as f64
+        };
+        let (mut tokens, mut sequences, mut scores) = (0.0, 0.0, 0.0);
+        for length in lengths {
+            let length = length as f64;
+            sequences += 1.0;
+            tokens += length;
+            scores += if config.causal { length * (length + 1.0) / 2.0 } else { length * length };
+        }
+        let attention = 4.0 * config.embed_dim as f64 * scores * config.num_layers as f64;
+        let of_tokens = linears(of_every_token) * tokens;
+        let of_predicted = linears(|kind| kind == Kind::TokenEmbedding) * predicted as f64;
+        of_tokens + attention + of_predicted + linears(|kind| kind == Kind::Head) * sequences
+    }
+}
+
+/// Whether a kind's weights are multiplied with the hidden state of every token.
+fn of_every_token(kind: Kind) -> bool {
+    match kind {
+        Kind::AttentionIn
+        | Kind::AttentionOut
+        | Kind::FeedForwardUp
+        | Kind::FeedForwardDown
+        | Kind::Adapter => true,
+        Kind::TokenEmbedding | Kind::PositionEmbedding | Kind::TokenOffset | Kind::Norm | Kind::Head => false,
+    }
+}

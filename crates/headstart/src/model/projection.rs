@@ -1,0 +1,78 @@
+//! A linear's parameters, and how parameters of each kind get into the table and start.
+//!
+//! Owns: names' endings, initial values. Never: what is computed between two linears.
+
+use headstart_engine::Tape;
+use headstart_engine::ops::linear::Linear;
+
+use crate::config::{InitScheme, Layout, ModelConfig};
+use crate::params::{Init, Kind, ParamId, ParamTable, Role};
+
+/// Puts the parameters of one place of the model into the table.
+pub(super) struct Builder<'a> {
+    pub(super) config: &'a ModelConfig,
+    pub(super) layout: Layout,
+    pub(super) table: &'a mut ParamTable,
+    /// The block that is built, if one is.
+    pub(super) layer: Option<usize>,
+}
+
+impl Builder<'_> {
+    /// A weight of the given kind, at its kind's start.
+    pub(super) fn weight(&mut self, name: &str, shape: &[usize], kind: Kind) -> ParamId {
+        let init = self.start(kind);
+        self.table.add(format!("{name}.weight"), shape, init, self.layer, kind, Role::Weight)
+    }
+
+    /// A bias, which starts at 0.
+    pub(super) fn bias(&mut self, name: &str, len: usize, kind: Kind) -> ParamId {
+        self.table.add(format!("{name}.bias"), &[len], Init::Constant(0.0), self.layer, kind, Role::Bias)
+    }
+
+    /// A linear of a block, which has a bias where the layout has biases.
+    pub(super) fn block_linear(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        kind: Kind,
+    ) -> Projection {
+        let weight = self.weight(name, &[outputs, inputs], kind);
+        let bias = self.layout.bias.then(|| self.bias(name, outputs, kind));
+        Projection { weight, bias }
+    }
+
+    /// A linear with a bias.
+    pub(super) fn linear(&mut self, name: &str, outputs: usize, inputs: usize, kind: Kind) -> Projection {
+        let weight = self.weight(name, &[outputs, inputs], kind);
+        Projection { weight, bias: Some(self.bias(name, outputs, kind)) }
+    }
+
+    fn start(&self, kind: Kind) -> Init {
+        let range = self.config.initializer_range;
+        match (self.layout.init, kind) {
+            (_, Kind::TokenOffset) => Init::Constant(0.0),
+            (InitScheme::Normal | InitScheme::Shrunk, Kind::Norm) => Init::Constant(1.0),
+            (InitScheme::Shrunk, Kind::AttentionOut | Kind::FeedForwardDown) => {
+                Init::Normal(range / (2.0 * self.config.num_layers as f32).sqrt())
+            }
+            (InitScheme::Xavier, Kind::AttentionIn) => Init::XavierUniform,
+            _ => Init::Normal(range),
+        }
+    }
+}
+
+/// A linear's parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Projection {
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Projection {
+    /// y = x W^T + b at the tape's step, for an op to add its epilogue to.
+    pub(super) fn linear(&self, tape: &Tape<'_>, table: &ParamTable) -> Linear {
+        let view = |id| table.view(id, tape.step());
+        Linear::new(view(self.weight), self.bias.map(view))
+    }
+}
