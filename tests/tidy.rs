@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &["config", "error", "params"]),
     ("data", &["config", "error", "event", "files", "tokenizer"]),
     ("masking", &["tokenizer"]),
-    ("batch", &["masking"]),
+    ("batch", &["data", "masking"]),
     ("schedule", &["config"]),
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "model"]),
@@ -57,7 +57,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "infer",
-        &["batch", "checkpoint", "config", "device", "error", "model", "objective", "params", "tokenizer"],
+        &[
+            "batch",
+            "checkpoint",
+            "config",
+            "data",
+            "device",
+            "error",
+            "model",
+            "objective",
+            "params",
+            "tokenizer",
+        ],
     ),
     ("setup", EVERYTHING),
     ("pretrain", EVERYTHING),
@@ -71,7 +82,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] = &["*"];
 
 /// The only modules that may know both data and models.
-const SEE_BOTH: [&str; 6] = ["bench", "evaluate", "finetune", "pretrain", "quickstart", "setup"];
+const SEE_BOTH: [&str; 7] = ["bench", "evaluate", "finetune", "infer", "pretrain", "quickstart", "setup"];
 
 /// What stands in the root folder without being part of the project.
 const NOT_OURS: [&str; 4] = ["target", "runs", "shared", "__pycache__"];

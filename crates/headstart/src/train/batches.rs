@@ -2,8 +2,7 @@
 //!
 //! Owns: which examples a step takes. Never: slabs, devices.
 
-use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
-use crate::eval::Examples;
+use crate::batch::{Batch, Examples, TokenTargets, epoch_order, training_mask_key};
 
 /// The batches of a run, each a function of its step.
 pub(super) struct Batches<'a> {
@@ -29,7 +28,7 @@ impl Batches<'_> {
         let picked = &self.order[first..self.train.len().min(first + self.size)];
         let sequence = |(i, &example): (usize, &u32)| {
             let (example, key) = (example as usize, training_mask_key(self.seed, step, i));
-            self.targets.sequence(self.train.ids[example], self.train.label(example), key)
+            self.train.sequence(example, &self.targets, key)
         };
         Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
     }

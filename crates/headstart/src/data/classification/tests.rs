@@ -30,7 +30,7 @@ fn load_with(
 }
 
 fn load(files: &[(&str, &str)], target: &str) -> Result<ClassificationData> {
-    load_with(files, target, &ClassificationOptions::new(8))
+    load_with(files, target, &ClassificationOptions::default())
 }
 
 fn show(data: &ClassificationData, split: Split) -> Vec<(String, String)> {
@@ -57,7 +57,7 @@ fn error(files: &[(&str, &str)], target: &str) -> String {
 
 #[test]
 fn every_one_file_format_gives_the_same_examples() {
-    let expected = pairs(&[("n", "bad film [CLS]"), ("p", "good , good film [CLS]")]);
+    let expected = pairs(&[("n", "bad film"), ("p", "good , good film")]);
     let cases = [
         ("a.csv", "Text,Label\nbad film,n\n\"good, good film\",p\n"),
         ("a.csv", "id,sentiment,review\n7,n,bad film\n8,p,\"good,\ngood film\"\n"),
@@ -80,7 +80,7 @@ fn every_one_file_format_gives_the_same_examples() {
     assert_eq!(show(&load(&files, "a.txt").unwrap(), Split::Train), expected);
     let files = [("a.txt", "bad film\ngood, good film\n"), ("other", "n\np\n")];
     let options =
-        ClassificationOptions { labels_file: Some("other".into()), ..ClassificationOptions::new(8) };
+        ClassificationOptions { labels_file: Some("other".into()), ..ClassificationOptions::default() };
     assert_eq!(show(&load_with(&files, "a.txt", &options).unwrap(), Split::Train), expected);
 }
 
@@ -96,8 +96,8 @@ fn folders_of_classes_are_read_like_imdb() {
     ];
     let data = load(&files, "").unwrap();
     assert_eq!(data.labels, ["pos", "neg"]);
-    assert_eq!(show(&data, Split::Train), pairs(&[("neg", "bad film [CLS]"), ("pos", "good film [CLS]")]));
-    assert_eq!(show(&data, Split::Test), pairs(&[("neg", "[CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("neg", "bad film"), ("pos", "good film")]));
+    assert_eq!(show(&data, Split::Test), pairs(&[("neg", "")]));
     assert_eq!(data.test.unwrap().empty_texts(), 1);
     let others = [("train/b/1.txt", "bad"), ("train/a/1.txt", "good"), ("train/c/1.txt", "film")];
     assert_eq!(load(&others, "").unwrap().labels, ["a", "b", "c"]);
@@ -111,8 +111,8 @@ fn trec_has_its_own_order_and_encoding() {
         [("train_5500.label", "HUM:ind who ?\nNUM:date where\n"), ("TREC_10.label", "LOC:x where ?\n")];
     let data = load(&files, "").unwrap();
     assert_eq!(data.labels, TREC_LABELS);
-    assert_eq!(show(&data, Split::Train), pairs(&[("HUM", "who ? [CLS]"), ("NUM", "where [CLS]")]));
-    assert_eq!(show(&data, Split::Test), pairs(&[("LOC", "where ? [CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("HUM", "who ?"), ("NUM", "where")]));
+    assert_eq!(show(&data, Split::Test), pairs(&[("LOC", "where ?")]));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn labels_of_other_splits_must_be_known() {
     let message = error(&files, "");
     assert!(message.contains("dev.csv:5: unknown label `c`; the known labels are b, a"), "{message}");
     let known = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let options = ClassificationOptions { known_labels: Some(known), ..ClassificationOptions::new(8) };
+    let options = ClassificationOptions { known_labels: Some(known), ..ClassificationOptions::default() };
     let data = load_with(&files, "", &options).unwrap();
     assert_eq!(data.labels, ["a", "b", "c"]);
     assert_eq!(data.get(Split::Valid).unwrap().class_counts(3), [0, 1, 1]);
@@ -132,11 +132,11 @@ fn labels_of_other_splits_must_be_known() {
 
 #[test]
 fn several_labels_and_numbers_are_options() {
-    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..ClassificationOptions::new(8) };
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..ClassificationOptions::default() };
     let csv = [("a.csv", "text,labels\nbad,x|y\ngood,\nfilm,z | x\n")];
     let data = load_with(&csv, "a.csv", &multi).unwrap();
     assert_eq!(data.labels, ["x", "y", "z"]);
-    let expected = pairs(&[("[0, 1]", "bad [CLS]"), ("[]", "good [CLS]"), ("[0, 2]", "film [CLS]")]);
+    let expected = pairs(&[("[0, 1]", "bad"), ("[]", "good"), ("[0, 2]", "film")]);
     assert_eq!(show(&data, Split::Train), expected);
     let json =
         [("a.jsonl", "{\"text\":\"bad\",\"labels\":[\"x\",\"y\"]}\n{\"text\":\"film\",\"labels\":[]}")];
@@ -147,11 +147,11 @@ fn several_labels_and_numbers_are_options() {
     assert!(message.contains("a.txt:1: 2 labels where one is expected"), "{message}");
 
     let regression =
-        ClassificationOptions { label_kind: LabelKind::Regression, ..ClassificationOptions::new(8) };
+        ClassificationOptions { label_kind: LabelKind::Regression, ..ClassificationOptions::default() };
     let csv = [("a.csv", "text,score\nbad,-1.5\ngood,4\n")];
     let data = load_with(&csv, "a.csv", &regression).unwrap();
     assert!(data.labels.is_empty());
-    assert_eq!(show(&data, Split::Train), pairs(&[("-1.5", "bad [CLS]"), ("4", "good [CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("-1.5", "bad"), ("4", "good")]));
     for wrong in ["high", "NaN", "inf"] {
         let csv = [("a.csv", format!("text,score\nbad,{wrong}\n"))];
         let message = load_with(&[(csv[0].0, &csv[0].1)], "a.csv", &regression).unwrap_err().to_string();
@@ -162,11 +162,13 @@ fn several_labels_and_numbers_are_options() {
 #[test]
 fn columns_can_be_named() {
     let files = [("a.csv", "text,other,label,mark\nbad,good,x,1\nbad,film,y,2\n")];
-    let mut options = ClassificationOptions::new(8);
-    options.text_column = Some("other".into());
-    options.label_column = Some("MARK".into());
+    let mut options = ClassificationOptions {
+        text_column: Some("other".into()),
+        label_column: Some("MARK".into()),
+        ..ClassificationOptions::default()
+    };
     let data = load_with(&files, "a.csv", &options).unwrap();
-    assert_eq!(show(&data, Split::Train), pairs(&[("1", "good [CLS]"), ("2", "film [CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("1", "good"), ("2", "film")]));
     options.label_column = Some("nothing".into());
     let message = load_with(&files, "a.csv", &options).unwrap_err().to_string();
     assert!(
@@ -226,38 +228,26 @@ fn bad_lines_are_named() {
 }
 
 #[test]
-fn long_texts_are_cut_and_counted() {
-    let files = [("a.csv", "text,label\ngood good good good good,p\nbad bad bad,n\nbad,n\n")];
-    let data = load_with(&files, "a.csv", &ClassificationOptions::new(4)).unwrap();
-    let train = data.get(Split::Train).unwrap();
-    assert_eq!(show(&data, Split::Train)[0].1, "good good good [CLS]");
-    assert_eq!(show(&data, Split::Train)[1].1, "bad bad bad [CLS]");
-    assert_eq!((train.truncated(), train.full_lengths().collect::<Vec<_>>()), (1, vec![5, 3, 1]));
-    assert!(load_with(&files, "a.csv", &ClassificationOptions::new(1)).unwrap_err().is_usage());
-}
-
-#[test]
 fn the_second_load_does_not_tokenise_and_gives_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.csv");
     fs::write(&path, "text,label\ngood film,p\nbad,n\n,n\n").unwrap();
-    let load = |max_positions| {
-        let (mut calls, options) = (0, ClassificationOptions::new(max_positions));
+    let load = || {
+        let (mut calls, options) = (0, ClassificationOptions::default());
         let mut progress = |_, _| calls += 1;
         let cache = dir.path().join("cache");
         let data = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut progress).unwrap();
         (show(&data, Split::Train), data.cache_use, calls)
     };
-    let first = load(8);
+    let first = load();
     assert_eq!((first.1, first.2), (CacheUse::Built, 1));
-    assert_eq!(load(8), (first.0.clone(), CacheUse::Hit, 0));
-    assert_eq!(load(2).1, CacheUse::Built);
+    assert_eq!(load(), (first.0.clone(), CacheUse::Hit, 0));
     // Another label needs no new tokens, another text does.
     fs::write(&path, "text,label\ngood film,n\nbad,p\n,n\n").unwrap();
-    let relabelled = load(8);
+    let relabelled = load();
     assert_eq!((relabelled.1, &relabelled.0[0].0[..]), (CacheUse::Hit, "n"));
     fs::write(&path, "text,label\ngood,p\nbad,n\n,n\n").unwrap();
-    assert_eq!(load(8).1, CacheUse::Built);
+    assert_eq!(load().1, CacheUse::Built);
 }
 
 #[test]
@@ -288,9 +278,33 @@ fn held_out_validation_is_stratified_and_seeded() {
 fn texts_in_memory_make_a_data_set() {
     let train: &[(&str, &str)] = &[("p", "good"), ("n", "bad film")];
     let splits = [(Split::Train, train), (Split::Test, &train[1..])];
-    let data = ClassificationData::from_texts(&splits, &["n", "p"], &tokenizer(), 8).unwrap();
-    assert_eq!(show(&data, Split::Train), pairs(&[("p", "good [CLS]"), ("n", "bad film [CLS]")]));
+    let data = ClassificationData::from_texts(&splits, &["n", "p"], &tokenizer()).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("p", "good"), ("n", "bad film")]));
     assert_eq!(data.get(Split::Test).unwrap().get(0).unwrap().label, &Label::Class(0));
-    let message = ClassificationData::from_texts(&splits, &["p"], &tokenizer(), 8).unwrap_err().to_string();
+    let message = ClassificationData::from_texts(&splits, &["p"], &tokenizer()).unwrap_err().to_string();
     assert!(message.contains("train:2: unknown label `n`"), "{message}");
+}
+
+#[test]
+fn labels_the_catalogue_states_give_order_and_the_names_of_numbers() {
+    let stated = ["World", "Sports", "Business"].map(str::to_owned).to_vec();
+    let options = ClassificationOptions { stated_labels: stated.clone(), ..ClassificationOptions::default() };
+    let named =
+        [("train.csv", "text,label\nbad,Sports\ngood,World\n"), ("test.csv", "text,label\nfilm,Business\n")];
+    let from_0 = [("train.csv", "text,label\nbad,1\ngood,0\n"), ("test.csv", "text,label\nfilm,2\n")];
+    let from_1 = [("train.csv", "text,label\nbad,2\ngood,1\n"), ("test.csv", "text,label\nfilm,3\n")];
+    for files in [named, from_0, from_1] {
+        let data = load_with(&files, "", &options).unwrap();
+        assert_eq!(data.labels, stated);
+        assert_eq!(show(&data, Split::Train), pairs(&[("Sports", "bad"), ("World", "good")]));
+        assert_eq!(show(&data, Split::Test), pairs(&[("Business", "film")]));
+    }
+    // A model's labels are the names, too.
+    let known = ClassificationOptions { known_labels: Some(stated), ..options.clone() };
+    assert_eq!(show(&load_with(&from_1, "", &known).unwrap(), Split::Test), pairs(&[("Business", "film")]));
+    for (wrong, label) in [("bad,0\ngood,3\n", "`3`"), ("bad,Sports\ngood,Art\n", "`Art`")] {
+        let content = format!("text,label\n{wrong}");
+        let message = load_with(&[("a.csv", &content)], "a.csv", &options).unwrap_err().to_string();
+        assert!(message.contains("a.csv:3: unknown label") && message.contains(label), "{message}");
+    }
 }
