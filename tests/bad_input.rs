@@ -158,6 +158,34 @@ fn texts_longer_than_the_positions_are_cut_counted_and_said() {
 }
 
 #[test]
+fn what_validates_is_said() {
+    let place = Place::new();
+    place.write("four.csv", "text,label\nthe lake,a\nthe river,a\nthe tower,b\nthe sea,a\n");
+    let done = finetune(&place, "--data four.csv");
+    done.succeeds();
+    for words in [
+        "there is no validation data: 1 of 4",
+        "train: 3 examples (a 2, b 1)",
+        "valid: 1 examples (a 1, b 0)",
+    ] {
+        assert!(done.stderr.contains(words), "{}", done.stderr);
+    }
+    let place = Place::new();
+    place.write("both/train.csv", "text,label\nthe lake,a\nthe river,b\nthe sea,a\n");
+    place.write("both/valid.csv", "text,label\nthe lake,a\nthe sea,b\nthe mill,b\n");
+    place.write("both/test.csv", "text,label\nthe mill,a\n");
+    let done = finetune(&place, "--data both");
+    done.succeeds();
+    for words in [
+        "warning: 2 of 3 validation texts stand in the training data, too",
+        "warning: 1 of 1 test texts stand in the validation data, too",
+    ] {
+        assert!(done.stderr.contains(words), "{}", done.stderr);
+    }
+    assert!(!done.stderr.contains("test texts stand in the training data"), "{}", done.stderr);
+}
+
+#[test]
 fn impossible_settings_are_refused_before_anything_is_made() {
     let place = Place::new();
     let data = format!("--data {}", path("books"));

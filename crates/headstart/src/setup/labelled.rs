@@ -133,10 +133,10 @@ impl Labelled {
         split.map(|split| EvaluatedSplit { examples: self.examples(split), text: None })
     }
 
-    /// Tells what each split holds, and returns the lines.
+    /// Tells how the data was read, what each split holds and which share texts, and returns the lines.
     pub(crate) fn describe(&self, listener: &mut Listener<'_>) -> Vec<String> {
         let Self { data, template, .. } = self;
-        let mut lines = Vec::new();
+        let mut lines = data.notes.clone();
         for (name, split) in [("train", &data.train), ("valid", &data.valid), ("test", &data.test)] {
             let Some(split) = split else { continue };
             let counts = split.class_counts(data.labels.len());
@@ -151,10 +151,28 @@ impl Labelled {
                 n => format!("; {n} texts are empty"),
             };
             let (count, classes) = (thousands(split.len()), classes.join(", "));
-            let line = format!("{name}: {count} examples ({classes}){cut}{empty}");
-            listener(Event::Message(&line));
-            lines.push(line);
+            lines.push(format!("{name}: {count} examples ({classes}){cut}{empty}"));
+        }
+        lines.extend(shared_texts(data));
+        for line in &lines {
+            listener(Event::Message(line));
         }
         lines
     }
+}
+
+/// A warning for each two splits that have texts in common: figures on them say less than they seem to.
+fn shared_texts(data: &ClassificationData) -> Vec<String> {
+    let (train, valid, test) = (("training", &data.train), ("validation", &data.valid), ("test", &data.test));
+    let mut lines = Vec::new();
+    for ((name, split), (other_name, other)) in [(valid, train), (test, train), (test, valid)] {
+        let (Some(split), Some(other)) = (split, other) else { continue };
+        let shared = split.shared_with(other);
+        if shared > 0 {
+            let (shared, all) = (thousands(shared), thousands(split.len()));
+            lines
+                .push(format!("warning: {shared} of {all} {name} texts stand in the {other_name} data, too"));
+        }
+    }
+    lines
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::{Label, read};
 use crate::data::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
@@ -19,6 +20,8 @@ pub struct Example<'a> {
     pub ids: &'a [u32],
     /// Its label.
     pub label: &'a Label,
+    /// The same for texts that are the same, spaces at their ends left out.
+    pub fingerprint: u64,
 }
 
 /// The examples of one split, in the order of the data.
@@ -34,6 +37,7 @@ pub struct LabelledSplit {
 pub(super) struct Tokens {
     store: TokenStore,
     starts: Vec<usize>,
+    fingerprints: Vec<u64>,
 }
 
 impl LabelledSplit {
@@ -61,7 +65,7 @@ impl LabelledSplit {
     pub fn get(&self, index: usize) -> Option<Example<'_>> {
         let row = *self.rows.get(index)? as usize;
         let ids = self.tokens.store.ids().get(self.tokens.starts[row]..self.tokens.starts[row + 1])?;
-        Some(Example { ids, label: self.labels.get(row)? })
+        Some(Example { ids, label: self.labels.get(row)?, fingerprint: self.tokens.fingerprints[row] })
     }
 
     /// All examples.
@@ -94,14 +98,19 @@ impl LabelledSplit {
 }
 
 impl Tokens {
-    fn new(store: TokenStore, lengths: &[u32]) -> Self {
+    fn new(texts: &read::Texts, store: TokenStore, lengths: &[u32]) -> Self {
         let mut starts = vec![0];
         let mut end = 0;
         for &length in lengths {
             end += length as usize;
             starts.push(end);
         }
-        Self { store, starts }
+        // Not of the tokens: a small vocabulary gives different texts the same ones.
+        let fingerprint = |e: &read::TextExample| {
+            let digest = Sha256::digest(e.text.trim());
+            digest.iter().take(8).fold(0, |all, &byte| all << 8 | u64::from(byte))
+        };
+        Self { store, starts, fingerprints: texts.examples.par_iter().map(fingerprint).collect() }
     }
 
     fn length(&self, row: usize) -> usize {
@@ -136,14 +145,14 @@ pub(super) fn cached_tokens(
         Ok(lengths)
     };
     let (store, lengths, usage) = cache::load_or_build(cache_folder, &key, build)?;
-    Ok((Tokens::new(store, &lengths), usage))
+    Ok((Tokens::new(texts, store, &lengths), usage))
 }
 
 /// The tokens of texts in memory.
 pub(super) fn tokens_in_memory(texts: &read::Texts, tokenizer: &Tokenizer) -> Result<Tokens> {
     let ids = tokenise(&texts.examples, tokenizer)?;
     let lengths: Vec<u32> = ids.iter().map(|ids| ids.len() as u32).collect();
-    Ok(Tokens::new(TokenStore::from_vec(ids.concat()), &lengths))
+    Ok(Tokens::new(texts, TokenStore::from_vec(ids.concat()), &lengths))
 }
 
 fn tokenise(examples: &[read::TextExample], tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {

@@ -97,6 +97,8 @@ pub struct ClassificationData {
     pub test: Option<LabelledSplit>,
     /// Whether the token ids came from the cache: [`CacheUse::Hit`] when all of them did.
     pub cache_use: CacheUse,
+    /// What people should be told of how the data was read; a line that begins with `warning: ` needs their eyes.
+    pub notes: Vec<String>,
 }
 
 impl ClassificationData {
@@ -183,7 +185,15 @@ impl ClassificationData {
     }
 
     fn without_examples(labels: Vec<String>, label_kind: LabelKind) -> Self {
-        Self { labels, label_kind, train: None, valid: None, test: None, cache_use: CacheUse::Hit }
+        Self {
+            labels,
+            label_kind,
+            train: None,
+            valid: None,
+            test: None,
+            cache_use: CacheUse::Hit,
+            notes: Vec::new(),
+        }
     }
 
     fn slot(&mut self, split: Split) -> &mut Option<LabelledSplit> {

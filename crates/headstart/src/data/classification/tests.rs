@@ -270,8 +270,69 @@ fn held_out_validation_is_stratified_and_seeded() {
     };
     assert_eq!(split(1), split(1));
     assert_ne!(split(1), split(2));
-    let mut tiny = load(&[("a.csv", "text,label\nbad,n\ngood,p\n")], "a.csv").unwrap();
-    assert_eq!(tiny.hold_out_validation(0).unwrap(), 1);
+}
+
+#[test]
+fn no_class_loses_its_last_example() {
+    let hold_out = |content: &str, kind: LabelKind, seed: u64| {
+        let options = ClassificationOptions { label_kind: kind, ..ClassificationOptions::default() };
+        let mut data = load_with(&[("a.csv", content)], "a.csv", &options).unwrap();
+        let held = data.hold_out_validation(seed).unwrap();
+        assert!(
+            data.notes.iter().any(|note| note.contains("there is no validation data")),
+            "{:?}",
+            data.notes
+        );
+        let valid = data.valid.as_ref().map(|v| v.class_counts(data.labels.len()));
+        (held, data.train.unwrap().class_counts(data.labels.len()), valid)
+    };
+    for seed in 0..20 {
+        let four = "text,label\nwho,p\nbad,n\ngood,p\nfilm,p\n";
+        assert_eq!(hold_out(four, LabelKind::Single, seed), (1, vec![2, 1], Some(vec![1, 0])));
+        let two = "text,label\nbad,n\ngood,p\n";
+        assert_eq!(hold_out(two, LabelKind::Single, seed), (0, vec![1, 1], None));
+        // `z` stands with one text only.
+        let multi = "text,labels\nwho,x|y\nbad,x|z\ngood,y\nfilm,y\n";
+        let (held, train, _) = hold_out(multi, LabelKind::Multi, seed);
+        assert!(held == 1 && train[2] == 1, "{train:?}");
+    }
+}
+
+#[test]
+fn the_same_text_stays_on_one_side() {
+    // 40 texts, each of them twice, some with another label the second time.
+    let words = ["good", "bad", "film", "who", "where"];
+    let line = |at: usize| {
+        let text = at / 2;
+        let label = if at % 2 == 1 && text.is_multiple_of(7) { "n" } else { ["n", "p"][text % 2] };
+        let words: Vec<&str> = (0..3).map(|k| words[text / [1, 5, 25][k] % 5]).collect();
+        format!("{},{label}\n", words.join(" "))
+    };
+    let content = (0..80).fold("text,label\n".to_owned(), |all, at| all + &line(at));
+    for seed in 0..20 {
+        let mut data = load(&[("a.csv", &content)], "a.csv").unwrap();
+        let held = data.hold_out_validation(seed).unwrap();
+        let (train, valid) = (data.train.unwrap(), data.valid.unwrap());
+        assert_eq!((held, train.len() + valid.len()), (valid.len(), 80));
+        assert!((6..=10).contains(&held), "{held}");
+        assert_eq!((valid.shared_with(&train), train.shared_with(&valid)), (0, 0));
+    }
+    // One text, again and again: some of the other class can still be taken.
+    let content = format!("text,label\n{}who,p\nwhere,p\nfilm,p\n", "bad,n\n".repeat(30));
+    let mut data = load(&[("a.csv", &content)], "a.csv").unwrap();
+    assert_eq!(data.hold_out_validation(1).unwrap(), 1);
+    assert_eq!(data.valid.unwrap().class_counts(2), [0, 1]);
+}
+
+#[test]
+fn texts_on_both_sides_are_counted() {
+    let files = [
+        ("train.csv", "text,label\nbad,n\ngood,p\n,p\n"),
+        ("test.csv", "text,label\nbad,n\nfilm,p\nbad,p\n,n\n"),
+    ];
+    let data = load(&files, "").unwrap();
+    let (train, test) = (data.get(Split::Train).unwrap(), data.get(Split::Test).unwrap());
+    assert_eq!((test.shared_with(train), train.shared_with(test)), (2, 1));
 }
 
 #[test]
