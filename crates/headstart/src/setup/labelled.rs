@@ -40,6 +40,8 @@ pub struct Labelled {
     pub template: Template,
     /// What a run records of where the data came from.
     pub provenance: serde_json::Value,
+    /// What was said while it was read.
+    told: Vec<String>,
 }
 
 impl DataRequest<'_> {
@@ -67,7 +69,8 @@ impl DataRequest<'_> {
             }
             Located::Starter => {
                 let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
-                return Ok(Labelled { data: starter_questions(tokenizer)?, template, provenance });
+                let data = starter_questions(tokenizer)?;
+                return Ok(Labelled { data, template, provenance, told: Vec::new() });
             }
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
@@ -92,8 +95,12 @@ impl DataRequest<'_> {
         let mut progress = |done, total| {
             listener(Event::Progress { what: "tokenising", done, total });
         };
-        let data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
-        Ok(Labelled { data, template, provenance })
+        let mut data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
+        let told = std::mem::take(&mut data.notes);
+        for note in &told {
+            listener(Event::Message(note));
+        }
+        Ok(Labelled { data, template, provenance, told })
     }
 }
 
@@ -133,7 +140,7 @@ impl Labelled {
         split.map(|split| EvaluatedSplit { examples: self.examples(split), text: None })
     }
 
-    /// Tells how the data was read, what each split holds and which share texts, and returns the lines.
+    /// Tells what each split holds and which share texts; returns all that was said of the data.
     pub(crate) fn describe(&self, listener: &mut Listener<'_>) -> Vec<String> {
         let Self { data, template, .. } = self;
         let mut lines = data.notes.clone();
@@ -157,7 +164,7 @@ impl Labelled {
         for line in &lines {
             listener(Event::Message(line));
         }
-        lines
+        [self.told.clone(), lines].concat()
     }
 }
 

@@ -4,11 +4,14 @@
 //! `examples` are their tokens, `hold_out` makes a validation split. Never: special tokens, truncation (`template`),
 //! batches, shuffles.
 
+mod columns;
 mod examples;
 mod hold_out;
+mod json_lines;
 mod labels;
 mod read;
 mod sources;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -120,10 +123,7 @@ impl ClassificationData {
         cache_folder: &Path,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let mut texts = BTreeMap::new();
-        for (split, source) in sources::find(path, options)? {
-            texts.insert(split, read::read(&source, options)?);
-        }
+        let (mut texts, notes) = read_splits(path, options)?;
         labels::name_numbers(&mut texts, options);
         let labels = match (&options.known_labels, options.label_kind) {
             (_, LabelKind::Regression) => Vec::new(),
@@ -131,7 +131,7 @@ impl ClassificationData {
             (None, _) if !options.stated_labels.is_empty() => options.stated_labels.clone(),
             (None, _) => labels::discover(&texts),
         };
-        let mut data = Self::without_examples(labels, options.label_kind);
+        let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {
             let resolved = texts.labels(&data.labels, options.label_kind)?;
             if split == Split::Train && options.known_labels.is_none() {
@@ -203,6 +203,27 @@ impl ClassificationData {
             Split::Test => &mut self.test,
         }
     }
+}
+
+/// The texts of all splits that have labels, and what to tell of them. The columns of the training data are those of all.
+fn read_splits(
+    path: &Path,
+    options: &ClassificationOptions,
+) -> Result<(BTreeMap<Split, read::Texts>, Vec<String>)> {
+    let (mut all, mut notes) = (BTreeMap::new(), Vec::new());
+    let mut training: Option<columns::Columns> = None;
+    for (split, source) in sources::find(path, options)? {
+        let mut texts = read::read(&source, options, training.as_ref())?;
+        notes.push(texts.description(split));
+        notes.append(&mut texts.notes);
+        if split == Split::Train {
+            training.clone_from(&texts.columns);
+        }
+        if texts.labelled {
+            all.insert(split, texts);
+        }
+    }
+    Ok((all, notes))
 }
 
 #[cfg(test)]

@@ -369,3 +369,50 @@ fn labels_the_catalogue_states_give_order_and_the_names_of_numbers() {
         assert!(message.contains("a.csv:3: unknown label") && message.contains(label), "{message}");
     }
 }
+
+#[test]
+fn every_split_has_the_columns_of_training() {
+    // As GLUE's SST-2 is distributed: the test file has row numbers, and no labels.
+    let glue = [
+        ("train.tsv", "sentence\tlabel\nbad film\t0\ngood film\t1\n"),
+        ("dev.tsv", "sentence\tlabel\ngood\t1\n"),
+        ("test.tsv", "index\tsentence\n0\tbad\n1\tgood\n"),
+    ];
+    let data = load(&glue, "").unwrap();
+    assert_eq!(show(&data, Split::Valid), pairs(&[("1", "good")]));
+    assert!(data.test.is_none());
+    let note = data.notes.iter().find(|note| note.starts_with("test: 2 rows")).unwrap();
+    assert!(note.contains("test.tsv") && note.contains("they have no labels"), "{note}");
+    let note = &data.notes[0];
+    assert!(
+        note.contains("train: 2 rows of") && note.contains("text in column `sentence`, label in `label`")
+    );
+    // Alone, row numbers are no label.
+    let message = error(&glue[2..], "test.tsv");
+    assert!(message.contains("no column looks like the label; the columns are index, sentence"), "{message}");
+
+    let other_order = [
+        ("train.csv", "text,note,label\nbad,x,n\ngood,y,p\n"),
+        ("valid.csv", "Label,NOTE,Text,sentiment\nn,good,bad,p\n"),
+        ("test.csv", "note,text,label\nx,bad,\ny,good,\n"),
+    ];
+    let mut options = ClassificationOptions { text_column: Some("note".into()), ..Default::default() };
+    assert_eq!(show(&load_with(&other_order, "", &options).unwrap(), Split::Valid), pairs(&[("n", "good")]));
+    options.text_column = None;
+    let data = load_with(&other_order, "", &options).unwrap();
+    assert_eq!(show(&data, Split::Valid), pairs(&[("n", "bad")]));
+    assert!(data.test.is_none(), "a column of empty labels is none");
+    let json = [
+        ("train.jsonl", "{\"text\":\"bad\",\"label\":\"n\"}\n{\"text\":\"good\",\"label\":\"p\"}\n"),
+        ("valid.jsonl", "{\"text\":\"bad\"}\n{\"text\":\"good\",\"label\":\"p\"}\n"),
+    ];
+    let message = error(&json, "");
+    assert!(message.contains("valid.jsonl:1: the label is missing"), "{message}");
+    let json = [json[0], ("valid.jsonl", "{\"text\":\"bad\",\"label\":null}\n{\"text\":\"good\"}\n")];
+    assert!(load(&json, "").unwrap().valid.is_none());
+    let message = error(&[glue[0], ("test.tsv", "index\tphrase\n0\tbad\n")], "");
+    assert!(
+        message.contains("test.tsv:1: no text column `sentence`, which the training data has"),
+        "{message}"
+    );
+}
