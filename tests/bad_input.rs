@@ -94,6 +94,7 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
     place.write("gap.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\"y\"}\n");
     place.write("broken.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\n");
     place.write("open.csv", "text,label\nthe lake,a\n\"the river,b\nthe tower,b\n");
+    place.write("swallowed.csv", "text,label\nthe lake,a\n\"the river,b\nthe sea,a\n\"the tower\",b\n");
     place.write("gap.txt", "__label__a the lake\nthe river\n");
     place.write("one.csv", "text,label\nthe lake,a\nthe river,a\n");
     place.write("pair.txt", "the lake\nthe river\nthe tower\n");
@@ -112,6 +113,7 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
         ("gap.jsonl", &["gap.jsonl:2", "the label is missing"]),
         ("broken.jsonl", &["broken.jsonl:2", "JSON"]),
         ("open.csv", &["open.csv:3", "quote"]),
+        ("swallowed.csv", &["swallowed.csv:3", "over 3 lines", "`the river,b`"]),
         ("gap.txt", &["gap.txt:2", "the label is missing"]),
         ("one.csv", &["one.csv", "all 2 examples have the label `a`", "two classes"]),
         ("pair.txt", &["pair.labels", "2 labels", "pair.txt has 3 texts"]),

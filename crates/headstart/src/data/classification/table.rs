@@ -2,6 +2,7 @@
 //!
 //! Owns: their syntax and its errors. Never: which columns are read (`columns`), what a label means.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::columns::Columns;
@@ -42,6 +43,7 @@ pub(super) fn read(
     let at = |name: &String| header.iter().position(|c| c == name).unwrap_or_default();
     let (text_at, label_at) = (at(&columns.text), columns.label.as_ref().map(at));
     let mut rows = Rows::default();
+    let mut over_lines: Vec<(u64, String)> = Vec::new();
     let mut last_start = 0;
     for record in reader.records() {
         let record = record.map_err(|e| malformed(&e))?;
@@ -53,6 +55,7 @@ pub(super) fn read(
         if labels.is_empty() && (field.is_none() || options.label_kind != LabelKind::Multi) {
             rows.unlabelled.get_or_insert(line);
         }
+        over_lines.extend(record.iter().filter(|f| f.contains('\n')).map(|f| (line, f.to_owned())));
         rows.examples.push(TextExample {
             text: record[text_at].to_owned(),
             labels,
@@ -67,7 +70,64 @@ pub(super) fn read(
         let fix = "close the quote, and double quotes inside a quoted field";
         return Err(bad(path, Some(line), "a quoted field that begins here never ends".into(), fix));
     }
+    let known = rows.examples.iter().flat_map(|e| &e.labels).map(String::as_str).collect();
+    let shape = Shape { delimiter, fields: header.len(), label_at, known };
+    for (line, field) in over_lines {
+        rows.notes.extend(shape.swallowed(path, line, &field)?);
+    }
     Ok(Rows { columns: Some(columns), ..rows })
+}
+
+/// What a record of a table looks like.
+struct Shape<'a> {
+    delimiter: u8,
+    fields: usize,
+    label_at: Option<usize>,
+    /// The labels of the table.
+    known: HashSet<&'a str>,
+}
+
+impl Shape<'_> {
+    /// A warning about a field with line ends in it whose lines could be records: a quote was forgotten, or the text is
+    /// one of tables.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] where such a line has a label of the table as well: rows would be lost.
+    fn swallowed(&self, path: &Path, line: u64, field: &str) -> Result<Option<String>> {
+        let lines: Vec<&str> = field.split('\n').collect();
+        let records: Vec<&str> = lines.iter().copied().filter(|l| self.fields_of(l).is_some()).collect();
+        let labelled = records.iter().find(|l| {
+            let fields = self.fields_of(l).unwrap_or_default();
+            self.label_at.and_then(|at| fields.get(at)).is_some_and(|f| self.known.contains(f.trim()))
+        });
+        let what = |record: &str| {
+            let record: String = record.chars().take(60).collect();
+            format!(
+                "a quoted field that begins here goes on over {} lines, and they look like rows: `{record}`",
+                lines.len()
+            )
+        };
+        let fix = "close the quote where the field ends, and double quotes inside a quoted field";
+        match (labelled, records.len()) {
+            (Some(record), _) => Err(bad(path, Some(line), what(record), fix)),
+            // The last line may end with the quote.
+            (None, n) if n >= 3 && n + 1 >= lines.len() => {
+                Ok(Some(format!("warning: {}:{line}: {}; if so, {fix}", path.display(), what(records[0]))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The fields of a line that has as many as a record.
+    fn fields_of(&self, line: &str) -> Option<Vec<String>> {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(self.delimiter)
+            .has_headers(false)
+            .from_reader(line.as_bytes());
+        let record = reader.records().next()?.ok()?;
+        let fits = self.fields > 1 && record.len() == self.fields;
+        fits.then(|| record.iter().map(str::to_owned).collect())
+    }
 }
 
 /// The line of a record: the reader's count stands before the blank lines that it skips.

@@ -416,3 +416,22 @@ fn every_split_has_the_columns_of_training() {
         "{message}"
     );
 }
+
+#[test]
+fn a_quote_that_swallows_rows_is_found() {
+    let rows = "text,label\n\"the barn is old,land\nthe sea,water\nthe hill,land\n\"the lake\",water\nthe mill,land\n";
+    let message = error(&[("a.csv", rows)], "a.csv");
+    assert!(
+        message.contains("a.csv:2: a quoted field that begins here goes on over 4 lines")
+            && message.contains("`the barn is old,land`"),
+        "{message}"
+    );
+    // A text over several lines is none, even with commas in it.
+    let poem = "text,label\n\"the sea, the sea\nthe open\n, sea\",water\n\"hill\nland\",land\n";
+    let data = load(&[("a.csv", poem)], "a.csv").unwrap();
+    assert_eq!((data.train.unwrap().len(), data.notes.len()), (2, 1));
+    // Where all lines could be rows but have no label of the table, it is said and read.
+    let letters = "text,label\n\"Dear all,\nthe sea, the sea\nyours,\nN.\",water\nhill,land\n";
+    let data = load(&[("a.csv", letters)], "a.csv").unwrap();
+    assert!(data.notes[1].contains("warning: ") && data.notes[1].contains("a.csv:2:"), "{:?}", data.notes);
+}
