@@ -47,34 +47,66 @@ pub(super) fn read(path: &Path, options: &ClassificationOptions, training: Optio
                 Vec::new()
             }
             Some(value) => {
-                let found = labels_of(value, options.label_kind);
+                let found = labels_of(value, options.label_kind, &mut rows.declared);
                 found.map_err(|(what, fix)| {
                     let name = columns.label.as_deref().unwrap_or_default();
                     bad(path, Some(number), format!("`{name}` {what}"), fix)
                 })?
             }
         };
+        if labels.is_empty() && label.is_some() && options.label_kind != LabelKind::Multi {
+            rows.unlabelled.get_or_insert(number);
+        }
         rows.examples.push(TextExample { text: text.clone(), labels, file: 0, line: Some(number) });
     }
     Ok(Rows { columns, ..rows })
 }
 
-/// The label names in a value, or what is wrong with it and the way out.
-fn labels_of(value: &Value, kind: LabelKind) -> Result<Vec<String>, (&'static str, &'static str)> {
-    let labels = match value {
-        Value::Array(list) if kind == LabelKind::Multi => list.iter().filter_map(json_label).collect(),
-        value => json_label(value).map(|label| split_labels(&label, kind)).unwrap_or_default(),
-    };
-    if labels.is_empty() && kind != LabelKind::Multi {
-        return Err(("is not one label", "give one text or number, or use multi-label classification"));
+/// What is wrong with a value, and the way out.
+type Wrong = (String, &'static str);
+
+/// The label names in a value. The keys of an object of marks count as labels of the data even where none is set.
+fn labels_of(value: &Value, kind: LabelKind, declared: &mut Vec<String>) -> Result<Vec<String>, Wrong> {
+    match (value, kind) {
+        (Value::Object(marks), LabelKind::Multi) => {
+            let mut on = Vec::new();
+            for (name, mark) in marks {
+                if !declared.contains(name) {
+                    declared.push(name.clone());
+                }
+                if is_set(name, mark)? {
+                    on.push(name.clone());
+                }
+            }
+            Ok(on)
+        }
+        (Value::Object(_), _) => Err((
+            "is an object of marks, not one label".into(),
+            "use multi-label classification (`--problem multi-label`), or give one text or number",
+        )),
+        (Value::Array(list), LabelKind::Multi) => list.iter().map(one_label).collect(),
+        (Value::Array(_), _) => Err((
+            "is a list, not one label".into(),
+            "give one text or number, or use multi-label classification (`--problem multi-label`)",
+        )),
+        (value, _) => Ok(split_labels(&one_label(value)?, kind)),
     }
-    Ok(labels)
 }
 
-fn json_label(value: &Value) -> Option<String> {
+/// Whether a mark of an object like `{"water": 1, "land": 0}` is set.
+fn is_set(name: &str, mark: &Value) -> Result<bool, Wrong> {
+    match (mark.as_bool(), mark.as_f64()) {
+        (Some(set), _) => Ok(set),
+        (_, Some(number)) if number == 1.0 => Ok(true),
+        (_, Some(number)) if number == 0.0 => Ok(false),
+        _ => Err((format!("has {mark} for `{name}`"), "marks are 0 or 1, false or true")),
+    }
+}
+
+fn one_label(value: &Value) -> Result<String, Wrong> {
     match value {
-        Value::String(label) => Some(label.trim().to_owned()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        _ => None,
+        Value::String(label) => Ok(label.trim().to_owned()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        other => Err((format!("has {other} where a label is expected"), "a label is one text or number")),
     }
 }

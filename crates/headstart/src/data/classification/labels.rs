@@ -37,7 +37,7 @@ pub(super) fn name_numbers(texts: &mut BTreeMap<Split, read::Texts>, options: &C
 pub(super) fn discover(texts: &BTreeMap<Split, read::Texts>) -> Vec<String> {
     let Some(first) = texts.values().next() else { return Vec::new() };
     let mut seen = HashSet::new();
-    let all = first.examples.iter().flat_map(|e| &e.labels);
+    let all = first.declared.iter().chain(first.examples.iter().flat_map(|e| &e.labels));
     let found: Vec<&str> = all.map(String::as_str).filter(|l| seen.insert(*l)).collect();
     let customary: &[&str] = match first.format {
         sources::Format::Trec => &super::TREC_LABELS,
@@ -46,6 +46,17 @@ pub(super) fn discover(texts: &BTreeMap<Split, read::Texts>) -> Vec<String> {
     };
     let names = if found.iter().all(|l| customary.contains(l)) { customary } else { &found };
     names.iter().map(|&l| l.to_owned()).collect()
+}
+
+/// A model without a class has nothing to learn.
+pub(super) fn refuse_no_class(texts: &BTreeMap<Split, read::Texts>, names: &[String]) -> Result<()> {
+    match texts.values().next() {
+        Some(texts) if names.is_empty() => {
+            let what = format!("none of the {} examples has a label", texts.examples.len());
+            Err(bad(&texts.files[0], None, what, "give at least some of the texts a label"))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn refuse_one_class(texts: &read::Texts, labels: &[Label], names: &[String]) -> Result<()> {

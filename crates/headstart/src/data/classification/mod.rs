@@ -131,6 +131,9 @@ impl ClassificationData {
             (None, _) if !options.stated_labels.is_empty() => options.stated_labels.clone(),
             (None, _) => labels::discover(&texts),
         };
+        if options.label_kind != LabelKind::Regression {
+            labels::refuse_no_class(&texts, &labels)?;
+        }
         let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {
             let resolved = texts.labels(&data.labels, options.label_kind)?;

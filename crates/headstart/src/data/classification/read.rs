@@ -26,6 +26,8 @@ pub(super) struct Texts {
     pub examples: Vec<TextExample>,
     /// Where they stood in a table.
     pub columns: Option<Columns>,
+    /// Labels that exist even where no text has them, in their order.
+    pub declared: Vec<String>,
     /// Whether they have labels; only what is not training data may have none.
     pub labelled: bool,
     /// What people should be told.
@@ -39,6 +41,8 @@ pub(super) struct Rows {
     pub examples: Vec<TextExample>,
     /// The columns of a table.
     pub columns: Option<Columns>,
+    /// Labels that exist even where no text has them, in their order.
+    pub declared: Vec<String>,
     /// The first row without a label, where there is one.
     pub unlabelled: Option<u64>,
     /// What people should be told.
@@ -89,6 +93,7 @@ impl Texts {
             format: Format::LabelPrefix,
             examples: pairs.iter().enumerate().map(example).collect(),
             columns: None,
+            declared: Vec::new(),
             labelled: true,
             notes: Vec::new(),
         }
@@ -144,8 +149,8 @@ pub(super) fn read(
         return Err(bad(path, None, "there are no examples in it".into(), "give at least one labelled text"));
     }
     let labelled = rows.labelled(path, training)?;
-    let Rows { examples, columns, notes, .. } = rows;
-    Ok(Texts { files, format: source.format.clone(), examples, columns, labelled, notes })
+    let Rows { examples, columns, declared, notes, .. } = rows;
+    Ok(Texts { files, format: source.format.clone(), examples, columns, declared, labelled, notes })
 }
 
 pub(super) fn no_label(path: &Path, line: u64) -> Error {

@@ -203,7 +203,7 @@ fn bad_lines_are_named() {
             "{\"text\":\"a\",\"label\":1}\n{\"label\":2}\n",
             "a.jsonl:2: there is no text under `text`",
         ),
-        ("a.jsonl", "{\"text\":\"a\",\"label\":[1,2]}\n", "a.jsonl:1: `label` is not one label"),
+        ("a.jsonl", "{\"text\":\"a\",\"label\":[1,2]}\n", "a.jsonl:1: `label` is a list, not one label"),
         ("a.txt", "__label__p good\ngood film\n", "a.txt:2: the label is missing"),
         ("a.txt", "LOC:x where\n\nwho ?\n", "a.txt:3: the label is missing"),
         ("a.txt", "just text\n", "a.txt: there are no labels with the texts"),
@@ -434,4 +434,42 @@ fn a_quote_that_swallows_rows_is_found() {
     let letters = "text,label\n\"Dear all,\nthe sea, the sea\nyours,\nN.\",water\nhill,land\n";
     let data = load(&[("a.csv", letters)], "a.csv").unwrap();
     assert!(data.notes[1].contains("warning: ") && data.notes[1].contains("a.csv:2:"), "{:?}", data.notes);
+}
+
+#[test]
+fn json_labels_are_marks_lists_or_errors_with_their_line() {
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..Default::default() };
+    let line = |label: &str| format!("{{\"text\":\"bad\",\"label\":{label}}}\n");
+    let lines = |labels: &[&str]| labels.iter().map(|l| line(l)).collect::<String>();
+    // As spaCy has them: `fire` is a class although no text has it.
+    let marks = lines(&[
+        r#"{"fire":0,"water":1,"land":0}"#,
+        r#"{"water":true,"land":1.0}"#,
+        r#"{"water":0,"land":false}"#,
+    ]);
+    let data = load_with(&[("a.jsonl", &marks)], "a.jsonl", &multi).unwrap();
+    assert_eq!(data.labels, ["fire", "water", "land"]);
+    assert_eq!(show(&data, Split::Train), pairs(&[("[1]", "bad"), ("[1, 2]", "bad"), ("[]", "bad")]));
+    for (label, says) in [
+        (r#"{"water":0.5}"#, "`label` has 0.5 for `water`"),
+        (r#"{"water":"yes"}"#, "`label` has \"yes\" for `water`"),
+        (r#"[{"name":"x"}]"#, "where a label is expected"),
+        ("[null]", "`label` has null where a label is expected"),
+        ("[[1]]", "`label` has [1] where a label is expected"),
+    ] {
+        let content = lines(&["[\"x\"]", label]);
+        let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &multi).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:2: ") && message.contains(says), "{message}");
+    }
+    let message = error(&[("a.jsonl", &lines(&["1", r#"{"water":1}"#]))], "a.jsonl");
+    assert!(message.contains("a.jsonl:2: `label` is an object of marks") && message.contains("multi-label"));
+    let message =
+        load_with(&[("a.jsonl", &lines(&["[]", "[]"]))], "a.jsonl", &multi).unwrap_err().to_string();
+    assert!(message.contains("a.jsonl: none of the 2 examples has a label"), "{message}");
+    let regression = ClassificationOptions { label_kind: LabelKind::Regression, ..Default::default() };
+    for label in ["[1]", "{}", "true", "\"x\"", "\" \""] {
+        let content = lines(&["1.5", label]);
+        let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &regression).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:2: "), "{message}");
+    }
 }
