@@ -94,6 +94,7 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
     place.write("gap.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\"y\"}\n");
     place.write("broken.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\n");
     place.write("open.csv", "text,label\nthe lake,a\n\"the river,b\nthe tower,b\n");
+    place.write("swallowed.csv", "text,label\nthe lake,a\n\"the river,b\nthe sea,a\n\"the tower\",b\n");
     place.write("gap.txt", "__label__a the lake\nthe river\n");
     place.write("one.csv", "text,label\nthe lake,a\nthe river,a\n");
     place.write("pair.txt", "the lake\nthe river\nthe tower\n");
@@ -112,6 +113,7 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
         ("gap.jsonl", &["gap.jsonl:2", "the label is missing"]),
         ("broken.jsonl", &["broken.jsonl:2", "JSON"]),
         ("open.csv", &["open.csv:3", "quote"]),
+        ("swallowed.csv", &["swallowed.csv:3", "over 3 lines", "`the river,b`"]),
         ("gap.txt", &["gap.txt:2", "the label is missing"]),
         ("one.csv", &["one.csv", "all 2 examples have the label `a`", "two classes"]),
         ("pair.txt", &["pair.labels", "2 labels", "pair.txt has 3 texts"]),
@@ -155,6 +157,34 @@ fn texts_longer_than_the_positions_are_cut_counted_and_said() {
     let inspected =
         place.run(&format!("data inspect long.csv --tokenizer {} --num_max_positions 64", path("tok.json")));
     assert!(inspected.succeeds().stdout.contains('2'), "{}", inspected.stdout);
+}
+
+#[test]
+fn what_validates_is_said() {
+    let place = Place::new();
+    place.write("four.csv", "text,label\nthe lake,a\nthe river,a\nthe tower,b\nthe sea,a\n");
+    let done = finetune(&place, "--data four.csv");
+    done.succeeds();
+    for words in [
+        "there is no validation data: 1 of 4",
+        "train: 3 examples (a 2, b 1)",
+        "valid: 1 examples (a 1, b 0)",
+    ] {
+        assert!(done.stderr.contains(words), "{}", done.stderr);
+    }
+    let place = Place::new();
+    place.write("both/train.csv", "text,label\nthe lake,a\nthe river,b\nthe sea,a\n");
+    place.write("both/valid.csv", "text,label\nthe lake,a\nthe sea,b\nthe mill,b\n");
+    place.write("both/test.csv", "text,label\nthe mill,a\n");
+    let done = finetune(&place, "--data both");
+    done.succeeds();
+    for words in [
+        "warning: 2 of 3 validation texts stand in the training data, too",
+        "warning: 1 of 1 test texts stand in the validation data, too",
+    ] {
+        assert!(done.stderr.contains(words), "{}", done.stderr);
+    }
+    assert!(!done.stderr.contains("test texts stand in the training data"), "{}", done.stderr);
 }
 
 #[test]

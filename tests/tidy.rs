@@ -27,11 +27,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model", &["config", "error", "params"]),
     ("data", &["config", "error", "event", "files", "tokenizer"]),
     ("masking", &["tokenizer"]),
-    ("batch", &["masking"]),
+    ("batch", &["data", "files", "masking"]),
     ("schedule", &["config"]),
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "model"]),
-    ("eval", &["batch", "config", "device", "error", "event", "files", "model", "objective"]),
+    ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),
     ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tokenizer"]),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
@@ -58,7 +58,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "infer",
-        &["batch", "checkpoint", "config", "device", "error", "model", "objective", "params", "tokenizer"],
+        &[
+            "batch",
+            "checkpoint",
+            "config",
+            "data",
+            "device",
+            "error",
+            "model",
+            "objective",
+            "params",
+            "tokenizer",
+        ],
     ),
     ("setup", EVERYTHING),
     ("pretrain", EVERYTHING),
@@ -72,7 +83,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const EVERYTHING: &[&str] = &["*"];
 
 /// The only modules that may know both data and models.
-const SEE_BOTH: [&str; 6] = ["bench", "evaluate", "finetune", "pretrain", "quickstart", "setup"];
+const SEE_BOTH: [&str; 7] = ["bench", "evaluate", "finetune", "infer", "pretrain", "quickstart", "setup"];
 
 /// What stands in the root folder without being part of the project.
 const NOT_OURS: [&str; 4] = ["target", "runs", "shared", "__pycache__"];

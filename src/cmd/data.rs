@@ -13,7 +13,7 @@ use headstart::data::inspect::{
     CorpusSummary, LengthSummary, SplitSummary, summarize_corpus, summarize_split,
 };
 use headstart::data::source;
-use headstart::setup::labelled::DataRequest;
+use headstart::setup::labelled::{DataRequest, Labelled};
 use serde::Serialize;
 use serde_json::json;
 
@@ -171,9 +171,10 @@ fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<
         DataKind::Labelled => {
             // Whether a [CLS] is appended changes no figure.
             let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
-            let (data, _) = request.load(&tokenizer, None, &mut listener)?;
+            let Labelled { data, template, .. } = request.load(&tokenizer, None, &mut listener)?;
             let found = |split| data.get(split).ok().map(|examples| (split, examples));
-            let summary = |(split, examples)| (split, summarize_split(&data, examples, &tokenizer, samples));
+            let summary =
+                |(split, examples)| (split, summarize_split(&data, examples, &tokenizer, &template, samples));
             Figures::Labelled(Split::ALL.into_iter().filter_map(found).map(summary).collect())
         }
     };

@@ -1,14 +1,29 @@
 //! From examples to slabs: what a sequence predicts, the order of an epoch, how a global batch is cut.
 //!
-//! Owns: sequences with their targets, denominators, slabs. Never: files, models.
+//! Owns: examples, sequences with their targets, slabs. Never: files, models, which special tokens an input has.
 //!
 //! A global batch is cut by its data alone into slabs of whole sequences of about as many tokens as the device says; a slab
 //! is the unit of reduction, so results depend neither on threads nor on `train_batch_size` against
 //! `grad_accum_steps`.
 
 use headstart_engine::{Packing, rng};
+use sha2::{Digest, Sha256};
 
+use crate::data::template::Template;
+use crate::files::hex;
 use crate::masking::Masking;
+
+/// Examples in the order of their data set. An input is put together when its batch is, so that a set of any size
+/// takes no more memory than the mapped file of its tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Examples<'a> {
+    /// Token ids of each: whole texts, or blocks of running text.
+    pub ids: Vec<&'a [u32]>,
+    /// The label of each; empty for language models.
+    pub labels: Vec<Label>,
+    /// How the ids of a text become an input; `None` for blocks, which are inputs.
+    pub template: Option<Template>,
+}
 
 /// What a sequence is classified as.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +32,50 @@ pub enum Label {
     Class(u32),
     /// 0 or 1 per class, or the one number of a regression.
     Values(Vec<f32>),
+}
+
+impl Examples<'_> {
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// SHA-256 of all ids and labels: the same for the same examples, wherever they were read from.
+    pub fn content_sum(&self) -> String {
+        let mut sum = Sha256::new();
+        sum.update((self.ids.len() as u64).to_le_bytes());
+        for ids in &self.ids {
+            sum.update((ids.len() as u64).to_le_bytes());
+            sum.update(bytemuck::cast_slice::<u32, u8>(ids));
+        }
+        for label in &self.labels {
+            match label {
+                Label::Class(class) => sum.update(class.to_le_bytes()),
+                Label::Values(values) => sum.update(bytemuck::cast_slice::<f32, u8>(values)),
+            }
+        }
+        hex(&sum.finalize())
+    }
+
+    /// Number of tokens of the input of example `index`.
+    pub fn input_len(&self, index: usize) -> usize {
+        let ids = self.ids[index];
+        self.template.as_ref().map_or(ids.len(), |template| template.encode(ids, None).input_ids.len())
+    }
+
+    /// The input of example `index` with its label and targets; `key` seeds the masks.
+    pub fn sequence(&self, index: usize, targets: &TokenTargets, key: u64) -> Sequence {
+        let (ids, label) = (self.ids[index], self.labels.get(index).cloned());
+        match &self.template {
+            Some(template) => targets.sequence(&template.encode(ids, None).input_ids, label, key),
+            None => targets.sequence(ids, label, key),
+        }
+    }
 }
 
 /// A sequence and everything it predicts.

@@ -12,7 +12,7 @@ use headstart_engine::bench::peak_gflops;
 use headstart_engine::{Device, Gradients, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
-use crate::batch::{Batch, Label, TokenTargets, epoch_order, training_mask_key};
+use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
 use crate::config::{
     DataConfig, HeadConfig, HeadPooling, ModelConfig, Objective as Predicts, PrecisionName, Problem,
     TrainConfig,
@@ -27,7 +27,7 @@ use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
-use crate::setup::labelled::{DataRequest, examples};
+use crate::setup::labelled::DataRequest;
 use crate::train::Step;
 
 /// What is timed.
@@ -296,16 +296,14 @@ fn finetune_batches(
     let tokenizer = source::tokenizer(&config.data, listener)?;
     let (problem, pooling) = (Problem::SingleLabel, HeadPooling::Cls);
     let request = DataRequest { config: &config.data, problem, pooling, positions: model.num_max_positions };
-    let (data, _) = request.load(&tokenizer, None, listener)?;
-    let train = examples(data.get(Split::Train)?, problem, data.labels.len(), pooling);
+    let labelled = request.load(&tokenizer, None, listener)?;
+    let data = &labelled.data;
+    let train = labelled.examples(data.get(Split::Train)?);
     model.vocab_size = tokenizer.vocab_size();
     model.head = Some(HeadConfig { num_classes: data.labels.len(), pooling, problem });
     let order = epoch_order(train.len(), 1, 0);
     let batches = order.chunks(config.batch).cycle().take(config.warmup + config.steps).map(|picked| {
-        let sequence = |&i: &u32| {
-            let label: Option<Label> = train.label(i as usize);
-            TokenTargets::None.sequence(train.ids[i as usize], label, 0)
-        };
+        let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);
         Batch { sequences: picked.iter().map(sequence).collect() }
     });
     let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };

@@ -5,25 +5,14 @@
 use std::collections::BTreeMap;
 
 use headstart_engine::{Device, Precision, Tape, Weights};
-use sha2::{Digest, Sha256};
 
-use crate::batch::{Batch, Label, TokenTargets, evaluation_mask_key};
+use crate::batch::{Batch, Examples, Label, TokenTargets, evaluation_mask_key};
 use crate::config::Problem;
 use crate::device::in_parts_that_fit;
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
-use crate::files::hex;
 use crate::model::Model;
 use crate::objective::{Denominators, Objective, Sums, probabilities};
-
-/// Examples in the order of their data set.
-#[derive(Clone, Debug, Default)]
-pub struct Examples<'a> {
-    /// Token ids of each.
-    pub ids: Vec<&'a [u32]>,
-    /// The label of each; empty for language models.
-    pub labels: Vec<Label>,
-}
 
 /// The size of the text behind a language-model split, for perplexities of words and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -68,40 +57,6 @@ pub struct Evaluator<'a> {
     pub targets: TokenTargets,
     /// Sequences at a time; does not change the result.
     pub batch_size: usize,
-}
-
-impl Examples<'_> {
-    /// Number of examples.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// SHA-256 of all ids and labels: the same for the same examples, wherever they were read from.
-    pub fn content_sum(&self) -> String {
-        let mut sum = Sha256::new();
-        sum.update((self.ids.len() as u64).to_le_bytes());
-        for ids in &self.ids {
-            sum.update((ids.len() as u64).to_le_bytes());
-            sum.update(bytemuck::cast_slice::<u32, u8>(ids));
-        }
-        for label in &self.labels {
-            match label {
-                Label::Class(class) => sum.update(class.to_le_bytes()),
-                Label::Values(values) => sum.update(bytemuck::cast_slice::<f32, u8>(values)),
-            }
-        }
-        hex(&sum.finalize())
-    }
-
-    /// The label of one.
-    pub fn label(&self, index: usize) -> Option<Label> {
-        self.labels.get(index).cloned()
-    }
 }
 
 impl Evaluator<'_> {
@@ -181,8 +136,7 @@ impl Evaluator<'_> {
 
     fn batch(&self, examples: &Examples<'_>, first: usize) -> Batch {
         let last = examples.len().min(first + self.batch_size);
-        let sequence =
-            |i: usize| self.targets.sequence(examples.ids[i], examples.label(i), evaluation_mask_key(i));
+        let sequence = |i: usize| examples.sequence(i, &self.targets, evaluation_mask_key(i));
         Batch { sequences: (first..last).map(sequence).collect() }
     }
 

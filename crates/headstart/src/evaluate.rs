@@ -14,7 +14,7 @@ use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
 use crate::infer::{Loaded, not_finite};
 use crate::objective::Objective;
-use crate::setup::labelled::{DataRequest, examples};
+use crate::setup::labelled::DataRequest;
 use crate::setup::text::{evaluated, token_targets};
 use crate::train::EvaluationSplit;
 
@@ -66,11 +66,11 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let pooling = head.pooling;
         let request = DataRequest { config: &config.data, problem: head.problem, pooling, positions };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
-        let (data, _) = request.load(&loaded.tokenizer, known, listener)?;
+        let labelled = request.load(&loaded.tokenizer, known, listener)?;
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
         for split in order {
-            if let Ok(part) = data.get(split) {
-                let examples = examples(part, head.problem, head.num_classes, pooling);
+            if let Ok(part) = labelled.data.get(split) {
+                let examples = labelled.examples(part);
                 let evaluator = evaluator(&objective, TokenTargets::None);
                 let labels = &loaded.files.labels;
                 let evaluation = evaluator.run(&split.to_string(), &examples, None, labels, listener)?;

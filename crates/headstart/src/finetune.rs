@@ -4,19 +4,18 @@
 
 use headstart_engine::{Weights, rng};
 
-use crate::batch::{Label, TokenTargets};
+use crate::batch::{Examples, Label, TokenTargets};
 use crate::checkpoint::{self, Checkpoint, LoadedModel};
 use crate::config::{ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem};
 use crate::data::classification::ClassificationData;
 use crate::data::source;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
-use crate::eval::Examples;
 use crate::event::{Event, Listener};
 use crate::method::trains;
 use crate::model::Model;
 use crate::objective::Objective;
-use crate::setup::labelled::{DataRequest, describe, evaluated_split, examples};
+use crate::setup::labelled::DataRequest;
 use crate::setup::run::{OpenRun, model_files};
 use crate::setup::text::token_targets;
 use crate::train::{BestBy, RunOptions, Summary, Training};
@@ -56,16 +55,17 @@ pub fn finetune(
     let known = Some(base.files.labels.clone()).filter(|_| begun && config.problem != Problem::Regression);
     let request =
         DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
-    let (mut data, provenance) = request.load(&tokenizer, known, listener)?;
-    data.hold_out_validation(config.train.seed)?;
-    let train = data.get(Split::Train)?.clone();
-    let mut notes = describe(&data, listener);
-    check_classes(config, &data)?;
+    let mut labelled = request.load(&tokenizer, known, listener)?;
+    labelled.data.hold_out_validation(config.train.seed)?;
+    let data = &labelled.data;
+    let train = data.get(Split::Train)?;
+    let mut notes = labelled.describe(listener);
+    check_classes(config, data)?;
 
     let model_config = if begun {
         base.files.config.clone()
     } else {
-        model_config(config, &base.files.config, &data, tokenizer.roles().classification)
+        model_config(config, &base.files.config, data, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
     let weights = if config.from_scratch {
@@ -82,15 +82,14 @@ pub fn finetune(
     model.freeze_except(|param| trains(method, norms, param));
 
     let targets = if config.lm_loss_coef > 0.0 {
-        let never = Some(tokenizer.roles().classification);
+        let never = Some(tokenizer.roles().cls);
         token_targets(predicts, MLM_PROBABILITY, tokenizer.roles(), tokenizer.vocab_size(), never)
     } else {
         TokenTargets::None
     };
-    let files = model_files(&model_config, predicts, class_names(&data, config.problem), &tokenizer);
-    let folder = run.begin(config, &options.command, &device, &provenance)?;
-    let pooling = config.pooling;
-    let mut train_examples = examples(&train, config.problem, data.labels.len(), pooling);
+    let files = model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer);
+    let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
+    let mut train_examples = labelled.examples(train);
     if let Some(most) = config.data.max_train_examples {
         subset(&mut train_examples, most, config.train.seed);
     }
@@ -112,8 +111,8 @@ pub fn finetune(
         objective,
         targets,
         train: train_examples,
-        valid: data.valid.as_ref().map(|s| evaluated_split(s, config.problem, classes, pooling)),
-        test: data.test.as_ref().map(|s| evaluated_split(s, config.problem, classes, pooling)),
+        valid: labelled.evaluated(data.valid.as_ref()),
+        test: labelled.evaluated(data.test.as_ref()),
         best_by,
         keep_best: true,
         early_stopping: config.early_stopping,

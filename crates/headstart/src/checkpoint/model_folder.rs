@@ -21,8 +21,8 @@ use crate::tokenizer::{RoleIds, Tokenizer};
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
 const MODEL_TYPE: &str = "headstart";
-/// Counts incompatible changes of config.json.
-const FORMAT_VERSION: u64 = 1;
+/// Counts incompatible changes of config.json; the reader still takes version 1, whose special_ids had other names.
+const FORMAT_VERSION: u64 = 2;
 /// The parameter whose rows are the vocabulary, the only one that may grow.
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
 
@@ -409,8 +409,10 @@ fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
         )));
     }
     let version = map.remove("format_version").unwrap_or_default();
-    if version != FORMAT_VERSION {
-        return Err(bad(format!("its format_version is {version}; this program reads {FORMAT_VERSION}")));
+    if version != 1 && version != FORMAT_VERSION {
+        return Err(bad(format!(
+            "its format_version is {version}; this program reads 1 to {FORMAT_VERSION}"
+        )));
     }
     // For other programs' eyes; both say again what is said elsewhere.
     map.remove("problem_type");
@@ -420,6 +422,11 @@ fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
     let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
     let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
     let labels = labels.ok_or_else(|| bad("its id2label does not number names from 0".into()))?;
+    if version == 1
+        && let Some(Value::Object(ids)) = map.get_mut("special_ids")
+    {
+        rename_roles(ids);
+    }
     let special_ids = field(path, &mut map, "special_ids")?;
     let sums: FileSums = field(path, &mut map, "files")?;
     let config = parse_model_config(path, map)?;
@@ -430,6 +437,18 @@ fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
         return Err(bad(format!("it has {} labels for {} classes", labels.len(), head.num_classes)));
     }
     Ok((ModelFiles { config, objective, labels, special_ids, tokenizer_json: Vec::new() }, sums))
+}
+
+/// The special_ids of version 1 under their names of today. Its end of line stood for what separates texts, too.
+fn rename_roles(ids: &mut Map<String, Value>) {
+    for (old, new) in [("end_of_line", "eos"), ("classification", "cls"), ("unknown", "unk")] {
+        if let Some(id) = ids.remove(old) {
+            ids.insert(new.into(), id);
+        }
+    }
+    if let Some(id) = ids.get("eos").cloned() {
+        ids.insert("sep".into(), id);
+    }
 }
 
 /// Takes one key out of config.json.

@@ -256,7 +256,7 @@ fn tokenise(text: &str, tokenizer: &Tokenizer) -> Result<Vec<(Vec<u32>, CorpusCo
             for &line in lines {
                 let content = line.strip_suffix('\n').unwrap_or(line);
                 tokenizer.encode_corpus_line(content, &mut ids)?;
-                ids.push(tokenizer.roles().end_of_line);
+                ids.push(tokenizer.roles().eos);
                 counts += CorpusCounts { lines: 1, words: count_words(content), bytes: line.len() as u64 };
             }
             Ok((ids, counts))

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::classification::{ClassificationData, Label, LabelledSplit};
 use super::corpus::{CorpusCounts, TokenStream};
+use super::template::Template;
 use crate::tokenizer::Tokenizer;
 
 /// How some lengths are distributed.
@@ -64,11 +65,11 @@ pub struct CorpusSummary {
 /// Summarises a corpus, with up to `samples` lines.
 pub fn summarize_corpus(stream: &TokenStream, tokenizer: &Tokenizer, samples: usize) -> CorpusSummary {
     let roles = tokenizer.roles();
-    let lines = || stream.ids().split(|&id| id == roles.end_of_line).filter(|line| !line.is_empty());
+    let lines = || stream.ids().split(|&id| id == roles.eos).filter(|line| !line.is_empty());
     CorpusSummary {
         counts: stream.counts(),
         tokens: stream.ids().len() as u64,
-        unknown_tokens: stream.ids().iter().filter(|&&id| id == roles.unknown).count() as u64,
+        unknown_tokens: stream.ids().iter().filter(|&&id| id == roles.unk).count() as u64,
         line_lengths: LengthSummary::new(lines().map(|line| line.len() as u64).collect()),
         samples: lines().take(samples).map(|line| pieces(line, tokenizer)).collect(),
     }
@@ -81,7 +82,7 @@ pub struct SplitSummary {
     pub examples: u64,
     /// The labels in order, with the number of examples that have each.
     pub label_balance: Vec<(String, u64)>,
-    /// Tokens of the texts before truncation, without the classification token.
+    /// Tokens of the whole texts, without special tokens.
     pub text_lengths: LengthSummary,
     /// Texts cut to fit the positions.
     pub truncated: u64,
@@ -107,19 +108,20 @@ pub fn summarize_split(
     data: &ClassificationData,
     split: &LabelledSplit,
     tokenizer: &Tokenizer,
+    template: &Template,
     samples: usize,
 ) -> SplitSummary {
-    let unknown = tokenizer.roles().unknown;
+    let unknown = tokenizer.roles().unk;
     let counts = split.class_counts(data.labels.len());
     let sample = |example: super::classification::Example| SampleExample {
         label: label_text(example.label, &data.labels),
-        pieces: pieces(example.ids, tokenizer),
+        pieces: pieces(&template.encode(example.ids, None).input_ids, tokenizer),
     };
     SplitSummary {
         examples: split.len() as u64,
         label_balance: data.labels.iter().cloned().zip(counts).collect(),
-        text_lengths: LengthSummary::new(split.full_lengths().map(u64::from).collect()),
-        truncated: split.truncated() as u64,
+        text_lengths: LengthSummary::new(split.lengths().map(|n| n as u64).collect()),
+        truncated: split.lengths().filter(|&n| template.cuts(n)).count() as u64,
         empty_texts: split.empty_texts() as u64,
         unknown_tokens: split.iter().flat_map(|e| e.ids).filter(|&&id| id == unknown).count() as u64,
         samples: split.iter().take(samples).map(sample).collect(),
@@ -176,9 +178,9 @@ mod tests {
     fn labelled_data_is_summed_up() {
         let tokenizer = tokenizer();
         let train: &[(&str, &str)] = &[("p", "the cats"), ("n", "dog"), ("p", "")];
-        let data =
-            ClassificationData::from_texts(&[(Split::Train, train)], &["n", "p"], &tokenizer, 3).unwrap();
-        let summary = summarize_split(&data, data.get(Split::Train).unwrap(), &tokenizer, 1);
+        let data = ClassificationData::from_texts(&[(Split::Train, train)], &["n", "p"], &tokenizer).unwrap();
+        let template = Template::naacl2019(tokenizer.roles(), 3);
+        let summary = summarize_split(&data, data.get(Split::Train).unwrap(), &tokenizer, &template, 1);
         assert_eq!(summary.label_balance, [("n".to_owned(), 1), ("p".to_owned(), 2)]);
         assert_eq!(
             (summary.examples, summary.truncated, summary.empty_texts, summary.unknown_tokens),

@@ -10,5 +10,6 @@ pub mod inspect;
 pub mod source;
 pub mod split;
 pub mod starter;
+pub mod template;
 
 pub use split::Split;

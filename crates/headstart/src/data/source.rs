@@ -156,10 +156,8 @@ pub fn tokenizer(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Tok
 /// Tells which roles had to be added to a vocabulary.
 pub(crate) fn report_roles(tokenizer: &Tokenizer, listener: &mut Listener<'_>) {
     for added in tokenizer.added_roles() {
-        let line = format!(
-            "the vocabulary has no {:?} token: added `{}` as id {}",
-            added.role, added.piece, added.id
-        );
+        let line =
+            format!("the vocabulary has no {} token: added `{}` as id {}", added.role, added.piece, added.id);
         listener(Event::Message(&line));
     }
 }

@@ -108,13 +108,13 @@ impl Generator {
         let mut ids = Vec::new();
         for (i, line) in prompt.split('\n').enumerate() {
             if i > 0 {
-                ids.push(tokenizer.roles().end_of_line);
+                ids.push(tokenizer.roles().eos);
             }
             tokenizer.encode_corpus_line(line, &mut ids)?;
         }
         let prompt_length = ids.len();
         if ids.is_empty() {
-            ids.push(tokenizer.roles().end_of_line);
+            ids.push(tokenizer.roles().eos);
         }
         if ids.len() >= positions {
             return Err(Error::Config {

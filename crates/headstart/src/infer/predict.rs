@@ -8,13 +8,13 @@ use headstart_engine::{Device, Precision, Tape};
 use serde_json::{Map, Value};
 
 use crate::batch::{Batch, TokenTargets};
-use crate::config::{HeadConfig, HeadPooling, PrecisionName, Problem};
+use crate::config::{HeadConfig, PrecisionName, Problem};
+use crate::data::template::Template;
 use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::infer::{Loaded, not_finite};
 use crate::model::Inputs;
 use crate::objective::probabilities;
-use crate::tokenizer::Tokenizer;
 
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -33,6 +33,7 @@ pub struct Prediction {
 pub struct Predictor {
     loaded: Loaded,
     head: HeadConfig,
+    template: Template,
     precision: Precision,
 }
 
@@ -55,7 +56,9 @@ impl Predictor {
                 fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
             });
         };
-        Ok(Self { loaded, head, precision: precision.into() })
+        let positions = loaded.files.config.num_max_positions;
+        let template = Template::of_head(head.pooling, loaded.tokenizer.roles(), positions);
+        Ok(Self { loaded, head, template, precision: precision.into() })
     }
 
     /// Where it computes.
@@ -74,15 +77,12 @@ impl Predictor {
     /// [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
     /// what goes wrong on the device.
     pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
-        let tokenizer = &self.loaded.tokenizer;
-        let room = self.loaded.files.config.num_max_positions;
         let mut cut = Vec::new();
         let mut batch = Batch::default();
         for text in texts {
-            let (ids, truncated) =
-                classified_ids(tokenizer.encode(text)?, tokenizer, self.head.pooling, room);
-            cut.push(truncated);
-            batch.sequences.push(TokenTargets::None.sequence(&ids, None, 0));
+            let encoded = self.template.encode(&self.loaded.tokenizer.encode(text)?, None);
+            cut.push(encoded.tokens_cut > 0);
+            batch.sequences.push(TokenTargets::None.sequence(&encoded.input_ids, None, 0));
         }
         let logits = in_parts_that_fit(self.device(), &mut |_| (), || self.logits(&batch))?;
         if !logits.iter().all(|logit| logit.is_finite()) {
@@ -124,24 +124,4 @@ impl Predictor {
         };
         Prediction { label, probabilities, truncated }
     }
-}
-
-/// The ids that are classified: cut to the positions, with the final `[CLS]` where the head reads it. The second
-/// value says whether something was cut.
-pub(crate) fn classified_ids(
-    mut ids: Vec<u32>,
-    tokenizer: &Tokenizer,
-    pooling: HeadPooling,
-    positions: usize,
-) -> (Vec<u32>, bool) {
-    let marked = pooling == HeadPooling::Cls;
-    let room = positions - usize::from(marked);
-    let truncated = ids.len() > room;
-    ids.truncate(room);
-    if marked {
-        ids.push(tokenizer.roles().classification);
-    } else if ids.is_empty() {
-        ids.push(tokenizer.roles().end_of_line); // an empty text still needs a row to be classified on
-    }
-    (ids, truncated)
 }

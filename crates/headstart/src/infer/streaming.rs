@@ -16,7 +16,7 @@ pub(super) struct Shown<'t> {
 impl<'t> Shown<'t> {
     /// Everything of `ids` from `first` on counts as shown.
     pub(super) fn new(tokenizer: &'t Tokenizer, ids: &[u32], first: usize) -> Self {
-        let end_of_line = tokenizer.roles().end_of_line;
+        let end_of_line = tokenizer.roles().eos;
         let line = ids.iter().rposition(|&id| id == end_of_line).map_or(first, |at| first.max(at + 1));
         Self { tokenizer, line, text: tokenizer.decode(&ids[line..]) }
     }
@@ -24,7 +24,7 @@ impl<'t> Shown<'t> {
     /// Hands on what the last of `ids` adds.
     pub(super) fn hand_on(&mut self, ids: &[u32], piece: &mut dyn FnMut(&str)) {
         let Some((last, before)) = ids.split_last() else { return };
-        if *last == self.tokenizer.roles().end_of_line {
+        if *last == self.tokenizer.roles().eos {
             self.end_line(before, piece);
             piece("\n");
             (self.line, self.text) = (ids.len(), String::new());
@@ -63,7 +63,7 @@ mod tests {
         let mut ids = tokenizer.encode("so").unwrap();
         let mut shown = Shown::new(&tokenizer, &ids, 0);
         let mut pieces = Vec::new();
-        let line = tokenizer.roles().end_of_line;
+        let line = tokenizer.roles().eos;
         let smile = tokenizer.encode("\u{1f600}").unwrap();
         let more =
             [&tokenizer.encode(" it is \u{e9}").unwrap()[..], &[line, line], &smile, &smile[..2]].concat();

@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::batch::Label;
+use crate::batch::{Examples, Label};
 use crate::config::{DataConfig, HeadPooling, Problem};
 use crate::data::catalog::Role;
 use crate::data::classification::{
@@ -13,8 +13,8 @@ use crate::data::classification::{
 use crate::data::source::{self, Located};
 use crate::data::split::Split;
 use crate::data::starter;
+use crate::data::template::Template;
 use crate::error::{Error, Result};
-use crate::eval::Examples;
 use crate::event::{Event, Listener};
 use crate::tokenizer::Tokenizer;
 use crate::train::{EvaluationSplit, thousands};
@@ -25,27 +25,41 @@ pub struct DataRequest<'a> {
     pub config: &'a DataConfig,
     /// What the labels are.
     pub problem: Problem,
-    /// Whether a final `[CLS]` is appended.
+    /// What the head reads, which decides the template.
     pub pooling: HeadPooling,
-    /// The longest example, in tokens.
+    /// The longest input, in tokens.
     pub positions: usize,
 }
 
+/// Labelled data with the template of its inputs.
+#[derive(Debug)]
+pub struct Labelled {
+    /// The texts' plain tokens, and their labels.
+    pub data: ClassificationData,
+    /// How a text becomes an input.
+    pub template: Template,
+    /// What a run records of where the data came from.
+    pub provenance: serde_json::Value,
+    /// What was said while it was read.
+    told: Vec<String>,
+}
+
 impl DataRequest<'_> {
-    /// Reads it, with the labels a trained model knows where there are some; also what the run records of it.
+    /// Reads it, with the labels a trained model knows where there are some.
     ///
     /// # Errors
-    /// Data that is missing or cannot be fetched, and everything [`ClassificationData::load`] refuses.
+    /// Positions that leave no room for text, data that is missing or cannot be fetched, and everything
+    /// [`ClassificationData::load`] refuses.
     pub fn load(
         &self,
         tokenizer: &Tokenizer,
         known_labels: Option<Vec<String>>,
         listener: &mut Listener<'_>,
-    ) -> Result<(ClassificationData, serde_json::Value)> {
-        // Without a final [CLS] to read, that position is the text's.
-        let max_positions = self.positions + usize::from(self.pooling != HeadPooling::Cls);
+    ) -> Result<Labelled> {
+        let template = Template::of_head(self.pooling, tokenizer.roles(), self.positions);
+        template.validate()?;
         let located = source::locate(self.config, listener)?;
-        let (path, known_encoding, provenance) = match &located {
+        let (path, entry, provenance) = match &located {
             Located::Starter if self.config.path == source::STARTER_CORPUS => {
                 return Err(Error::Config {
                     key: "data".into(),
@@ -55,13 +69,13 @@ impl DataRequest<'_> {
             }
             Located::Starter => {
                 let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
-                return Ok((starter_questions(tokenizer, max_positions)?, provenance));
+                let data = starter_questions(tokenizer)?;
+                return Ok(Labelled { data, template, provenance, told: Vec::new() });
             }
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
-                let encoding = resolved.entry.map(|e| e.encoding);
                 let path = resolved.file(Role::Everything).unwrap_or(&resolved.folder);
-                (path, encoding, source::provenance(resolved))
+                (path, resolved.entry, source::provenance(resolved))
             }
         };
         let options = ClassificationOptions {
@@ -73,83 +87,99 @@ impl DataRequest<'_> {
             text_column: self.config.text_column.clone(),
             label_column: self.config.label_column.clone(),
             labels_file: None,
-            encoding: source::encoding(self.config, known_encoding)?,
-            max_positions,
+            encoding: source::encoding(self.config, entry.map(|e| e.encoding))?,
             known_labels,
+            stated_labels: entry.map_or(&[][..], |e| e.labels).iter().map(|&l| l.to_owned()).collect(),
         };
         let cache = source::cache_dir(self.config).join("tokens");
         let mut progress = |done, total| {
             listener(Event::Progress { what: "tokenising", done, total });
         };
-        let data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
-        Ok((data, provenance))
+        let mut data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
+        let told = std::mem::take(&mut data.notes);
+        for note in &told {
+            listener(Event::Message(note));
+        }
+        Ok(Labelled { data, template, provenance, told })
     }
 }
 
-fn starter_questions(tokenizer: &Tokenizer, max_positions: usize) -> Result<ClassificationData> {
+fn starter_questions(tokenizer: &Tokenizer) -> Result<ClassificationData> {
     let questions = starter::questions();
     let [train, valid, test] = [&questions.train, &questions.valid, &questions.test]
         .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect::<Vec<_>>());
     let splits: [(Split, &[(&str, &str)]); 3] =
         [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
-    ClassificationData::from_texts(&splits, &classification::TREC_LABELS, tokenizer, max_positions)
+    ClassificationData::from_texts(&splits, &starter::QUESTION_LABELS, tokenizer)
 }
 
-/// The examples of a split; without a `[CLS]` to classify, the one that loading appended is left out again.
-pub(crate) fn examples(
-    split: &LabelledSplit,
-    problem: Problem,
-    classes: usize,
-    pooling: HeadPooling,
-) -> Examples<'_> {
-    let mut examples = Examples::default();
-    for example in split.iter() {
-        let text = example.ids.len() - 1;
-        let ids = if pooling == HeadPooling::Cls || text == 0 { example.ids } else { &example.ids[..text] };
-        examples.ids.push(ids);
-        examples.labels.push(match (example.label, problem) {
-            (classification::Label::Class(class), _) => Label::Class(*class),
-            (classification::Label::Classes(on), _) => {
+impl Labelled {
+    /// The examples of a split.
+    pub(crate) fn examples<'a>(&self, split: &'a LabelledSplit) -> Examples<'a> {
+        let classes = self.data.labels.len();
+        let label = |label: &classification::Label| match label {
+            classification::Label::Class(class) => Label::Class(*class),
+            classification::Label::Classes(on) => {
                 let mut marks = vec![0.0; classes];
                 for &class in on {
                     marks[class as usize] = 1.0;
                 }
                 Label::Values(marks)
             }
-            (classification::Label::Value(value), _) => Label::Values(vec![*value]),
-        });
+            classification::Label::Value(value) => Label::Values(vec![*value]),
+        };
+        Examples {
+            ids: split.iter().map(|example| example.ids).collect(),
+            labels: split.iter().map(|example| label(example.label)).collect(),
+            template: Some(self.template.clone()),
+        }
     }
-    examples
+
+    /// The examples of a split that is evaluated, where the data has it.
+    pub(crate) fn evaluated<'a>(&self, split: Option<&'a LabelledSplit>) -> Option<EvaluationSplit<'a>> {
+        split.map(|split| EvaluationSplit { examples: self.examples(split), text: None })
+    }
+
+    /// Tells what each split holds and which share texts; returns all that was said of the data.
+    pub(crate) fn describe(&self, listener: &mut Listener<'_>) -> Vec<String> {
+        let Self { data, template, .. } = self;
+        let mut lines = data.notes.clone();
+        for (name, split) in [("train", &data.train), ("valid", &data.valid), ("test", &data.test)] {
+            let Some(split) = split else { continue };
+            let counts = split.class_counts(data.labels.len());
+            let classes: Vec<String> =
+                data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
+            let cut = match split.lengths().filter(|&n| template.cuts(n)).count() {
+                0 => String::new(),
+                n => format!("; {} texts longer than the model's positions were cut", thousands(n)),
+            };
+            let empty = match split.empty_texts() {
+                0 => String::new(),
+                n => format!("; {n} texts are empty"),
+            };
+            let (count, classes) = (thousands(split.len()), classes.join(", "));
+            lines.push(format!("{name}: {count} examples ({classes}){cut}{empty}"));
+        }
+        lines.extend(shared_texts(data));
+        for line in &lines {
+            listener(Event::Message(line));
+        }
+        [self.told.clone(), lines].concat()
+    }
 }
 
-pub(crate) fn evaluated_split(
-    split: &LabelledSplit,
-    problem: Problem,
-    classes: usize,
-    pooling: HeadPooling,
-) -> EvaluationSplit<'_> {
-    EvaluationSplit { examples: examples(split, problem, classes, pooling), text: None }
-}
-
-/// Tells what each split holds, and returns the lines.
-pub(crate) fn describe(data: &ClassificationData, listener: &mut Listener<'_>) -> Vec<String> {
+/// A warning for each two splits that have texts in common: figures on them say less than they seem to.
+fn shared_texts(data: &ClassificationData) -> Vec<String> {
+    let (train, valid, test) = (("training", &data.train), ("validation", &data.valid), ("test", &data.test));
     let mut lines = Vec::new();
-    for (name, split) in [("train", &data.train), ("valid", &data.valid), ("test", &data.test)] {
-        let Some(split) = split else { continue };
-        let counts = split.class_counts(data.labels.len());
-        let classes: Vec<String> = data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
-        let cut = match split.truncated() {
-            0 => String::new(),
-            n => format!("; {} texts longer than the model's positions were cut", thousands(n)),
-        };
-        let empty = match split.empty_texts() {
-            0 => String::new(),
-            n => format!("; {n} texts are empty"),
-        };
-        let (count, classes) = (thousands(split.len()), classes.join(", "));
-        let line = format!("{name}: {count} examples ({classes}){cut}{empty}");
-        listener(Event::Message(&line));
-        lines.push(line);
+    for ((name, split), (other_name, other)) in [(valid, train), (test, train), (test, valid)] {
+        let (Some(split), Some(other)) = (split, other) else { continue };
+        let shared = split.shared_with(other);
+        if shared > 0 {
+            let (shared, all) = (thousands(shared), thousands(split.len()));
+            lines
+                .push(format!("warning: {shared} of {all} {name} texts stand in the {other_name} data, too"));
+        }
     }
     lines
 }

@@ -2,11 +2,11 @@
 //!
 //! Owns: what an objective predicts of a text. Never: reads files (`data`), the losses (`objective`).
 
-use crate::batch::TokenTargets;
+use crate::batch::{Examples, TokenTargets};
 use crate::config::Objective as Predicts;
 use crate::data::corpus::TokenStream;
 use crate::error::Result;
-use crate::eval::{Examples, TextSize};
+use crate::eval::TextSize;
 use crate::masking::Masking;
 use crate::tokenizer::RoleIds;
 use crate::train::EvaluationSplit;
@@ -30,7 +30,7 @@ pub(crate) fn token_targets(
 /// A stream as blocks; the tail that fills none is dropped.
 pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Examples<'_>> {
     let blocks = stream.blocks(positions)?;
-    Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), labels: Vec::new() })
+    Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), ..Examples::default() })
 }
 
 pub(crate) fn evaluated(

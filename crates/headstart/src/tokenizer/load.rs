@@ -12,8 +12,10 @@ use serde_json::{Map, Value, json};
 use super::{AddedRole, Case, Role, RoleIds, Tokenizer};
 use crate::error::{Error, Result};
 
-/// The names of a padding token; the only optional role.
+/// The names of a padding token.
 const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
+/// The names of a token between two texts.
+const SEP_NAMES: [&str; 3] = ["[SEP]", "<sep>", "</s>"];
 
 /// Vocabularies of real tokenizers stay well below this; a larger id is a damaged or hostile file.
 const MAX_VOCAB: usize = 1 << 22;
@@ -109,7 +111,7 @@ fn from_merges(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Tokenizer>
 /// The `tokenizer.json` of a BERT vocabulary.
 pub(super) fn word_piece(pieces: &[String], case: Case) -> Value {
     let vocab: Map<String, Value> = pieces.iter().enumerate().map(|(id, p)| (p.clone(), json!(id))).collect();
-    let names = Role::Unknown.names();
+    let names = Role::Unk.names();
     let unknown = names.iter().copied().find(|n| vocab.contains_key(*n)).unwrap_or(names[0]);
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
@@ -163,7 +165,7 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
     let id_of = |pieces: &[String], name: &str| pieces.iter().position(|p| p == name).map(|id| id as u32);
     let mut added = Vec::new();
     if let Some((piece, id)) = had_unknown {
-        added.push(AddedRole { role: Role::Unknown, piece, id });
+        added.push(AddedRole { role: Role::Unk, piece, id });
     }
     let mut find = |role: Role, known: Option<u32>| {
         let by_name = role.names().iter().find_map(|n| id_of(&pieces, n));
@@ -174,13 +176,14 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
             id
         })
     };
-    let [unknown_role, classification_role, end_of_line_role, mask_role] = Role::ALL;
-    let unknown = find(unknown_role, model_unknown(&value, &value["model"]));
-    let classification = find(classification_role, None);
-    let end_of_line = find(end_of_line_role, None);
-    let mask = find(mask_role, None);
-    let pad = PAD_NAMES.iter().find_map(|n| id_of(&pieces, n));
-    let roles = RoleIds { end_of_line, classification, mask, unknown, pad };
+    let [unk, cls, eos, mask] = Role::ALL.map(|role| {
+        let known = if role == Role::Unk { model_unknown(&value, &value["model"]) } else { None };
+        find(role, known)
+    });
+    let named = |names: &[&str]| names.iter().find_map(|n| id_of(&pieces, n));
+    // A separator is not added: two texts can stand with an end of line between them.
+    let (sep, pad) = (named(&SEP_NAMES).unwrap_or(eos), named(&PAD_NAMES));
+    let roles = RoleIds { cls, sep, eos, mask, unk, pad };
     declare_special(&mut value, &pieces, roles);
     build(&value, pieces, roles, added, name)
 }
@@ -205,7 +208,7 @@ fn ensure_model_unknown(value: &mut Value) -> Option<(String, u32)> {
 /// count: it is the end of the line.
 fn model_unknown(value: &Value, model: &Value) -> Option<u32> {
     let id = match (&model["unk_token"], &model["unk_id"]) {
-        (Value::String(piece), _) if !Role::EndOfLine.names().contains(&piece.as_str()) => {
+        (Value::String(piece), _) if !Role::Eos.names().contains(&piece.as_str()) => {
             let in_added = || value["added_tokens"].as_array()?.iter().find(|t| t["content"] == **piece);
             model["vocab"].get(piece).and_then(Value::as_u64).or_else(|| in_added()?["id"].as_u64())
         }
@@ -284,7 +287,7 @@ fn declare_special(value: &mut Value, pieces: &[String], roles: RoleIds) {
         Value::Array(tokens) => tokens,
         _ => Vec::new(),
     };
-    let wanted = [roles.unknown, roles.classification, roles.end_of_line, roles.mask];
+    let wanted = [roles.unk, roles.cls, roles.sep, roles.eos, roles.mask];
     for id in wanted.into_iter().chain(roles.pad) {
         match tokens.iter_mut().find(|t| t["id"].as_u64() == Some(u64::from(id))) {
             Some(token) => token["special"] = json!(true),
@@ -319,7 +322,7 @@ fn build(
             reserved.extend(id.map(|id| id as u32));
         }
     }
-    reserved.remove(&roles.unknown);
+    reserved.remove(&roles.unk);
     Ok(Tokenizer { inner, pieces, roles, added, reserved, json: OnceLock::new() })
 }
 

@@ -31,48 +31,59 @@ pub enum Case {
     Lower,
 }
 
-/// What a token is used for, beside standing for text.
+/// What a token is used for, beside standing for text: the roles that every tokenizer has, added where they are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Appended at the end of every line of language-model data: `[SEP]`, `</s>`, `<|endoftext|>`.
-    EndOfLine,
-    /// The classified position, the last of an example: `[CLS]`.
-    Classification,
+    /// Stands for what the vocabulary cannot spell, and for `<unk>` in language-model data: `[UNK]`.
+    Unk,
+    /// What a classifier reads: `[CLS]`.
+    Cls,
+    /// Ends every line of language-model data: `[SEP]`, `</s>`, `<|endoftext|>`.
+    Eos,
     /// Stands where a token is hidden in masked language modelling: `[MASK]`.
     Mask,
-    /// Stands for what the vocabulary cannot spell, and for `<unk>` in language-model data: `[UNK]`.
-    Unknown,
 }
 
 impl Role {
     /// All roles, in the order in which missing ones are added.
-    pub const ALL: [Self; 4] = [Self::Unknown, Self::Classification, Self::EndOfLine, Self::Mask];
+    pub const ALL: [Self; 4] = [Self::Unk, Self::Cls, Self::Eos, Self::Mask];
 
     /// The names under which a vocabulary may have the role; a missing one is added under the first.
     fn names(self) -> &'static [&'static str] {
         match self {
-            Self::EndOfLine => {
-                &["[SEP]", "</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "[EOS]", "<sep>"]
-            }
-            Self::Classification => &["[CLS]", "<cls>"],
+            Self::Unk => &["[UNK]", "<unk>"],
+            Self::Cls => &["[CLS]", "<cls>"],
+            Self::Eos => &["[SEP]", "</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "[EOS]", "<sep>"],
             Self::Mask => &["[MASK]", "<mask>"],
-            Self::Unknown => &["[UNK]", "<unk>"],
         }
     }
 }
 
-/// The ids of the roles.
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unk => "unknown",
+            Self::Cls => "classification",
+            Self::Eos => "end-of-line",
+            Self::Mask => "mask",
+        })
+    }
+}
+
+/// The ids of the tokens with a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleIds {
-    /// [`Role::EndOfLine`].
-    pub end_of_line: u32,
-    /// [`Role::Classification`].
-    pub classification: u32,
+    /// [`Role::Cls`].
+    pub cls: u32,
+    /// Stands between two texts and behind the last; where a vocabulary has no token for that, the one in `eos`.
+    pub sep: u32,
+    /// [`Role::Eos`]. In BERT's vocabularies the same token as `sep`, in others not.
+    pub eos: u32,
     /// [`Role::Mask`].
     pub mask: u32,
-    /// [`Role::Unknown`].
-    pub unknown: u32,
+    /// [`Role::Unk`].
+    pub unk: u32,
     /// The padding token, where the vocabulary has one; Headstart packs and never needs it.
     pub pad: Option<u32>,
 }
@@ -139,14 +150,14 @@ impl Tokenizer {
     }
 
     /// As [`Self::encode`] for one line of language-model data, where `<unk>` is the unknown token. The line's end
-    /// is not appended: see [`RoleIds::end_of_line`].
+    /// is not appended: see [`RoleIds::eos`].
     ///
     /// # Errors
     /// As for [`Self::encode`].
     pub fn encode_corpus_line(&self, line: &str, ids: &mut Vec<u32>) -> Result<()> {
         for (at, part) in line.split(UNKNOWN_WORD).enumerate() {
             if at > 0 {
-                ids.push(self.roles.unknown);
+                ids.push(self.roles.unk);
             }
             self.encode_into(part, ids)?;
         }
@@ -164,7 +175,7 @@ impl Tokenizer {
             fix: "use another tokenizer, or train one with `headstart tokenizer train`".into(),
         })?;
         // Vocabularies that list special tokens among the ordinary ones can still spell them out of plain text.
-        let plain = |&id: &u32| if self.reserved.contains(&id) { self.roles.unknown } else { id };
+        let plain = |&id: &u32| if self.reserved.contains(&id) { self.roles.unk } else { id };
         ids.extend(encoding.get_ids().iter().map(plain));
         Ok(())
     }
@@ -172,7 +183,7 @@ impl Tokenizer {
     /// The text of `ids`: pieces joined as the tokenizer does (`##` glued on), the end-of-line token as a line end.
     /// Ids outside the vocabulary are left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let lines = ids.split(|&id| id == self.roles.end_of_line);
+        let lines = ids.split(|&id| id == self.roles.eos);
         let lines = lines.map(|line| self.inner.decode(line, false).unwrap_or_default());
         lines.collect::<Vec<_>>().join("\n")
     }

@@ -25,7 +25,7 @@ fn a_vocab_file_is_cased_word_piece() {
     let tokenizer = small();
     assert_eq!(tokenizer.vocab_size(), 12);
     assert_eq!(spell(&tokenizer, "the cats The"), "the cat ##s [UNK]");
-    let roles = RoleIds { unknown: 1, classification: 2, end_of_line: 3, mask: 4, pad: Some(0) };
+    let roles = RoleIds { unk: 1, cls: 2, sep: 3, eos: 3, mask: 4, pad: Some(0) };
     assert_eq!((tokenizer.roles(), tokenizer.added_roles()), (roles, &[][..]));
     let lower = Tokenizer::from_vocab_bytes(VOCAB.as_bytes(), Case::Lower, Path::new("vocab.txt")).unwrap();
     assert_eq!(spell(&lower, "the CATS Th\u{e9}"), "the cat ##s the");
@@ -58,8 +58,7 @@ fn missing_roles_are_appended_and_reported_once() {
     let name = Path::new("vocab.txt");
     let tokenizer = Tokenizer::from_vocab_bytes(b"the\n[SEP]\ncat", Case::Keep, name).unwrap();
     let added: Vec<_> = tokenizer.added_roles().iter().map(|a| (a.role, a.piece.as_str(), a.id)).collect();
-    let expected =
-        [(Role::Unknown, "[UNK]", 3), (Role::Classification, "[CLS]", 4), (Role::Mask, "[MASK]", 5)];
+    let expected = [(Role::Unk, "[UNK]", 3), (Role::Cls, "[CLS]", 4), (Role::Mask, "[MASK]", 5)];
     assert_eq!((added.as_slice(), tokenizer.vocab_size()), (&expected[..], 6));
     assert_eq!(tokenizer.encode("cat dog [CLS]").unwrap(), [2, 3, 3, 3, 3]);
     assert_eq!(tokenizer.piece_to_id("[MASK]"), Some(5));
@@ -77,7 +76,7 @@ fn gpt2_files_keep_their_ids() {
     let tokenizer = Tokenizer::from_file(dir.path(), Case::Keep).unwrap();
     assert_eq!(tokenizer.encode("ab ab").unwrap(), [2, 4]);
     assert_eq!(tokenizer.decode(&[2, 4, 5, 0]), "ab ab\na");
-    assert_eq!((tokenizer.roles().end_of_line, tokenizer.vocab_size()), (5, 9));
+    assert_eq!((tokenizer.roles().eos, tokenizer.vocab_size()), (5, 9));
     std::fs::write(dir.path().join("merges.txt"), "a b\nab\n").unwrap();
     let message = Tokenizer::from_file(dir.path(), Case::Keep).unwrap_err().to_string();
     assert!(message.contains("merges.txt:2:"), "{message}");
@@ -117,7 +116,7 @@ fn trained_tokenizers_spell_frequent_words_whole() {
     let text = "Any \u{1f600} bytes\tat  all, <|endoftext|> [SEP]";
     let ids = byte_level.encode(text).unwrap();
     assert_eq!(byte_level.decode(&ids), text);
-    assert!(!ids.contains(&byte_level.roles().end_of_line));
+    assert!(!ids.contains(&byte_level.roles().eos));
 }
 
 #[test]

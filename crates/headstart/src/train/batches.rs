@@ -2,9 +2,8 @@
 //!
 //! Owns: which examples a step takes. Never: slabs, devices.
 
-use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
+use crate::batch::{Batch, Examples, TokenTargets, epoch_order, training_mask_key};
 use crate::config::TrainConfig;
-use crate::eval::Examples;
 
 /// The batches of a run.
 pub(super) struct Batches<'a> {
@@ -55,7 +54,7 @@ impl<'a> Batches<'a> {
         let picked = &self.order[first..self.train.len().min(first + self.size)];
         let sequence = |(i, &example): (usize, &u32)| {
             let (example, key) = (example as usize, training_mask_key(self.seed, step, i));
-            self.targets.sequence(self.train.ids[example], self.train.label(example), key)
+            self.train.sequence(example, &self.targets, key)
         };
         Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
     }
@@ -67,12 +66,12 @@ impl<'a> Batches<'a> {
         let sequences_in_epoch = all.min(within * self.size as u64);
         let mut tokens = 0;
         if epoch > 0 {
-            tokens += epoch * self.train.ids.iter().map(|ids| ids.len() as u64).sum::<u64>();
+            tokens += epoch * (0..self.train.len()).map(|i| self.train.input_len(i) as u64).sum::<u64>();
         }
         if sequences_in_epoch > 0 {
             self.arrange(epoch);
             let used = &self.order[..sequences_in_epoch as usize];
-            tokens += used.iter().map(|&i| self.train.ids[i as usize].len() as u64).sum::<u64>();
+            tokens += used.iter().map(|&i| self.train.input_len(i as usize) as u64).sum::<u64>();
         }
         DataPosition { epoch, sequences_in_epoch, sequences: epoch * all + sequences_in_epoch, tokens }
     }
@@ -93,7 +92,7 @@ mod tests {
     #[test]
     fn a_position_counts_what_the_batches_held() {
         let ids: Vec<Vec<u32>> = (1..=11).map(|n| vec![7; n]).collect();
-        let train = || Examples { ids: ids.iter().map(Vec::as_slice).collect(), labels: Vec::new() };
+        let train = || Examples { ids: ids.iter().map(Vec::as_slice).collect(), ..Examples::default() };
         let config = TrainConfig { train_batch_size: 2, grad_accum_steps: 2, ..TrainConfig::default() };
         let mut batches = Batches::new(train(), TokenTargets::None, &config);
         assert_eq!(batches.steps_per_epoch(), 3);

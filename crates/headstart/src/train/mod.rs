@@ -16,12 +16,12 @@ use std::time::Instant;
 
 use headstart_engine::{Device, Gradients, Weights};
 
-use crate::batch::TokenTargets;
+use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Evaluator, Examples, TextSize};
+use crate::eval::{Evaluation, Evaluator, TextSize};
 use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
 use crate::objective::Objective;

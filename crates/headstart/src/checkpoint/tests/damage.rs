@@ -107,7 +107,7 @@ fn a_config_json_that_is_not_ours_or_not_whole_is_refused() {
     let changes: [(&str, Option<Value>, &str); 16] = [
         ("model_type", Some(json!("gpt2")), "\"gpt2\""),
         ("model_type", None, "model_type"),
-        ("format_version", Some(json!(2)), "format_version is 2"),
+        ("format_version", Some(json!(3)), "format_version is 3"),
         ("causal", None, "lacks `causal`"),
         ("special_ids", None, "lacks `special_ids`"),
         ("special_ids", Some(json!({"mask": -1})), "special_ids"),

@@ -40,7 +40,7 @@ fn files(config: &ModelConfig) -> ModelFiles {
         config: config.clone(),
         objective: Some(Objective::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
-        special_ids: RoleIds { end_of_line: 1, classification: 2, mask: 3, unknown: 4, pad: None },
+        special_ids: RoleIds { cls: 2, sep: 1, eos: 1, mask: 3, unk: 4, pad: None },
         tokenizer_json: b"{\"version\": \"1.0\"}".to_vec(),
     }
 }

@@ -44,6 +44,19 @@ fn config_json_is_for_people_and_other_programs() {
 }
 
 #[test]
+fn folders_of_version_1_are_read_with_the_roles_names_of_then() {
+    let (setup, model) = stored(&with_head(3));
+    let path = model.folder.join("config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(json["special_ids"], json!({"cls": 2, "sep": 1, "eos": 1, "mask": 3, "unk": 4, "pad": null}));
+    json["format_version"] = json!(1);
+    json["special_ids"] =
+        json!({"end_of_line": 1, "classification": 2, "mask": 3, "unknown": 4, "pad": null});
+    fs::write(&path, json.to_string()).unwrap();
+    assert_eq!(load_model(&model.folder).unwrap().files, setup.files);
+}
+
+#[test]
 fn weights_are_used_where_they_lie_or_copied_into_order() {
     let (setup, model) = stored(&config());
     assert_eq!(model.mapped_weights(setup.table()).unwrap().values(), setup.weights);

@@ -1,26 +1,31 @@
-//! Classification data: texts with labels become examples of token ids, from whatever layout they come in.
+//! Classification data: texts with labels become examples of plain token ids, from whatever layout they come in.
 //!
-//! Owns: examples, the meaning of labels, truncation and the final classification token, the held-out validation
-//! split. Never: batches or shuffles. `sources` finds the files, `read` takes them apart.
+//! Owns: the order of that work. `sources` finds the files, `read` takes them apart, `labels` numbers what they say,
+//! `examples` are their tokens, `hold_out` makes a validation split. Never: special tokens, truncation (`template`),
+//! batches, shuffles.
 
+mod columns;
+mod examples;
+mod hold_out;
+mod json_lines;
+mod labels;
 mod read;
 mod sources;
+mod table;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
-use super::encoding::{TextEncoding, bad};
+use super::cache::{CacheUse, Progress};
+use super::encoding::TextEncoding;
 use super::split::Split;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// The part of the training data that becomes validation data where a data set has none.
-pub const HELD_OUT_FRACTION: f64 = 0.1;
+pub use examples::{Example, LabelledSplit};
+pub use hold_out::HELD_OUT_FRACTION;
 
 /// The question types of TREC-6 in their fixed order.
 pub const TREC_LABELS: [&str; 6] = ["NUM", "LOC", "HUM", "DESC", "ENTY", "ABBR"];
@@ -49,17 +54,19 @@ pub enum Label {
     Value(f32),
 }
 
-/// One example.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Example<'a> {
-    /// At most `max_positions` ids, the last of them the classification token.
-    pub ids: &'a [u32],
-    /// Its label.
-    pub label: &'a Label,
+impl Label {
+    /// The classes; none for a number.
+    pub fn classes(&self) -> &[u32] {
+        match self {
+            Self::Class(class) => std::slice::from_ref(class),
+            Self::Classes(classes) => classes,
+            Self::Value(_) => &[],
+        }
+    }
 }
 
 /// How a data set is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClassificationOptions {
     /// What the labels are.
     pub label_kind: LabelKind,
@@ -71,25 +78,11 @@ pub struct ClassificationOptions {
     pub labels_file: Option<PathBuf>,
     /// The encoding of all files.
     pub encoding: TextEncoding,
-    /// The longest example in tokens, the classification token included.
-    pub max_positions: usize,
     /// The labels of a trained model, in its order: any other is an error. `None` takes them from the data.
     pub known_labels: Option<Vec<String>>,
-}
-
-impl ClassificationOptions {
-    /// The usual options for a model with `max_positions` positions.
-    pub fn new(max_positions: usize) -> Self {
-        Self {
-            label_kind: LabelKind::default(),
-            text_column: None,
-            label_column: None,
-            labels_file: None,
-            encoding: TextEncoding::default(),
-            max_positions,
-            known_labels: None,
-        }
-    }
+    /// The labels the catalogue states, in the order of their numbers; empty where it knows none. Where the data has
+    /// numbers in their place, these are their names.
+    pub stated_labels: Vec<String>,
 }
 
 /// A data set for classification.
@@ -107,94 +100,8 @@ pub struct ClassificationData {
     pub test: Option<LabelledSplit>,
     /// Whether the token ids came from the cache: [`CacheUse::Hit`] when all of them did.
     pub cache_use: CacheUse,
-}
-
-/// The examples of one split, in the order of the data.
-#[derive(Debug, Clone)]
-pub struct LabelledSplit {
-    tokens: Arc<Tokens>,
-    labels: Arc<Vec<Label>>,
-    rows: Vec<u32>,
-}
-
-/// The ids of some texts, back to back.
-#[derive(Debug)]
-struct Tokens {
-    store: TokenStore,
-    starts: Vec<usize>,
-    // Tokens of each text before it was truncated, without the classification token.
-    full_lengths: Vec<u32>,
-    max_positions: usize,
-}
-
-impl LabelledSplit {
-    /// The number of examples.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there are none, which loading never returns.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// Example `index`, or `None` past the last one.
-    pub fn get(&self, index: usize) -> Option<Example<'_>> {
-        let row = *self.rows.get(index)? as usize;
-        let ids = self.tokens.store.ids().get(self.tokens.starts[row]..self.tokens.starts[row + 1])?;
-        Some(Example { ids, label: self.labels.get(row)? })
-    }
-
-    /// All examples.
-    pub fn iter(&self) -> impl Iterator<Item = Example<'_>> {
-        (0..self.len()).filter_map(|index| self.get(index))
-    }
-
-    /// Tokens of every text before truncation, without the classification token.
-    pub fn full_lengths(&self) -> impl Iterator<Item = u32> {
-        self.rows.iter().map(|&row| self.tokens.full_lengths[row as usize])
-    }
-
-    /// How many texts were cut to fit the positions.
-    pub fn truncated(&self) -> usize {
-        self.full_lengths().filter(|&n| n as usize >= self.tokens.max_positions).count()
-    }
-
-    /// How many texts are empty. They are kept: the classification token alone.
-    pub fn empty_texts(&self) -> usize {
-        self.full_lengths().filter(|&n| n == 0).count()
-    }
-
-    /// How many examples each class has, by class index. Regression has no classes.
-    pub fn class_counts(&self, num_labels: usize) -> Vec<u64> {
-        let mut counts = vec![0; num_labels];
-        for example in self.iter() {
-            let classes = match example.label {
-                Label::Class(class) => std::slice::from_ref(class),
-                Label::Classes(classes) => classes,
-                Label::Value(_) => &[],
-            };
-            for &class in classes {
-                if let Some(count) = counts.get_mut(class as usize) {
-                    *count += 1;
-                }
-            }
-        }
-        counts
-    }
-}
-
-/// The input of a classification model: at most `max_positions - 1` ids of `text`, then the classification token.
-/// Also says how many tokens the text had before it was cut.
-///
-/// # Errors
-/// [`Error::BadInput`] when the tokenizer fails.
-pub fn encode_text(tokenizer: &Tokenizer, text: &str, max_positions: usize) -> Result<(Vec<u32>, usize)> {
-    let mut ids = tokenizer.encode(text)?;
-    let full_length = ids.len();
-    ids.truncate(max_positions.saturating_sub(1));
-    ids.push(tokenizer.roles().classification);
-    Ok((ids, full_length))
+    /// What people should be told of how the data was read; a line that begins with `warning: ` needs their eyes.
+    pub notes: Vec<String>,
 }
 
 impl ClassificationData {
@@ -203,7 +110,8 @@ impl ClassificationData {
     /// Formats: CSV, TSV (without quoting), JSONL, `__label__x text`, `LABEL:sub text` (the part before the colon
     /// is the label), a text file with a labels file beside it (`train.txt` + `train.labels`), one folder per
     /// class with a `.txt` file per text. Labels are numbered in order of first appearance in the training data;
-    /// TREC's and `pos` / `neg` folders have their customary order, other folders the alphabet's.
+    /// TREC's and `pos` / `neg` folders have their customary order, a set of the catalogue the one stated there, other
+    /// folders the alphabet's.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no data; [`Error::BadInput`] naming file and line for what cannot be used,
@@ -215,29 +123,24 @@ impl ClassificationData {
         cache_folder: &Path,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        if options.max_positions < 2 {
-            return Err(Error::Config {
-                key: "num_max_positions".into(),
-                what: format!("{} positions leave no room for text and [CLS]", options.max_positions),
-                fix: "use at least 2".into(),
-            });
-        }
-        let mut texts = BTreeMap::new();
-        for (split, source) in sources::find(path, options)? {
-            texts.insert(split, read::read(&source, options)?);
-        }
+        let (mut texts, notes) = read_splits(path, options)?;
+        labels::name_numbers(&mut texts, options);
         let labels = match (&options.known_labels, options.label_kind) {
             (_, LabelKind::Regression) => Vec::new(),
             (Some(known), _) => known.clone(),
-            (None, _) => discover_labels(&texts),
+            (None, _) if !options.stated_labels.is_empty() => options.stated_labels.clone(),
+            (None, _) => labels::discover(&texts),
         };
-        let mut data = Self::without_examples(labels, options.label_kind);
+        if options.label_kind != LabelKind::Regression {
+            labels::refuse_no_class(&texts, &labels)?;
+        }
+        let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {
             let resolved = texts.labels(&data.labels, options.label_kind)?;
             if split == Split::Train && options.known_labels.is_none() {
-                refuse_one_class(texts, &resolved, &data.labels)?;
+                labels::refuse_one_class(texts, &resolved, &data.labels)?;
             }
-            let (tokens, usage) = cached_tokens(texts, options, tokenizer, cache_folder, progress)?;
+            let (tokens, usage) = examples::cached_tokens(texts, tokenizer, cache_folder, progress)?;
             // The whole was a hit only if every part was.
             if usage != CacheUse::Hit && data.cache_use != CacheUse::Rebuilt {
                 data.cache_use = usage;
@@ -255,7 +158,6 @@ impl ClassificationData {
         splits: &[(Split, &[(&str, &str)])],
         labels: &[&str],
         tokenizer: &Tokenizer,
-        max_positions: usize,
     ) -> Result<Self> {
         let names = labels.iter().map(|&l| l.to_owned()).collect();
         let mut data = Self::without_examples(names, LabelKind::Single);
@@ -263,53 +165,10 @@ impl ClassificationData {
         for &(split, examples) in splits {
             let texts = read::Texts::in_memory(&split.to_string(), examples);
             let resolved = texts.labels(&data.labels, LabelKind::Single)?;
-            let (mut ids, mut lengths) = (Vec::new(), Vec::new());
-            for (part, full) in tokenise(&texts.examples, tokenizer, max_positions)? {
-                ids.extend(part);
-                lengths.push(full);
-            }
-            let tokens = Tokens::new(TokenStore::from_vec(ids), lengths, max_positions);
+            let tokens = examples::tokens_in_memory(&texts, tokenizer)?;
             *data.slot(split) = Some(LabelledSplit::new(tokens, resolved));
         }
         Ok(data)
-    }
-
-    /// Where there is no validation data, takes [`HELD_OUT_FRACTION`] of the training data for it: of every class
-    /// the same part, chosen by `seed`. Returns how many examples moved.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when there is no training data, or too little to share.
-    pub fn hold_out_validation(&mut self, seed: u64) -> Result<usize> {
-        if self.valid.is_some() {
-            return Ok(0);
-        }
-        let short = |what: &str| Error::Missing {
-            what: what.into(),
-            fix: "add a train file, or a valid file beside it".into(),
-        };
-        let train = self.train.as_mut().ok_or_else(|| short("the data has no training examples"))?;
-        let mut strata: BTreeMap<u32, Vec<(u64, u32)>> = BTreeMap::new();
-        for &row in &train.rows {
-            let class = if let Label::Class(class) = train.labels[row as usize] { class } else { 0 };
-            strata.entry(class).or_default().push((mix(seed, u64::from(row)), row));
-        }
-        let mut held: HashSet<u32> = HashSet::new();
-        for rows in strata.values_mut() {
-            rows.sort_unstable();
-            let count = (rows.len() as f64 * HELD_OUT_FRACTION).round() as usize;
-            held.extend(rows.iter().take(count).map(|&(_, row)| row));
-        }
-        if held.is_empty() {
-            // Very small classes only: one example, so that there is something to validate on.
-            held.extend(strata.values().flatten().min().map(|&(_, row)| row));
-        }
-        if held.len() >= train.rows.len() {
-            return Err(short("there is too little training data to hold out a validation split"));
-        }
-        let (valid, rest): (Vec<u32>, Vec<u32>) = train.rows.iter().partition(|&row| held.contains(row));
-        self.valid = Some(LabelledSplit { rows: valid, ..train.clone() });
-        train.rows = rest;
-        Ok(held.len())
     }
 
     /// The examples of a split.
@@ -329,7 +188,15 @@ impl ClassificationData {
     }
 
     fn without_examples(labels: Vec<String>, label_kind: LabelKind) -> Self {
-        Self { labels, label_kind, train: None, valid: None, test: None, cache_use: CacheUse::Hit }
+        Self {
+            labels,
+            label_kind,
+            train: None,
+            valid: None,
+            test: None,
+            cache_use: CacheUse::Hit,
+            notes: Vec::new(),
+        }
     }
 
     fn slot(&mut self, split: Split) -> &mut Option<LabelledSplit> {
@@ -341,153 +208,25 @@ impl ClassificationData {
     }
 }
 
-impl LabelledSplit {
-    fn new(tokens: Tokens, labels: Vec<Label>) -> Self {
-        let rows = (0..labels.len() as u32).collect();
-        Self { tokens: Arc::new(tokens), labels: Arc::new(labels), rows }
-    }
-}
-
-impl Tokens {
-    fn new(store: TokenStore, full_lengths: Vec<u32>, max_positions: usize) -> Self {
-        let mut starts = vec![0];
-        let mut end = 0;
-        for &length in &full_lengths {
-            end += (length as usize).min(max_positions.saturating_sub(1)) + 1;
-            starts.push(end);
-        }
-        Self { store, starts, full_lengths, max_positions }
-    }
-}
-
-/// The labels of a data set in order: the customary order where the format has one, else that of the training data,
-/// else that of the first split there is.
-fn discover_labels(texts: &BTreeMap<Split, read::Texts>) -> Vec<String> {
-    let Some(first) = texts.values().next() else { return Vec::new() };
-    let mut seen = HashSet::new();
-    let all = first.examples.iter().flat_map(|e| &e.labels);
-    let found: Vec<&str> = all.map(String::as_str).filter(|l| seen.insert(*l)).collect();
-    let customary: &[&str] = match first.format {
-        sources::Format::Trec => &TREC_LABELS,
-        sources::Format::ClassFolders => &["pos", "neg"],
-        _ => &[],
-    };
-    let names = if found.iter().all(|l| customary.contains(l)) { customary } else { &found };
-    names.iter().map(|&l| l.to_owned()).collect()
-}
-
-fn refuse_one_class(texts: &read::Texts, labels: &[Label], names: &[String]) -> Result<()> {
-    let Some(Label::Class(first)) = labels.first() else { return Ok(()) };
-    if labels.iter().any(|l| *l != Label::Class(*first)) {
-        return Ok(());
-    }
-    let what = format!("all {} examples have the label `{}`", labels.len(), names[*first as usize]);
-    Err(bad(&texts.files[0], None, what, "give examples of at least two classes"))
-}
-
-/// The tokens of a split. The key is made of the texts as read, so a changed file, column or encoding is another
-/// key; labels are read every time, so their errors show every time.
-fn cached_tokens(
-    texts: &read::Texts,
+/// The texts of all splits that have labels, and what to tell of them. The columns of the training data are those of all.
+fn read_splits(
+    path: &Path,
     options: &ClassificationOptions,
-    tokenizer: &Tokenizer,
-    cache_folder: &Path,
-    progress: Progress<'_>,
-) -> Result<(Tokens, CacheUse)> {
-    let mut key = CacheKey::new("classification")
-        .with(tokenizer.content_hash().as_bytes())
-        .with(&(options.max_positions as u64).to_le_bytes());
-    for example in &texts.examples {
-        key = key.with(example.text.as_bytes());
-    }
-    let build = |writer: &mut cache::CacheWriter| {
-        let total = texts.examples.iter().map(|e| e.text.len() as u64).sum();
-        let mut done = 0;
-        let mut lengths: Vec<u32> = Vec::with_capacity(texts.examples.len());
-        for examples in texts.examples.chunks(2048) {
-            for (ids, full) in tokenise(examples, tokenizer, options.max_positions)? {
-                writer.append(&ids)?;
-                lengths.push(full);
-            }
-            done += examples.iter().map(|e| e.text.len() as u64).sum::<u64>();
-            progress(done, total);
+) -> Result<(BTreeMap<Split, read::Texts>, Vec<String>)> {
+    let (mut all, mut notes) = (BTreeMap::new(), Vec::new());
+    let mut training: Option<columns::Columns> = None;
+    for (split, source) in sources::find(path, options)? {
+        let mut texts = read::read(&source, options, training.as_ref())?;
+        notes.push(texts.description(split));
+        notes.append(&mut texts.notes);
+        if split == Split::Train {
+            training.clone_from(&texts.columns);
         }
-        Ok(lengths)
-    };
-    let (store, lengths, usage) = cache::load_or_build(cache_folder, &key, build)?;
-    Ok((Tokens::new(store, lengths, options.max_positions), usage))
-}
-
-fn tokenise(
-    examples: &[read::TextExample],
-    tokenizer: &Tokenizer,
-    max_positions: usize,
-) -> Result<Vec<(Vec<u32>, u32)>> {
-    let encode = |e: &read::TextExample| {
-        let (ids, full) = encode_text(tokenizer, &e.text, max_positions)?;
-        Ok((ids, full as u32))
-    };
-    examples.par_iter().map(encode).collect()
-}
-
-/// A number that looks random, from a seed and a counter (SplitMix64's output function).
-fn mix(seed: u64, counter: u64) -> u64 {
-    let mut z = seed.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-impl read::Texts {
-    /// The labels as numbers.
-    fn labels(&self, names: &[String], kind: LabelKind) -> Result<Vec<Label>> {
-        let by_name: HashMap<&str, u32> =
-            names.iter().enumerate().map(|(id, n)| (n.as_str(), id as u32)).collect();
-        self.examples.iter().map(|example| self.label(example, &by_name, names, kind)).collect()
-    }
-
-    fn label(
-        &self,
-        example: &read::TextExample,
-        by_name: &HashMap<&str, u32>,
-        names: &[String],
-        kind: LabelKind,
-    ) -> Result<Label> {
-        let fail = |what: String, fix: String| Err(bad(&self.files[example.file], example.line, what, fix));
-        if kind == LabelKind::Regression {
-            return match example.labels.first().map(|l| l.parse::<f32>()) {
-                Some(Ok(value)) if value.is_finite() => Ok(Label::Value(value)),
-                _ => fail(
-                    format!("the label `{}` is not a number", example.labels.join(" ")),
-                    "give a number on every line, or leave regression out".into(),
-                ),
-            };
-        }
-        let mut classes = Vec::with_capacity(example.labels.len());
-        for label in &example.labels {
-            match by_name.get(label.as_str()) {
-                Some(&class) => classes.push(class),
-                None => {
-                    return fail(
-                        format!("unknown label `{label}`; the known labels are {}", names.join(", ")),
-                        "correct the label, or train with data that has it".into(),
-                    );
-                }
-            }
-        }
-        match (kind, classes.as_slice()) {
-            (LabelKind::Multi, _) => {
-                classes.sort_unstable();
-                classes.dedup();
-                Ok(Label::Classes(classes))
-            }
-            (_, [class]) => Ok(Label::Class(*class)),
-            _ => fail(
-                format!("{} labels where one is expected", classes.len()),
-                "keep one label, or use multi-label classification".into(),
-            ),
+        if texts.labelled {
+            all.insert(split, texts);
         }
     }
+    Ok((all, notes))
 }
 
 #[cfg(test)]

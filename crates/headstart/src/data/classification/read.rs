@@ -1,52 +1,21 @@
 //! Files with labelled texts become texts and label names, every one with the line it came from.
 //!
-//! Owns: the formats' syntax and its errors. Never: numbers labels or tokenises.
+//! Owns: what all formats share, and the syntax of those of one text a line or file (`table` and `json_lines` have their own). Never: numbers labels or tokenises.
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
 
+use super::columns::Columns;
 use super::sources::{self, Format, Source};
-use super::{ClassificationOptions, LabelKind};
+use super::{ClassificationOptions, LabelKind, json_lines, table};
 use crate::data::encoding::{self, bad, read_text};
+use crate::data::split::Split;
 use crate::error::{Error, Result};
 
-/// Names of a text column, the likeliest first.
-const TEXT_COLUMNS: [&str; 13] = [
-    "text",
-    "sentence",
-    "review",
-    "question",
-    "content",
-    "comment",
-    "tweet",
-    "message",
-    "body",
-    "document",
-    "utterance",
-    "query",
-    "title",
-];
-/// Names of a label column, the likeliest first.
-const LABEL_COLUMNS: [&str; 13] = [
-    "label",
-    "labels",
-    "class",
-    "category",
-    "target",
-    "sentiment",
-    "intent",
-    "topic",
-    "polarity",
-    "rating",
-    "score",
-    "stars",
-    "type",
-];
 const LABEL_PREFIX: &str = "__label__";
 
-/// The labelled texts of one split.
+/// The texts of one split.
 #[derive(Debug)]
 pub(super) struct Texts {
     /// The files they came from.
@@ -55,6 +24,48 @@ pub(super) struct Texts {
     pub format: Format,
     /// The texts, in order; never none.
     pub examples: Vec<TextExample>,
+    /// Where they stood in a table.
+    pub columns: Option<Columns>,
+    /// Labels that exist even where no text has them, in their order.
+    pub declared: Vec<String>,
+    /// Whether they have labels; only what is not training data may have none.
+    pub labelled: bool,
+    /// What people should be told.
+    pub notes: Vec<String>,
+}
+
+/// What a file gave.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// The texts.
+    pub examples: Vec<TextExample>,
+    /// The columns of a table.
+    pub columns: Option<Columns>,
+    /// Labels that exist even where no text has them, in their order.
+    pub declared: Vec<String>,
+    /// The first row without a label, where there is one.
+    pub unlabelled: Option<u64>,
+    /// What people should be told.
+    pub notes: Vec<String>,
+}
+
+impl Rows {
+    /// Rows without columns.
+    fn plain(examples: Vec<TextExample>) -> Self {
+        Self { examples, ..Self::default() }
+    }
+
+    /// Whether the rows have labels.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] where some have and some have not, or where none of the training data has.
+    fn labelled(&self, path: &Path, training: Option<&Columns>) -> Result<bool> {
+        match self.unlabelled {
+            Some(_) if training.is_some() && self.examples.iter().all(|e| e.labels.is_empty()) => Ok(false),
+            Some(line) => Err(no_label(path, line)),
+            None => Ok(true),
+        }
+    }
 }
 
 /// A text with the names of its labels.
@@ -77,44 +88,77 @@ impl Texts {
             file: 0,
             line: Some(at as u64 + 1),
         };
-        let examples = pairs.iter().enumerate().map(example).collect();
-        Self { files: vec![PathBuf::from(name)], format: Format::LabelPrefix, examples }
+        Self {
+            files: vec![PathBuf::from(name)],
+            format: Format::LabelPrefix,
+            examples: pairs.iter().enumerate().map(example).collect(),
+            columns: None,
+            declared: Vec::new(),
+            labelled: true,
+            notes: Vec::new(),
+        }
     }
 }
 
-/// Reads one split.
-pub(super) fn read(source: &Source, options: &ClassificationOptions) -> Result<Texts> {
+impl Texts {
+    /// What was read, for people: how many rows of which file, and which columns.
+    pub fn description(&self, split: Split) -> String {
+        let (count, file) = (self.examples.len(), self.files[0].display());
+        let source = match self.format {
+            Format::ClassFolders => format!("{split}: {count} texts, one a file, like {file}"),
+            _ => format!("{split}: {count} rows of {file}, none refused"),
+        };
+        match &self.columns {
+            Some(Columns { text, label: Some(label) }) if self.labelled => {
+                format!("{source}; text in column `{text}`, label in `{label}`")
+            }
+            Some(Columns { text, .. }) => format!(
+                "{source}; text in column `{text}`; they have no labels, so nothing is measured on them"
+            ),
+            None => source,
+        }
+    }
+}
+
+/// Reads one split; `training` are the columns of the training data where this is another one.
+pub(super) fn read(
+    source: &Source,
+    options: &ClassificationOptions,
+    training: Option<&Columns>,
+) -> Result<Texts> {
     let path = source.path.as_path();
     let mut files = vec![source.path.clone()];
-    let examples = match &source.format {
-        Format::Csv => read_table(path, b',', options)?,
-        Format::Tsv => read_table(path, b'\t', options)?,
-        Format::JsonLines => read_json_lines(path, options)?,
-        Format::LabelPrefix => read_lines(path, options, prefixed)?,
-        Format::Trec => read_lines(path, options, trec)?,
+    let rows = match &source.format {
+        Format::Csv => table::read(path, b',', options, training)?,
+        Format::Tsv => table::read(path, b'\t', options, training)?,
+        Format::JsonLines => json_lines::read(path, options, training)?,
+        Format::LabelPrefix => Rows::plain(read_lines(path, options, prefixed)?),
+        Format::Trec => Rows::plain(read_lines(path, options, trec)?),
         Format::LabelsBeside(labels) => {
             // A wrong label is an error in the labels file, so that is the file the lines belong to.
             files = vec![labels.clone()];
-            read_pair(path, labels, options)?
+            Rows::plain(read_pair(path, labels, options)?)
         }
         Format::ClassFolders => {
             let (paths, examples) = read_class_folders(path, options)?;
             files = paths;
-            examples
+            Rows::plain(examples)
         }
     };
-    if examples.is_empty() {
+    if rows.examples.is_empty() {
         return Err(bad(path, None, "there are no examples in it".into(), "give at least one labelled text"));
     }
-    Ok(Texts { files, format: source.format.clone(), examples })
+    let labelled = rows.labelled(path, training)?;
+    let Rows { examples, columns, declared, notes, .. } = rows;
+    Ok(Texts { files, format: source.format.clone(), examples, columns, declared, labelled, notes })
 }
 
-fn no_label(path: &Path, line: u64) -> Error {
+pub(super) fn no_label(path: &Path, line: u64) -> Error {
     bad(path, Some(line), "the label is missing".into(), "give this text a label, or remove the line")
 }
 
 /// The label names in one field, by the kind of label.
-fn split_labels(field: &str, kind: LabelKind) -> Vec<String> {
+pub(super) fn split_labels(field: &str, kind: LabelKind) -> Vec<String> {
     let field = field.trim();
     match kind {
         LabelKind::Multi => {
@@ -122,161 +166,6 @@ fn split_labels(field: &str, kind: LabelKind) -> Vec<String> {
         }
         _ if field.is_empty() => Vec::new(),
         _ => vec![field.to_owned()],
-    }
-}
-
-/// A column by its name, or by the names such columns have.
-fn column<'a>(
-    columns: &'a [String],
-    wanted: Option<&str>,
-    usual: &[&str],
-    other: Option<&str>,
-) -> Option<&'a str> {
-    let find = |name: &str| columns.iter().map(String::as_str).find(|c| c.trim().eq_ignore_ascii_case(name));
-    match wanted {
-        Some(name) => columns.iter().map(String::as_str).find(|c| *c == name).or_else(|| find(name)),
-        None => usual.iter().find_map(|&name| find(name).filter(|c| Some(*c) != other)),
-    }
-}
-
-/// The names of the text and the label column.
-fn columns<'a>(
-    path: &Path,
-    all: &'a [String],
-    options: &ClassificationOptions,
-) -> Result<(&'a str, &'a str)> {
-    let text = column(all, options.text_column.as_deref(), &TEXT_COLUMNS, options.label_column.as_deref());
-    let label = column(all, options.label_column.as_deref(), &LABEL_COLUMNS, text);
-    // Of two columns, the one that is not the one is the other.
-    let rest = |known: Option<&str>| match all {
-        [a, b] if Some(a.as_str()) == known => Some(b.as_str()),
-        [a, b] if Some(b.as_str()) == known => Some(a.as_str()),
-        _ => None,
-    };
-    let text_or_rest = text.or_else(|| rest(label).filter(|_| options.text_column.is_none()));
-    let label_or_rest = label.or_else(|| rest(text).filter(|_| options.label_column.is_none()));
-    match (text_or_rest, label_or_rest) {
-        (Some(text), Some(label)) if text != label => Ok((text, label)),
-        (found, _) => {
-            let (missing, flag, wanted) = match found {
-                None => ("text", "--text-column", &options.text_column),
-                Some(_) => ("label", "--label-column", &options.label_column),
-            };
-            let what = match wanted {
-                Some(name) => format!("no {missing} column `{name}`; the columns are {}", all.join(", ")),
-                None => format!("no column looks like the {missing}; the columns are {}", all.join(", ")),
-            };
-            Err(bad(path, Some(1), what, format!("name the column with `{flag}`")))
-        }
-    }
-}
-
-fn read_table(path: &Path, delimiter: u8, options: &ClassificationOptions) -> Result<Vec<TextExample>> {
-    let content = read_text(path, options.encoding)?;
-    let quoting = delimiter == b',';
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).from_reader(content.as_bytes());
-    let malformed = |e: &csv::Error| {
-        let line = e.position().map(|p| first_line_of(&content, p));
-        let what = match e.kind() {
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                format!("{len} fields where the header has {expected_len}")
-            }
-            _ => format!("is not a table: {e}"),
-        };
-        bad(
-            path,
-            line,
-            what,
-            "put quotes around fields that contain the separator, and double the quotes in them",
-        )
-    };
-    let header: Vec<String> =
-        reader.headers().map_err(|e| malformed(&e))?.iter().map(str::to_owned).collect();
-    let (text_name, label_name) = columns(path, &header, options)?;
-    let at = |name: &str| header.iter().position(|c| c == name).unwrap_or_default();
-    let (text_at, label_at) = (at(text_name), at(label_name));
-    let mut examples = Vec::new();
-    let mut last_start = 0;
-    for record in reader.records() {
-        let record = record.map_err(|e| malformed(&e))?;
-        let Some(position) = record.position() else { continue };
-        last_start = position.byte() as usize;
-        let line = first_line_of(&content, position);
-        let labels = split_labels(&record[label_at], options.label_kind);
-        if labels.is_empty() && options.label_kind != LabelKind::Multi {
-            return Err(no_label(path, line));
-        }
-        examples.push(TextExample { text: record[text_at].to_owned(), labels, file: 0, line: Some(line) });
-    }
-    // The reader takes a quote that is never closed as a field up to the end of the file.
-    let tail = content.get(last_start..).unwrap_or_default();
-    if quoting && tail.matches('"').count() % 2 == 1 {
-        let line = content[..last_start].matches('\n').count() as u64 + 1;
-        let fix = "close the quote, and double quotes inside a quoted field";
-        return Err(bad(path, Some(line), "a quoted field that begins here never ends".into(), fix));
-    }
-    Ok(examples)
-}
-
-/// The line of a record: the reader's count stands before the blank lines that it skips.
-fn first_line_of(content: &str, position: &csv::Position) -> u64 {
-    let rest = content.get(position.byte() as usize..).unwrap_or_default();
-    let blank = rest.bytes().take_while(|b| matches!(b, b'\n' | b'\r'));
-    position.line() + blank.filter(|&b| b == b'\n').count() as u64
-}
-
-fn read_json_lines(path: &Path, options: &ClassificationOptions) -> Result<Vec<TextExample>> {
-    let content = read_text(path, options.encoding)?;
-    let mut examples = Vec::new();
-    let mut names: Option<(String, String)> = None;
-    for (at, line) in content.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = at as u64 + 1;
-        let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| {
-            let what = format!("is not a JSON object (column {}): {e}", e.column());
-            bad(path, Some(number), what, "write one JSON object on each line, not a list over many lines")
-        })?;
-        if names.is_none() {
-            let keys: Vec<String> = object.keys().cloned().collect();
-            let (text, label) = columns(path, &keys, options)?;
-            names = Some((text.to_owned(), label.to_owned()));
-        }
-        let Some((text_name, label_name)) = &names else { continue };
-        let Some(Value::String(text)) = object.get(text_name) else {
-            let what = format!("there is no text under `{text_name}`");
-            return Err(bad(path, Some(number), what, "give every object its text"));
-        };
-        let labels = match object.get(label_name) {
-            None | Some(Value::Null) => return Err(no_label(path, number)),
-            Some(Value::Array(list)) if options.label_kind == LabelKind::Multi => {
-                list.iter().filter_map(json_label).collect()
-            }
-            Some(value) => {
-                json_label(value).map(|l| split_labels(&l, options.label_kind)).unwrap_or_default()
-            }
-        };
-        if labels.is_empty() && options.label_kind != LabelKind::Multi {
-            let what = format!("`{label_name}` is not one label");
-            return Err(bad(
-                path,
-                Some(number),
-                what,
-                "give one text or number, or use multi-label classification",
-            ));
-        }
-        examples.push(TextExample { text: text.clone(), labels, file: 0, line: Some(number) });
-    }
-    Ok(examples)
-}
-
-fn json_label(value: &Value) -> Option<String> {
-    match value {
-        Value::String(label) => Some(label.trim().to_owned()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-        _ => None,
     }
 }
 

@@ -30,7 +30,7 @@ fn load_with(
 }
 
 fn load(files: &[(&str, &str)], target: &str) -> Result<ClassificationData> {
-    load_with(files, target, &ClassificationOptions::new(8))
+    load_with(files, target, &ClassificationOptions::default())
 }
 
 fn show(data: &ClassificationData, split: Split) -> Vec<(String, String)> {
@@ -57,7 +57,7 @@ fn error(files: &[(&str, &str)], target: &str) -> String {
 
 #[test]
 fn every_one_file_format_gives_the_same_examples() {
-    let expected = pairs(&[("n", "bad film [CLS]"), ("p", "good , good film [CLS]")]);
+    let expected = pairs(&[("n", "bad film"), ("p", "good , good film")]);
     let cases = [
         ("a.csv", "Text,Label\nbad film,n\n\"good, good film\",p\n"),
         ("a.csv", "id,sentiment,review\n7,n,bad film\n8,p,\"good,\ngood film\"\n"),
@@ -80,7 +80,7 @@ fn every_one_file_format_gives_the_same_examples() {
     assert_eq!(show(&load(&files, "a.txt").unwrap(), Split::Train), expected);
     let files = [("a.txt", "bad film\ngood, good film\n"), ("other", "n\np\n")];
     let options =
-        ClassificationOptions { labels_file: Some("other".into()), ..ClassificationOptions::new(8) };
+        ClassificationOptions { labels_file: Some("other".into()), ..ClassificationOptions::default() };
     assert_eq!(show(&load_with(&files, "a.txt", &options).unwrap(), Split::Train), expected);
 }
 
@@ -96,8 +96,8 @@ fn folders_of_classes_are_read_like_imdb() {
     ];
     let data = load(&files, "").unwrap();
     assert_eq!(data.labels, ["pos", "neg"]);
-    assert_eq!(show(&data, Split::Train), pairs(&[("neg", "bad film [CLS]"), ("pos", "good film [CLS]")]));
-    assert_eq!(show(&data, Split::Test), pairs(&[("neg", "[CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("neg", "bad film"), ("pos", "good film")]));
+    assert_eq!(show(&data, Split::Test), pairs(&[("neg", "")]));
     assert_eq!(data.test.unwrap().empty_texts(), 1);
     let others = [("train/b/1.txt", "bad"), ("train/a/1.txt", "good"), ("train/c/1.txt", "film")];
     assert_eq!(load(&others, "").unwrap().labels, ["a", "b", "c"]);
@@ -111,8 +111,8 @@ fn trec_has_its_own_order_and_encoding() {
         [("train_5500.label", "HUM:ind who ?\nNUM:date where\n"), ("TREC_10.label", "LOC:x where ?\n")];
     let data = load(&files, "").unwrap();
     assert_eq!(data.labels, TREC_LABELS);
-    assert_eq!(show(&data, Split::Train), pairs(&[("HUM", "who ? [CLS]"), ("NUM", "where [CLS]")]));
-    assert_eq!(show(&data, Split::Test), pairs(&[("LOC", "where ? [CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("HUM", "who ?"), ("NUM", "where")]));
+    assert_eq!(show(&data, Split::Test), pairs(&[("LOC", "where ?")]));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn labels_of_other_splits_must_be_known() {
     let message = error(&files, "");
     assert!(message.contains("dev.csv:5: unknown label `c`; the known labels are b, a"), "{message}");
     let known = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let options = ClassificationOptions { known_labels: Some(known), ..ClassificationOptions::new(8) };
+    let options = ClassificationOptions { known_labels: Some(known), ..ClassificationOptions::default() };
     let data = load_with(&files, "", &options).unwrap();
     assert_eq!(data.labels, ["a", "b", "c"]);
     assert_eq!(data.get(Split::Valid).unwrap().class_counts(3), [0, 1, 1]);
@@ -132,11 +132,11 @@ fn labels_of_other_splits_must_be_known() {
 
 #[test]
 fn several_labels_and_numbers_are_options() {
-    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..ClassificationOptions::new(8) };
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..ClassificationOptions::default() };
     let csv = [("a.csv", "text,labels\nbad,x|y\ngood,\nfilm,z | x\n")];
     let data = load_with(&csv, "a.csv", &multi).unwrap();
     assert_eq!(data.labels, ["x", "y", "z"]);
-    let expected = pairs(&[("[0, 1]", "bad [CLS]"), ("[]", "good [CLS]"), ("[0, 2]", "film [CLS]")]);
+    let expected = pairs(&[("[0, 1]", "bad"), ("[]", "good"), ("[0, 2]", "film")]);
     assert_eq!(show(&data, Split::Train), expected);
     let json =
         [("a.jsonl", "{\"text\":\"bad\",\"labels\":[\"x\",\"y\"]}\n{\"text\":\"film\",\"labels\":[]}")];
@@ -147,11 +147,11 @@ fn several_labels_and_numbers_are_options() {
     assert!(message.contains("a.txt:1: 2 labels where one is expected"), "{message}");
 
     let regression =
-        ClassificationOptions { label_kind: LabelKind::Regression, ..ClassificationOptions::new(8) };
+        ClassificationOptions { label_kind: LabelKind::Regression, ..ClassificationOptions::default() };
     let csv = [("a.csv", "text,score\nbad,-1.5\ngood,4\n")];
     let data = load_with(&csv, "a.csv", &regression).unwrap();
     assert!(data.labels.is_empty());
-    assert_eq!(show(&data, Split::Train), pairs(&[("-1.5", "bad [CLS]"), ("4", "good [CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("-1.5", "bad"), ("4", "good")]));
     for wrong in ["high", "NaN", "inf"] {
         let csv = [("a.csv", format!("text,score\nbad,{wrong}\n"))];
         let message = load_with(&[(csv[0].0, &csv[0].1)], "a.csv", &regression).unwrap_err().to_string();
@@ -162,11 +162,13 @@ fn several_labels_and_numbers_are_options() {
 #[test]
 fn columns_can_be_named() {
     let files = [("a.csv", "text,other,label,mark\nbad,good,x,1\nbad,film,y,2\n")];
-    let mut options = ClassificationOptions::new(8);
-    options.text_column = Some("other".into());
-    options.label_column = Some("MARK".into());
+    let mut options = ClassificationOptions {
+        text_column: Some("other".into()),
+        label_column: Some("MARK".into()),
+        ..ClassificationOptions::default()
+    };
     let data = load_with(&files, "a.csv", &options).unwrap();
-    assert_eq!(show(&data, Split::Train), pairs(&[("1", "good [CLS]"), ("2", "film [CLS]")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("1", "good"), ("2", "film")]));
     options.label_column = Some("nothing".into());
     let message = load_with(&files, "a.csv", &options).unwrap_err().to_string();
     assert!(
@@ -201,7 +203,7 @@ fn bad_lines_are_named() {
             "{\"text\":\"a\",\"label\":1}\n{\"label\":2}\n",
             "a.jsonl:2: there is no text under `text`",
         ),
-        ("a.jsonl", "{\"text\":\"a\",\"label\":[1,2]}\n", "a.jsonl:1: `label` is not one label"),
+        ("a.jsonl", "{\"text\":\"a\",\"label\":[1,2]}\n", "a.jsonl:1: `label` is a list, not one label"),
         ("a.txt", "__label__p good\ngood film\n", "a.txt:2: the label is missing"),
         ("a.txt", "LOC:x where\n\nwho ?\n", "a.txt:3: the label is missing"),
         ("a.txt", "just text\n", "a.txt: there are no labels with the texts"),
@@ -226,38 +228,26 @@ fn bad_lines_are_named() {
 }
 
 #[test]
-fn long_texts_are_cut_and_counted() {
-    let files = [("a.csv", "text,label\ngood good good good good,p\nbad bad bad,n\nbad,n\n")];
-    let data = load_with(&files, "a.csv", &ClassificationOptions::new(4)).unwrap();
-    let train = data.get(Split::Train).unwrap();
-    assert_eq!(show(&data, Split::Train)[0].1, "good good good [CLS]");
-    assert_eq!(show(&data, Split::Train)[1].1, "bad bad bad [CLS]");
-    assert_eq!((train.truncated(), train.full_lengths().collect::<Vec<_>>()), (1, vec![5, 3, 1]));
-    assert!(load_with(&files, "a.csv", &ClassificationOptions::new(1)).unwrap_err().is_usage());
-}
-
-#[test]
 fn the_second_load_does_not_tokenise_and_gives_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.csv");
     fs::write(&path, "text,label\ngood film,p\nbad,n\n,n\n").unwrap();
-    let load = |max_positions| {
-        let (mut calls, options) = (0, ClassificationOptions::new(max_positions));
+    let load = || {
+        let (mut calls, options) = (0, ClassificationOptions::default());
         let mut progress = |_, _| calls += 1;
         let cache = dir.path().join("cache");
         let data = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut progress).unwrap();
         (show(&data, Split::Train), data.cache_use, calls)
     };
-    let first = load(8);
+    let first = load();
     assert_eq!((first.1, first.2), (CacheUse::Built, 1));
-    assert_eq!(load(8), (first.0.clone(), CacheUse::Hit, 0));
-    assert_eq!(load(2).1, CacheUse::Built);
+    assert_eq!(load(), (first.0.clone(), CacheUse::Hit, 0));
     // Another label needs no new tokens, another text does.
     fs::write(&path, "text,label\ngood film,n\nbad,p\n,n\n").unwrap();
-    let relabelled = load(8);
+    let relabelled = load();
     assert_eq!((relabelled.1, &relabelled.0[0].0[..]), (CacheUse::Hit, "n"));
     fs::write(&path, "text,label\ngood,p\nbad,n\n,n\n").unwrap();
-    assert_eq!(load(8).1, CacheUse::Built);
+    assert_eq!(load().1, CacheUse::Built);
 }
 
 #[test]
@@ -280,17 +270,206 @@ fn held_out_validation_is_stratified_and_seeded() {
     };
     assert_eq!(split(1), split(1));
     assert_ne!(split(1), split(2));
-    let mut tiny = load(&[("a.csv", "text,label\nbad,n\ngood,p\n")], "a.csv").unwrap();
-    assert_eq!(tiny.hold_out_validation(0).unwrap(), 1);
+}
+
+#[test]
+fn no_class_loses_its_last_example() {
+    let hold_out = |content: &str, kind: LabelKind, seed: u64| {
+        let options = ClassificationOptions { label_kind: kind, ..ClassificationOptions::default() };
+        let mut data = load_with(&[("a.csv", content)], "a.csv", &options).unwrap();
+        let held = data.hold_out_validation(seed).unwrap();
+        assert!(
+            data.notes.iter().any(|note| note.contains("there is no validation data")),
+            "{:?}",
+            data.notes
+        );
+        let valid = data.valid.as_ref().map(|v| v.class_counts(data.labels.len()));
+        (held, data.train.unwrap().class_counts(data.labels.len()), valid)
+    };
+    for seed in 0..20 {
+        let four = "text,label\nwho,p\nbad,n\ngood,p\nfilm,p\n";
+        assert_eq!(hold_out(four, LabelKind::Single, seed), (1, vec![2, 1], Some(vec![1, 0])));
+        let two = "text,label\nbad,n\ngood,p\n";
+        assert_eq!(hold_out(two, LabelKind::Single, seed), (0, vec![1, 1], None));
+        // `z` stands with one text only.
+        let multi = "text,labels\nwho,x|y\nbad,x|z\ngood,y\nfilm,y\n";
+        let (held, train, _) = hold_out(multi, LabelKind::Multi, seed);
+        assert!(held == 1 && train[2] == 1, "{train:?}");
+    }
+}
+
+#[test]
+fn the_same_text_stays_on_one_side() {
+    // 40 texts, each of them twice, some with another label the second time.
+    let words = ["good", "bad", "film", "who", "where"];
+    let line = |at: usize| {
+        let text = at / 2;
+        let label = if at % 2 == 1 && text.is_multiple_of(7) { "n" } else { ["n", "p"][text % 2] };
+        let words: Vec<&str> = (0..3).map(|k| words[text / [1, 5, 25][k] % 5]).collect();
+        format!("{},{label}\n", words.join(" "))
+    };
+    let content = (0..80).fold("text,label\n".to_owned(), |all, at| all + &line(at));
+    for seed in 0..20 {
+        let mut data = load(&[("a.csv", &content)], "a.csv").unwrap();
+        let held = data.hold_out_validation(seed).unwrap();
+        let (train, valid) = (data.train.unwrap(), data.valid.unwrap());
+        assert_eq!((held, train.len() + valid.len()), (valid.len(), 80));
+        assert!((6..=10).contains(&held), "{held}");
+        assert_eq!((valid.shared_with(&train), train.shared_with(&valid)), (0, 0));
+    }
+    // One text, again and again: some of the other class can still be taken.
+    let content = format!("text,label\n{}who,p\nwhere,p\nfilm,p\n", "bad,n\n".repeat(30));
+    let mut data = load(&[("a.csv", &content)], "a.csv").unwrap();
+    assert_eq!(data.hold_out_validation(1).unwrap(), 1);
+    assert_eq!(data.valid.unwrap().class_counts(2), [0, 1]);
+}
+
+#[test]
+fn texts_on_both_sides_are_counted() {
+    let files = [
+        ("train.csv", "text,label\nbad,n\ngood,p\n,p\n"),
+        ("test.csv", "text,label\nbad,n\nfilm,p\nbad,p\n,n\n"),
+    ];
+    let data = load(&files, "").unwrap();
+    let (train, test) = (data.get(Split::Train).unwrap(), data.get(Split::Test).unwrap());
+    assert_eq!((test.shared_with(train), train.shared_with(test)), (2, 1));
 }
 
 #[test]
 fn texts_in_memory_make_a_data_set() {
     let train: &[(&str, &str)] = &[("p", "good"), ("n", "bad film")];
     let splits = [(Split::Train, train), (Split::Test, &train[1..])];
-    let data = ClassificationData::from_texts(&splits, &["n", "p"], &tokenizer(), 8).unwrap();
-    assert_eq!(show(&data, Split::Train), pairs(&[("p", "good [CLS]"), ("n", "bad film [CLS]")]));
+    let data = ClassificationData::from_texts(&splits, &["n", "p"], &tokenizer()).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("p", "good"), ("n", "bad film")]));
     assert_eq!(data.get(Split::Test).unwrap().get(0).unwrap().label, &Label::Class(0));
-    let message = ClassificationData::from_texts(&splits, &["p"], &tokenizer(), 8).unwrap_err().to_string();
+    let message = ClassificationData::from_texts(&splits, &["p"], &tokenizer()).unwrap_err().to_string();
     assert!(message.contains("train:2: unknown label `n`"), "{message}");
+}
+
+#[test]
+fn labels_the_catalogue_states_give_order_and_the_names_of_numbers() {
+    let stated = ["World", "Sports", "Business"].map(str::to_owned).to_vec();
+    let options = ClassificationOptions { stated_labels: stated.clone(), ..ClassificationOptions::default() };
+    let named =
+        [("train.csv", "text,label\nbad,Sports\ngood,World\n"), ("test.csv", "text,label\nfilm,Business\n")];
+    let from_0 = [("train.csv", "text,label\nbad,1\ngood,0\n"), ("test.csv", "text,label\nfilm,2\n")];
+    let from_1 = [("train.csv", "text,label\nbad,2\ngood,1\n"), ("test.csv", "text,label\nfilm,3\n")];
+    for files in [named, from_0, from_1] {
+        let data = load_with(&files, "", &options).unwrap();
+        assert_eq!(data.labels, stated);
+        assert_eq!(show(&data, Split::Train), pairs(&[("Sports", "bad"), ("World", "good")]));
+        assert_eq!(show(&data, Split::Test), pairs(&[("Business", "film")]));
+    }
+    // A model's labels are the names, too.
+    let known = ClassificationOptions { known_labels: Some(stated), ..options.clone() };
+    assert_eq!(show(&load_with(&from_1, "", &known).unwrap(), Split::Test), pairs(&[("Business", "film")]));
+    for (wrong, label) in [("bad,0\ngood,3\n", "`3`"), ("bad,Sports\ngood,Art\n", "`Art`")] {
+        let content = format!("text,label\n{wrong}");
+        let message = load_with(&[("a.csv", &content)], "a.csv", &options).unwrap_err().to_string();
+        assert!(message.contains("a.csv:3: unknown label") && message.contains(label), "{message}");
+    }
+}
+
+#[test]
+fn every_split_has_the_columns_of_training() {
+    // As GLUE's SST-2 is distributed: the test file has row numbers, and no labels.
+    let glue = [
+        ("train.tsv", "sentence\tlabel\nbad film\t0\ngood film\t1\n"),
+        ("dev.tsv", "sentence\tlabel\ngood\t1\n"),
+        ("test.tsv", "index\tsentence\n0\tbad\n1\tgood\n"),
+    ];
+    let data = load(&glue, "").unwrap();
+    assert_eq!(show(&data, Split::Valid), pairs(&[("1", "good")]));
+    assert!(data.test.is_none());
+    let note = data.notes.iter().find(|note| note.starts_with("test: 2 rows")).unwrap();
+    assert!(note.contains("test.tsv") && note.contains("they have no labels"), "{note}");
+    let note = &data.notes[0];
+    assert!(
+        note.contains("train: 2 rows of") && note.contains("text in column `sentence`, label in `label`")
+    );
+    // Alone, row numbers are no label.
+    let message = error(&glue[2..], "test.tsv");
+    assert!(message.contains("no column looks like the label; the columns are index, sentence"), "{message}");
+
+    let other_order = [
+        ("train.csv", "text,note,label\nbad,x,n\ngood,y,p\n"),
+        ("valid.csv", "Label,NOTE,Text,sentiment\nn,good,bad,p\n"),
+        ("test.csv", "note,text,label\nx,bad,\ny,good,\n"),
+    ];
+    let mut options = ClassificationOptions { text_column: Some("note".into()), ..Default::default() };
+    assert_eq!(show(&load_with(&other_order, "", &options).unwrap(), Split::Valid), pairs(&[("n", "good")]));
+    options.text_column = None;
+    let data = load_with(&other_order, "", &options).unwrap();
+    assert_eq!(show(&data, Split::Valid), pairs(&[("n", "bad")]));
+    assert!(data.test.is_none(), "a column of empty labels is none");
+    let json = [
+        ("train.jsonl", "{\"text\":\"bad\",\"label\":\"n\"}\n{\"text\":\"good\",\"label\":\"p\"}\n"),
+        ("valid.jsonl", "{\"text\":\"bad\"}\n{\"text\":\"good\",\"label\":\"p\"}\n"),
+    ];
+    let message = error(&json, "");
+    assert!(message.contains("valid.jsonl:1: the label is missing"), "{message}");
+    let json = [json[0], ("valid.jsonl", "{\"text\":\"bad\",\"label\":null}\n{\"text\":\"good\"}\n")];
+    assert!(load(&json, "").unwrap().valid.is_none());
+    let message = error(&[glue[0], ("test.tsv", "index\tphrase\n0\tbad\n")], "");
+    assert!(
+        message.contains("test.tsv:1: no text column `sentence`, which the training data has"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_quote_that_swallows_rows_is_found() {
+    let rows = "text,label\n\"the barn is old,land\nthe sea,water\nthe hill,land\n\"the lake\",water\nthe mill,land\n";
+    let message = error(&[("a.csv", rows)], "a.csv");
+    assert!(
+        message.contains("a.csv:2: a quoted field that begins here goes on over 4 lines")
+            && message.contains("`the barn is old,land`"),
+        "{message}"
+    );
+    // A text over several lines is none, even with commas in it.
+    let poem = "text,label\n\"the sea, the sea\nthe open\n, sea\",water\n\"hill\nland\",land\n";
+    let data = load(&[("a.csv", poem)], "a.csv").unwrap();
+    assert_eq!((data.train.unwrap().len(), data.notes.len()), (2, 1));
+    // Where all lines could be rows but have no label of the table, it is said and read.
+    let letters = "text,label\n\"Dear all,\nthe sea, the sea\nyours,\nN.\",water\nhill,land\n";
+    let data = load(&[("a.csv", letters)], "a.csv").unwrap();
+    assert!(data.notes[1].contains("warning: ") && data.notes[1].contains("a.csv:2:"), "{:?}", data.notes);
+}
+
+#[test]
+fn json_labels_are_marks_lists_or_errors_with_their_line() {
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..Default::default() };
+    let line = |label: &str| format!("{{\"text\":\"bad\",\"label\":{label}}}\n");
+    let lines = |labels: &[&str]| labels.iter().map(|l| line(l)).collect::<String>();
+    // As spaCy has them: `fire` is a class although no text has it.
+    let marks = lines(&[
+        r#"{"fire":0,"water":1,"land":0}"#,
+        r#"{"water":true,"land":1.0}"#,
+        r#"{"water":0,"land":false}"#,
+    ]);
+    let data = load_with(&[("a.jsonl", &marks)], "a.jsonl", &multi).unwrap();
+    assert_eq!(data.labels, ["fire", "water", "land"]);
+    assert_eq!(show(&data, Split::Train), pairs(&[("[1]", "bad"), ("[1, 2]", "bad"), ("[]", "bad")]));
+    for (label, says) in [
+        (r#"{"water":0.5}"#, "`label` has 0.5 for `water`"),
+        (r#"{"water":"yes"}"#, "`label` has \"yes\" for `water`"),
+        (r#"[{"name":"x"}]"#, "where a label is expected"),
+        ("[null]", "`label` has null where a label is expected"),
+        ("[[1]]", "`label` has [1] where a label is expected"),
+    ] {
+        let content = lines(&["[\"x\"]", label]);
+        let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &multi).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:2: ") && message.contains(says), "{message}");
+    }
+    let message = error(&[("a.jsonl", &lines(&["1", r#"{"water":1}"#]))], "a.jsonl");
+    assert!(message.contains("a.jsonl:2: `label` is an object of marks") && message.contains("multi-label"));
+    let message =
+        load_with(&[("a.jsonl", &lines(&["[]", "[]"]))], "a.jsonl", &multi).unwrap_err().to_string();
+    assert!(message.contains("a.jsonl: none of the 2 examples has a label"), "{message}");
+    let regression = ClassificationOptions { label_kind: LabelKind::Regression, ..Default::default() };
+    for label in ["[1]", "{}", "true", "\"x\"", "\" \""] {
+        let content = lines(&["1.5", label]);
+        let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &regression).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:2: "), "{message}");
+    }
 }

@@ -3,8 +3,8 @@
 
 use super::rng::Rng;
 use super::sections::{self, Section};
-use super::template::{Writer, title_case};
 use super::world::World;
+use super::writer::{Writer, title_case};
 
 const ARTICLES: &str = include_str!("text/articles.txt");
 const TALK: &str = include_str!("text/talk.txt");

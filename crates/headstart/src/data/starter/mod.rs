@@ -9,8 +9,9 @@ mod corpus;
 mod questions;
 mod rng;
 mod sections;
-mod template;
+mod spelling;
 mod world;
+mod writer;
 
 #[cfg(test)]
 mod tests;

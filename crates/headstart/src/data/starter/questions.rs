@@ -6,8 +6,8 @@
 use super::QUESTION_LABELS;
 use super::rng::Rng;
 use super::sections;
-use super::template::{EntityId, Writer};
 use super::world::World;
+use super::writer::{EntityId, Writer};
 
 /// Questions written from each frame that has a slot.
 const PER_FRAME: usize = 2;

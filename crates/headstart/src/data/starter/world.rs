@@ -8,27 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rng::Rng;
 use super::sections;
-use super::template::ordinal;
+use super::spelling::{MONTHS, ordinal, thousands};
 
 const FILES: [&str; 3] =
     [include_str!("text/names.txt"), include_str!("text/phrases.txt"), include_str!("text/things.txt")];
 const SEED: u64 = 0x5eed_c0de_0000;
 const PEOPLE: usize = 300;
-
-pub(super) const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
 
 /// Something true of an entity.
 #[derive(Debug, Clone)]
@@ -430,9 +415,4 @@ fn societies(world: &mut World, rng: &mut Rng, lives: &[Life]) {
 
 fn initial(word: &str) -> Option<char> {
     word.chars().next().filter(char::is_ascii_uppercase)
-}
-
-/// 12400 -> 12,400.
-pub(super) fn thousands(n: usize) -> String {
-    if n < 1000 { n.to_string() } else { format!("{},{:03}", n / 1000, n % 1000) }
 }

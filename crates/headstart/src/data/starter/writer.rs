@@ -7,7 +7,8 @@
 //! Never: choosing which template comes next.
 
 use super::rng::Rng;
-use super::world::{Entity, Fact, MONTHS, World, thousands};
+use super::spelling::{MONTHS, ordinal, thousands};
+use super::world::{Entity, Fact, World};
 
 const NUMBER_WORDS: [&str; 20] = [
     "no",
@@ -183,17 +184,6 @@ impl<'a> Writer<'a> {
             _ => format!("{hour} o'clock"),
         }
     }
-}
-
-/// 1 -> 1st, 22 -> 22nd.
-pub(super) fn ordinal(n: usize) -> String {
-    let suffix = match (n % 10, n % 100) {
-        (1, k) if k != 11 => "st",
-        (2, k) if k != 12 => "nd",
-        (3, k) if k != 13 => "rd",
-        _ => "th",
-    };
-    format!("{n}{suffix}")
 }
 
 /// "a" or "an", by sound as far as the word lists need it.

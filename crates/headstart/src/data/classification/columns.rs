@@ -1,0 +1,145 @@
+//! Which columns of a table hold the text and the label.
+//!
+//! Owns: the names such columns have. Never: rows.
+
+use std::path::Path;
+
+use super::ClassificationOptions;
+use crate::data::encoding::bad;
+use crate::error::{Error, Result};
+
+/// Names of a text column, the likeliest first.
+const TEXT_COLUMNS: [&str; 13] = [
+    "text",
+    "sentence",
+    "review",
+    "question",
+    "content",
+    "comment",
+    "tweet",
+    "message",
+    "body",
+    "document",
+    "utterance",
+    "query",
+    "title",
+];
+/// Names of a label column, the likeliest first.
+const LABEL_COLUMNS: [&str; 13] = [
+    "label",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "sentiment",
+    "intent",
+    "topic",
+    "polarity",
+    "rating",
+    "score",
+    "stars",
+    "type",
+];
+/// Names of a column that only tells rows apart, which is never the text or the label unless it is named.
+const ID_COLUMNS: [&str; 14] = [
+    "",
+    "#",
+    "id",
+    "idx",
+    "index",
+    "row",
+    "row_id",
+    "rowid",
+    "guid",
+    "uid",
+    "uuid",
+    "number",
+    "no",
+    "unnamed: 0",
+];
+
+/// The columns of a table that are read, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Columns {
+    /// The text.
+    pub text: String,
+    /// The label; `None` in a table without one.
+    pub label: Option<String>,
+}
+
+impl Columns {
+    /// The columns of a table with such a header: of training data by their names, of another split those of training,
+    /// the label only where there is one.
+    pub fn choose(
+        path: &Path,
+        header: &[String],
+        options: &ClassificationOptions,
+        training: Option<&Self>,
+    ) -> Result<Self> {
+        match training {
+            None => guess(path, header, options),
+            Some(training) => {
+                let text = find(header, &training.text).ok_or_else(|| {
+                    let what = format!(
+                        "no text column `{}`, which the training data has; the columns are {}",
+                        training.text,
+                        header.join(", ")
+                    );
+                    bad(path, Some(1), what, "give the columns the names that they have in the training data")
+                })?;
+                let label = training.label.as_deref().and_then(|label| find(header, label));
+                Ok(Self { text: text.to_owned(), label: label.map(str::to_owned) })
+            }
+        }
+    }
+}
+
+/// A column as it is written, else whatever its case.
+fn find<'a>(columns: &'a [String], name: &str) -> Option<&'a str> {
+    let mut columns = columns.iter().map(String::as_str);
+    let exact = columns.clone().find(|c| *c == name);
+    exact.or_else(|| columns.find(|c| c.trim().eq_ignore_ascii_case(name)))
+}
+
+/// A column by the names that such columns have.
+fn usual<'a>(columns: &'a [String], names: &[&str], other: Option<&str>) -> Option<&'a str> {
+    let all = || columns.iter().map(String::as_str).filter(|c| Some(*c) != other);
+    names.iter().find_map(|name| all().find(|c| c.trim().eq_ignore_ascii_case(name)))
+}
+
+fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result<Columns> {
+    let (wanted_text, wanted_label) = (options.text_column.as_deref(), options.label_column.as_deref());
+    let text = match wanted_text {
+        Some(name) => find(all, name),
+        None => usual(all, &TEXT_COLUMNS, wanted_label),
+    };
+    let label = match wanted_label {
+        Some(name) => find(all, name),
+        None => usual(all, &LABEL_COLUMNS, text),
+    };
+    // Of two columns, the one that is not the one is the other, unless it only numbers the rows.
+    let rest = |known: Option<&str>| match all {
+        [a, b] if Some(a.as_str()) == known => Some(b.as_str()),
+        [a, b] if Some(b.as_str()) == known => Some(a.as_str()),
+        _ => None,
+    };
+    let rest = |known| rest(known).filter(|c| !ID_COLUMNS.contains(&c.trim().to_lowercase().as_str()));
+    let text_or_rest = text.or_else(|| rest(label).filter(|_| wanted_text.is_none()));
+    let label_or_rest = label.or_else(|| rest(text).filter(|_| wanted_label.is_none()));
+    match (text_or_rest, label_or_rest) {
+        (Some(text), Some(label)) if text != label => {
+            Ok(Columns { text: text.to_owned(), label: Some(label.to_owned()) })
+        }
+        (Some(_), _) => Err(no_column(path, "label", "--label-column", wanted_label, all)),
+        (None, _) => Err(no_column(path, "text", "--text-column", wanted_text, all)),
+    }
+}
+
+fn no_column(path: &Path, missing: &str, flag: &str, wanted: Option<&str>, all: &[String]) -> Error {
+    let columns = all.join(", ");
+    let what = match wanted {
+        Some(name) => format!("no {missing} column `{name}`; the columns are {columns}"),
+        None => format!("no column looks like the {missing}; the columns are {columns}"),
+    };
+    bad(path, Some(1), what, format!("name the column with `{flag}`"))
+}

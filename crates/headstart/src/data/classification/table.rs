@@ -1,0 +1,138 @@
+//! CSV and TSV.
+//!
+//! Owns: their syntax and its errors. Never: which columns are read (`columns`), what a label means.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::columns::Columns;
+use super::read::{Rows, TextExample, split_labels};
+use super::{ClassificationOptions, LabelKind};
+use crate::data::encoding::{bad, read_text};
+use crate::error::Result;
+
+/// Reads a table with the given separator.
+pub(super) fn read(
+    path: &Path,
+    delimiter: u8,
+    options: &ClassificationOptions,
+    training: Option<&Columns>,
+) -> Result<Rows> {
+    let content = read_text(path, options.encoding)?;
+    let quoting = delimiter == b',';
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).from_reader(content.as_bytes());
+    let malformed = |e: &csv::Error| {
+        let line = e.position().map(|p| first_line_of(&content, p));
+        let what = match e.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!("{len} fields where the header has {expected_len}")
+            }
+            _ => format!("is not a table: {e}"),
+        };
+        bad(
+            path,
+            line,
+            what,
+            "put quotes around fields that contain the separator, and double the quotes in them",
+        )
+    };
+    let header: Vec<String> =
+        reader.headers().map_err(|e| malformed(&e))?.iter().map(str::to_owned).collect();
+    let columns = Columns::choose(path, &header, options, training)?;
+    let at = |name: &String| header.iter().position(|c| c == name).unwrap_or_default();
+    let (text_at, label_at) = (at(&columns.text), columns.label.as_ref().map(at));
+    let mut rows = Rows::default();
+    let mut over_lines: Vec<(u64, String)> = Vec::new();
+    let mut last_start = 0;
+    for record in reader.records() {
+        let record = record.map_err(|e| malformed(&e))?;
+        let Some(position) = record.position() else { continue };
+        last_start = position.byte() as usize;
+        let line = first_line_of(&content, position);
+        let field = label_at.map(|at| &record[at]);
+        let labels = field.map(|field| split_labels(field, options.label_kind)).unwrap_or_default();
+        if labels.is_empty() && (field.is_none() || options.label_kind != LabelKind::Multi) {
+            rows.unlabelled.get_or_insert(line);
+        }
+        over_lines.extend(record.iter().filter(|f| f.contains('\n')).map(|f| (line, f.to_owned())));
+        rows.examples.push(TextExample {
+            text: record[text_at].to_owned(),
+            labels,
+            file: 0,
+            line: Some(line),
+        });
+    }
+    // The reader takes a quote that is never closed as a field up to the end of the file.
+    let tail = content.get(last_start..).unwrap_or_default();
+    if quoting && tail.matches('"').count() % 2 == 1 {
+        let line = content[..last_start].matches('\n').count() as u64 + 1;
+        let fix = "close the quote, and double quotes inside a quoted field";
+        return Err(bad(path, Some(line), "a quoted field that begins here never ends".into(), fix));
+    }
+    let known = rows.examples.iter().flat_map(|e| &e.labels).map(String::as_str).collect();
+    let shape = Shape { delimiter, fields: header.len(), label_at, known };
+    for (line, field) in over_lines {
+        rows.notes.extend(shape.swallowed(path, line, &field)?);
+    }
+    Ok(Rows { columns: Some(columns), ..rows })
+}
+
+/// What a record of a table looks like.
+struct Shape<'a> {
+    delimiter: u8,
+    fields: usize,
+    label_at: Option<usize>,
+    /// The labels of the table.
+    known: HashSet<&'a str>,
+}
+
+impl Shape<'_> {
+    /// A warning about a field with line ends in it whose lines could be records: a quote was forgotten, or the text is
+    /// one of tables.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] where such a line has a label of the table as well: rows would be lost.
+    fn swallowed(&self, path: &Path, line: u64, field: &str) -> Result<Option<String>> {
+        let lines: Vec<&str> = field.split('\n').collect();
+        let records: Vec<&str> = lines.iter().copied().filter(|l| self.fields_of(l).is_some()).collect();
+        let labelled = records.iter().find(|l| {
+            let fields = self.fields_of(l).unwrap_or_default();
+            self.label_at.and_then(|at| fields.get(at)).is_some_and(|f| self.known.contains(f.trim()))
+        });
+        let what = |record: &str| {
+            let record: String = record.chars().take(60).collect();
+            format!(
+                "a quoted field that begins here goes on over {} lines, and they look like rows: `{record}`",
+                lines.len()
+            )
+        };
+        let fix = "close the quote where the field ends, and double quotes inside a quoted field";
+        match (labelled, records.len()) {
+            (Some(record), _) => Err(bad(path, Some(line), what(record), fix)),
+            // The last line may end with the quote.
+            (None, n) if n >= 3 && n + 1 >= lines.len() => {
+                Ok(Some(format!("warning: {}:{line}: {}; if so, {fix}", path.display(), what(records[0]))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The fields of a line that has as many as a record.
+    fn fields_of(&self, line: &str) -> Option<Vec<String>> {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(self.delimiter)
+            .has_headers(false)
+            .from_reader(line.as_bytes());
+        let record = reader.records().next()?.ok()?;
+        let fits = self.fields > 1 && record.len() == self.fields;
+        fits.then(|| record.iter().map(str::to_owned).collect())
+    }
+}
+
+/// The line of a record: the reader's count stands before the blank lines that it skips.
+fn first_line_of(content: &str, position: &csv::Position) -> u64 {
+    let rest = content.get(position.byte() as usize..).unwrap_or_default();
+    let blank = rest.bytes().take_while(|b| matches!(b, b'\n' | b'\r'));
+    position.line() + blank.filter(|&b| b == b'\n').count() as u64
+}

@@ -1,0 +1,321 @@
+//! How the token ids of one text, or of two, become the input of a model: which special tokens stand where, which token
+//! types they have, how what is too long is cut, which row a classifier reads.
+//!
+//! Owns: all of that, for training, evaluation and prediction alike, so that they cannot differ. Never: tokenises
+//! (caches hold the plain ids of whole texts), knows models.
+
+use crate::config::HeadPooling;
+use crate::error::{Error, Result};
+use crate::tokenizer::RoleIds;
+
+/// The layout of an input: plain data, with a constructor for each family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Special tokens before the first text.
+    pub before: Vec<u32>,
+    /// Special tokens between two texts; they belong to the first.
+    pub between: Vec<u32>,
+    /// Special tokens behind the last text; they belong to it.
+    pub after: Vec<u32>,
+    /// The token type of the second text; the first has 0.
+    pub second_type: u32,
+    /// The row that a classifier reads which reads a single one.
+    pub row: Row,
+    /// Which end of a text is cut where it is too long.
+    pub truncation_side: Side,
+    /// The longest input, special tokens included.
+    pub max_positions: usize,
+    /// Stands for an input that would have no token at all: a model needs a row.
+    pub empty: u32,
+}
+
+/// A row of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// The first, where encoders have their `[CLS]`.
+    First,
+    /// The last, which has seen all others in a causal model.
+    Last,
+}
+
+/// An end of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Its beginning: the tail is kept.
+    Left,
+    /// Its end: the head is kept.
+    Right,
+}
+
+/// An input as it reaches a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// The ids, special tokens included; never none.
+    pub input_ids: Vec<u32>,
+    /// For each text, the length of its segment with the special tokens that belong to it, and its token type.
+    pub segments: [(usize, u32); 2],
+    /// The row a classifier reads which reads a single one.
+    pub classified_row: usize,
+    /// How many tokens of the texts were cut.
+    pub tokens_cut: usize,
+}
+
+impl Encoded {
+    /// The token type of each id.
+    pub fn token_type_ids(&self) -> impl Iterator<Item = u32> {
+        self.segments.iter().flat_map(|&(length, kind)| std::iter::repeat_n(kind, length))
+    }
+}
+
+impl Template {
+    /// The tutorial's: `text [CLS]`, and `a [SEP] b [CLS]`. The last row is classified.
+    pub fn naacl2019(roles: RoleIds, max_positions: usize) -> Self {
+        Self { between: vec![roles.sep], after: vec![roles.cls], ..Self::bare(roles, max_positions) }
+    }
+
+    /// BERT's: `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, the second segment with token type 1 (Devlin et al. 2019).
+    pub fn bert(roles: RoleIds, max_positions: usize) -> Self {
+        Self {
+            before: vec![roles.cls],
+            between: vec![roles.sep],
+            after: vec![roles.sep],
+            second_type: 1,
+            row: Row::First,
+            ..Self::bare(roles, max_positions)
+        }
+    }
+
+    /// RoBERTa's: `<s> a </s>` and `<s> a </s></s> b </s>`, without token types (Liu et al. 2019). `roles.cls` is the id
+    /// of `<s>`, `roles.sep` that of `</s>`.
+    pub fn roberta(roles: RoleIds, max_positions: usize) -> Self {
+        Self { between: vec![roles.sep; 2], second_type: 0, ..Self::bert(roles, max_positions) }
+    }
+
+    /// GPT-2's: the text as it is, two texts one behind the other. The last token is classified.
+    pub fn bare(roles: RoleIds, max_positions: usize) -> Self {
+        Self {
+            before: Vec::new(),
+            between: Vec::new(),
+            after: Vec::new(),
+            second_type: 0,
+            row: Row::Last,
+            truncation_side: Side::Right,
+            max_positions,
+            empty: roles.eos,
+        }
+    }
+
+    /// The template of a trunk of ours under a head: with a final `[CLS]` where the head reads it, else the bare text.
+    pub fn of_head(pooling: HeadPooling, roles: RoleIds, max_positions: usize) -> Self {
+        match pooling {
+            HeadPooling::Cls => Self::naacl2019(roles, max_positions),
+            HeadPooling::Last | HeadPooling::Mean | HeadPooling::Max => Self::bare(roles, max_positions),
+        }
+    }
+
+    /// Checks that a text has room beside the special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it has none.
+    pub fn validate(&self) -> Result<()> {
+        let special = self.before.len() + self.after.len();
+        if self.max_positions > special {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "num_max_positions".into(),
+            what: format!(
+                "{} positions leave no room for text beside {special} special token(s)",
+                self.max_positions
+            ),
+            fix: format!("use at least {}", special + 1),
+        })
+    }
+
+    /// The input of one text, or of two. Of two texts that are too long together, the longer one is cut first, and then
+    /// both alike (`longest_first` of Hugging Face).
+    pub fn encode(&self, first: &[u32], second: Option<&[u32]>) -> Encoded {
+        let lengths = [first.len(), second.map_or(0, <[u32]>::len)];
+        let special = self.before.len() + self.after.len() + second.map_or(0, |_| self.between.len());
+        let room = self.max_positions.saturating_sub(special);
+        let kept = share(lengths, room);
+        let mut input_ids = Vec::with_capacity(special + kept[0] + kept[1]);
+        input_ids.extend_from_slice(&self.before);
+        input_ids.extend_from_slice(self.keep(first, kept[0]));
+        let mut first_segment = input_ids.len();
+        if let Some(second) = second {
+            input_ids.extend_from_slice(&self.between);
+            first_segment = input_ids.len();
+            input_ids.extend_from_slice(self.keep(second, kept[1]));
+        }
+        input_ids.extend_from_slice(&self.after);
+        if input_ids.is_empty() {
+            input_ids.push(self.empty);
+        }
+        let last = input_ids.len() - 1;
+        let first_segment = if second.is_some() { first_segment } else { input_ids.len() };
+        Encoded {
+            segments: [(first_segment, 0), (input_ids.len() - first_segment, self.second_type)],
+            classified_row: if self.row == Row::First { 0 } else { last },
+            tokens_cut: lengths[0] + lengths[1] - kept[0] - kept[1],
+            input_ids,
+        }
+    }
+
+    /// Whether a text of so many tokens alone is cut.
+    pub fn cuts(&self, length: usize) -> bool {
+        length + self.before.len() + self.after.len() > self.max_positions
+    }
+
+    fn keep<'a>(&self, text: &'a [u32], length: usize) -> &'a [u32] {
+        match self.truncation_side {
+            Side::Right => &text[..length],
+            Side::Left => &text[text.len() - length..],
+        }
+    }
+}
+
+/// How many tokens of two texts stay where there is room for so many: the shorter text is left whole as long as it does
+/// not take more than half.
+fn share([a, b]: [usize; 2], room: usize) -> [usize; 2] {
+    if a + b <= room {
+        return [a, b];
+    }
+    let (half, rest) = (room / 2, room - room / 2);
+    let short = a.min(b);
+    match (short <= half, a <= b) {
+        (true, true) => [a, room - a],
+        (true, false) => [room - b, b],
+        // An odd token goes to the longer one, to the second of two equal ones.
+        (false, true) => [half, rest],
+        (false, false) => [rest, half],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::processors::bert::BertProcessing;
+    use tokenizers::processors::roberta::RobertaProcessing;
+    use tokenizers::utils::truncation::{
+        TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+    };
+    use tokenizers::{Encoding, PostProcessor, Token};
+
+    use super::*;
+
+    const ROLES: RoleIds = RoleIds { cls: 101, sep: 102, eos: 103, mask: 104, unk: 105, pad: None };
+
+    fn parts(encoded: &Encoded) -> (&[u32], Vec<u32>, usize, usize) {
+        let types = encoded.token_type_ids().collect();
+        (&encoded.input_ids, types, encoded.classified_row, encoded.tokens_cut)
+    }
+
+    #[test]
+    fn the_tutorials_text_ends_with_its_classified_token() {
+        let template = Template::naacl2019(ROLES, 6);
+        assert_eq!(parts(&template.encode(&[1, 2], None)), (&[1, 2, 101][..], vec![0; 3], 2, 0));
+        assert_eq!(
+            parts(&template.encode(&[1, 2, 3, 4, 5, 6, 7], None)),
+            (&[1, 2, 3, 4, 5, 101][..], vec![0; 6], 5, 2)
+        );
+        assert_eq!(parts(&template.encode(&[], None)), (&[101][..], vec![0], 0, 0));
+        let pair = template.encode(&[1, 2], Some(&[3, 4, 5]));
+        assert_eq!(parts(&pair), (&[1, 2, 102, 3, 4, 101][..], vec![0; 6], 5, 1));
+    }
+
+    #[test]
+    fn berts_inputs_have_token_types_and_their_first_row_classified() {
+        let template = Template::bert(ROLES, 8);
+        assert_eq!(parts(&template.encode(&[1, 2], None)), (&[101, 1, 2, 102][..], vec![0; 4], 0, 0));
+        assert_eq!(
+            parts(&template.encode(&[1, 2, 3, 4, 5, 6, 7], None)),
+            (&[101, 1, 2, 3, 4, 5, 6, 102][..], vec![0; 8], 0, 1)
+        );
+        let pair = template.encode(&[1, 2, 3, 4], Some(&[5, 6, 7]));
+        let types = vec![0, 0, 0, 0, 0, 1, 1, 1];
+        assert_eq!(parts(&pair), (&[101, 1, 2, 3, 102, 5, 6, 102][..], types, 0, 2));
+        let empty = template.encode(&[1], Some(&[]));
+        assert_eq!(parts(&empty), (&[101, 1, 102, 102][..], vec![0, 0, 0, 1], 0, 0));
+    }
+
+    #[test]
+    fn robertas_pairs_have_two_separators_and_one_type() {
+        let template = Template::roberta(ROLES, 9);
+        assert_eq!(parts(&template.encode(&[1], None)), (&[101, 1, 102][..], vec![0; 3], 0, 0));
+        let pair = template.encode(&[1, 2], Some(&[3, 4, 5, 6]));
+        assert_eq!(parts(&pair), (&[101, 1, 2, 102, 102, 3, 4, 5, 102][..], vec![0; 9], 0, 1));
+    }
+
+    #[test]
+    fn bare_texts_have_nothing_added_and_an_empty_one_still_a_row() {
+        let template = Template::bare(ROLES, 3);
+        assert_eq!(parts(&template.encode(&[1, 2], None)), (&[1, 2][..], vec![0; 2], 1, 0));
+        assert_eq!(parts(&template.encode(&[1, 2, 3, 4], None)), (&[1, 2, 3][..], vec![0; 3], 2, 1));
+        assert_eq!(parts(&template.encode(&[1, 2], Some(&[3, 4]))), (&[1, 3, 4][..], vec![0; 3], 2, 1));
+        assert_eq!(parts(&template.encode(&[], None)), (&[103][..], vec![0], 0, 0));
+    }
+
+    #[test]
+    fn the_head_or_the_tail_is_kept() {
+        let template = Template { truncation_side: Side::Left, ..Template::bert(ROLES, 5) };
+        assert_eq!(template.encode(&[1, 2, 3, 4], None).input_ids, [101, 2, 3, 4, 102]);
+        assert_eq!(template.encode(&[1, 2], Some(&[3, 4])).input_ids, [101, 2, 102, 4, 102]);
+        assert!(template.cuts(4) && !template.cuts(3));
+    }
+
+    #[test]
+    fn a_head_says_which_template_a_trunk_of_ours_has() {
+        let of = |pooling| Template::of_head(pooling, ROLES, 9);
+        assert_eq!(of(HeadPooling::Cls), Template::naacl2019(ROLES, 9));
+        for pooling in [HeadPooling::Last, HeadPooling::Mean, HeadPooling::Max] {
+            assert_eq!(of(pooling), Template::bare(ROLES, 9));
+        }
+        assert!(of(HeadPooling::Cls).validate().is_ok());
+        let message = Template::naacl2019(ROLES, 1).validate().unwrap_err();
+        assert!(message.is_usage() && message.to_string().contains("1 positions leave no room"), "{message}");
+        assert!(Template::bert(ROLES, 2).validate().is_err() && Template::bare(ROLES, 1).validate().is_ok());
+    }
+
+    fn encoding(ids: std::ops::Range<u32>) -> Encoding {
+        Encoding::from_tokens(ids.map(|id| Token::new(id, id.to_string(), (0, 1))).collect(), 0)
+    }
+
+    /// The oracle: what the `tokenizers` crate makes of all short pairs in all small rooms.
+    #[test]
+    fn pairs_are_cut_and_laid_out_as_hugging_face_does() {
+        let bert = BertProcessing::new(("[SEP]".into(), 102), ("[CLS]".into(), 101));
+        let roberta = RobertaProcessing::new(("</s>".into(), 102), ("<s>".into(), 101));
+        for (a, b, room) in (0..7).flat_map(|a| (0..7).flat_map(move |b| (0..12).map(move |r| (a, b, r)))) {
+            for (template, special, processor) in [
+                (Template::bert(ROLES, room + 3), 3, &bert as &dyn Oracle),
+                (Template::roberta(ROLES, room + 4), 4, &roberta),
+            ] {
+                let params = TruncationParams {
+                    direction: TruncationDirection::Right,
+                    max_length: room,
+                    strategy: TruncationStrategy::LongestFirst,
+                    stride: 0,
+                };
+                let (first, second) =
+                    truncate_encodings(encoding(0..a), Some(encoding(50..50 + b)), &params).unwrap();
+                let expected = processor.lay_out(first, second.unwrap());
+                let (left, right): (Vec<u32>, Vec<u32>) = ((0..a).collect(), (50..50 + b).collect());
+                let ours = template.encode(&left, Some(&right));
+                let what = format!("{a} and {b} tokens in {room} + {special}");
+                assert_eq!(ours.input_ids, expected.get_ids(), "{what}");
+                assert_eq!(ours.token_type_ids().collect::<Vec<_>>(), expected.get_type_ids(), "{what}");
+                assert_eq!(ours.tokens_cut + ours.input_ids.len(), (a + b) as usize + special, "{what}");
+            }
+        }
+    }
+
+    trait Oracle {
+        fn lay_out(&self, first: Encoding, second: Encoding) -> Encoding;
+    }
+
+    impl<P: PostProcessor> Oracle for P {
+        fn lay_out(&self, first: Encoding, second: Encoding) -> Encoding {
+            self.process(first, Some(second), true).unwrap()
+        }
+    }
+}
