@@ -24,6 +24,9 @@ pub use parsing::names;
 pub use parsing::{flag_values, flags_of, parse};
 use parsing::{one_of, seed};
 
+/// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
+pub const VERSION: &str = env!("HEADSTART_VERSION");
+
 const EXAMPLES: &str = "\
 Examples:
   headstart quickstart
@@ -36,7 +39,7 @@ Flags may be written with dashes, too (--max-steps). Progress goes to stderr, re
 
 /// Transfer learning in NLP: pretrain a transformer once, give every later task a head start.
 #[derive(Debug, Parser)]
-#[command(name = "headstart", version, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "headstart", version = VERSION, about, after_help = EXAMPLES, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]

@@ -13,6 +13,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -37,10 +38,15 @@ fn help_and_version_go_to_stdout() {
             "{command}"
         );
     }
-    assert_eq!(
-        place.run("--version").succeeds().stdout,
-        concat!("headstart ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    let version = place.run("--version").succeeds().stdout.clone();
+    let commit = version.trim_end().strip_prefix(concat!("headstart ", env!("CARGO_PKG_VERSION"))).unwrap();
+    let hash = commit.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')'));
+    assert!(commit.is_empty() || hash.is_some_and(|hash| hash.len() == 12), "{version}");
+    let head = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let head = head.ok().filter(|head| head.status.success() && Path::new(".git").exists());
+    if let Some(head) = head {
+        assert_eq!(hash, Some(String::from_utf8_lossy(&head.stdout).trim()), "{version}");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub type OnProgress<'a> = dyn FnMut(Progress<'_>) + 'a;
 const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence, not slowness, ends an attempt: large files over slow lines may take hours.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 const BUFFER_BYTES: usize = 1 << 16;
 
 /// Downloads `url` to the file `dest` (whose folder exists) and returns the SHA-256 of what arrived, in hex.
