@@ -19,7 +19,7 @@ pub use bench::bench;
 pub use data::{data_config, default_cache_dir, locations};
 pub use finetune::finetune;
 pub use pretrain::pretrain;
-pub use run::{Run, default_out};
+pub use run::{Run, default_out, verbosity};
 
 /// The program was called wrongly.
 #[derive(Debug)]

@@ -248,6 +248,43 @@ fn a_stopped_run_can_be_continued() {
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
 }
 
+/// What a person sees of a fine-tuning: short lines without names of tensors, and no label that paints the terminal.
+#[test]
+fn progress_is_calm_and_labels_do_not_reach_the_terminal() {
+    let place = Place::new();
+    tokenizer(&place);
+    place
+        .run("pretrain --data starter --tokenizer tok.json --preset micro --max_steps 1 --out trunk")
+        .succeeds();
+    let long = "x".repeat(70_000);
+    let rows = format!("the barn is old,\u{1b}[2Jred\nwaves and wind,{long}\n").repeat(20);
+    place.write("rows.csv", format!("text,label\n{rows}"));
+    let call =
+        "finetune --model trunk --data rows.csv --method adapters --max_steps 4 --eval_every 2 --n_warmup 1";
+    let calm = place.run(&format!("{call} --out calm"));
+    assert!(
+        !calm.succeeds().stderr.contains("saved") && !calm.stderr.contains("adapter_"),
+        "{}",
+        calm.stderr
+    );
+    let evaluations: Vec<&str> =
+        calm.stderr.lines().filter(|line| line.contains("valid: accuracy")).collect();
+    assert_eq!(evaluations.len(), 3, "{}", calm.stderr);
+    assert!(
+        evaluations[0].starts_with("step 2  valid: accuracy ") && evaluations[0].ends_with("  best so far")
+    );
+    for said in [&calm.stdout, &calm.stderr] {
+        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+        assert!(said.contains(r"\u{1b}[2Jred") && !said.contains(&"x".repeat(240)), "{said}");
+    }
+    assert!(calm.stdout.contains("valid, by class  "), "{}", calm.stdout);
+    let log = fs::read_to_string(place.path("calm/train.log")).unwrap();
+    assert!(log.contains("adapter_attention.down.weight") && log.contains("precision/"), "{log}");
+    assert!(place.run(&format!("{call} --out full -v")).succeeds().stderr.contains("saved full/final"));
+    let evaluated = place.run("eval calm --data rows.csv --split train");
+    assert!(evaluated.succeeds().stdout.contains(r"\u{1b}[2Jred"), "{}", evaluated.stdout);
+}
+
 /// The program, started by a shell that has done something before.
 #[cfg(unix)]
 fn after(place: &Place, before: &str, call: &str) -> Command {

@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Say more on the way: each checkpoint, too
+    #[arg(long, short)]
+    pub verbose: bool,
     /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one [default: cpu; the device a continued
     /// run was started on]
     #[arg(long, value_name = "NAME")]

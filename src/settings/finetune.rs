@@ -34,8 +34,8 @@ pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     data::fill_cache_dir(&mut config.data)?;
-    let (options, json) = run::options(run, "finetune", &config.data)?;
-    Ok(Run { config, options, json })
+    let (options, telling) = run::options(run, "finetune", &config.data)?;
+    Ok(Run { config, options, telling })
 }
 
 fn finetune_config(

@@ -34,8 +34,8 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     data::fill_cache_dir(&mut config.data)?;
-    let (options, json) = run::options(run, "pretrain", &config.data)?;
-    Ok(Run { config, options, json })
+    let (options, telling) = run::options(run, "pretrain", &config.data)?;
+    Ok(Run { config, options, telling })
 }
 
 /// The table `[model]`.

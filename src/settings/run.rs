@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Usage, devices, file};
 use crate::args::{PaceArgs, PlaceArgs, RunArgs, TutorialArgs, flag_values, flags_of};
+use crate::progress::Verbosity;
 
 /// A training run, ready to start.
 #[derive(Debug)]
@@ -23,6 +24,15 @@ pub struct Run<C> {
     pub config: C,
     /// Where.
     pub options: RunOptions,
+    /// How it is told.
+    pub telling: Telling,
+}
+
+/// How a run is told: on the way, and its result.
+#[derive(Debug)]
+pub struct Telling {
+    /// How much on the way.
+    pub verbosity: Verbosity,
     /// Whether the result is wanted as JSON.
     pub json: bool,
 }
@@ -81,16 +91,22 @@ pub fn free_flags() -> Vec<String> {
     [vec!["--device".into()], flags_of::<PaceArgs>(), flags_of::<PlaceArgs>()].concat()
 }
 
-/// Where a run of `command` writes, and whether its result is wanted as JSON.
-pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOptions, bool)> {
+/// Where a run of `command` writes, and how it is told.
+pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOptions, Telling)> {
     let resumed = resumed(&run)?.map(Path::to_path_buf);
     // The file has been read into the configuration.
-    let RunArgs { config: _, out, resume: _, json, device } = run;
+    let RunArgs { config: _, out, resume: _, json, verbose, device } = run;
     let resume = resumed.is_some();
     let dir =
         resumed.or(out).unwrap_or_else(|| default_out(&format!("{command}-{}", short_name(&data.path))));
     let device = device.unwrap_or_else(|| if resume { devices::of_run(&dir) } else { DeviceName::Cpu });
-    Ok((RunOptions { dir, resume, command: command_line(), device: devices::choice(device) }, json))
+    let telling = Telling { verbosity: verbosity(verbose), json };
+    Ok((RunOptions { dir, resume, command: command_line(), device: devices::choice(device) }, telling))
+}
+
+/// What `--verbose` means.
+pub fn verbosity(verbose: bool) -> Verbosity {
+    if verbose { Verbosity::Full } else { Verbosity::Calm }
 }
 
 /// A run folder that does not exist: `runs/DATE-NAME`, with a number behind it from the second of a day on.

@@ -44,6 +44,17 @@ pub enum CacheUse {
     Memory,
 }
 
+impl CacheUse {
+    /// What people are told of it behind a count of tokens; nothing where it is as expected.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Hit => " from the cache",
+            Self::Rebuilt => ", made again: the cache was damaged",
+            Self::Built | Self::Memory => "",
+        }
+    }
+}
+
 /// What a cache file is found by: equal keys mean equal ids.
 #[derive(Debug, Clone)]
 pub struct CacheKey {

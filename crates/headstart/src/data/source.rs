@@ -156,10 +156,7 @@ pub fn tokenizer(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Tok
 /// Tells which roles had to be added to a vocabulary.
 pub(crate) fn report_roles(tokenizer: &Tokenizer, listener: &mut Listener<'_>) {
     for added in tokenizer.added_roles() {
-        let line = format!(
-            "the vocabulary has no {:?} token: added `{}` as id {}",
-            added.role, added.piece, added.id
-        );
+        let line = format!("added `{}` as id {}: the vocabulary had none", added.piece, added.id);
         listener(Event::Message(&line));
     }
 }
@@ -187,7 +184,7 @@ fn resolve(name: &str, config: &DataConfig, listener: &mut Listener<'_>) -> Resu
     let locations =
         Locations { cache_dir: cache_dir(config), offline: config.offline, mirror: config.mirror.clone() };
     let mut progress = |p: crate::data::download::Progress<'_>| {
-        let what = format!("{:?} {}", p.stage, p.file).to_lowercase();
+        let what = format!("{} {}", p.stage, p.file);
         listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) });
     };
     let resolved = catalog::resolve(name, &locations, &mut progress)?;

@@ -33,6 +33,17 @@ pub enum Stage {
     Unpacking,
 }
 
+impl std::fmt::Display for Stage {
+    /// As it is said before the name of a file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting for another process to fetch",
+            Self::Downloading => "downloading",
+            Self::Unpacking => "unpacking",
+        })
+    }
+}
+
 /// How far a download or an unpacking is.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
