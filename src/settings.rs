@@ -14,6 +14,7 @@ mod finetune;
 mod pretrain;
 mod run;
 mod train;
+mod tutorial;
 
 pub use bench::bench;
 pub use data::{data_config, default_cache_dir, locations};

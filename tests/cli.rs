@@ -76,6 +76,41 @@ fn flags_of_the_tutorial_without_a_key_get_guidance() {
     place.run(class).refuses(2, &["--adapters_dim", "--lm_loss_coef"]);
 }
 
+/// The values that its scripts have by default, or that people give them.
+#[test]
+fn values_of_the_tutorial_mean_what_they_meant() {
+    let place = Place::new();
+    place.write("cache.bin", "");
+    // What stands after them is refused by name, so they were understood.
+    let refused = |flags: &str, words: &[&str]| {
+        let call = format!("finetune --data starter-questions --model none {flags}");
+        place.run(&call).refuses(2, words);
+    };
+    let understood = |flags: &str| refused(&format!("{flags} --lr 0"), &["`lr`: 0 is not possible"]);
+    understood("--local_rank -1 --eval_every 0 --adapters_dim 0");
+    understood("--eval_every -5 --adapters_dim -3 --lm_loss_coef -1");
+    refused("--adapters_dim 65537", &["adapters_dim"]);
+    refused("--clf_loss_coef 0", &["clf_loss_coef", "use a positive number"]);
+    refused("--clf_loss_coef -1", &["clf_loss_coef", "use a positive number"]);
+    refused("--n_epochs -1", &["--n_epochs", "use a whole number, 0 or more"]);
+    refused("--max_steps 1e3", &["--max_steps", "use a whole number, 0 or more"]);
+    refused("--dataset_cache cache.bin", &["cache.bin", "leave it out, or name a folder"]);
+    refused("--seed -1", &["--seed"]);
+    let class = |name: &str, flags: &str, words: &[&str]| {
+        refused(&format!("--finetuning_model_class TransformerWithClfHead{name} {flags}"), words);
+    };
+    class("", "--adapters_dim 8", &["fix: leave"]);
+    class("AndAdapters", "", &["fix: --adapters_dim 32"]);
+    class("AndLMHead", "", &["fix: --lm_loss_coef 0.5"]);
+    for (name, flags) in [("", ""), ("AndAdapters", "--adapters_dim 8"), ("AndLMHead", "--lm_loss_coef 0.5")]
+    {
+        let call = format!(
+            "finetune --data starter-questions --model none --finetuning_model_class TransformerWithClfHead{name} {flags}"
+        );
+        place.run(&call).refuses(1, &["none"]);
+    }
+}
+
 #[test]
 fn a_settings_file_is_read_strictly() {
     let place = Place::new();

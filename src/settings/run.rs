@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Usage, devices, file};
-use crate::args::{PaceArgs, PlaceArgs, RunArgs, TutorialArgs, flag_values, flags_of};
+use crate::args::{PaceArgs, PlaceArgs, RunArgs, flag_values, flags_of};
 use crate::progress::Verbosity;
 
 /// A training run, ready to start.
@@ -115,19 +115,6 @@ pub fn default_out(name: &str) -> PathBuf {
     let first = Path::new("runs").join(format!("{date}-{name}"));
     let later = (2..).map(|n| Path::new("runs").join(format!("{date}-{name}-{n}")));
     std::iter::once(first.clone()).chain(later).find(|dir| !dir.exists()).unwrap_or(first)
-}
-
-/// Refuses what the tutorial's flags without a key ask for.
-pub fn refuse(args: TutorialArgs) -> Result<()> {
-    let TutorialArgs { local_rank } = args;
-    if let Some(rank) = local_rank {
-        return Err(Usage(format!(
-            "--local_rank {rank}: this version runs as one process, which uses all processors by itself\n  \
-             fix: leave it out and start without a launcher; --threads N sets the number of threads"
-        ))
-        .into());
-    }
-    Ok(())
 }
 
 /// A data set's name, or the last part of its path, as part of a folder's name.
