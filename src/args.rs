@@ -21,8 +21,11 @@ pub use groups::{
 };
 #[cfg(test)]
 pub use parsing::names;
+use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
-use parsing::{one_of, seed};
+
+/// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
+pub const VERSION: &str = env!("HEADSTART_VERSION");
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +39,7 @@ Flags may be written with dashes, too (--max-steps). Progress goes to stderr, re
 
 /// Transfer learning in NLP: pretrain a transformer once, give every later task a head start.
 #[derive(Debug, Parser)]
-#[command(name = "headstart", version, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "headstart", version = VERSION, about, after_help = EXAMPLES, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -77,7 +80,7 @@ pub struct QuickstartArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Worker threads; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<usize>)]
     pub threads: usize,
     /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one
     #[arg(long, value_name = "NAME", default_value = "cpu")]
@@ -88,6 +91,9 @@ pub struct QuickstartArgs {
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Say more on the way: each checkpoint, too
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// `headstart data ...`.
@@ -130,7 +136,7 @@ pub struct DataPrepareArgs {
 #[command(after_help = "Example: headstart data inspect reviews.csv --tokenizer tok.json --samples 5")]
 pub struct DataInspectArgs {
     /// Samples shown of each split
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count::<usize>)]
     pub samples: usize,
     /// Print the result as one line of JSON
     #[arg(long)]
@@ -149,7 +155,7 @@ pub struct DataSetArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of::<DataKind>())]
     pub kind: Option<DataKind>,
     /// Tokens of the longest labelled example
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = count::<usize>)]
     pub num_max_positions: usize,
     /// What the labels are: one class of several, any number of marks, or a number
     #[arg(long, value_name = "NAME", default_value = "single-label", value_parser = one_of::<Problem>())]
@@ -197,7 +203,7 @@ pub struct TokenizerTrainArgs {
     #[arg(long, default_value = "wordpiece", value_parser = one_of::<VocabularyKind>())]
     pub kind: VocabularyKind,
     /// Pieces, special ones included; a small text may yield fewer
-    #[arg(long, value_name = "N", default_value_t = 8_000)]
+    #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = count::<usize>)]
     pub vocab_size: usize,
     /// Lower-case the text first
     #[arg(long)]
@@ -357,13 +363,13 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
     /// Tokens to add
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count::<usize>)]
     pub max_new_tokens: usize,
     /// Below 1 safer, above 1 wilder; 0 for the best token always
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub temperature: f64,
     /// Draw from the best N tokens only; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<usize>)]
     pub top_k: usize,
     /// Draw from the best tokens that together have this probability; 1 for all
     #[arg(long, value_name = "P", default_value_t = 0.95)]
@@ -400,22 +406,22 @@ pub struct BenchArgs {
     #[arg(value_name = "WORK", value_parser = one_of::<Work>())]
     pub work: Work,
     /// Sequences a step [default: 8; 4 for the preset gpt2; 16 for finetune]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub batch: Option<usize>,
     /// Tokens a sequence [default: 256; 512 for the preset gpt2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub seq: Option<usize>,
     /// Steps that are timed: batches, texts (predict) or tokens (generate)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub steps: Option<usize>,
     /// Steps before them
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count::<usize>)]
     pub warmup: usize,
     /// Next token (lm) or masked tokens (mlm)
     #[arg(long, value_name = "NAME", default_value = "lm", value_parser = one_of::<Objective>())]
     pub objective: Objective,
     /// Pieces of the vocabulary [default: 28,996; 50,257 for the preset gpt2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub vocab_size: Option<usize>,
     /// The processor's peak, where it is known to be higher than what is measured
     #[arg(long, value_name = "GFLOPS")]

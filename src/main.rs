@@ -4,11 +4,11 @@
 
 mod args;
 mod cmd;
+mod figures;
 mod output;
 mod progress;
 mod settings;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use args::Command;
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<output::Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
+            progress::say(&format!("error: {}", chain(&error)));
             ExitCode::from(exit_code(&error))
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns: that a closed pipe (`| head`) ends the program quietly. Never: progress, which goes to standard error.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -20,8 +21,13 @@ impl fmt::Display for Closed {
 
 impl std::error::Error for Closed {}
 
-/// Writes text as it is and flushes it.
+/// Writes text for people; control characters of their data do not reach the terminal.
 pub fn text(text: &str) -> Result<()> {
+    raw(&visible(text))
+}
+
+/// Writes text as it is and flushes it.
+pub fn raw(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
@@ -33,7 +39,7 @@ pub fn text(text: &str) -> Result<()> {
 pub fn json_line(value: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_string(value).context("cannot write the result as JSON")?;
     line.push('\n');
-    text(&line)
+    raw(&line)
 }
 
 /// A measured number for people: four places, fewer for large ones, powers of ten for tiny ones.
@@ -68,21 +74,25 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// A confusion matrix with its class names: a row is a true class, a column a predicted one.
-pub fn confusion(matrix: &[Vec<u64>], labels: &[String]) -> String {
-    let names: Vec<String> =
-        (0..matrix.len()).map(|at| labels.get(at).cloned().unwrap_or_else(|| at.to_string())).collect();
-    let rows: Vec<Vec<String>> = matrix.iter().map(|row| row.iter().map(u64::to_string).collect()).collect();
-    let width = rows.iter().flatten().chain(&names).map(|cell| cell.chars().count()).max().unwrap_or(1);
-    let line = |first: &str, cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>width$}")).collect();
-        format!("{first:>width$}  {}", cells.join(" "))
-    };
-    let mut text = line("", &names) + "   (columns: predicted)\n";
-    for (name, row) in names.iter().zip(&rows) {
-        text = text + &line(name, row) + "\n";
+/// The text as a terminal may be given it: what would move its cursor, colour it or write its title is spelled out.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let controls = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(controls) {
+        return Cow::Borrowed(text);
     }
-    text
+    let spelled = |c: char| if controls(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(spelled).collect())
+}
+
+/// One line of at most so many characters.
+pub fn shortened(text: &str, most: usize) -> String {
+    // More than can be shown need not be looked at: a label can be a whole file.
+    let start: String = text.chars().take(most + 1).collect();
+    let line = visible(&start).replace(['\n', '\t'], " ");
+    if line.chars().count() <= most {
+        return line;
+    }
+    line.chars().take(most.saturating_sub(3)).chain("...".chars()).collect()
 }
 
 #[cfg(test)]
@@ -100,8 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn a_confusion_matrix_names_its_rows_and_columns() {
-        let text = confusion(&[vec![10, 2], vec![0, 7]], &["pos".into(), "neg".into()]);
-        assert_eq!(text, "     pos neg   (columns: predicted)\npos   10   2\nneg    0   7\n");
+    fn control_characters_are_spelled_out() {
+        assert_eq!(visible("a\tb\nc \u{e9}"), "a\tb\nc \u{e9}");
+        assert_eq!(visible("\u{1b}[2J\u{9b}\r\u{7f}"), r"\u{1b}[2J\u{9b}\r\u{7f}");
+        assert_eq!(shortened("two\nlines", 9), "two lines");
+        assert_eq!(shortened("two\nlines", 8), "two l...");
     }
 }

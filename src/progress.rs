@@ -2,27 +2,32 @@
 //!
 //! Owns: the look of progress, and Ctrl-C / SIGTERM. Never: results, which go to standard output.
 
+mod evaluations;
+mod pace;
+
 use std::io::{self, IsTerminal, Write};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use headstart::data::download::{self, Stage};
+use console::{Term, style};
+use headstart::data::download;
 use headstart::event::{Event, Signal, StepRecord};
-use headstart::run_log::Record;
 use headstart::signals;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use self::evaluations::Evaluations;
+use self::pace::Pace;
 use crate::INTERRUPTED;
-use crate::output::{bytes, duration, figure};
+use crate::output::{bytes, visible};
 
 /// Between two lines about the same work when nobody watches a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// The most of a message that is shown; a list of classes can be of any length. The run's log has all of it.
+const LINE_CHARS: usize = 240;
 /// Work that is done before that gets no bar, which would only flicker.
 const BAR_AFTER: Duration = Duration::from_secs(1);
-/// Weight of the past in the smoothed loss.
-const SMOOTHING: f64 = 0.98;
 
 /// How often Ctrl-C or SIGTERM arrived.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
@@ -46,7 +51,28 @@ pub fn interrupted() -> bool {
 
 /// A line on standard error; that it may be closed is nobody's concern.
 pub fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", coloured(line));
+}
+
+/// The line with its first word in colour if it is a warning or an error, and nothing in it that a terminal obeys.
+fn coloured(line: &str) -> String {
+    let line = visible(line);
+    if let Some(rest) = line.strip_prefix("warning:") {
+        return format!("{}{rest}", style("warning:").yellow().for_stderr());
+    }
+    match line.strip_prefix("error:") {
+        Some(rest) => format!("{}{rest}", style("error:").red().for_stderr()),
+        None => line.into_owned(),
+    }
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// What matters.
+    Calm,
+    /// Each checkpoint, too.
+    Full,
 }
 
 /// The view of one command's work.
@@ -56,7 +82,9 @@ pub struct Progress {
     steps: Option<ProgressBar>,
     work: Option<Work>,
     pace: Pace,
+    evaluations: Evaluations,
     last_line: Option<Instant>,
+    verbosity: Verbosity,
 }
 
 /// Work of known size under way: tokenising, downloading, evaluating.
@@ -69,9 +97,10 @@ struct Work {
 
 impl Progress {
     /// A view with nothing to show yet.
-    pub fn new() -> Self {
+    pub fn new(verbosity: Verbosity) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
-        Self { bars, steps: None, work: None, pace: Pace::default(), last_line: None }
+        let (pace, evaluations) = (Pace::default(), Evaluations::default());
+        Self { bars, steps: None, work: None, pace, evaluations, last_line: None, verbosity }
     }
 
     /// The library's listener.
@@ -80,8 +109,14 @@ impl Progress {
             Event::Message(line) => self.line(line),
             Event::Progress { what, done, total } => self.work(what, done, total, false),
             Event::Step(record) => self.step(record),
-            Event::Evaluation(record) => self.line(&evaluation_line(record)),
-            Event::Saved(path) => self.line(&format!("saved {}", path.display())),
+            Event::Evaluation(record) => {
+                let line = self.evaluations.add(record);
+                self.print(&line);
+            }
+            Event::Saved(path) if self.verbosity == Verbosity::Full => {
+                self.line(&format!("saved {}", path.display()));
+            }
+            Event::Saved(_) => {}
         }
         if interrupted() { Signal::Stop } else { Signal::Continue }
     }
@@ -89,12 +124,7 @@ impl Progress {
     /// The catalogue's listener.
     pub fn download(&mut self, progress: &download::Progress<'_>) {
         let download::Progress { stage, file, done_bytes, total_bytes } = *progress;
-        let what = match stage {
-            Stage::Waiting => format!("waiting for another process to fetch {file}"),
-            Stage::Downloading => format!("downloading {file}"),
-            Stage::Unpacking => format!("unpacking {file}"),
-        };
-        self.work(&what, done_bytes, total_bytes.unwrap_or(0), true);
+        self.work(&format!("{stage} {file}"), done_bytes, total_bytes.unwrap_or(0), true);
     }
 
     /// Work measured in bytes.
@@ -111,10 +141,19 @@ impl Progress {
     }
 
     fn line(&mut self, line: &str) {
+        let columns = usize::from(Term::stderr().size().1).max(20);
+        let cut = line.char_indices().nth(LINE_CHARS).map(|(at, _)| format!("{}...", &line[..at]));
+        let line = cut.as_deref().unwrap_or(line);
+        let line = if self.bars.is_some() { wrapped(line, columns) } else { line.to_owned() };
+        self.print(&coloured(&line));
+    }
+
+    /// A line with nothing in it but what this program wrote.
+    fn print(&mut self, line: &str) {
         match &self.bars {
             // A terminal that refuses the line would refuse the complaint, too.
             Some(bars) => drop(bars.println(line)),
-            None => say(line),
+            None => drop(writeln!(io::stderr(), "{line}")),
         }
     }
 
@@ -152,6 +191,9 @@ impl Progress {
 
     fn step(&mut self, record: &StepRecord) {
         self.end_work();
+        if record.step == 1 {
+            self.evaluations = Evaluations::of_new_run();
+        }
         let pace = self.pace.add(record);
         if let Some(bars) = &self.bars {
             let bar = self.steps.get_or_insert_with(|| bars.add(step_bar(record.total_steps)));
@@ -180,45 +222,19 @@ impl Progress {
     }
 }
 
-/// Smoothed loss, speed and time left of a row of steps.
-#[derive(Default)]
-struct Pace {
-    first: Option<(u64, Instant)>,
-    loss: f64,
-    loss_weight: f64,
-    speed: f64,
-    weight: f64,
-}
-
-impl Pace {
-    /// Adds a step and says how things stand.
-    fn add(&mut self, record: &StepRecord) -> String {
-        let now = Instant::now();
-        if self.first.is_none_or(|(step, _)| record.step < step) {
-            *self = Self { first: Some((record.step, now)), ..Self::default() };
+/// Breaks a line between words where the terminal would break it anywhere.
+fn wrapped(line: &str, columns: usize) -> String {
+    let (mut text, mut width) = (String::new(), 0);
+    for word in line.split_inclusive(' ') {
+        if width > 0 && width + word.trim_end().chars().count() > columns {
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push_str("\n  ");
+            width = 2;
         }
-        // A skipped step's would stay in the sum for ever.
-        if record.loss.is_finite() {
-            self.loss = SMOOTHING * self.loss + (1.0 - SMOOTHING) * record.loss;
-            self.loss_weight = SMOOTHING * self.loss_weight + (1.0 - SMOOTHING);
-        }
-        self.speed = SMOOTHING * self.speed + (1.0 - SMOOTHING) * record.tokens_per_s;
-        self.weight = SMOOTHING * self.weight + (1.0 - SMOOTHING);
-        let (loss, speed) = (self.loss / self.loss_weight, self.speed / self.weight);
-        let left = self.first.and_then(|(first, since)| {
-            let done = record.step.checked_sub(first).filter(|&n| n > 0)?;
-            let per_step = now.duration_since(since).as_secs_f64() / done as f64;
-            Some(per_step * record.total_steps.saturating_sub(record.step) as f64)
-        });
-        let left = left.map(|s| format!("  {} left", duration(s))).unwrap_or_default();
-        format!("loss {}  {speed:.0} tokens/s{left}", figure(loss))
+        text.push_str(word);
+        width += word.chars().count();
     }
-}
-
-fn evaluation_line(record: &Record) -> String {
-    let values = record.values.iter().filter(|(name, _)| !headstart::run_log::is_timing(name));
-    let values: Vec<String> = values.map(|(name, value)| format!("{name} {}", figure(*value))).collect();
-    format!("step {} {}: {}", record.step, record.kind.as_str(), values.join("  "))
+    text
 }
 
 fn step_bar(total: u64) -> ProgressBar {
@@ -244,49 +260,12 @@ fn styled(total: u64, template: &str) -> ProgressBar {
 mod tests {
     use super::*;
 
-    fn record(step: u64, loss: f64) -> StepRecord {
-        StepRecord {
-            step,
-            total_steps: 10,
-            epoch: 0.0,
-            loss,
-            lr: 0.0,
-            grad_norm: 0.0,
-            tokens_per_s: 100.0,
-            elapsed_s: 0.0,
-        }
-    }
-
     #[test]
-    fn the_smoothed_loss_starts_at_the_first_and_moves_slowly() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.add(&record(1, 4.0)), "loss 4.0000  100 tokens/s");
-        let second = pace.add(&record(2, 2.0));
-        assert!(second.starts_with("loss 2.98") && second.ends_with("left"), "{second}");
-    }
-
-    #[test]
-    fn a_skipped_step_leaves_the_smoothed_loss_as_it_is() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.add(&record(1, f64::NAN)), "loss NaN  100 tokens/s");
-        for (step, loss) in [(2, 4.0), (3, f64::INFINITY)] {
-            let said = pace.add(&record(step, loss));
-            assert!(said.starts_with("loss 4.0000  100 tokens/s"), "{said}");
-        }
-    }
-
-    #[test]
-    fn another_run_starts_afresh() {
-        let mut pace = Pace::default();
-        pace.add(&record(9, 1.0));
-        assert_eq!(pace.add(&record(1, 4.0)), "loss 4.0000  100 tokens/s");
-    }
-
-    #[test]
-    fn evaluations_are_one_line_without_timings() {
-        let record =
-            Record::new(headstart::run_log::Kind::Valid, 7, 0.0).with("nll", 4.0).with("seconds_s", 1.0);
-        assert_eq!(evaluation_line(&record), "step 7 valid: nll 4.0000");
+    fn long_lines_break_between_words() {
+        assert_eq!(wrapped("one two three", 80), "one two three");
+        assert_eq!(wrapped("one two three", 8), "one two\n  three");
+        assert_eq!(wrapped("a path/that/does/not/fit ends", 10), "a\n  path/that/does/not/fit\n  ends");
+        assert_eq!(wrapped("a  b", 80), "a  b");
     }
 
     #[test]

@@ -14,12 +14,13 @@ mod finetune;
 mod pretrain;
 mod run;
 mod train;
+mod tutorial;
 
 pub use bench::bench;
 pub use data::{data_config, default_cache_dir, locations};
 pub use finetune::finetune;
 pub use pretrain::pretrain;
-pub use run::{Run, default_out, new_folder};
+pub use run::{Run, default_out, new_folder, verbosity};
 
 /// The program was called wrongly.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -37,10 +38,15 @@ fn help_and_version_go_to_stdout() {
             "{command}"
         );
     }
-    assert_eq!(
-        place.run("--version").succeeds().stdout,
-        concat!("headstart ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    let version = place.run("--version").succeeds().stdout.clone();
+    let commit = version.trim_end().strip_prefix(concat!("headstart ", env!("CARGO_PKG_VERSION"))).unwrap();
+    let hash = commit.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')'));
+    assert!(commit.is_empty() || hash.is_some_and(|hash| hash.len() == 12), "{version}");
+    let head = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let head = head.ok().filter(|head| head.status.success() && Path::new(".git").exists());
+    if let Some(head) = head {
+        assert_eq!(hash, Some(String::from_utf8_lossy(&head.stdout).trim()), "{version}");
+    }
 }
 
 #[test]
@@ -68,6 +74,41 @@ fn flags_of_the_tutorial_without_a_key_get_guidance() {
     }
     let class = "finetune --finetuning_model_class TransformerWithAdapters";
     place.run(class).refuses(2, &["--adapters_dim", "--lm_loss_coef"]);
+}
+
+/// The values that its scripts have by default, or that people give them.
+#[test]
+fn values_of_the_tutorial_mean_what_they_meant() {
+    let place = Place::new();
+    place.write("cache.bin", "");
+    // What stands after them is refused by name, so they were understood.
+    let refused = |flags: &str, words: &[&str]| {
+        let call = format!("finetune --data starter-questions --model none {flags}");
+        place.run(&call).refuses(2, words);
+    };
+    let understood = |flags: &str| refused(&format!("{flags} --lr 0"), &["`lr`: 0 is not possible"]);
+    understood("--local_rank -1 --eval_every 0 --adapters_dim 0");
+    understood("--eval_every -5 --adapters_dim -3 --lm_loss_coef -1");
+    refused("--adapters_dim 65537", &["adapters_dim"]);
+    refused("--clf_loss_coef 0", &["clf_loss_coef", "use a positive number"]);
+    refused("--clf_loss_coef -1", &["clf_loss_coef", "use a positive number"]);
+    refused("--n_epochs -1", &["--n_epochs", "use a whole number, 0 or more"]);
+    refused("--max_steps 1e3", &["--max_steps", "use a whole number, 0 or more"]);
+    refused("--dataset_cache cache.bin", &["cache.bin", "leave it out, or name a folder"]);
+    refused("--seed -1", &["--seed"]);
+    let class = |name: &str, flags: &str, words: &[&str]| {
+        refused(&format!("--finetuning_model_class TransformerWithClfHead{name} {flags}"), words);
+    };
+    class("", "--adapters_dim 8", &["fix: leave"]);
+    class("AndAdapters", "", &["fix: --adapters_dim 32"]);
+    class("AndLMHead", "", &["fix: --lm_loss_coef 0.5"]);
+    for (name, flags) in [("", ""), ("AndAdapters", "--adapters_dim 8"), ("AndLMHead", "--lm_loss_coef 0.5")]
+    {
+        let call = format!(
+            "finetune --data starter-questions --model none --finetuning_model_class TransformerWithClfHead{name} {flags}"
+        );
+        place.run(&call).refuses(1, &["none"]);
+    }
 }
 
 #[test]
@@ -240,6 +281,43 @@ fn a_stopped_run_can_be_continued() {
     let limited = place.run("pretrain --resume run --max_time 0.05 --json").json();
     assert_eq!(limited["stopped"], "max_time");
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
+}
+
+/// What a person sees of a fine-tuning: short lines without names of tensors, and no label that paints the terminal.
+#[test]
+fn progress_is_calm_and_labels_do_not_reach_the_terminal() {
+    let place = Place::new();
+    tokenizer(&place);
+    place
+        .run("pretrain --data starter --tokenizer tok.json --preset micro --max_steps 1 --out trunk")
+        .succeeds();
+    let long = "x".repeat(70_000);
+    let rows = format!("the barn is old,\u{1b}[2Jred\nwaves and wind,{long}\n").repeat(20);
+    place.write("rows.csv", format!("text,label\n{rows}"));
+    let call =
+        "finetune --model trunk --data rows.csv --method adapters --max_steps 4 --eval_every 2 --n_warmup 1";
+    let calm = place.run(&format!("{call} --out calm"));
+    assert!(
+        !calm.succeeds().stderr.contains("saved") && !calm.stderr.contains("adapter_"),
+        "{}",
+        calm.stderr
+    );
+    let evaluations: Vec<&str> =
+        calm.stderr.lines().filter(|line| line.contains("valid: accuracy")).collect();
+    assert_eq!(evaluations.len(), 3, "{}", calm.stderr);
+    assert!(
+        evaluations[0].starts_with("step 2  valid: accuracy ") && evaluations[0].ends_with("  best so far")
+    );
+    for said in [&calm.stdout, &calm.stderr] {
+        assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+        assert!(said.contains(r"\u{1b}[2Jred") && !said.contains(&"x".repeat(240)), "{said}");
+    }
+    assert!(calm.stdout.contains("valid, by class  "), "{}", calm.stdout);
+    let log = fs::read_to_string(place.path("calm/train.log")).unwrap();
+    assert!(log.contains("adapter_attention.down.weight") && log.contains("precision/"), "{log}");
+    assert!(place.run(&format!("{call} --out full -v")).succeeds().stderr.contains("saved full/final"));
+    let evaluated = place.run("eval calm --data rows.csv --split train");
+    assert!(evaluated.succeeds().stdout.contains(r"\u{1b}[2Jred"), "{}", evaluated.stdout);
 }
 
 /// The program, started by a shell that has done something before.

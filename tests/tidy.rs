@@ -275,6 +275,7 @@ fn every_source_file_says_what_it_is() {
     let mut all = files("src", &[".rs"]);
     all.extend(files("crates", &[".rs"]));
     all.extend(files("tests", &[".rs"]));
+    all.push("build.rs".into());
     assert!(all.len() > 50, "only {} files were found", all.len());
     let without: Vec<_> = all.into_iter().filter(|path| !read(path).starts_with("//! ")).collect();
     assert!(without.is_empty(), "no header (`//! what it owns, what it never does`) in {without:?}");
@@ -291,6 +292,33 @@ fn nothing_names_the_machine_it_was_written_on() {
             }
         }
     }
+}
+
+#[test]
+fn every_crate_can_be_published() {
+    for folder in ["", "crates/headstart/", "crates/engine/"] {
+        for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            assert_eq!(read(&format!("{folder}{licence}")), read(licence), "{folder}{licence}");
+        }
+        let manifest = read(&format!("{folder}Cargo.toml"));
+        for key in
+            ["description = ", "repository", "keywords", "categories", "license", "readme = \"README.md\""]
+        {
+            assert!(manifest.contains(&format!("\n{key}")), "{folder}Cargo.toml: {key}");
+        }
+        assert!(root().join(folder).join("README.md").exists(), "{folder}README.md");
+    }
+}
+
+#[test]
+fn the_toolchain_is_the_oldest_that_is_promised() {
+    let value = |text: &str, key: &str| {
+        let rest = text.split(&format!("\n{key} = \"")).nth(1).unwrap_or_else(|| panic!("no {key}"));
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let pinned = value(&read("rust-toolchain.toml"), "channel");
+    let promised = value(&read("Cargo.toml"), "rust-version");
+    assert_eq!(pinned, promised + ".0", "what is promised is what every run of the tests is built with");
 }
 
 /// The README's file map: each folder with the entries listed below it.

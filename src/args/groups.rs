@@ -10,7 +10,7 @@ use headstart::config::{
 };
 use headstart::device::DeviceName;
 
-use super::parsing::{one_of, seed};
+use super::parsing::{count, one_of, seed};
 
 /// Where a run's settings come from and where it writes.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
+    /// Say more on the way: each checkpoint, too
+    #[arg(long, short)]
+    pub verbose: bool,
     /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one [default: cpu; the device a continued
     /// run was started on]
     #[arg(long, value_name = "NAME")]
@@ -115,7 +118,7 @@ pub struct LabelledArgs {
     #[arg(long, value_name = "DATA", alias = "dataset_path")]
     pub data: Option<String>,
     /// Use only so many training examples, drawn evenly over the classes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub max_train_examples: Option<usize>,
     #[command(flatten)]
     pub reading: ReadingArgs,
@@ -136,19 +139,19 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of::<Arch>())]
     pub arch: Option<Arch>,
     /// Width of the model
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub embed_dim: Option<usize>,
     /// Width of the feed-forward
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub hidden_dim: Option<usize>,
     /// Tokens of the longest sequence
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_max_positions: Option<usize>,
     /// Attention heads; they divide embed_dim
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_heads: Option<usize>,
     /// Layers
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_layers: Option<usize>,
     /// Trained positions, or fixed sines and cosines
     #[arg(long, value_name = "NAME", value_parser = one_of::<Positions>())]
@@ -178,7 +181,7 @@ pub struct TuningArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
     /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     pub adapters_dim: Option<i64>,
     /// Head and adapter tuning train the layer norms, too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -190,13 +193,13 @@ pub struct TuningArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of::<Problem>())]
     pub problem: Option<Problem>,
     /// Classes the data must have [default: found from the data]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_classes: Option<usize>,
     /// Weight of the classification loss
     #[arg(long, value_name = "X")]
     pub clf_loss_coef: Option<f64>,
     /// Weight of the auxiliary language-model loss; 0 or less is off
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     pub lm_loss_coef: Option<f64>,
     /// Standard deviation of new weights
     #[arg(long, value_name = "X")]
@@ -208,7 +211,7 @@ pub struct TuningArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of::<ClassWeights>())]
     pub class_weights: Option<ClassWeights>,
     /// Stop after so many evaluations without a better one; 0 for never
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub early_stopping: Option<u64>,
 }
 
@@ -217,10 +220,10 @@ pub struct TuningArgs {
 #[command(next_help_heading = "Training")]
 pub struct TrainArgs {
     /// Sequences at a time; only its product with grad_accum_steps matters to the result
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub train_batch_size: Option<usize>,
     /// Batches to one optimizer step
-    #[arg(long, value_name = "N", alias = "gradient_accumulation_steps")]
+    #[arg(long, value_name = "N", alias = "gradient_accumulation_steps", value_parser = count::<usize>)]
     pub grad_accum_steps: Option<usize>,
     /// Largest learning rate
     #[arg(long, value_name = "X")]
@@ -235,19 +238,19 @@ pub struct TrainArgs {
     #[arg(long, value_name = "NAME", value_parser = one_of::<OptimizerName>())]
     pub optimizer: Option<OptimizerName>,
     /// Passes over the training data; 0 evaluates only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub n_epochs: Option<usize>,
     /// End the run, and its schedule, after so many optimizer steps [default: n_epochs decides]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub max_steps: Option<u64>,
     /// Optimizer steps over which the rate rises from 0; clamped to the run's length
-    #[arg(long, value_name = "N", alias = "n_warmup")]
+    #[arg(long, value_name = "N", alias = "n_warmup", value_parser = count::<u64>)]
     pub warmup_steps: Option<u64>,
     /// How the rate falls after the warm-up
     #[arg(long, value_name = "NAME", value_parser = one_of::<Schedule>())]
     pub schedule: Option<Schedule>,
     /// Evaluate every so many optimizer steps; -1 for the end of each epoch only
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     pub eval_every: Option<i64>,
     /// Seed of initial weights, order, masks and dropout
     #[arg(long, value_name = "N", value_parser = seed())]
@@ -265,19 +268,19 @@ pub struct TrainArgs {
 #[command(next_help_heading = "Training")]
 pub struct PaceArgs {
     /// Sequences at a time in evaluations; does not change the result
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub valid_batch_size: Option<usize>,
     /// Save every so many optimizer steps besides each epoch; 0 for epochs only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub save_every: Option<u64>,
     /// Checkpoints that stay, besides the best
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub keep: Option<usize>,
     /// Save and stop after so many seconds; the schedule does not bend [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub max_time: Option<f64>,
     /// Worker threads; 0 for all; does not change the result
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub threads: Option<usize>,
 }
 
@@ -288,7 +291,7 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "NAME", default_value = "f32", value_parser = one_of::<PrecisionName>())]
     pub precision: PrecisionName,
     /// Worker threads; 0 for all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<usize>)]
     pub threads: usize,
     /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one
     #[arg(long, value_name = "NAME", default_value = "cpu")]

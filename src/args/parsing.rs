@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches};
@@ -34,7 +35,8 @@ fn command() -> clap::Command {
 /// Spells every flag as the key it is, where clap's own habit is dashes.
 fn with_underscores(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| match arg.get_long().map(|name| name.replace('-', "_")) {
-        Some(name) => arg.long(name),
+        // A number below 0 is a value, which may be out of range, and no flag.
+        Some(name) => arg.long(name).allow_negative_numbers(true),
         None => arg,
     });
     command.mut_subcommands(with_underscores)
@@ -144,6 +146,11 @@ impl<'de> Deserializer<'de> for NamesOnly<'_> {
 pub fn flags_of<G: clap::Args>() -> Vec<String> {
     let group = G::augment_args(clap::Command::default());
     group.get_arguments().map(|arg| format!("--{}", arg.get_id())).collect()
+}
+
+/// A number of something.
+pub fn count<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "use a whole number, 0 or more".into())
 }
 
 /// A seed that a TOML file can hold, whose numbers have a sign.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::doctor::kilobytes;
 use crate::args::BenchArgs;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::{Progress, Verbosity};
 use crate::settings;
 
 /// One line of JSON: what was asked, what was found.
@@ -37,7 +37,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     let json = args.json;
     let preset = args.sizes.preset.clone().unwrap_or_else(|| "naacl2019".into());
     let config = settings::bench(args)?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(Verbosity::Calm);
     let measured = bench::bench(&config, &mut |event| progress.listen(&event))?;
     let line = Line {
         what: config.work,

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::args::{DataCommand, DataInspectArgs, DataKind, DataListArgs, DataPrepareArgs, DataSetArgs};
 use crate::output::{self, bytes};
-use crate::progress::{self, Progress};
+use crate::progress::{self, Progress, Verbosity};
 use crate::settings::{self, Usage};
 
 /// A data set in numbers, split by split.
@@ -91,7 +91,7 @@ fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
     let DataPrepareArgs { set, json } = args;
     let tokenise = set.tokenizer.tokenizer.is_some();
     let name = set.data.clone();
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(Verbosity::Calm);
     if catalog::is_named(&name) {
         let locations = settings::locations(set.places.clone())?;
         let resolved = catalog::resolve(&name, &locations, &mut |p| progress.download(&p))?;
@@ -121,7 +121,7 @@ fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
 
 fn inspect(args: DataInspectArgs) -> Result<ExitCode> {
     let DataInspectArgs { samples, set, json } = args;
-    let figures = figures(request(set)?, samples, &mut Progress::new())?;
+    let figures = figures(request(set)?, samples, &mut Progress::new(Verbosity::Calm))?;
     print(&figures, json)?;
     Ok(ExitCode::SUCCESS)
 }

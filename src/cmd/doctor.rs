@@ -12,7 +12,7 @@ use anyhow::Result;
 use headstart::device;
 use serde::Serialize;
 
-use crate::args::DoctorArgs;
+use crate::args::{DoctorArgs, VERSION};
 use crate::output::{self, bytes};
 use crate::settings;
 
@@ -94,7 +94,7 @@ fn look() -> Findings {
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     Findings {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
         system: format!("{} {}", consts::OS, consts::ARCH),
         processor: field(&processors, "model name").map(str::to_owned),
         features: features(),

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::eval::Evaluation;
 use headstart::evaluate::{EvaluateConfig, evaluate};
 
-use super::metrics_text;
 use crate::args::{ComputeArgs, EvalArgs};
+use crate::figures::tables;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::{Progress, Verbosity};
 use crate::settings;
 
 /// Runs it.
@@ -18,18 +19,16 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let device = settings::devices::choice(device);
     let data = settings::data_config(data, None, reading, columns, places)?;
     let config = EvaluateConfig { data, split, language_model, precision, threads, device };
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();
     let evaluation = evaluation?;
     if json {
         output::json_line(&evaluation)?;
     } else {
-        let mut text = format!("split: {}\n{}", evaluation.split, metrics_text(&evaluation.metrics));
-        if let Some(matrix) = &evaluation.confusion {
-            text.push_str(&output::confusion(matrix, &evaluation.labels));
-        }
-        output::text(&text)?;
+        let Evaluation { split, metrics, confusion, labels } = &evaluation;
+        let metrics = metrics.iter().map(|(name, value)| (format!("{split}/{name}"), *value)).collect();
+        output::text(&tables(&metrics, confusion.as_deref(), labels))?;
     }
     Ok(ExitCode::SUCCESS)
 }

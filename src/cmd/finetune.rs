@@ -11,10 +11,10 @@ use crate::settings::{self, Run};
 
 /// Runs it.
 pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
-    let Run { config, options, json } = settings::finetune(args)?;
+    let Run { config, options, telling } = settings::finetune(args)?;
     progress::stop_on_signal()?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(telling.verbosity);
     let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
     progress.finish();
-    report(&summary?, json)
+    report(&summary?, telling.json)
 }

@@ -32,14 +32,14 @@ pub fn run(args: GenerateArgs) -> Result<ExitCode> {
     let mut begun = false;
     generator.generate(&prompt, &config, &mut |piece| {
         if written.is_ok() {
-            written = if begun { output::text(piece) } else { output::text(&format!("{prompt}{piece}")) };
+            written = if begun { output::raw(piece) } else { output::raw(&format!("{prompt}{piece}")) };
             begun = true;
         }
     })?;
     written?;
     if !begun {
-        output::text(&prompt)?;
+        output::raw(&prompt)?;
     }
-    output::text("\n")?;
+    output::raw("\n")?;
     Ok(ExitCode::SUCCESS)
 }

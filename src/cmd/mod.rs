@@ -13,7 +13,6 @@ pub mod pretrain;
 pub mod quickstart;
 pub mod tokenizer;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -21,6 +20,7 @@ use anyhow::Result;
 use headstart::train::Summary;
 
 use crate::INTERRUPTED;
+use crate::figures::tables;
 use crate::output;
 
 /// Prints how a training run ended; the exit code says whether a signal stopped it.
@@ -45,23 +45,11 @@ fn summary_text(summary: &Summary) -> String {
         let _ = write!(text, ", stopped by {why}");
     }
     text.push('\n');
-    text.push_str(&metrics_text(metrics));
-    if let Some(matrix) = confusion {
-        text.push_str(&output::confusion(matrix, labels));
-    }
+    text.push_str(&tables(metrics, confusion.as_deref(), labels));
     if let Some(dir) = final_dir {
         let _ = writeln!(text, "model: {}", dir.display());
     }
     text
-}
-
-/// One figure a line, names aligned.
-fn metrics_text(metrics: &BTreeMap<String, f64>) -> String {
-    let width = metrics.keys().map(String::len).max().unwrap_or(0);
-    metrics.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:<width$}  {}", output::figure(*value));
-        text
-    })
 }
 
 #[cfg(test)]
@@ -78,7 +66,7 @@ mod tests {
             metrics: [("valid/nll".to_owned(), 4.0), ("valid/perplexity".to_owned(), 54.5982)].into(),
             ..Summary::default()
         };
-        let expected = "5 of 10 steps, 1 skipped, stopped by max_time\nvalid/nll         4.0000\nvalid/perplexity  54.5982\n";
+        let expected = "5 of 10 steps, 1 skipped, stopped by max_time\n              valid\nnll          4.0000\nperplexity  54.5982\n";
         assert_eq!(summary_text(&summary), expected);
     }
 }

@@ -53,7 +53,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             lines.push_str(&serde_json::to_string(&line)?);
             lines.push('\n');
         }
-        output::text(&lines)?;
+        output::raw(&lines)?;
     }
     if cut > 0 {
         progress::say(&format!("{cut} texts were longer than the model's positions and were cut"));

@@ -11,10 +11,10 @@ use crate::settings::{self, Run};
 
 /// Runs it.
 pub fn run(args: PretrainArgs) -> Result<ExitCode> {
-    let Run { config, options, json } = settings::pretrain(args)?;
+    let Run { config, options, telling } = settings::pretrain(args)?;
     progress::stop_on_signal()?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(telling.verbosity);
     let summary = headstart::pretrain::pretrain(&config, &options, &mut |event| progress.listen(&event));
     progress.finish();
-    report(&summary?, json)
+    report(&summary?, telling.json)
 }

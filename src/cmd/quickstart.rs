@@ -12,14 +12,14 @@ use crate::settings;
 
 /// Runs it.
 pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
-    let QuickstartArgs { out, threads, device, seed, json } = args;
+    let QuickstartArgs { out, threads, device, seed, json, verbose } = args;
     let out = match out {
         Some(out) => out,
         None => settings::new_folder(&settings::default_out("quickstart"))?,
     };
     progress::stop_on_signal()?;
     progress::say(&format!("runs and report: {}", out.display()));
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(settings::verbosity(verbose));
     let config = QuickstartConfig { out, threads, device: settings::devices::choice(device), seed };
     let summary = headstart::quickstart::run(&config, &mut |event| progress.listen(&event));
     progress.finish();

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::args::{ReadingArgs, TokenizerCommand, TokenizerImportArgs, TokenizerTrainArgs, VocabularyKind};
 use crate::output;
-use crate::progress::{self, Progress};
+use crate::progress::{self, Progress, Verbosity};
 use crate::settings::{self, Usage};
 
 /// Runs it.
@@ -36,7 +36,7 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     let locations = settings::locations(places)?;
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(Verbosity::Calm);
     let tokenizer = if data == [source::STARTER_CORPUS] {
         Tokenizer::train(&starter::corpus().train, options)?
     } else {

@@ -128,8 +128,17 @@ pub fn default_cache_dir() -> Result<PathBuf> {
 
 /// Names the cache folder where nothing else does.
 pub fn fill_cache_dir(config: &mut DataConfig) -> Result<()> {
-    if config.cache_dir.is_none() {
-        config.cache_dir = Some(default_cache_dir()?);
+    match &config.cache_dir {
+        None => config.cache_dir = Some(default_cache_dir()?),
+        // The tutorial's cache was a file.
+        Some(path) if path.is_file() => {
+            return Err(Usage(format!(
+                "--cache_dir {}: this is a file, and the cache is a folder\n  fix: leave it out, or name a folder",
+                path.display()
+            ))
+            .into());
+        }
+        Some(_) => {}
     }
     Ok(())
 }

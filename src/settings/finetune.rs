@@ -8,21 +8,13 @@ use anyhow::Result;
 use headstart::config::{FinetuneConfig, PretrainConfig};
 
 use super::run::{self, Run};
-use super::{Usage, data, file, train};
+use super::{data, file, train, tutorial};
 use crate::args::{FinetuneArgs, LabelledArgs, TrainArgs, TuningArgs};
 
 /// The settings of `headstart finetune`.
 pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
     let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train } = args;
-    run::refuse(tutorial)?;
-    if let Some(class) = finetuning_model_class {
-        return Err(Usage(format!(
-            "--finetuning_model_class {class}: there are no classes to choose from; one model has options\n  \
-             fix: leave it out; --adapters_dim N adds adapters, --lm_loss_coef X adds the language-model loss, \
-             --method says what is trained"
-        ))
-        .into());
-    }
+    tutorial::refuse(tutorial)?;
     let saved = run::saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
     let allowed = saved.clone().map(|saved| FinetuneConfig {
         data: data::labelled_config(source.free(), saved.data),
@@ -33,9 +25,12 @@ pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
     let mut config = finetune_config(model, &tuning, source, &train, base);
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
+    if let Some(class) = finetuning_model_class {
+        tutorial::check_model_class(&class, &config)?;
+    }
     data::fill_cache_dir(&mut config.data)?;
-    let (options, json) = run::options(run, "finetune", &config.data)?;
-    Ok(Run { config, options, json })
+    let (options, telling) = run::options(run, "finetune", &config.data)?;
+    Ok(Run { config, options, telling })
 }
 
 fn finetune_config(
@@ -65,7 +60,7 @@ fn finetune_config(
         from_scratch: from_scratch.unwrap_or(base.from_scratch),
         data: data::labelled_config(source, base.data),
         method: method.unwrap_or(base.method),
-        adapters_dim: adapters_dim.unwrap_or(base.adapters_dim),
+        adapters_dim: adapters_dim.map_or(base.adapters_dim, train::none_below_one),
         train_norms: train_norms.unwrap_or(base.train_norms),
         pooling: pooling.unwrap_or(base.pooling),
         problem: problem.unwrap_or(base.problem),

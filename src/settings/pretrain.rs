@@ -6,13 +6,13 @@ use anyhow::Result;
 use headstart::config::{FinetuneConfig, ModelConfig, Objective, Positions, PretrainConfig};
 
 use super::run::{self, Run};
-use super::{data, file, train};
+use super::{data, file, train, tutorial};
 use crate::args::{ModelArgs, PretrainArgs};
 
 /// The settings of `headstart pretrain`.
 pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
     let PretrainArgs { run, tutorial, objective, mlm, mlm_probability, source, model, train } = args;
-    run::refuse(tutorial)?;
+    tutorial::refuse(tutorial)?;
     let saved = run::saved_config::<PretrainConfig, FinetuneConfig>(&run, ("pretrain", "finetune"))?;
     let allowed = saved.clone().map(|saved| PretrainConfig {
         data: data::source_config(source.free(), saved.data),
@@ -34,8 +34,8 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     data::fill_cache_dir(&mut config.data)?;
-    let (options, json) = run::options(run, "pretrain", &config.data)?;
-    Ok(Run { config, options, json })
+    let (options, telling) = run::options(run, "pretrain", &config.data)?;
+    Ok(Run { config, options, telling })
 }
 
 /// The table `[model]`.

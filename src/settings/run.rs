@@ -16,7 +16,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Usage, devices, file};
-use crate::args::{PaceArgs, PlaceArgs, RunArgs, TutorialArgs, flag_values, flags_of};
+use crate::args::{PaceArgs, PlaceArgs, RunArgs, flag_values, flags_of};
+use crate::progress::Verbosity;
 
 /// A training run, ready to start.
 #[derive(Debug)]
@@ -25,6 +26,15 @@ pub struct Run<C> {
     pub config: C,
     /// Where.
     pub options: RunOptions,
+    /// How it is told.
+    pub telling: Telling,
+}
+
+/// How a run is told: on the way, and its result.
+#[derive(Debug)]
+pub struct Telling {
+    /// How much on the way.
+    pub verbosity: Verbosity,
     /// Whether the result is wanted as JSON.
     pub json: bool,
 }
@@ -84,11 +94,11 @@ pub fn free_flags() -> Vec<String> {
     [vec!["--device".into(), "--data".into()], flags_of::<PaceArgs>(), flags_of::<PlaceArgs>()].concat()
 }
 
-/// Where a run of `command` writes, and whether its result is wanted as JSON.
-pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOptions, bool)> {
+/// Where a run of `command` writes, and how it is told.
+pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOptions, Telling)> {
     let resumed = resumed(&run)?.map(Path::to_path_buf);
     // The file has been read into the configuration.
-    let RunArgs { config: _, out, resume: _, json, device } = run;
+    let RunArgs { config: _, out, resume: _, json, verbose, device } = run;
     let place = match (resumed, out) {
         (Some(dir), _) => Place::Continued(dir),
         (None, Some(dir)) => Place::New(dir),
@@ -98,7 +108,13 @@ pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOpt
         Place::Continued(dir) => devices::of_run(dir),
         Place::New(_) | Place::Numbered(_) => DeviceName::Cpu,
     });
-    Ok((RunOptions { place, command: command_line(), device: devices::choice(device) }, json))
+    let telling = Telling { verbosity: verbosity(verbose), json };
+    Ok((RunOptions { place, command: command_line(), device: devices::choice(device) }, telling))
+}
+
+/// What `--verbose` means.
+pub fn verbosity(verbose: bool) -> Verbosity {
+    if verbose { Verbosity::Full } else { Verbosity::Calm }
 }
 
 /// A run's folder where none is named: `runs/DATE-NAME`.
@@ -127,19 +143,6 @@ pub fn new_folder(first: &Path) -> Result<PathBuf> {
         }
     }
     Ok(first.to_path_buf())
-}
-
-/// Refuses what the tutorial's flags without a key ask for.
-pub fn refuse(args: TutorialArgs) -> Result<()> {
-    let TutorialArgs { local_rank } = args;
-    if let Some(rank) = local_rank {
-        return Err(Usage(format!(
-            "--local_rank {rank}: this version runs as one process, which uses all processors by itself\n  \
-             fix: leave it out and start without a launcher; --threads N sets the number of threads"
-        ))
-        .into());
-    }
-    Ok(())
 }
 
 /// A data set's name, or the last part of its path, as part of a folder's name.

@@ -37,7 +37,7 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         max_steps: max_steps.or(base.max_steps),
         warmup_steps: warmup_steps.unwrap_or(base.warmup_steps),
         schedule: schedule.unwrap_or(base.schedule),
-        eval_every: eval_every.unwrap_or(base.eval_every),
+        eval_every: eval_every.map_or(base.eval_every, none_below_one),
         save_every: save_every.unwrap_or(base.save_every),
         keep: keep.unwrap_or(base.keep),
         max_time: max_time.or(base.max_time),
@@ -45,4 +45,9 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         precision: precision.unwrap_or(base.precision),
         threads: threads.unwrap_or(base.threads),
     }
+}
+
+/// 0 and every number below are the tutorial's ways to say "none", which is -1 here.
+pub fn none_below_one(n: i64) -> i64 {
+    if n < 1 { -1 } else { n }
 }

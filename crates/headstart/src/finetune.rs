@@ -72,10 +72,10 @@ pub fn finetune(
         model.table().initial_values(config.train.seed)
     } else {
         let (weights, report) = base.weights_for(model.table(), config.train.seed)?;
-        for line in report.lines() {
+        for line in report.summary() {
             listener(Event::Message(&line));
-            notes.push(line);
         }
+        notes.extend(report.lines());
         weights
     };
     let (method, norms) = (config.method, config.train_norms);

@@ -56,10 +56,10 @@ pub fn pretrain(
     for (split, stream) in [("train", Some(&train)), ("valid", valid.as_ref()), ("test", test.as_ref())] {
         let line = match stream {
             Some(s) => format!(
-                "{split}: {} words, {} tokens ({:?})",
+                "{split}: {} words, {} tokens{}",
                 thousands(s.counts().words as usize),
                 thousands(s.ids().len()),
-                s.cache_use(),
+                s.cache_use().note(),
             ),
             None => format!("{split}: none"),
         };

@@ -32,7 +32,7 @@ impl TrainLog {
             Event::Evaluation(record) => {
                 let figures: Vec<String> =
                     record.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-                self.line(&format!("step {} {:?}: {}", record.step, record.kind, figures.join("  ")));
+                self.line(&format!("step {} {}: {}", record.step, record.kind.as_str(), figures.join("  ")));
             }
             Event::Saved(path) => self.line(&format!("saved {}", path.display())),
             Event::Progress { .. } | Event::Step(_) => {}

@@ -77,7 +77,18 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// One line per kind of difference, for people; none when there was none.
+    /// The same in a few words each, for those who do not ask for names.
+    pub fn summary(&self) -> Vec<String> {
+        let count = |what, names: &[String]| match names.len() {
+            0 => None,
+            1 => Some(format!("1 parameter {what} the pretrained model (train.log names it)")),
+            n => Some(format!("{n} parameters {what} the pretrained model (train.log names them)")),
+        };
+        let counts = [count("discarded from", &self.discarded), count("added to", &self.added)];
+        counts.into_iter().flatten().chain(self.grown.iter().map(GrownRows::line)).collect()
+    }
+
+    /// One line per kind of difference, with all names; none when there was none.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (what, names) in [("discarded from", &self.discarded), ("added to", &self.added)] {
@@ -85,10 +96,15 @@ impl LoadReport {
                 lines.push(format!("parameters {what} the pretrained model: {}", names.join(", ")));
             }
         }
-        for GrownRows { name, stored, rows } in &self.grown {
-            lines.push(format!("{name}: {stored} rows kept, {} added", rows - stored));
-        }
+        lines.extend(self.grown.iter().map(GrownRows::line));
         lines
+    }
+}
+
+impl GrownRows {
+    fn line(&self) -> String {
+        let Self { name, stored, rows } = self;
+        format!("{name}: {stored} rows kept, {} added", rows - stored)
     }
 }
 

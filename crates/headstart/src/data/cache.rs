@@ -25,7 +25,7 @@ const FORMAT_VERSION: u32 = 1;
 /// "HEADTOK" and a byte that a machine of the other byte order would see at the other end.
 const MAGIC: u64 = u64::from_be_bytes(*b"HEADTOK\x01");
 const HEADER_BYTES: usize = 64;
-const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
 /// Called with bytes done and bytes in all while text is tokenised.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -42,6 +42,17 @@ pub enum CacheUse {
     Rebuilt,
     /// They are in memory only.
     Memory,
+}
+
+impl CacheUse {
+    /// What people are told of it behind a count of tokens; nothing where it is as expected.
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Hit => " from the cache",
+            Self::Rebuilt => ", made again: the cache was damaged",
+            Self::Built | Self::Memory => "",
+        }
+    }
 }
 
 /// What a cache file is found by: equal keys mean equal ids.

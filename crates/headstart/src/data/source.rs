@@ -196,7 +196,7 @@ fn resolve(name: &str, config: &DataConfig, listener: &mut Listener<'_>) -> Resu
     let locations =
         Locations { cache_dir: cache_dir(config), offline: config.offline, mirror: config.mirror.clone() };
     let mut progress = |p: crate::data::download::Progress<'_>| {
-        let what = format!("{:?} {}", p.stage, p.file).to_lowercase();
+        let what = format!("{} {}", p.stage, p.file);
         listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) });
     };
     let resolved = catalog::resolve(name, &locations, &mut progress)?;

@@ -33,6 +33,17 @@ pub enum Stage {
     Unpacking,
 }
 
+impl std::fmt::Display for Stage {
+    /// As it is said before the name of a file.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting for another process to fetch",
+            Self::Downloading => "downloading",
+            Self::Unpacking => "unpacking",
+        })
+    }
+}
+
 /// How far a download or an unpacking is.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
@@ -53,7 +64,7 @@ pub type OnProgress<'a> = dyn FnMut(Progress<'_>) + 'a;
 const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence, not slowness, ends an attempt: large files over slow lines may take hours.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 const BUFFER_BYTES: usize = 1 << 16;
 
 /// Downloads `url` to the file `dest` (whose folder exists) and returns the SHA-256 of what arrived, in hex.

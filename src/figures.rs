@@ -1,0 +1,146 @@
+//! Figures as tables for people: a column a split, per-class figures and the confusion matrix of the last split.
+//!
+//! Owns: how an evaluation reads at 80 columns. Never: computes a figure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::output::{figure, shortened};
+
+/// What a table may take of a terminal.
+const COLUMNS: usize = 80;
+/// The most of a label that is shown.
+const LABEL_CHARS: usize = 24;
+/// The splits, in the order of their columns.
+const SPLITS: [&str; 3] = ["train", "valid", "test"];
+/// The figures that each class has, by the start of their names.
+const PER_CLASS: [&str; 2] = ["precision", "recall"];
+
+/// An evaluation's figures. `metrics` are named `split/figure`; `confusion`, with the true classes as rows, is of the last
+/// of the splits.
+pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, labels: &[String]) -> String {
+    let splits: Vec<&str> =
+        SPLITS.into_iter().filter(|split| metrics.keys().any(|key| of(key, split).is_some())).collect();
+    let Some(last) = splits.last() else { return String::new() };
+    let names: BTreeSet<&str> = metrics.keys().filter_map(|key| Some(key.split_once('/')?.1)).collect();
+    let per_class = |name: &&str| name.split_once('/').is_some_and(|(kind, _)| PER_CLASS.contains(&kind));
+    let value = |split: &str, name: &str| metrics.get(&format!("{split}/{name}")).map(|value| figure(*value));
+    let mut rows = vec![row("", splits.iter().map(|split| (*split).to_owned()))];
+    for name in names.iter().filter(|name| !per_class(name)) {
+        rows.push(row(name, splits.iter().map(|split| value(split, name).unwrap_or_default())));
+    }
+    let mut text = aligned(&rows);
+    if names.iter().any(per_class) {
+        let mut rows = vec![row(&format!("{last}, by class"), PER_CLASS.map(str::to_owned))];
+        for label in labels {
+            // A class that is nowhere has no figures.
+            let figures = PER_CLASS.map(|kind| value(last, &format!("{kind}/{label}")));
+            rows.push(row(
+                &shortened(label, LABEL_CHARS),
+                figures.map(|figure| figure.unwrap_or("-".into())),
+            ));
+        }
+        text = text + "\n" + &aligned(&rows);
+    }
+    match confusion {
+        Some(matrix) => text + "\n" + &confusion_text(matrix, labels),
+        None => text,
+    }
+}
+
+/// The figure's name, if it is one of `split`.
+fn of<'a>(key: &'a str, split: &str) -> Option<&'a str> {
+    key.strip_prefix(split)?.strip_prefix('/')
+}
+
+/// A row is a true class, a column a predicted one.
+fn confusion_text(matrix: &[Vec<u64>], labels: &[String]) -> String {
+    let label = |at: usize| labels.get(at).map_or_else(|| at.to_string(), |l| shortened(l, LABEL_CHARS));
+    let mut rows = vec![row("true \\ predicted", (0..matrix.len()).map(label))];
+    for (at, counts) in matrix.iter().enumerate() {
+        rows.push(row(&label(at), counts.iter().map(u64::to_string)));
+    }
+    if width(&rows) <= COLUMNS {
+        aligned(&rows)
+    } else {
+        format!("the confusion matrix of {} classes is too wide to show; --json has it\n", matrix.len())
+    }
+}
+
+fn row(first: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
+    std::iter::once(first.to_owned()).chain(cells).collect()
+}
+
+/// The columns of a table: the widest cell of each.
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let columns = rows.first().map_or(0, Vec::len);
+    let cell = |at: usize| move |row: &Vec<String>| row.get(at).map_or(0, |cell| cell.chars().count());
+    (0..columns).map(|at| rows.iter().map(cell(at)).max().unwrap_or(0)).collect()
+}
+
+fn width(rows: &[Vec<String>]) -> usize {
+    widths(rows).iter().map(|width| width + 2).sum::<usize>().saturating_sub(2)
+}
+
+/// Names to the left, figures to the right, two spaces between.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let widths = widths(rows);
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
+            if at == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(figures: &[(&str, f64)]) -> BTreeMap<String, f64> {
+        figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    }
+
+    #[test]
+    fn a_split_is_a_column_and_a_class_is_a_row() {
+        let metrics = metrics(&[
+            ("valid/accuracy", 0.5),
+            ("valid/precision/pos", 0.1),
+            ("test/accuracy", 0.75),
+            ("test/loss", 12.0),
+            ("test/precision/pos", 1.0),
+            ("test/recall/pos", 0.25),
+        ]);
+        let labels = ["pos".to_owned(), "neg".to_owned()];
+        let text = tables(&metrics, Some(&[vec![10, 2], vec![0, 7]]), &labels);
+        let expected = "           valid     test\n\
+                        accuracy  0.5000   0.7500\n\
+                        loss              12.0000\n\
+                        \n\
+                        test, by class  precision  recall\n\
+                        pos                1.0000  0.2500\n\
+                        neg                     -       -\n\
+                        \n\
+                        true \\ predicted  pos  neg\n\
+                        pos                10    2\n\
+                        neg                 0    7\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn no_label_is_too_long_or_writes_to_the_terminal() {
+        let labels = ["x".repeat(70_000), "red\u{1b}[31m\u{9b}5m\nline".to_owned()];
+        let name = format!("test/precision/{}", labels[0]);
+        let text = tables(&metrics(&[(&name, 1.0)]), Some(&[vec![1, 0], vec![0, 1]]), &labels);
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains(r"red\u{1b}[31m\u{9b}5m..."), "{text}");
+    }
+
+    #[test]
+    fn a_matrix_that_is_too_wide_is_named_instead() {
+        let matrix = vec![vec![1; 40]; 40];
+        let text = tables(&metrics(&[("test/accuracy", 1.0)]), Some(&matrix), &[]);
+        assert!(text.ends_with("of 40 classes is too wide to show; --json has it\n"), "{text}");
+    }
+}

@@ -1,0 +1,43 @@
+//! What the tutorial's flags without a key here ask for.
+//!
+//! Owns: that they mean what they meant there, or that the error says what to use. Never: flags of our own.
+
+use anyhow::Result;
+use headstart::config::FinetuneConfig;
+
+use super::Usage;
+use crate::args::TutorialArgs;
+
+/// Refuses what cannot be had: a rank among several processes. -1 is the tutorial's word for one process.
+pub fn refuse(args: TutorialArgs) -> Result<()> {
+    let TutorialArgs { local_rank } = args;
+    let Some(rank) = local_rank.filter(|rank| rank != "-1") else { return Ok(()) };
+    Err(Usage(format!(
+        "--local_rank {rank}: this version runs as one process, which uses all processors by itself\n  \
+         fix: leave it out and start without a launcher; --threads N sets the number of threads"
+    ))
+    .into())
+}
+
+/// Checks that the settings make the model that the tutorial's class of this name is.
+pub fn check_model_class(class: &str, config: &FinetuneConfig) -> Result<()> {
+    let (adapters, lm) = (config.adapters().is_some(), config.lm_loss_coef > 0.0);
+    let fix = match class {
+        "TransformerWithClfHead" if adapters => "leave --finetuning_model_class or the adapters out",
+        "TransformerWithClfHead" if lm => "leave --finetuning_model_class or --lm_loss_coef out",
+        "TransformerWithClfHeadAndAdapters" if !adapters => "--adapters_dim 32 adds adapters",
+        "TransformerWithClfHeadAndLMHead" if !lm => "--lm_loss_coef 0.5 adds the language-model loss",
+        "TransformerWithClfHead"
+        | "TransformerWithClfHeadAndAdapters"
+        | "TransformerWithClfHeadAndLMHead" => return Ok(()),
+        _ => {
+            "leave it out; --adapters_dim N adds adapters, --lm_loss_coef X adds the language-model loss, --method says \
+             what is trained"
+        }
+    };
+    Err(Usage(format!(
+        "--finetuning_model_class {class}: there are no classes to choose from; one model has options, and those given \
+         make another one\n  fix: {fix}"
+    ))
+    .into())
+}
