@@ -8,13 +8,15 @@ pub use ops::{Op, OpRun, fork_and_join};
 
 use std::time::Instant;
 
+use crate::cpu::convert::round_bf16;
 use crate::cpu::gemm::{self, Operand, PackedRight, Right};
 use crate::cpu::shared::SharedSlice;
+use crate::cuda::Write;
 use crate::cuda::ops::elementwise::in_type;
-use crate::cuda::{Matrix, Write};
 use crate::device::Device;
+use crate::dtype::{DType, Precision};
 use crate::rng::Stream;
-use crate::tensor::{DType, Precision, Tensor, round_bf16};
+use crate::tensor::Tensor;
 
 /// The most floating-point operations per second (in units of 10^9) that products reach here: on the processor what
 /// [`register_peak_gflops`] finds, on a GPU the best of some large square products of the kind that training has.
@@ -36,7 +38,7 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
             device.check().ok()?;
             let start = Instant::now();
             for _ in 0..10 {
-                cuda.matmul(Matrix::of(&a), Matrix::of(&b).transposed(), Matrix::of(&out), Write::Replace);
+                cuda.matmul(a.matrix(), b.matrix().transposed(), out.matrix(), Write::Replace);
             }
             device.check().ok()?;
             best = best.min(start.elapsed().as_secs_f64() / 10.0);

@@ -16,9 +16,11 @@
 pub mod alloc;
 pub mod bench;
 pub mod device;
+pub mod dtype;
 pub mod error;
 pub mod file_map;
 pub mod flat;
+pub mod loss_sum;
 pub mod ops;
 pub mod packing;
 pub mod profile;
@@ -27,24 +29,28 @@ pub mod tape;
 pub mod tensor;
 pub mod weights;
 
+mod activation;
 mod cpu;
 mod cuda;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
 #[path = "../tests/emulator/mod.rs"]
 mod emulator;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
 #[path = "../tests/emulator/load.rs"]
 mod load;
+mod matmul;
 #[cfg(test)]
 mod testing;
 
 pub use alloc::Allocator;
 pub use cuda::{CudaPaths, Gpu, SectionCounts, gpus};
 pub use device::{CodePath, Device, Prepared};
+pub use dtype::{DType, Precision};
 pub use error::EngineError;
 pub use file_map::FileMap;
 pub use flat::Flat;
+pub use loss_sum::LossSum;
 pub use packing::Packing;
 pub use tape::{Dropout, Tape, Value};
-pub use tensor::{DType, Precision, Tensor};
+pub use tensor::Tensor;
 pub use weights::{Gradients, View, Weights, make_resident};

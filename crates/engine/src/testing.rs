@@ -5,11 +5,10 @@
 //! Owns: the tolerance table, which is never widened until green. Never: knows a single op.
 
 use std::num::NonZeroUsize;
-#[cfg(feature = "cuda")]
 use std::sync::OnceLock;
 
+use crate::cpu::convert::round_bf16;
 use crate::rng::Stream;
-use crate::tensor::round_bf16;
 use crate::{CodePath, Device, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
 
 /// Sizes that fit no register, tile or cache line.
@@ -32,7 +31,6 @@ fn tolerance(op: &str) -> (f64, f64) {
 }
 
 /// The GPU, or the emulated one (`tests/emulator`); `None`, and the reason printed, where there is neither.
-#[cfg(feature = "cuda")]
 pub(crate) fn gpu() -> Option<Device> {
     let paths = crate::CudaPaths::default();
     crate::load::ready().then(|| Device::gpu(0, NonZeroUsize::new(1), &paths).unwrap())
@@ -40,13 +38,8 @@ pub(crate) fn gpu() -> Option<Device> {
 
 /// The GPU that all checks of ops share, so that each kernel is compiled and loaded once.
 pub(crate) fn shared_gpu() -> Option<&'static Device> {
-    #[cfg(feature = "cuda")]
-    {
-        static GPU: OnceLock<Option<Device>> = OnceLock::new();
-        GPU.get_or_init(gpu).as_ref()
-    }
-    #[cfg(not(feature = "cuda"))]
-    None
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    GPU.get_or_init(gpu).as_ref()
 }
 
 /// How far a GPU may be from the processor, relative to the largest magnitude.

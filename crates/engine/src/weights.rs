@@ -7,13 +7,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cpu::gemm::{Operand, PackedRight};
-use crate::cuda::{self, Context, DeviceBuffer, DevicePtr};
+use crate::cuda::ops::elementwise;
+use crate::cuda::{Context, DeviceBuffer, DevicePtr, Matrix};
 use crate::device::Device;
+use crate::dtype::{DType, Precision};
 use crate::error::EngineError;
 use crate::file_map::FileMap;
 use crate::flat::Flat;
 use crate::profile::Work;
-use crate::tensor::{DType, Precision};
 
 /// A matrix (a vector has one row) inside the flat buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,36 @@ impl View {
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Some rows of it, which are a matrix of their own: one part of a packed weight `[3C, C]`.
+    ///
+    /// # Panics
+    /// When there are not so many rows.
+    #[must_use]
+    pub fn row_range(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {self:?}");
+        let skipped = rows.start * self.cols;
+        Self { offset: self.offset + skipped, rows: rows.len(), grad: self.grad.map(|g| g + skipped), ..self }
+    }
+
+    /// Some elements of a vector: the bias of one part of a packed weight.
+    ///
+    /// # Panics
+    /// When it is not a vector, or has not so many elements.
+    #[must_use]
+    pub fn column_range(self, columns: Range<usize>) -> Self {
+        assert!(
+            self.rows == 1 && columns.start <= columns.end && columns.end <= self.cols,
+            "{columns:?} of {self:?}"
+        );
+        let skipped = columns.start;
+        Self {
+            offset: self.offset + skipped,
+            cols: columns.len(),
+            grad: self.grad.map(|g| g + skipped),
+            ..self
+        }
     }
 }
 
@@ -139,6 +170,15 @@ impl Weights {
         (values, rounded)
     }
 
+    /// One parameter on the device, as an operand of matmuls of a type.
+    pub(crate) fn device_matrix(&self, cuda: &Context, view: View, dtype: DType) -> Matrix {
+        let values = match dtype {
+            DType::F32 => self.device_f32(cuda, view),
+            DType::Bf16 => self.device_bf16(cuda, view),
+        };
+        Matrix::new(values, view.rows, view.cols, dtype)
+    }
+
     /// The values of one parameter on the device, f32.
     pub(crate) fn device_f32(&self, cuda: &Context, view: View) -> DevicePtr {
         self.device_all(cuda).offset(view.offset * DType::F32.size())
@@ -159,7 +199,7 @@ impl Weights {
             let n = self.values_len();
             let fresh = || cuda.allocate_lasting(n * DType::Bf16.size());
             let buffer = rounded.take().map_or_else(fresh, |(_, buffer)| buffer);
-            cuda::ops::adam::to_bf16(cuda, self.device_all(cuda), buffer.ptr(), n);
+            elementwise::narrow(cuda, self.device_all(cuda), buffer.ptr(), n);
             let at = buffer.ptr();
             if !cuda.is_broken() {
                 *rounded = Some((self.version, buffer));
@@ -242,6 +282,12 @@ impl Gradients {
     /// The accumulator of one parameter on the device, f32; `None` when it is frozen.
     pub(crate) fn device_mut(&mut self, cuda: &Context, view: View) -> Option<DevicePtr> {
         view.grad.map(|start| self.values.device_mut(cuda).offset(start * DType::F32.size()))
+    }
+
+    /// As [`Gradients::device_mut`], for matmuls that add to it.
+    pub(crate) fn device_matrix(&mut self, cuda: &Context, view: View) -> Option<Matrix> {
+        let start = self.device_mut(cuda, view)?;
+        Some(Matrix::new(start, view.rows, view.cols, DType::F32))
     }
 
     /// The accumulator of one parameter; `None` when it is frozen.

@@ -3,7 +3,6 @@
 //!
 //! Owns: the checks of the emulator. Never: tests the engine.
 
-#![cfg(feature = "cuda")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

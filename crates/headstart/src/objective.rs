@@ -2,7 +2,7 @@
 //!
 //! Owns: coefficients, denominators, the step from targets to losses. Never: the order of data, optimizers, files.
 
-use headstart_engine::ops::linear_cross_entropy::LossSum;
+use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
 use headstart_engine::{Tape, Tensor};
 
@@ -106,8 +106,8 @@ impl Sums {
 
     /// Waits for what a device still computes of them.
     pub fn settle(&mut self) {
-        self.lm.settle();
-        self.clf.settle();
+        self.lm.wait();
+        self.clf.wait();
     }
 }
 

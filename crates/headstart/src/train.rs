@@ -187,7 +187,7 @@ impl Step<'_> {
             if let Some(next) = next.take() {
                 after = next().map(|batch| self.ready(batch, step + 1));
             }
-            let norm = norm.settle().sqrt();
+            let norm = norm.wait().sqrt();
             sums.settle();
             (self.objective.loss(&sums, self.objective.denominators(batch)), norm)
         })?;

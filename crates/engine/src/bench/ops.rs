@@ -4,14 +4,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cpu::convert::round_bf16;
 use crate::device::Device;
+use crate::dtype::{DType, Precision};
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::{Activation, Linear};
 use crate::packing::Packing;
 use crate::rng::Stream;
 use crate::tape::{Dropout, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor, round_bf16};
+use crate::tensor::Tensor;
 use crate::weights::{Gradients, View, Weights};
 
 /// Tokens of the slab: two sequences.

@@ -3,6 +3,7 @@
 pub(crate) mod convert;
 pub(crate) mod gemm;
 pub(crate) mod math;
+pub(crate) mod rows;
 pub(crate) mod scratch;
 pub(crate) mod shared;
 pub(crate) mod simd;

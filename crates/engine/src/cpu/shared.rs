@@ -1,6 +1,16 @@
-//! Writing one slice from many tasks: every task writes a part of its own.
+//! Writing one slice, or one tensor, from many tasks: every task writes a part of its own.
+//!
+//! Owns: that. Never: which task writes what, for which its caller vouches.
 
 use std::marker::PhantomData;
+
+use half::bf16;
+
+use crate::cpu::convert;
+use crate::cpu::rows::add;
+use crate::cpu::simd::Level;
+use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// A mutable slice that tasks may cut into disjoint parts.
 pub(crate) struct SharedSlice<'a, T> {
@@ -30,5 +40,50 @@ impl<'a, T> SharedSlice<'a, T> {
         assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {}", self.len);
         // SAFETY: in bounds by the assertion; disjoint by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+/// A tensor that many tasks write, each its own part.
+pub(crate) enum SharedTensor<'a> {
+    F32(SharedSlice<'a, f32>, usize),
+    Bf16(SharedSlice<'a, bf16>, usize),
+}
+
+impl<'a> SharedTensor<'a> {
+    pub(crate) fn new(tensor: &'a mut Tensor) -> Self {
+        let cols = tensor.cols();
+        match tensor.dtype() {
+            DType::F32 => Self::F32(SharedSlice::new(tensor.f32_mut()), cols),
+            DType::Bf16 => Self::Bf16(SharedSlice::new(tensor.bf16_mut()), cols),
+        }
+    }
+
+    /// Writes a row segment, rounding if the tensor is bf16.
+    ///
+    /// # Safety
+    /// No other task touches the same elements.
+    #[inline]
+    pub(crate) unsafe fn write(&self, level: Level, row: usize, col: usize, z: &[f32]) {
+        match self {
+            // SAFETY: the caller's contract.
+            Self::F32(out, cols) => unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z),
+            Self::Bf16(out, cols) => {
+                // SAFETY: the caller's contract.
+                let to = unsafe { out.part(row * cols + col, z.len()) };
+                convert::narrow(level, z, to);
+            }
+        }
+    }
+
+    /// Adds a row segment to an f32 tensor.
+    ///
+    /// # Safety
+    /// As [`SharedTensor::write`].
+    pub(crate) unsafe fn add(&self, level: Level, row: usize, col: usize, z: &[f32]) {
+        match self {
+            // SAFETY: the caller's contract.
+            Self::F32(out, cols) => add(level, unsafe { out.part(row * cols + col, z.len()) }, z),
+            Self::Bf16(..) => unreachable!("sums are kept in f32"),
+        }
     }
 }

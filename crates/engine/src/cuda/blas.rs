@@ -12,7 +12,7 @@ use super::driver::{self, Plan, Products, Shape};
 use super::error::Failure;
 use super::locked;
 use super::section::Call;
-use crate::tensor::{DType, Tensor};
+use crate::dtype::DType;
 
 /// What cuBLASLt may use beside the operands.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -36,11 +36,6 @@ impl Matrix {
     /// Rows that follow each other.
     pub(crate) fn new(ptr: DevicePtr, rows: usize, cols: usize, dtype: DType) -> Self {
         Self { ptr, rows, cols, stride: cols, dtype, transposed: false }
-    }
-
-    /// A whole tensor.
-    pub(crate) fn of(tensor: &Tensor) -> Self {
-        Self::new(tensor.device_ptr(), tensor.rows(), tensor.cols(), tensor.dtype())
     }
 
     /// The same memory read the other way round.

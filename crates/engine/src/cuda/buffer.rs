@@ -10,7 +10,7 @@ use super::context::Context;
 use super::driver;
 use super::error::Failure;
 use super::locked;
-use crate::tensor::size_class;
+use crate::alloc::size_class;
 
 /// What every address is a multiple of, and sizes are counted in.
 const UNIT: usize = 256;

@@ -39,8 +39,10 @@ pub(super) struct Inner {
     pub(super) sections: Mutex<Sections>,
     /// Counts how often lasting memory was given back.
     pub(super) lasting: AtomicU64,
-    pub(super) modules: Mutex<HashMap<Module, LoadedModule>>,
-    pub(super) kernels: Mutex<HashMap<(Module, &'static str), Loaded>>,
+    /// By name.
+    pub(super) modules: Mutex<HashMap<&'static str, LoadedModule>>,
+    /// By module and name.
+    pub(super) kernels: Mutex<HashMap<[&'static str; 2], Loaded>>,
     pub(super) plans: OnceLock<Plans>,
     pub(super) cubins: cache::Cubins,
 }
@@ -334,7 +336,7 @@ impl Context {
 
     /// The machine code of a module, loaded.
     pub(super) fn load(&self, source: &CStr, module: Module) -> Result<driver::CUmodule, EngineError> {
-        let cubin = self.inner.cubins.get(source, module.name())?;
+        let cubin = self.inner.cubins.get(source, module.name)?;
         Ok(driver::load_module(&cubin)?)
     }
 }

@@ -19,7 +19,7 @@
 //!   `cuda.launch(Module::Linear, "linear_epilogue", [grid_x, grid_y, 1], block, shared_bytes, &[a.into(), 3_i32.into()])`.
 //!   Arguments convert from `DevicePtr`, `Option<DevicePtr>` (null), `i32`, `u32`, `f32`, `u64`, and are checked against
 //!   the parameters in the source.
-//! - Products, row-major: `cuda.matmul(Matrix::of(&x), Matrix::new(w, rows, cols, dtype).transposed(), Matrix::of(&y),
+//! - Products, row-major: `cuda.matmul(x.matrix(), Matrix::new(w, rows, cols, dtype).transposed(), y.matrix(),
 //!   Write::Replace | Write::Add)`. Both operands are of one type; the output may be f32 or bf16.
 //! - Losses: a `[terms, 2]` f32 tensor of (term, 1 or 0 for correct), summed into two f64: `LossSum::pending(sums)`.
 //! - Sections ([`section`]): an op need not know whether its work is queued, recorded or compared with a recording. It keeps a
@@ -35,7 +35,6 @@ mod blas;
 mod buffer;
 mod cache;
 mod context;
-#[cfg_attr(not(feature = "cuda"), path = "absent.rs")]
 mod driver;
 mod error;
 mod kernels;
@@ -61,5 +60,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "cuda")]
 mod tests;

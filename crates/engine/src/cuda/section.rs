@@ -21,7 +21,6 @@ use super::buffer::{DeviceBuffer, DevicePtr, Home, Pool};
 use super::context::Context;
 use super::driver::{self, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUstream, Shape};
 use super::error::Failure;
-use super::kernels::Module;
 use super::launch::Argument;
 use super::locked;
 use super::pinned::Pinned;
@@ -71,7 +70,8 @@ impl Area {
 /// A kernel's launch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Kernel {
-    pub(super) name: (Module, &'static str),
+    /// Module and name.
+    pub(super) name: [&'static str; 2],
     pub(super) function: CUfunction,
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
@@ -657,5 +657,4 @@ impl Context {
 }
 
 #[cfg(test)]
-#[cfg(feature = "cuda")]
 mod tests;

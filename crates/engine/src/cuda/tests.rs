@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{CudaPaths, Matrix, Module, Write, gpus};
+use super::ops::adam::OPTIMIZER;
+use super::{CudaPaths, Matrix, Write, gpus};
+use crate::cpu::convert::round_bf16;
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
 use crate::rng::Stream;
-use crate::tensor::round_bf16;
 use crate::testing::{close, gpu, shared_gpu};
 use crate::{CodePath, DType, Device, EngineError, Flat, Gradients, Tensor, View, Weights};
 
@@ -71,7 +72,12 @@ fn products_are_those_of_plain_sums() {
                         return plain;
                     }
                     let narrow = Tensor::uninit(device.pool(), 1, values.len(), DType::Bf16);
-                    super::ops::adam::to_bf16(cuda, plain.device_ptr(), narrow.device_ptr(), values.len());
+                    super::ops::elementwise::narrow(
+                        cuda,
+                        plain.device_ptr(),
+                        narrow.device_ptr(),
+                        values.len(),
+                    );
                     narrow
                 };
                 let (left, right) = (put(&a), put(&b));
@@ -83,15 +89,15 @@ fn products_are_those_of_plain_sums() {
                 let (left, right) = (matrix(&left, turn_a, m, k), matrix(&right, turn_b, k, n));
                 let what = format!("{m} x {n} x {k} {turn_a} {turn_b} {inputs:?}");
                 let out = Tensor::from_f32(device.pool(), m, n, &start);
-                cuda.matmul(left, right, Matrix::of(&out), Write::Replace);
+                cuda.matmul(left, right, out.matrix(), Write::Replace);
                 close(&out.to_f32_vec(), &exact, 2e-6, &what);
                 let out = Tensor::from_f32(device.pool(), m, n, &start);
-                cuda.matmul(left, right, Matrix::of(&out), Write::Add);
+                cuda.matmul(left, right, out.matrix(), Write::Add);
                 let added: Vec<f64> = exact.iter().zip(&start).map(|(x, s)| x + f64::from(*s)).collect();
                 close(&out.to_f32_vec(), &added, 2e-6, &what);
                 let out = Tensor::uninit(device.pool(), m, n, DType::Bf16);
                 if inputs == DType::Bf16 {
-                    cuda.matmul(left, right, Matrix::of(&out), Write::Replace);
+                    cuda.matmul(left, right, out.matrix(), Write::Replace);
                     close(&out.to_f32_vec(), &exact, 4e-3, &what);
                 }
             }
@@ -112,7 +118,7 @@ fn a_narrow_output_is_rounded_once() {
     let cuda = device.cuda().unwrap();
     let [a, b] = [&small, &other].map(|x| super::ops::elementwise::copy(cuda, device.pool(), x, DType::Bf16));
     let out = Tensor::uninit(device.pool(), 1, 1, DType::Bf16);
-    cuda.matmul(Matrix::of(&a), Matrix::of(&b).transposed(), Matrix::of(&out), Write::Replace);
+    cuda.matmul(a.matrix(), b.matrix().transposed(), out.matrix(), Write::Replace);
     assert_eq!(out.to_f32_vec(), [round_bf16(256.0 + 1_023.0 / 64.0).to_f32()]);
     device.check().unwrap();
 }
@@ -130,7 +136,7 @@ fn adam_and_the_norm_are_the_processors() {
             let mut norms = Vec::new();
             for step in 1..=3 {
                 gradients.values_mut().copy_from_slice(&draw(1 + step, n));
-                norms.push(squared_norm(device, &gradients).settle());
+                norms.push(squared_norm(device, &gradients).wait());
                 let part = |start, len, weight_decay| Range {
                     start,
                     grad: start,
@@ -161,7 +167,7 @@ fn adam_and_the_norm_are_the_processors() {
 /// Ranges with rates, decays and step counts of their own, most of them no whole number of pieces; in the weights frozen
 /// parameters lie between them. With the numbers of weights and of gradients.
 fn uneven_ranges(step: u64) -> (Vec<Range>, usize, usize) {
-    let piece = super::ops::adam::ELEMENTS_PER_PIECE;
+    let piece = super::ops::adam::ELEMENTS_PER_BLOCK;
     let lens = [1, 3, piece, 255, 257, piece - 1, 0, piece + 1, 31, 3 * piece + 77, 5];
     let (mut ranges, mut start, mut grad) = (Vec::new(), 13, 0);
     for (i, len) in lens.into_iter().enumerate() {
@@ -289,7 +295,7 @@ fn a_full_device_says_so_once_and_goes_on() {
     let much = Tensor::zeros(device.pool(), 1 << 24, 1 << 20, DType::F32);
     // Everything after it does nothing.
     cuda.launch(
-        Module::Optimizer,
+        OPTIMIZER,
         "sum_of_squares",
         [1, 1, 1],
         256,
@@ -304,9 +310,9 @@ fn a_full_device_says_so_once_and_goes_on() {
     assert_eq!(kept.to_f32_vec(), [1.0, 2.0, 3.0]);
     let mut gradients = Gradients::new(3);
     gradients.values_mut().copy_from_slice(&[1.0, 2.0, 2.0]);
-    assert!((squared_norm(&device, &gradients).settle() - 9.0).abs() < 1e-12);
+    assert!((squared_norm(&device, &gradients).wait() - 9.0).abs() < 1e-12);
     gradients.clear();
-    assert!(squared_norm(&device, &gradients).settle().abs() < 1e-12);
+    assert!(squared_norm(&device, &gradients).wait().abs() < 1e-12);
 }
 
 #[test]
@@ -315,7 +321,7 @@ fn wrong_arguments_never_reach_a_kernel() {
     let device = gpu().unwrap_or_else(|| panic!("has the parameters, if there were a GPU"));
     let pointer = device.cuda().unwrap().upload(&[0_u64; 8]).ptr();
     let arguments = [pointer.into(), pointer.into(), 3_u64.into(), 3_u32.into()];
-    device.cuda().unwrap().launch(Module::Optimizer, "sum_of_squares", [1, 1, 1], 256, 0, &arguments);
+    device.cuda().unwrap().launch(OPTIMIZER, "sum_of_squares", [1, 1, 1], 256, 0, &arguments);
 }
 
 #[test]
@@ -331,7 +337,7 @@ fn compiled_kernels_are_kept_and_damaged_ones_made_again() {
         let device = Device::gpu(0, None, &paths).unwrap();
         let mut gradients = Gradients::new(2);
         gradients.values_mut().copy_from_slice(&[3.0, 4.0]);
-        let sum = squared_norm(&device, &gradients).settle();
+        let sum = squared_norm(&device, &gradients).wait();
         device.check().unwrap();
         sum
     };

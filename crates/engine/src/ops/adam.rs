@@ -9,11 +9,10 @@
 //!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
-use crate::cuda;
+use crate::cuda::ops::adam::DeviceRange;
+use crate::cuda::{self, DeviceBuffer};
 use crate::device::Device;
 use crate::flat::Flat;
 use crate::profile::Work;
@@ -72,15 +71,19 @@ pub struct SquaredNorm {
 #[derive(Debug)]
 enum Partial {
     Host(Vec<f64>),
-    Device(cuda::ops::adam::PartialSums),
+    Device { sums: DeviceBuffer, count: usize },
 }
 
 impl SquaredNorm {
     /// The sum, once it is there; not finite if any of the terms is not.
-    pub fn settle(self) -> f64 {
+    pub fn wait(self) -> f64 {
         match self.partial {
             Partial::Host(sums) => sums.iter().sum(),
-            Partial::Device(sums) => sums.download().iter().sum(),
+            Partial::Device { sums, count } => {
+                let mut partial = vec![0.0; count];
+                sums.context().download(&mut partial, sums.ptr());
+                partial.iter().sum()
+            }
         }
     }
 }
@@ -89,7 +92,9 @@ impl SquaredNorm {
 pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
     let _timer = device.time(Work::GradientNorm);
     if let Some(cuda) = device.cuda() {
-        return SquaredNorm { partial: Partial::Device(cuda::ops::adam::squared_norm(cuda, gradients)) };
+        let gradients = gradients.flat();
+        let (sums, count) = cuda::ops::adam::squared_norm(cuda, gradients.device(cuda), gradients.len());
+        return SquaredNorm { partial: Partial::Device { sums, count } };
     }
     let gradients = gradients.values();
     let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
@@ -108,23 +113,22 @@ pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
     SquaredNorm { partial: Partial::Host(partial) }
 }
 
-/// What a step multiplies by, the same for all parameters of a range. (Laid out for the GPU's table of ranges, too.)
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Rates {
+/// What a step multiplies by, the same for all parameters of a range.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
     /// lr / (1 - b1^t).
-    pub(crate) step_size: f32,
+    step_size: f32,
     /// 1 / sqrt(1 - b2^t).
-    pub(crate) root: f32,
+    root: f32,
     /// Decay that is added to the gradient.
-    pub(crate) coupled: f32,
+    coupled: f32,
     /// What is left of a weight after its decay.
-    pub(crate) shrink: f32,
+    shrink: f32,
 }
 
 impl Adam {
     /// The corrections are made in f64, as PyTorch makes them, then used in f32.
-    pub(crate) fn rates(&self, range: &Range) -> Rates {
+    fn rates(&self, range: &Range) -> Rates {
         let correction = |beta: f32| 1.0 - f64::from(beta).powi(range.step.min(i32::MAX as u64) as i32);
         let (coupled, shrink) = match self.decay {
             Decay::Coupled => (range.weight_decay, 1.0),
@@ -154,8 +158,20 @@ impl Adam {
     ) {
         let _timer = device.time(Work::Optimizer);
         if let Some(cuda) = device.cuda() {
-            cuda::ops::adam::step(cuda, self, weights, gradients, first_moment, second_moment, ranges, clip);
-            return;
+            let table = ranges.iter().map(|range| {
+                let Rates { step_size, root, coupled, shrink } = self.rates(range);
+                DeviceRange::new(range.start, range.grad, range.len, [step_size, root, coupled, shrink])
+            });
+            let (values, rounded) = weights.device_step(cuda);
+            let buffers = cuda::ops::adam::Buffers {
+                values,
+                rounded,
+                gradients: gradients.flat_mut().device_mut(cuda),
+                first_moment: first_moment.device_mut(cuda),
+                second_moment: second_moment.device_mut(cuda),
+            };
+            let constants = [clip, self.beta1, self.beta2, self.eps];
+            return cuda::ops::adam::step(cuda, table.collect(), &buffers, constants);
         }
         let level = device.level();
         let weights = SharedSlice::new(weights.values_mut());
@@ -260,7 +276,7 @@ mod tests {
                     }
                     let range =
                         Range { start: 0, grad: 0, len: n, lr: 1e-3, weight_decay: 0.01, step: step as u64 };
-                    assert!(squared_norm(&device, &gradients).settle().is_finite());
+                    assert!(squared_norm(&device, &gradients).wait().is_finite());
                     adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 0.5);
                     assert!(gradients.values().iter().all(|&g| g == 0.0));
                 }
@@ -318,7 +334,7 @@ mod tests {
         let norm = |x: &[f32]| {
             let mut gradients = Gradients::new(x.len());
             gradients.values_mut().copy_from_slice(x);
-            squared_norm(&device, &gradients).settle()
+            squared_norm(&device, &gradients).wait()
         };
         assert_eq!(norm(&x), x.iter().map(|x| f64::from(x * x)).sum::<f64>());
         assert!(!norm(&[1.0, f32::NAN]).is_finite());

@@ -17,15 +17,16 @@ use std::ops::Range;
 use crate::cpu::convert;
 use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
 use crate::cpu::math;
-use crate::cpu::shared::SharedSlice;
+use crate::cpu::rows::apply_dropout;
+use crate::cpu::shared::{SharedSlice, SharedTensor};
 use crate::cpu::simd::{Level, simd};
 use crate::cuda;
 use crate::cuda::ops::attention::DeviceCache;
-use crate::ops::linear::{SharedOut, apply_dropout};
+use crate::dtype::{DType, Precision};
 use crate::profile::Work;
 use crate::rng;
-use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor};
+use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
+use crate::tensor::Tensor;
 
 /// Queries whose probabilities exist at once, per thread; a multiple of [`GRAIN`], so that little is masked.
 const QUERY_TILE: usize = GRAIN;
@@ -63,15 +64,14 @@ impl KeyValueCache {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct AttentionNode {
-    out: usize,
-    pub(crate) qkv: Value,
-    pub(crate) y: Tensor,
-    pub(crate) attention: Attention,
-    pub(crate) dropout: Option<ActiveDropout>,
+/// What the backward needs.
+struct Saved {
+    qkv: Value,
+    y: Tensor,
+    attention: Attention,
+    dropout: Option<ActiveDropout>,
     /// log sum exp of the scaled scores, `[N, H]`.
-    pub(crate) log_sums: Tensor,
+    log_sums: Tensor,
 }
 
 impl Tape<'_> {
@@ -102,16 +102,19 @@ impl Tape<'_> {
             );
             cache.length += rows;
         }
-        if let Some(cuda) = device.cuda() {
-            let cache = cache.map(|cache| (&mut cache.device, past));
-            let drops = dropout.as_ref();
-            cuda::ops::attention::forward(cuda, self, &qkv.tensor, cache, attention, drops, &y, &log_sums);
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &self.slab) {
+            let cached = cache.map(|cache| {
+                let offsets = cuda.upload(&[0, (past + rows) as u32]);
+                (cache.device.append(cuda, device.pool(), &qkv.tensor, past), offsets)
+            });
+            let heads = attention.on_device(dropout.as_ref());
+            cuda::ops::attention::forward(cuda, slab, &qkv.tensor, cached.as_ref(), heads, &y, &log_sums);
         } else {
             let cached = cache.map(|cache| {
                 cache.append(device.level(), &qkv.tensor);
                 &*cache
             });
-            let (out, sums) = (SharedOut::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
+            let (out, sums) = (SharedTensor::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
             let (level, precision) = (self.device.level(), self.precision);
             self.device.for_each(self.packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
@@ -162,31 +165,39 @@ impl Tape<'_> {
                 });
             });
         }
-        let (saved, qkv) = (y.clone(), qkv.clone());
-        self.record(y, qkv.id.is_some(), |out| {
-            Node::Attention(AttentionNode { out, qkv, y: saved, attention, dropout, log_sums })
-        })
+        let saved = Saved { qkv: qkv.clone(), y: y.clone(), attention, dropout, log_sums };
+        self.record(y, qkv.id.is_some(), move |back, dy| saved.backward(back, &dy))
     }
 }
 
-impl AttentionNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+impl Attention {
+    fn on_device(self, dropout: Option<&ActiveDropout>) -> cuda::ops::attention::Heads {
+        let dropout = dropout.and_then(ActiveDropout::on_device);
+        cuda::ops::attention::Heads { count: self.heads, causal: self.causal, dropout }
+    }
+}
+
+impl Saved {
+    fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
-        let Some(dy) = back.take(self.out) else { return };
-        if let Some(cuda) = device.cuda() {
-            return cuda::ops::attention::backward(cuda, back, &self, &dy);
-        }
         let (rows, width, heads) = (dy.rows(), dy.cols(), self.attention.heads);
-        let mut gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
-        {
-            let out = SharedOut::new(&mut gradient);
+        let mut gradient;
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
+            let delta = back.uninit(rows, heads, DType::F32);
+            gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
+            let heads = self.attention.on_device(self.dropout.as_ref());
+            let forward = (&self.qkv.tensor, &self.y, &self.log_sums);
+            cuda::ops::attention::backward(cuda, slab, forward, heads, dy, &delta, &gradient);
+        } else {
+            gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
+            let out = SharedTensor::new(&mut gradient);
             let packing = back.packing;
-            let (level, precision) = (back.device.level(), back.precision);
-            back.device.for_each(packing.sequences() * heads, |task| {
+            let (level, precision) = (device.level(), back.precision);
+            device.for_each(packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
                 SCRATCH.with_borrow_mut(|scratch| {
-                    self.head_backward(level, precision, packing.range(sequence), head, &dy, scratch, &out);
+                    self.head_backward(level, precision, packing.range(sequence), head, dy, scratch, &out);
                 });
             });
         }
@@ -202,7 +213,7 @@ impl AttentionNode {
         head: usize,
         dy: &Tensor,
         scratch: &mut Scratch,
-        out: &SharedOut<'_>,
+        out: &SharedTensor<'_>,
     ) {
         let (width, heads) = (dy.cols(), self.attention.heads);
         let (dim, count) = (width / heads, range.len());

@@ -6,13 +6,15 @@
 //! Backward: `dtoken[id] += dh * m`, `dposition[p] += dh * m`, `doffset += dh * m` over its rows, with m the
 //! dropout factors; rows are added in packed order, split over threads by columns.
 
+use crate::cpu::rows::{ROWS_PER_TASK, add, apply_dropout};
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cuda;
-use crate::ops::linear::{ROWS_PER_TASK, add, apply_dropout};
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::profile::Work;
-use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
-use crate::tensor::DType;
+use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
+use crate::tensor::Tensor;
 use crate::weights::View;
 
 /// Columns that one task of the backward handles.
@@ -32,14 +34,13 @@ pub struct Embedding {
 }
 
 /// Which row of a table's gradient a token's gradient goes to, if any.
-type TargetRow<'a> = dyn Fn(usize) -> Option<usize> + Sync + 'a;
+type TargetRow<'a> = dyn Fn(usize) -> Option<u32> + Sync + 'a;
 
-#[derive(Debug)]
-pub(crate) struct EmbeddingNode {
-    out: usize,
-    pub(crate) ids: Vec<u32>,
-    pub(crate) tables: Embedding,
-    pub(crate) dropout: Option<ActiveDropout>,
+/// What the backward needs.
+struct Saved {
+    ids: Vec<u32>,
+    tables: Embedding,
+    dropout: Option<ActiveDropout>,
 }
 
 impl Tape<'_> {
@@ -54,8 +55,23 @@ impl Tape<'_> {
         assert_eq!(rows, self.packing.tokens(), "one id per packed token");
         let dropout = self.active_dropout(tables.dropout);
         let mut h = self.uninit(rows, cols, DType::F32);
-        if let Some(cuda) = device.cuda() {
-            cuda::ops::embedding::forward(cuda, self, ids, &tables, dropout.as_ref(), &h);
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &self.slab) {
+            let (vocabulary, positions) = (tables.tokens.rows, tables.positions.rows);
+            assert!(
+                ids.iter().all(|&id| (id as usize) < vocabulary),
+                "an id outside the table of {vocabulary}"
+            );
+            let last = self.packing.rows().map(|(_, position)| position as usize).max();
+            assert!(last < Some(positions), "a position outside the table of {positions}");
+            let values = |view| self.weights.device_f32(cuda, view);
+            let offset = tables.offset.map(|(id, view)| (id, values(view)));
+            let on_device = cuda::ops::embedding::Tables {
+                tokens: values(tables.tokens),
+                positions: values(tables.positions),
+                offset,
+            };
+            let dropout = dropout.as_ref().and_then(ActiveDropout::on_device);
+            cuda::ops::embedding::forward(cuda, slab, ids, &on_device, dropout, &h);
         } else {
             let level = self.device.level();
             let (tokens, positions) = (self.weights.get(tables.tokens), self.weights.get(tables.positions));
@@ -80,63 +96,76 @@ impl Tape<'_> {
         }
         let views = [Some(tables.tokens), Some(tables.positions), tables.offset.map(|o| o.1)];
         let needs = views.into_iter().flatten().any(|v| v.grad.is_some());
-        let ids = ids.to_vec();
-        self.record(h, needs, |out| Node::Embedding(EmbeddingNode { out, ids, tables, dropout }))
+        let saved = Saved { ids: ids.to_vec(), tables, dropout };
+        self.record(h, needs, move |back, dh| saved.backward(back, dh))
     }
 }
 
-impl EmbeddingNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+impl Saved {
+    fn backward(&self, back: &mut Backward<'_>, mut dh: Tensor) {
         let device = back.device;
         let _timer = device.time(Work::Embedding);
-        let Some(mut dh) = back.take(self.out) else { return };
-        if let Some(cuda) = device.cuda() {
-            return cuda::ops::embedding::backward(cuda, back, &self, &dh);
+        if device.cuda().is_none()
+            && let Some(d) = &self.dropout
+        {
+            dh = masked(back, &dh, d);
         }
-        let (rows, cols) = (dh.rows(), dh.cols());
-        let level = back.device.level();
-        if let Some(d) = &self.dropout {
-            let mut masked = back.uninit(rows, cols, DType::F32);
-            {
-                let out = SharedSlice::new(masked.f32_mut());
-                back.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
-                    with_rows(cols, |scratch, _| {
-                        for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                            // SAFETY: every task has rows of its own.
-                            let row = unsafe { out.part(r * cols, cols) };
-                            row.copy_from_slice(dh.row(level, r, scratch));
-                            apply_dropout(level, row, d.key(r), 0, d.rate);
-                        }
-                    });
-                });
-            }
-            dh = masked;
-        }
-        let at: Vec<usize> = back.packing.rows().map(|(_, p)| p as usize).collect();
+        let at: Vec<u32> = back.packing.rows().map(|(_, p)| p as u32).collect();
         let offset = self.tables.offset;
         let targets: [(Option<View>, &TargetRow<'_>); 3] = [
-            (Some(self.tables.tokens), &|r| Some(self.ids[r] as usize)),
+            (Some(self.tables.tokens), &|r| Some(self.ids[r])),
             (Some(self.tables.positions), &|r| Some(at[r])),
             (offset.map(|o| o.1), &|r| offset.filter(|o| o.0 == self.ids[r]).map(|_| 0)),
         ];
         for (view, target) in targets {
-            let Some(gradient) = view.and_then(|v| back.gradients.get_mut(v)) else { continue };
-            let gradient = SharedSlice::new(gradient);
-            back.device.for_each(cols.div_ceil(COLS_PER_TASK), |task| {
-                let first = task * COLS_PER_TASK;
-                let width = COLS_PER_TASK.min(cols - first);
-                with_rows(cols, |scratch, _| {
-                    for r in 0..rows {
-                        if let Some(to) = target(r) {
-                            // SAFETY: every task has columns of its own.
-                            let sum = unsafe { gradient.part(to * cols + first, width) };
-                            add(level, sum, &dh.row(level, r, scratch)[first..first + width]);
-                        }
-                    }
-                });
-            });
+            let Some(view) = view else { continue };
+            if let Some(cuda) = device.cuda() {
+                let Some(to) = back.gradients.device_mut(cuda, view) else { continue };
+                let pairs = (0..dh.rows()).filter_map(|r| Some((target(r)?, r as u32)));
+                let dropout = self.dropout.as_ref().and_then(ActiveDropout::on_device);
+                cuda::ops::scatter::Groups::new(cuda, pairs, dh.rows()).add_rows(cuda, &dh, to, dropout);
+            } else if let Some(to) = back.gradients.get_mut(view) {
+                add_rows(device, &dh, target, to);
+            }
         }
     }
+}
+
+/// dh times the dropout factors, on the processor.
+fn masked(back: &Backward<'_>, dh: &Tensor, dropout: &ActiveDropout) -> Tensor {
+    let (rows, cols, level) = (dh.rows(), dh.cols(), back.device.level());
+    let mut masked = back.uninit(rows, cols, DType::F32);
+    let out = SharedSlice::new(masked.f32_mut());
+    back.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
+        with_rows(cols, |scratch, _| {
+            for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                // SAFETY: every task has rows of its own.
+                let row = unsafe { out.part(r * cols, cols) };
+                row.copy_from_slice(dh.row(level, r, scratch));
+                apply_dropout(level, row, dropout.key(r), 0, dropout.rate);
+            }
+        });
+    });
+    masked
+}
+
+/// to[target(r)] += dh[r], row after row, on the processor.
+fn add_rows(device: &Device, dh: &Tensor, target: &TargetRow<'_>, to: &mut [f32]) {
+    let (rows, cols, level) = (dh.rows(), dh.cols(), device.level());
+    let gradient = SharedSlice::new(to);
+    device.for_each(cols.div_ceil(COLS_PER_TASK), |task| {
+        let first = task * COLS_PER_TASK;
+        let width = COLS_PER_TASK.min(cols - first);
+        with_rows(cols, |scratch, _| {
+            for r in 0..rows {
+                if let Some(to) = target(r) {
+                    // SAFETY: every task has columns of its own.
+                    let sum = unsafe { gradient.part(to as usize * cols + first, width) };
+                    add(level, sum, &dh.row(level, r, scratch)[first..first + width]);
+                }
+            }
+        });
+    });
 }
 
 #[cfg(test)]

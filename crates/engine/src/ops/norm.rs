@@ -7,24 +7,24 @@
 //! dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dweight = sum over rows of dy * xhat; dbias = sum of dy.
 
 use crate::cpu::math;
+use crate::cpu::rows::ROWS_PER_TASK;
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda;
-use crate::ops::linear::{ROWS_PER_TASK, add_column_sums};
+use crate::dtype::DType;
 use crate::profile::Work;
-use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tape::{Backward, Tape, Value};
+use crate::tensor::Tensor;
 use crate::weights::View;
 
-#[derive(Debug)]
-pub(crate) struct NormNode {
-    out: usize,
-    pub(crate) x: Value,
-    pub(crate) weight: View,
-    pub(crate) bias: View,
+/// What the backward needs.
+struct Saved {
+    x: Value,
+    weight: View,
+    bias: View,
     /// (mean, 1 / standard deviation) per row.
-    pub(crate) statistics: Tensor,
+    statistics: Tensor,
 }
 
 impl Tape<'_> {
@@ -40,8 +40,8 @@ impl Tape<'_> {
         let mut y = self.uninit(rows, cols, DType::F32);
         let mut statistics = self.uninit(rows, 2, DType::F32);
         if let Some(cuda) = device.cuda() {
-            let views = (weight, bias);
-            cuda::ops::norm::forward(cuda, self.weights, &x.tensor, views, eps, &y, &statistics);
+            let parameters = [weight, bias].map(|view| self.weights.device_f32(cuda, view));
+            cuda::ops::norm::forward(cuda, &x.tensor, parameters, eps, &y, &statistics);
         } else {
             let (gain, shift) = (self.weights.get(weight), self.weights.get(bias));
             let level = self.device.level();
@@ -57,50 +57,61 @@ impl Tape<'_> {
             });
         }
         let needs = x.id.is_some() || weight.grad.is_some() || bias.grad.is_some();
-        let x = x.clone();
-        self.record(y, needs, |out| Node::Norm(NormNode { out, x, weight, bias, statistics }))
+        let saved = Saved { x: x.clone(), weight, bias, statistics };
+        self.record(y, needs, move |back, dy| saved.backward(back, &dy))
     }
 }
 
-impl NormNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+impl Saved {
+    fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::NormBackward);
-        let Some(dy) = back.take(self.out) else { return };
-        if let Some(cuda) = device.cuda() {
-            return cuda::ops::norm::backward(cuda, back, &self, &dy);
-        }
-        let (rows, cols) = (dy.rows(), dy.cols());
-        let level = back.device.level();
-        let gain = back.weights.get(self.weight);
+        let (rows, cols, x) = (dy.rows(), dy.cols(), &self.x.tensor);
         let mut dx = back.uninit(rows, cols, DType::F32);
-        let tasks = rows.div_ceil(ROWS_PER_TASK);
-        // Per task: the sums over its rows of dy * xhat and of dy.
-        let mut partial = back.uninit(tasks, 2 * cols, DType::F32);
-        {
-            let (dx, partial) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
-            back.device.for_each(tasks, |task| {
-                // SAFETY: every task has a partial row and rows of dx of its own.
-                let sums = unsafe { partial.part(task * 2 * cols, 2 * cols) };
-                sums.fill(0.0);
-                with_rows(cols, |scratch, scratch_dy| {
-                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                        // SAFETY: as above.
-                        let dx = unsafe { dx.part(r * cols, cols) };
-                        let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
-                        let x = self.x.tensor.row(level, r, scratch);
-                        let dy = dy.row(level, r, scratch_dy);
-                        norm_row_backward(level, x, dy, gain, statistics, dx, sums);
-                    }
-                });
-            });
-        }
-        for (view, first) in [(self.weight, 0), (self.bias, cols)] {
-            if let Some(gradient) = back.gradients.get_mut(view) {
-                add_column_sums(level, &partial, first, gradient);
+        let partial = if let Some(cuda) = device.cuda() {
+            if self.x.id.is_some() {
+                let gain = back.weights.device_f32(cuda, self.weight);
+                cuda::ops::norm::backward(cuda, x, dy, gain, &self.statistics, &dx);
             }
+            let trains = self.weight.grad.is_some() || self.bias.grad.is_some();
+            trains.then(|| {
+                let partial = back.uninit(cuda::ops::row_blocks(rows), 2 * cols, DType::F32);
+                cuda::ops::norm::partial_sums(cuda, x, dy, &self.statistics, &partial);
+                partial
+            })
+        } else {
+            Some(self.backward_on_cpu(back, dy, &mut dx))
+        };
+        if let Some(partial) = partial {
+            back.add_column_sums(&partial, 0, Some(self.weight));
+            back.add_column_sums(&partial, cols, Some(self.bias));
         }
         back.add(self.x.id, dx);
+    }
+
+    /// Fills dx; a row per task with the sums over its rows of dy * xhat and of dy.
+    fn backward_on_cpu(&self, back: &Backward<'_>, dy: &Tensor, dx: &mut Tensor) -> Tensor {
+        let (rows, cols, level) = (dy.rows(), dy.cols(), back.device.level());
+        let gain = back.weights.get(self.weight);
+        let tasks = rows.div_ceil(ROWS_PER_TASK);
+        let mut partial = back.uninit(tasks, 2 * cols, DType::F32);
+        let (dx, all_sums) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
+        back.device.for_each(tasks, |task| {
+            // SAFETY: every task has a partial row and rows of dx of its own.
+            let sums = unsafe { all_sums.part(task * 2 * cols, 2 * cols) };
+            sums.fill(0.0);
+            with_rows(cols, |scratch, scratch_dy| {
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    // SAFETY: as above.
+                    let dx = unsafe { dx.part(r * cols, cols) };
+                    let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
+                    let x = self.x.tensor.row(level, r, scratch);
+                    let dy = dy.row(level, r, scratch_dy);
+                    norm_row_backward(level, x, dy, gain, statistics, dx, sums);
+                }
+            });
+        });
+        partial
     }
 }
 

@@ -9,9 +9,9 @@
 mod block;
 mod transformer;
 
+use headstart_engine::LossSum;
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::ops::linear::Linear;
-use headstart_engine::ops::linear_cross_entropy::LossSum;
 use headstart_engine::ops::pool::Pooling;
 use headstart_engine::{Tape, Tensor, Value};
 

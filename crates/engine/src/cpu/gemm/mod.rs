@@ -27,10 +27,12 @@ use std::ops::Range;
 
 use half::bf16;
 
+use crate::cpu::convert::round_bf16;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::Level;
 use crate::device::Device;
-use crate::tensor::{DType, Precision, Tensor, round_bf16};
+use crate::dtype::{DType, Precision};
+use crate::tensor::Tensor;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use kernel::register_peak_loop;
@@ -195,6 +197,14 @@ impl Destination {
     pub(crate) fn new<T>(values: &[T], cols: usize) -> Self {
         let element_bytes = size_of::<T>();
         Self { start: values.as_ptr().addr(), row_bytes: cols * element_bytes, element_bytes }
+    }
+
+    /// A whole tensor.
+    pub(crate) fn of(tensor: &Tensor) -> Self {
+        match tensor.dtype() {
+            DType::F32 => Self::new(tensor.f32(), tensor.cols()),
+            DType::Bf16 => Self::new(tensor.bf16(), tensor.cols()),
+        }
     }
 }
 

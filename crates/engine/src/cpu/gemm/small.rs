@@ -11,7 +11,7 @@ use super::strided::{Strided, multiply_strided};
 use super::{Operand, Source};
 use crate::cpu::convert;
 use crate::cpu::simd::Level;
-use crate::tensor::Precision;
+use crate::dtype::Precision;
 
 /// A product may use the first so many columns of a right operand, or a multiple, or all.
 pub(crate) const GRAIN: usize = 48;

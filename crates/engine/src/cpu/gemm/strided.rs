@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use super::tiles::{TileShape, Tiles};
 use super::{Operand, Source};
 use crate::cpu::convert;
+use crate::cpu::convert::round_bf16;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::device::Device;
-use crate::tensor::round_bf16;
 
 const TILE: TileShape = TileShape { tall: 128, wide: 384, least: 16 };
 /// Elements that one task converts.

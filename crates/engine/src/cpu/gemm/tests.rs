@@ -5,9 +5,9 @@ use std::num::NonZeroUsize;
 use half::bf16;
 
 use super::{Operand, PackedRight, Right, Source, gemm};
+use crate::cpu::convert::round_bf16;
 use crate::cpu::shared::SharedSlice;
 use crate::rng::Stream;
-use crate::tensor::round_bf16;
 use crate::{CodePath, Device, Precision};
 
 const SIZES: [usize; 10] = [1, 7, 8, 31, 41, 63, 64, 65, 130, 515];

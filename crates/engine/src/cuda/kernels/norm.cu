@@ -64,21 +64,3 @@ extern "C" __global__ void norm_partial_sums(const void *x, int x_dtype, const v
     partial[at + c] = d_gain;
     partial[at + cols + c] = d_shift;
 }
-
-// The second stage of column sums: to[c] += the sum over rows of partial[row][first + c]. A block has 32 columns; each of its
-// ROW_GROUPS warps sums every ROW_GROUPS-th row, the first warp those sums, all in a fixed order. Grid: columns / 32.
-#define ROW_GROUPS 16
-extern "C" __global__ void add_column_sums(const float *partial, int rows, int stride, int first, float *to, int cols) {
-    __shared__ float sums[ROW_GROUPS][WARP];
-    int lane = threadIdx.x % WARP, group = threadIdx.x / WARP;
-    int c = blockIdx.x * WARP + lane;
-    float sum = 0.0f;
-    if (c < cols) {
-        for (int r = group; r < rows; r += ROW_GROUPS) sum += partial[(size_t)r * stride + first + c];
-    }
-    sums[group][lane] = sum;
-    __syncthreads();
-    if (group > 0 || c >= cols) return;
-    for (int g = 1; g < ROW_GROUPS; g++) sum += sums[g][lane];
-    to[c] += sum;
-}

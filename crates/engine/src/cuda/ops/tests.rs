@@ -71,7 +71,7 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     }
     let mut sums = Vec::new();
     for mut loss in [words, classes, numbers] {
-        loss.settle();
+        loss.wait();
         sums.extend([loss.sum, loss.correct as f64]);
     }
     device.check().unwrap();

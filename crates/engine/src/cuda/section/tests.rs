@@ -1,10 +1,10 @@
 //! Replayed work against the same work queued, on a GPU, real or emulated: the same bits.
 
+use crate::loss_sum::LossSum;
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::Linear;
-use crate::ops::linear_cross_entropy::LossSum;
 use crate::rng::Stream;
 use crate::testing::gpu;
 use crate::{
@@ -111,8 +111,8 @@ impl Trained {
 
     /// What a step leaves: the loss, the norm, the weights.
     fn finish(&mut self, mut sum: LossSum, number: u64) -> (f64, f64, Vec<f32>) {
-        let norm = squared_norm(&self.device, &self.gradients).settle();
-        sum.settle();
+        let norm = squared_norm(&self.device, &self.gradients).wait();
+        sum.wait();
         let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
         let n = self.moments[0].len();
         let range = Range { start: 0, grad: 0, len: n, lr: 1e-2, weight_decay: 0.0, step: number };
