@@ -6,7 +6,7 @@
 //!
 //! - [`Device`] — where kernels run, and how work that comes again is replayed. [`Tensor`] — a matrix in a pooled buffer.
 //!   [`Packing`] — sequences back to back.
-//! - [`gpus`], [`CudaPaths`] — what there is of NVIDIA's. [`Flat`] — values on the host, a GPU, or both.
+//! - [`gpus`], [`CudaOptions`] — the GPUs of a machine, and how one is used. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them; [`make_resident`].
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
 //! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
@@ -43,7 +43,7 @@ mod matmul;
 mod testing;
 
 pub use alloc::Allocator;
-pub use cuda::{CudaPaths, Gpu, SectionCounts, gpus};
+pub use cuda::{CudaOptions, Gpu, GraphCounts, Replay, gpus};
 pub use device::{CodePath, Device, Prepared};
 pub use dtype::{DType, Precision};
 pub use error::EngineError;

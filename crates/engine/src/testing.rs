@@ -32,7 +32,7 @@ fn tolerance(op: &str) -> (f64, f64) {
 
 /// The GPU, or the emulated one (`tests/emulator`); `None`, and the reason printed, where there is neither.
 pub(crate) fn gpu() -> Option<Device> {
-    let paths = crate::CudaPaths::default();
+    let paths = crate::CudaOptions::default();
     crate::load::ready().then(|| Device::gpu(0, NonZeroUsize::new(1), &paths).unwrap())
 }
 

@@ -7,4 +7,4 @@ pub(crate) mod rows;
 pub(crate) mod scratch;
 pub(crate) mod shared;
 pub(crate) mod simd;
-pub(crate) mod team;
+pub(crate) mod thread_pool;

@@ -10,8 +10,8 @@ use super::buffer::DevicePtr;
 use super::context::Context;
 use super::driver::{self, Plan, Products, Shape};
 use super::error::Failure;
+use super::graph::Call;
 use super::locked;
-use super::section::Call;
 use crate::dtype::DType;
 
 /// What cuBLASLt may use beside the operands.
@@ -128,7 +128,7 @@ impl Context {
             alignment: [b.alignment(), a.alignment(), out.alignment()],
         };
         let (addresses, add) = ([b.ptr.0, a.ptr.0, out.ptr.0], write == Write::Add);
-        if !self.is_made(|| Call::Product { shape, addresses, add }) {
+        if !self.is_made(|| Call::Matmul { shape, addresses, add }) {
             return;
         }
         self.attempt(|| {

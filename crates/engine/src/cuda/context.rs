@@ -14,11 +14,11 @@ use super::blas::Plans;
 use super::buffer::{DeviceBuffer, DevicePtr, Home, Pool};
 use super::driver::{self, CUcontext, CUstream};
 use super::error::Failure;
+use super::graph::{Call, Graphs, Replay};
 use super::kernels::Module;
 use super::launch::{Loaded, LoadedModule};
 use super::locked;
 use super::pinned::Staging;
-use super::section::{Call, Sections};
 use super::{cache, libraries};
 use crate::error::EngineError;
 
@@ -36,7 +36,7 @@ pub(super) struct Inner {
     pool: Pool,
     pub(super) error: Mutex<Option<EngineError>>,
     staging: Mutex<Staging>,
-    pub(super) sections: Mutex<Sections>,
+    pub(super) graphs: Mutex<Graphs>,
     /// Counts how often lasting memory was given back.
     pub(super) lasting: AtomicU64,
     /// By name.
@@ -65,7 +65,7 @@ impl Drop for Inner {
             if let Some(plans) = self.plans.take() {
                 plans.destroy();
             }
-            locked(&self.sections).destroy(&self.pool);
+            locked(&self.graphs).destroy(&self.pool);
             locked(&self.staging).free();
             let _: Result<(), Failure> = self.pool.release();
             let _: Result<(), Failure> = driver::close(self.properties.handle, self.handles.stream);
@@ -80,13 +80,16 @@ impl Inner {
     }
 }
 
-/// Where to look for what a GPU needs, beyond the places the system's loader knows.
+/// How a GPU is used: where to look for what it needs, beyond the places that the system's loader knows, and whether work
+/// is replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CudaPaths {
+pub struct CudaOptions {
     /// Folders that may hold NVIDIA's libraries.
     pub libraries: Vec<PathBuf>,
     /// Where compiled kernels are kept between runs; `None`: they are compiled in each.
     pub kernel_cache: Option<PathBuf>,
+    /// Whether work that comes again is replayed from a captured graph.
+    pub replay: Replay,
 }
 
 /// A GPU that could be used.
@@ -107,13 +110,13 @@ pub struct Gpu {
 /// The GPUs of this machine.
 ///
 /// # Errors
-/// [`EngineError::Device`] that says what was looked for and where, when the libraries are missing or the driver
+/// [`EngineError::Gpu`] that says what was looked for and where, when the libraries are missing or the driver
 /// finds no GPU.
-pub fn gpus(paths: &CudaPaths) -> Result<Vec<Gpu>, EngineError> {
-    libraries::find(&paths.libraries)?;
-    let unusable = |failure: Failure| EngineError::Device {
+pub fn gpus(options: &CudaOptions) -> Result<Vec<Gpu>, EngineError> {
+    libraries::find(&options.libraries)?;
+    let unusable = |failure: Failure| EngineError::Gpu {
         what: format!("the NVIDIA driver cannot be started: {}: {}", failure.call, failure.text),
-        fix: "see whether `nvidia-smi` works, or use --device cpu".into(),
+        fix: "see whether `nvidia-smi` works, or compute on the processor",
     };
     let count = driver::start().map_err(unusable)?;
     let version = driver::driver_version().map_err(unusable)?;
@@ -131,19 +134,22 @@ pub fn gpus(paths: &CudaPaths) -> Result<Vec<Gpu>, EngineError> {
 
 impl Context {
     /// Opens GPU `ordinal`.
-    pub(crate) fn open(ordinal: usize, paths: &CudaPaths) -> Result<Self, EngineError> {
-        let found = gpus(paths)?;
+    pub(crate) fn open(ordinal: usize, options: &CudaOptions) -> Result<Self, EngineError> {
+        let found = gpus(options)?;
         if ordinal >= found.len() {
             let what = match found.len() {
                 0 => "the NVIDIA driver is there but finds no GPU".to_owned(),
                 n => format!("there is no GPU {ordinal}; the driver finds {n}, numbered from 0"),
             };
-            return Err(EngineError::Device { what, fix: "`headstart doctor` lists the GPUs".into() });
+            return Err(EngineError::Gpu {
+                what,
+                fix: "name one that is there, or compute on the processor",
+            });
         }
         let properties = driver::properties(ordinal)?;
         let (context, stream) = driver::open(properties.handle)?;
-        let sections = Sections::new(driver::driver_version()?);
-        let cubins = cache::Cubins::new(properties.capability, paths.kernel_cache.clone())?;
+        let graphs = Graphs::new(driver::driver_version()?, options.replay);
+        let cubins = cache::Cubins::new(properties.capability, options.kernel_cache.clone())?;
         let inner = Inner {
             ordinal,
             properties,
@@ -151,7 +157,7 @@ impl Context {
             pool: Pool::default(),
             error: Mutex::default(),
             staging: Mutex::default(),
-            sections: Mutex::new(sections),
+            graphs: Mutex::new(graphs),
             lasting: AtomicU64::default(),
             modules: Mutex::default(),
             kernels: Mutex::default(),
@@ -251,7 +257,7 @@ impl Context {
     /// Memory with unspecified content.
     pub(crate) fn allocate(&self, bytes: usize) -> DeviceBuffer {
         let bytes = Pool::round(bytes);
-        self.section_memory(bytes).unwrap_or_else(|home| self.take(bytes, home))
+        self.captured_memory(bytes).unwrap_or_else(|home| self.take(bytes, home))
     }
 
     /// Memory that is used by more than the work at hand: parameters, and what the optimizer knows of them.
@@ -263,7 +269,7 @@ impl Context {
     }
 
     fn take(&self, bytes: usize, home: Home) -> DeviceBuffer {
-        let take = || self.attempt(|| self.inner.pool.take(bytes, home == Home::Section));
+        let take = || self.attempt(|| self.inner.pool.take(bytes, home == Home::Capturable));
         let mut taken = take();
         if taken == Some(None) {
             self.forget_graphs();
@@ -296,7 +302,7 @@ impl Context {
     /// As [`Context::upload`], with room for `most` values where graphs are to find more of them another time.
     pub(crate) fn upload_within<T: Pod>(&self, values: &[T], most: usize) -> DeviceBuffer {
         let room = Pool::round(most.max(values.len()) * size_of::<T>());
-        if let Some(input) = self.section_input(room, bytemuck::cast_slice(values)) {
+        if let Some(input) = self.captured_input(room, bytemuck::cast_slice(values)) {
             return input;
         }
         let buffer = self.allocate(room);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::buffer::DevicePtr;
 use super::context::Context;
 use super::driver::{self, CUfunction, CUmodule};
+use super::graph::{Call, Kernel};
 use super::kernels::Module;
 use super::locked;
-use super::section::{Call, Kernel};
 use crate::error::EngineError;
 
 /// A kernel's argument.

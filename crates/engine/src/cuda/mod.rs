@@ -22,7 +22,7 @@
 //! - Products, row-major: `cuda.matmul(x.matrix(), Matrix::new(w, rows, cols, dtype).transposed(), y.matrix(),
 //!   Write::Replace | Write::Add)`. Both operands are of one type; the output may be f32 or bf16.
 //! - Losses: a `[terms, 2]` f32 tensor of (term, 1 or 0 for correct), summed into two f64: `LossSum::pending(sums)`.
-//! - Sections ([`section`]): an op need not know whether its work is queued, recorded or compared with a recording. It keeps a
+//! - Graphs ([`section`]): an op need not know whether its work is queued, recorded or compared with a recording. It keeps a
 //!   step replayable if it waits for nothing, asks for the same buffers and launches each time, gives uploads whose length
 //!   differs from batch to batch room for the longest (`cuda.upload_within`), and takes what outlives the step with
 //!   `allocate_lasting` / `upload_lasting`.
@@ -37,21 +37,21 @@ mod cache;
 mod context;
 mod driver;
 mod error;
+mod graph;
 mod kernels;
 mod launch;
 mod libraries;
 pub(crate) mod ops;
 mod pinned;
-mod section;
 mod slab;
 
 pub(crate) use blas::{Matrix, Write};
 pub(crate) use buffer::{DeviceBuffer, DevicePtr};
 pub(crate) use context::Context;
-pub use context::{CudaPaths, Gpu, gpus};
+pub use context::{CudaOptions, Gpu, gpus};
+pub(crate) use graph::Prepared;
+pub use graph::{GraphCounts, Replay};
 pub(crate) use kernels::Module;
-pub(crate) use section::Prepared;
-pub use section::SectionCounts;
 pub(crate) use slab::Slab;
 
 /// Locks; a thread that panicked while it held the lock left nothing half done that matters.

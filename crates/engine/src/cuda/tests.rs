@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ops::adam::OPTIMIZER;
-use super::{CudaPaths, Matrix, Write, gpus};
+use super::{CudaOptions, Matrix, Write, gpus};
 use crate::cpu::convert::round_bf16;
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
 use crate::rng::Stream;
@@ -25,9 +25,9 @@ fn a_gpu_that_is_not_there_is_an_error_that_says_so() {
     if gpu().is_none() {
         return;
     }
-    let found = gpus(&CudaPaths::default()).unwrap();
+    let found = gpus(&CudaOptions::default()).unwrap();
     assert!(found.iter().enumerate().all(|(i, gpu)| gpu.ordinal == i && !gpu.name.is_empty()));
-    let error = Device::gpu(99, None, &CudaPaths::default()).unwrap_err().to_string();
+    let error = Device::gpu(99, None, &CudaOptions::default()).unwrap_err().to_string();
     assert!(error.contains("no GPU 99") && error.contains("fix: "), "{error}");
 }
 
@@ -196,12 +196,12 @@ fn one_launch_updates_every_range_and_nothing_else() {
             let (mut m, mut v) = (Flat::zeros(trained), Flat::zeros(trained));
             let mut gradients = Gradients::new(trained);
             for step in 1..=2 {
-                for (g, x) in gradients.values_mut().iter_mut().zip(draw(1 + step, trained)) {
-                    // Far enough from 0 that decay never cancels it: Adam would divide what is left by itself.
-                    *g = x + 0.25_f32.copysign(x);
-                }
                 let (ranges, ..) = uneven_ranges(step);
                 for ranges in ranges.chunks(if by_itself { 1 } else { ranges.len() }) {
+                    for (g, x) in gradients.values_mut().iter_mut().zip(draw(1 + step, trained)) {
+                        // Far enough from 0 that decay never cancels it: Adam would divide what is left by itself.
+                        *g = x + 0.25_f32.copysign(x);
+                    }
                     adam.step(device, &mut weights, &mut gradients, &mut m, &mut v, ranges, 0.7);
                 }
                 assert!(gradients.values().iter().all(|&g| g.to_bits() == 0));
@@ -217,6 +217,49 @@ fn one_launch_updates_every_range_and_nothing_else() {
         }
         let start = draw(1, n);
         assert!((0..n).all(|i| !frozen[i] || ours[0][i].to_bits() == start[i].to_bits()));
+    }
+}
+
+#[test]
+fn a_range_that_is_not_listed_keeps_weights_and_moments_and_loses_its_gradient() {
+    let cpu = cpu();
+    let (all, n, trained) = uneven_ranges(1);
+    // At the second step every other range does not train.
+    let listed = |step: u64| {
+        let (all, ..) = uneven_ranges(step);
+        let trains = |i: usize| step != 2 || i.is_multiple_of(2);
+        all.into_iter().enumerate().filter(|(i, _)| trains(*i)).map(|(_, range)| range).collect::<Vec<_>>()
+    };
+    let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Decoupled };
+    let run = |device: &Device, steps: u64| {
+        let mut weights = Weights::new(draw(1, n));
+        let (mut m, mut v) = (Flat::zeros(trained), Flat::zeros(trained));
+        let mut gradients = Gradients::new(trained);
+        for step in 1..=steps {
+            gradients.values_mut().copy_from_slice(&draw(1 + step, trained));
+            adam.step(device, &mut weights, &mut gradients, &mut m, &mut v, &listed(step), 0.7);
+            assert!(gradients.values().iter().all(|&g| g.to_bits() == 0), "step {step} on {}", device.name());
+        }
+        device.check().unwrap();
+        [weights.values().to_vec(), m.values().to_vec(), v.values().to_vec()]
+    };
+    for device in [&cpu].into_iter().chain(shared_gpu()) {
+        let (before, after) = (run(device, 1), run(device, 2));
+        for (i, range) in all.iter().enumerate().filter(|(_, range)| range.len > 0) {
+            let firsts = [range.start, range.grad, range.grad];
+            for ((before, after), first) in before.iter().zip(&after).zip(firsts) {
+                let span = first..first + range.len;
+                let same =
+                    before[span.clone()].iter().zip(&after[span]).all(|(b, a)| b.to_bits() == a.to_bits());
+                assert_eq!(same, i % 2 == 1, "range {i} on {}", device.name());
+            }
+        }
+    }
+    if let Some(gpu) = shared_gpu() {
+        for (ours, theirs) in run(gpu, 3).iter().zip(&run(&cpu, 3)) {
+            let theirs: Vec<f64> = theirs.iter().map(|&x| f64::from(x)).collect();
+            close(ours, &theirs, 1e-5, "three steps");
+        }
     }
 }
 
@@ -332,7 +375,7 @@ fn compiled_kernels_are_kept_and_damaged_ones_made_again() {
     }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("headstart-kernels-{}-{number}", std::process::id()));
-    let paths = CudaPaths { kernel_cache: Some(folder.clone()), ..CudaPaths::default() };
+    let paths = CudaOptions { kernel_cache: Some(folder.clone()), ..CudaOptions::default() };
     let sum = || {
         let device = Device::gpu(0, None, &paths).unwrap();
         let mut gradients = Gradients::new(2);

@@ -21,7 +21,7 @@ use crate::weights::{Gradients, Weights};
 /// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
 const ELEMENTS_PER_TASK: usize = 1 << 16;
 /// Elements that are looked at together for whether anything would change.
-const PART: usize = 256;
+const BLOCK: usize = 256;
 
 /// How weight decay enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,8 @@ impl Adam {
         }
     }
 
-    /// One step: applies the gradients times `clip` and leaves them zero.
+    /// One step: applies the gradients times `clip` and leaves all of them zero. Parameters outside the ranges do not train
+    /// now: their weights and moments stay as they are, their gradients are forgotten.
     ///
     /// # Panics
     /// When a range lies outside the buffers.
@@ -157,6 +158,7 @@ impl Adam {
         clip: f32,
     ) {
         let _timer = device.time(Work::Optimizer);
+        let idle = idle(ranges, gradients.flat().len());
         if let Some(cuda) = device.cuda() {
             let table = ranges.iter().map(|range| {
                 let Rates { step_size, root, coupled, shrink } = self.rates(range);
@@ -170,23 +172,30 @@ impl Adam {
                 first_moment: first_moment.device_mut(cuda),
                 second_moment: second_moment.device_mut(cuda),
             };
+            for idle in idle {
+                let start = buffers.gradients.offset(idle.start * size_of::<f32>());
+                cuda.zero(start, idle.len() * size_of::<f32>());
+            }
             let constants = [clip, self.beta1, self.beta2, self.eps];
             return cuda::ops::adam::step(cuda, table.collect(), &buffers, constants);
+        }
+        for idle in idle {
+            gradients.values_mut()[idle].fill(0.0);
         }
         let level = device.level();
         let weights = SharedSlice::new(weights.values_mut());
         let gradients = SharedSlice::new(gradients.values_mut());
         let (first, second) =
             (SharedSlice::new(first_moment.values_mut()), SharedSlice::new(second_moment.values_mut()));
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         for range in ranges {
             for at in (0..range.len).step_by(ELEMENTS_PER_TASK) {
-                pieces.push((range, at, ELEMENTS_PER_TASK.min(range.len - at)));
+                chunks.push((range, at, ELEMENTS_PER_TASK.min(range.len - at)));
             }
         }
-        device.for_each(pieces.len(), |i| {
-            let (range, at, len) = pieces[i];
-            // SAFETY: ranges of distinct parameters are disjoint, and so are their pieces.
+        device.for_each(chunks.len(), |i| {
+            let (range, at, len) = chunks[i];
+            // SAFETY: ranges of distinct parameters are disjoint, and so are their chunks.
             let (w, g, m, v) = unsafe {
                 (
                     weights.part(range.start + at, len),
@@ -198,6 +207,24 @@ impl Adam {
             update(level, self, range, clip, w, g, m, v);
         });
     }
+}
+
+/// The gradients that no range lists.
+fn idle(ranges: &[Range], len: usize) -> Vec<std::ops::Range<usize>> {
+    if ranges.iter().map(|range| range.len).sum::<usize>() == len {
+        return Vec::new();
+    }
+    let mut listed: Vec<_> = ranges.iter().map(|range| range.grad..range.grad + range.len).collect();
+    listed.sort_unstable_by_key(|range| range.start);
+    let mut idle = Vec::new();
+    let mut end = 0;
+    for range in listed.into_iter().chain(std::iter::once(len..len)) {
+        if end < range.start {
+            idle.push(end..range.start);
+        }
+        end = range.end.max(end);
+    }
+    idle
 }
 
 simd! {
@@ -221,7 +248,7 @@ simd! {
         let Rates { step_size, root, coupled, shrink } = adam.rates(range);
         let (rest1, rest2) = (1.0 - adam.beta1, 1.0 - adam.beta2);
         let decays = range.weight_decay > 0.0;
-        let parts = w.chunks_mut(PART).zip(g.chunks_mut(PART)).zip(m.chunks_mut(PART)).zip(v.chunks_mut(PART));
+        let parts = w.chunks_mut(BLOCK).zip(g.chunks_mut(BLOCK)).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK));
         for (((w, g), m), v) in parts {
             let n = w.len();
             let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
@@ -296,15 +323,15 @@ mod tests {
             [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.0), (Decay::Coupled, 0.1), (Decay::Decoupled, 0.1)]
         {
             let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
-            let mut weights = Weights::new(vec![1.0; 2 * PART]);
-            let (mut m, mut v) = (Flat::zeros(2 * PART), Flat::zeros(2 * PART));
-            let mut gradients = Gradients::new(2 * PART);
-            gradients.values_mut()[PART + 3] = 1.0;
-            let range = Range { start: 0, grad: 0, len: 2 * PART, lr: 0.1, weight_decay, step: 1 };
+            let mut weights = Weights::new(vec![1.0; 2 * BLOCK]);
+            let (mut m, mut v) = (Flat::zeros(2 * BLOCK), Flat::zeros(2 * BLOCK));
+            let mut gradients = Gradients::new(2 * BLOCK);
+            gradients.values_mut()[BLOCK + 3] = 1.0;
+            let range = Range { start: 0, grad: 0, len: 2 * BLOCK, lr: 0.1, weight_decay, step: 1 };
             adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
             let w = weights.values();
-            assert!(w[PART + 3] < 0.95);
-            for other in [0, PART - 1, PART, 2 * PART - 1] {
+            assert!(w[BLOCK + 3] < 0.95);
+            for other in [0, BLOCK - 1, BLOCK, 2 * BLOCK - 1] {
                 assert!(if weight_decay > 0.0 {
                     w[other] < 1.0
                 } else {
@@ -312,7 +339,7 @@ mod tests {
                 });
             }
             // A moment alone moves a weight, too.
-            let before = w[PART + 3];
+            let before = w[BLOCK + 3];
             adam.step(
                 &device,
                 &mut weights,
@@ -322,7 +349,7 @@ mod tests {
                 &[Range { step: 2, ..range }],
                 1.0,
             );
-            assert!(weights.values()[PART + 3] < before);
+            assert!(weights.values()[BLOCK + 3] < before);
         }
     }
 

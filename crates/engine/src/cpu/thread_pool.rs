@@ -26,7 +26,7 @@ const NEXT: u64 = 1 << 32;
 
 /// The caller and its workers.
 #[derive(Debug)]
-pub(crate) struct Team {
+pub(crate) struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Held by the caller of the section that runs.
@@ -71,7 +71,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-impl Team {
+impl ThreadPool {
     /// A caller and `members - 1` workers.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Team {
     }
 }
 
-impl Drop for Team {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for worker in std::mem::take(&mut self.workers) {
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn every_task_runs_once_whoever_sleeps() {
         for members in [1, 2, 3, 8] {
-            let team = Team::new(members).unwrap();
+            let team = ThreadPool::new(members).unwrap();
             for (round, tasks) in [0, 1, 2, 3, 7, 64, 1_000].into_iter().cycle().take(300).enumerate() {
                 let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
                 team.run(tasks, &|i| {
@@ -276,9 +276,9 @@ mod tests {
 
     #[test]
     fn sections_inside_sections_and_from_two_threads_are_done_alone() {
-        let team = Team::new(3).unwrap();
+        let team = ThreadPool::new(3).unwrap();
         let sum = AtomicUsize::new(0);
-        let all = |team: &Team| {
+        let all = |team: &ThreadPool| {
             team.run(10, &|i| {
                 team.run(10, &|j| {
                     sum.fetch_add(10 * i + j, Ordering::Relaxed);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let team = Team::new(2).unwrap();
+        let team = ThreadPool::new(2).unwrap();
         for bad in [0, 63] {
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 team.run(64, &|i| {
