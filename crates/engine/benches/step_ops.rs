@@ -1,4 +1,4 @@
-//! The ops of a training step around their products: milliseconds forward and backward, checked before timed.
+//! The ops of a training step around their matmuls: milliseconds forward and backward, checked before timed.
 //!
 //! `cargo bench -p headstart-engine --bench step_ops [-- FILTER]`; the filter is a part of a line such as
 //! `bf16 1 Attention`. Every number is the best of many: what else runs on the machine can only make it worse.

@@ -21,18 +21,18 @@ impl DType {
     }
 }
 
-/// In which precision products are computed. Masters, norms, softmax, losses and moments are f32 in both.
+/// In which precision matmuls are computed. Masters, norms, softmax, losses and moments are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32 everywhere: the reference.
     #[default]
     F32,
-    /// bf16 inputs to products and attention, f32 accumulation.
+    /// bf16 inputs to matmuls and attention, f32 accumulation.
     Bf16,
 }
 
 impl Precision {
-    /// The type in which activations that only feed products are kept.
+    /// The type in which activations that only feed matmuls are kept.
     pub const fn activation(self) -> DType {
         match self {
             Self::F32 => DType::F32,

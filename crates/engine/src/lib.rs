@@ -9,7 +9,7 @@
 //! - [`gpus`], [`CudaOptions`] — the GPUs of a machine, and how one is used. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them; [`make_resident`].
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
-//! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
+//! - [`mod@bench`] — the processor's peak and single matmuls, for benchmarks.
 //! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
 //! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map.
 

@@ -118,6 +118,6 @@ pub(crate) fn accumulate_from_operand(
     let b = Right::Plain(Operand::new(x));
     gemm(device, precision, dz.transposed(), b, destination, |row, col, z| {
         // SAFETY: the matmul hands out every element once.
-        add(level, unsafe { out.part(row * weight.cols + col, z.len()) }, z);
+        add(level, unsafe { out.slice(row * weight.cols + col, z.len()) }, z);
     });
 }

@@ -20,7 +20,7 @@ pub(crate) const STEP: u64 = 3;
 
 /// Largest error, relative to the largest magnitude of the tensor compared, by op: (f32, bf16).
 /// f32 sums of some thousand terms lose a few units of 6e-8; bf16 operands are exact here, but what an op
-/// rounds on the way (its output, saved activations, gradients between products) costs up to 2^-9 each.
+/// rounds on the way (its output, saved activations, gradients between matmuls) costs up to 2^-9 each.
 fn tolerance(op: &str) -> (f64, f64) {
     match op {
         "norm" | "pool" | "select_rows" | "embedding" | "loss" => (5e-6, 5e-6),

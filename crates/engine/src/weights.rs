@@ -221,7 +221,7 @@ impl Weights {
         &self.values()[view.offset..view.offset + view.len()]
     }
 
-    /// `view` (or its transpose) as the right operand of products in bf16, packed at first use and kept until
+    /// `view` (or its transpose) as the right operand of matmuls in bf16, packed at first use and kept until
     /// the weights change.
     pub(crate) fn packed(&self, device: &Device, view: View, transposed: bool) -> Arc<PackedRight> {
         let key = (view, transposed);
@@ -372,8 +372,8 @@ mod tests {
                     let out = SharedSlice::new(&mut sums);
                     let left = Operand::from_f32(&ones, 1, inner);
                     gemm(&device, Precision::Bf16, left, Right::Packed(&packed), None, |_, col, z| {
-                        // SAFETY: the product hands out every element once.
-                        unsafe { out.part(col, z.len()) }.copy_from_slice(z);
+                        // SAFETY: the matmul hands out every element once.
+                        unsafe { out.slice(col, z.len()) }.copy_from_slice(z);
                     });
                     let values = weights.get(view);
                     let at = |i, c| if transposed { c * view.cols + i } else { i * view.cols + c };

@@ -24,7 +24,7 @@ const HIDDEN: usize = 2_100;
 const HEADS: usize = 10;
 const CLASSES: usize = 28_996;
 
-/// An op with everything around its product.
+/// An op with everything around its matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Token and position rows, dropout.
@@ -91,7 +91,7 @@ pub struct OpRun<'a> {
 }
 
 impl<'a> OpRun<'a> {
-    /// The op with its inputs as the step has them: what only feeds products in the precision's activation type.
+    /// The op with its inputs as the step has them: what only feeds matmuls in the precision's activation type.
     pub fn new(device: &'a Device, precision: Precision, op: Op) -> Self {
         let mut stream = Stream::new(1);
         let ((weight_rows, weight_cols), inputs, outputs) = op.sizes();

@@ -1,4 +1,4 @@
-//! The CPU side: instruction sets, conversions, vectorisable mathematics, matrix products, threads, parallel writes.
+//! The CPU side: instruction sets, conversions, vectorisable mathematics, matmuls, threads, parallel writes.
 
 pub(crate) mod convert;
 pub(crate) mod gemm;

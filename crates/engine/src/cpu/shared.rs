@@ -19,7 +19,7 @@ pub(crate) struct SharedSlice<'a, T> {
     owner: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the parts handed out are disjoint (the contract of `part`), so tasks never touch the same element.
+// SAFETY: the parts handed out are disjoint (the contract of `slice`), so tasks never touch the same element.
 unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
@@ -36,8 +36,8 @@ impl<'a, T> SharedSlice<'a, T> {
     /// No two parts that are alive at the same time overlap.
     #[allow(clippy::mut_from_ref)] // that is the point: disjointness is the caller's contract
     #[inline(always)]
-    pub(crate) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {}", self.len);
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "slice {start}+{len} of {}", self.len);
         // SAFETY: in bounds by the assertion; disjoint by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
@@ -66,10 +66,10 @@ impl<'a> SharedTensor<'a> {
     pub(crate) unsafe fn write(&self, level: Level, row: usize, col: usize, z: &[f32]) {
         match self {
             // SAFETY: the caller's contract.
-            Self::F32(out, cols) => unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z),
+            Self::F32(out, cols) => unsafe { out.slice(row * cols + col, z.len()) }.copy_from_slice(z),
             Self::Bf16(out, cols) => {
                 // SAFETY: the caller's contract.
-                let to = unsafe { out.part(row * cols + col, z.len()) };
+                let to = unsafe { out.slice(row * cols + col, z.len()) };
                 convert::narrow(level, z, to);
             }
         }
@@ -82,7 +82,7 @@ impl<'a> SharedTensor<'a> {
     pub(crate) unsafe fn add(&self, level: Level, row: usize, col: usize, z: &[f32]) {
         match self {
             // SAFETY: the caller's contract.
-            Self::F32(out, cols) => add(level, unsafe { out.part(row * cols + col, z.len()) }, z),
+            Self::F32(out, cols) => add(level, unsafe { out.slice(row * cols + col, z.len()) }, z),
             Self::Bf16(..) => unreachable!("sums are kept in f32"),
         }
     }

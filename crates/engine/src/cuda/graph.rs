@@ -225,7 +225,7 @@ impl Transfers {
     /// Queues the copy to the device, beside its work.
     fn send(&self, bytes: usize) -> Result<(), Failure> {
         driver::wait_in_stream(self.stream, self.taken)?;
-        let from = self.pinned[self.turn].part(0, bytes);
+        let from = self.pinned[self.turn].slice(0, bytes);
         driver::upload(self.landing.at.0, from, self.stream)?;
         driver::record_event(self.read[self.turn], self.stream)
     }

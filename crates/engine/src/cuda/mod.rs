@@ -1,6 +1,6 @@
 //! The CUDA side: everything that runs on an NVIDIA GPU.
 //!
-//! Owns: finding NVIDIA's libraries, contexts, device memory, kernels, products. Never: what the CPU computes, or what
+//! Owns: finding NVIDIA's libraries, contexts, device memory, kernels, matmuls. Never: what the CPU computes, or what
 //! a model is. Building needs no toolkit and no driver; [`libraries`] finds them when a GPU is asked for.
 //!
 //! # How an op uses it
@@ -19,7 +19,7 @@
 //!   `cuda.launch(Module::Linear, "linear_epilogue", [grid_x, grid_y, 1], block, shared_bytes, &[a.into(), 3_i32.into()])`.
 //!   Arguments convert from `DevicePtr`, `Option<DevicePtr>` (null), `i32`, `u32`, `f32`, `u64`, and are checked against
 //!   the parameters in the source.
-//! - Products, row-major: `cuda.matmul(x.matrix(), Matrix::new(w, rows, cols, dtype).transposed(), y.matrix(),
+//! - Matmuls, row-major: `cuda.matmul(x.matrix(), Matrix::new(w, rows, cols, dtype).transposed(), y.matrix(),
 //!   Write::Replace | Write::Add)`. Both operands are of one type; the output may be f32 or bf16.
 //! - Losses: a `[terms, 2]` f32 tensor of (term, 1 or 0 for correct), summed into two f64: `LossSum::pending(sums)`.
 //! - Graphs ([`section`]): an op need not know whether its work is queued, recorded or compared with a recording. It keeps a

@@ -35,7 +35,7 @@ impl Pinned {
     }
 
     /// Part of it, as the device may read it.
-    pub(super) fn part(&self, at: usize, bytes: usize) -> &[u8] {
+    pub(super) fn slice(&self, at: usize, bytes: usize) -> &[u8] {
         assert!(at <= self.bytes && bytes <= self.bytes - at);
         // SAFETY: inside the memory, which was filled when it was made.
         unsafe { std::slice::from_raw_parts(self.memory.add(at), bytes) }
@@ -72,7 +72,7 @@ impl Staging {
         match &mut self.pinned {
             Some(pinned) if bytes.len() <= pinned.len() - self.used => {
                 pinned.fill(self.used, bytes);
-                let from = pinned.part(self.used, bytes.len());
+                let from = pinned.slice(self.used, bytes.len());
                 self.used = (self.used + bytes.len()).next_multiple_of(UNIT).min(pinned.len());
                 driver::upload(to, from, stream)
             }

@@ -106,7 +106,7 @@ pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
             let part =
                 &gradients[task * ELEMENTS_PER_TASK..gradients.len().min((task + 1) * ELEMENTS_PER_TASK)];
             // SAFETY: every task has an element of its own.
-            let slot = unsafe { partial.part(task, 1) };
+            let slot = unsafe { partial.slice(task, 1) };
             slot[0] = sum_of_squares(level, part);
         });
     }
@@ -198,10 +198,10 @@ impl Adam {
             // SAFETY: ranges of distinct parameters are disjoint, and so are their chunks.
             let (w, g, m, v) = unsafe {
                 (
-                    weights.part(range.start + at, len),
-                    gradients.part(range.grad + at, len),
-                    first.part(range.grad + at, len),
-                    second.part(range.grad + at, len),
+                    weights.slice(range.start + at, len),
+                    gradients.slice(range.grad + at, len),
+                    first.slice(range.grad + at, len),
+                    second.slice(range.grad + at, len),
                 )
             };
             update(level, self, range, clip, w, g, m, v);

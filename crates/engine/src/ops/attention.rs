@@ -123,10 +123,10 @@ impl Tape<'_> {
                 let columns = |part: usize| part * width + head * dim..part * width + (head + 1) * dim;
                 let [q, keys, values] = if let Some(cache) = cached {
                     let all = Operand::from_f32(&cache.rows, cache.length, 2 * width);
-                    let part = |i| all.part(0..cache.length, columns(i));
-                    [Operand::new(&qkv.tensor).part(range.clone(), columns(0)), part(0), part(1)]
+                    let part = |i| all.block(0..cache.length, columns(i));
+                    [Operand::new(&qkv.tensor).block(range.clone(), columns(0)), part(0), part(1)]
                 } else {
-                    [0, 1, 2].map(|i| Operand::new(&qkv.tensor).part(range.clone(), columns(i)))
+                    [0, 1, 2].map(|i| Operand::new(&qkv.tensor).block(range.clone(), columns(i)))
                 };
                 let count = keys.rows;
                 SCRATCH.with_borrow_mut(|scratch| {
@@ -139,14 +139,14 @@ impl Tape<'_> {
                         let seen = seen(attention.causal, past + first + tile, count);
                         let (room, stride) = output_room(tile, seen);
                         resize(p, room * stride);
-                        keys.multiply(q.part(first..first + tile, 0..dim), seen, p, false, |_| 0..dim, left);
+                        keys.multiply(q.block(first..first + tile, 0..dim), seen, p, false, |_| 0..dim, left);
                         for i in 0..tile {
                             let row = range.start + first + i;
                             let visible = if attention.causal { past + first + i + 1 } else { count };
                             let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
                             let sum = softmax_row(level, p, visible, scale_of(dim));
                             // SAFETY: (row, head) belongs to this task alone.
-                            let slot = unsafe { sums.part(row * heads + head, 1) };
+                            let slot = unsafe { sums.slice(row * heads + head, 1) };
                             slot[0] = sum;
                             if let Some(d) = &dropout {
                                 apply_dropout(level, &mut p[..visible], d.head_key(row, head), 0, d.rate);
@@ -222,9 +222,9 @@ impl Saved {
         let [q_room, dy_room] = tile_rights;
         let [q, k, v] = [0, 1, 2].map(|part| {
             let first = part * width + head * dim;
-            Operand::new(&self.qkv.tensor).part(range.clone(), first..first + dim)
+            Operand::new(&self.qkv.tensor).block(range.clone(), first..first + dim)
         });
-        let d_y = Operand::new(dy).part(range.clone(), head * dim..(head + 1) * dim);
+        let d_y = Operand::new(dy).block(range.clone(), head * dim..(head + 1) * dim);
         gather(level, &self.y, range.clone(), head * dim, dim, y);
         gather(level, dy, range.clone(), head * dim, dim, rows_dy);
         let keys = SmallRight::new(level, Precision::F32, k, count, k_room);
@@ -242,7 +242,7 @@ impl Saved {
             for buffer in [&mut *p, &mut *dp, &mut *kept] {
                 resize(buffer, room * stride_p);
             }
-            let (q, d_y) = (q.part(first..first + tile, 0..dim), d_y.part(first..first + tile, 0..dim));
+            let (q, d_y) = (q.block(first..first + tile, 0..dim), d_y.block(first..first + tile, 0..dim));
             keys_turned.multiply(q, seen, p, false, |_| 0..dim, left);
             values_turned.multiply(d_y, seen, dp, false, |_| 0..dim, left);
             for i in 0..tile {
@@ -332,7 +332,7 @@ fn scale_of(dim: usize) -> f32 {
     1.0 / (dim as f32).sqrt()
 }
 
-/// How many keys are computed for queries before `end`: whole panels of the products, later keys are masked.
+/// How many keys are computed for queries before `end`: whole panels of the matmuls, later keys are masked.
 fn seen(causal: bool, end: usize, count: usize) -> usize {
     if causal { end.next_multiple_of(GRAIN).min(count) } else { count }
 }
@@ -349,7 +349,7 @@ const fn whole_vectors(len: usize) -> usize {
 
 /// The first `rows` and `cols` of a row-major matrix.
 fn matrix(values: &[f32], rows: usize, cols: usize, stride: usize) -> Operand<'_> {
-    Operand::from_f32(&values[..rows * stride], rows, stride).part(0..rows, 0..cols)
+    Operand::from_f32(&values[..rows * stride], rows, stride).block(0..rows, 0..cols)
 }
 
 /// Makes room for `len` elements whose content will be overwritten.

@@ -81,7 +81,7 @@ impl Tape<'_> {
             self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
                 for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                     // SAFETY: every task has rows of its own.
-                    let row = unsafe { h.part(r * cols, cols) };
+                    let row = unsafe { h.slice(r * cols, cols) };
                     let id = ids[r] as usize;
                     row.copy_from_slice(&tokens[id * cols..(id + 1) * cols]);
                     add(level, row, &positions[at[r] * cols..(at[r] + 1) * cols]);
@@ -140,7 +140,7 @@ fn masked(back: &Backward<'_>, dh: &Tensor, dropout: &ActiveDropout) -> Tensor {
         with_rows(cols, |scratch, _| {
             for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                 // SAFETY: every task has rows of its own.
-                let row = unsafe { out.part(r * cols, cols) };
+                let row = unsafe { out.slice(r * cols, cols) };
                 row.copy_from_slice(dh.row(level, r, scratch));
                 apply_dropout(level, row, dropout.key(r), 0, dropout.rate);
             }
@@ -160,7 +160,7 @@ fn add_rows(device: &Device, dh: &Tensor, target: &TargetRow<'_>, to: &mut [f32]
             for r in 0..rows {
                 if let Some(to) = target(r) {
                     // SAFETY: every task has columns of its own.
-                    let sum = unsafe { gradient.part(to as usize * cols + first, width) };
+                    let sum = unsafe { gradient.slice(to as usize * cols + first, width) };
                     add(level, sum, &dh.row(level, r, scratch)[first..first + width]);
                 }
             }

@@ -300,7 +300,7 @@ impl Saved {
         let all_sums = SharedSlice::new(partial.f32_mut());
         back.device.for_each(tasks, |task| {
             // SAFETY: every task has a partial row, and rows of dz, of its own.
-            let sums = unsafe { all_sums.part(task * cols, cols) };
+            let sums = unsafe { all_sums.slice(task * cols, cols) };
             sums.fill(0.0);
             with_rows(cols, |z, scratch| {
                 for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {

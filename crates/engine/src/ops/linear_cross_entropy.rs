@@ -103,7 +103,7 @@ impl Tape<'_> {
                 let out = SharedSlice::new(dx.f32_mut());
                 let store = |r: usize, c: usize, z: &mut [f32]| {
                     // SAFETY: the rows are distinct and the matmul hands out every element once.
-                    add(level, unsafe { out.part(rows[r] as usize * cols + c, z.len()) }, z);
+                    add(level, unsafe { out.slice(rows[r] as usize * cols + c, z.len()) }, z);
                 };
                 let backward = Direction::Backward;
                 matmul::multiply(device, weights, precision, gradient, weight, backward, None, store);
@@ -134,7 +134,7 @@ impl Tape<'_> {
             let outcomes = SharedSlice::new(&mut outcomes);
             self.device.for_each(count, |r| {
                 // SAFETY: every task has a row of its own.
-                let (row, outcome) = unsafe { (logits.part(r * classes, classes), outcomes.part(r, 1)) };
+                let (row, outcome) = unsafe { (logits.slice(r * classes, classes), outcomes.slice(r, 1)) };
                 let (nll, correct, sum) = cross_entropy_row(level, row, targets[r] as usize);
                 outcome[0] = (nll, correct);
                 if !training {

@@ -50,7 +50,7 @@ impl Tape<'_> {
                 with_rows(cols, |scratch, _| {
                     for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                         // SAFETY: every task has rows of its own.
-                        let (y, s) = unsafe { (y.part(r * cols, cols), s.part(r * 2, 2)) };
+                        let (y, s) = unsafe { (y.slice(r * cols, cols), s.slice(r * 2, 2)) };
                         norm_row(level, x.tensor.row(level, r, scratch), gain, shift, eps, y, s);
                     }
                 });
@@ -98,12 +98,12 @@ impl Saved {
         let (dx, all_sums) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
         back.device.for_each(tasks, |task| {
             // SAFETY: every task has a partial row and rows of dx of its own.
-            let sums = unsafe { all_sums.part(task * 2 * cols, 2 * cols) };
+            let sums = unsafe { all_sums.slice(task * 2 * cols, 2 * cols) };
             sums.fill(0.0);
             with_rows(cols, |scratch, scratch_dy| {
                 for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                     // SAFETY: as above.
-                    let dx = unsafe { dx.part(r * cols, cols) };
+                    let dx = unsafe { dx.slice(r * cols, cols) };
                     let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
                     let x = self.x.tensor.row(level, r, scratch);
                     let dy = dy.row(level, r, scratch_dy);

@@ -1,4 +1,4 @@
-// What surrounds a linear's product: the epilogue and its backward. See ops/linear.rs.
+// What surrounds a linear's matmul: the epilogue and its backward. See ops/linear.rs.
 
 #define IDENTITY 0
 #define RELU 1
