@@ -75,7 +75,7 @@ impl View {
 #[derive(Debug)]
 pub struct Weights {
     values: Values,
-    /// Counts the times the values may have changed.
+    /// How often the values may have changed.
     version: u64,
     packed: Mutex<HashMap<(View, bool), Derived>>,
     /// All values in bf16 on the device, and the version they were made from.
@@ -106,8 +106,8 @@ impl Weights {
         Self::of(Values::Owned(values.into()))
     }
 
-    /// The values that lie at `bytes` of a file, in this machine's byte order, and stay there until they are changed.
-    /// `None` when the file does not reach so far, or they are not aligned.
+    /// The values at `bytes` of a file, in this machine's byte order. They are read from the file until they are changed.
+    /// `None` when the file is too short or the values are not aligned.
     pub fn mapped(map: FileMap, bytes: Range<usize>) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, f32>(map.get(bytes.clone())?).ok()?;
         Some(Self::of(Values::Mapped { map, bytes, device: OnceLock::new() }))
@@ -125,12 +125,12 @@ impl Weights {
         }
     }
 
-    /// All values, to be changed; copies derived from the old ones are made anew when next asked for.
+    /// All values, to be changed. Copies derived from the old values are made again when they are next needed.
     pub fn values_mut(&mut self) -> &mut [f32] {
         self.owned_mut().values_mut()
     }
 
-    /// The values that are about to change, in memory of their own.
+    /// The values, about to change, in memory that belongs to this process.
     fn owned_mut(&mut self) -> &mut Flat {
         self.version += 1;
         if let Values::Mapped { .. } = self.values {
@@ -156,8 +156,8 @@ impl Weights {
         }
     }
 
-    /// All values on the device, to be changed there, and their bf16 copy if there is one that is current. It counts as
-    /// current afterwards, so whoever changes a value rounds the new one into it.
+    /// All values on the device, to be changed there, and their bf16 copy if a current one exists. The copy counts as current
+    /// afterwards, so the caller writes every changed value into it, too.
     pub(crate) fn device_step(&mut self, cuda: &Context) -> (DevicePtr, Option<DevicePtr>) {
         let before = self.version;
         let values = self.owned_mut().device_mut(cuda);
@@ -184,8 +184,8 @@ impl Weights {
         self.device_all(cuda).offset(view.offset * DType::F32.size())
     }
 
-    /// The values of one parameter on the device, in bf16. All are rounded at the first use, and after changes by the
-    /// host; the device's own steps round what they change.
+    /// The values of one parameter on the device, in bf16. All values are rounded at the first use and whenever the host
+    /// changed one; an optimizer step on the device rounds the values that it changes.
     pub(crate) fn device_bf16(&self, cuda: &Context, view: View) -> DevicePtr {
         let mut rounded = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
         let current = rounded.as_ref().filter(|(version, _)| *version == self.version);
@@ -193,7 +193,7 @@ impl Weights {
             buffer.ptr()
         } else {
             if cuda.is_unfit_for_graph() {
-                // Not done now, so not to be noted as done.
+                // Nothing is computed now, so nothing may be marked as computed.
                 return self.device_all(cuda);
             }
             let n = self.values_len();
@@ -244,7 +244,7 @@ impl Weights {
     }
 }
 
-/// Gradient accumulators, f32. The uses of a tied parameter add to one, in the order of the tape.
+/// Gradient accumulators, f32. All uses of a tied parameter add to the same accumulator, in the order of the tape.
 #[derive(Debug)]
 pub struct Gradients {
     values: Flat,
@@ -266,7 +266,7 @@ impl Gradients {
         self.values.values_mut()
     }
 
-    /// Makes all of them zero: a step that is to be repeated.
+    /// Makes all of them zero: the step is skipped or repeated.
     pub fn clear(&mut self) {
         self.values.clear();
     }
@@ -297,8 +297,8 @@ impl Gradients {
     }
 }
 
-/// Makes on the GPU all that lasts through training, so that what does not fit later is activations, of which there
-/// can be fewer at a time. Does nothing on the processor, nor where everything is there already.
+/// Places on the GPU everything that lasts through training, so that only activations can fail to fit later, and of those
+/// there can be fewer at a time. Does nothing on the processor, or when everything is in place already.
 ///
 /// # Errors
 /// [`EngineError::ModelTooLarge`] when it does not fit, else as [`Device::check_queued`].
@@ -321,7 +321,7 @@ pub fn make_resident(
         weights.device_bf16(cuda, View { offset: 0, rows: 0, cols: 0, grad: None });
     }
     device.check_queued().map_err(|error| match error {
-        // What of it was made counts as free.
+        // What was placed of it counts as free.
         EngineError::OutOfMemory { device, free, total, .. } => {
             EngineError::ModelTooLarge { device, needed, free: free + cuda.bytes().0, total }
         }

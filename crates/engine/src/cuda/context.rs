@@ -195,12 +195,12 @@ impl Context {
         self.inner.handles.stream
     }
 
-    /// Waits for all queued work; what goes wrong sticks.
+    /// Waits for all queued work; an error sticks.
     pub(crate) fn synchronize(&self) {
         self.wait(|| driver::synchronize(self.stream()));
     }
 
-    /// Runs a call that returns when all queued work is done, so that nothing staged is still to be read.
+    /// Runs a call that returns when all queued work is done; staged uploads have been read then.
     fn wait(&self, call: impl FnOnce() -> Result<(), Failure>) {
         if self.is_unfit_for_graph() {
             return;
@@ -211,8 +211,8 @@ impl Context {
         }
     }
 
-    /// Waits for all queued work; the error that stuck, if any. Running out of memory is forgiven by being reported:
-    /// what was queued after it did nothing, and the caller repeats it in smaller parts.
+    /// Waits for all queued work and reports the error that stuck, if any. Running out of memory is forgotten once it is
+    /// reported: what was queued after it did nothing, and the caller repeats the work with smaller slabs.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         self.synchronize();
         self.check_queued()
@@ -260,7 +260,7 @@ impl Context {
         self.captured_memory(bytes).unwrap_or_else(|home| self.take(bytes, home))
     }
 
-    /// Memory that is used by more than the work at hand: parameters, and what the optimizer knows of them.
+    /// Memory that outlives the current step: parameters, gradients, moments.
     pub(crate) fn allocate_lasting(&self, bytes: usize) -> DeviceBuffer {
         if self.is_unfit_for_graph() {
             return DeviceBuffer::none(self.clone());
@@ -299,7 +299,7 @@ impl Context {
         self.upload_within(values, values.len())
     }
 
-    /// As [`Context::upload`], with room for `most` values where graphs are to find more of them another time.
+    /// As [`Context::upload`], with room for `most` values, so that a captured graph can take more of them another time.
     pub(crate) fn upload_within<T: Pod>(&self, values: &[T], most: usize) -> DeviceBuffer {
         let room = Pool::round(most.max(values.len()) * size_of::<T>());
         if let Some(input) = self.captured_input(room, bytemuck::cast_slice(values)) {
@@ -310,7 +310,7 @@ impl Context {
         buffer
     }
 
-    /// A copy of `values` on the device that is used by more than the work at hand.
+    /// A copy of `values` on the device that outlives the current step.
     pub(crate) fn upload_lasting<T: Pod>(&self, values: &[T]) -> DeviceBuffer {
         let buffer = self.allocate_lasting(size_of_val(values));
         self.write(buffer.ptr(), values);

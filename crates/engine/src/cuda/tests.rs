@@ -164,11 +164,11 @@ fn adam_and_the_norm_are_the_processors() {
     }
 }
 
-/// Ranges with rates, decays and step counts of their own, most of them no whole number of pieces; in the weights frozen
+/// Ranges with rates, decays and step counts of their own, most of them no whole number of blocks; in the weights frozen
 /// parameters lie between them. With the numbers of weights and of gradients.
 fn uneven_ranges(step: u64) -> (Vec<Range>, usize, usize) {
-    let piece = super::ops::adam::ELEMENTS_PER_BLOCK;
-    let lens = [1, 3, piece, 255, 257, piece - 1, 0, piece + 1, 31, 3 * piece + 77, 5];
+    let block = super::ops::adam::ELEMENTS_PER_BLOCK;
+    let lens = [1, 3, block, 255, 257, block - 1, 0, block + 1, 31, 3 * block + 77, 5];
     let (mut ranges, mut start, mut grad) = (Vec::new(), 13, 0);
     for (i, len) in lens.into_iter().enumerate() {
         let lr = 1e-3 * (1 + i) as f32;

@@ -153,12 +153,12 @@ mod tests {
             let z: Vec<f32> = (0..rows * classes).map(|_| 2.0 * stream.normal() as f32).collect();
             let ids: Vec<u32> = (0..rows).map(|r| (r * 5 % classes) as u32).collect();
             let weights: Vec<f32> = (0..classes).map(|c| 0.5 + c as f32).collect();
-            let marks: Vec<f32> = (0..z.len()).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
+            let labels: Vec<f32> = (0..z.len()).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
             let numbers: Vec<f32> = (0..z.len()).map(|_| stream.normal() as f32).collect();
             for targets in [
                 Targets::Classes(&ids, None),
                 Targets::Classes(&ids, Some(&weights)),
-                Targets::MultiLabel(&marks),
+                Targets::MultiLabel(&labels),
                 Targets::Regression(&numbers),
             ] {
                 let processor = Device::cpu(None, CodePath::Auto).unwrap();

@@ -7,11 +7,11 @@ use crate::tensor::Tensor;
 
 const SCATTER: Module = Module { name: "scatter", text: include_str!("../kernels/scatter.cu") };
 
-/// Rows that one segment of a group has at most. A token that comes often, or the mask, has thousands of rows in a batch: summed
-/// by one thread after the other, they would take longer than all others together.
+/// Rows that one segment of a group has at most. A frequent token, or the mask, has thousands of rows in a
+/// batch; if one thread added them all, that would take longer than all other groups together.
 const SEGMENT: usize = if cfg!(test) { 3 } else { 64 };
 
-/// What marks the destination of a segment of a larger group: `IN_SEGMENTS` in `embedding.cu`.
+/// What marks the destination of a segment of a larger group: `IN_SEGMENTS` in `scatter.cu`.
 const IN_SEGMENTS: u32 = 1 << 31;
 
 /// Rows by the row of another matrix that they are added to, each group in the order of its rows and in segments of
@@ -27,7 +27,7 @@ pub(crate) struct Groups {
     large_targets: DeviceBuffer,
     large_starts: DeviceBuffer,
     large: usize,
-    /// Pieces of large groups that there may be.
+    /// How many segments of large groups there may be.
     most_partial: usize,
 }
 
