@@ -163,7 +163,10 @@ impl<'a> OpRun<'a> {
         let y = match op {
             Op::Embedding => {
                 let positions = View { rows: LENGTHS[0], ..bias };
-                Some(tape.embedding(ids, Embedding { tokens: weight, positions, offset: None, dropout }))
+                Some(tape.embedding(
+                    ids,
+                    Embedding { positions: Some(positions), dropout, ..Embedding::new(weight) },
+                ))
             }
             Op::Norm => Some(tape.norm(&x, weight, bias, 1e-12)),
             Op::Linear | Op::LinearSmall => Some(tape.linear(&x, linear, &[])),

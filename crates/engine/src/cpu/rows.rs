@@ -50,6 +50,13 @@ simd! {
 }
 
 simd! {
+    /// a *= b.
+    pub(crate) fn multiply(a: &mut [f32], b: &[f32]) {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a *= b);
+    }
+}
+
+simd! {
     fn add_bf16(a: &mut [f32], b: &[bf16]) {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += f32::from_bits(u32::from(b.to_bits()) << 16));
     }

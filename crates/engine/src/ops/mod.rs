@@ -9,6 +9,7 @@
 pub mod adam;
 pub mod attention;
 pub mod embedding;
+pub mod gate;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod loss;

@@ -1,4 +1,5 @@
-//! Layer norm (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(var + eps) * weight + bias, over each row.
+//! Layer norm (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(var + eps) * weight + bias, over each row. The bias may be
+//! absent.
 //!
 //! Shapes: x, y `[N, C]`; weight, bias `[1, C]`. The variance is the biased one. Statistics are f32 and saved
 //! (two numbers a row); x itself is kept, not copied.
@@ -22,7 +23,7 @@ use crate::weights::View;
 struct Saved {
     x: Value,
     weight: View,
-    bias: View,
+    bias: Option<View>,
     /// (mean, 1 / standard deviation) per row.
     statistics: Tensor,
 }
@@ -32,18 +33,20 @@ impl Tape<'_> {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub fn norm(&mut self, x: &Value, weight: View, bias: View, eps: f32) -> Value {
+    pub fn norm(&mut self, x: &Value, weight: View, bias: impl Into<Option<View>>, eps: f32) -> Value {
+        let bias = bias.into();
         let device = self.device;
         let _timer = device.time(Work::Norm);
         let (rows, cols) = (x.tensor.rows(), x.tensor.cols());
-        assert!(weight.len() == cols && bias.len() == cols, "norm of {cols} columns");
+        assert!(weight.len() == cols && bias.is_none_or(|b| b.len() == cols), "norm of {cols} columns");
         let mut y = self.uninit(rows, cols, DType::F32);
         let mut statistics = self.uninit(rows, 2, DType::F32);
         if let Some(cuda) = device.cuda() {
-            let parameters = [weight, bias].map(|view| self.weights.device_f32(cuda, view));
-            cuda::ops::norm::forward(cuda, &x.tensor, parameters, eps, &y, &statistics);
+            let values = |view| self.weights.device_f32(cuda, view);
+            cuda::ops::norm::forward(cuda, &x.tensor, values(weight), bias.map(values), eps, &y, &statistics);
         } else {
-            let (gain, shift) = (self.weights.get(weight), self.weights.get(bias));
+            let zeros = if bias.is_none() { vec![0.0; cols] } else { Vec::new() };
+            let (gain, shift) = (self.weights.get(weight), bias.map_or(&zeros[..], |b| self.weights.get(b)));
             let level = self.device.level();
             let (y, s) = (SharedSlice::new(y.f32_mut()), SharedSlice::new(statistics.f32_mut()));
             self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
@@ -56,7 +59,8 @@ impl Tape<'_> {
                 });
             });
         }
-        let needs = x.id.is_some() || weight.grad.is_some() || bias.grad.is_some();
+        let trains = weight.grad.is_some() || bias.is_some_and(|b| b.grad.is_some());
+        let needs = x.id.is_some() || trains;
         let saved = Saved { x: x.clone(), weight, bias, statistics };
         self.record(y, needs, move |back, dy| saved.backward(back, &dy))
     }
@@ -73,7 +77,7 @@ impl Saved {
                 let gain = back.weights.device_f32(cuda, self.weight);
                 cuda::ops::norm::backward(cuda, x, dy, gain, &self.statistics, &dx);
             }
-            let trains = self.weight.grad.is_some() || self.bias.grad.is_some();
+            let trains = self.weight.grad.is_some() || self.bias.is_some_and(|b| b.grad.is_some());
             trains.then(|| {
                 let partial = back.uninit(cuda::ops::row_blocks(rows), 2 * cols, DType::F32);
                 cuda::ops::norm::partial_sums(cuda, x, dy, &self.statistics, &partial);
@@ -84,7 +88,7 @@ impl Saved {
         };
         if let Some(partial) = partial {
             back.add_column_sums(&partial, 0, Some(self.weight));
-            back.add_column_sums(&partial, cols, Some(self.bias));
+            back.add_column_sums(&partial, cols, self.bias);
         }
         back.add(self.x.id, dx);
     }
@@ -184,6 +188,16 @@ mod tests {
                     |x, w| reference::forward(&x[0], &w[0], &w[1], 1e-5),
                 );
             }
+        }
+    }
+
+    #[test]
+    fn gradcheck_without_bias() {
+        for cols in [7, 31, 65] {
+            Gradcheck::new("norm", &[("x", 33, cols)], &[("weight", 1, cols)]).run(
+                |tape, x, w| tape.norm(&x[0], w[0], None, 1e-5),
+                |x, w| reference::forward(&x[0], &w[0], &vec![0.0; cols], 1e-5),
+            );
         }
     }
 }

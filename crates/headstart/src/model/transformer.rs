@@ -56,7 +56,8 @@ impl Transformer {
     ) -> Value {
         let embedding = Embedding {
             tokens: table.view(self.token_embedding),
-            positions: table.view(self.position_embedding),
+            positions: Some(table.view(self.position_embedding)),
+            token_types: None,
             offset: self.offset.map(|(id, param)| (id, table.view(param))),
             dropout: Some(Dropout { p: config.dropout, site: EMBEDDING_SITE }),
         };

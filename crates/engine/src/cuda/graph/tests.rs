@@ -97,8 +97,12 @@ impl Trained {
                 batch.number,
             );
             let drop = |site| Some(Dropout { p: 0.2, site });
-            let tables =
-                Embedding { tokens: w[0], positions: w[1], offset: Some((2, w[2])), dropout: drop(1) };
+            let tables = Embedding {
+                positions: Some(w[1]),
+                offset: Some((2, w[2])),
+                dropout: drop(1),
+                ..Embedding::new(w[0])
+            };
             let h = tape.embedding(&batch.ids, tables);
             let normed = tape.norm(&h, w[3], w[4], 1e-5);
             let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);

@@ -1,31 +1,5 @@
 // What surrounds a linear's matmul: the epilogue and its backward. See ops/linear.rs.
 
-#define IDENTITY 0
-#define RELU 1
-#define GELU 2
-
-#define GELU_SCALE 0.7978845608f  // sqrt(2 / pi)
-#define GELU_CUBIC 0.044715f
-
-static inline __device__ float activate(int activation, float z) {
-    if (activation == RELU) return z > 0.0f ? z : 0.0f;
-    if (activation == GELU) return 0.5f * z * (1.0f + tanhf(GELU_SCALE * (z + GELU_CUBIC * z * z * z)));
-    return z;
-}
-
-// d * act'(saved): saved is the output for ReLU, the input for GELU.
-static inline __device__ float derive_activation(int activation, float d, float saved) {
-    if (activation == RELU) return saved > 0.0f ? d : 0.0f;
-    if (activation == GELU) {
-        // With t = tanh(u): (1 + t) / 2 and 1 - t^2 from one exponential, since few digits of a t near 1 would be left.
-        float u = GELU_SCALE * (saved + GELU_CUBIC * saved * saved * saved);
-        float e = expf(-2.0f * fabsf(u)), share = 1.0f / (1.0f + e);
-        float inner = GELU_SCALE * (1.0f + 3.0f * GELU_CUBIC * saved * saved);
-        return d * ((u < 0.0f ? e * share : share) + 2.0f * saved * e * share * share * inner);
-    }
-    return d;
-}
-
 // y = drop(act_scale * act(z + bias)) + residual1 + residual2; the pre-activation is kept in `saved`. z and y may be one buffer.
 // Null where absent: bias, saved, row_keys, residuals. Grid: columns / blockDim.x, rows / ROWS_PER_BLOCK.
 extern "C" __global__ void linear_epilogue(const float *z, const float *bias, int activation, void *saved,

@@ -1,6 +1,6 @@
 // Layer norm: forward, backward of the input, partial sums for weight and bias. See ops/norm.rs.
 
-// One warp per row: y = (x - mean) * rstd * gain + shift; statistics[r] = (mean, rstd).
+// One warp per row: y = (x - mean) * rstd * gain + shift (null: none); statistics[r] = (mean, rstd).
 extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float *gain, const float *shift, float eps,
                                         float *y, float *statistics, int rows, int cols) {
     int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
@@ -17,7 +17,7 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
     }
     float rstd = 1.0f / sqrtf(warp_sum(squares) / cols + eps);
     for (int c = lane; c < cols; c += WARP) {
-        y[at + c] = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + shift[c];
+        y[at + c] = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + (shift != 0 ? shift[c] : 0.0f);
     }
     if (lane == 0) {
         statistics[2 * (size_t)r] = mean;

@@ -8,6 +8,7 @@ pub(crate) mod adam;
 pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod gate;
 pub(crate) mod linear;
 pub(crate) mod linear_cross_entropy;
 pub(crate) mod loss;

@@ -10,7 +10,8 @@ const NORM: Module = Module { name: "norm", text: include_str!("../kernels/norm.
 pub(crate) fn forward(
     cuda: &Context,
     x: &Tensor,
-    [weight, bias]: [DevicePtr; 2],
+    weight: DevicePtr,
+    bias: Option<DevicePtr>,
     eps: f32,
     y: &Tensor,
     statistics: &Tensor,
