@@ -2,6 +2,7 @@
 //!
 //! Owns: the process (arguments, environment, signals, exit codes 0, 1, 2 and 130). Never: touches a tensor.
 
+mod advice;
 mod args;
 mod cmd;
 mod figures;
@@ -77,6 +78,10 @@ fn chain(error: &anyhow::Error) -> String {
             text.push_str("\n  because: ");
             text.push_str(&cause);
         }
+    }
+    if let Some(flags) = error.chain().find_map(advice::flags) {
+        text.push_str("\n  flags: ");
+        text.push_str(flags);
     }
     text
 }

@@ -21,7 +21,7 @@ use emulator::Target;
 use support::{Done, Place, lines};
 
 /// Largest difference of a loss from the processor's, relative to it, over all steps: sums in another order, carried
-/// on by the optimizer. In f32, and with bf16 products.
+/// on by the optimizer. In f32, and with bf16 matmuls.
 const F32: f64 = 1e-4;
 const BF16: f64 = 5e-3;
 /// The same at the first step, where only one pass of sums differs.

@@ -61,6 +61,20 @@ item_driver() { bin/driver-tests --test-threads 1; }
 item_gradchecks() { bin/engine-tests --test-threads 1; }
 # 200 steps against the processor, resume, moving between devices, generation.
 item_overlay() { bin/cuda-tests --test-threads 1 --nocapture; }
+# What replaying captured graphs is worth: the same steps in turn with it switched off. Below 5 % it is deleted.
+item_graphs() {
+    local round batch graphs
+    for round in $(seq "${ROUNDS:-3}"); do
+        for batch in ${BATCHES:-8 256}; do
+            for graphs in on off; do
+                printf 'round %s, batch %s, graphs %s: ' "$round" "$batch" "$graphs"
+                HEADSTART_CUDA_GRAPHS=$graphs "$hs" bench train --device "$DEVICE" --preset naacl2019 --precision bf16 --batch "$batch" \
+                    --warmup 4 --steps "${STEPS:-40}" --json | tee -a "$RESULTS/graphs.jsonl" |
+                    "$PYTHON" -c 'import json, sys; r = json.loads(sys.stdin.read()); print(round(r["tokens_per_s"]), "tokens/s,", r.get("replayed"), "replayed")' || return 1
+            done
+        done
+    done
+}
 # The tutorial's model against torch.compile.
 item_train() { compare train --batches 64 128 256; }
 item_train_large() { compare train --batches 512 1024 --rounds 2; }

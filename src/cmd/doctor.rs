@@ -88,7 +88,7 @@ fn look() -> Findings {
         mirror: None,
     });
     let here = locations.map(|places| headstart::data::catalog::list(&places)).unwrap_or_default();
-    let (gpus, no_gpu) = match device::gpus(&settings::devices::cuda_paths()) {
+    let (gpus, no_gpu) = match device::gpus(&settings::devices::cuda_options()) {
         Ok(found) if found.is_empty() => (Vec::new(), Some("the NVIDIA driver finds none".to_owned())),
         Ok(found) => (found.into_iter().map(Gpu::from).collect(), None),
         Err(error) => (Vec::new(), Some(error.to_string())),

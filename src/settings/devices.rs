@@ -1,4 +1,4 @@
-//! Where a GPU's libraries may lie, from the environment.
+//! How a GPU is used, from the environment: where its libraries may lie, and whether steps are replayed.
 //!
 //! Owns: the folders that are searched beyond the system's own. Never: opens a device.
 
@@ -6,11 +6,11 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headstart::device::{CudaPaths, DeviceChoice, DeviceName};
+use headstart::device::{CudaOptions, DeviceChoice, DeviceName, Replay};
 
 /// A device with everything needed to open it. Nothing is searched for the processor.
 pub fn choice(name: DeviceName) -> DeviceChoice {
-    let cuda = if name == DeviceName::Cpu { CudaPaths::default() } else { cuda_paths() };
+    let cuda = if name == DeviceName::Cpu { CudaOptions::default() } else { cuda_options() };
     DeviceChoice { name, cuda }
 }
 
@@ -23,7 +23,7 @@ pub fn of_run(dir: &Path) -> DeviceName {
 }
 
 /// The folders of a toolkit and of the Python environments at hand; compiled kernels lie in the cache folder.
-pub fn cuda_paths() -> CudaPaths {
+pub fn cuda_options() -> CudaOptions {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let mut libraries = Vec::new();
     let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(variable);
@@ -49,7 +49,10 @@ pub fn cuda_paths() -> CudaPaths {
     let mut seen = std::collections::HashSet::new();
     libraries.retain(|dir| dir.is_dir() && seen.insert(dir.clone()));
     let kernel_cache = super::default_cache_dir().ok().map(|dir| dir.join("kernels"));
-    CudaPaths { libraries, kernel_cache }
+    // For measuring what captured graphs are worth (docs/gpu.md).
+    let off = variable("HEADSTART_CUDA_GRAPHS").is_some_and(|value| value.as_os_str() == "off");
+    let replay = if off { Replay::Off } else { Replay::On };
+    CudaOptions { libraries, kernel_cache, replay }
 }
 
 /// The entries of a folder whose names begin so, in order.

@@ -1,4 +1,4 @@
-//! Matrix products at this project's shapes: GFLOP/s and the share of the register peak, checked before timed.
+//! Matmuls at this project's shapes: GFLOP/s and the share of the register peak, checked before timed.
 //!
 //! `cargo bench -p headstart-engine --bench gemm [-- FILTER]`; the filter is a part of a line such as `bf16 dW`.
 //! Every number is the best of many short repetitions: what else runs on the machine can only make it worse.
@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use headstart_engine::bench::{Form, Product, register_peak_gflops};
+use headstart_engine::bench::{Form, Matmul, register_peak_gflops};
 use headstart_engine::{CodePath, Device, EngineError, Precision};
 
 /// Repetitions go on for this long, and are at least [`LEAST`].
@@ -40,19 +40,19 @@ fn main() -> Result<(), EngineError> {
                     if !line.contains(&filter) {
                         continue;
                     }
-                    let mut product = Product::new(&device, precision, form, shape);
-                    product.run(&device);
-                    let error = product.error();
+                    let mut matmul = Matmul::new(&device, precision, form, shape);
+                    matmul.run(&device);
+                    let error = matmul.error();
                     assert!(error < 1e-4, "{line}: error {error}");
-                    let seconds = best(|| product.run(&device));
+                    let seconds = best(|| matmul.run(&device));
                     // The clock may have been slower when the peak was measured.
                     peak = peak.max(measure());
-                    let rate = product.flops() / seconds * 1e-9;
+                    let rate = matmul.flops() / seconds * 1e-9;
                     let [m, k, n] = shape;
                     let shape = format!("{m} x {k} x {n}");
                     println!("{line:28} {shape:>22} {rate:9.1} {:6.1}%", 100.0 * rate / peak);
                     if precision == Precision::Bf16 && form != Form::WeightGradient {
-                        let packing = best(|| product.repack(&device));
+                        let packing = best(|| matmul.repack(&device));
                         let bytes = (6 * inputs * outputs) as f64;
                         println!("{:51} packing {:.1} GB/s", "", bytes / packing * 1e-9);
                     }

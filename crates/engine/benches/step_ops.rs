@@ -1,4 +1,4 @@
-//! The ops of a training step around their products: milliseconds forward and backward, checked before timed.
+//! The ops of a training step around their matmuls: milliseconds forward and backward, checked before timed.
 //!
 //! `cargo bench -p headstart-engine --bench step_ops [-- FILTER]`; the filter is a part of a line such as
 //! `bf16 1 Attention`. Every number is the best of many: what else runs on the machine can only make it worse.
@@ -56,7 +56,7 @@ fn adam(device: &Device) -> [Duration; 2] {
     let settings = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
     let range = Range { start: 0, grad: 0, len: PARAMETERS, lr: 0.125, weight_decay: 0.0, step: 1 };
     gradients.values_mut().fill(3.0);
-    assert!((squared_norm(device, &gradients).settle() - 9.0 * PARAMETERS as f64).abs() < 1.0);
+    assert!((squared_norm(device, &gradients).wait() - 9.0 * PARAMETERS as f64).abs() < 1.0);
     settings.step(device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
     // The first step of Adam has the length of the rate.
     assert!(weights.values().iter().all(|w| (w - 0.875).abs() < 1e-6));
@@ -65,7 +65,7 @@ fn adam(device: &Device) -> [Duration; 2] {
         settings.step(device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
         let step = start.elapsed();
         let start = Instant::now();
-        std::hint::black_box(squared_norm(device, &gradients).settle());
+        std::hint::black_box(squared_norm(device, &gradients).wait());
         [step, start.elapsed()]
     })
 }

@@ -1,4 +1,4 @@
-//! What benchmarks need from inside: the processor's peak, and single matrix products as the ops run them.
+//! What benchmarks need from inside: the processor's peak, and single matmuls as the ops run them.
 //!
 //! Owns: the cases and their check against f64. Never: a clock for others; no op uses this.
 
@@ -8,16 +8,18 @@ pub use ops::{Op, OpRun, fork_and_join};
 
 use std::time::Instant;
 
+use crate::cpu::convert::round_bf16;
 use crate::cpu::gemm::{self, Operand, PackedRight, Right};
 use crate::cpu::shared::SharedSlice;
+use crate::cuda::Write;
 use crate::cuda::ops::elementwise::in_type;
-use crate::cuda::{Matrix, Write};
 use crate::device::Device;
+use crate::dtype::{DType, Precision};
 use crate::rng::Stream;
-use crate::tensor::{DType, Precision, Tensor, round_bf16};
+use crate::tensor::Tensor;
 
-/// The most floating-point operations per second (in units of 10^9) that products reach here: on the processor what
-/// [`register_peak_gflops`] finds, on a GPU the best of some large square products of the kind that training has.
+/// The most floating-point operations per second (in units of 10^9) that matmuls reach here: on the processor what
+/// [`register_peak_gflops`] finds, on a GPU the best of some large square matmuls of the kind that training has.
 pub fn peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
     let Some(cuda) = device.cuda() else { return register_peak_gflops(device, precision) };
     let mut stream = Stream::new(1);
@@ -36,7 +38,7 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
             device.check().ok()?;
             let start = Instant::now();
             for _ in 0..10 {
-                cuda.matmul(Matrix::of(&a), Matrix::of(&b).transposed(), Matrix::of(&out), Write::Replace);
+                cuda.matmul(a.matrix(), b.matrix().transposed(), out.matrix(), Write::Replace);
             }
             device.check().ok()?;
             best = best.min(start.elapsed().as_secs_f64() / 10.0);
@@ -44,14 +46,14 @@ pub fn peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
         Some(best)
     };
     let speed = |side: usize| seconds(side).map(|best| 2.0 * (side as f64).powi(3) / best * 1e-9);
-    // Small products first: where they take long (the emulated GPU), large ones would take minutes.
+    // Small matmuls first: where they take long (the emulated GPU), large ones would take minutes.
     let small = speed(256)?;
     if small < 500.0 { Some(small) } else { speed(8_192) }
 }
 
-/// The most floating-point operations per second (in units of 10^9) that the product's instruction can reach with
+/// The most floating-point operations per second (in units of 10^9) that the matmul's instruction can reach with
 /// this device's threads when all operands stay in registers: the best of some milliseconds. `None` where
-/// products have no kernel of our own.
+/// matmuls have no kernel of our own.
 pub fn register_peak_gflops(device: &Device, precision: Precision) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
     {
@@ -88,7 +90,7 @@ pub fn register_peak_gflops(device: &Device, precision: Precision) -> Option<f64
     }
 }
 
-/// The three products of a linear.
+/// The three matmuls of a linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Y `[m, n]` = X `[m, k]` times the transpose of W `[n, k]`.
@@ -99,9 +101,9 @@ pub enum Form {
     WeightGradient,
 }
 
-/// One product with operands of random numbers.
+/// One matmul with operands of random numbers.
 #[derive(Debug)]
-pub struct Product {
+pub struct Matmul {
     form: Form,
     precision: Precision,
     shape: [usize; 3],
@@ -111,8 +113,8 @@ pub struct Product {
     out: Tensor,
 }
 
-impl Product {
-    /// A product of `m`, `k`, `n`. Activations are kept as the ops keep them; weights are f32, and packed
+impl Matmul {
+    /// A matmul of `m`, `k`, `n`. Activations are kept as the ops keep them; weights are f32, and packed
     /// beforehand in bf16.
     pub fn new(device: &Device, precision: Precision, form: Form, [m, k, n]: [usize; 3]) -> Self {
         let mut stream = Stream::new((m * 31 + k * 7 + n) as u64);
@@ -139,11 +141,11 @@ impl Product {
             Form::WeightGradient => (draw(k, m, activation), draw(k, n, activation)),
         };
         let out = Tensor::zeros(device.pool(), m, n, DType::F32);
-        let mut product = Self { form, precision, shape: [m, k, n], left, right, packed: None, out };
+        let mut matmul = Self { form, precision, shape: [m, k, n], left, right, packed: None, out };
         if precision == Precision::Bf16 && form != Form::WeightGradient {
-            product.packed = Some(PackedRight::new(device, product.right_operand()));
+            matmul.packed = Some(PackedRight::new(device, matmul.right_operand()));
         }
-        product
+        matmul
     }
 
     /// Floating-point operations of one run.
@@ -174,8 +176,8 @@ impl Product {
                 None => Right::Plain(self.right_operand()),
             };
             gemm::gemm(device, self.precision, self.left_operand(), right, destination, |row, col, z| {
-                // SAFETY: the product hands out every element once.
-                unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z);
+                // SAFETY: the matmul hands out every element once.
+                unsafe { out.slice(row * cols + col, z.len()) }.copy_from_slice(z);
             });
         }
         self.out = out;

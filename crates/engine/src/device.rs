@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cpu::simd::Level;
-use crate::cpu::team::Team;
-use crate::cuda::{self, Context, CudaPaths, SectionCounts};
+use crate::cpu::thread_pool::ThreadPool;
+use crate::cuda::{self, Context, CudaOptions, GraphCounts};
 use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
 
-/// Tokens to a slab on the processor.
+/// Tokens of a slab on the processor.
 const SLAB_TOKENS: usize = 512;
 
-/// Tokens to a slab on a GPU to begin with: enough rows to fill its multiprocessors.
+/// Tokens of a slab on a GPU at first: enough rows to fill its multiprocessors.
 const CUDA_SLAB_TOKENS: usize = 16_384;
 
-/// Where halving ends.
+/// The smallest slab, where halving ends.
 const SMALLEST_SLAB_TOKENS: usize = 256;
 
 /// Which instructions the CPU kernels may use.
@@ -38,13 +38,13 @@ pub struct Device {
     inner: Arc<Inner>,
 }
 
-/// What [`Device::prepare`] made.
+/// Work that [`Device::prepare`] made ready to be started.
 #[derive(Debug)]
 pub struct Prepared<T>(cuda::Prepared<T>);
 
 #[derive(Debug)]
 struct Inner {
-    team: Team,
+    thread_pool: ThreadPool,
     thread_count: usize,
     level: Level,
     pool: Pool,
@@ -59,7 +59,7 @@ impl Device {
     /// Results do not depend on the number of threads: work is cut by the data, sums have a fixed order.
     ///
     /// # Errors
-    /// [`EngineError::Device`] when the threads cannot be started.
+    /// [`EngineError::Threads`] when the threads cannot be started.
     pub fn cpu(threads: Option<NonZeroUsize>, code_path: CodePath) -> Result<Self, EngineError> {
         Self::new(threads, code_path, None)
     }
@@ -67,13 +67,13 @@ impl Device {
     /// GPU `ordinal`, with the processor for what is not computed on it.
     ///
     /// # Errors
-    /// [`EngineError::Device`] that says what was looked for and where, when there is no such GPU.
+    /// [`EngineError::Gpu`] that says what was looked for and where, when there is no such GPU.
     pub fn gpu(
         ordinal: usize,
         threads: Option<NonZeroUsize>,
-        paths: &CudaPaths,
+        options: &CudaOptions,
     ) -> Result<Self, EngineError> {
-        Self::new(threads, CodePath::Auto, Some(Context::open(ordinal, paths)?))
+        Self::new(threads, CodePath::Auto, Some(Context::open(ordinal, options)?))
     }
 
     fn new(
@@ -83,16 +83,14 @@ impl Device {
     ) -> Result<Self, EngineError> {
         let wanted =
             threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let team = Team::new(wanted).map_err(|e| EngineError::Device {
-            what: format!("{wanted} threads could not be started: {e}"),
-            fix: "ask for fewer with --threads".into(),
-        })?;
+        let thread_pool =
+            ThreadPool::new(wanted).map_err(|source| EngineError::Threads { wanted, source })?;
         let level = match code_path {
             CodePath::Auto => Level::detect(),
             CodePath::Portable => Level::Portable,
         };
         let inner = Inner {
-            team,
+            thread_pool,
             thread_count: wanted,
             level,
             pool: cuda.clone().map_or_else(Pool::default, Pool::on),
@@ -121,12 +119,12 @@ impl Device {
         self.cuda().is_some()
     }
 
-    /// Tokens to a slab, about: how much of a batch runs at once. Part of what decides the bits of a result.
+    /// About how many tokens a slab has: how much of a batch runs at once. The bits of a result depend on it.
     pub fn slab_tokens(&self) -> usize {
         self.inner.slab_tokens.load(Ordering::Relaxed)
     }
 
-    /// Takes over the slab of an interrupted run, whose bits depend on it. The processor's never changes.
+    /// Takes over the slab size of an interrupted run, whose bits depend on it. The processor's never changes.
     pub fn set_slab_tokens(&self, tokens: usize) {
         if self.is_cuda() {
             self.inner.slab_tokens.store(tokens.max(SMALLEST_SLAB_TOKENS), Ordering::Relaxed);
@@ -142,8 +140,8 @@ impl Device {
         })
     }
 
-    /// Waits until everything queued is done, and says what went wrong on the way. On the processor nothing is
-    /// queued and nothing goes wrong.
+    /// Waits until everything queued is done; the first error since the last check. The processor queues nothing and has
+    /// no such errors.
     ///
     /// # Errors
     /// [`EngineError::OutOfMemory`], after which the same work may be tried again in smaller parts, or
@@ -152,7 +150,7 @@ impl Device {
         self.cuda().map_or(Ok(()), Context::check)
     }
 
-    /// As [`Device::check`], without waiting: only what could not be queued is known.
+    /// As [`Device::check`], without waiting: only errors of queueing are known yet.
     ///
     /// # Errors
     /// As [`Device::check`].
@@ -160,30 +158,31 @@ impl Device {
         self.cuda().map_or(Ok(()), Context::check_queued)
     }
 
-    /// Runs `work`, which only queues work for the device and may be run more than once. On a GPU, work that comes again
-    /// is recorded and replayed as a whole; the results are those of `work`, which stay valid until the next call. `shape`
-    /// is a number that is the same for work that is likely to be the same but for its data.
+    /// Runs `work`, which only queues calls for the device and may run more than once. On a GPU, work that comes again is
+    /// captured as a graph and replayed as a whole. Its result stays valid until the next call, and what is queued
+    /// afterwards (the norm of the gradients, an update) is computed after it. `shape` is the same number for work that is
+    /// likely to be the same but for its data.
     pub fn run<T>(&self, shape: u64, mut work: impl FnMut() -> T) -> T {
         match self.cuda().filter(|_| !self.inner.profile.is_on()) {
-            Some(cuda) => cuda.section(shape, &mut work),
+            Some(cuda) => cuda.run(shape, &mut work),
             None => work(),
         }
     }
 
-    /// Does all of [`Device::run`] that needs no device, while that still computes something else. `None` where there is
-    /// nothing to be gained by that.
+    /// Does the part of a later [`Device::run`] that needs only the host, while the device still computes something else.
+    /// `None` where that would gain nothing.
     pub fn prepare<T>(&self, shape: u64, mut work: impl FnMut() -> T) -> Option<Prepared<T>> {
         self.cuda().filter(|_| !self.inner.profile.is_on())?.prepare(shape, &mut work).map(Prepared)
     }
 
-    /// Queues what was prepared last; `None`, and nothing has happened, when that is no longer possible.
+    /// Queues the work that was prepared last; `None`, and nothing has been queued, where that is no longer possible.
     pub fn start<T>(&self, prepared: Prepared<T>) -> Option<T> {
         self.cuda()?.start(prepared.0)
     }
 
-    /// How [`Device::run`] ran so far, on a GPU.
-    pub fn section_counts(&self) -> Option<SectionCounts> {
-        self.cuda().map(Context::section_counts)
+    /// How often [`Device::run`] queued, captured and replayed so far, on a GPU.
+    pub fn graph_counts(&self) -> Option<GraphCounts> {
+        self.cuda().map(Context::graph_counts)
     }
 
     /// The most memory the device held at once, in bytes: on the processor, the buffers of tensors.
@@ -227,6 +226,6 @@ impl Device {
     /// Runs `task(0..tasks)`, each once, on all threads. The caller cuts the work by its data, never by the number
     /// of threads, so the results are the same for any.
     pub(crate) fn for_each(&self, tasks: usize, task: impl Fn(usize) + Sync + Send) {
-        self.inner.team.run(tasks, &task);
+        self.inner.thread_pool.run(tasks, &task);
     }
 }

@@ -1,23 +1,33 @@
-//! The engine's error type: what can go wrong before the first kernel runs. Shape mistakes are programming
-//! errors and assert; nothing a user types reaches a kernel unchecked.
+//! The engine's error type: what a device, its memory or a file can refuse, in words of devices. (Flags are words of the
+//! command line.) Shape mistakes are programming errors and assert; nothing a user types reaches a kernel unchecked.
 
 use std::path::PathBuf;
 
 /// What the engine can refuse.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// A device could not be set up.
+    /// The processor's threads could not be started.
+    #[error(
+        "cannot use the device: {wanted} threads could not be started: {source}\n  fix: ask for fewer threads"
+    )]
+    Threads {
+        /// How many were asked for.
+        wanted: usize,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A GPU, or what it needs, is not there.
     #[error("cannot use the device: {what}\n  fix: {fix}")]
-    Device {
-        /// What went wrong.
+    Gpu {
+        /// What was looked for, and what was found.
         what: String,
-        /// What the user can do.
-        fix: String,
+        /// The way out.
+        fix: &'static str,
     },
     /// A GPU has too little memory for what was asked.
     #[error(
-        "out of memory on {device}: {} MiB wanted, {} of {} MiB free\n  fix: a smaller --train-batch-size, \
-         --precision bf16, or a GPU that nothing else uses", wanted >> 20, free >> 20, total >> 20
+        "out of memory on {device}: {} MiB wanted, {} of {} MiB free\n  fix: a smaller batch, bf16, or a GPU that nothing \
+         else uses", wanted >> 20, free >> 20, total >> 20
     )]
     OutOfMemory {
         /// The GPU.
@@ -32,7 +42,7 @@ pub enum EngineError {
     /// A GPU has too little memory to train a model, whatever the batch.
     #[error(
         "out of memory on {device}: weights, gradients and the optimizer's moments need {} MiB, {} of {} MiB are free\n  \
-         fix: a smaller model, a GPU with more memory or that nothing else uses, or --device cpu; a smaller batch does \
+         fix: a smaller model, a GPU with more memory or that nothing else uses, or the processor; a smaller batch does \
          not help", needed.div_ceil(1 << 20), free >> 20, total >> 20
     )]
     ModelTooLarge {
@@ -47,7 +57,7 @@ pub enum EngineError {
     },
     /// A call into NVIDIA's libraries failed.
     #[error(
-        "{call} failed with code {code}: {text}\n  fix: `headstart doctor` shows the GPU and its driver; --device cpu works without"
+        "{call} failed with code {code}: {text}\n  fix: see whether the GPU and its driver work, or compute on the processor"
     )]
     Cuda {
         /// The call.

@@ -6,19 +6,21 @@
 //!
 //! - [`Device`] — where kernels run, and how work that comes again is replayed. [`Tensor`] — a matrix in a pooled buffer.
 //!   [`Packing`] — sequences back to back.
-//! - [`gpus`], [`CudaPaths`] — what there is of NVIDIA's. [`Flat`] — values on the host, a GPU, or both.
+//! - [`gpus`], [`CudaOptions`] — the GPUs of a machine, and how one is used. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them; [`make_resident`].
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
-//! - [`mod@bench`] — the processor's peak and single products, for benchmarks.
+//! - [`mod@bench`] — the processor's peak and single matmuls, for benchmarks.
 //! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
 //! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map. [`signals`] — which stay ignored.
 
 pub mod alloc;
 pub mod bench;
 pub mod device;
+pub mod dtype;
 pub mod error;
 pub mod file_map;
 pub mod flat;
+pub mod loss_sum;
 pub mod ops;
 pub mod packing;
 pub mod profile;
@@ -28,24 +30,28 @@ pub mod tape;
 pub mod tensor;
 pub mod weights;
 
+mod activation;
 mod cpu;
 mod cuda;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
 #[path = "../tests/emulator/mod.rs"]
 mod emulator;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
 #[path = "../tests/emulator/load.rs"]
 mod load;
+mod matmul;
 #[cfg(test)]
 mod testing;
 
 pub use alloc::Allocator;
-pub use cuda::{CudaPaths, Gpu, SectionCounts, gpus};
+pub use cuda::{CudaOptions, Gpu, GraphCounts, Replay, gpus};
 pub use device::{CodePath, Device, Prepared};
+pub use dtype::{DType, Precision};
 pub use error::EngineError;
 pub use file_map::FileMap;
 pub use flat::Flat;
+pub use loss_sum::LossSum;
 pub use packing::Packing;
 pub use tape::{Dropout, Tape, Value};
-pub use tensor::{DType, Precision, Tensor};
+pub use tensor::Tensor;
 pub use weights::{Gradients, View, Weights, make_resident};

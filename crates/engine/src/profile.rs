@@ -37,7 +37,7 @@ pub enum Work {
     LinearInputGradient,
     /// dW = dZ^T X.
     LinearWeightGradient,
-    /// Weights in the layout of the products, after each step.
+    /// Weights in the layout of the matmuls, after each step.
     Packing,
     /// Selecting rows, pooling, classification losses, joining gradients.
     Other,

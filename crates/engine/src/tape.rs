@@ -4,26 +4,21 @@
 //!
 //! A value carries the id of its gradient only if something trainable lies below it; an op none of whose inputs
 //! do (and which has no trainable parameter) records nothing, so frozen layers cost no backward time or memory.
-//! `Node` is matched exhaustively: an op without a backward does not compile.
+//! What is recorded is the op's backward itself, a closure: an op without one cannot record.
 
+use std::fmt;
 use std::sync::Arc;
 
-use crate::cuda::ops::elementwise;
-use crate::cuda::{DevicePtr, Slab};
+use crate::cpu::rows;
+use crate::cuda::Slab;
+use crate::cuda::ops::{DeviceDropout, elementwise};
 use crate::device::Device;
-use crate::ops::attention::AttentionNode;
-use crate::ops::embedding::EmbeddingNode;
-use crate::ops::linear::LinearNode;
-use crate::ops::linear_cross_entropy::LinearCrossEntropyNode;
-use crate::ops::loss::LossNode;
-use crate::ops::norm::NormNode;
-use crate::ops::pool::PoolNode;
-use crate::ops::select_rows::SelectRowsNode;
+use crate::dtype::{DType, Precision};
 use crate::packing::Packing;
 use crate::profile::Work;
 use crate::rng::{self, DropRate};
-use crate::tensor::{DType, Precision, Tensor};
-use crate::weights::{Gradients, Weights};
+use crate::tensor::Tensor;
+use crate::weights::{Gradients, View, Weights};
 
 /// A matrix on the tape.
 #[derive(Clone, Debug)]
@@ -54,17 +49,13 @@ pub struct Dropout {
     pub site: u32,
 }
 
-/// What an op left behind for its backward.
-#[derive(Debug)]
-pub(crate) enum Node {
-    Embedding(EmbeddingNode),
-    Norm(NormNode),
-    Linear(LinearNode),
-    Attention(AttentionNode),
-    SelectRows(SelectRowsNode),
-    Pool(PoolNode),
-    LinearCrossEntropy(LinearCrossEntropyNode),
-    Loss(LossNode),
+/// An op's backward, with what the op left behind for it.
+struct Recorded(Box<dyn FnOnce(&mut Backward<'_>)>);
+
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recorded")
+    }
 }
 
 /// What turns a forward pass into a training pass.
@@ -87,7 +78,8 @@ pub struct Tape<'a> {
     /// What ops on a GPU share; `None` on the processor.
     pub(crate) slab: Option<Arc<Slab>>,
     training: Option<Training<'a>>,
-    nodes: Vec<Node>,
+    /// In the order of the forward pass.
+    recorded: Vec<Recorded>,
     values: usize,
 }
 
@@ -100,7 +92,7 @@ impl<'a> Tape<'a> {
         precision: Precision,
     ) -> Self {
         let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, None)));
-        Self { device, weights, packing, precision, slab, training: None, nodes: Vec::new(), values: 0 }
+        Self { device, weights, packing, precision, slab, training: None, recorded: Vec::new(), values: 0 }
     }
 
     /// A tape that records. Gradients are added to `gradients`; dropout masks follow from `seed`, the optimizer
@@ -117,7 +109,7 @@ impl<'a> Tape<'a> {
         let row_keys: Arc<[u64]> = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
         let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(&row_keys))));
         let training = Some(Training { gradients, step, row_keys });
-        Self { device, weights, packing, precision, slab, training, nodes: Vec::new(), values: 0 }
+        Self { device, weights, packing, precision, slab, training, recorded: Vec::new(), values: 0 }
     }
 
     /// The batch this tape computes.
@@ -151,17 +143,8 @@ impl<'a> Tape<'a> {
         for (id, gradient) in seeds {
             back.add(Some(id), gradient);
         }
-        for node in self.nodes.into_iter().rev() {
-            match node {
-                Node::Embedding(n) => n.backward(&mut back),
-                Node::Norm(n) => n.backward(&mut back),
-                Node::Linear(n) => n.backward(&mut back),
-                Node::Attention(n) => n.backward(&mut back),
-                Node::SelectRows(n) => n.backward(&mut back),
-                Node::Pool(n) => n.backward(&mut back),
-                Node::LinearCrossEntropy(n) => n.backward(&mut back),
-                Node::Loss(n) => n.backward(&mut back),
-            }
+        for Recorded(backward) in self.recorded.into_iter().rev() {
+            backward(&mut back);
         }
         back.value_gradients
     }
@@ -189,25 +172,34 @@ impl<'a> Tape<'a> {
         })
     }
 
-    /// Wraps an op's output; if a gradient is needed, `node` gets the output's id and is recorded.
+    /// Wraps an op's output. If a gradient is needed, `backward` is recorded, to be called with the finished gradient of
+    /// the output; it is not called when nothing downstream used that.
     pub(crate) fn record(
         &mut self,
         tensor: Tensor,
         needs_gradient: bool,
-        node: impl FnOnce(usize) -> Node,
+        backward: impl FnOnce(&mut Backward<'_>, Tensor) + 'static,
     ) -> Value {
         if !needs_gradient || !self.is_training() {
             return Value { tensor, id: None };
         }
-        let id = self.values;
-        self.values += 1;
-        self.nodes.push(node(id));
+        let id = self.new_id();
+        self.record_root(move |back| {
+            if let Some(gradient) = back.value_gradients[id].take() {
+                backward(back, gradient);
+            }
+        });
         Value { tensor, id: Some(id) }
     }
 
-    /// Records an op that has no output value: a loss.
-    pub(crate) fn record_root(&mut self, node: Node) {
-        self.nodes.push(node);
+    /// Records the backward of an op that has no output value: a loss.
+    pub(crate) fn record_root(&mut self, backward: impl FnOnce(&mut Backward<'_>) + 'static) {
+        self.recorded.push(Recorded(Box::new(backward)));
+    }
+
+    fn new_id(&mut self) -> usize {
+        self.values += 1;
+        self.values - 1
     }
 
     /// A fresh matrix from the pool, content unspecified.
@@ -217,14 +209,13 @@ impl<'a> Tape<'a> {
 
     /// Number of recorded ops: what freezing saves is tested with it.
     pub fn recorded(&self) -> usize {
-        self.nodes.len()
+        self.recorded.len()
     }
 
     /// A leaf with a gradient, for tests and benchmarks of single ops.
     pub(crate) fn leaf(&mut self, tensor: Tensor) -> Value {
-        let id = self.values;
-        self.values += 1;
-        Value { tensor, id: Some(id) }
+        let id = Some(self.new_id());
+        Value { tensor, id }
     }
 }
 
@@ -238,9 +229,10 @@ pub(crate) struct ActiveDropout {
 }
 
 impl ActiveDropout {
-    /// The tokens' keys on the GPU, before the site is mixed in.
-    pub(crate) fn device_row_keys(&self) -> Option<DevicePtr> {
-        self.slab.as_ref().and_then(|slab| slab.row_keys())
+    /// What kernels are told of it; `None` on the processor.
+    pub(crate) fn on_device(&self) -> Option<DeviceDropout> {
+        let row_keys = self.slab.as_ref()?.row_keys()?;
+        Some(DeviceDropout { row_keys, site: self.site, rate: self.rate })
     }
 
     /// The key of a token at this site.
@@ -262,11 +254,6 @@ pub(crate) struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// Takes the finished gradient of an op's output; `None` when nothing downstream used it.
-    pub(crate) fn take(&mut self, id: usize) -> Option<Tensor> {
-        self.value_gradients[id].take()
-    }
-
     /// Takes the gradient gathered so far for a value if its buffer may be written, so that an op can add to
     /// it in its own epilogue and put it back with [`Backward::add`].
     pub(crate) fn take_unique_f32(&mut self, id: usize) -> Option<Tensor> {
@@ -286,6 +273,19 @@ impl Backward<'_> {
             Some(sum) => add_tensors(self.device, sum, contribution),
         };
         self.value_gradients[id] = Some(sum);
+    }
+
+    /// Adds the sums of columns of partial sums, from column `first` on, to the gradient of a parameter (nothing for a
+    /// frozen one).
+    pub(crate) fn add_column_sums(&mut self, partial: &Tensor, first: usize, parameter: Option<View>) {
+        let Some(view) = parameter else { return };
+        if let Some(cuda) = self.device.cuda() {
+            if let Some(to) = self.gradients.device_mut(cuda, view) {
+                elementwise::add_column_sums(cuda, partial, first, to, view.len());
+            }
+        } else if let Some(gradient) = self.gradients.get_mut(view) {
+            rows::add_column_sums(self.device.level(), partial, first, gradient);
+        }
     }
 
     /// A fresh matrix from the pool, content unspecified.
@@ -311,7 +311,7 @@ fn add_tensors(device: &Device, mut a: Tensor, mut b: Tensor) -> Tensor {
         let mut copy = Tensor::uninit(device.pool(), a.rows(), a.cols(), DType::F32);
         match a.dtype() {
             DType::F32 => copy.f32_mut().copy_from_slice(a.f32()),
-            DType::Bf16 => crate::tensor::widen(a.bf16(), copy.f32_mut()),
+            DType::Bf16 => crate::cpu::convert::widen_plain(a.bf16(), copy.f32_mut()),
         }
         a = copy;
     }

@@ -9,53 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
+use crate::alloc::size_class;
 use crate::cpu::convert;
 use crate::cpu::simd::Level;
-use crate::cuda::{Context, DeviceBuffer, DevicePtr};
-
-/// Element types of activations. Ids are plain `u32` slices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// 32-bit IEEE.
-    F32,
-    /// bfloat16: the upper half of an f32.
-    Bf16,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub const fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-        }
-    }
-}
-
-/// In which precision products are computed. Masters, norms, softmax, losses and moments are f32 in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// f32 everywhere: the reference.
-    #[default]
-    F32,
-    /// bf16 inputs to products and attention, f32 accumulation.
-    Bf16,
-}
-
-impl Precision {
-    /// The type in which activations that only feed products are kept.
-    pub const fn activation(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::Bf16,
-        }
-    }
-}
+use crate::cuda::{Context, DeviceBuffer, DevicePtr, Matrix};
+use crate::dtype::DType;
 
 /// One cache line; buffers are made of these so that every buffer starts on a line.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
+pub(crate) struct CacheLine([u8; 64]);
 
 /// Buffers waiting for reuse, by size in lines. Sizes are rounded up to eighths of powers of two, so that packed
 /// batches of slightly different lengths share buffers.
@@ -68,13 +31,13 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct PoolShared {
-    free: Mutex<HashMap<usize, Vec<Vec<Line>>>>,
+    free: Mutex<HashMap<usize, Vec<Vec<CacheLine>>>>,
     bytes: AtomicUsize,
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for CacheLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Line")
+        f.write_str("CacheLine")
     }
 }
 
@@ -107,17 +70,10 @@ impl Pool {
             .and_then(Vec::pop);
         let memory = found.unwrap_or_else(|| {
             self.shared.bytes.fetch_add(lines * 64, Ordering::Relaxed);
-            vec![Line([0; 64]); lines]
+            vec![CacheLine([0; 64]); lines]
         });
         HostBuffer { memory, shared: Arc::clone(&self.shared) }
     }
-}
-
-/// Rounds up to a multiple of an eighth of the next lower power of two.
-pub(crate) fn size_class(lines: usize) -> usize {
-    let lines = lines.max(1);
-    let step = (1_usize << lines.ilog2()) / 8;
-    if step <= 1 { lines } else { lines.next_multiple_of(step) }
 }
 
 /// Memory that goes back to its pool when the last user is gone.
@@ -129,13 +85,13 @@ enum Buffer {
 
 #[derive(Debug)]
 struct HostBuffer {
-    memory: Vec<Line>,
+    memory: Vec<CacheLine>,
     shared: Arc<PoolShared>,
 }
 
 impl Buffer {
     /// The host's memory. Only ops that run on the processor ask.
-    fn lines(&self) -> &[Line] {
+    fn lines(&self) -> &[CacheLine] {
         match self {
             Self::Host(host) => &host.memory,
             Self::Device(_) => unreachable!("the processor does not read a GPU's memory"),
@@ -226,7 +182,7 @@ impl Tensor {
             DType::Bf16 => {
                 let mut narrow = vec![bf16::ZERO; n];
                 buffer.context().download(&mut narrow, buffer.ptr());
-                widen(&narrow, &mut values);
+                convert::widen_plain(&narrow, &mut values);
             }
         }
         values
@@ -239,6 +195,11 @@ impl Tensor {
             Buffer::Device(buffer) => buffer.ptr(),
             Buffer::Host(_) => unreachable!("a GPU does not read the processor's memory"),
         }
+    }
+
+    /// The content on the GPU as an operand or the output of a matmul.
+    pub(crate) fn matrix(&self) -> Matrix {
+        Matrix::new(self.device_ptr(), self.rows, self.cols, self.dtype)
     }
 
     /// Whether this handle is the buffer's only one, so that writing through it is seen by no one else.
@@ -275,7 +236,7 @@ impl Tensor {
         &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
     }
 
-    fn memory_mut(&mut self) -> &mut [Line] {
+    fn memory_mut(&mut self) -> &mut [CacheLine] {
         match Arc::get_mut(&mut self.buffer) {
             Some(Buffer::Host(host)) => &mut host.memory,
             Some(Buffer::Device(_)) => unreachable!("the processor does not write a GPU's memory"),
@@ -297,31 +258,6 @@ impl Tensor {
     }
 }
 
-/// bf16 to f32, exactly.
-#[inline(always)]
-pub(crate) fn widen(from: &[bf16], to: &mut [f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
-    }
-}
-
-/// f32 to bf16, round to nearest even; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn narrow(from: &[f32], to: &mut [bf16]) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to = round_bf16(from);
-    }
-}
-
-/// One f32 to bf16, round to nearest even, in a form that vectorises; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn round_bf16(x: f32) -> bf16 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
-    let nan = (bits >> 16) | 0x40;
-    bf16::from_bits(if x.is_nan() { nan } else { rounded } as u16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,24 +275,5 @@ mod tests {
         let _d = Tensor::uninit(&pool, 10, 99, DType::F32);
         let _e = Tensor::uninit(&pool, 20, 99, DType::Bf16);
         assert_eq!(pool.bytes(), 2 * bytes);
-    }
-
-    #[test]
-    fn size_classes_waste_little() {
-        for lines in 1..5_000 {
-            let class = size_class(lines);
-            assert!(class >= lines && class * 8 <= lines * 9 + 8, "{lines} -> {class}");
-        }
-    }
-
-    #[test]
-    fn rounding_agrees_with_the_half_crate() {
-        let mut x = 1_u32;
-        for _ in 0..100_000 {
-            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let f = f32::from_bits(x);
-            let (ours, theirs) = (round_bf16(f), bf16::from_f32(f));
-            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{f}");
-        }
     }
 }

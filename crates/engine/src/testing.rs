@@ -5,11 +5,10 @@
 //! Owns: the tolerance table, which is never widened until green. Never: knows a single op.
 
 use std::num::NonZeroUsize;
-#[cfg(feature = "cuda")]
 use std::sync::OnceLock;
 
+use crate::cpu::convert::round_bf16;
 use crate::rng::Stream;
-use crate::tensor::round_bf16;
 use crate::{CodePath, Device, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
 
 /// Sizes that fit no register, tile or cache line.
@@ -21,32 +20,26 @@ pub(crate) const STEP: u64 = 3;
 
 /// Largest error, relative to the largest magnitude of the tensor compared, by op: (f32, bf16).
 /// f32 sums of some thousand terms lose a few units of 6e-8; bf16 operands are exact here, but what an op
-/// rounds on the way (its output, saved activations, gradients between products) costs up to 2^-9 each.
+/// rounds on the way (its output, saved activations, gradients between matmuls) costs up to 2^-9 each.
 fn tolerance(op: &str) -> (f64, f64) {
     match op {
         "norm" | "pool" | "select_rows" | "embedding" | "loss" => (5e-6, 5e-6),
-        "linear" => (5e-6, 1.2e-2),
+        "linear" | "gate" => (5e-6, 1.2e-2),
         "attention" | "linear_cross_entropy" => (1e-5, 1.5e-2),
         other => unreachable!("no tolerance for {other}"),
     }
 }
 
 /// The GPU, or the emulated one (`tests/emulator`); `None`, and the reason printed, where there is neither.
-#[cfg(feature = "cuda")]
 pub(crate) fn gpu() -> Option<Device> {
-    let paths = crate::CudaPaths::default();
+    let paths = crate::CudaOptions::default();
     crate::load::ready().then(|| Device::gpu(0, NonZeroUsize::new(1), &paths).unwrap())
 }
 
 /// The GPU that all checks of ops share, so that each kernel is compiled and loaded once.
 pub(crate) fn shared_gpu() -> Option<&'static Device> {
-    #[cfg(feature = "cuda")]
-    {
-        static GPU: OnceLock<Option<Device>> = OnceLock::new();
-        GPU.get_or_init(gpu).as_ref()
-    }
-    #[cfg(not(feature = "cuda"))]
-    None
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    GPU.get_or_init(gpu).as_ref()
 }
 
 /// How far a GPU may be from the processor, relative to the largest magnitude.

@@ -7,13 +7,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cpu::gemm::{Operand, PackedRight};
-use crate::cuda::{self, Context, DeviceBuffer, DevicePtr};
+use crate::cuda::ops::elementwise;
+use crate::cuda::{Context, DeviceBuffer, DevicePtr, Matrix};
 use crate::device::Device;
+use crate::dtype::{DType, Precision};
 use crate::error::EngineError;
 use crate::file_map::FileMap;
 use crate::flat::Flat;
 use crate::profile::Work;
-use crate::tensor::{DType, Precision};
 
 /// A matrix (a vector has one row) inside the flat buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,13 +39,43 @@ impl View {
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Some rows of it, which are a matrix of their own: one part of a packed weight `[3C, C]`.
+    ///
+    /// # Panics
+    /// When there are not so many rows.
+    #[must_use]
+    pub fn row_range(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {self:?}");
+        let skipped = rows.start * self.cols;
+        Self { offset: self.offset + skipped, rows: rows.len(), grad: self.grad.map(|g| g + skipped), ..self }
+    }
+
+    /// Some elements of a vector: the bias of one part of a packed weight.
+    ///
+    /// # Panics
+    /// When it is not a vector, or has not so many elements.
+    #[must_use]
+    pub fn column_range(self, columns: Range<usize>) -> Self {
+        assert!(
+            self.rows == 1 && columns.start <= columns.end && columns.end <= self.cols,
+            "{columns:?} of {self:?}"
+        );
+        let skipped = columns.start;
+        Self {
+            offset: self.offset + skipped,
+            cols: columns.len(),
+            grad: self.grad.map(|g| g + skipped),
+            ..self
+        }
+    }
 }
 
 /// The master weights, f32, in the logical (checkpoint) layout.
 #[derive(Debug)]
 pub struct Weights {
     values: Values,
-    /// Counts the times the values may have changed.
+    /// How often the values may have changed.
     version: u64,
     packed: Mutex<HashMap<(View, bool), Derived>>,
     /// All values in bf16 on the device, and the version they were made from.
@@ -75,8 +106,8 @@ impl Weights {
         Self::of(Values::Owned(values.into()))
     }
 
-    /// The values that lie at `bytes` of a file, in this machine's byte order, and stay there until they are changed.
-    /// `None` when the file does not reach so far, or they are not aligned.
+    /// The values at `bytes` of a file, in this machine's byte order. They are read from the file until they are changed.
+    /// `None` when the file is too short or the values are not aligned.
     pub fn mapped(map: FileMap, bytes: Range<usize>) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, f32>(map.get(bytes.clone())?).ok()?;
         Some(Self::of(Values::Mapped { map, bytes, device: OnceLock::new() }))
@@ -94,12 +125,12 @@ impl Weights {
         }
     }
 
-    /// All values, to be changed; copies derived from the old ones are made anew when next asked for.
+    /// All values, to be changed. Copies derived from the old values are made again when they are next needed.
     pub fn values_mut(&mut self) -> &mut [f32] {
         self.owned_mut().values_mut()
     }
 
-    /// The values that are about to change, in memory of their own.
+    /// The values, about to change, in memory that belongs to this process.
     fn owned_mut(&mut self) -> &mut Flat {
         self.version += 1;
         if let Values::Mapped { .. } = self.values {
@@ -125,8 +156,8 @@ impl Weights {
         }
     }
 
-    /// All values on the device, to be changed there, and their bf16 copy if there is one that is current. It counts as
-    /// current afterwards, so whoever changes a value rounds the new one into it.
+    /// All values on the device, to be changed there, and their bf16 copy if a current one exists. The copy counts as current
+    /// afterwards, so the caller writes every changed value into it, too.
     pub(crate) fn device_step(&mut self, cuda: &Context) -> (DevicePtr, Option<DevicePtr>) {
         let before = self.version;
         let values = self.owned_mut().device_mut(cuda);
@@ -139,13 +170,22 @@ impl Weights {
         (values, rounded)
     }
 
+    /// One parameter on the device, as an operand of matmuls of a type.
+    pub(crate) fn device_matrix(&self, cuda: &Context, view: View, dtype: DType) -> Matrix {
+        let values = match dtype {
+            DType::F32 => self.device_f32(cuda, view),
+            DType::Bf16 => self.device_bf16(cuda, view),
+        };
+        Matrix::new(values, view.rows, view.cols, dtype)
+    }
+
     /// The values of one parameter on the device, f32.
     pub(crate) fn device_f32(&self, cuda: &Context, view: View) -> DevicePtr {
         self.device_all(cuda).offset(view.offset * DType::F32.size())
     }
 
-    /// The values of one parameter on the device, in bf16. All are rounded at the first use, and after changes by the
-    /// host; the device's own steps round what they change.
+    /// The values of one parameter on the device, in bf16. All values are rounded at the first use and whenever the host
+    /// changed one; an optimizer step on the device rounds the values that it changes.
     pub(crate) fn device_bf16(&self, cuda: &Context, view: View) -> DevicePtr {
         let mut rounded = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
         let current = rounded.as_ref().filter(|(version, _)| *version == self.version);
@@ -153,13 +193,13 @@ impl Weights {
             buffer.ptr()
         } else {
             if cuda.is_unfit_for_graph() {
-                // Not done now, so not to be noted as done.
+                // Nothing is computed now, so nothing may be marked as computed.
                 return self.device_all(cuda);
             }
             let n = self.values_len();
             let fresh = || cuda.allocate_lasting(n * DType::Bf16.size());
             let buffer = rounded.take().map_or_else(fresh, |(_, buffer)| buffer);
-            cuda::ops::adam::to_bf16(cuda, self.device_all(cuda), buffer.ptr(), n);
+            elementwise::narrow(cuda, self.device_all(cuda), buffer.ptr(), n);
             let at = buffer.ptr();
             if !cuda.is_broken() {
                 *rounded = Some((self.version, buffer));
@@ -181,7 +221,7 @@ impl Weights {
         &self.values()[view.offset..view.offset + view.len()]
     }
 
-    /// `view` (or its transpose) as the right operand of products in bf16, packed at first use and kept until
+    /// `view` (or its transpose) as the right operand of matmuls in bf16, packed at first use and kept until
     /// the weights change.
     pub(crate) fn packed(&self, device: &Device, view: View, transposed: bool) -> Arc<PackedRight> {
         // The same copy whether the parameter trains at the moment or not.
@@ -205,7 +245,7 @@ impl Weights {
     }
 }
 
-/// Gradient accumulators, f32. The uses of a tied parameter add to one, in the order of the tape.
+/// Gradient accumulators, f32. All uses of a tied parameter add to the same accumulator, in the order of the tape.
 #[derive(Debug)]
 pub struct Gradients {
     values: Flat,
@@ -227,7 +267,7 @@ impl Gradients {
         self.values.values_mut()
     }
 
-    /// Makes all of them zero: a step that is to be repeated.
+    /// Makes all of them zero: the step is skipped or repeated.
     pub fn clear(&mut self) {
         self.values.clear();
     }
@@ -245,6 +285,12 @@ impl Gradients {
         view.grad.map(|start| self.values.device_mut(cuda).offset(start * DType::F32.size()))
     }
 
+    /// As [`Gradients::device_mut`], for matmuls that add to it.
+    pub(crate) fn device_matrix(&mut self, cuda: &Context, view: View) -> Option<Matrix> {
+        let start = self.device_mut(cuda, view)?;
+        Some(Matrix::new(start, view.rows, view.cols, DType::F32))
+    }
+
     /// The accumulator of one parameter; `None` when it is frozen.
     pub(crate) fn get_mut(&mut self, view: View) -> Option<&mut [f32]> {
         let start = view.grad?;
@@ -252,8 +298,8 @@ impl Gradients {
     }
 }
 
-/// Makes on the GPU all that lasts through training, so that what does not fit later is activations, of which there
-/// can be fewer at a time. Does nothing on the processor, nor where everything is there already.
+/// Places on the GPU everything that lasts through training, so that only activations can fail to fit later, and of those
+/// there can be fewer at a time. Does nothing on the processor, or when everything is in place already.
 ///
 /// # Errors
 /// [`EngineError::ModelTooLarge`] when it does not fit, else as [`Device::check_queued`].
@@ -276,7 +322,7 @@ pub fn make_resident(
         weights.device_bf16(cuda, View { offset: 0, rows: 0, cols: 0, grad: None });
     }
     device.check_queued().map_err(|error| match error {
-        // What of it was made counts as free.
+        // What was placed of it counts as free.
         EngineError::OutOfMemory { device, free, total, .. } => {
             EngineError::ModelTooLarge { device, needed, free: free + cuda.bytes().0, total }
         }
@@ -327,8 +373,8 @@ mod tests {
                     let out = SharedSlice::new(&mut sums);
                     let left = Operand::from_f32(&ones, 1, inner);
                     gemm(&device, Precision::Bf16, left, Right::Packed(&packed), None, |_, col, z| {
-                        // SAFETY: the product hands out every element once.
-                        unsafe { out.part(col, z.len()) }.copy_from_slice(z);
+                        // SAFETY: the matmul hands out every element once.
+                        unsafe { out.slice(col, z.len()) }.copy_from_slice(z);
                     });
                     let values = weights.get(view);
                     let at = |i, c| if transposed { c * view.cols + i } else { i * view.cols + c };

@@ -3,7 +3,6 @@
 //!
 //! Owns: the checks of the emulator. Never: tests the engine.
 
-#![cfg(feature = "cuda")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -425,7 +424,7 @@ fn the_compiler_says_what_is_wrong() {
 }
 
 /// d[m, n] = op(a) op(b) (+ d), column-major, all operands dense.
-fn product(
+fn matmul(
     gpu: &Gpu,
     [m, n, k]: [u64; 3],
     transposed: [bool; 2],
@@ -538,7 +537,7 @@ fn products_of_all_kinds() {
             let d = if narrow_out { gpu.upload(&halves(&start)) } else { gpu.upload(&start) };
             let sizes = [m as u64, n as u64, k as u64];
             let code =
-                product(&gpu, sizes, transposed, [narrow_in, narrow_out], [operands[0], operands[1], d], 1.0);
+                matmul(&gpu, sizes, transposed, [narrow_in, narrow_out], [operands[0], operands[1], d], 1.0);
             assert_eq!(code, lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
             let found: Vec<f32> = if narrow_out {
                 gpu.download::<u16>(d, m * n).iter().map(|&x| f32::from_bits(u32::from(x) << 16)).collect()
@@ -560,8 +559,8 @@ fn products_keep_to_their_alignment() {
     let Some(gpu) = Gpu::emulated() else { return };
     let at = gpu.upload(&[1.0_f32; 64]);
     // The heuristic was not told that an operand lies at a multiple of 4 only.
-    let code = product(&gpu, [2, 2, 2], [false, false], [false, false], [at, at + 4, at + 256], 0.0);
+    let code = matmul(&gpu, [2, 2, 2], [false, false], [false, false], [at, at + 4, at + 256], 0.0);
     assert_ne!(code, lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
-    let beyond = product(&gpu, [64, 2, 2], [false, false], [false, false], [at, at, at], 0.0);
+    let beyond = matmul(&gpu, [64, 2, 2], [false, false], [false, false], [at, at, at], 0.0);
     assert_ne!(beyond, lt::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
 }

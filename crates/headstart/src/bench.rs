@@ -240,7 +240,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         None => amount / count / seconds,
     };
     let (gflops, peak) = (speed(flops * 1e-9), peak(config, &device));
-    let graphs = device.section_counts().filter(|_| learns && !config.profile);
+    let graphs = device.graph_counts().filter(|_| learns && !config.profile);
     Ok(Measured {
         tokens,
         seconds,
@@ -256,7 +256,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         device: device.name(),
         device_peak_mib,
         replayed: graphs.as_ref().map(|c| c.replayed as f64 / batches.len() as f64),
-        not_recorded: graphs.and_then(|counts| counts.refused),
+        not_recorded: graphs.and_then(|counts| counts.disabled),
         profile,
         ..Measured::default()
     })

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use headstart_engine::{CodePath, Device, EngineError};
 
-pub use headstart_engine::{CudaPaths, Gpu, gpus};
+pub use headstart_engine::{CudaOptions, Gpu, Replay, gpus};
 
 use crate::error::{Error, Result};
 
@@ -47,7 +47,7 @@ pub struct DeviceChoice {
     /// The device.
     pub name: DeviceName,
     /// For GPUs only.
-    pub cuda: CudaPaths,
+    pub cuda: CudaOptions,
 }
 
 impl DeviceChoice {

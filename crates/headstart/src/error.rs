@@ -5,6 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use headstart_engine::EngineError;
+
 /// A result with the library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -91,7 +93,7 @@ pub enum Error {
     },
     /// The engine refused: a device option, a buffer, a file map.
     #[error(transparent)]
-    Engine(#[from] headstart_engine::EngineError),
+    Engine(#[from] EngineError),
 }
 
 impl Error {

@@ -127,7 +127,7 @@ impl Evaluator<'_> {
         for slab in batch.slabs(self.device.slab_tokens()) {
             let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
             let (mut part, logits) = self.objective.forward(self.model, &mut tape, &slab, denominators);
-            part.settle();
+            part.wait();
             parts.push(part);
             rows.extend(logits.iter().flat_map(headstart_engine::Tensor::to_f32_vec));
         }

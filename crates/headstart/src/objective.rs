@@ -2,7 +2,7 @@
 //!
 //! Owns: coefficients, denominators, the step from targets to losses. Never: the order of data, optimizers, files.
 
-use headstart_engine::ops::linear_cross_entropy::LossSum;
+use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
 use headstart_engine::{Tape, Tensor};
 
@@ -88,7 +88,7 @@ impl Objective {
         (sums, Some(logits.tensor().clone()))
     }
 
-    /// The loss of a batch from its sums, once they are settled.
+    /// The loss of a batch from its sums, once they have been waited for.
     pub fn loss(&self, sums: &Sums, denominators: Denominators) -> f64 {
         let part = |coefficient: f64, sum: f64, count: f64| {
             if coefficient > 0.0 && count > 0.0 { coefficient * sum / count } else { 0.0 }
@@ -105,9 +105,9 @@ impl Sums {
     }
 
     /// Waits for what a device still computes of them.
-    pub fn settle(&mut self) {
-        self.lm.settle();
-        self.clf.settle();
+    pub fn wait(&mut self) {
+        self.lm.wait();
+        self.clf.wait();
     }
 }
 

@@ -4,14 +4,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cpu::convert::round_bf16;
 use crate::device::Device;
+use crate::dtype::{DType, Precision};
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::{Activation, Linear};
 use crate::packing::Packing;
 use crate::rng::Stream;
 use crate::tape::{Dropout, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor, round_bf16};
+use crate::tensor::Tensor;
 use crate::weights::{Gradients, View, Weights};
 
 /// Tokens of the slab: two sequences.
@@ -22,7 +24,7 @@ const HIDDEN: usize = 2_100;
 const HEADS: usize = 10;
 const CLASSES: usize = 28_996;
 
-/// An op with everything around its product.
+/// An op with everything around its matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Token and position rows, dropout.
@@ -89,7 +91,7 @@ pub struct OpRun<'a> {
 }
 
 impl<'a> OpRun<'a> {
-    /// The op with its inputs as the step has them: what only feeds products in the precision's activation type.
+    /// The op with its inputs as the step has them: what only feeds matmuls in the precision's activation type.
     pub fn new(device: &'a Device, precision: Precision, op: Op) -> Self {
         let mut stream = Stream::new(1);
         let ((weight_rows, weight_cols), inputs, outputs) = op.sizes();
@@ -161,7 +163,10 @@ impl<'a> OpRun<'a> {
         let y = match op {
             Op::Embedding => {
                 let positions = View { rows: LENGTHS[0], ..bias };
-                Some(tape.embedding(ids, Embedding { tokens: weight, positions, offset: None, dropout }))
+                Some(tape.embedding(
+                    ids,
+                    Embedding { positions: Some(positions), dropout, ..Embedding::new(weight) },
+                ))
             }
             Op::Norm => Some(tape.norm(&x, weight, bias, 1e-12)),
             Op::Linear | Op::LinearSmall => Some(tape.linear(&x, linear, &[])),

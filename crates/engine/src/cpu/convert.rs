@@ -1,22 +1,46 @@
-//! Between f32 and bf16, a row at a time.
+//! Between f32 and bf16: how one number is rounded, and how a row is, with the instruction that rounds sixteen at once.
 //!
-//! Owns: the instruction that rounds sixteen numbers at once. Never: the definition of rounding (`tensor.rs`).
+//! Owns: that. Never: when something is rounded, which each op decides.
 
 use half::bf16;
 
 use crate::cpu::simd::{Level, simd};
-use crate::tensor;
+
+/// bf16 to f32, exactly.
+#[inline(always)]
+pub(crate) fn widen_plain(from: &[bf16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+    }
+}
+
+/// f32 to bf16, round to nearest even; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn narrow_plain(from: &[f32], to: &mut [bf16]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = round_bf16(from);
+    }
+}
+
+/// One f32 to bf16, round to nearest even, in a form that vectorises; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn round_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
+    let nan = (bits >> 16) | 0x40;
+    bf16::from_bits(if x.is_nan() { nan } else { rounded } as u16)
+}
 
 simd! {
     /// bf16 to f32, exactly.
     pub(crate) fn widen(from: &[bf16], to: &mut [f32]) {
-        tensor::widen(from, to);
+        widen_plain(from, to);
     }
 }
 
 simd! {
     fn round(from: &[f32], to: &mut [bf16]) {
-        tensor::narrow(from, to);
+        narrow_plain(from, to);
     }
 }
 
@@ -76,7 +100,7 @@ mod tests {
             from[0] = f32::INFINITY;
             from[len - 1] = 1.0 + 1.0 / 256.0; // half-way between two bf16: to even
             let mut expected = vec![bf16::ZERO; len];
-            tensor::narrow(&from, &mut expected);
+            narrow_plain(&from, &mut expected);
             for level in [Level::Portable, Level::detect()] {
                 let mut found = vec![bf16::ONE; len];
                 narrow(level, &from, &mut found);
@@ -89,5 +113,16 @@ mod tests {
         let mut found = [bf16::ZERO];
         narrow(Level::detect(), &[f32::NAN], &mut found);
         assert!(found[0].is_nan());
+    }
+
+    #[test]
+    fn rounding_agrees_with_the_half_crate() {
+        let mut x = 1_u32;
+        for _ in 0..100_000 {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let f = f32::from_bits(x);
+            let (ours, theirs) = (round_bf16(f), bf16::from_f32(f));
+            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{f}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Elementary functions and sums in a form the compiler vectorises, the same bits on every path.
 //!
-//! Owns: exp, tanh-GELU, sums over 16 fixed lanes. Never: reads a tensor.
+//! Owns: exp, tanh, GELU, SiLU, sums over 16 fixed lanes. Never: reads a tensor.
 
 /// Number of partial sums of every reduction: the result does not depend on the vector width in use.
 const LANES: usize = 16;
@@ -60,6 +60,58 @@ pub(crate) fn gelu(x: f32) -> f32 {
 pub(crate) fn gelu_derivative(x: f32) -> f32 {
     let t = tanh(GELU_SCALE * (x + GELU_CUBIC * x * x * x));
     0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x)
+}
+
+/// The standard normal distribution function, and exp(-x^2 / 2), which its density and its approximation share. The error is
+/// at most 2e-7 (Abramowitz and Stegun 1964, 7.1.26).
+#[inline(always)]
+fn normal_cdf(x: f32) -> (f32, f32) {
+    let a = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let e = exp_nonpositive(-a * a);
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let p = t * (1.421_413_7 + t * (-1.453_152 + t * 1.061_405_4));
+    let tail = 0.5 * e * t * (0.254_829_6 + t * (-0.284_496_75 + p));
+    (if x < 0.0 { tail } else { 1.0 - tail }, e)
+}
+
+/// GELU (Hendrycks and Gimpel 2016): x Phi(x).
+#[inline(always)]
+pub(crate) fn gelu_exact(x: f32) -> f32 {
+    x * normal_cdf(x).0
+}
+
+/// The derivative of [`gelu_exact`]: Phi(x) + x phi(x).
+#[inline(always)]
+pub(crate) fn gelu_exact_derivative(x: f32) -> f32 {
+    const DENSITY: f32 = 0.398_942_3; // 1 / sqrt(2 pi)
+    let (cdf, e) = normal_cdf(x);
+    cdf + x * e * DENSITY
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    let e = exp_nonpositive(-x.abs());
+    (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
+}
+
+/// x sigmoid(x).
+#[inline(always)]
+pub(crate) fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+/// The derivative of [`silu`].
+#[inline(always)]
+pub(crate) fn silu_derivative(x: f32) -> f32 {
+    let s = sigmoid(x);
+    s * (1.0 + x * (1.0 - s))
+}
+
+/// The derivative of [`tanh`].
+#[inline(always)]
+pub(crate) fn tanh_derivative(x: f32) -> f32 {
+    let t = tanh(x);
+    1.0 - t * t
 }
 
 /// Sum of `f` over the elements of slices of one length, in 16 interleaved partial sums joined in a fixed tree.

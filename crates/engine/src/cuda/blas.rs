@@ -1,6 +1,6 @@
-//! Matrix products through cuBLASLt.
+//! Matmuls through cuBLASLt.
 //!
-//! Owns: the translation of row-major products into the library's column-major ones, one plan per shape, the
+//! Owns: the translation of row-major matmuls into the library's column-major ones, one plan per shape, the
 //! workspace. Never: what is multiplied.
 
 use std::collections::HashMap;
@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use super::buffer::DevicePtr;
 use super::context::Context;
-use super::driver::{self, Plan, Products, Shape};
+use super::driver::{self, CublasLt, Plan, Shape};
 use super::error::Failure;
+use super::graph::Call;
 use super::locked;
-use super::section::Call;
-use crate::tensor::{DType, Tensor};
+use crate::dtype::DType;
 
 /// What cuBLASLt may use beside the operands.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -38,11 +38,6 @@ impl Matrix {
         Self { ptr, rows, cols, stride: cols, dtype, transposed: false }
     }
 
-    /// A whole tensor.
-    pub(crate) fn of(tensor: &Tensor) -> Self {
-        Self::new(tensor.device_ptr(), tensor.rows(), tensor.cols(), tensor.dtype())
-    }
-
     /// The same memory read the other way round.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
@@ -60,24 +55,24 @@ impl Matrix {
 pub(crate) enum Write {
     /// It is lost.
     Replace,
-    /// The product is added to it.
+    /// The matmul is added to it.
     Add,
 }
 
-/// The library's handle and what is kept between products.
+/// The library's handle and what is kept between matmuls.
 #[derive(Debug)]
 pub(super) struct Plans {
-    products: Products,
+    library: CublasLt,
     workspace: (u64, usize),
     by_shape: Mutex<HashMap<Shape, Arc<Plan>>>,
 }
 
 impl Plans {
     fn new() -> Result<Self, Failure> {
-        let products = Products::new()?;
+        let library = CublasLt::new()?;
         // Without a workspace there are fewer algorithms to choose from, but there are some.
         let workspace = driver::allocate(WORKSPACE_BYTES)?.map_or((0, 0), |at| (at, WORKSPACE_BYTES));
-        Ok(Self { products, workspace, by_shape: Mutex::default() })
+        Ok(Self { library, workspace, by_shape: Mutex::default() })
     }
 
     pub(super) fn destroy(self) {
@@ -85,7 +80,7 @@ impl Plans {
         if self.workspace.1 > 0 {
             let _: Result<(), Failure> = driver::free(self.workspace.0);
         }
-        let _: Result<(), Failure> = self.products.destroy();
+        let _: Result<(), Failure> = self.library.destroy();
     }
 
     fn plan(&self, shape: &Shape) -> Result<Arc<Plan>, Failure> {
@@ -96,7 +91,7 @@ impl Plans {
         if plans.len() >= MOST_PLANS {
             plans.clear();
         }
-        let plan = Arc::new(self.products.plan(shape, self.workspace.1)?);
+        let plan = Arc::new(self.library.plan(shape, self.workspace.1)?);
         plans.insert(*shape, Arc::clone(&plan));
         Ok(plan)
     }
@@ -133,7 +128,7 @@ impl Context {
             alignment: [b.alignment(), a.alignment(), out.alignment()],
         };
         let (addresses, add) = ([b.ptr.0, a.ptr.0, out.ptr.0], write == Write::Add);
-        if !self.is_made(|| Call::Product { shape, addresses, add }) {
+        if !self.is_made(|| Call::Matmul { shape, addresses, add }) {
             return;
         }
         self.attempt(|| {
@@ -145,7 +140,7 @@ impl Context {
             };
             let plan = plans.plan(&shape)?;
             // SAFETY: the shapes fit each other, and whoever made the matrices knows their memory.
-            unsafe { plans.products.run(&plan, addresses, add, plans.workspace, self.stream()) }
+            unsafe { plans.library.run(&plan, addresses, add, plans.workspace, self.stream()) }
                 .map_err(|failure| Failure { text: format!("{} for {shape:?}", failure.text), ..failure })
         });
     }

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::driver;
 use super::error::Failure;
 use super::locked;
-use crate::tensor::size_class;
+use crate::alloc::size_class;
 
 /// What every address is a multiple of, and sizes are counted in.
 const UNIT: usize = 256;
@@ -31,10 +31,10 @@ impl DevicePtr {
 pub(super) enum Home {
     /// Anything.
     Plain,
-    /// What graphs refer to by its address: giving it back tells them.
+    /// What graphs refer to by its address; they are told when it is given back.
     Lasting,
-    /// The work of a section, and of no one else: a graph may use it in each of its launches.
-    Section,
+    /// Work that may be captured, and nothing else: a graph may use it in each of its launches.
+    Capturable,
     /// Owned by a graph; nothing happens when a handle is dropped.
     Graph,
 }
@@ -77,7 +77,7 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if self.bytes > 0 && self.home != Home::Graph {
-            self.context.pool().give(self.address, self.bytes, self.home == Home::Section);
+            self.context.pool().give(self.address, self.bytes, self.home == Home::Capturable);
         }
         if self.bytes > 0 && self.home == Home::Lasting {
             self.context.lasting_memory_changed();
@@ -95,8 +95,8 @@ pub(super) struct Pool {
 struct State {
     /// For anyone.
     waiting: Waiting,
-    /// For sections.
-    in_sections: Waiting,
+    /// For work that may be captured.
+    capturable: Waiting,
     /// Taken from the driver, in use or waiting.
     held: usize,
     most: usize,
@@ -112,9 +112,9 @@ impl Pool {
     }
 
     /// A buffer of exactly `bytes` (a rounded size); `None` when the device is full.
-    pub(super) fn take(&self, bytes: usize, for_section: bool) -> Result<Option<u64>, Failure> {
+    pub(super) fn take(&self, bytes: usize, for_capture: bool) -> Result<Option<u64>, Failure> {
         let mut state = locked(&self.state);
-        if let Some(address) = state.take_waiting(bytes, for_section) {
+        if let Some(address) = state.take_waiting(bytes, for_capture) {
             return Ok(Some(address));
         }
         let address = driver::allocate(bytes)?;
@@ -125,15 +125,15 @@ impl Pool {
         Ok(address)
     }
 
-    /// As [`Pool::take`] for a section, but only what is there already.
+    /// As [`Pool::take`] for work that is being captured, but only what is there already.
     pub(super) fn take_waiting(&self, bytes: usize) -> Option<u64> {
         locked(&self.state).take_waiting(bytes, true)
     }
 
     /// Takes a buffer back.
-    pub(super) fn give(&self, address: u64, bytes: usize, to_sections: bool) {
+    pub(super) fn give(&self, address: u64, bytes: usize, to_capturable: bool) {
         let mut state = locked(&self.state);
-        let waiting = if to_sections { &mut state.in_sections } else { &mut state.waiting };
+        let waiting = if to_capturable { &mut state.capturable } else { &mut state.waiting };
         waiting.entry(bytes).or_default().push(address);
     }
 
@@ -141,9 +141,9 @@ impl Pool {
     /// left that does.
     pub(super) fn release(&self) -> Result<(), Failure> {
         let mut state = locked(&self.state);
-        let (waiting, in_sections) =
-            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.in_sections));
-        for (bytes, addresses) in waiting.into_iter().chain(in_sections) {
+        let (waiting, capturable) =
+            (std::mem::take(&mut state.waiting), std::mem::take(&mut state.capturable));
+        for (bytes, addresses) in waiting.into_iter().chain(capturable) {
             for address in addresses {
                 state.held -= bytes;
                 driver::free(address)?;
@@ -160,8 +160,8 @@ impl Pool {
 }
 
 impl State {
-    fn take_waiting(&mut self, bytes: usize, for_section: bool) -> Option<u64> {
-        let own = for_section.then(|| self.in_sections.get_mut(&bytes).and_then(Vec::pop)).flatten();
+    fn take_waiting(&mut self, bytes: usize, for_capture: bool) -> Option<u64> {
+        let own = for_capture.then(|| self.capturable.get_mut(&bytes).and_then(Vec::pop)).flatten();
         own.or_else(|| self.waiting.get_mut(&bytes).and_then(Vec::pop))
     }
 }

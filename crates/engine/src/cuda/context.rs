@@ -14,11 +14,11 @@ use super::blas::Plans;
 use super::buffer::{DeviceBuffer, DevicePtr, Home, Pool};
 use super::driver::{self, CUcontext, CUstream};
 use super::error::Failure;
+use super::graph::{Call, Graphs, Replay};
 use super::kernels::Module;
 use super::launch::{Loaded, LoadedModule};
 use super::locked;
 use super::pinned::Staging;
-use super::section::{Call, Sections};
 use super::{cache, libraries};
 use crate::error::EngineError;
 
@@ -36,11 +36,13 @@ pub(super) struct Inner {
     pool: Pool,
     pub(super) error: Mutex<Option<EngineError>>,
     staging: Mutex<Staging>,
-    pub(super) sections: Mutex<Sections>,
+    pub(super) graphs: Mutex<Graphs>,
     /// Counts how often lasting memory was given back.
     pub(super) lasting: AtomicU64,
-    pub(super) modules: Mutex<HashMap<Module, LoadedModule>>,
-    pub(super) kernels: Mutex<HashMap<(Module, &'static str), Loaded>>,
+    /// By name.
+    pub(super) modules: Mutex<HashMap<&'static str, LoadedModule>>,
+    /// By module and name.
+    pub(super) kernels: Mutex<HashMap<[&'static str; 2], Loaded>>,
     pub(super) plans: OnceLock<Plans>,
     pub(super) cubins: cache::Cubins,
 }
@@ -63,7 +65,7 @@ impl Drop for Inner {
             if let Some(plans) = self.plans.take() {
                 plans.destroy();
             }
-            locked(&self.sections).destroy(&self.pool);
+            locked(&self.graphs).destroy(&self.pool);
             locked(&self.staging).free();
             let _: Result<(), Failure> = self.pool.release();
             let _: Result<(), Failure> = driver::close(self.properties.handle, self.handles.stream);
@@ -78,13 +80,16 @@ impl Inner {
     }
 }
 
-/// Where to look for what a GPU needs, beyond the places the system's loader knows.
+/// How a GPU is used: where to look for what it needs, beyond the places that the system's loader knows, and whether work
+/// is replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CudaPaths {
+pub struct CudaOptions {
     /// Folders that may hold NVIDIA's libraries.
     pub libraries: Vec<PathBuf>,
     /// Where compiled kernels are kept between runs; `None`: they are compiled in each.
     pub kernel_cache: Option<PathBuf>,
+    /// Whether work that comes again is replayed from a captured graph.
+    pub replay: Replay,
 }
 
 /// A GPU that could be used.
@@ -105,13 +110,13 @@ pub struct Gpu {
 /// The GPUs of this machine.
 ///
 /// # Errors
-/// [`EngineError::Device`] that says what was looked for and where, when the libraries are missing or the driver
+/// [`EngineError::Gpu`] that says what was looked for and where, when the libraries are missing or the driver
 /// finds no GPU.
-pub fn gpus(paths: &CudaPaths) -> Result<Vec<Gpu>, EngineError> {
-    libraries::find(&paths.libraries)?;
-    let unusable = |failure: Failure| EngineError::Device {
+pub fn gpus(options: &CudaOptions) -> Result<Vec<Gpu>, EngineError> {
+    libraries::find(&options.libraries)?;
+    let unusable = |failure: Failure| EngineError::Gpu {
         what: format!("the NVIDIA driver cannot be started: {}: {}", failure.call, failure.text),
-        fix: "see whether `nvidia-smi` works, or use --device cpu".into(),
+        fix: "see whether `nvidia-smi` works, or compute on the processor",
     };
     let count = driver::start().map_err(unusable)?;
     let version = driver::driver_version().map_err(unusable)?;
@@ -129,19 +134,22 @@ pub fn gpus(paths: &CudaPaths) -> Result<Vec<Gpu>, EngineError> {
 
 impl Context {
     /// Opens GPU `ordinal`.
-    pub(crate) fn open(ordinal: usize, paths: &CudaPaths) -> Result<Self, EngineError> {
-        let found = gpus(paths)?;
+    pub(crate) fn open(ordinal: usize, options: &CudaOptions) -> Result<Self, EngineError> {
+        let found = gpus(options)?;
         if ordinal >= found.len() {
             let what = match found.len() {
                 0 => "the NVIDIA driver is there but finds no GPU".to_owned(),
                 n => format!("there is no GPU {ordinal}; the driver finds {n}, numbered from 0"),
             };
-            return Err(EngineError::Device { what, fix: "`headstart doctor` lists the GPUs".into() });
+            return Err(EngineError::Gpu {
+                what,
+                fix: "name one that is there, or compute on the processor",
+            });
         }
         let properties = driver::properties(ordinal)?;
         let (context, stream) = driver::open(properties.handle)?;
-        let sections = Sections::new(driver::driver_version()?);
-        let cubins = cache::Cubins::new(properties.capability, paths.kernel_cache.clone())?;
+        let graphs = Graphs::new(driver::driver_version()?, options.replay);
+        let cubins = cache::Cubins::new(properties.capability, options.kernel_cache.clone())?;
         let inner = Inner {
             ordinal,
             properties,
@@ -149,7 +157,7 @@ impl Context {
             pool: Pool::default(),
             error: Mutex::default(),
             staging: Mutex::default(),
-            sections: Mutex::new(sections),
+            graphs: Mutex::new(graphs),
             lasting: AtomicU64::default(),
             modules: Mutex::default(),
             kernels: Mutex::default(),
@@ -187,12 +195,12 @@ impl Context {
         self.inner.handles.stream
     }
 
-    /// Waits for all queued work; what goes wrong sticks.
+    /// Waits for all queued work; an error sticks.
     pub(crate) fn synchronize(&self) {
         self.wait(|| driver::synchronize(self.stream()));
     }
 
-    /// Runs a call that returns when all queued work is done, so that nothing staged is still to be read.
+    /// Runs a call that returns when all queued work is done; staged uploads have been read then.
     fn wait(&self, call: impl FnOnce() -> Result<(), Failure>) {
         if self.is_unfit_for_graph() {
             return;
@@ -203,8 +211,8 @@ impl Context {
         }
     }
 
-    /// Waits for all queued work; the error that stuck, if any. Running out of memory is forgiven by being reported:
-    /// what was queued after it did nothing, and the caller repeats it in smaller parts.
+    /// Waits for all queued work and reports the error that stuck, if any. Running out of memory is forgotten once it is
+    /// reported: what was queued after it did nothing, and the caller repeats the work with smaller slabs.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         self.synchronize();
         self.check_queued()
@@ -249,10 +257,10 @@ impl Context {
     /// Memory with unspecified content.
     pub(crate) fn allocate(&self, bytes: usize) -> DeviceBuffer {
         let bytes = Pool::round(bytes);
-        self.section_memory(bytes).unwrap_or_else(|home| self.take(bytes, home))
+        self.captured_memory(bytes).unwrap_or_else(|home| self.take(bytes, home))
     }
 
-    /// Memory that is used by more than the work at hand: parameters, and what the optimizer knows of them.
+    /// Memory that outlives the current step: parameters, gradients, moments.
     pub(crate) fn allocate_lasting(&self, bytes: usize) -> DeviceBuffer {
         if self.is_unfit_for_graph() {
             return DeviceBuffer::none(self.clone());
@@ -261,7 +269,7 @@ impl Context {
     }
 
     fn take(&self, bytes: usize, home: Home) -> DeviceBuffer {
-        let take = || self.attempt(|| self.inner.pool.take(bytes, home == Home::Section));
+        let take = || self.attempt(|| self.inner.pool.take(bytes, home == Home::Capturable));
         let mut taken = take();
         if taken == Some(None) {
             self.forget_graphs();
@@ -291,10 +299,10 @@ impl Context {
         self.upload_within(values, values.len())
     }
 
-    /// As [`Context::upload`], with room for `most` values where graphs are to find more of them another time.
+    /// As [`Context::upload`], with room for `most` values, so that a captured graph can take more of them another time.
     pub(crate) fn upload_within<T: Pod>(&self, values: &[T], most: usize) -> DeviceBuffer {
         let room = Pool::round(most.max(values.len()) * size_of::<T>());
-        if let Some(input) = self.section_input(room, bytemuck::cast_slice(values)) {
+        if let Some(input) = self.captured_input(room, bytemuck::cast_slice(values)) {
             return input;
         }
         let buffer = self.allocate(room);
@@ -302,7 +310,7 @@ impl Context {
         buffer
     }
 
-    /// A copy of `values` on the device that is used by more than the work at hand.
+    /// A copy of `values` on the device that outlives the current step.
     pub(crate) fn upload_lasting<T: Pod>(&self, values: &[T]) -> DeviceBuffer {
         let buffer = self.allocate_lasting(size_of_val(values));
         self.write(buffer.ptr(), values);
@@ -334,7 +342,7 @@ impl Context {
 
     /// The machine code of a module, loaded.
     pub(super) fn load(&self, source: &CStr, module: Module) -> Result<driver::CUmodule, EngineError> {
-        let cubin = self.inner.cubins.get(source, module.name())?;
+        let cubin = self.inner.cubins.get(source, module.name)?;
         Ok(driver::load_module(&cubin)?)
     }
 }

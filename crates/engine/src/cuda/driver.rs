@@ -34,7 +34,7 @@ macro_rules! compiler {
     }};
 }
 
-macro_rules! products {
+macro_rules! cublaslt {
     ($call:ident($($argument:expr),* $(,)?)) => {{
         // SAFETY: as above.
         let code = unsafe { lt::$call($($argument),*) };
@@ -404,7 +404,7 @@ fn program_log(program: nvrtc::nvrtcProgram) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned())
 }
 
-/// One product's shape in cuBLASLt's terms: column-major, `d[m, n] = op(a) op(b) (+ d)`.
+/// One matmul's shape in cuBLASLt's terms: column-major, `d[m, n] = op(a) op(b) (+ d)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     pub(super) m: usize,
@@ -419,7 +419,7 @@ pub(super) struct Shape {
     pub(super) alignment: [u32; 3],
 }
 
-/// A product that is ready to run: descriptors and the algorithm the heuristic chose.
+/// A matmul that is ready to run: descriptors and the algorithm the heuristic chose.
 #[derive(Debug)]
 pub(super) struct Plan {
     description: lt::cublasLtMatmulDesc_t,
@@ -429,12 +429,12 @@ pub(super) struct Plan {
 
 /// cuBLASLt's handle.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Products(lt::cublasLtHandle_t);
+pub(super) struct CublasLt(lt::cublasLtHandle_t);
 
 // SAFETY: cuBLASLt's handle and descriptors may be used from any thread; the plans are only read after they are made.
-unsafe impl Send for Products {}
+unsafe impl Send for CublasLt {}
 // SAFETY: as above.
-unsafe impl Sync for Products {}
+unsafe impl Sync for CublasLt {}
 // SAFETY: as above.
 unsafe impl Send for Plan {}
 // SAFETY: as above.
@@ -443,23 +443,23 @@ unsafe impl Sync for Plan {}
 impl Drop for Plan {
     fn drop(&mut self) {
         for layout in self.layouts.into_iter().filter(|l| !l.is_null()) {
-            let _: Result<(), Failure> = products!(cublasLtMatrixLayoutDestroy(layout));
+            let _: Result<(), Failure> = cublaslt!(cublasLtMatrixLayoutDestroy(layout));
         }
         if !self.description.is_null() {
-            let _: Result<(), Failure> = products!(cublasLtMatmulDescDestroy(self.description));
+            let _: Result<(), Failure> = cublaslt!(cublasLtMatmulDescDestroy(self.description));
         }
     }
 }
 
-impl Products {
+impl CublasLt {
     pub(super) fn new() -> Result<Self, Failure> {
         let mut handle = ptr::null_mut();
-        products!(cublasLtCreate(&raw mut handle))?;
+        cublaslt!(cublasLtCreate(&raw mut handle))?;
         Ok(Self(handle))
     }
 
     pub(super) fn destroy(self) -> Result<(), Failure> {
-        products!(cublasLtDestroy(self.0))
+        cublaslt!(cublasLtDestroy(self.0))
     }
 
     /// Descriptors for a shape, and the first algorithm the library offers for it.
@@ -468,12 +468,12 @@ impl Products {
         let mut plan = Plan { description: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithm: None };
         // Without CUBLAS_COMPUTE_32F_FAST_*, f32 operands are multiplied as f32.
         let (compute, scale) = (lt::cublasComputeType_t::CUBLAS_COMPUTE_32F, lt::cudaDataType_t::CUDA_R_32F);
-        products!(cublasLtMatmulDescCreate(&raw mut plan.description, compute, scale))?;
+        cublaslt!(cublasLtMatmulDescCreate(&raw mut plan.description, compute, scale))?;
         let attributes = [Describe::CUBLASLT_MATMUL_DESC_TRANSA, Describe::CUBLASLT_MATMUL_DESC_TRANSB];
         for (attribute, transposed) in attributes.into_iter().zip(shape.transposed) {
             let operation: i32 = i32::from(transposed); // CUBLAS_OP_N, CUBLAS_OP_T
             let (value, bytes) = (ptr::from_ref(&operation).cast(), size_of::<i32>());
-            products!(cublasLtMatmulDescSetAttribute(plan.description, attribute, value, bytes))?;
+            cublaslt!(cublasLtMatmulDescSetAttribute(plan.description, attribute, value, bytes))?;
         }
         let turned = |flag: bool, rows: usize, cols: usize| if flag { (cols, rows) } else { (rows, cols) };
         let sizes = [
@@ -485,7 +485,7 @@ impl Products {
             let bf16 = shape.bf16[i / 2];
             let kind = if bf16 { lt::cudaDataType_t::CUDA_R_16BF } else { lt::cudaDataType_t::CUDA_R_32F };
             let (rows, cols, ld) = (rows as u64, cols as u64, shape.ld[i] as i64);
-            products!(cublasLtMatrixLayoutCreate(&raw mut plan.layouts[i], kind, rows, cols, ld))?;
+            cublaslt!(cublasLtMatrixLayoutCreate(&raw mut plan.layouts[i], kind, rows, cols, ld))?;
         }
         plan.algorithm = Some(self.choose(&plan, shape, workspace_bytes)?);
         Ok(plan)
@@ -499,11 +499,11 @@ impl Products {
     ) -> Result<lt::cublasLtMatmulAlgo_t, Failure> {
         use lt::cublasLtMatmulPreferenceAttributes_t as Prefer;
         let mut preference = ptr::null_mut();
-        products!(cublasLtMatmulPreferenceCreate(&raw mut preference))?;
+        cublaslt!(cublasLtMatmulPreferenceCreate(&raw mut preference))?;
         let set = || {
             let (value, bytes) = (ptr::from_ref(&workspace_bytes).cast(), size_of::<usize>());
             let most = Prefer::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-            products!(cublasLtMatmulPreferenceSetAttribute(preference, most, value, bytes))?;
+            cublaslt!(cublasLtMatmulPreferenceSetAttribute(preference, most, value, bytes))?;
             let [a, b, d] = shape.alignment;
             // Where the sum over k is split, no part is rounded to a narrow output before it is added.
             let narrow = lt::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
@@ -519,11 +519,11 @@ impl Products {
                 (Prefer::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d),
             ] {
                 let (value, bytes) = (ptr::from_ref(&number).cast(), size_of::<u32>());
-                products!(cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes))?;
+                cublaslt!(cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, bytes))?;
             }
             let mut found = std::mem::MaybeUninit::<lt::cublasLtMatmulHeuristicResult_t>::zeroed();
             let mut count = 0;
-            products!(cublasLtMatmulAlgoGetHeuristic(
+            cublaslt!(cublasLtMatmulAlgoGetHeuristic(
                 self.0,
                 plan.description,
                 plan.layouts[0],
@@ -543,11 +543,11 @@ impl Products {
             Ok(unsafe { found.assume_init() }.algo)
         };
         let chosen = set();
-        products!(cublasLtMatmulPreferenceDestroy(preference))?;
+        cublaslt!(cublasLtMatmulPreferenceDestroy(preference))?;
         chosen
     }
 
-    /// Runs a planned product.
+    /// Runs a planned matmul.
     ///
     /// # Safety
     /// The addresses are those of matrices on the device as large as the plan's shape says.
@@ -561,7 +561,7 @@ impl Products {
     ) -> Result<(), Failure> {
         let (one, beta) = (1.0_f32, if accumulate { 1.0_f32 } else { 0.0 });
         let algorithm = plan.algorithm.as_ref().map_or(ptr::null(), ptr::from_ref);
-        products!(cublasLtMatmul(
+        cublaslt!(cublasLtMatmul(
             self.0,
             plan.description,
             ptr::from_ref(&one).cast(),

@@ -1,10 +1,10 @@
 //! Finding NVIDIA's libraries: the driver, NVRTC, cuBLASLt.
 //!
-//! Owns: where is looked and what is said when nothing is there. Never: calls into them.
+//! Owns: where they are looked for, and the error when they are not found. Never: calls into them.
 //!
-//! The loader that the bindings use asks the system by bare name. What lies elsewhere (a toolkit, the folders of a
-//! Python environment) is opened here first by its full path; the system's loader then answers the bare name with the
-//! library that is already open.
+//! The bindings ask the system's loader for a library by its bare name. A library in another place (a toolkit, a folder of
+//! a Python environment) is opened here by its full path first; from then on the loader finds it by its bare name, since it
+//! is already open.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -16,10 +16,10 @@ use crate::error::EngineError;
 const LIBRARIES: [(&str, &str); 3] =
     [("the NVIDIA driver", "libcuda.so"), ("NVRTC", "libnvrtc.so"), ("cuBLASLt", "libcublasLt.so")];
 
-/// Opens what is missing from the given folders.
+/// Opens the libraries that the system does not find by itself, from the given folders.
 ///
 /// # Errors
-/// [`EngineError::Device`] that names what is missing and where it was sought.
+/// [`EngineError::Gpu`] that names what is missing and where it was sought.
 pub(super) fn find(folders: &[PathBuf]) -> Result<(), EngineError> {
     static ONCE: Mutex<()> = Mutex::new(());
     let _one_at_a_time = locked(&ONCE);
@@ -78,13 +78,10 @@ fn absent(missing: &[&(&str, &str)], folders: &[PathBuf]) -> EngineError {
         places += &format!(", {}", folder.display());
     }
     let fix = if missing.iter().any(|(_, file)| *file == "libcuda.so") {
-        "install NVIDIA's driver, or use --device cpu"
+        "install NVIDIA's driver, or compute on the processor"
     } else {
         "install the CUDA toolkit 12 or newer, or `pip install nvidia-cuda-nvrtc nvidia-cublas` in an active \
          environment, or set LD_LIBRARY_PATH or CUDA_HOME"
     };
-    EngineError::Device {
-        what: format!("not found: {}; looked in {places}", names.join(", ")),
-        fix: fix.into(),
-    }
+    EngineError::Gpu { what: format!("not found: {}; looked in {places}", names.join(", ")), fix }
 }

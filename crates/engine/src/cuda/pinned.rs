@@ -5,7 +5,7 @@
 use super::driver::{self, CUstream};
 use super::error::Failure;
 
-/// What uploads between two waits for the device pass through; what does not fit is copied by the driver.
+/// Room for the uploads between two waits for the device; larger ones are copied by the driver.
 const STAGING_BYTES: usize = 16 << 20;
 
 /// What every upload's place is a multiple of.
@@ -35,13 +35,13 @@ impl Pinned {
     }
 
     /// Part of it, as the device may read it.
-    pub(super) fn part(&self, at: usize, bytes: usize) -> &[u8] {
+    pub(super) fn slice(&self, at: usize, bytes: usize) -> &[u8] {
         assert!(at <= self.bytes && bytes <= self.bytes - at);
         // SAFETY: inside the memory, which was filled when it was made.
         unsafe { std::slice::from_raw_parts(self.memory.add(at), bytes) }
     }
 
-    /// Fills part of it. The device has read what was there before, or was never asked to.
+    /// Fills a range of it. The device has read what was there before, or was never asked to.
     pub(super) fn fill(&mut self, at: usize, from: &[u8]) {
         assert!(at <= self.bytes && from.len() <= self.bytes - at);
         // SAFETY: inside the memory, and `from` is not, because this handle is the only one.
@@ -53,11 +53,11 @@ impl Pinned {
     }
 }
 
-/// The way of small uploads: copied here, so that the host need not wait until the device takes them.
+/// What small uploads are copied to first, so that the host need not wait until the device has read them.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     pinned: Option<Pinned>,
-    /// None was to be had, so none is asked for again.
+    /// The system had none, so it is not asked again.
     unavailable: bool,
     used: usize,
 }
@@ -72,7 +72,7 @@ impl Staging {
         match &mut self.pinned {
             Some(pinned) if bytes.len() <= pinned.len() - self.used => {
                 pinned.fill(self.used, bytes);
-                let from = pinned.part(self.used, bytes.len());
+                let from = pinned.slice(self.used, bytes.len());
                 self.used = (self.used + bytes.len()).next_multiple_of(UNIT).min(pinned.len());
                 driver::upload(to, from, stream)
             }

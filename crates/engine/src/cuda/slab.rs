@@ -12,6 +12,8 @@ pub(crate) struct Slab {
     offsets: DeviceBuffer,
     positions: DeviceBuffer,
     row_keys: Option<DeviceBuffer>,
+    sequences: usize,
+    longest: usize,
 }
 
 impl Slab {
@@ -24,7 +26,19 @@ impl Slab {
             offsets: cuda.upload(&offsets),
             positions: cuda.upload(&positions),
             row_keys: row_keys.map(|keys| cuda.upload(keys)),
+            sequences: packing.sequences(),
+            longest: (0..packing.sequences()).map(|s| packing.range(s).len()).max().unwrap_or(0),
         }
+    }
+
+    /// B.
+    pub(crate) fn sequences(&self) -> usize {
+        self.sequences
+    }
+
+    /// Rows of the longest sequence.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
     }
 
     /// u32, B + 1: the first row of each sequence, and the number of rows.

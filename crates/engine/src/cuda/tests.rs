@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{CudaPaths, Matrix, Module, Write, gpus};
+use super::ops::adam::OPTIMIZER;
+use super::{CudaOptions, Matrix, Write, gpus};
+use crate::cpu::convert::round_bf16;
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
 use crate::rng::Stream;
-use crate::tensor::round_bf16;
 use crate::testing::{close, gpu, shared_gpu};
 use crate::{CodePath, DType, Device, EngineError, Flat, Gradients, Tensor, View, Weights};
 
@@ -24,9 +25,9 @@ fn a_gpu_that_is_not_there_is_an_error_that_says_so() {
     if gpu().is_none() {
         return;
     }
-    let found = gpus(&CudaPaths::default()).unwrap();
+    let found = gpus(&CudaOptions::default()).unwrap();
     assert!(found.iter().enumerate().all(|(i, gpu)| gpu.ordinal == i && !gpu.name.is_empty()));
-    let error = Device::gpu(99, None, &CudaPaths::default()).unwrap_err().to_string();
+    let error = Device::gpu(99, None, &CudaOptions::default()).unwrap_err().to_string();
     assert!(error.contains("no GPU 99") && error.contains("fix: "), "{error}");
 }
 
@@ -71,7 +72,12 @@ fn products_are_those_of_plain_sums() {
                         return plain;
                     }
                     let narrow = Tensor::uninit(device.pool(), 1, values.len(), DType::Bf16);
-                    super::ops::adam::to_bf16(cuda, plain.device_ptr(), narrow.device_ptr(), values.len());
+                    super::ops::elementwise::narrow(
+                        cuda,
+                        plain.device_ptr(),
+                        narrow.device_ptr(),
+                        values.len(),
+                    );
                     narrow
                 };
                 let (left, right) = (put(&a), put(&b));
@@ -83,15 +89,15 @@ fn products_are_those_of_plain_sums() {
                 let (left, right) = (matrix(&left, turn_a, m, k), matrix(&right, turn_b, k, n));
                 let what = format!("{m} x {n} x {k} {turn_a} {turn_b} {inputs:?}");
                 let out = Tensor::from_f32(device.pool(), m, n, &start);
-                cuda.matmul(left, right, Matrix::of(&out), Write::Replace);
+                cuda.matmul(left, right, out.matrix(), Write::Replace);
                 close(&out.to_f32_vec(), &exact, 2e-6, &what);
                 let out = Tensor::from_f32(device.pool(), m, n, &start);
-                cuda.matmul(left, right, Matrix::of(&out), Write::Add);
+                cuda.matmul(left, right, out.matrix(), Write::Add);
                 let added: Vec<f64> = exact.iter().zip(&start).map(|(x, s)| x + f64::from(*s)).collect();
                 close(&out.to_f32_vec(), &added, 2e-6, &what);
                 let out = Tensor::uninit(device.pool(), m, n, DType::Bf16);
                 if inputs == DType::Bf16 {
-                    cuda.matmul(left, right, Matrix::of(&out), Write::Replace);
+                    cuda.matmul(left, right, out.matrix(), Write::Replace);
                     close(&out.to_f32_vec(), &exact, 4e-3, &what);
                 }
             }
@@ -112,7 +118,7 @@ fn a_narrow_output_is_rounded_once() {
     let cuda = device.cuda().unwrap();
     let [a, b] = [&small, &other].map(|x| super::ops::elementwise::copy(cuda, device.pool(), x, DType::Bf16));
     let out = Tensor::uninit(device.pool(), 1, 1, DType::Bf16);
-    cuda.matmul(Matrix::of(&a), Matrix::of(&b).transposed(), Matrix::of(&out), Write::Replace);
+    cuda.matmul(a.matrix(), b.matrix().transposed(), out.matrix(), Write::Replace);
     assert_eq!(out.to_f32_vec(), [round_bf16(256.0 + 1_023.0 / 64.0).to_f32()]);
     device.check().unwrap();
 }
@@ -130,7 +136,7 @@ fn adam_and_the_norm_are_the_processors() {
             let mut norms = Vec::new();
             for step in 1..=3 {
                 gradients.values_mut().copy_from_slice(&draw(1 + step, n));
-                norms.push(squared_norm(device, &gradients).settle());
+                norms.push(squared_norm(device, &gradients).wait());
                 let part = |start, len, weight_decay| Range {
                     start,
                     grad: start,
@@ -158,11 +164,11 @@ fn adam_and_the_norm_are_the_processors() {
     }
 }
 
-/// Ranges with rates, decays and step counts of their own, most of them no whole number of pieces; in the weights frozen
+/// Ranges with rates, decays and step counts of their own, most of them no whole number of blocks; in the weights frozen
 /// parameters lie between them. With the numbers of weights and of gradients.
 fn uneven_ranges(step: u64) -> (Vec<Range>, usize, usize) {
-    let piece = super::ops::adam::ELEMENTS_PER_PIECE;
-    let lens = [1, 3, piece, 255, 257, piece - 1, 0, piece + 1, 31, 3 * piece + 77, 5];
+    let block = super::ops::adam::ELEMENTS_PER_BLOCK;
+    let lens = [1, 3, block, 255, 257, block - 1, 0, block + 1, 31, 3 * block + 77, 5];
     let (mut ranges, mut start, mut grad) = (Vec::new(), 13, 0);
     for (i, len) in lens.into_iter().enumerate() {
         let lr = 1e-3 * (1 + i) as f32;
@@ -190,12 +196,12 @@ fn one_launch_updates_every_range_and_nothing_else() {
             let (mut m, mut v) = (Flat::zeros(trained), Flat::zeros(trained));
             let mut gradients = Gradients::new(trained);
             for step in 1..=2 {
-                for (g, x) in gradients.values_mut().iter_mut().zip(draw(1 + step, trained)) {
-                    // Far enough from 0 that decay never cancels it: Adam would divide what is left by itself.
-                    *g = x + 0.25_f32.copysign(x);
-                }
                 let (ranges, ..) = uneven_ranges(step);
                 for ranges in ranges.chunks(if by_itself { 1 } else { ranges.len() }) {
+                    for (g, x) in gradients.values_mut().iter_mut().zip(draw(1 + step, trained)) {
+                        // Far enough from 0 that decay never cancels it: Adam would divide what is left by itself.
+                        *g = x + 0.25_f32.copysign(x);
+                    }
                     adam.step(device, &mut weights, &mut gradients, &mut m, &mut v, ranges, 0.7);
                 }
                 assert!(gradients.values().iter().all(|&g| g.to_bits() == 0));
@@ -211,6 +217,49 @@ fn one_launch_updates_every_range_and_nothing_else() {
         }
         let start = draw(1, n);
         assert!((0..n).all(|i| !frozen[i] || ours[0][i].to_bits() == start[i].to_bits()));
+    }
+}
+
+#[test]
+fn a_range_that_is_not_listed_keeps_weights_and_moments_and_loses_its_gradient() {
+    let cpu = cpu();
+    let (all, n, trained) = uneven_ranges(1);
+    // At the second step every other range does not train.
+    let listed = |step: u64| {
+        let (all, ..) = uneven_ranges(step);
+        let trains = |i: usize| step != 2 || i.is_multiple_of(2);
+        all.into_iter().enumerate().filter(|(i, _)| trains(*i)).map(|(_, range)| range).collect::<Vec<_>>()
+    };
+    let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Decoupled };
+    let run = |device: &Device, steps: u64| {
+        let mut weights = Weights::new(draw(1, n));
+        let (mut m, mut v) = (Flat::zeros(trained), Flat::zeros(trained));
+        let mut gradients = Gradients::new(trained);
+        for step in 1..=steps {
+            gradients.values_mut().copy_from_slice(&draw(1 + step, trained));
+            adam.step(device, &mut weights, &mut gradients, &mut m, &mut v, &listed(step), 0.7);
+            assert!(gradients.values().iter().all(|&g| g.to_bits() == 0), "step {step} on {}", device.name());
+        }
+        device.check().unwrap();
+        [weights.values().to_vec(), m.values().to_vec(), v.values().to_vec()]
+    };
+    for device in [&cpu].into_iter().chain(shared_gpu()) {
+        let (before, after) = (run(device, 1), run(device, 2));
+        for (i, range) in all.iter().enumerate().filter(|(_, range)| range.len > 0) {
+            let firsts = [range.start, range.grad, range.grad];
+            for ((before, after), first) in before.iter().zip(&after).zip(firsts) {
+                let span = first..first + range.len;
+                let same =
+                    before[span.clone()].iter().zip(&after[span]).all(|(b, a)| b.to_bits() == a.to_bits());
+                assert_eq!(same, i % 2 == 1, "range {i} on {}", device.name());
+            }
+        }
+    }
+    if let Some(gpu) = shared_gpu() {
+        for (ours, theirs) in run(gpu, 3).iter().zip(&run(&cpu, 3)) {
+            let theirs: Vec<f64> = theirs.iter().map(|&x| f64::from(x)).collect();
+            close(ours, &theirs, 1e-5, "three steps");
+        }
     }
 }
 
@@ -289,7 +338,7 @@ fn a_full_device_says_so_once_and_goes_on() {
     let much = Tensor::zeros(device.pool(), 1 << 24, 1 << 20, DType::F32);
     // Everything after it does nothing.
     cuda.launch(
-        Module::Optimizer,
+        OPTIMIZER,
         "sum_of_squares",
         [1, 1, 1],
         256,
@@ -304,9 +353,9 @@ fn a_full_device_says_so_once_and_goes_on() {
     assert_eq!(kept.to_f32_vec(), [1.0, 2.0, 3.0]);
     let mut gradients = Gradients::new(3);
     gradients.values_mut().copy_from_slice(&[1.0, 2.0, 2.0]);
-    assert!((squared_norm(&device, &gradients).settle() - 9.0).abs() < 1e-12);
+    assert!((squared_norm(&device, &gradients).wait() - 9.0).abs() < 1e-12);
     gradients.clear();
-    assert!(squared_norm(&device, &gradients).settle().abs() < 1e-12);
+    assert!(squared_norm(&device, &gradients).wait().abs() < 1e-12);
 }
 
 #[test]
@@ -315,7 +364,7 @@ fn wrong_arguments_never_reach_a_kernel() {
     let device = gpu().unwrap_or_else(|| panic!("has the parameters, if there were a GPU"));
     let pointer = device.cuda().unwrap().upload(&[0_u64; 8]).ptr();
     let arguments = [pointer.into(), pointer.into(), 3_u64.into(), 3_u32.into()];
-    device.cuda().unwrap().launch(Module::Optimizer, "sum_of_squares", [1, 1, 1], 256, 0, &arguments);
+    device.cuda().unwrap().launch(OPTIMIZER, "sum_of_squares", [1, 1, 1], 256, 0, &arguments);
 }
 
 #[test]
@@ -326,12 +375,12 @@ fn compiled_kernels_are_kept_and_damaged_ones_made_again() {
     }
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("headstart-kernels-{}-{number}", std::process::id()));
-    let paths = CudaPaths { kernel_cache: Some(folder.clone()), ..CudaPaths::default() };
+    let paths = CudaOptions { kernel_cache: Some(folder.clone()), ..CudaOptions::default() };
     let sum = || {
         let device = Device::gpu(0, None, &paths).unwrap();
         let mut gradients = Gradients::new(2);
         gradients.values_mut().copy_from_slice(&[3.0, 4.0]);
-        let sum = squared_norm(&device, &gradients).settle();
+        let sum = squared_norm(&device, &gradients).wait();
         device.check().unwrap();
         sum
     };

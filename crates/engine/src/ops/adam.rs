@@ -9,11 +9,10 @@
 //!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
-use crate::cuda;
+use crate::cuda::ops::adam::DeviceRange;
+use crate::cuda::{self, DeviceBuffer};
 use crate::device::Device;
 use crate::flat::Flat;
 use crate::profile::Work;
@@ -22,7 +21,7 @@ use crate::weights::{Gradients, Weights};
 /// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
 const ELEMENTS_PER_TASK: usize = 1 << 16;
 /// Elements that are looked at together for whether anything would change.
-const PART: usize = 256;
+const BLOCK: usize = 256;
 
 /// How weight decay enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,15 +71,19 @@ pub struct SquaredNorm {
 #[derive(Debug)]
 enum Partial {
     Host(Vec<f64>),
-    Device(cuda::ops::adam::PartialSums),
+    Device { sums: DeviceBuffer, count: usize },
 }
 
 impl SquaredNorm {
     /// The sum, once it is there; not finite if any of the terms is not.
-    pub fn settle(self) -> f64 {
+    pub fn wait(self) -> f64 {
         match self.partial {
             Partial::Host(sums) => sums.iter().sum(),
-            Partial::Device(sums) => sums.download().iter().sum(),
+            Partial::Device { sums, count } => {
+                let mut partial = vec![0.0; count];
+                sums.context().download(&mut partial, sums.ptr());
+                partial.iter().sum()
+            }
         }
     }
 }
@@ -89,7 +92,9 @@ impl SquaredNorm {
 pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
     let _timer = device.time(Work::GradientNorm);
     if let Some(cuda) = device.cuda() {
-        return SquaredNorm { partial: Partial::Device(cuda::ops::adam::squared_norm(cuda, gradients)) };
+        let gradients = gradients.flat();
+        let (sums, count) = cuda::ops::adam::squared_norm(cuda, gradients.device(cuda), gradients.len());
+        return SquaredNorm { partial: Partial::Device { sums, count } };
     }
     let gradients = gradients.values();
     let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
@@ -101,30 +106,29 @@ pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
             let part =
                 &gradients[task * ELEMENTS_PER_TASK..gradients.len().min((task + 1) * ELEMENTS_PER_TASK)];
             // SAFETY: every task has an element of its own.
-            let slot = unsafe { partial.part(task, 1) };
+            let slot = unsafe { partial.slice(task, 1) };
             slot[0] = sum_of_squares(level, part);
         });
     }
     SquaredNorm { partial: Partial::Host(partial) }
 }
 
-/// What a step multiplies by, the same for all parameters of a range. (Laid out for the GPU's table of ranges, too.)
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Rates {
+/// What a step multiplies by, the same for all parameters of a range.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
     /// lr / (1 - b1^t).
-    pub(crate) step_size: f32,
+    step_size: f32,
     /// 1 / sqrt(1 - b2^t).
-    pub(crate) root: f32,
+    root: f32,
     /// Decay that is added to the gradient.
-    pub(crate) coupled: f32,
+    coupled: f32,
     /// What is left of a weight after its decay.
-    pub(crate) shrink: f32,
+    shrink: f32,
 }
 
 impl Adam {
     /// The corrections are made in f64, as PyTorch makes them, then used in f32.
-    pub(crate) fn rates(&self, range: &Range) -> Rates {
+    fn rates(&self, range: &Range) -> Rates {
         let correction = |beta: f32| 1.0 - f64::from(beta).powi(range.step.min(i32::MAX as u64) as i32);
         let (coupled, shrink) = match self.decay {
             Decay::Coupled => (range.weight_decay, 1.0),
@@ -138,7 +142,8 @@ impl Adam {
         }
     }
 
-    /// One step: applies the gradients times `clip` and leaves them zero.
+    /// One step: applies the gradients times `clip` and leaves all of them zero. Parameters outside the ranges do not train
+    /// now: their weights and moments stay as they are, their gradients are forgotten.
     ///
     /// # Panics
     /// When a range lies outside the buffers.
@@ -153,35 +158,73 @@ impl Adam {
         clip: f32,
     ) {
         let _timer = device.time(Work::Optimizer);
+        let idle = idle(ranges, gradients.flat().len());
         if let Some(cuda) = device.cuda() {
-            cuda::ops::adam::step(cuda, self, weights, gradients, first_moment, second_moment, ranges, clip);
-            return;
+            let table = ranges.iter().map(|range| {
+                let Rates { step_size, root, coupled, shrink } = self.rates(range);
+                DeviceRange::new(range.start, range.grad, range.len, [step_size, root, coupled, shrink])
+            });
+            let (values, rounded) = weights.device_step(cuda);
+            let buffers = cuda::ops::adam::Buffers {
+                values,
+                rounded,
+                gradients: gradients.flat_mut().device_mut(cuda),
+                first_moment: first_moment.device_mut(cuda),
+                second_moment: second_moment.device_mut(cuda),
+            };
+            for idle in idle {
+                let start = buffers.gradients.offset(idle.start * size_of::<f32>());
+                cuda.zero(start, idle.len() * size_of::<f32>());
+            }
+            let constants = [clip, self.beta1, self.beta2, self.eps];
+            return cuda::ops::adam::step(cuda, table.collect(), &buffers, constants);
+        }
+        for idle in idle {
+            gradients.values_mut()[idle].fill(0.0);
         }
         let level = device.level();
         let weights = SharedSlice::new(weights.values_mut());
         let gradients = SharedSlice::new(gradients.values_mut());
         let (first, second) =
             (SharedSlice::new(first_moment.values_mut()), SharedSlice::new(second_moment.values_mut()));
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         for range in ranges {
             for at in (0..range.len).step_by(ELEMENTS_PER_TASK) {
-                pieces.push((range, at, ELEMENTS_PER_TASK.min(range.len - at)));
+                chunks.push((range, at, ELEMENTS_PER_TASK.min(range.len - at)));
             }
         }
-        device.for_each(pieces.len(), |i| {
-            let (range, at, len) = pieces[i];
-            // SAFETY: ranges of distinct parameters are disjoint, and so are their pieces.
+        device.for_each(chunks.len(), |i| {
+            let (range, at, len) = chunks[i];
+            // SAFETY: ranges of distinct parameters are disjoint, and so are their chunks.
             let (w, g, m, v) = unsafe {
                 (
-                    weights.part(range.start + at, len),
-                    gradients.part(range.grad + at, len),
-                    first.part(range.grad + at, len),
-                    second.part(range.grad + at, len),
+                    weights.slice(range.start + at, len),
+                    gradients.slice(range.grad + at, len),
+                    first.slice(range.grad + at, len),
+                    second.slice(range.grad + at, len),
                 )
             };
             update(level, self, range, clip, w, g, m, v);
         });
     }
+}
+
+/// The gradients that no range lists.
+fn idle(ranges: &[Range], len: usize) -> Vec<std::ops::Range<usize>> {
+    if ranges.iter().map(|range| range.len).sum::<usize>() == len {
+        return Vec::new();
+    }
+    let mut listed: Vec<_> = ranges.iter().map(|range| range.grad..range.grad + range.len).collect();
+    listed.sort_unstable_by_key(|range| range.start);
+    let mut idle = Vec::new();
+    let mut end = 0;
+    for range in listed.into_iter().chain(std::iter::once(len..len)) {
+        if end < range.start {
+            idle.push(end..range.start);
+        }
+        end = range.end.max(end);
+    }
+    idle
 }
 
 simd! {
@@ -205,7 +248,7 @@ simd! {
         let Rates { step_size, root, coupled, shrink } = adam.rates(range);
         let (rest1, rest2) = (1.0 - adam.beta1, 1.0 - adam.beta2);
         let decays = range.weight_decay > 0.0;
-        let parts = w.chunks_mut(PART).zip(g.chunks_mut(PART)).zip(m.chunks_mut(PART)).zip(v.chunks_mut(PART));
+        let parts = w.chunks_mut(BLOCK).zip(g.chunks_mut(BLOCK)).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK));
         for (((w, g), m), v) in parts {
             let n = w.len();
             let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
@@ -260,7 +303,7 @@ mod tests {
                     }
                     let range =
                         Range { start: 0, grad: 0, len: n, lr: 1e-3, weight_decay: 0.01, step: step as u64 };
-                    assert!(squared_norm(&device, &gradients).settle().is_finite());
+                    assert!(squared_norm(&device, &gradients).wait().is_finite());
                     adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 0.5);
                     assert!(gradients.values().iter().all(|&g| g == 0.0));
                 }
@@ -280,15 +323,15 @@ mod tests {
             [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.0), (Decay::Coupled, 0.1), (Decay::Decoupled, 0.1)]
         {
             let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
-            let mut weights = Weights::new(vec![1.0; 2 * PART]);
-            let (mut m, mut v) = (Flat::zeros(2 * PART), Flat::zeros(2 * PART));
-            let mut gradients = Gradients::new(2 * PART);
-            gradients.values_mut()[PART + 3] = 1.0;
-            let range = Range { start: 0, grad: 0, len: 2 * PART, lr: 0.1, weight_decay, step: 1 };
+            let mut weights = Weights::new(vec![1.0; 2 * BLOCK]);
+            let (mut m, mut v) = (Flat::zeros(2 * BLOCK), Flat::zeros(2 * BLOCK));
+            let mut gradients = Gradients::new(2 * BLOCK);
+            gradients.values_mut()[BLOCK + 3] = 1.0;
+            let range = Range { start: 0, grad: 0, len: 2 * BLOCK, lr: 0.1, weight_decay, step: 1 };
             adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
             let w = weights.values();
-            assert!(w[PART + 3] < 0.95);
-            for other in [0, PART - 1, PART, 2 * PART - 1] {
+            assert!(w[BLOCK + 3] < 0.95);
+            for other in [0, BLOCK - 1, BLOCK, 2 * BLOCK - 1] {
                 assert!(if weight_decay > 0.0 {
                     w[other] < 1.0
                 } else {
@@ -296,7 +339,7 @@ mod tests {
                 });
             }
             // A moment alone moves a weight, too.
-            let before = w[PART + 3];
+            let before = w[BLOCK + 3];
             adam.step(
                 &device,
                 &mut weights,
@@ -306,7 +349,7 @@ mod tests {
                 &[Range { step: 2, ..range }],
                 1.0,
             );
-            assert!(weights.values()[PART + 3] < before);
+            assert!(weights.values()[BLOCK + 3] < before);
         }
     }
 
@@ -318,7 +361,7 @@ mod tests {
         let norm = |x: &[f32]| {
             let mut gradients = Gradients::new(x.len());
             gradients.values_mut().copy_from_slice(x);
-            squared_norm(&device, &gradients).settle()
+            squared_norm(&device, &gradients).wait()
         };
         assert_eq!(norm(&x), x.iter().map(|x| f64::from(x * x)).sum::<f64>());
         assert!(!norm(&[1.0, f32::NAN]).is_finite());

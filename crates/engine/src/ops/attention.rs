@@ -17,15 +17,16 @@ use std::ops::Range;
 use crate::cpu::convert;
 use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
 use crate::cpu::math;
-use crate::cpu::shared::SharedSlice;
+use crate::cpu::rows::apply_dropout;
+use crate::cpu::shared::{SharedSlice, SharedTensor};
 use crate::cpu::simd::{Level, simd};
 use crate::cuda;
 use crate::cuda::ops::attention::DeviceCache;
-use crate::ops::linear::{SharedOut, apply_dropout};
+use crate::dtype::{DType, Precision};
 use crate::profile::Work;
 use crate::rng;
-use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor};
+use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
+use crate::tensor::Tensor;
 
 /// Queries whose probabilities exist at once, per thread; a multiple of [`GRAIN`], so that little is masked.
 const QUERY_TILE: usize = GRAIN;
@@ -63,15 +64,14 @@ impl KeyValueCache {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct AttentionNode {
-    out: usize,
-    pub(crate) qkv: Value,
-    pub(crate) y: Tensor,
-    pub(crate) attention: Attention,
-    pub(crate) dropout: Option<ActiveDropout>,
+/// What the backward needs.
+struct Saved {
+    qkv: Value,
+    y: Tensor,
+    attention: Attention,
+    dropout: Option<ActiveDropout>,
     /// log sum exp of the scaled scores, `[N, H]`.
-    pub(crate) log_sums: Tensor,
+    log_sums: Tensor,
 }
 
 impl Tape<'_> {
@@ -102,16 +102,19 @@ impl Tape<'_> {
             );
             cache.length += rows;
         }
-        if let Some(cuda) = device.cuda() {
-            let cache = cache.map(|cache| (&mut cache.device, past));
-            let drops = dropout.as_ref();
-            cuda::ops::attention::forward(cuda, self, &qkv.tensor, cache, attention, drops, &y, &log_sums);
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &self.slab) {
+            let cached = cache.map(|cache| {
+                let offsets = cuda.upload(&[0, (past + rows) as u32]);
+                (cache.device.append(cuda, device.pool(), &qkv.tensor, past), offsets)
+            });
+            let heads = attention.on_device(dropout.as_ref());
+            cuda::ops::attention::forward(cuda, slab, &qkv.tensor, cached.as_ref(), heads, &y, &log_sums);
         } else {
             let cached = cache.map(|cache| {
                 cache.append(device.level(), &qkv.tensor);
                 &*cache
             });
-            let (out, sums) = (SharedOut::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
+            let (out, sums) = (SharedTensor::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
             let (level, precision) = (self.device.level(), self.precision);
             self.device.for_each(self.packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
@@ -120,10 +123,10 @@ impl Tape<'_> {
                 let columns = |part: usize| part * width + head * dim..part * width + (head + 1) * dim;
                 let [q, keys, values] = if let Some(cache) = cached {
                     let all = Operand::from_f32(&cache.rows, cache.length, 2 * width);
-                    let part = |i| all.part(0..cache.length, columns(i));
-                    [Operand::new(&qkv.tensor).part(range.clone(), columns(0)), part(0), part(1)]
+                    let part = |i| all.block(0..cache.length, columns(i));
+                    [Operand::new(&qkv.tensor).block(range.clone(), columns(0)), part(0), part(1)]
                 } else {
-                    [0, 1, 2].map(|i| Operand::new(&qkv.tensor).part(range.clone(), columns(i)))
+                    [0, 1, 2].map(|i| Operand::new(&qkv.tensor).block(range.clone(), columns(i)))
                 };
                 let count = keys.rows;
                 SCRATCH.with_borrow_mut(|scratch| {
@@ -136,14 +139,14 @@ impl Tape<'_> {
                         let seen = seen(attention.causal, past + first + tile, count);
                         let (room, stride) = output_room(tile, seen);
                         resize(p, room * stride);
-                        keys.multiply(q.part(first..first + tile, 0..dim), seen, p, false, |_| 0..dim, left);
+                        keys.multiply(q.block(first..first + tile, 0..dim), seen, p, false, |_| 0..dim, left);
                         for i in 0..tile {
                             let row = range.start + first + i;
                             let visible = if attention.causal { past + first + i + 1 } else { count };
                             let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
                             let sum = softmax_row(level, p, visible, scale_of(dim));
                             // SAFETY: (row, head) belongs to this task alone.
-                            let slot = unsafe { sums.part(row * heads + head, 1) };
+                            let slot = unsafe { sums.slice(row * heads + head, 1) };
                             slot[0] = sum;
                             if let Some(d) = &dropout {
                                 apply_dropout(level, &mut p[..visible], d.head_key(row, head), 0, d.rate);
@@ -162,31 +165,39 @@ impl Tape<'_> {
                 });
             });
         }
-        let (saved, qkv) = (y.clone(), qkv.clone());
-        self.record(y, qkv.id.is_some(), |out| {
-            Node::Attention(AttentionNode { out, qkv, y: saved, attention, dropout, log_sums })
-        })
+        let saved = Saved { qkv: qkv.clone(), y: y.clone(), attention, dropout, log_sums };
+        self.record(y, qkv.id.is_some(), move |back, dy| saved.backward(back, &dy))
     }
 }
 
-impl AttentionNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+impl Attention {
+    fn on_device(self, dropout: Option<&ActiveDropout>) -> cuda::ops::attention::Heads {
+        let dropout = dropout.and_then(ActiveDropout::on_device);
+        cuda::ops::attention::Heads { count: self.heads, causal: self.causal, dropout }
+    }
+}
+
+impl Saved {
+    fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
-        let Some(dy) = back.take(self.out) else { return };
-        if let Some(cuda) = device.cuda() {
-            return cuda::ops::attention::backward(cuda, back, &self, &dy);
-        }
         let (rows, width, heads) = (dy.rows(), dy.cols(), self.attention.heads);
-        let mut gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
-        {
-            let out = SharedOut::new(&mut gradient);
+        let mut gradient;
+        if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
+            let delta = back.uninit(rows, heads, DType::F32);
+            gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
+            let heads = self.attention.on_device(self.dropout.as_ref());
+            let forward = (&self.qkv.tensor, &self.y, &self.log_sums);
+            cuda::ops::attention::backward(cuda, slab, forward, heads, dy, &delta, &gradient);
+        } else {
+            gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
+            let out = SharedTensor::new(&mut gradient);
             let packing = back.packing;
-            let (level, precision) = (back.device.level(), back.precision);
-            back.device.for_each(packing.sequences() * heads, |task| {
+            let (level, precision) = (device.level(), back.precision);
+            device.for_each(packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
                 SCRATCH.with_borrow_mut(|scratch| {
-                    self.head_backward(level, precision, packing.range(sequence), head, &dy, scratch, &out);
+                    self.head_backward(level, precision, packing.range(sequence), head, dy, scratch, &out);
                 });
             });
         }
@@ -202,7 +213,7 @@ impl AttentionNode {
         head: usize,
         dy: &Tensor,
         scratch: &mut Scratch,
-        out: &SharedOut<'_>,
+        out: &SharedTensor<'_>,
     ) {
         let (width, heads) = (dy.cols(), self.attention.heads);
         let (dim, count) = (width / heads, range.len());
@@ -211,9 +222,9 @@ impl AttentionNode {
         let [q_room, dy_room] = tile_rights;
         let [q, k, v] = [0, 1, 2].map(|part| {
             let first = part * width + head * dim;
-            Operand::new(&self.qkv.tensor).part(range.clone(), first..first + dim)
+            Operand::new(&self.qkv.tensor).block(range.clone(), first..first + dim)
         });
-        let d_y = Operand::new(dy).part(range.clone(), head * dim..(head + 1) * dim);
+        let d_y = Operand::new(dy).block(range.clone(), head * dim..(head + 1) * dim);
         gather(level, &self.y, range.clone(), head * dim, dim, y);
         gather(level, dy, range.clone(), head * dim, dim, rows_dy);
         let keys = SmallRight::new(level, Precision::F32, k, count, k_room);
@@ -231,7 +242,7 @@ impl AttentionNode {
             for buffer in [&mut *p, &mut *dp, &mut *kept] {
                 resize(buffer, room * stride_p);
             }
-            let (q, d_y) = (q.part(first..first + tile, 0..dim), d_y.part(first..first + tile, 0..dim));
+            let (q, d_y) = (q.block(first..first + tile, 0..dim), d_y.block(first..first + tile, 0..dim));
             keys_turned.multiply(q, seen, p, false, |_| 0..dim, left);
             values_turned.multiply(d_y, seen, dp, false, |_| 0..dim, left);
             for i in 0..tile {
@@ -321,7 +332,7 @@ fn scale_of(dim: usize) -> f32 {
     1.0 / (dim as f32).sqrt()
 }
 
-/// How many keys are computed for queries before `end`: whole panels of the products, later keys are masked.
+/// How many keys are computed for queries before `end`: whole panels of the matmuls, later keys are masked.
 fn seen(causal: bool, end: usize, count: usize) -> usize {
     if causal { end.next_multiple_of(GRAIN).min(count) } else { count }
 }
@@ -338,7 +349,7 @@ const fn whole_vectors(len: usize) -> usize {
 
 /// The first `rows` and `cols` of a row-major matrix.
 fn matrix(values: &[f32], rows: usize, cols: usize, stride: usize) -> Operand<'_> {
-    Operand::from_f32(&values[..rows * stride], rows, stride).part(0..rows, 0..cols)
+    Operand::from_f32(&values[..rows * stride], rows, stride).block(0..rows, 0..cols)
 }
 
 /// Makes room for `len` elements whose content will be overwritten.

@@ -1,76 +1,81 @@
-//! Linear with its epilogue: y = drop(act(x W^T + b)) + residuals.
+//! Linear with its epilogue: y = drop(scale * act(x W^T + addends + b)) + residuals.
 //!
-//! Shapes: x `[N, in]`, W `[out, in]` (as PyTorch keeps it), b `[1, out]`, residuals and y `[N, out]`.
-//! The epilogue order is bias, activation, dropout, residuals; it runs on each row segment while the product's
-//! tile is in cache. Without residuals y is kept in the activation type of the precision (it feeds products),
+//! Shapes: x `[N, in]`, W `[out, in]` (as PyTorch keeps it), b `[1, out]`, residuals and y `[N, out]`; an addend
+//! `[N, width]` stands over the columns `first .. first + width` of the output.
+//! The epilogue order is addends, bias, activation, scale, dropout, residuals; it runs on each row segment while the
+//! matmul's tile is in cache. Without residuals y is kept in the activation type of the precision (it feeds matmuls),
 //! with residuals, or where asked, in f32.
 //!
-//! Backward, with m the dropout factors and z the pre-activation: dz = dy * m * act'(z);
-//! db = column sums of dz; dW = dz^T x; dx = dz W; each residual's gradient is dy.
+//! Backward, with m the dropout factors and z the pre-activation: dz = dy * m * scale * act'(z); an addend's gradient
+//! is its columns of dz; db = column sums of dz; dW = dz^T x; dx = dz W; each residual's gradient is dy.
+//!
+//! A range of a packed weight is a linear over [`View::row_range`] (and [`View::column_range`] of its bias). A low-rank
+//! update of it (LoRA, Hu et al. 2021) is an addend: `scale` * (x A^T) B^T from two more linears.
 
-use half::bf16;
-
-use crate::cpu::convert;
-use crate::cpu::gemm::{Destination, Operand, Right, gemm};
-use crate::cpu::math;
+use crate::activation::{activate, derive};
+use crate::cpu::gemm::{Destination, Operand};
+use crate::cpu::rows::{ROWS_PER_TASK, add, add_segment, apply_dropout, multiply_by};
 use crate::cpu::scratch::with_rows;
-use crate::cpu::shared::SharedSlice;
-use crate::cpu::simd::{Level, simd};
-use crate::cuda;
+use crate::cpu::shared::{SharedSlice, SharedTensor};
+use crate::cuda::ops::linear::Epilogue;
+use crate::cuda::{self, Context, Write};
+use crate::dtype::DType;
+use crate::matmul::{self, Direction};
 use crate::profile::Work;
-use crate::rng::{DropRate, dropout_block};
-use crate::tape::{ActiveDropout, Backward, Dropout, Node, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor};
-use crate::weights::{View, Weights};
+use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
+use crate::tensor::Tensor;
+use crate::weights::View;
 
-/// Rows that one task of an element-wise pass handles; fixed, so that partial sums do not depend on threads.
-pub(crate) const ROWS_PER_TASK: usize = 32;
-
-/// Activation functions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// None.
-    #[default]
-    Identity,
-    /// max(x, 0).
-    Relu,
-    /// GELU in its tanh form (Hendrycks and Gimpel 2016), as GPT-2 has it.
-    Gelu,
-}
+pub use crate::activation::Activation;
 
 /// A linear and its epilogue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Linear {
     /// `[out, in]`.
-    pub weight: Option<View>,
+    pub weight: View,
     /// `[1, out]`.
     pub bias: Option<View>,
     /// After the bias.
     pub activation: Activation,
-    /// After the activation; the rows must be the packing's tokens.
+    /// What the activation's output is multiplied by.
+    pub scale: f32,
+    /// After the scale; the rows must be the packing's tokens.
     pub dropout: Option<Dropout>,
     /// Keep the output in f32 whatever the precision: logits.
     pub f32_output: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct LinearNode {
-    out: usize,
-    pub(crate) x: Value,
-    pub(crate) weight: View,
-    pub(crate) bias: Option<View>,
-    pub(crate) activation: Activation,
-    pub(crate) dropout: Option<ActiveDropout>,
-    /// What the activation's derivative is computed from: its output for ReLU, its input for GELU.
-    pub(crate) saved: Option<Tensor>,
-    residuals: Vec<usize>,
-}
-
 impl Linear {
     /// y = x W^T + b.
     pub fn new(weight: View, bias: Option<View>) -> Self {
-        Self { weight: Some(weight), bias, ..Self::default() }
+        let (activation, dropout) = (Activation::Identity, None);
+        Self { weight, bias, activation, scale: 1.0, dropout, f32_output: false }
     }
+
+    fn scales(&self) -> bool {
+        self.scale.to_bits() != 1.0_f32.to_bits()
+    }
+}
+
+/// What is added to some columns of a linear's matmul, before bias and activation.
+#[derive(Clone, Copy, Debug)]
+pub struct Addend<'a> {
+    /// `[N, width]`.
+    pub value: &'a Value,
+    /// The column of the output that its first column is added to.
+    pub first: usize,
+}
+
+/// What the backward needs.
+struct Saved {
+    x: Value,
+    linear: Linear,
+    dropout: Option<ActiveDropout>,
+    /// What the activation's derivative is computed from: its output for ReLU, its input for all others.
+    activation: Option<Tensor>,
+    /// Gradient, first column and width of each addend that has a gradient.
+    addends: Vec<(usize, usize, usize)>,
+    residuals: Vec<usize>,
 }
 
 impl Tape<'_> {
@@ -79,82 +84,169 @@ impl Tape<'_> {
     /// # Panics
     /// When the shapes do not fit.
     pub fn linear(&mut self, x: &Value, linear: Linear, residuals: &[&Value]) -> Value {
+        self.linear_with(x, linear, &[], residuals)
+    }
+
+    /// As [`Tape::linear`], with addends before bias and activation.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn linear_with(
+        &mut self,
+        x: &Value,
+        linear: Linear,
+        addends: &[Addend<'_>],
+        residuals: &[&Value],
+    ) -> Value {
         let device = self.device;
         let _timer = device.time(Work::Linear);
-        let Some(weight) = linear.weight else { unreachable!("a linear has a weight") };
+        let Linear { weight, bias, .. } = linear;
         let (rows, cols) = (x.tensor.rows(), weight.rows);
         assert_eq!(x.tensor.cols(), weight.cols, "linear: columns of x and of the weight");
+        for Addend { value, first } in addends {
+            let (height, width) = (value.tensor.rows(), value.tensor.cols());
+            assert!(
+                height == rows && first + width <= cols,
+                "linear: an addend [{height}, {width}] at {first}"
+            );
+        }
         let dropout = self.active_dropout(linear.dropout);
-        let trainable = weight.grad.is_some() || linear.bias.is_some_and(|b| b.grad.is_some());
-        let through = x.id.is_some() || trainable;
+        let trainable = weight.grad.is_some() || bias.is_some_and(|b| b.grad.is_some());
+        let through = x.id.is_some() || trainable || addends.iter().any(|a| a.value.id.is_some());
         let needs = self.is_training() && (through || residuals.iter().any(|r| r.id.is_some()));
         let as_f32 = linear.f32_output || !residuals.is_empty();
         let mut y = self.uninit(rows, cols, if as_f32 { DType::F32 } else { self.precision.activation() });
-        // ReLU's derivative can be read off its output unless something was added to or dropped from that.
-        let from_output = linear.activation == Activation::Relu && dropout.is_none() && residuals.is_empty();
+        // ReLU's derivative can be read off its output unless something was made of that.
+        let from_output = linear.activation == Activation::Relu
+            && !linear.scales()
+            && dropout.is_none()
+            && residuals.is_empty();
         let mut saved = (needs && through && linear.activation != Activation::Identity && !from_output)
             .then(|| self.uninit(rows, cols, self.precision.activation()));
         if let Some(cuda) = device.cuda() {
-            let (with, drops) = ((weight, &linear), dropout.as_ref());
-            cuda::ops::linear::forward(cuda, self, &x.tensor, with, drops, residuals, saved.as_ref(), &y);
+            let kept = saved.as_ref();
+            self.linear_on_gpu(cuda, x, &linear, dropout.as_ref(), addends, residuals, kept, &mut y);
         } else {
-            let bias = linear.bias.map(|b| self.weights.get(b));
-            let level = self.device.level();
-            let destination = destination_of(&y);
-            let out = SharedOut::new(&mut y);
-            let keep = saved.as_mut().map(SharedOut::new);
-            let store = |row: usize, col: usize, z: &mut [f32]| {
-                if let Some(bias) = bias {
-                    add(level, z, &bias[col..col + z.len()]);
-                }
-                // SAFETY: the product hands out every element of the output once.
-                unsafe {
-                    if let Some(keep) = &keep {
-                        keep.write(level, row, col, z);
-                    }
-                    activate(level, linear.activation, z);
-                    if let Some(d) = &dropout {
-                        apply_dropout(level, z, d.key(row), col, d.rate);
-                    }
-                    for residual in residuals {
-                        add_part(level, z, &residual.tensor, row, col);
-                    }
-                    out.write(level, row, col, z);
-                }
-            };
-            multiply_weight(
-                self.device,
-                self.weights,
-                self.precision,
-                Operand::new(&x.tensor),
-                weight,
-                true,
-                Some(destination),
-                store,
-            );
+            let kept = saved.as_mut();
+            self.linear_on_cpu(x, &linear, dropout.as_ref(), addends, residuals, kept, &mut y);
         }
         if needs && through && from_output {
             saved = Some(y.clone());
         }
-        let (x, bias, activation) = (x.clone(), linear.bias, linear.activation);
-        let residuals = residuals.iter().filter_map(|r| r.id).collect();
-        self.record(y, needs, |out| {
-            Node::Linear(LinearNode { out, x, weight, bias, activation, dropout, saved, residuals })
-        })
+        let saved = Saved {
+            x: x.clone(),
+            linear,
+            dropout,
+            activation: saved,
+            addends: addends
+                .iter()
+                .filter_map(|a| Some((a.value.id?, a.first, a.value.tensor.cols())))
+                .collect(),
+            residuals: residuals.iter().filter_map(|r| r.id).collect(),
+        };
+        self.record(y, needs, move |back, dy| saved.backward(back, &dy))
+    }
+
+    /// Fills y, and `saved` with the pre-activation.
+    fn linear_on_cpu(
+        &self,
+        x: &Value,
+        linear: &Linear,
+        dropout: Option<&ActiveDropout>,
+        addends: &[Addend<'_>],
+        residuals: &[&Value],
+        saved: Option<&mut Tensor>,
+        y: &mut Tensor,
+    ) {
+        let bias = linear.bias.map(|b| self.weights.get(b));
+        let level = self.device.level();
+        let destination = Some(Destination::of(y));
+        let out = SharedTensor::new(y);
+        let saved = saved.map(SharedTensor::new);
+        let store = |row: usize, col: usize, z: &mut [f32]| {
+            for Addend { value, first } in addends {
+                let (from, to) = (col.max(*first), (col + z.len()).min(first + value.tensor.cols()));
+                if from < to {
+                    add_segment(level, &mut z[from - col..to - col], &value.tensor, row, from - first);
+                }
+            }
+            if let Some(bias) = bias {
+                add(level, z, &bias[col..col + z.len()]);
+            }
+            // SAFETY: the matmul hands out every element of the output once.
+            unsafe {
+                if let Some(saved) = &saved {
+                    saved.write(level, row, col, z);
+                }
+                activate(level, linear.activation, z);
+                if linear.scales() {
+                    multiply_by(level, z, linear.scale);
+                }
+                if let Some(d) = dropout {
+                    apply_dropout(level, z, d.key(row), col, d.rate);
+                }
+                for residual in residuals {
+                    add_segment(level, z, &residual.tensor, row, col);
+                }
+                out.write(level, row, col, z);
+            }
+        };
+        let (weights, a) = (self.weights, Operand::new(&x.tensor));
+        let (weight, forward) = (linear.weight, Direction::Forward);
+        matmul::multiply(self.device, weights, self.precision, a, weight, forward, destination, store);
+    }
+
+    /// As [`Tape::linear_on_cpu`]: a matmul, then one element-wise pass for all of the epilogue.
+    fn linear_on_gpu(
+        &self,
+        cuda: &Context,
+        x: &Value,
+        linear: &Linear,
+        dropout: Option<&ActiveDropout>,
+        addends: &[Addend<'_>],
+        residuals: &[&Value],
+        saved: Option<&Tensor>,
+        y: &mut Tensor,
+    ) {
+        let plain = linear.bias.is_none()
+            && linear.activation == Activation::Identity
+            && !linear.scales()
+            && dropout.is_none()
+            && addends.is_empty()
+            && residuals.is_empty();
+        // What the epilogue still works on is not rounded before it has.
+        let in_place = plain || y.dtype() == DType::F32;
+        let mut z = if in_place { y.clone() } else { self.uninit(y.rows(), y.cols(), DType::F32) };
+        let (weights, precision) = (self.weights, self.precision);
+        let (weight, forward) = (linear.weight, Direction::Forward);
+        let replace = Write::Replace;
+        matmul::multiply_into(self.device, weights, precision, &x.tensor, weight, forward, &mut z, replace);
+        if plain {
+            return;
+        }
+        for Addend { value, first } in addends {
+            cuda::ops::elementwise::add_columns(cuda, &z, *first, &value.tensor);
+        }
+        let epilogue = Epilogue {
+            bias: linear.bias.map(|bias| weights.device_f32(cuda, bias)),
+            activation: linear.activation,
+            scale: linear.scale,
+            dropout: dropout.and_then(ActiveDropout::on_device),
+            saved,
+        };
+        cuda::ops::linear::epilogue(cuda, &z, &epilogue, residuals.iter().map(|r| &r.tensor), y);
     }
 }
 
-impl LinearNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
-        let Some(dy) = back.take(self.out) else { return };
-        let trains = self.weight.grad.is_some() || self.bias.is_some_and(|b| b.grad.is_some());
-        let uses_product = self.x.id.is_some() || trains;
-        if let Some(cuda) = back.device.cuda().filter(|_| uses_product) {
-            cuda::ops::linear::backward(cuda, back, &self, &dy);
-        } else if uses_product {
-            let dz = self.pre_activation_gradient(back, &dy);
+impl Saved {
+    fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
+        let Linear { weight, bias, .. } = self.linear;
+        let trains = weight.grad.is_some() || bias.is_some_and(|b| b.grad.is_some());
+        if self.x.id.is_some() || trains || !self.addends.is_empty() {
+            let dz = self.pre_activation_gradient(back, dy);
             self.weight_gradient(back, &dz);
             self.input_gradient(back, &dz);
+            self.addend_gradients(back, &dz);
         }
         for &residual in &self.residuals {
             back.add(Some(residual), dy.clone());
@@ -165,266 +257,127 @@ impl LinearNode {
     fn pre_activation_gradient(&self, back: &mut Backward<'_>, dy: &Tensor) -> Tensor {
         let device = back.device;
         let _timer = device.time(Work::LinearElementwise);
-        let (rows, cols) = (dy.rows(), dy.cols());
-        let level = back.device.level();
-        let copies = self.dropout.is_some() || self.saved.is_some();
-        let sums = self.bias.filter(|b| b.grad.is_some());
-        if !copies && sums.is_none() {
+        let (rows, cols, dtype) = (dy.rows(), dy.cols(), back.precision.activation());
+        let mut changes = self.dropout.is_some() || self.activation.is_some() || self.linear.scales();
+        // On a GPU matmuls take operands of one type, so it is converted here, once.
+        changes |= device.is_cuda() && dy.dtype() != dtype;
+        let bias = self.linear.bias.filter(|b| b.grad.is_some());
+        if !changes && bias.is_none() {
             return dy.clone();
         }
-        let mut dz = copies.then(|| back.uninit(rows, cols, back.precision.activation()));
-        let tasks = rows.div_ceil(ROWS_PER_TASK);
-        let mut partial = back.uninit(tasks, cols, DType::F32);
-        {
-            let out = dz.as_mut().map(SharedOut::new);
-            let partial = SharedSlice::new(partial.f32_mut());
-            back.device.for_each(tasks, |task| {
-                // SAFETY: every task has a partial row, and rows of dz, of its own.
-                let sums = unsafe { partial.part(task * cols, cols) };
-                sums.fill(0.0);
-                with_rows(cols, |z, scratch| {
-                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                        let Some(out) = &out else {
-                            add(level, sums, dy.row(level, r, scratch));
-                            continue;
-                        };
-                        z.copy_from_slice(dy.row(level, r, scratch));
-                        if let Some(d) = &self.dropout {
-                            apply_dropout(level, z, d.key(r), 0, d.rate);
-                        }
-                        if let Some(saved) = &self.saved {
-                            derive(level, self.activation, z, saved.row(level, r, scratch));
-                        }
-                        add(level, sums, z);
-                        // SAFETY: as above.
-                        unsafe { out.write(level, r, 0, z) };
-                    }
-                });
-            });
-        }
-        if let Some(gradient) = sums.and_then(|b| back.gradients.get_mut(b)) {
-            add_column_sums(level, &partial, 0, gradient);
+        let mut dz = changes.then(|| back.uninit(rows, cols, dtype));
+        if let Some(cuda) = device.cuda() {
+            let partial = bias.map(|_| back.uninit(cuda::ops::row_blocks(rows), cols, DType::F32));
+            let epilogue = Epilogue {
+                bias: None,
+                activation: self.linear.activation,
+                scale: self.linear.scale,
+                dropout: self.dropout.as_ref().and_then(ActiveDropout::on_device),
+                saved: self.activation.as_ref(),
+            };
+            cuda::ops::linear::epilogue_backward(cuda, dy, &epilogue, dz.as_ref(), partial.as_ref());
+            if let Some(partial) = &partial {
+                back.add_column_sums(partial, 0, bias);
+            }
+        } else {
+            let partial = self.pre_activation_gradient_on_cpu(back, dy, dz.as_mut());
+            back.add_column_sums(&partial, 0, bias);
         }
         dz.unwrap_or_else(|| dy.clone())
+    }
+
+    /// Fills dz, where it is not simply dy; column sums of dz, a row of them per task.
+    fn pre_activation_gradient_on_cpu(
+        &self,
+        back: &Backward<'_>,
+        dy: &Tensor,
+        dz: Option<&mut Tensor>,
+    ) -> Tensor {
+        let (rows, cols, level) = (dy.rows(), dy.cols(), back.device.level());
+        let tasks = rows.div_ceil(ROWS_PER_TASK);
+        let mut partial = back.uninit(tasks, cols, DType::F32);
+        let out = dz.map(SharedTensor::new);
+        let all_sums = SharedSlice::new(partial.f32_mut());
+        back.device.for_each(tasks, |task| {
+            // SAFETY: every task has a partial row, and rows of dz, of its own.
+            let sums = unsafe { all_sums.slice(task * cols, cols) };
+            sums.fill(0.0);
+            with_rows(cols, |z, scratch| {
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    let Some(out) = &out else {
+                        add(level, sums, dy.row(level, r, scratch));
+                        continue;
+                    };
+                    z.copy_from_slice(dy.row(level, r, scratch));
+                    if let Some(d) = &self.dropout {
+                        apply_dropout(level, z, d.key(r), 0, d.rate);
+                    }
+                    if self.linear.scales() {
+                        multiply_by(level, z, self.linear.scale);
+                    }
+                    if let Some(saved) = &self.activation {
+                        derive(level, self.linear.activation, z, saved.row(level, r, scratch));
+                    }
+                    add(level, sums, z);
+                    // SAFETY: as above.
+                    unsafe { out.write(level, r, 0, z) };
+                }
+            });
+        });
+        partial
     }
 
     fn weight_gradient(&self, back: &mut Backward<'_>, dz: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::LinearWeightGradient);
-        accumulate_weight_gradient(
-            back.device,
-            back.precision,
-            Operand::new(dz),
-            &self.x.tensor,
-            self.weight,
-            back.gradients,
-        );
+        let (x, weight) = (&self.x.tensor, self.linear.weight);
+        matmul::accumulate_weight_gradient(device, back.precision, dz, x, weight, back.gradients);
     }
 
     fn input_gradient(&self, back: &mut Backward<'_>, dz: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::LinearInputGradient);
         let Some(id) = self.x.id else { return };
+        let weight = self.linear.weight;
         let gathered = back.take_unique_f32(id);
-        let adds = gathered.is_some();
-        let mut dx =
-            gathered.unwrap_or_else(|| back.uninit(dz.rows(), self.weight.cols, self.x.tensor.dtype()));
-        let level = back.device.level();
-        {
-            let destination = destination_of(&dx);
-            let out = SharedOut::new(&mut dx);
-            // SAFETY: the product hands out every element once.
-            let store = |row: usize, col: usize, z: &mut [f32]| unsafe {
-                if adds { out.add(level, row, col, z) } else { out.write(level, row, col, z) }
-            };
-            multiply_weight(
-                back.device,
-                back.weights,
-                back.precision,
-                Operand::new(dz),
-                self.weight,
-                false,
-                Some(destination),
-                store,
-            );
-        }
+        let write = if gathered.is_some() { Write::Add } else { Write::Replace };
+        let mut dx = gathered.unwrap_or_else(|| back.uninit(dz.rows(), weight.cols, self.x.tensor.dtype()));
+        let (weights, precision, backward) = (back.weights, back.precision, Direction::Backward);
+        matmul::multiply_into(device, weights, precision, dz, weight, backward, &mut dx, write);
         back.add(Some(id), dx);
     }
-}
 
-/// From so many rows on a weight is kept packed for dX, too: the vocabulary's, which a slab multiplies in several parts.
-const DEEP_WEIGHT: usize = 8_192;
-
-/// a times the weight (transposed: as a linear applies it), through the packed copy where one pays: in bf16, as a linear
-/// applies it. The other way round a weight is packed by copying rows, as fast as a copy would be read, and keeping them
-/// all would take 2 bytes a parameter.
-pub(crate) fn multiply_weight(
-    device: &crate::Device,
-    weights: &Weights,
-    precision: Precision,
-    a: Operand<'_>,
-    weight: View,
-    transposed: bool,
-    destination: Option<Destination>,
-    store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
-) {
-    if precision == Precision::Bf16 && (transposed || weight.rows >= DEEP_WEIGHT) {
-        let packed = weights.packed(device, weight, transposed);
-        gemm(device, precision, a, Right::Packed(&packed), destination, store);
-    } else {
-        let plain = Operand::from_f32(weights.get(weight), weight.rows, weight.cols);
-        let right = Right::Plain(if transposed { plain.transposed() } else { plain });
-        gemm(device, precision, a, right, destination, store);
-    }
-}
-
-/// dW += dz^T x, into the weight's accumulator (nothing for a frozen weight).
-pub(crate) fn accumulate_weight_gradient(
-    device: &crate::Device,
-    precision: Precision,
-    dz: Operand<'_>,
-    x: &Tensor,
-    weight: View,
-    gradients: &mut crate::Gradients,
-) {
-    let Some(gradient) = gradients.get_mut(weight) else { return };
-    let level = device.level();
-    let destination = Some(Destination::new(gradient, weight.cols));
-    let out = SharedSlice::new(gradient);
-    let b = Right::Plain(Operand::new(x));
-    gemm(device, precision, dz.transposed(), b, destination, |row, col, z| {
-        // SAFETY: the product hands out every element once.
-        add(level, unsafe { out.part(row * weight.cols + col, z.len()) }, z);
-    });
-}
-
-/// Where a product that fills a tensor writes.
-pub(crate) fn destination_of(tensor: &Tensor) -> Destination {
-    match tensor.dtype() {
-        DType::F32 => Destination::new(tensor.f32(), tensor.cols()),
-        DType::Bf16 => Destination::new(tensor.bf16(), tensor.cols()),
-    }
-}
-
-/// A tensor that many tasks write, each its own part.
-pub(crate) enum SharedOut<'a> {
-    F32(SharedSlice<'a, f32>, usize),
-    Bf16(SharedSlice<'a, bf16>, usize),
-}
-
-impl<'a> SharedOut<'a> {
-    pub(crate) fn new(tensor: &'a mut Tensor) -> Self {
-        let cols = tensor.cols();
-        match tensor.dtype() {
-            DType::F32 => Self::F32(SharedSlice::new(tensor.f32_mut()), cols),
-            DType::Bf16 => Self::Bf16(SharedSlice::new(tensor.bf16_mut()), cols),
+    fn addend_gradients(&self, back: &mut Backward<'_>, dz: &Tensor) {
+        let device = back.device;
+        let _timer = device.time(Work::LinearElementwise);
+        for &(id, first, width) in &self.addends {
+            let gradient = if width == dz.cols() { dz.clone() } else { columns_of(back, dz, first, width) };
+            back.add(Some(id), gradient);
         }
     }
+}
 
-    /// Writes a row segment, rounding if the tensor is bf16.
-    ///
-    /// # Safety
-    /// No other task touches the same elements.
-    #[inline]
-    pub(crate) unsafe fn write(&self, level: Level, row: usize, col: usize, z: &[f32]) {
-        match self {
-            // SAFETY: the caller's contract.
-            Self::F32(out, cols) => unsafe { out.part(row * cols + col, z.len()) }.copy_from_slice(z),
-            Self::Bf16(out, cols) => {
-                // SAFETY: the caller's contract.
-                let to = unsafe { out.part(row * cols + col, z.len()) };
-                convert::narrow(level, z, to);
+/// A copy of the columns `first .. first + width`.
+fn columns_of(back: &Backward<'_>, from: &Tensor, first: usize, width: usize) -> Tensor {
+    let mut to = back.uninit(from.rows(), width, from.dtype());
+    if let Some(cuda) = back.device.cuda() {
+        cuda::ops::elementwise::copy_columns(cuda, from, first, &to);
+        return to;
+    }
+    let cols = from.cols();
+    match from.dtype() {
+        DType::F32 => {
+            for (to, from) in to.f32_mut().chunks_exact_mut(width).zip(from.f32().chunks_exact(cols)) {
+                to.copy_from_slice(&from[first..first + width]);
+            }
+        }
+        DType::Bf16 => {
+            for (to, from) in to.bf16_mut().chunks_exact_mut(width).zip(from.bf16().chunks_exact(cols)) {
+                to.copy_from_slice(&from[first..first + width]);
             }
         }
     }
-
-    /// Adds a row segment to an f32 tensor.
-    ///
-    /// # Safety
-    /// As [`SharedOut::write`].
-    pub(crate) unsafe fn add(&self, level: Level, row: usize, col: usize, z: &[f32]) {
-        match self {
-            // SAFETY: the caller's contract.
-            Self::F32(out, cols) => add(level, unsafe { out.part(row * cols + col, z.len()) }, z),
-            Self::Bf16(..) => unreachable!("sums are kept in f32"),
-        }
-    }
-}
-
-/// z += the row segment of a tensor.
-fn add_part(level: Level, z: &mut [f32], tensor: &Tensor, row: usize, col: usize) {
-    let range = row * tensor.cols() + col..row * tensor.cols() + col + z.len();
-    match tensor.dtype() {
-        DType::F32 => add(level, z, &tensor.f32()[range]),
-        DType::Bf16 => add_bf16(level, z, &tensor.bf16()[range]),
-    }
-}
-
-/// to += the sum of the rows of an f32 matrix, in row order, from column `first` on.
-pub(crate) fn add_column_sums(level: Level, partial: &Tensor, first: usize, to: &mut [f32]) {
-    with_rows(to.len(), |sums, _| {
-        sums.fill(0.0);
-        for row in partial.f32().chunks_exact(partial.cols()) {
-            add(level, sums, &row[first..first + sums.len()]);
-        }
-        add(level, to, sums);
-    });
-}
-
-simd! {
-    /// a += b.
-    pub(crate) fn add(a: &mut [f32], b: &[f32]) {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-    }
-}
-
-simd! {
-    fn add_bf16(a: &mut [f32], b: &[bf16]) {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += f32::from_bits(u32::from(b.to_bits()) << 16));
-    }
-}
-
-simd! {
-    fn activate(activation: Activation, z: &mut [f32]) {
-        match activation {
-            Activation::Identity => {}
-            Activation::Relu => z.iter_mut().for_each(|z| *z = if *z > 0.0 { *z } else { 0.0 }),
-            Activation::Gelu => z.iter_mut().for_each(|z| *z = math::gelu(*z)),
-        }
-    }
-}
-
-simd! {
-    /// dz *= act'(saved).
-    fn derive(activation: Activation, dz: &mut [f32], saved: &[f32]) {
-        match activation {
-            Activation::Identity => {}
-            Activation::Relu => dz.iter_mut().zip(saved).for_each(|(d, &s)| *d = if s > 0.0 { *d } else { 0.0 }),
-            Activation::Gelu => dz.iter_mut().zip(saved).for_each(|(d, &s)| *d *= math::gelu_derivative(s)),
-        }
-    }
-}
-
-simd! {
-    /// z *= the dropout factors of columns `first ..`.
-    pub(crate) fn apply_dropout(z: &mut [f32], key: u64, first: usize, rate: DropRate) {
-        let mut column = first;
-        let mut rest = z;
-        while !rest.is_empty() {
-            let within = column % 32;
-            let (now, later) = rest.split_at_mut((32 - within).min(rest.len()));
-            let factors = dropout_block(key, (column / 32) as u32, rate);
-            if now.len() == 32 {
-                for i in 0..32 {
-                    now[i] *= factors[i];
-                }
-            } else {
-                now.iter_mut().zip(&factors[within..]).for_each(|(z, f)| *z *= f);
-            }
-            column += now.len();
-            rest = later;
-        }
-    }
+    to
 }
 
 /// The plain reference, in f64.
@@ -439,23 +392,40 @@ pub(crate) mod reference {
         for row in x.chunks(inputs) {
             for o in 0..outputs {
                 let z = bias[o] + row.iter().zip(&weight[o * inputs..]).map(|(x, w)| x * w).sum::<f64>();
-                y.push(match activation {
-                    Activation::Identity => z,
-                    Activation::Relu => z.max(0.0),
-                    Activation::Gelu => {
-                        0.5 * z * (1.0 + (0.797_884_560_802_865_4 * (z + 0.044_715 * z.powi(3))).tanh())
-                    }
-                });
+                y.push(activate(z, activation));
             }
         }
         y
+    }
+
+    /// By its series without cancellation: 2 / sqrt(pi) exp(-x^2) (x + 2 x^3 / 3 + 4 x^5 / 15 + ..).
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..300 {
+            term *= 2.0 * x * x / f64::from(2 * n + 1);
+            sum += term;
+        }
+        std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
+    }
+
+    pub(crate) fn activate(z: f64, activation: Activation) -> f64 {
+        match activation {
+            Activation::Identity => z,
+            Activation::Relu => z.max(0.0),
+            Activation::Gelu => {
+                0.5 * z * (1.0 + (0.797_884_560_802_865_4 * (z + 0.044_715 * z.powi(3))).tanh())
+            }
+            Activation::GeluExact => 0.5 * z * (1.0 + erf(z * std::f64::consts::FRAC_1_SQRT_2)),
+            Activation::Silu => z / (1.0 + (-z).exp()),
+            Activation::Tanh => z.tanh(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{dropout_factor, row_key, site_key};
+    use crate::rng::{DropRate, dropout_factor, row_key, site_key};
     use crate::testing::{Gradcheck, ODD_SIZES, SEED, STEP};
 
     #[test]
@@ -477,8 +447,12 @@ mod tests {
 
     #[test]
     fn gradcheck_with_the_whole_epilogue() {
-        for activation in [Activation::Identity, Activation::Relu, Activation::Gelu] {
-            for (p, residuals) in [(0.0, 0), (0.3, 1), (0.0, 2), (0.4, 0), (0.1, 3)] {
+        let rare = [Activation::GeluExact, Activation::Silu, Activation::Tanh];
+        let common = [Activation::Identity, Activation::Relu, Activation::Gelu];
+        for (i, activation) in common.into_iter().chain(rare).enumerate() {
+            for (p, residuals) in
+                [(0.0, 0), (0.3, 1), (0.0, 2), (0.4, 0), (0.1, 3)].into_iter().take(if i < 3 { 5 } else { 2 })
+            {
                 let (rows, inputs, outputs) = (13, 31, 41);
                 let mut inputs_of = vec![("x", rows, inputs)];
                 inputs_of.extend((0..residuals).map(|_| ("residual", rows, outputs)));
@@ -501,6 +475,116 @@ mod tests {
                             y
                         },
                     );
+            }
+        }
+    }
+
+    #[test]
+    fn gradcheck_with_addends_and_a_scale() {
+        for (i, activation) in
+            [Activation::Identity, Activation::Relu, Activation::Gelu].into_iter().enumerate()
+        {
+            for (scale, p, residuals) in [(1.0, 0.0, 0), (0.75, 0.0, 0), (-1.5, 0.3, 1)] {
+                let (rows, inputs, outputs) = (13, ODD_SIZES[i + 2], 41);
+                // All columns, the first of them, the last, some in the middle that overlap with both.
+                let spans = [(0, outputs), (0, 7), (outputs - 8, 8), (5, 31)];
+                let mut inputs_of = vec![("x", rows, inputs)];
+                inputs_of.extend(spans.map(|(_, width)| ("addend", rows, width)));
+                inputs_of.extend((0..residuals).map(|_| ("residual", rows, outputs)));
+                let params = [("weight", outputs, inputs), ("bias", 1, outputs)];
+                Gradcheck::new("linear", &inputs_of, &params).run(
+                    |tape, x, w| {
+                        let dropout = Some(Dropout { p, site: 5 });
+                        let linear = Linear { activation, scale, dropout, ..Linear::new(w[0], Some(w[1])) };
+                        let addends: Vec<_> = x[1..]
+                            .iter()
+                            .zip(spans)
+                            .map(|(value, (first, _))| Addend { value, first })
+                            .collect();
+                        let residuals: Vec<_> = x[1 + spans.len()..].iter().collect();
+                        tape.linear_with(&x[0], linear, &addends, &residuals)
+                    },
+                    |x, w| {
+                        let mut z = reference::forward(&x[0], &w[0], &w[1], Activation::Identity);
+                        for (r, z) in z.chunks_mut(outputs).enumerate() {
+                            for (addend, (first, width)) in x[1..].iter().zip(spans) {
+                                for c in 0..width {
+                                    z[first + c] += addend[r * width + c];
+                                }
+                            }
+                        }
+                        let mut y: Vec<f64> = z
+                            .into_iter()
+                            .map(|z| reference::activate(z, activation) * f64::from(scale))
+                            .collect();
+                        for (i, y) in y.iter_mut().enumerate() {
+                            let key = site_key(row_key(SEED, STEP, 0, (i / outputs) as u64), 5);
+                            if p > 0.0 {
+                                *y *= f64::from(dropout_factor(key, i % outputs, DropRate::new(p)));
+                            }
+                            *y += x[1 + spans.len()..].iter().map(|r| r[i]).sum::<f64>();
+                        }
+                        y
+                    },
+                );
+            }
+        }
+    }
+
+    /// Queries and values with a low-rank update each, over one packed weight and bias.
+    #[test]
+    fn gradcheck_of_low_rank_updates_of_a_packed_weight() {
+        let (rows, cols, rank, scale) = (9, 7, 3, 0.5);
+        let params = [
+            ("weight", 3 * cols, cols),
+            ("bias", 1, 3 * cols),
+            ("a", rank, cols),
+            ("b", cols, rank),
+            ("d", cols, rank),
+        ];
+        Gradcheck::new("linear", &[("x", rows, cols)], &params).run(
+            |tape, x, w| {
+                let small = tape.linear(&x[0], Linear::new(w[2], None), &[]);
+                let up = |weight| Linear { scale, f32_output: true, ..Linear::new(weight, None) };
+                let (of_queries, of_values) =
+                    (tape.linear(&small, up(w[3]), &[]), tape.linear(&small, up(w[4]), &[]));
+                let addends =
+                    [Addend { value: &of_queries, first: 0 }, Addend { value: &of_values, first: 2 * cols }];
+                tape.linear_with(&x[0], Linear::new(w[0], Some(w[1])), &addends, &[])
+            },
+            |x, w| {
+                let none = vec![0.0; cols];
+                let small = reference::forward(&x[0], &w[2], &none[..rank], Activation::Identity);
+                let mut y = reference::forward(&x[0], &w[0], &w[1], Activation::Identity);
+                for (up, first) in [(&w[3], 0), (&w[4], 2 * cols)] {
+                    let update = reference::forward(&small, up, &none, Activation::Identity);
+                    for (i, update) in update.iter().enumerate() {
+                        y[i / cols * 3 * cols + first + i % cols] += f64::from(scale) * update;
+                    }
+                }
+                y
+            },
+        );
+    }
+
+    /// Queries, keys and values apart, over ranges of one packed weight and bias: what the packed linear computes.
+    #[test]
+    fn gradcheck_of_ranges_of_a_packed_weight() {
+        for cols in [1, 7, 31] {
+            for which in 0..3 {
+                let params = [("weight", 3 * cols, cols), ("bias", 1, 3 * cols)];
+                let range = which * cols..(which + 1) * cols;
+                Gradcheck::new("linear", &[("x", 5, cols)], &params).run(
+                    |tape, x, w| {
+                        let (weight, bias) =
+                            (w[0].row_range(range.clone()), w[1].column_range(range.clone()));
+                        tape.linear(&x[0], Linear::new(weight, Some(bias)), &[])
+                    },
+                    |x, w| {
+                        let weight = &w[0][range.start * cols..range.end * cols];
+                        reference::forward(&x[0], weight, &w[1][range.clone()], Activation::Identity)
+                    },
+                );
             }
         }
     }

@@ -6,69 +6,34 @@
 //!
 //! Gradients: `dlogits = scale * (softmax - onehot)`; `dx[rows[i]] += dlogits W`; `dW += dlogits^T x[rows]`.
 
-use std::sync::Arc;
-
 use half::bf16;
 
 use crate::cpu::convert;
 use crate::cpu::gemm::{Operand, Source};
 use crate::cpu::math;
+use crate::cpu::rows::add;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
-use crate::cuda::{self, DeviceBuffer};
-use crate::ops::linear::{SharedOut, accumulate_weight_gradient, add, destination_of, multiply_weight};
+use crate::cuda::{self, Context, Write};
+use crate::dtype::{DType, Precision};
+use crate::loss_sum::LossSum;
+use crate::matmul::{self, Direction};
 use crate::profile::Work;
-use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Precision, Tensor};
+use crate::tape::{Tape, Value};
+use crate::tensor::Tensor;
 use crate::weights::View;
 
 /// Logits that exist at once, at most (32 MiB of f32); their number of rows follows from V alone.
 const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// Elements of a row that are rounded at a time.
-const PART: usize = 1_024;
+const BLOCK: usize = 1_024;
 
-/// A loss summed over rows, not yet divided by anything.
-///
-/// On a GPU the terms stay there until [`LossSum::settle`]; before it, `sum` and `correct` are what was settled.
-#[derive(Clone, Debug, Default)]
-pub struct LossSum {
-    /// Sum of negative log likelihoods (nats), or of the loss's own terms.
-    pub sum: f64,
-    /// Rows whose best class is the target.
-    pub correct: u64,
-    /// Both, as f64, where a GPU still computes them.
-    pending: Vec<Arc<DeviceBuffer>>,
-}
-
-impl LossSum {
-    /// A loss that is still being computed: two f64 on a GPU, the sum and the number of correct ones.
-    pub(crate) fn pending(sums: DeviceBuffer) -> Self {
-        Self { pending: vec![Arc::new(sums)], ..Self::default() }
-    }
-
-    /// Adds another sum, in this order.
-    pub fn add(&mut self, other: &Self) {
-        self.sum += other.sum;
-        self.correct += other.correct;
-        self.pending.extend(other.pending.iter().cloned());
-    }
-
-    /// Waits for what is still being computed and adds it.
-    pub fn settle(&mut self) {
-        for there in self.pending.drain(..) {
-            let mut sums = [0.0_f64; 2];
-            there.context().download(&mut sums, there.ptr());
-            self.sum += sums[0];
-            self.correct += sums[1] as u64;
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct LinearCrossEntropyNode {
-    x: Value,
-    dx: Tensor,
+/// The rows of x that predict, and what each should predict; some of them in a chunk.
+#[derive(Clone, Copy)]
+struct Picked<'a> {
+    rows: &'a [u32],
+    targets: &'a [u32],
 }
 
 impl Tape<'_> {
@@ -87,128 +52,171 @@ impl Tape<'_> {
         let (cols, classes) = (weight.cols, weight.rows);
         assert!(x.tensor.cols() == cols && rows.len() == targets.len());
         assert!(targets.iter().all(|&t| (t as usize) < classes), "a target outside the {classes} classes");
-        if let Some(cuda) = self.device.cuda() {
-            let picked = (rows, targets);
-            let (loss, dx) = cuda::ops::linear_cross_entropy::forward(cuda, self, x, picked, weight, scale);
-            if let Some(dx) = dx {
-                self.record_root(Node::LinearCrossEntropy(LinearCrossEntropyNode { x: x.clone(), dx }));
-            }
-            return loss;
-        }
-        let level = self.device.level();
-        let trains_weight = self.is_training() && weight.grad.is_some();
         let trains_x = self.is_training() && x.id.is_some();
         let mut dx = trains_x.then(|| Tensor::zeros(self.device.pool(), x.tensor.rows(), cols, DType::F32));
-        let chunk_rows = (CHUNK_ELEMENTS / classes / 16 * 16).max(16);
-        let mut total = LossSum::default();
-        for (rows, targets) in rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows)) {
-            let picked = self.pick(x, rows);
-            let mut logits = self.uninit(rows.len(), classes, DType::F32);
-            {
-                let _timer = self.device.time(Work::HeadLogits);
-                let destination = Some(destination_of(&logits));
-                let out = SharedOut::new(&mut logits);
-                multiply_weight(
-                    self.device,
-                    self.weights,
-                    self.precision,
-                    Operand::new(&picked),
-                    weight,
-                    true,
-                    destination,
-                    |r, c, z| {
-                        // SAFETY: the product hands out every element once.
-                        unsafe { out.write(level, r, c, z) };
-                    },
-                );
-            }
-            let training = self.is_training();
-            let mut outcomes = vec![(0.0_f32, false); rows.len()];
-            // What only feeds products is rounded once, not in each of them: into the first half of its own row.
-            let rounds = self.precision == Precision::Bf16;
-            {
-                let _timer = self.device.time(Work::HeadLoss);
-                let logits = SharedSlice::new(logits.f32_mut());
-                let outcomes = SharedSlice::new(&mut outcomes);
-                self.device.for_each(rows.len(), |r| {
-                    // SAFETY: every task has a row of its own.
-                    let (row, outcome) = unsafe { (logits.part(r * classes, classes), outcomes.part(r, 1)) };
-                    let (nll, correct, sum) = cross_entropy_row(level, row, targets[r] as usize);
-                    outcome[0] = (nll, correct);
-                    if !training {
-                        return;
-                    }
-                    let (factor, target) = (scale / sum, targets[r] as usize);
-                    if !rounds {
-                        return gradient_row(level, row, factor, target, scale);
-                    }
-                    let mut part = [0.0_f32; PART];
-                    for first in (0..classes).step_by(PART) {
-                        let part = &mut part[..PART.min(classes - first)];
-                        part.copy_from_slice(&row[first..first + part.len()]);
-                        gradient_row(level, part, factor, target.wrapping_sub(first), scale);
-                        // What is written has been read: an element's half lies no further than the element.
-                        let to: &mut [bf16] = bytemuck::cast_slice_mut(row);
-                        convert::narrow(level, part, &mut to[first..first + part.len()]);
-                    }
-                });
-            }
-            for (nll, correct) in outcomes {
-                total.sum += f64::from(nll);
-                total.correct += u64::from(correct);
-            }
-            let gradient = if rounds {
-                let halves: &[bf16] = bytemuck::cast_slice(logits.f32());
-                let data = Source::Bf16(halves);
-                Operand { data, rows: rows.len(), cols: classes, row_stride: 2 * classes, col_stride: 1 }
-            } else {
-                Operand::new(&logits)
-            };
-            let device = self.device;
-            let _timer = device.time(Work::HeadGradients);
-            if let Some(dx) = &mut dx {
-                let out = SharedSlice::new(dx.f32_mut());
-                multiply_weight(
-                    self.device,
-                    self.weights,
-                    self.precision,
-                    gradient,
-                    weight,
-                    false,
-                    None,
-                    |r, c, z| {
-                        // SAFETY: the rows are distinct and the product hands out every element once.
-                        add(level, unsafe { out.part(rows[r] as usize * cols + c, z.len()) }, z);
-                    },
-                );
-            }
-            if trains_weight {
-                let (device, precision) = (self.device, self.precision);
-                if let Some(gradients) = self.gradients() {
-                    accumulate_weight_gradient(device, precision, gradient, &picked, weight, gradients);
-                }
-            }
-        }
+        let picked = Picked { rows, targets };
+        let total = if let Some(cuda) = self.device.cuda() {
+            self.chunks_on_gpu(cuda, &x.tensor, picked, weight, scale, dx.as_ref())
+        } else {
+            self.chunks_on_cpu(&x.tensor, picked, weight, scale, dx.as_mut())
+        };
         if let Some(dx) = dx {
-            self.record_root(Node::LinearCrossEntropy(LinearCrossEntropyNode { x: x.clone(), dx }));
+            let id = x.id;
+            self.record_root(move |back| back.add(id, dx));
         }
         total
     }
 
-    fn pick(&self, x: &Value, rows: &[u32]) -> Tensor {
-        let (cols, level) = (x.tensor.cols(), self.device.level());
+    /// The loss; adds to the gradients of x and of the weight.
+    fn chunks_on_cpu(
+        &mut self,
+        x: &Tensor,
+        picked: Picked<'_>,
+        weight: View,
+        scale: f32,
+        mut dx: Option<&mut Tensor>,
+    ) -> LossSum {
+        let (device, weights, precision) = (self.device, self.weights, self.precision);
+        let (cols, classes, level) = (weight.cols, weight.rows, device.level());
+        let chunk_rows = (CHUNK_ELEMENTS / classes / 16 * 16).max(16);
+        let mut total = LossSum::default();
+        for (rows, targets) in picked.rows.chunks(chunk_rows).zip(picked.targets.chunks(chunk_rows)) {
+            let hidden = self.pick(x, rows);
+            let mut logits = self.uninit(rows.len(), classes, DType::F32);
+            {
+                let _timer = device.time(Work::HeadLogits);
+                let (forward, replace) = (Direction::Forward, Write::Replace);
+                matmul::multiply_into(
+                    device,
+                    weights,
+                    precision,
+                    &hidden,
+                    weight,
+                    forward,
+                    &mut logits,
+                    replace,
+                );
+            }
+            let gradient = self.loss_of_rows(&mut logits, targets, scale, &mut total);
+            let _timer = device.time(Work::HeadGradients);
+            if let Some(dx) = &mut dx {
+                let out = SharedSlice::new(dx.f32_mut());
+                let store = |r: usize, c: usize, z: &mut [f32]| {
+                    // SAFETY: the rows are distinct and the matmul hands out every element once.
+                    add(level, unsafe { out.slice(rows[r] as usize * cols + c, z.len()) }, z);
+                };
+                let backward = Direction::Backward;
+                matmul::multiply(device, weights, precision, gradient, weight, backward, None, store);
+            }
+            if let Some(gradients) = self.gradients() {
+                matmul::accumulate_from_operand(device, precision, gradient, &hidden, weight, gradients);
+            }
+        }
+        total
+    }
+
+    /// Adds a chunk's loss to the total and, on a training tape, turns its logits into their own gradient.
+    fn loss_of_rows<'a>(
+        &self,
+        logits: &'a mut Tensor,
+        targets: &[u32],
+        scale: f32,
+        total: &mut LossSum,
+    ) -> Operand<'a> {
+        let (count, classes, level) = (logits.rows(), logits.cols(), self.device.level());
+        let training = self.is_training();
+        let mut outcomes = vec![(0.0_f32, false); count];
+        // What only feeds matmuls is rounded once, not in each of them: into the first half of its own row.
+        let rounds = self.precision == Precision::Bf16;
+        {
+            let _timer = self.device.time(Work::HeadLoss);
+            let logits = SharedSlice::new(logits.f32_mut());
+            let outcomes = SharedSlice::new(&mut outcomes);
+            self.device.for_each(count, |r| {
+                // SAFETY: every task has a row of its own.
+                let (row, outcome) = unsafe { (logits.slice(r * classes, classes), outcomes.slice(r, 1)) };
+                let (nll, correct, sum) = cross_entropy_row(level, row, targets[r] as usize);
+                outcome[0] = (nll, correct);
+                if !training {
+                    return;
+                }
+                let (factor, target) = (scale / sum, targets[r] as usize);
+                if !rounds {
+                    return gradient_row(level, row, factor, target, scale);
+                }
+                let mut block = [0.0_f32; BLOCK];
+                for first in (0..classes).step_by(BLOCK) {
+                    let block = &mut block[..BLOCK.min(classes - first)];
+                    block.copy_from_slice(&row[first..first + block.len()]);
+                    gradient_row(level, block, factor, target.wrapping_sub(first), scale);
+                    // What is written has been read: an element's half lies no further than the element.
+                    let to: &mut [bf16] = bytemuck::cast_slice_mut(row);
+                    convert::narrow(level, block, &mut to[first..first + block.len()]);
+                }
+            });
+        }
+        for (nll, correct) in outcomes {
+            total.sum += f64::from(nll);
+            total.correct += u64::from(correct);
+        }
+        if !rounds {
+            return Operand::new(logits);
+        }
+        let data = Source::Bf16(bytemuck::cast_slice(logits.f32()));
+        Operand { data, rows: count, cols: classes, row_stride: 2 * classes, col_stride: 1 }
+    }
+
+    /// As [`Tape::chunks_on_cpu`].
+    fn chunks_on_gpu(
+        &mut self,
+        cuda: &Context,
+        x: &Tensor,
+        picked: Picked<'_>,
+        weight: View,
+        scale: f32,
+        dx: Option<&Tensor>,
+    ) -> LossSum {
+        use cuda::ops::linear_cross_entropy::{CHUNK_ELEMENTS, ROW_UNIT, add_to_rows, cross_entropy, filled};
+        let (device, weights, precision) = (self.device, self.weights, self.precision);
+        let (cols, classes, dtype) = (weight.cols, weight.rows, precision.activation());
+        let (rows, targets) = (filled(picked.rows), filled(picked.targets));
+        let chunk_rows = (CHUNK_ELEMENTS / classes / ROW_UNIT * ROW_UNIT).max(ROW_UNIT);
+        let outcomes = self.uninit(rows.len(), 2, DType::F32);
+        let (forward, backward, replace) = (Direction::Forward, Direction::Backward, Write::Replace);
+        let chunks = rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows));
+        for (i, (rows, targets)) in chunks.enumerate() {
+            // Rounded here, as the matmuls would.
+            let hidden = self.uninit(rows.len(), cols, dtype);
+            let on_device = cuda::ops::select_rows::forward(cuda, x, rows, &hidden);
+            let mut logits = self.uninit(rows.len(), classes, DType::F32);
+            matmul::multiply_into(device, weights, precision, &hidden, weight, forward, &mut logits, replace);
+            let gradient = self.is_training().then(|| match precision {
+                Precision::F32 => logits.clone(),
+                Precision::Bf16 => self.uninit(rows.len(), classes, DType::Bf16),
+            });
+            cross_entropy(cuda, &logits, targets, scale, gradient.as_ref(), &outcomes, i * chunk_rows);
+            let Some(gradient) = gradient else { continue };
+            if let Some(dx) = dx {
+                let mut of_chunk = self.uninit(rows.len(), cols, DType::F32);
+                let out = &mut of_chunk;
+                matmul::multiply_into(device, weights, precision, &gradient, weight, backward, out, replace);
+                add_to_rows(cuda, &of_chunk, &on_device, dx);
+            }
+            if let Some(gradients) = self.gradients() {
+                matmul::accumulate_weight_gradient(device, precision, &gradient, &hidden, weight, gradients);
+            }
+        }
+        LossSum::pending(cuda::ops::loss::sum_outcomes(cuda, &outcomes))
+    }
+
+    fn pick(&self, x: &Tensor, rows: &[u32]) -> Tensor {
+        let (cols, level) = (x.cols(), self.device.level());
         let mut picked = self.uninit(rows.len(), cols, DType::F32);
         let mut scratch = vec![0.0; cols];
         for (to, &row) in picked.f32_mut().chunks_exact_mut(cols).zip(rows) {
-            to.copy_from_slice(x.tensor.row(level, row as usize, &mut scratch));
+            to.copy_from_slice(x.row(level, row as usize, &mut scratch));
         }
         picked
-    }
-}
-
-impl LinearCrossEntropyNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
-        back.add(self.x.id, self.dx);
     }
 }
 
@@ -298,7 +306,9 @@ mod tests {
             let (classes, cols) = (ODD_SIZES[(i + 4) % 8] + 1, size);
             let mut stream = Stream::new(i as u64);
             let mut draw = |n: usize| -> Vec<f32> {
-                (0..n).map(|_| crate::tensor::round_bf16(stream.normal() as f32 * 0.5).to_f32()).collect()
+                (0..n)
+                    .map(|_| crate::cpu::convert::round_bf16(stream.normal() as f32 * 0.5).to_f32())
+                    .collect()
             };
             let (x, w) = (draw(37 * cols), draw(classes * cols));
             let rows: Vec<u32> = (0..37).filter(|r| r % 3 != 1).rev().collect();
@@ -316,7 +326,7 @@ mod tests {
                         Tape::training(device, &weights, &mut gradients, &packing, precision, 0, 0);
                     let leaf = tape.leaf(Tensor::from_f32(device.pool(), 37, cols, &x));
                     let mut out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, 0.25);
-                    out.settle();
+                    out.wait();
                     let found = tape.backward_from(Vec::new());
                     let what =
                         format!("linear_cross_entropy {classes} x {cols} {precision:?} {}", device.name());

@@ -6,11 +6,12 @@
 //! - multi-label: sum over k of `softplus(z) - t z`, `dz = scale * (sigmoid(z) - t)`
 //! - regression: sum over k of `(z - t)^2`, `dz = scale * 2 (z - t)`
 
-use crate::cuda;
-use crate::ops::linear_cross_entropy::LossSum;
+use crate::cuda::{self, Context, DeviceBuffer};
+use crate::dtype::DType;
+use crate::loss_sum::LossSum;
 use crate::profile::Work;
-use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tape::{Tape, Value};
+use crate::tensor::Tensor;
 
 /// What the logits are compared with.
 #[derive(Clone, Copy, Debug)]
@@ -21,12 +22,6 @@ pub enum Targets<'a> {
     MultiLabel(&'a [f32]),
     /// B x K numbers.
     Regression(&'a [f32]),
-}
-
-#[derive(Debug)]
-pub(crate) struct LossNode {
-    logits: Value,
-    gradient: Tensor,
 }
 
 impl Tape<'_> {
@@ -40,8 +35,9 @@ impl Tape<'_> {
         let (rows, classes) = (logits.tensor.rows(), logits.tensor.cols());
         let mut gradient = self.uninit(rows, classes, DType::F32);
         if let Some(cuda) = device.cuda() {
-            let z = &logits.tensor;
-            let sums = cuda::ops::loss::forward(cuda, self, z, targets, scale, &gradient);
+            let terms = if let Targets::Classes(..) = targets { rows } else { rows * classes };
+            let outcomes = self.uninit(terms, 2, DType::F32);
+            let sums = loss_on_gpu(cuda, &logits.tensor, targets, scale, &gradient, &outcomes);
             self.record_loss(logits, gradient);
             return LossSum::pending(sums);
         }
@@ -88,22 +84,41 @@ impl Tape<'_> {
 
     fn record_loss(&mut self, logits: &Value, gradient: Tensor) {
         if self.is_training() && logits.id.is_some() {
-            self.record_root(Node::Loss(LossNode { logits: logits.clone(), gradient }));
+            let id = logits.id;
+            self.record_root(move |back| {
+                let device = back.device;
+                let _timer = device.time(Work::Other);
+                back.add(id, gradient);
+            });
         }
     }
+}
+
+/// Fills the gradient; the loss and the number of correct terms, as two f64.
+fn loss_on_gpu(
+    cuda: &Context,
+    logits: &Tensor,
+    targets: Targets<'_>,
+    scale: f32,
+    gradient: &Tensor,
+    outcomes: &Tensor,
+) -> DeviceBuffer {
+    use cuda::ops::loss;
+    let (rows, classes) = (logits.rows(), logits.cols());
+    match targets {
+        Targets::Classes(targets, weights) => {
+            assert!(targets.len() == rows && targets.iter().all(|&t| (t as usize) < classes));
+            loss::classes(cuda, logits, targets, weights, scale, gradient, outcomes);
+        }
+        Targets::MultiLabel(targets) => loss::multi_label(cuda, logits, targets, scale, gradient, outcomes),
+        Targets::Regression(targets) => loss::regression(cuda, logits, targets, scale, gradient, outcomes),
+    }
+    loss::sum_outcomes(cuda, outcomes)
 }
 
 /// The index of the largest value, the first among equals.
 pub fn best_class(row: &[f32]) -> usize {
     row.iter().enumerate().fold(0, |best, (i, &z)| if z > row[best] { i } else { best })
-}
-
-impl LossNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
-        let device = back.device;
-        let _timer = device.time(Work::Other);
-        back.add(self.logits.id, self.gradient);
-    }
 }
 
 #[cfg(test)]
@@ -138,12 +153,12 @@ mod tests {
             let z: Vec<f32> = (0..rows * classes).map(|_| 2.0 * stream.normal() as f32).collect();
             let ids: Vec<u32> = (0..rows).map(|r| (r * 5 % classes) as u32).collect();
             let weights: Vec<f32> = (0..classes).map(|c| 0.5 + c as f32).collect();
-            let marks: Vec<f32> = (0..z.len()).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
+            let labels: Vec<f32> = (0..z.len()).map(|i| f32::from(u8::from(i % 3 == 0))).collect();
             let numbers: Vec<f32> = (0..z.len()).map(|_| stream.normal() as f32).collect();
             for targets in [
                 Targets::Classes(&ids, None),
                 Targets::Classes(&ids, Some(&weights)),
-                Targets::MultiLabel(&marks),
+                Targets::MultiLabel(&labels),
                 Targets::Regression(&numbers),
             ] {
                 let processor = Device::cpu(None, CodePath::Auto).unwrap();
@@ -154,7 +169,7 @@ mod tests {
                         Tape::training(device, &nothing, &mut gradients, &packing, Precision::F32, 0, 0);
                     let logits = tape.leaf(Tensor::from_f32(device.pool(), rows, classes, &z));
                     let mut out = tape.loss(&logits, targets, 0.5);
-                    out.settle();
+                    out.wait();
                     let found = tape.backward_from(Vec::new());
                     let z64: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
                     close(&[out.sum as f32], &[reference(&z64, classes, targets)], 5e-6, "loss");

@@ -1,4 +1,5 @@
-//! Layer norm (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(var + eps) * weight + bias, over each row.
+//! Layer norm (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(var + eps) * weight + bias, over each row. The bias may be
+//! absent.
 //!
 //! Shapes: x, y `[N, C]`; weight, bias `[1, C]`. The variance is the biased one. Statistics are f32 and saved
 //! (two numbers a row); x itself is kept, not copied.
@@ -7,24 +8,24 @@
 //! dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dweight = sum over rows of dy * xhat; dbias = sum of dy.
 
 use crate::cpu::math;
+use crate::cpu::rows::ROWS_PER_TASK;
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda;
-use crate::ops::linear::{ROWS_PER_TASK, add_column_sums};
+use crate::dtype::DType;
 use crate::profile::Work;
-use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tape::{Backward, Tape, Value};
+use crate::tensor::Tensor;
 use crate::weights::View;
 
-#[derive(Debug)]
-pub(crate) struct NormNode {
-    out: usize,
-    pub(crate) x: Value,
-    pub(crate) weight: View,
-    pub(crate) bias: View,
+/// What the backward needs.
+struct Saved {
+    x: Value,
+    weight: View,
+    bias: Option<View>,
     /// (mean, 1 / standard deviation) per row.
-    pub(crate) statistics: Tensor,
+    statistics: Tensor,
 }
 
 impl Tape<'_> {
@@ -32,75 +33,89 @@ impl Tape<'_> {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub fn norm(&mut self, x: &Value, weight: View, bias: View, eps: f32) -> Value {
+    pub fn norm(&mut self, x: &Value, weight: View, bias: impl Into<Option<View>>, eps: f32) -> Value {
+        let bias = bias.into();
         let device = self.device;
         let _timer = device.time(Work::Norm);
         let (rows, cols) = (x.tensor.rows(), x.tensor.cols());
-        assert!(weight.len() == cols && bias.len() == cols, "norm of {cols} columns");
+        assert!(weight.len() == cols && bias.is_none_or(|b| b.len() == cols), "norm of {cols} columns");
         let mut y = self.uninit(rows, cols, DType::F32);
         let mut statistics = self.uninit(rows, 2, DType::F32);
         if let Some(cuda) = device.cuda() {
-            let views = (weight, bias);
-            cuda::ops::norm::forward(cuda, self.weights, &x.tensor, views, eps, &y, &statistics);
+            let values = |view| self.weights.device_f32(cuda, view);
+            cuda::ops::norm::forward(cuda, &x.tensor, values(weight), bias.map(values), eps, &y, &statistics);
         } else {
-            let (gain, shift) = (self.weights.get(weight), self.weights.get(bias));
+            let zeros = if bias.is_none() { vec![0.0; cols] } else { Vec::new() };
+            let (gain, shift) = (self.weights.get(weight), bias.map_or(&zeros[..], |b| self.weights.get(b)));
             let level = self.device.level();
             let (y, s) = (SharedSlice::new(y.f32_mut()), SharedSlice::new(statistics.f32_mut()));
             self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
                 with_rows(cols, |scratch, _| {
                     for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
                         // SAFETY: every task has rows of its own.
-                        let (y, s) = unsafe { (y.part(r * cols, cols), s.part(r * 2, 2)) };
+                        let (y, s) = unsafe { (y.slice(r * cols, cols), s.slice(r * 2, 2)) };
                         norm_row(level, x.tensor.row(level, r, scratch), gain, shift, eps, y, s);
                     }
                 });
             });
         }
-        let needs = x.id.is_some() || weight.grad.is_some() || bias.grad.is_some();
-        let x = x.clone();
-        self.record(y, needs, |out| Node::Norm(NormNode { out, x, weight, bias, statistics }))
+        let trains = weight.grad.is_some() || bias.is_some_and(|b| b.grad.is_some());
+        let needs = x.id.is_some() || trains;
+        let saved = Saved { x: x.clone(), weight, bias, statistics };
+        self.record(y, needs, move |back, dy| saved.backward(back, &dy))
     }
 }
 
-impl NormNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
+impl Saved {
+    fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::NormBackward);
-        let Some(dy) = back.take(self.out) else { return };
-        if let Some(cuda) = device.cuda() {
-            return cuda::ops::norm::backward(cuda, back, &self, &dy);
-        }
-        let (rows, cols) = (dy.rows(), dy.cols());
-        let level = back.device.level();
-        let gain = back.weights.get(self.weight);
+        let (rows, cols, x) = (dy.rows(), dy.cols(), &self.x.tensor);
         let mut dx = back.uninit(rows, cols, DType::F32);
-        let tasks = rows.div_ceil(ROWS_PER_TASK);
-        // Per task: the sums over its rows of dy * xhat and of dy.
-        let mut partial = back.uninit(tasks, 2 * cols, DType::F32);
-        {
-            let (dx, partial) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
-            back.device.for_each(tasks, |task| {
-                // SAFETY: every task has a partial row and rows of dx of its own.
-                let sums = unsafe { partial.part(task * 2 * cols, 2 * cols) };
-                sums.fill(0.0);
-                with_rows(cols, |scratch, scratch_dy| {
-                    for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                        // SAFETY: as above.
-                        let dx = unsafe { dx.part(r * cols, cols) };
-                        let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
-                        let x = self.x.tensor.row(level, r, scratch);
-                        let dy = dy.row(level, r, scratch_dy);
-                        norm_row_backward(level, x, dy, gain, statistics, dx, sums);
-                    }
-                });
-            });
-        }
-        for (view, first) in [(self.weight, 0), (self.bias, cols)] {
-            if let Some(gradient) = back.gradients.get_mut(view) {
-                add_column_sums(level, &partial, first, gradient);
+        let partial = if let Some(cuda) = device.cuda() {
+            if self.x.id.is_some() {
+                let gain = back.weights.device_f32(cuda, self.weight);
+                cuda::ops::norm::backward(cuda, x, dy, gain, &self.statistics, &dx);
             }
+            let trains = self.weight.grad.is_some() || self.bias.is_some_and(|b| b.grad.is_some());
+            trains.then(|| {
+                let partial = back.uninit(cuda::ops::row_blocks(rows), 2 * cols, DType::F32);
+                cuda::ops::norm::partial_sums(cuda, x, dy, &self.statistics, &partial);
+                partial
+            })
+        } else {
+            Some(self.backward_on_cpu(back, dy, &mut dx))
+        };
+        if let Some(partial) = partial {
+            back.add_column_sums(&partial, 0, Some(self.weight));
+            back.add_column_sums(&partial, cols, self.bias);
         }
         back.add(self.x.id, dx);
+    }
+
+    /// Fills dx; a row per task with the sums over its rows of dy * xhat and of dy.
+    fn backward_on_cpu(&self, back: &Backward<'_>, dy: &Tensor, dx: &mut Tensor) -> Tensor {
+        let (rows, cols, level) = (dy.rows(), dy.cols(), back.device.level());
+        let gain = back.weights.get(self.weight);
+        let tasks = rows.div_ceil(ROWS_PER_TASK);
+        let mut partial = back.uninit(tasks, 2 * cols, DType::F32);
+        let (dx, all_sums) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
+        back.device.for_each(tasks, |task| {
+            // SAFETY: every task has a partial row and rows of dx of its own.
+            let sums = unsafe { all_sums.slice(task * 2 * cols, 2 * cols) };
+            sums.fill(0.0);
+            with_rows(cols, |scratch, scratch_dy| {
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    // SAFETY: as above.
+                    let dx = unsafe { dx.slice(r * cols, cols) };
+                    let statistics = &self.statistics.f32()[r * 2..r * 2 + 2];
+                    let x = self.x.tensor.row(level, r, scratch);
+                    let dy = dy.row(level, r, scratch_dy);
+                    norm_row_backward(level, x, dy, gain, statistics, dx, sums);
+                }
+            });
+        });
+        partial
     }
 }
 
@@ -173,6 +188,16 @@ mod tests {
                     |x, w| reference::forward(&x[0], &w[0], &w[1], 1e-5),
                 );
             }
+        }
+    }
+
+    #[test]
+    fn gradcheck_without_bias() {
+        for cols in [7, 31, 65] {
+            Gradcheck::new("norm", &[("x", 33, cols)], &[("weight", 1, cols)]).run(
+                |tape, x, w| tape.norm(&x[0], w[0], None, 1e-5),
+                |x, w| reference::forward(&x[0], &w[0], &vec![0.0; cols], 1e-5),
+            );
         }
     }
 }

@@ -4,24 +4,19 @@
 //! Backward: mean spreads dy / length over the sequence's rows; max gives dy to the first row that has the largest.
 
 use crate::cuda;
+use crate::dtype::DType;
 use crate::profile::Work;
-use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
+use crate::tape::{Backward, Tape, Value};
+use crate::tensor::Tensor;
 
-/// How a sequence becomes one row.
+/// How a sequence becomes one row. The numbers are those in `pool.cu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
 pub enum Pooling {
     /// The average over its tokens.
-    Mean,
+    Mean = 0,
     /// The largest value over its tokens, column by column.
-    Max,
-}
-
-#[derive(Debug)]
-pub(crate) struct PoolNode {
-    out: usize,
-    x: Value,
-    pooling: Pooling,
+    Max = 1,
 }
 
 impl Tape<'_> {
@@ -36,7 +31,7 @@ impl Tape<'_> {
         assert_eq!(x.tensor.rows(), self.packing.tokens(), "pooling is over the packing's tokens");
         let mut y = self.uninit(self.packing.sequences(), cols, DType::F32);
         if let (Some(cuda), Some(slab)) = (device.cuda(), &self.slab) {
-            cuda::ops::pool::forward(cuda, slab, &x.tensor, pooling, &y);
+            cuda::ops::pool::forward(cuda, slab, &x.tensor, pooling as i32, &y);
         } else {
             let mut scratch = vec![0.0; cols];
             for (s, y) in y.f32_mut().chunks_exact_mut(cols).enumerate() {
@@ -58,50 +53,49 @@ impl Tape<'_> {
             }
         }
         let x = x.clone();
-        self.record(y, x.id.is_some(), |out| Node::Pool(PoolNode { out, x, pooling }))
+        self.record(y, x.id.is_some(), move |back, dy| {
+            let device = back.device;
+            let _timer = device.time(Work::Other);
+            let mut dx = Tensor::zeros(device.pool(), x.tensor.rows(), dy.cols(), DType::F32);
+            if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
+                cuda::ops::pool::backward(cuda, slab, &x.tensor, &dy, pooling as i32, &dx);
+            } else {
+                spread(back, &x.tensor, &dy, pooling, dx.f32_mut());
+            }
+            back.add(x.id, dx);
+        })
     }
 }
 
-impl PoolNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
-        let device = back.device;
-        let _timer = device.time(Work::Other);
-        let Some(dy) = back.take(self.out) else { return };
-        let (cols, level) = (dy.cols(), device.level());
-        let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
-        if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
-            cuda::ops::pool::backward(cuda, slab, &self.x.tensor, &dy, self.pooling, &dx);
-            return back.add(self.x.id, dx);
-        }
-        let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
-        let out = dx.f32_mut();
-        for s in 0..back.packing.sequences() {
-            let range = back.packing.range(s);
-            let dy = dy.row(level, s, &mut scratch_dy);
-            match self.pooling {
-                Pooling::Mean => {
-                    let share = 1.0 / range.len() as f32;
-                    for r in range {
-                        out[r * cols..(r + 1) * cols].iter_mut().zip(dy).for_each(|(x, d)| *x = d * share);
-                    }
+/// Fills dx, which is zeros, on the processor.
+fn spread(back: &Backward<'_>, x: &Tensor, dy: &Tensor, pooling: Pooling, dx: &mut [f32]) {
+    let (cols, level) = (dy.cols(), back.device.level());
+    let (mut scratch, mut scratch_dy) = (vec![0.0; cols], vec![0.0; cols]);
+    for s in 0..back.packing.sequences() {
+        let range = back.packing.range(s);
+        let dy = dy.row(level, s, &mut scratch_dy);
+        match pooling {
+            Pooling::Mean => {
+                let share = 1.0 / range.len() as f32;
+                for r in range {
+                    dx[r * cols..(r + 1) * cols].iter_mut().zip(dy).for_each(|(x, d)| *x = d * share);
                 }
-                Pooling::Max => {
-                    let mut best = self.x.tensor.row(level, range.start, &mut scratch).to_vec();
-                    let mut winner = vec![range.start; cols];
-                    for r in range.skip(1) {
-                        for (c, &x) in self.x.tensor.row(level, r, &mut scratch).iter().enumerate() {
-                            if x > best[c] {
-                                (best[c], winner[c]) = (x, r);
-                            }
+            }
+            Pooling::Max => {
+                let mut best = x.row(level, range.start, &mut scratch).to_vec();
+                let mut winner = vec![range.start; cols];
+                for r in range.skip(1) {
+                    for (c, &x) in x.row(level, r, &mut scratch).iter().enumerate() {
+                        if x > best[c] {
+                            (best[c], winner[c]) = (x, r);
                         }
                     }
-                    for (c, &r) in winner.iter().enumerate() {
-                        out[r * cols + c] = dy[c];
-                    }
+                }
+                for (c, &r) in winner.iter().enumerate() {
+                    dx[r * cols + c] = dy[c];
                 }
             }
         }
-        back.add(self.x.id, dx);
     }
 }
 

@@ -3,16 +3,10 @@
 //! Shapes: x `[N, C]`, rows `[R]`, y `[R, C]` in f32. Backward: `dx[rows[i]] += dy[i]`; other rows are zero.
 
 use crate::cuda;
+use crate::dtype::DType;
 use crate::profile::Work;
-use crate::tape::{Backward, Node, Tape, Value};
-use crate::tensor::{DType, Tensor};
-
-#[derive(Debug)]
-pub(crate) struct SelectRowsNode {
-    out: usize,
-    x: Value,
-    rows: Vec<u32>,
-}
+use crate::tape::{Tape, Value};
+use crate::tensor::Tensor;
 
 impl Tape<'_> {
     /// The given rows of x, in the given order; a row may stand more than once.
@@ -33,28 +27,23 @@ impl Tape<'_> {
             }
         }
         let (x, rows) = (x.clone(), rows.to_vec());
-        self.record(y, x.id.is_some(), |out| Node::SelectRows(SelectRowsNode { out, x, rows }))
-    }
-}
-
-impl SelectRowsNode {
-    pub(crate) fn backward(self, back: &mut Backward<'_>) {
-        let device = back.device;
-        let _timer = device.time(Work::Other);
-        let Some(dy) = back.take(self.out) else { return };
-        let (cols, level) = (dy.cols(), device.level());
-        let mut dx = Tensor::zeros(back.device.pool(), self.x.tensor.rows(), cols, DType::F32);
-        if let Some(cuda) = device.cuda() {
-            cuda::ops::select_rows::backward(cuda, &self.rows, &dy, &dx);
-            return back.add(self.x.id, dx);
-        }
-        let mut scratch = vec![0.0; cols];
-        let sums = dx.f32_mut();
-        for (i, &to) in self.rows.iter().enumerate() {
-            let to = to as usize * cols;
-            sums[to..to + cols].iter_mut().zip(dy.row(level, i, &mut scratch)).for_each(|(s, d)| *s += d);
-        }
-        back.add(self.x.id, dx);
+        self.record(y, x.id.is_some(), move |back, dy| {
+            let device = back.device;
+            let _timer = device.time(Work::Other);
+            let (cols, level) = (dy.cols(), device.level());
+            let mut dx = Tensor::zeros(device.pool(), x.tensor.rows(), cols, DType::F32);
+            if let Some(cuda) = device.cuda() {
+                cuda::ops::select_rows::backward(cuda, &rows, &dy, &dx);
+            } else {
+                let mut scratch = vec![0.0; cols];
+                let sums = dx.f32_mut();
+                for (i, &to) in rows.iter().enumerate() {
+                    let sum = &mut sums[to as usize * cols..][..cols];
+                    sum.iter_mut().zip(dy.row(level, i, &mut scratch)).for_each(|(s, d)| *s += d);
+                }
+            }
+            back.add(x.id, dx);
+        })
     }
 }
 

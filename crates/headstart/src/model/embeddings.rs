@@ -57,7 +57,8 @@ impl Embeddings {
         let view = |id| table.view(id, tape.step());
         let tables = Embedding {
             tokens: view(self.tokens),
-            positions: rows_from(view(self.positions), self.position_offset),
+            positions: Some(rows_from(view(self.positions), self.position_offset)),
+            token_types: None,
             offset: self.offset.map(|(id, param)| (id, view(param))),
             dropout: Some(self.dropout),
         };

@@ -1,9 +1,8 @@
 //! The heads above the trunk: the language model's, tied to the token embedding, and the classifier's.
 
 use headstart_engine::ops::linear::Linear;
-use headstart_engine::ops::linear_cross_entropy::LossSum;
 use headstart_engine::ops::pool::Pooling;
-use headstart_engine::{Tape, Tensor, Value};
+use headstart_engine::{LossSum, Tape, Tensor, Value};
 
 use crate::config::HeadPooling;
 use crate::model::Model;

@@ -123,7 +123,7 @@ impl Training<'_> {
             let precision = self.config.precision.into();
             let mut tape = Tape::inference(&self.device, &self.weights, &slab.packing, precision);
             let (mut part, _) = self.objective.forward(&self.model, &mut tape, &slab, denominators);
-            part.settle();
+            part.wait();
             sums.add(&part);
         }
         self.device.check()?;

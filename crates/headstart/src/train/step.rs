@@ -82,7 +82,7 @@ impl Step<'_> {
             if let Some(next) = next.take() {
                 after = next().map(|batch| self.ready(batch, step + 1));
             }
-            sums.settle();
+            sums.wait();
             self.objective.loss(&sums, self.objective.denominators(batch))
         })?;
         Ok(Computed { loss, next: after })
@@ -115,7 +115,7 @@ impl Step<'_> {
     /// # Errors
     /// What goes wrong on the device.
     pub(crate) fn gradient_norm(&self) -> Result<f64> {
-        let norm = squared_norm(self.device, self.gradients).settle().sqrt();
+        let norm = squared_norm(self.device, self.gradients).wait().sqrt();
         self.device.check_queued()?;
         Ok(norm)
     }

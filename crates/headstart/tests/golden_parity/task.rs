@@ -99,7 +99,7 @@ impl Task {
             if step == 0 {
                 outcome.gradients = gradients.values().to_vec();
             }
-            let norm = adam::squared_norm(device, &gradients).settle().sqrt();
+            let norm = adam::squared_norm(device, &gradients).wait().sqrt();
             outcome.norms.push(norm);
             let clip = (self.optimizer.max_norm / (norm + 1e-6)).min(1.0);
             self.update(device, &mut weights, &mut gradients, &mut moments, step + 1, clip as f32);

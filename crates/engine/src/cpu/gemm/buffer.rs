@@ -4,12 +4,12 @@
 
 use bytemuck::Zeroable;
 
-use crate::tensor::Line;
+use crate::tensor::CacheLine;
 
 /// Cells of 32 bits in memory that starts on a cache line; grows, and is reused.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
 }
 
 impl Buffer {
@@ -23,7 +23,7 @@ impl Buffer {
     pub(super) fn room(&mut self, cells: usize) -> &mut [u32] {
         let lines = cells.div_ceil(16);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line::zeroed());
+            self.lines.resize(lines, CacheLine::zeroed());
         }
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..cells]
     }

@@ -1,4 +1,4 @@
-//! The register tile of the AVX-512 product.
+//! The register tile of the AVX-512 matmul.
 //!
 //! Owns: the innermost loop. Never: packs, cuts or bounds-checks (its callers do).
 //!

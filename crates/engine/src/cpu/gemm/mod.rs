@@ -1,10 +1,10 @@
-//! Matrix products with an epilogue: C = A B, where each finished row segment of C goes to a caller's `store`.
+//! Matmuls with an epilogue: C = A B, where each finished row segment of C goes to a caller's `store`.
 //!
 //! Owns: operands, packed weights, the choice of the code path. Never: knows what an operand is.
 //!
-//! - `small` — products on one thread, for ops that cut the work themselves.
+//! - `small` — matmuls on one thread, for ops that cut the work themselves.
 //! - `tiles` — how an output is cut. `strided` — the `gemm` crate, for processors without AVX-512.
-//! - `panels`, `packing`, `kernel` — our own AVX-512 product in f32 and bf16: driver, operand layouts, registers.
+//! - `panels`, `packing`, `kernel` — our own AVX-512 matmul in f32 and bf16: driver, operand layouts, registers.
 //!
 //! The output is cut into tiles by the shape alone and each tile sums over K in one order, so the bits do not
 //! depend on the number of threads. The epilogue runs while the tile is in the cache of the core that made it.
@@ -27,10 +27,12 @@ use std::ops::Range;
 
 use half::bf16;
 
+use crate::cpu::convert::round_bf16;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::Level;
 use crate::device::Device;
-use crate::tensor::{DType, Precision, Tensor, round_bf16};
+use crate::dtype::{DType, Precision};
+use crate::tensor::Tensor;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use kernel::register_peak_loop;
@@ -94,7 +96,7 @@ impl<'a> Operand<'a> {
     }
 
     /// Some rows and columns of it.
-    pub(crate) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+    pub(crate) fn block(self, rows: Range<usize>, cols: Range<usize>) -> Self {
         assert!(rows.end <= self.rows && cols.end <= self.cols);
         let start = rows.start * self.row_stride + cols.start * self.col_stride;
         let data = match self.data {
@@ -123,7 +125,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// A right operand rounded to bf16, in the layout of the product that will read it.
+/// A right operand rounded to bf16, in the layout of the matmul that will read it.
 #[derive(Debug, Default)]
 pub(crate) struct PackedRight {
     rows: usize,
@@ -181,7 +183,7 @@ impl PackedRight {
     }
 }
 
-/// Where the results of a product will be written: memory that can come closer while the product is computed.
+/// Where the results of a matmul will be written: memory that can come closer while the matmul is computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Destination {
     /// The address of the first element; never followed.
@@ -196,9 +198,17 @@ impl Destination {
         let element_bytes = size_of::<T>();
         Self { start: values.as_ptr().addr(), row_bytes: cols * element_bytes, element_bytes }
     }
+
+    /// A whole tensor.
+    pub(crate) fn of(tensor: &Tensor) -> Self {
+        match tensor.dtype() {
+            DType::F32 => Self::new(tensor.f32(), tensor.cols()),
+            DType::Bf16 => Self::new(tensor.bf16(), tensor.cols()),
+        }
+    }
 }
 
-/// The right operand of a product.
+/// The right operand of a matmul.
 #[derive(Clone, Copy)]
 pub(crate) enum Right<'a> {
     Plain(Operand<'a>),
@@ -206,7 +216,7 @@ pub(crate) enum Right<'a> {
 }
 
 thread_local! {
-    /// Converted operands, kept by the thread that asks for products.
+    /// Converted operands, kept by the thread that asks for matmuls.
     static CONVERTED: Cell<[Vec<f32>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
@@ -233,23 +243,23 @@ pub(crate) fn gemm(
         }
         Right::Packed(b) => b.rows,
     };
-    assert_eq!(a.cols, inner, "inner dimensions of a product");
+    assert_eq!(a.cols, inner, "inner dimensions of a matmul");
     #[cfg(target_arch = "x86_64")]
     match (precision, b, device.level()) {
         (Precision::Bf16, Right::Plain(b), Level::Avx512Bf16) => {
-            return panels::product::<true>(device, a, b, destination, store);
+            return panels::matmul::<true>(device, a, b, destination, store);
         }
         (Precision::F32, Right::Plain(b), Level::Avx512 | Level::Avx512Bf16) => {
-            return panels::product::<false>(device, a, b, destination, store);
+            return panels::matmul::<false>(device, a, b, destination, store);
         }
         (_, Right::Packed(PackedRight { cols, layout: Layout::Panels(buffer), .. }), _) => {
-            return panels::product_packed(device, a, buffer, *cols, destination, store);
+            return panels::matmul_packed(device, a, buffer, *cols, destination, store);
         }
         _ => {}
     }
     let _ = destination;
     let round = precision == Precision::Bf16;
-    // Taken, not borrowed: a nested product on this thread finds empty buffers, nothing worse.
+    // Taken, not borrowed: a nested matmul on this thread finds empty buffers, nothing worse.
     let [mut left, mut right] = CONVERTED.take();
     let a = Strided::new(device, a, round, &mut left);
     let b = match b {
@@ -263,6 +273,6 @@ pub(crate) fn gemm(
             Strided { values, rows: *rows, cols: *cols, row_stride: *row_stride, col_stride: *col_stride }
         }
     };
-    strided::product(device, a, b, store);
+    strided::matmul(device, a, b, store);
     CONVERTED.set([left, right]);
 }

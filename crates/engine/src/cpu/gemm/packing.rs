@@ -169,7 +169,7 @@ pub(super) unsafe fn pack_rows<const PAIR: bool, const LATER: bool>(
         for first in (0..b.cols).step_by(PANEL) {
             let width = (b.cols - first).min(PANEL).next_multiple_of(16);
             // SAFETY: this task's own steps of the panel.
-            let to = unsafe { to.part(first * all + step * width, width) };
+            let to = unsafe { to.slice(first * all + step * width, width) };
             for (i, to) in to.chunks_exact_mut(16).enumerate() {
                 let col = first + 16 * i;
                 // SAFETY: at most the columns that exist are read; `to` has 16 cells.

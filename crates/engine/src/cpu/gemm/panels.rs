@@ -1,4 +1,4 @@
-//! The AVX-512 product: which tile, which panel, which part of K comes when.
+//! The AVX-512 matmul: which tile, which panel, which part of K comes when.
 //!
 //! Owns: the loops around the register tile, the memory they need. Never: an intrinsic.
 //!
@@ -17,7 +17,7 @@ use super::{Destination, Operand};
 use crate::cpu::shared::SharedSlice;
 use crate::device::Device;
 
-/// Tiles of most products: the rows' cells and a panel fit the second-level cache.
+/// Tiles of most matmuls: the rows' cells and a panel fit the second-level cache.
 const TILE: TileShape = TileShape { tall: 64, wide: WIDE, least: 16 };
 /// Columns of a tile, at most.
 const WIDE: usize = 480;
@@ -50,7 +50,7 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    /// The packed right operand, kept by the thread that asks for products.
+    /// The packed right operand, kept by the thread that asks for matmuls.
     static RIGHT: Cell<Buffer> = const { Cell::new(Buffer::new()) };
 }
 
@@ -84,7 +84,7 @@ pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
         let start = cols.start * steps + part.start * width;
         // SAFETY: the tasks' parts do not overlap; the caller checked the operand; the level was detected.
         unsafe {
-            let to = out.part(start, part.len() * width);
+            let to = out.slice(start, part.len() * width);
             packing::pack_panel::<PAIR, LATER>(b, part, cols, to);
         }
         if LATER {
@@ -94,7 +94,7 @@ pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
 }
 
 /// See [`super::gemm`]; operands are rounded to bf16 for `PAIR`.
-pub(super) fn product<const PAIR: bool>(
+pub(super) fn matmul<const PAIR: bool>(
     device: &Device,
     a: Operand<'_>,
     b: Operand<'_>,
@@ -106,13 +106,13 @@ pub(super) fn product<const PAIR: bool>(
     }
     let steps = steps_of::<PAIR>(b.rows);
     let at_once = (PACK_CELLS / steps.max(1) / WIDE * WIDE).max(2 * WIDE);
-    // Taken, not borrowed: a nested product on this thread finds an empty buffer, nothing worse.
+    // Taken, not borrowed: a nested matmul on this thread finds an empty buffer, nothing worse.
     let mut right = RIGHT.take();
     for first in (0..b.cols).step_by(at_once) {
-        let part = b.part(0..b.rows, first..b.cols.min(first + at_once));
-        pack_right::<PAIR, false>(device, part, &mut right);
+        let block = b.block(0..b.rows, first..b.cols.min(first + at_once));
+        pack_right::<PAIR, false>(device, block, &mut right);
         let destination = destination.map(|d| d.skip_columns(first));
-        let panels = Panels::Packed(Packed { cells: right.cells(), steps, cols: part.cols });
+        let panels = Panels::Packed(Packed { cells: right.cells(), steps, cols: block.cols });
         multiply::<PAIR>(device, a, panels, destination, |row, col, z: &mut [f32]| {
             store(row, first + col, z);
         });
@@ -121,7 +121,7 @@ pub(super) fn product<const PAIR: bool>(
 }
 
 /// See [`super::gemm`], for a right operand of `cols` columns that is packed for bf16.
-pub(super) fn product_packed(
+pub(super) fn matmul_packed(
     device: &Device,
     a: Operand<'_>,
     b: &Buffer,
@@ -169,7 +169,7 @@ impl Destination {
     }
 
     /// The cache lines of some rows and columns.
-    fn part(self, rows: &Range<usize>, cols: &Range<usize>) -> Lines {
+    fn block(self, rows: &Range<usize>, cols: &Range<usize>) -> Lines {
         let row = self.start + rows.start * self.row_bytes + cols.start * self.element_bytes;
         let of_row = (cols.len() * self.element_bytes).div_ceil(LINE) + 1;
         Lines { row, row_bytes: self.row_bytes, of_row, line: 0, rows: rows.len() }
@@ -245,9 +245,9 @@ fn multiply_tile<const PAIR: bool>(
     let stride = cols.len().next_multiple_of(32) + 16;
     let sums = scratch.sums.room(rows.len().next_multiple_of(8) * stride);
     let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
-    // The lines that the results will be written to, a few after each product of the last block.
+    // The lines that the results will be written to, a few after each matmul of the last block.
     let calls = rows.len().div_ceil(8) * cols.len().div_ceil(PANEL);
-    let mut ahead_of_stores = destination.map(|d| d.part(&rows, &cols));
+    let mut ahead_of_stores = destination.map(|d| d.block(&rows, &cols));
     let at_once = ahead_of_stores.as_ref().map_or(0, |lines| lines.count().div_ceil(calls));
     for block in 0..blocks {
         let steps = all * block / blocks..all * (block + 1) / blocks;

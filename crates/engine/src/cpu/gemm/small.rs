@@ -1,6 +1,6 @@
-//! Products on one thread, for ops whose tasks are too small to be cut further: a head of attention.
+//! Matmuls on one thread, for ops whose tasks are too small to be cut further: a head of attention.
 //!
-//! Owns: the choice of the code path, a right operand that several products share. Never: starts a task.
+//! Owns: the choice of the code path, a right operand that several matmuls share. Never: starts a task.
 
 use std::ops::Range;
 
@@ -11,11 +11,11 @@ use super::strided::{Strided, multiply_strided};
 use super::{Operand, Source};
 use crate::cpu::convert;
 use crate::cpu::simd::Level;
-use crate::tensor::Precision;
+use crate::dtype::Precision;
 
-/// A product may use the first so many columns of a right operand, or a multiple, or all.
+/// A matmul may use the first so many columns of a right operand, or a multiple, or all.
 pub(crate) const GRAIN: usize = 48;
-/// A product's output is written in groups of so many rows.
+/// A matmul's output is written in groups of so many rows.
 const ROWS: usize = 8;
 
 /// Rows and row stride that an output of `rows` and `cols` needs.
@@ -24,7 +24,7 @@ pub(crate) fn output_room(rows: usize, cols: usize) -> (usize, usize) {
     (rows.next_multiple_of(ROWS), cols.next_multiple_of(32) + 16)
 }
 
-/// A right operand in the layout of the product that will read it.
+/// A right operand in the layout of the matmul that will read it.
 pub(crate) struct SmallRight<'a>(Layout<'a>);
 
 enum Layout<'a> {
@@ -58,7 +58,7 @@ impl<'a> SmallRight<'a> {
     }
 
     /// c = a b, or c += a b, with the first `a.cols` rows and the first `cols` columns of b: multiples of [`GRAIN`]
-    /// or all. `c` has the rows and the row stride of [`output_room`], what lies beyond the product is unspecified.
+    /// or all. `c` has the rows and the row stride of [`output_room`], what lies beyond the matmul is unspecified.
     ///
     /// Where the kernel multiplies bf16, `a` is rounded to it; elsewhere it is taken as it is. `extent` says which
     /// columns of `a` may hold anything but zeros in the 8 rows from a row on; the others may be left out.

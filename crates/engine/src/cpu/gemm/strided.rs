@@ -1,5 +1,5 @@
-//! Products of strided f32 operands through the `gemm` crate: the path of processors without AVX-512, and small
-//! products inside other kernels.
+//! Matmuls of strided f32 operands through the `gemm` crate: the path of processors without AVX-512, and small
+//! matmuls inside other kernels.
 //!
 //! Owns: tiling for it, conversion of operands to f32. Never: packs (the crate does).
 
@@ -8,10 +8,10 @@ use std::cell::RefCell;
 use super::tiles::{TileShape, Tiles};
 use super::{Operand, Source};
 use crate::cpu::convert;
+use crate::cpu::convert::round_bf16;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::device::Device;
-use crate::tensor::round_bf16;
 
 const TILE: TileShape = TileShape { tall: 128, wide: 384, least: 16 };
 /// Elements that one task converts.
@@ -45,7 +45,7 @@ impl<'a> Strided<'a> {
         Self { values, rows, cols, row_stride, col_stride }
     }
 
-    fn part(&self, row: usize, col: usize) -> (&'a [f32], usize, usize) {
+    fn block(&self, row: usize, col: usize) -> (&'a [f32], usize, usize) {
         (&self.values[row * self.row_stride + col * self.col_stride..], self.row_stride, self.col_stride)
     }
 }
@@ -61,7 +61,7 @@ pub(super) fn convert(device: &Device, from: Source<'_>, round: bool, to: &mut V
     device.for_each(len.div_ceil(CONVERT), |task| {
         let at = task * CONVERT..len.min((task + 1) * CONVERT);
         // SAFETY: the tasks' parts do not overlap.
-        let to = unsafe { out.part(at.start, at.len()) };
+        let to = unsafe { out.slice(at.start, at.len()) };
         match from {
             Source::F32(from) if round => round_through_bf16(device.level(), &from[at], to),
             Source::F32(from) => to.copy_from_slice(&from[at]),
@@ -79,7 +79,7 @@ simd! {
 }
 
 /// See [`super::gemm`].
-pub(super) fn product(
+pub(super) fn matmul(
     device: &Device,
     a: Strided<'_>,
     b: Strided<'_>,
@@ -97,7 +97,7 @@ pub(super) fn product(
             if a.cols == 0 {
                 out.fill(0.0);
             } else {
-                let (left, right) = (a.part(rows.start, 0), b.part(0, cols.start));
+                let (left, right) = (a.block(rows.start, 0), b.block(0, cols.start));
                 multiply_strided(rows.len(), cols.len(), a.cols, left, right, (out, cols.len()), false);
             }
             for (row, values) in rows.zip(out.chunks_exact_mut(cols.len())) {

@@ -1,13 +1,13 @@
-//! Products against a plain triple loop in f64.
+//! Matmuls against a plain triple loop in f64.
 
 use std::num::NonZeroUsize;
 
 use half::bf16;
 
 use super::{Operand, PackedRight, Right, Source, gemm};
+use crate::cpu::convert::round_bf16;
 use crate::cpu::shared::SharedSlice;
 use crate::rng::Stream;
-use crate::tensor::round_bf16;
 use crate::{CodePath, Device, Precision};
 
 const SIZES: [usize; 10] = [1, 7, 8, 31, 41, 63, 64, 65, 130, 515];
@@ -64,8 +64,8 @@ fn run(device: &Device, precision: Precision, a: Operand<'_>, b: Right<'_>, cols
     let shared = SharedSlice::new(&mut out);
     gemm(device, precision, a, b, None, |row, col, z| {
         assert!(col % 32 == 0 && !z.is_empty());
-        // SAFETY: the product hands out every element once; what it leaves out stays NaN.
-        let to = unsafe { shared.part(row * cols + col, z.len()) };
+        // SAFETY: the matmul hands out every element once; what it leaves out stays NaN.
+        let to = unsafe { shared.slice(row * cols + col, z.len()) };
         assert!(to.iter().all(|x| x.is_nan()), "({row}, {col}) is stored twice");
         to.copy_from_slice(z);
     });

@@ -107,3 +107,66 @@ static inline __device__ void load_keys(const u64 *row_keys, unsigned site, int 
     }
     __syncthreads();
 }
+
+// Activation functions; their numbers are those of `Activation` in activation.rs.
+#define IDENTITY 0
+#define RELU 1
+#define GELU 2
+#define GELU_EXACT 3
+#define SILU 4
+#define TANH 5
+
+#define GELU_SCALE 0.7978845608f  // sqrt(2 / pi)
+#define GELU_CUBIC 0.044715f
+
+// The standard normal distribution function; *e = exp(-x^2 / 2). See cpu/math.rs.
+static inline __device__ float normal_cdf(float x, float *e) {
+    float a = fabsf(x) * 0.70710678f;
+    *e = expf(-a * a);
+    float t = 1.0f / (1.0f + 0.3275911f * a);
+    float p = t * (1.4214137f + t * (-1.453152f + t * 1.0614054f));
+    float tail = 0.5f * *e * t * (0.2548296f + t * (-0.28449675f + p));
+    return x < 0.0f ? tail : 1.0f - tail;
+}
+
+static inline __device__ float sigmoid(float x) {
+    float e = expf(-fabsf(x));
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
+}
+
+static inline __device__ float activate(int activation, float z) {
+    if (activation == RELU) return z > 0.0f ? z : 0.0f;
+    if (activation == GELU) return 0.5f * z * (1.0f + tanhf(GELU_SCALE * (z + GELU_CUBIC * z * z * z)));
+    if (activation == GELU_EXACT) {
+        float e;
+        return z * normal_cdf(z, &e);
+    }
+    if (activation == SILU) return z * sigmoid(z);
+    if (activation == TANH) return tanhf(z);
+    return z;
+}
+
+// d * act'(saved): saved is the output for ReLU, the input for all others.
+static inline __device__ float derive_activation(int activation, float d, float saved) {
+    if (activation == RELU) return saved > 0.0f ? d : 0.0f;
+    if (activation == GELU) {
+        // With t = tanh(u): (1 + t) / 2 and 1 - t^2 from one exponential, since few digits of a t near 1 would be left.
+        float u = GELU_SCALE * (saved + GELU_CUBIC * saved * saved * saved);
+        float e = expf(-2.0f * fabsf(u)), share = 1.0f / (1.0f + e);
+        float inner = GELU_SCALE * (1.0f + 3.0f * GELU_CUBIC * saved * saved);
+        return d * ((u < 0.0f ? e * share : share) + 2.0f * saved * e * share * share * inner);
+    }
+    if (activation == GELU_EXACT) {
+        float e, cdf = normal_cdf(saved, &e);
+        return d * (cdf + saved * e * 0.3989423f);
+    }
+    if (activation == SILU) {
+        float s = sigmoid(saved);
+        return d * s * (1.0f + saved * (1.0f - s));
+    }
+    if (activation == TANH) {
+        float t = tanhf(saved);
+        return d * (1.0f - t * t);
+    }
+    return d;
+}

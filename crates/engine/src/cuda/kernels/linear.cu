@@ -1,36 +1,10 @@
-// What surrounds a linear's product: the epilogue and its backward. See ops/linear.rs.
+// What surrounds a linear's matmul: the epilogue and its backward. See ops/linear.rs.
 
-#define IDENTITY 0
-#define RELU 1
-#define GELU 2
-
-#define GELU_SCALE 0.7978845608f  // sqrt(2 / pi)
-#define GELU_CUBIC 0.044715f
-
-static inline __device__ float activate(int activation, float z) {
-    if (activation == RELU) return z > 0.0f ? z : 0.0f;
-    if (activation == GELU) return 0.5f * z * (1.0f + tanhf(GELU_SCALE * (z + GELU_CUBIC * z * z * z)));
-    return z;
-}
-
-// d * act'(saved): saved is the output for ReLU, the input for GELU.
-static inline __device__ float derive_activation(int activation, float d, float saved) {
-    if (activation == RELU) return saved > 0.0f ? d : 0.0f;
-    if (activation == GELU) {
-        // With t = tanh(u): (1 + t) / 2 and 1 - t^2 from one exponential, since few digits of a t near 1 would be left.
-        float u = GELU_SCALE * (saved + GELU_CUBIC * saved * saved * saved);
-        float e = expf(-2.0f * fabsf(u)), share = 1.0f / (1.0f + e);
-        float inner = GELU_SCALE * (1.0f + 3.0f * GELU_CUBIC * saved * saved);
-        return d * ((u < 0.0f ? e * share : share) + 2.0f * saved * e * share * share * inner);
-    }
-    return d;
-}
-
-// y = drop(act(z + bias)) + residual1 + residual2; the pre-activation is kept in `saved`. z and y may be one buffer.
+// y = drop(act_scale * act(z + bias)) + residual1 + residual2; the pre-activation is kept in `saved`. z and y may be one buffer.
 // Null where absent: bias, saved, row_keys, residuals. Grid: columns / blockDim.x, rows / ROWS_PER_BLOCK.
 extern "C" __global__ void linear_epilogue(const float *z, const float *bias, int activation, void *saved,
-                                           int saved_dtype, const unsigned long long *row_keys, unsigned site,
-                                           unsigned threshold, float scale, const void *residual1,
+                                           int saved_dtype, float act_scale, const unsigned long long *row_keys,
+                                           unsigned site, unsigned threshold, float scale, const void *residual1,
                                            int residual1_dtype, const void *residual2, int residual2_dtype, void *y,
                                            int y_dtype, int rows, int cols) {
     __shared__ u64 keys[ROWS_PER_BLOCK];
@@ -44,7 +18,7 @@ extern "C" __global__ void linear_epilogue(const float *z, const float *bias, in
         float x = z[i];
         if (bias != 0) x += shift;
         if (saved != 0) store(saved, saved_dtype, i, x);
-        x = activate(activation, x);
+        x = activate(activation, x) * act_scale;
         if (row_keys != 0) x *= dropout_factor(keys[r - first], c, threshold, scale);
         if (residual1 != 0) x += load(residual1, residual1_dtype, i);
         if (residual2 != 0) x += load(residual2, residual2_dtype, i);
@@ -52,12 +26,13 @@ extern "C" __global__ void linear_epilogue(const float *z, const float *bias, in
     }
 }
 
-// dz = dy * dropout factor * act'(saved), and partial[b] = its column sums over the rows of block b, before rounding.
+// dz = dy * dropout factor * act_scale * act'(saved), and partial[b] = its column sums over the rows of block b, before rounding.
 // Null where absent: saved, row_keys, dz, partial. Grid as the epilogue's.
 extern "C" __global__ void linear_epilogue_backward(const void *dy, int dy_dtype, int activation, const void *saved,
-                                                    int saved_dtype, const unsigned long long *row_keys,
-                                                    unsigned site, unsigned threshold, float scale, void *dz,
-                                                    int dz_dtype, float *partial, int rows, int cols) {
+                                                    int saved_dtype, float act_scale,
+                                                    const unsigned long long *row_keys, unsigned site,
+                                                    unsigned threshold, float scale, void *dz, int dz_dtype,
+                                                    float *partial, int rows, int cols) {
     __shared__ u64 keys[ROWS_PER_BLOCK];
     int first = blockIdx.y * ROWS_PER_BLOCK;
     load_keys(row_keys, site, first, rows, keys);
@@ -68,6 +43,7 @@ extern "C" __global__ void linear_epilogue_backward(const void *dy, int dy_dtype
         size_t i = (size_t)r * cols + c;
         float d = load(dy, dy_dtype, i);
         if (row_keys != 0) d *= dropout_factor(keys[r - first], c, threshold, scale);
+        d *= act_scale;
         if (saved != 0) d = derive_activation(activation, d, load(saved, saved_dtype, i));
         if (dz != 0) store(dz, dz_dtype, i, d);
         sum += d;

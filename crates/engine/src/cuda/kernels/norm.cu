@@ -1,6 +1,6 @@
 // Layer norm: forward, backward of the input, partial sums for weight and bias. See ops/norm.rs.
 
-// One warp per row: y = (x - mean) * rstd * gain + shift; statistics[r] = (mean, rstd).
+// One warp per row: y = (x - mean) * rstd * gain + shift (null: none); statistics[r] = (mean, rstd).
 extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float *gain, const float *shift, float eps,
                                         float *y, float *statistics, int rows, int cols) {
     int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
@@ -17,7 +17,7 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
     }
     float rstd = 1.0f / sqrtf(warp_sum(squares) / cols + eps);
     for (int c = lane; c < cols; c += WARP) {
-        y[at + c] = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + shift[c];
+        y[at + c] = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + (shift != 0 ? shift[c] : 0.0f);
     }
     if (lane == 0) {
         statistics[2 * (size_t)r] = mean;
@@ -63,22 +63,4 @@ extern "C" __global__ void norm_partial_sums(const void *x, int x_dtype, const v
     size_t at = (size_t)blockIdx.y * 2 * cols;
     partial[at + c] = d_gain;
     partial[at + cols + c] = d_shift;
-}
-
-// The second stage of column sums: to[c] += the sum over rows of partial[row][first + c]. A block has 32 columns; each of its
-// ROW_GROUPS warps sums every ROW_GROUPS-th row, the first warp those sums, all in a fixed order. Grid: columns / 32.
-#define ROW_GROUPS 16
-extern "C" __global__ void add_column_sums(const float *partial, int rows, int stride, int first, float *to, int cols) {
-    __shared__ float sums[ROW_GROUPS][WARP];
-    int lane = threadIdx.x % WARP, group = threadIdx.x / WARP;
-    int c = blockIdx.x * WARP + lane;
-    float sum = 0.0f;
-    if (c < cols) {
-        for (int r = group; r < rows; r += ROW_GROUPS) sum += partial[(size_t)r * stride + first + c];
-    }
-    sums[group][lane] = sum;
-    __syncthreads();
-    if (group > 0 || c >= cols) return;
-    for (int g = 1; g < ROW_GROUPS; g++) sum += sums[g][lane];
-    to[c] += sum;
 }

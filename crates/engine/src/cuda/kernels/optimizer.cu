@@ -1,4 +1,4 @@
-// The optimizer's kernels: the sum of squares of the gradients, Adam's step, bf16 copies of the weights.
+// The optimizer's kernels: the sum of squares of the gradients, Adam's step.
 
 // partial[b] = sum of x[i]^2 over part b of `per_block` elements, in f64, in an order that only n decides.
 extern "C" __global__ void sum_of_squares(const float *x, double *partial, unsigned long long n, int per_block) {
@@ -28,19 +28,19 @@ struct Range {
     u64 start;       // its first element in the weights
     u64 grad;        // its first element in the gradients and moments
     u64 len;         // its elements
-    u64 first_piece; // the block that takes its first elements
+    u64 first_block; // the block that takes its first elements
     float step_size, root, coupled, shrink; // `Rates` in ops/adam.rs
 };
 
-// One step over all ranges; leaves the gradients zero. As ops/adam.rs has it. Block b takes one piece, of at most
-// `per_piece` elements, of range range_of_piece[b]. `rounded`, if not null, holds all weights in bf16; the new ones are
+// One step over all ranges; leaves the gradients zero. As ops/adam.rs has it. Block b takes at most `per_block`
+// elements of range range_of_block[b]. `rounded`, if not null, holds all weights in bf16; the new ones are
 // rounded into it.
 extern "C" __global__ void adam_step(float *w, unsigned short *rounded, float *g, float *m, float *v,
-                                     const Range *ranges, const unsigned *range_of_piece, int per_piece, float clip,
+                                     const Range *ranges, const unsigned *range_of_block, int per_block, float clip,
                                      float beta1, float beta2, float eps) {
-    Range range = ranges[range_of_piece[blockIdx.x]];
-    u64 first = (blockIdx.x - range.first_piece) * (u64)per_piece;
-    u64 end = first + (u64)per_piece < range.len ? first + (u64)per_piece : range.len;
+    Range range = ranges[range_of_block[blockIdx.x]];
+    u64 first = (blockIdx.x - range.first_block) * (u64)per_block;
+    u64 end = first + (u64)per_block < range.len ? first + (u64)per_block : range.len;
     w += range.start;
     g += range.grad;
     m += range.grad;
@@ -57,13 +57,5 @@ extern "C" __global__ void adam_step(float *w, unsigned short *rounded, float *g
         if (rounded != 0) {
             rounded[range.start + i] = narrow(weight);
         }
-    }
-}
-
-// y = x in bf16, rounded to nearest even.
-extern "C" __global__ void weights_to_bf16(const float *x, unsigned short *y, unsigned long long n) {
-    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) {
-        y[i] = narrow(x[i]);
     }
 }

@@ -3,107 +3,94 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::cuda::{Context, DeviceBuffer, DevicePtr, Module};
-use crate::flat::Flat;
-use crate::ops::adam::{Adam, Range, Rates};
-use crate::weights::{Gradients, Weights};
+
+/// The optimizer's kernels.
+pub(crate) const OPTIMIZER: Module =
+    Module { name: "optimizer", text: include_str!("../kernels/optimizer.cu") };
 
 /// Elements whose squares one block sums.
-const ELEMENTS_PER_BLOCK: usize = 1 << 16;
+const SQUARES_PER_BLOCK: usize = 1 << 16;
 
 /// Elements that one block updates: some dozens for each thread, and blocks enough for every multiprocessor in all but
 /// the smallest models.
-pub(crate) const ELEMENTS_PER_PIECE: usize = 1 << 13;
+pub(crate) const ELEMENTS_PER_BLOCK: usize = 1 << 13;
 
 /// Threads of an element-wise block.
 const THREADS: usize = 256;
 
 /// A range as the kernel reads it: `Range` in `optimizer.cu`.
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct DeviceRange {
+pub(crate) struct DeviceRange {
     start: u64,
     grad: u64,
     len: u64,
     /// The first of the blocks that share its elements.
-    first_piece: u64,
-    rates: Rates,
+    first_block: u64,
+    step_size: f32,
+    root: f32,
+    coupled: f32,
+    shrink: f32,
 }
 
-/// Partial sums of squares that are being computed.
-#[derive(Debug)]
-pub(crate) struct PartialSums {
-    sums: DeviceBuffer,
-    count: usize,
-}
-
-impl PartialSums {
-    /// All of them; waits for the device.
-    pub(crate) fn download(&self) -> Vec<f64> {
-        let mut sums = vec![0.0; self.count];
-        self.sums.context().download(&mut sums, self.sums.ptr());
-        sums
+impl DeviceRange {
+    /// `len` elements, from `start` on in the weights and from `grad` on in the gradients and moments, with what Adam
+    /// multiplies by: step size, root, coupled decay, shrink.
+    pub(crate) fn new(start: usize, grad: usize, len: usize, rates: [f32; 4]) -> Self {
+        let [start, grad, len] = [start, grad, len].map(|n| n as u64);
+        let [step_size, root, coupled, shrink] = rates;
+        Self { start, grad, len, first_block: 0, step_size, root, coupled, shrink }
     }
 }
 
-/// The sum of squares of all gradients, in parts.
-pub(crate) fn squared_norm(cuda: &Context, gradients: &Gradients) -> PartialSums {
-    let n = gradients.flat().len();
-    let count = n.div_ceil(ELEMENTS_PER_BLOCK);
-    let sums = cuda.allocate(count * size_of::<f64>());
-    let x = gradients.flat().device(cuda);
-    let arguments = [x.into(), sums.ptr().into(), (n as u64).into(), (ELEMENTS_PER_BLOCK as i32).into()];
-    cuda.launch(Module::Optimizer, "sum_of_squares", [count, 1, 1], THREADS, 0, &arguments);
-    PartialSums { sums, count }
+/// Where a step's values lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffers {
+    pub(crate) values: DevicePtr,
+    /// The weights in bf16, to be kept up to date.
+    pub(crate) rounded: Option<DevicePtr>,
+    pub(crate) gradients: DevicePtr,
+    pub(crate) first_moment: DevicePtr,
+    pub(crate) second_moment: DevicePtr,
 }
 
-/// One step over all ranges, in one launch; writes the weights' bf16 copy too, where there is one.
+/// The sum of squares of `len` values as partial sums, in f64, and how many of them there are.
+pub(crate) fn squared_norm(cuda: &Context, values: DevicePtr, len: usize) -> (DeviceBuffer, usize) {
+    let count = len.div_ceil(SQUARES_PER_BLOCK);
+    let sums = cuda.allocate(count * size_of::<f64>());
+    let arguments =
+        [values.into(), sums.ptr().into(), (len as u64).into(), (SQUARES_PER_BLOCK as i32).into()];
+    cuda.launch(OPTIMIZER, "sum_of_squares", [count, 1, 1], THREADS, 0, &arguments);
+    (sums, count)
+}
+
+/// One step over all ranges, in one launch; `constants` are clip, beta1, beta2, eps.
 ///
 /// Both tables are made and uploaded anew each time, which is simpler than keeping them: the rates change with every
-/// step, and which range a piece belongs to is 4 bytes beside the 270 KiB that its update moves.
-pub(crate) fn step(
-    cuda: &Context,
-    adam: &Adam,
-    weights: &mut Weights,
-    gradients: &mut Gradients,
-    first_moment: &mut Flat,
-    second_moment: &mut Flat,
-    ranges: &[Range],
-    clip: f32,
-) {
-    let (mut table, mut range_of_piece) = (Vec::with_capacity(ranges.len()), Vec::new());
-    for (number, range) in ranges.iter().enumerate() {
-        table.push(DeviceRange {
-            start: range.start as u64,
-            grad: range.grad as u64,
-            len: range.len as u64,
-            first_piece: range_of_piece.len() as u64,
-            rates: adam.rates(range),
-        });
-        let pieces = range.len.div_ceil(ELEMENTS_PER_PIECE);
-        range_of_piece.resize(range_of_piece.len() + pieces, number as u32);
+/// step, and which range a block works on is 4 bytes beside the 270 KiB that it moves.
+pub(crate) fn step(cuda: &Context, mut ranges: Vec<DeviceRange>, buffers: &Buffers, constants: [f32; 4]) {
+    let mut range_of_block = Vec::new();
+    for (number, range) in ranges.iter_mut().enumerate() {
+        range.first_block = range_of_block.len() as u64;
+        let blocks = (range.len as usize).div_ceil(ELEMENTS_PER_BLOCK);
+        range_of_block.resize(range_of_block.len() + blocks, number as u32);
     }
-    let pieces = range_of_piece.len();
-    let (table, range_of_piece) = (cuda.upload(&table), cuda.upload(&range_of_piece));
-    let (values, rounded) = weights.device_step(cuda);
+    let blocks = range_of_block.len();
+    let (ranges, range_of_block) = (cuda.upload(&ranges), cuda.upload(&range_of_block));
+    let [clip, beta1, beta2, eps] = constants;
     let arguments = [
-        values.into(),
-        rounded.into(),
-        gradients.flat_mut().device_mut(cuda).into(),
-        first_moment.device_mut(cuda).into(),
-        second_moment.device_mut(cuda).into(),
-        table.ptr().into(),
-        range_of_piece.ptr().into(),
-        (ELEMENTS_PER_PIECE as i32).into(),
+        buffers.values.into(),
+        buffers.rounded.into(),
+        buffers.gradients.into(),
+        buffers.first_moment.into(),
+        buffers.second_moment.into(),
+        ranges.ptr().into(),
+        range_of_block.ptr().into(),
+        (ELEMENTS_PER_BLOCK as i32).into(),
         clip.into(),
-        adam.beta1.into(),
-        adam.beta2.into(),
-        adam.eps.into(),
+        beta1.into(),
+        beta2.into(),
+        eps.into(),
     ];
-    cuda.launch(Module::Optimizer, "adam_step", [pieces, 1, 1], THREADS, 0, &arguments);
-}
-
-/// Rounds `n` values to bf16.
-pub(crate) fn to_bf16(cuda: &Context, from: DevicePtr, to: DevicePtr, n: usize) {
-    let arguments = [from.into(), to.into(), (n as u64).into()];
-    cuda.launch(Module::Optimizer, "weights_to_bf16", [n.div_ceil(THREADS), 1, 1], THREADS, 0, &arguments);
+    cuda.launch(OPTIMIZER, "adam_step", [blocks, 1, 1], THREADS, 0, &arguments);
 }

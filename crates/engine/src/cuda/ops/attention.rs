@@ -1,11 +1,12 @@
 //! Attention on the device: grids and shared memory of the kernels, and the cache of keys and values.
 
-use super::{MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, int, row_warps, single_rows};
-use crate::cuda::{Context, Module, Slab};
-use crate::ops::attention::{Attention, AttentionNode};
-use crate::packing::Packing;
-use crate::tape::{ActiveDropout, Backward, Tape};
-use crate::tensor::{DType, Tensor};
+use super::{
+    Argument, DeviceDropout, MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, int, row_warps, single_rows,
+};
+use crate::cuda::{Context, DeviceBuffer, Module, Slab};
+use crate::tensor::{Pool, Tensor};
+
+const ATTENTION: Module = Module { name: "attention", text: include_str!("../kernels/attention.cu") };
 
 /// Rows that a warp owns: `ROWS` in `attention.cu`.
 const ROWS: usize = 4;
@@ -34,45 +35,39 @@ impl Block {
     }
 
     /// A block per so many rows of the longest sequence, per head, per sequence.
-    fn launch(
-        self,
-        cuda: &Context,
-        kernel: &'static str,
-        grid: (&Packing, usize),
-        arguments: &[super::Argument],
-    ) {
-        let (packing, heads) = grid;
-        let longest = (0..packing.sequences()).map(|s| packing.range(s).len()).max().unwrap_or(0);
-        let grid = [longest.div_ceil(self.warps * ROWS), heads, packing.sequences()];
-        assert!(heads <= MOST_BLOCKS && packing.sequences() <= MOST_BLOCKS, "{grid:?} blocks of attention");
-        cuda.launch(Module::Attention, kernel, grid, self.warps * WARP, self.shared_bytes, arguments);
+    fn launch(self, cuda: &Context, kernel: &'static str, slab: &Slab, heads: usize, arguments: &[Argument]) {
+        let grid = [slab.longest().div_ceil(self.warps * ROWS), heads, slab.sequences()];
+        assert!(heads <= MOST_BLOCKS && slab.sequences() <= MOST_BLOCKS, "{grid:?} blocks of attention");
+        cuda.launch(ATTENTION, kernel, grid, self.warps * WARP, self.shared_bytes, arguments);
     }
 }
 
-/// Fills y and the log-sum-exps. The new keys and values are appended to a cache, behind the positions it holds.
+/// How the heads attend.
+#[derive(Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) count: usize,
+    pub(crate) causal: bool,
+    pub(crate) dropout: Option<DeviceDropout>,
+}
+
+/// Fills y and the log-sum-exps. With a cache, its rows of (k, v) and their offsets stand for the keys and values of qkv.
 pub(crate) fn forward(
     cuda: &Context,
-    tape: &Tape<'_>,
+    slab: &Slab,
     qkv: &Tensor,
-    cache: Option<(&mut DeviceCache, usize)>,
-    attention: Attention,
-    drops: Option<&ActiveDropout>,
+    cached: Option<&(Tensor, DeviceBuffer)>,
+    heads: Heads,
     y: &Tensor,
     log_sums: &Tensor,
 ) {
-    let (width, dim) = (y.cols(), y.cols() / attention.heads);
+    let (width, dim) = (y.cols(), y.cols() / heads.count);
     assert!(dim <= MOST_DIM, "heads of {dim}, on a GPU at most {MOST_DIM}");
-    let slab = slab_of(tape.slab.as_deref());
     // Without a cache the keys and values stand beside the queries.
-    let cached = cache.map(|(cache, past)| {
-        let offsets = cuda.upload(&[0, (past + qkv.rows()) as u32]);
-        (cache.append(cuda, tape, qkv, past), offsets)
-    });
-    let (keys, key_offsets, key_column) = match &cached {
+    let (keys, key_offsets, key_column) = match cached {
         Some((rows, offsets)) => (rows, offsets.ptr(), 0),
         None => (qkv, slab.offsets(), width),
     };
-    let [drop_keys, site, threshold, scale] = dropout(drops);
+    let [drop_keys, site, threshold, scale] = dropout(heads.dropout);
     let arguments = [
         at(qkv),
         int(3 * width),
@@ -83,7 +78,7 @@ pub(crate) fn forward(
         dtype(qkv.dtype()),
         slab.offsets().into(),
         key_offsets.into(),
-        i32::from(attention.causal).into(),
+        i32::from(heads.causal).into(),
         score_scale(dim).into(),
         int(dim),
         drop_keys,
@@ -95,54 +90,47 @@ pub(crate) fn forward(
         at(log_sums),
     ];
     let block = Block::new(dim, ROWS * (dim + WARP));
-    block.launch(cuda, "attention_forward", (tape.packing, attention.heads), &arguments);
+    block.launch(cuda, "attention_forward", slab, heads.count, &arguments);
 }
 
-/// Adds to the gradient of qkv.
-pub(crate) fn backward(cuda: &Context, back: &mut Backward<'_>, node: &AttentionNode, dy: &Tensor) {
-    let (qkv, heads) = (&node.qkv.tensor, node.attention.heads);
+/// Fills the gradient of qkv, from what the forward took and made (qkv, y, the log-sum-exps). `delta` is work space
+/// `[N, H]`.
+pub(crate) fn backward(
+    cuda: &Context,
+    slab: &Slab,
+    (qkv, y, log_sums): (&Tensor, &Tensor, &Tensor),
+    heads: Heads,
+    dy: &Tensor,
+    delta: &Tensor,
+    gradient: &Tensor,
+) {
     let (rows, width) = (dy.rows(), dy.cols());
-    let dim = width / heads;
-    let delta = back.uninit(rows, heads, DType::F32);
-    let arguments = [
-        at(&node.y),
-        dtype(node.y.dtype()),
-        at(dy),
-        dtype(dy.dtype()),
-        at(&delta),
-        int(rows * heads),
-        int(dim),
-    ];
-    cuda.launch(Module::Attention, "attention_delta", row_warps(rows * heads), THREADS, 0, &arguments);
-    let gradient = back.uninit(rows, 3 * width, qkv.dtype());
-    let slab = slab_of(back.slab.as_deref());
-    let [drop_keys, site, threshold, scale] = dropout(node.dropout.as_ref());
+    let dim = width / heads.count;
+    let count = rows * heads.count;
+    let arguments = [at(y), dtype(y.dtype()), at(dy), dtype(dy.dtype()), at(delta), int(count), int(dim)];
+    cuda.launch(ATTENTION, "attention_delta", row_warps(count), THREADS, 0, &arguments);
+    let [drop_keys, site, threshold, scale] = dropout(heads.dropout);
     let arguments = [
         at(qkv),
         dtype(qkv.dtype()),
         at(dy),
         dtype(dy.dtype()),
         slab.offsets().into(),
-        i32::from(node.attention.causal).into(),
+        i32::from(heads.causal).into(),
         score_scale(dim).into(),
         int(dim),
         drop_keys,
         site,
         threshold,
         scale,
-        at(&node.log_sums),
-        at(&delta),
-        at(&gradient),
+        at(log_sums),
+        at(delta),
+        at(gradient),
     ];
-    let grid = (back.packing, heads);
-    Block::new(dim, ROWS * (2 * dim + WARP)).launch(cuda, "attention_backward_queries", grid, &arguments);
-    Block::new(dim, ROWS * (2 * dim + 2 * WARP)).launch(cuda, "attention_backward_keys", grid, &arguments);
-    back.add(node.qkv.id, gradient);
-}
-
-fn slab_of(slab: Option<&Slab>) -> &Slab {
-    let Some(slab) = slab else { unreachable!("a GPU's tape has a slab") };
-    slab
+    let of_queries = Block::new(dim, ROWS * (2 * dim + WARP));
+    of_queries.launch(cuda, "attention_backward_queries", slab, heads.count, &arguments);
+    let of_keys = Block::new(dim, ROWS * (2 * dim + 2 * WARP));
+    of_keys.launch(cuda, "attention_backward_keys", slab, heads.count, &arguments);
 }
 
 fn score_scale(dim: usize) -> f32 {
@@ -158,13 +146,13 @@ pub(crate) struct DeviceCache {
 
 impl DeviceCache {
     /// Takes over the keys and values of new rows, behind the `past` that are there; all of them.
-    fn append(&mut self, cuda: &Context, tape: &Tape<'_>, qkv: &Tensor, past: usize) -> Tensor {
+    pub(crate) fn append(&mut self, cuda: &Context, pool: &Pool, qkv: &Tensor, past: usize) -> Tensor {
         let (new, width) = (qkv.rows(), qkv.cols() / 3);
         // A copy that shares its rows with another one grows in memory of its own.
         let fits = |rows: &mut Tensor| rows.rows() >= past + new && rows.is_unique();
         let rows = self.rows.take_if(fits).unwrap_or_else(|| {
             let room = (past + new).next_power_of_two().max(FIRST_POSITIONS);
-            let larger = tape.uninit(room, 2 * width, qkv.dtype());
+            let larger = Tensor::uninit(pool, room, 2 * width, qkv.dtype());
             if let Some(rows) = &self.rows {
                 let bytes = past * 2 * width * qkv.dtype().size();
                 cuda.copy(larger.device_ptr(), rows.device_ptr(), bytes);
@@ -173,7 +161,7 @@ impl DeviceCache {
         });
         let arguments = [at(qkv), dtype(qkv.dtype()), at(&rows), int(past), int(new), int(width)];
         let grid = single_rows(new, 2 * width);
-        cuda.launch(Module::Attention, "append_keys_values", grid, THREADS, 0, &arguments);
+        cuda.launch(ATTENTION, "append_keys_values", grid, THREADS, 0, &arguments);
         self.rows = Some(rows.clone());
         rows
     }

@@ -1,14 +1,20 @@
-//! Sums of gradients, and conversion between types, on the device.
+//! Whole tensors on the device: sums of gradients, conversion between types, ranges of columns, sums of columns.
 
-use super::{THREADS, at, dtype, elements};
-use crate::cuda::{Context, Module};
-use crate::tensor::{DType, Pool, Tensor};
+use super::{THREADS, WARP, at, dtype, elements, int, single_rows};
+use crate::cuda::{Context, DevicePtr, Module};
+use crate::dtype::DType;
+use crate::tensor::{Pool, Tensor};
+
+const ELEMENTWISE: Module = Module { name: "elementwise", text: include_str!("../kernels/elementwise.cu") };
+
+/// Warps that share the rows of partial sums: `ROW_GROUPS` in `elementwise.cu`.
+const ROW_GROUPS: usize = 16;
 
 /// a += b; a is f32.
 pub(crate) fn add(cuda: &Context, a: &Tensor, b: &Tensor) {
     let count = a.rows() * a.cols();
     let arguments = [at(a), at(b), dtype(b.dtype()), (count as u64).into()];
-    cuda.launch(Module::Elementwise, "add", elements(count), THREADS, 0, &arguments);
+    cuda.launch(ELEMENTWISE, "add", elements(count), THREADS, 0, &arguments);
 }
 
 /// The tensor in the given type: itself, or a rounded or widened copy.
@@ -19,8 +25,38 @@ pub(crate) fn in_type(cuda: &Context, pool: &Pool, tensor: &Tensor, wanted: DTyp
 /// A copy of the tensor in the given type.
 pub(crate) fn copy(cuda: &Context, pool: &Pool, tensor: &Tensor, wanted: DType) -> Tensor {
     let copy = Tensor::uninit(pool, tensor.rows(), tensor.cols(), wanted);
-    let count = tensor.rows() * tensor.cols();
-    let arguments = [at(tensor), dtype(tensor.dtype()), at(&copy), dtype(wanted), (count as u64).into()];
-    cuda.launch(Module::Elementwise, "convert", elements(count), THREADS, 0, &arguments);
+    let (from, to) = (tensor.device_ptr(), copy.device_ptr());
+    convert(cuda, (from, tensor.dtype()), (to, wanted), tensor.rows() * tensor.cols());
     copy
+}
+
+/// Rounds `count` f32 values to bf16.
+pub(crate) fn narrow(cuda: &Context, from: DevicePtr, to: DevicePtr, count: usize) {
+    convert(cuda, (from, DType::F32), (to, DType::Bf16), count);
+}
+
+fn convert(cuda: &Context, from: (DevicePtr, DType), to: (DevicePtr, DType), count: usize) {
+    let arguments = [from.0.into(), dtype(from.1), to.0.into(), dtype(to.1), (count as u64).into()];
+    cuda.launch(ELEMENTWISE, "convert", elements(count), THREADS, 0, &arguments);
+}
+
+/// to[:, first + c] += from[:, c]; `to` is f32.
+pub(crate) fn add_columns(cuda: &Context, to: &Tensor, first: usize, from: &Tensor) {
+    let (rows, cols) = (from.rows(), from.cols());
+    let arguments = [at(to), int(to.cols()), int(first), at(from), dtype(from.dtype()), int(rows), int(cols)];
+    cuda.launch(ELEMENTWISE, "add_columns", single_rows(rows, cols), THREADS, 0, &arguments);
+}
+
+/// to[:, c] = from[:, first + c]; both are of one type.
+pub(crate) fn copy_columns(cuda: &Context, from: &Tensor, first: usize, to: &Tensor) {
+    let (rows, cols) = (to.rows(), to.cols());
+    let arguments = [at(from), int(from.cols()), int(first), at(to), dtype(to.dtype()), int(rows), int(cols)];
+    cuda.launch(ELEMENTWISE, "copy_columns", single_rows(rows, cols), THREADS, 0, &arguments);
+}
+
+/// to += the sums of the columns `first .. first + cols` of partial sums.
+pub(crate) fn add_column_sums(cuda: &Context, partial: &Tensor, first: usize, to: DevicePtr, cols: usize) {
+    let arguments = [at(partial), int(partial.rows()), int(partial.cols()), int(first), to.into(), int(cols)];
+    let grid = [cols.div_ceil(WARP), 1, 1];
+    cuda.launch(ELEMENTWISE, "add_column_sums", grid, ROW_GROUPS * WARP, 0, &arguments);
 }

@@ -1,94 +1,61 @@
-//! Linear and cross-entropy in one, on the device.
+//! Softmax and cross-entropy over rows of logits on the device, and the gradient of some rows added to where they belong.
 
-use super::linear::{accumulate_weight_gradient, multiply_weight};
-use super::loss::sum_outcomes;
 use super::select_rows::NO_ROW;
-use super::{THREADS, array, at, dtype, int, select_rows, single_rows};
-use crate::cuda::{Context, Module, Write};
-use crate::ops::linear_cross_entropy::LossSum;
-use crate::tape::{Tape, Value};
-use crate::tensor::{DType, Precision, Tensor};
-use crate::weights::View;
+use super::{THREADS, array, at, dtype, int, single_rows};
+use crate::cuda::{Context, DeviceBuffer, Module};
+use crate::dtype::DType;
+use crate::tensor::Tensor;
+
+const CROSS_ENTROPY: Module =
+    Module { name: "cross_entropy", text: include_str!("../kernels/cross_entropy.cu") };
 
 /// Logits that exist at once, at most (256 MiB of f32): more than on the processor, as a GPU needs many rows to be
-/// busy. Tests have few rows, and should meet the seam between two parts all the same.
-const CHUNK_ELEMENTS: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+/// busy. Tests have few rows, and should meet the seam between two chunks all the same.
+pub(crate) const CHUNK_ELEMENTS: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
 
 /// What the number of rows is filled up to a multiple of, so that the numbers of masked tokens, which differ from batch to
-/// batch, lead to few shapes of products, and to graphs that can be replayed.
-const ROW_UNIT: usize = if cfg!(test) { 16 } else { 128 };
+/// batch, lead to few shapes of matmuls, and to graphs that can be replayed.
+pub(crate) const ROW_UNIT: usize = if cfg!(test) { 16 } else { 128 };
 
 /// Threads that share a row of logits.
 const ROW_THREADS: usize = if cfg!(test) { 64 } else { 512 };
 
-/// The loss, and the gradient of x where it has one. That of the weight is added at once on a training tape.
-pub(crate) fn forward(
+/// Rows or their targets, filled up to a multiple of [`ROW_UNIT`] with rows that are none.
+pub(crate) fn filled(values: &[u32]) -> Vec<u32> {
+    let mut values = values.to_vec();
+    values.resize(values.len().next_multiple_of(ROW_UNIT), NO_ROW);
+    values
+}
+
+/// Fills the rows of `outcomes` from `first` on with (loss, 1 or 0 for correct), and the gradient of the logits where it is
+/// given; that may be the logits themselves.
+pub(crate) fn cross_entropy(
     cuda: &Context,
-    tape: &mut Tape<'_>,
-    x: &Value,
-    (rows, targets): (&[u32], &[u32]),
-    weight: View,
+    logits: &Tensor,
+    targets: &[u32],
     scale: f32,
-) -> (LossSum, Option<Tensor>) {
-    let (device, weights, precision) = (tape.device, tape.weights, tape.precision);
-    let (cols, classes, kept) = (weight.cols, weight.rows, precision.activation());
-    let training = tape.is_training();
-    let dx =
-        (training && x.id.is_some()).then(|| Tensor::zeros(device.pool(), x.tensor.rows(), cols, DType::F32));
-    let filled = |values: &[u32]| {
-        let mut values = values.to_vec();
-        values.resize(values.len().next_multiple_of(ROW_UNIT), NO_ROW);
-        values
-    };
-    let (rows, targets) = (filled(rows), filled(targets));
-    let chunk_rows = (CHUNK_ELEMENTS / classes / ROW_UNIT * ROW_UNIT).max(ROW_UNIT);
-    let outcomes = tape.uninit(rows.len(), 2, DType::F32);
-    let chunks = rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows));
-    for (i, (rows, targets)) in chunks.enumerate() {
-        // Rounded here, as the products would.
-        let picked = tape.uninit(rows.len(), cols, kept);
-        let on_device = select_rows::forward(cuda, &x.tensor, rows, &picked);
-        let logits = tape.uninit(rows.len(), classes, DType::F32);
-        multiply_weight(cuda, device, weights, precision, &picked, weight, true, &logits, Write::Replace);
-        let gradient = training.then(|| match precision {
-            Precision::F32 => logits.clone(),
-            Precision::Bf16 => tape.uninit(rows.len(), classes, DType::Bf16),
-        });
-        let targets = cuda.upload(targets);
-        let outcome = outcomes.device_ptr().offset(i * chunk_rows * 2 * DType::F32.size());
-        let arguments = [
-            at(&logits),
-            array(&targets),
-            scale.into(),
-            gradient.as_ref().map(Tensor::device_ptr).into(),
-            dtype(kept),
-            outcome.into(),
-            int(rows.len()),
-            int(classes),
-        ];
-        let grid = [rows.len(), 1, 1];
-        cuda.launch(Module::CrossEntropy, "cross_entropy", grid, ROW_THREADS, 0, &arguments);
-        let Some(gradient) = gradient else { continue };
-        if let Some(dx) = &dx {
-            let part = tape.uninit(rows.len(), cols, DType::F32);
-            multiply_weight(
-                cuda,
-                device,
-                weights,
-                precision,
-                &gradient,
-                weight,
-                false,
-                &part,
-                Write::Replace,
-            );
-            let arguments = [at(&part), array(&on_device), int(rows.len()), at(dx), int(cols)];
-            let grid = single_rows(rows.len(), cols);
-            cuda.launch(Module::CrossEntropy, "add_to_rows", grid, THREADS, 0, &arguments);
-        }
-        if let Some(gradients) = tape.gradients() {
-            accumulate_weight_gradient(cuda, device, precision, &gradient, &picked, weight, gradients);
-        }
-    }
-    (LossSum::pending(sum_outcomes(cuda, &outcomes)), dx)
+    gradient: Option<&Tensor>,
+    outcomes: &Tensor,
+    first: usize,
+) {
+    let targets = cuda.upload(targets);
+    let outcome = outcomes.device_ptr().offset(first * 2 * DType::F32.size());
+    let arguments = [
+        at(logits),
+        array(&targets),
+        scale.into(),
+        gradient.map(Tensor::device_ptr).into(),
+        dtype(gradient.map_or(DType::F32, Tensor::dtype)),
+        outcome.into(),
+        int(logits.rows()),
+        int(logits.cols()),
+    ];
+    cuda.launch(CROSS_ENTROPY, "cross_entropy", [logits.rows(), 1, 1], ROW_THREADS, 0, &arguments);
+}
+
+/// to[rows[i]] += from[i]; the rows are distinct, and some may be none.
+pub(crate) fn add_to_rows(cuda: &Context, from: &Tensor, rows: &DeviceBuffer, to: &Tensor) {
+    let arguments = [at(from), array(rows), int(from.rows()), at(to), int(to.cols())];
+    let grid = single_rows(from.rows(), to.cols());
+    cuda.launch(CROSS_ENTROPY, "add_to_rows", grid, THREADS, 0, &arguments);
 }

@@ -1,68 +1,81 @@
-//! Losses on small logits, on the device.
+//! Losses on small logits, on the device. Each fills the gradient and `outcomes`, `[terms, 2]`: a term, 1 or 0 for correct.
 
 use super::{THREADS, array, at, elements, int, row_warps};
 use crate::cuda::{Context, DeviceBuffer, Module};
-use crate::ops::loss::Targets;
-use crate::tape::Tape;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
-/// Fills the gradient; the sum of the loss's terms and the number of correct ones, as [`sum_outcomes`] makes them.
-pub(crate) fn forward(
+const LOSS: Module = Module { name: "loss", text: include_str!("../kernels/loss.cu") };
+
+/// Softmax cross-entropy: one class a row, with a weight per class where given.
+pub(crate) fn classes(
     cuda: &Context,
-    tape: &Tape<'_>,
     logits: &Tensor,
-    targets: Targets<'_>,
+    targets: &[u32],
+    weights: Option<&[f32]>,
     scale: f32,
     gradient: &Tensor,
-) -> DeviceBuffer {
+    outcomes: &Tensor,
+) {
     let (rows, classes) = (logits.rows(), logits.cols());
-    let outcomes = match targets {
-        Targets::Classes(targets, weights) => {
-            assert!(targets.len() == rows && targets.iter().all(|&t| (t as usize) < classes));
-            let (targets, weights) = (cuda.upload(targets), weights.map(|w| cuda.upload(w)));
-            let outcomes = tape.uninit(rows, 2, DType::F32);
-            let arguments = [
-                at(logits),
-                array(&targets),
-                weights.as_ref().map(DeviceBuffer::ptr).into(),
-                scale.into(),
-                at(gradient),
-                at(&outcomes),
-                int(rows),
-                int(classes),
-            ];
-            cuda.launch(Module::Loss, "loss_classes", row_warps(rows), THREADS, 0, &arguments);
-            outcomes
-        }
-        Targets::MultiLabel(values) => each(cuda, tape, "loss_multi_label", logits, values, scale, gradient),
-        Targets::Regression(values) => each(cuda, tape, "loss_regression", logits, values, scale, gradient),
-    };
-    sum_outcomes(cuda, &outcomes)
+    let (targets, weights) = (cuda.upload(targets), weights.map(|w| cuda.upload(w)));
+    let arguments = [
+        at(logits),
+        array(&targets),
+        weights.as_ref().map(DeviceBuffer::ptr).into(),
+        scale.into(),
+        at(gradient),
+        at(outcomes),
+        int(rows),
+        int(classes),
+    ];
+    cuda.launch(LOSS, "loss_classes", row_warps(rows), THREADS, 0, &arguments);
 }
 
-/// The sums of the two columns of `[terms, 2]` (a term, 1 or 0 for correct), as two f64.
-pub(super) fn sum_outcomes(cuda: &Context, outcomes: &Tensor) -> DeviceBuffer {
+/// Binary cross-entropy of each element.
+pub(crate) fn multi_label(
+    cuda: &Context,
+    logits: &Tensor,
+    targets: &[f32],
+    scale: f32,
+    gradient: &Tensor,
+    outcomes: &Tensor,
+) {
+    each(cuda, "loss_multi_label", logits, targets, scale, gradient, outcomes);
+}
+
+/// Squared error of each element.
+pub(crate) fn regression(
+    cuda: &Context,
+    logits: &Tensor,
+    targets: &[f32],
+    scale: f32,
+    gradient: &Tensor,
+    outcomes: &Tensor,
+) {
+    each(cuda, "loss_regression", logits, targets, scale, gradient, outcomes);
+}
+
+/// The sums of the two columns, as two f64.
+pub(crate) fn sum_outcomes(cuda: &Context, outcomes: &Tensor) -> DeviceBuffer {
     let sums = cuda.allocate(2 * size_of::<f64>());
     let arguments = [at(outcomes), int(outcomes.rows()), array(&sums)];
-    cuda.launch(Module::Loss, "sum_outcomes", [1, 1, 1], 256, 0, &arguments);
+    cuda.launch(LOSS, "sum_outcomes", [1, 1, 1], 256, 0, &arguments);
     sums
 }
 
-/// A loss with a term per element: `[terms, 2]`.
+/// A loss with a term per element.
 fn each(
     cuda: &Context,
-    tape: &Tape<'_>,
     kernel: &'static str,
     logits: &Tensor,
     targets: &[f32],
     scale: f32,
     gradient: &Tensor,
-) -> Tensor {
+    outcomes: &Tensor,
+) {
     let count = logits.rows() * logits.cols();
     assert_eq!(targets.len(), count);
     let targets = cuda.upload(targets);
-    let outcomes = tape.uninit(count, 2, DType::F32);
-    let arguments = [at(logits), array(&targets), scale.into(), at(gradient), at(&outcomes), int(count)];
-    cuda.launch(Module::Loss, kernel, elements(count), THREADS, 0, &arguments);
-    outcomes
+    let arguments = [at(logits), array(&targets), scale.into(), at(gradient), at(outcomes), int(count)];
+    cuda.launch(LOSS, kernel, elements(count), THREADS, 0, &arguments);
 }

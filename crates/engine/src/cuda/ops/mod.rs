@@ -1,27 +1,30 @@
-//! The ops on the device: each launches its kernels and products. Same equations as in `crate::ops`, same order of
-//! operands, same places where numbers are rounded; the mathematics is explained there.
+//! The ops' kernels on the device: each function launches them for an equation of `crate::ops`, where the mathematics
+//! is explained: same order of operands, same places where numbers are rounded.
 //!
-//! Owns: grids, and how common arguments are written. Never: arithmetic (`kernels/*.cu`), what is recorded
-//! (`crate::ops`).
+//! Owns: grids, and how common arguments are written. Never: arithmetic (`kernels/*.cu`); a tape, or which gradient goes
+//! where (`crate::ops`). A launcher takes tensors, addresses and sizes.
 
 pub(crate) mod adam;
 pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
+pub(crate) mod gate;
 pub(crate) mod linear;
 pub(crate) mod linear_cross_entropy;
 pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod pool;
+pub(crate) mod scatter;
 pub(crate) mod select_rows;
 
 #[cfg(test)]
 mod tests;
 
-use super::buffer::DeviceBuffer;
+use super::buffer::{DeviceBuffer, DevicePtr};
 use super::launch::Argument;
-use crate::tape::ActiveDropout;
-use crate::tensor::{DType, Tensor};
+use crate::dtype::DType;
+use crate::rng::DropRate;
+use crate::tensor::Tensor;
 
 /// Threads of a block whose threads take a column, or an element, each.
 const THREADS: usize = 128;
@@ -35,9 +38,22 @@ const ROWS_PER_BLOCK: usize = 32;
 /// The most blocks that a grid has in its second and third dimension.
 const MOST_BLOCKS: usize = 65_535;
 
+/// Dropout that is on: the tokens' keys before the site is mixed in, the site, the rate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeviceDropout {
+    pub(crate) row_keys: DevicePtr,
+    pub(crate) site: u32,
+    pub(crate) rate: DropRate,
+}
+
+/// Blocks of rows of an element-wise pass: the rows of its partial sums.
+pub(crate) fn row_blocks(rows: usize) -> usize {
+    rows.div_ceil(ROWS_PER_BLOCK)
+}
+
 /// A thread per column, a block per [`ROWS_PER_BLOCK`] rows.
-fn row_blocks(rows: usize, cols: usize) -> [usize; 3] {
-    [cols.div_ceil(THREADS), rows.div_ceil(ROWS_PER_BLOCK), 1]
+fn columns_by_blocks(rows: usize, cols: usize) -> [usize; 3] {
+    [cols.div_ceil(THREADS), row_blocks(rows), 1]
 }
 
 /// A thread per column, a block per row, or for as many rows as the grid's size leaves it.
@@ -85,9 +101,9 @@ fn optional(tensor: Option<&Tensor>) -> [Argument; 2] {
 }
 
 /// The tokens' keys, the site, the threshold, the factor of what is kept; null keys where nothing is dropped.
-fn dropout(dropout: Option<&ActiveDropout>) -> [Argument; 4] {
+fn dropout(dropout: Option<DeviceDropout>) -> [Argument; 4] {
     [
-        dropout.and_then(ActiveDropout::device_row_keys).into(),
+        dropout.map(|d| d.row_keys).into(),
         dropout.map_or(0, |d| d.site).into(),
         dropout.map_or(0, |d| d.rate.threshold).into(),
         dropout.map_or(1.0, |d| d.rate.scale).into(),

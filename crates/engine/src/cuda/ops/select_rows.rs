@@ -1,9 +1,11 @@
 //! Row selection on the device.
 
-use super::embedding::Groups;
+use super::scatter::Groups;
 use super::{THREADS, array, at, dtype, int, single_rows};
 use crate::cuda::{Context, DeviceBuffer, Module};
 use crate::tensor::Tensor;
+
+const SELECT_ROWS: Module = Module { name: "select_rows", text: include_str!("../kernels/select_rows.cu") };
 
 /// What stands for no row: `NO_ROW` in `common.cuh`.
 pub(super) const NO_ROW: u32 = u32::MAX;
@@ -24,7 +26,7 @@ pub(crate) fn forward(cuda: &Context, from: &Tensor, rows: &[u32], to: &Tensor) 
         int(to.cols()),
     ];
     let grid = single_rows(rows.len(), to.cols());
-    cuda.launch(Module::SelectRows, "gather_rows", grid, THREADS, 0, &arguments);
+    cuda.launch(SELECT_ROWS, "gather_rows", grid, THREADS, 0, &arguments);
     picked
 }
 

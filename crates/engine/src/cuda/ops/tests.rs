@@ -44,7 +44,12 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
         Tape::inference(device, &weights, &packing, precision)
     };
     let drop = |site| Some(Dropout { p: 0.2, site });
-    let tables = Embedding { tokens: w[0], positions: w[1], offset: Some((3, w[2])), dropout: drop(1) };
+    let tables = Embedding {
+        positions: Some(w[1]),
+        offset: Some((3, w[2])),
+        dropout: drop(1),
+        ..Embedding::new(w[0])
+    };
     let h = tape.embedding(&ids, tables);
     let normed = tape.norm(&h, w[3], w[4], 1e-5);
     let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);
@@ -71,7 +76,7 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     }
     let mut sums = Vec::new();
     for mut loss in [words, classes, numbers] {
-        loss.settle();
+        loss.wait();
         sums.extend([loss.sum, loss.correct as f64]);
     }
     device.check().unwrap();
@@ -131,7 +136,7 @@ fn factors(device: &Device) -> [Vec<f32>; 3] {
     let mut tape = Tape::training(device, &weights, &mut gradients, &packing, Precision::F32, 3, 9);
     let dropout = Some(Dropout { p: 0.35, site: 77 });
     let positions = View { offset: cols, rows, cols, grad: None };
-    let tables = Embedding { tokens: ones, positions, offset: None, dropout };
+    let tables = Embedding { positions: Some(positions), dropout, ..Embedding::new(ones) };
     let embedded = tape.embedding(&vec![0; rows], tables);
     let linear = Linear { dropout, ..Linear::new(zeros, Some(ones)) };
     let from_linear = tape.linear(&embedded, linear, &[]);

@@ -1,13 +1,13 @@
-//! The threads of the CPU: a small team that starts on the tasks of one parallel section within a microsecond.
+//! The threads of the CPU: a small pool that starts on the tasks of one parallel section within a microsecond.
 //!
 //! Owns: the workers, how they wait, who takes which task. Never: decides how work is cut (its caller does, by the data).
 //!
-//! A training step has some two thousand parallel sections, a generated token a hundred. A general pool takes tens of
+//! A training step has some two thousand parallel sections, a generated token a hundred. A general-purpose pool takes tens of
 //! microseconds to start one, for its workers sleep in between and its caller waits outside. Here the caller works along,
 //! workers look for the next section for a while before they sleep, and a section that ends before a sleeping worker has
 //! woken up does not wait for it.
 //!
-//! Every member starts on a run of neighbouring tasks and then helps the others with theirs.
+//! Every thread starts on a run of neighbouring tasks and then helps the others with theirs.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -19,14 +19,14 @@ use std::thread::JoinHandle;
 /// How often a worker looks for a new section before it sleeps: some fifty microseconds.
 const LOOKS: u32 = 2_000;
 
-/// In [`Shared::state`]: the section is open to members who are not inside yet.
+/// In [`Shared::state`]: the section is open to threads who are not inside yet.
 const OPEN: u64 = 1 << 31;
 /// In [`Shared::state`]: one section later.
 const NEXT: u64 = 1 << 32;
 
 /// The caller and its workers.
 #[derive(Debug)]
-pub(crate) struct Team {
+pub(crate) struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Held by the caller of the section that runs.
@@ -38,7 +38,7 @@ struct Shared {
     state: AtomicU64,
     /// The section's task. Written while it is closed and nobody is inside, read by those inside.
     task: UnsafeCell<Option<Task>>,
-    /// The run of tasks each member starts with.
+    /// The run of tasks each thread starts with.
     runs: Vec<Run>,
     /// Which workers sleep.
     asleep: Vec<AtomicBool>,
@@ -51,7 +51,7 @@ struct Shared {
 #[derive(Clone, Copy)]
 struct Task(&'static (dyn Fn(usize) + Sync));
 
-/// The tasks that one member starts with; on a cache line of its own.
+/// The tasks that one thread starts with; on a cache line of its own.
 #[repr(align(64))]
 #[derive(Default)]
 struct Run {
@@ -67,32 +67,32 @@ unsafe impl Send for Shared {}
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("members", &self.runs.len()).finish_non_exhaustive()
+        f.debug_struct("Shared").field("threads", &self.runs.len()).finish_non_exhaustive()
     }
 }
 
-impl Team {
-    /// A caller and `members - 1` workers.
+impl ThreadPool {
+    /// A caller and `threads - 1` workers.
     ///
     /// # Errors
     /// When the system grants no such thread.
-    pub(crate) fn new(members: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             task: UnsafeCell::new(None),
-            runs: (0..members.max(1)).map(|_| Run::default()).collect(),
-            asleep: (1..members).map(|_| AtomicBool::new(false)).collect(),
+            runs: (0..threads.max(1)).map(|_| Run::default()).collect(),
+            asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let mut team = Self { shared, workers: Vec::new(), busy: Mutex::new(()) };
-        for member in 1..members {
-            let shared = Arc::clone(&team.shared);
-            let builder = std::thread::Builder::new().name(format!("headstart-{member}"));
-            // On an error `team` is dropped, which ends the workers there are.
-            team.workers.push(builder.spawn(move || shared.work(member))?);
+        let mut pool = Self { shared, workers: Vec::new(), busy: Mutex::new(()) };
+        for thread in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let builder = std::thread::Builder::new().name(format!("headstart-{thread}"));
+            // On an error `pool` is dropped, which ends the workers there are.
+            pool.workers.push(builder.spawn(move || shared.work(thread))?);
         }
-        Ok(team)
+        Ok(pool)
     }
 
     /// Runs `task(0..tasks)`, each once, and returns when all are done. Within a task, and while another thread's
@@ -110,10 +110,10 @@ impl Team {
             return;
         }
         let shared = &*self.shared;
-        let members = shared.runs.len();
-        for (member, run) in shared.runs.iter().enumerate() {
-            run.next.store(tasks * member / members, Ordering::Relaxed);
-            run.end.store(tasks * (member + 1) / members, Ordering::Relaxed);
+        let threads = shared.runs.len();
+        for (thread, run) in shared.runs.iter().enumerate() {
+            run.next.store(tasks * thread / threads, Ordering::Relaxed);
+            run.end.store(tasks * (thread + 1) / threads, Ordering::Relaxed);
         }
         // Left over when the caller's own task panicked in the same section as a worker's.
         shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -130,7 +130,7 @@ impl Team {
     }
 }
 
-impl Drop for Team {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for worker in std::mem::take(&mut self.workers) {
@@ -184,13 +184,13 @@ impl Drop for Section<'_> {
 
 impl Shared {
     /// A worker's life.
-    fn work(&self, member: usize) {
+    fn work(&self, thread: usize) {
         let mut seen = 0;
-        while let Some(section) = self.wait(member, seen) {
+        while let Some(section) = self.wait(thread, seen) {
             seen = section;
             // SAFETY: this worker is inside, so the caller does not write.
             if let Some(Task(task)) = unsafe { *self.task.get() }
-                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks(member, task)))
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take_tasks(thread, task)))
             {
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
             }
@@ -198,8 +198,8 @@ impl Shared {
         }
     }
 
-    /// Waits for a section after `seen` and enters it; `None` when the team is dissolved.
-    fn wait(&self, member: usize, seen: u64) -> Option<u64> {
+    /// Waits for a section after `seen` and enters it; `None` when the pool is dropped.
+    fn wait(&self, thread: usize, seen: u64) -> Option<u64> {
         let mut looks = 0;
         loop {
             let state = self.state.load(Ordering::SeqCst);
@@ -221,7 +221,7 @@ impl Shared {
                 continue;
             }
             // Whoever opens a section after this line sees the flag; what was opened before it is seen here.
-            let asleep = &self.asleep[member - 1];
+            let asleep = &self.asleep[thread - 1];
             asleep.store(true, Ordering::SeqCst);
             let state = self.state.load(Ordering::SeqCst);
             let nothing_new = state / NEXT == seen || state & OPEN == 0;
@@ -233,11 +233,11 @@ impl Shared {
         }
     }
 
-    /// Takes tasks until none is left: first those of the member's own run, then the others'.
-    fn take_tasks(&self, member: usize, task: &(dyn Fn(usize) + Sync)) {
-        let members = self.runs.len();
-        for other in 0..members {
-            let run = &self.runs[(member + other) % members];
+    /// Takes tasks until none is left: first those of the thread's own run, then the others'.
+    fn take_tasks(&self, thread: usize, task: &(dyn Fn(usize) + Sync)) {
+        let threads = self.runs.len();
+        for other in 0..threads {
+            let run = &self.runs[(thread + other) % threads];
             let end = run.end.load(Ordering::Relaxed);
             loop {
                 let index = run.next.fetch_add(1, Ordering::Relaxed);
@@ -256,16 +256,16 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_whoever_sleeps() {
-        for members in [1, 2, 3, 8] {
-            let team = Team::new(members).unwrap();
+        for threads in [1, 2, 3, 8] {
+            let pool = ThreadPool::new(threads).unwrap();
             for (round, tasks) in [0, 1, 2, 3, 7, 64, 1_000].into_iter().cycle().take(300).enumerate() {
                 let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-                team.run(tasks, &|i| {
+                pool.run(tasks, &|i| {
                     counts[i].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(
                     counts.iter().all(|c| c.load(Ordering::Relaxed) == 1),
-                    "{members} members, {tasks} tasks"
+                    "{threads} threads, {tasks} tasks"
                 );
                 if round % 50 == 49 {
                     std::thread::sleep(std::time::Duration::from_millis(2)); // long enough to fall asleep
@@ -276,18 +276,18 @@ mod tests {
 
     #[test]
     fn sections_inside_sections_and_from_two_threads_are_done_alone() {
-        let team = Team::new(3).unwrap();
+        let pool = ThreadPool::new(3).unwrap();
         let sum = AtomicUsize::new(0);
-        let all = |team: &Team| {
-            team.run(10, &|i| {
-                team.run(10, &|j| {
+        let all = |pool: &ThreadPool| {
+            pool.run(10, &|i| {
+                pool.run(10, &|j| {
                     sum.fetch_add(10 * i + j, Ordering::Relaxed);
                 });
             });
         };
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| (0..100).for_each(|_| all(&team)));
+                scope.spawn(|| (0..100).for_each(|_| all(&pool)));
             }
         });
         assert_eq!(sum.load(Ordering::Relaxed), 200 * (0..100).sum::<usize>());
@@ -295,17 +295,17 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_goes_on() {
-        let team = Team::new(2).unwrap();
+        let pool = ThreadPool::new(2).unwrap();
         for bad in [0, 63] {
             let panicked = catch_unwind(AssertUnwindSafe(|| {
-                team.run(64, &|i| {
-                    std::thread::sleep(std::time::Duration::from_micros(50)); // so that both members take some
+                pool.run(64, &|i| {
+                    std::thread::sleep(std::time::Duration::from_micros(50)); // so that both threads take some
                     assert!(i != bad, "task {i}");
                 });
             }));
             assert!(panicked.is_err());
             let done = AtomicUsize::new(0);
-            team.run(5, &|_| {
+            pool.run(5, &|_| {
                 done.fetch_add(1, Ordering::Relaxed);
             });
             assert_eq!(done.load(Ordering::Relaxed), 5);

@@ -1,18 +1,19 @@
-//! Sections: work that comes again and again, recorded as a CUDA graph and replayed.
+//! Captured graphs: work that is the same in every step is captured once as a CUDA graph and replayed from then on.
 //!
-//! Owns: what a section asked of the context, the graphs and their inputs, when which is used. Never: what the work
-//! computes; no op knows of graphs.
+//! Owns: the graphs, their inputs, and the decision whether one may be replayed. Never: what the work computes; no op
+//! knows of graphs.
 //!
-//! A section is a function that only queues work. It runs in one of three ways:
-//! - **queued**, the first time: everything is done as it comes;
-//! - **recorded**, the second time that a section of its shape comes: the stream gathers the work into a graph, and every
-//!   call is written down with its answer. Uploads go to one area of inputs;
-//! - **compared**, from then on: the function runs on the host alone. An allocation is answered with the recorded address,
-//!   an upload is gathered, a kernel whose grid or arguments differ is noted; anything else that differs ends the
-//!   comparison, nothing has happened, and the section is queued. If all agrees, one copy and one launch do the rest.
+//! The work is a function that only queues calls. [`Context::run`] runs it in one of three ways:
+//! - **queued**, the first time: every call is made as it comes;
+//! - **captured**, the second time that work of the same shape comes: the stream gathers the calls into a graph instead
+//!   of making them, and each is written down with its answer. What is uploaded goes into one input area of the graph;
+//! - **replayed**, from then on: the function runs on the host alone, and its calls are compared with those of the graph.
+//!   An allocation is answered with the captured address, an upload is copied into the input area, and a kernel whose
+//!   grid or arguments differ is updated in the graph. If every call agrees, one upload and one launch do all of the
+//!   work. If any other call differs, nothing has been launched yet, and the work is queued.
 //!
-//! So a graph can never compute something else than the code asks for, and a comparison may be made ahead, while the
-//! device still computes what came before.
+//! So a replayed graph computes exactly what the code asks for. The comparison needs no device, so it may be made ahead,
+//! while the device still computes the step before.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -21,7 +22,6 @@ use super::buffer::{DeviceBuffer, DevicePtr, Home, Pool};
 use super::context::Context;
 use super::driver::{self, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUstream, Shape};
 use super::error::Failure;
-use super::kernels::Module;
 use super::launch::Argument;
 use super::locked;
 use super::pinned::Pinned;
@@ -33,26 +33,36 @@ const OLDEST_DRIVER: i32 = 12_030;
 /// Graphs that are kept: a training step has one shape, or a few.
 const MOST_GRAPHS: usize = 8;
 
-/// Sections after which a graph that none of them used makes room for another.
-const SECTIONS_UNUSED: u64 = 64;
+/// Runs after which a graph that none of them used makes room for another.
+const RUNS_UNUSED: u64 = 64;
 
-/// Recordings that may come to nothing before no more are made. (Some do for want of memory, and succeed the next time.)
-const MOST_FAILURES: u32 = 32;
+/// Captures that may fail before no more are tried. (Some fail because memory is short, and succeed the next time.)
+const MOST_FAILED_CAPTURES: u32 = 32;
 
 /// Shapes that are remembered until they come again.
 const MOST_SHAPES: usize = 64;
 
-/// How sections ran so far.
+/// Whether work that comes again is replayed from a captured graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// It is.
+    #[default]
+    On,
+    /// Every call is made each time, to see what replaying is worth. The results are the same, bit for bit.
+    Off,
+}
+
+/// How often work was queued, captured and replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SectionCounts {
-    /// As their work came.
+pub struct GraphCounts {
+    /// Call by call.
     pub queued: u64,
-    /// While a graph was recorded.
-    pub recorded: u64,
-    /// By one launch of a graph.
+    /// Captured as a graph, and launched.
+    pub captured: u64,
+    /// By one launch of a graph that was captured before.
     pub replayed: u64,
-    /// Why no graph is recorded any more, if so.
-    pub refused: Option<String>,
+    /// Why no further graph is captured, if so.
+    pub disabled: Option<String>,
 }
 
 /// Device memory that graphs own. (No [`DeviceBuffer`], which would keep the context alive from inside.)
@@ -71,7 +81,8 @@ impl Area {
 /// A kernel's launch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Kernel {
-    pub(super) name: (Module, &'static str),
+    /// Module and name.
+    pub(super) name: [&'static str; 2],
     pub(super) function: CUfunction,
     pub(super) grid: [u32; 3],
     pub(super) block: [u32; 3],
@@ -79,38 +90,38 @@ pub(super) struct Kernel {
     pub(super) arguments: Vec<Argument>,
 }
 
-/// One thing that a section asks of the context, with the answer where there is one.
+/// One call that the work makes, with its answer where it has one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Call {
     Allocate { bytes: usize, at: u64 },
     Input { room: usize, offset: usize },
     Kernel(Kernel),
-    Product { shape: Shape, addresses: [u64; 3], add: bool },
+    Matmul { shape: Shape, addresses: [u64; 3], add: bool },
     Zero { to: u64, bytes: usize },
     Copy { to: u64, from: u64, bytes: usize },
 }
 
-/// What happens to what the context is asked for.
+/// What happens to the calls that the work makes.
 #[derive(Debug, Default)]
 enum Mode {
-    /// No section runs.
+    /// Nothing that could be captured is running: calls are made.
     #[default]
     Outside,
-    /// All of it is done as it comes; how much is uploaded.
+    /// Calls are made; how many bytes were uploaded so far.
     Queued(usize),
-    Recording(Recording),
+    Capturing(Capture),
     Comparing(Comparison),
 }
 
 #[derive(Debug)]
-struct Recording {
+struct Capture {
     calls: Vec<Call>,
     /// By the kernel's place among the calls.
     nodes: HashMap<usize, CUgraphNode>,
     inputs: Area,
     /// Bytes of the inputs in use.
     used: usize,
-    /// Something was asked for that a graph cannot hold.
+    /// A call was made that a graph cannot hold.
     failed: bool,
 }
 
@@ -124,7 +135,7 @@ struct Comparison {
     failed: bool,
 }
 
-/// A recorded section.
+/// A captured graph.
 #[derive(Debug)]
 struct Graph {
     shape: u64,
@@ -132,13 +143,13 @@ struct Graph {
     nodes: HashMap<usize, CUgraphNode>,
     inputs: Area,
     input_bytes: usize,
-    recorded: CUgraph,
+    captured: CUgraph,
     executable: CUgraphExec,
-    /// The number of the section that used it last.
+    /// The number of the run that used it last.
     last_used: u64,
 }
 
-/// A section whose comparison succeeded, ready to be launched.
+/// Work whose calls agreed with those of a graph, ready to be launched.
 #[derive(Debug)]
 pub(crate) struct Prepared<T> {
     result: T,
@@ -146,24 +157,24 @@ pub(crate) struct Prepared<T> {
     lasting: u64,
 }
 
-/// All of it; part of a context. Graphs have inputs, so there are transfers wherever there is a graph.
+/// All graphs of a context. Every graph has inputs, so there are transfers wherever there is a graph.
 #[derive(Debug, Default)]
-pub(super) struct Sections {
+pub(super) struct Graphs {
     mode: Mode,
     /// Shapes that ran once, and the bytes they uploaded; the oldest first.
     seen: VecDeque<(u64, usize)>,
     /// The one used last at the end.
-    graphs: Vec<Graph>,
+    kept: Vec<Graph>,
     transfers: Option<Transfers>,
     /// Only the comparison made last may be launched.
     ticket: u64,
-    counts: SectionCounts,
-    /// Recordings that came to nothing.
+    counts: GraphCounts,
+    /// Captures that failed.
     failures: u32,
 }
 
 // SAFETY: graphs, nodes, events and streams may be used from any thread whose current context is theirs.
-unsafe impl Send for Sections {}
+unsafe impl Send for Graphs {}
 
 /// The way of a graph's inputs: gathered in pinned memory, copied to the device beside the work that runs, and taken into
 /// place when the graph is launched.
@@ -214,7 +225,7 @@ impl Transfers {
     /// Queues the copy to the device, beside its work.
     fn send(&self, bytes: usize) -> Result<(), Failure> {
         driver::wait_in_stream(self.stream, self.taken)?;
-        let from = self.pinned[self.turn].part(0, bytes);
+        let from = self.pinned[self.turn].slice(0, bytes);
         driver::upload(self.landing.at.0, from, self.stream)?;
         driver::record_event(self.read[self.turn], self.stream)
     }
@@ -239,7 +250,7 @@ impl Transfers {
     }
 }
 
-impl Recording {
+impl Capture {
     fn input(&mut self, room: usize, bytes: &[u8], transfers: Option<&mut Transfers>) -> Option<u64> {
         let offset = self.used;
         let transfers = transfers.filter(|_| !self.failed && room <= self.inputs.bytes - offset);
@@ -255,7 +266,7 @@ impl Recording {
 }
 
 impl Comparison {
-    /// The recorded call that comes next, unless the comparison failed already.
+    /// The captured call that comes next, unless the comparison failed already.
     fn next(&mut self) -> Option<&Call> {
         let call = if self.failed { None } else { self.graph.calls.get(self.next) };
         self.failed = call.is_none();
@@ -324,16 +335,20 @@ impl Graph {
     fn destroy(self, pool: &Pool) {
         self.inputs.give_back(pool);
         let _: Result<(), Failure> = driver::destroy_executable(self.executable);
-        let _: Result<(), Failure> = driver::destroy_graph(self.recorded);
+        let _: Result<(), Failure> = driver::destroy_graph(self.captured);
     }
 }
 
-impl Sections {
+impl Graphs {
     /// For a driver that knows this version of CUDA, as 13000 for 13.0.
-    pub(super) fn new(driver: i32) -> Self {
-        let refused =
-            (driver < OLDEST_DRIVER).then(|| "graphs need a driver that knows CUDA 12.3".to_owned());
-        Self { counts: SectionCounts { refused, ..SectionCounts::default() }, ..Self::default() }
+    pub(super) fn new(driver: i32, replay: Replay) -> Self {
+        let why = match replay {
+            Replay::Off => Some("graphs are switched off"),
+            Replay::On if driver < OLDEST_DRIVER => Some("graphs need a driver for CUDA 12.3 or newer"),
+            Replay::On => None,
+        };
+        let disabled = why.map(str::to_owned);
+        Self { counts: GraphCounts { disabled, ..GraphCounts::default() }, ..Self::default() }
     }
 
     /// Gives back what the driver made. Graphs that still run do so to their end.
@@ -345,143 +360,143 @@ impl Sections {
     }
 
     fn forget(&mut self, pool: &Pool) {
-        self.graphs.drain(..).for_each(|graph| graph.destroy(pool));
+        self.kept.drain(..).for_each(|graph| graph.destroy(pool));
         self.ticket += 1;
     }
 
-    /// Bytes that a section of this shape uploads, if one ran already.
+    /// Bytes that work of this shape uploaded, if it ran already.
     fn seen(&self, shape: u64) -> Option<usize> {
         self.seen.iter().find(|(seen, _)| *seen == shape).map(|(_, bytes)| *bytes)
     }
 
-    /// A recording came to nothing. An error in it is not one of the work, which is done once more without; what it was may
-    /// be past then (a kernel of cuBLASLt that is loaded at its first use), so that it is tried again.
-    fn recording_failed(&mut self, error: Option<EngineError>) {
+    /// Counts a failed capture. An error in it is not an error of the work, which is then queued without a graph; the cause
+    /// may be gone the next time (a kernel of cuBLASLt that is loaded at its first use), so the capture is tried again.
+    fn capture_failed(&mut self, error: Option<EngineError>) {
         self.failures += 1;
-        if self.failures == MOST_FAILURES {
+        if self.failures == MOST_FAILED_CAPTURES {
             let unfit = || "the work asks for what a graph cannot hold".to_owned();
-            self.counts.refused = Some(error.map_or_else(unfit, |error| error.to_string()));
+            self.counts.disabled = Some(error.map_or_else(unfit, |error| error.to_string()));
         }
     }
 
-    /// The number of this section.
+    /// The number of this run.
     fn now(&self) -> u64 {
-        self.counts.queued + self.counts.recorded + self.counts.replayed
+        self.counts.queued + self.counts.captured + self.counts.replayed
     }
 
     /// Whether there is a place for one more graph; makes it if it can.
     fn has_room(&mut self, pool: &Pool) -> bool {
         let now = self.now();
-        if self.graphs.len() >= MOST_GRAPHS
-            && let Some(unused) = self.graphs.iter().position(|g| now - g.last_used > SECTIONS_UNUSED)
+        if self.kept.len() >= MOST_GRAPHS
+            && let Some(unused) = self.kept.iter().position(|g| now - g.last_used > RUNS_UNUSED)
         {
-            self.graphs.remove(unused).destroy(pool);
+            self.kept.remove(unused).destroy(pool);
             self.ticket += 1;
         }
-        self.graphs.len() < MOST_GRAPHS
+        self.kept.len() < MOST_GRAPHS
     }
 }
 
 impl Context {
-    fn sections(&self) -> std::sync::MutexGuard<'_, Sections> {
-        locked(&self.inner.sections)
+    fn graphs(&self) -> std::sync::MutexGuard<'_, Graphs> {
+        locked(&self.inner.graphs)
     }
 
-    /// How sections ran so far.
-    pub(crate) fn section_counts(&self) -> SectionCounts {
-        self.sections().counts.clone()
+    /// How work ran so far.
+    pub(crate) fn graph_counts(&self) -> GraphCounts {
+        self.graphs().counts.clone()
     }
 
-    /// Runs a section: see the module's header. `shape` is the same for sections that are likely to ask for the same.
-    /// The result's device memory is valid until the next section runs.
-    pub(crate) fn section<T>(&self, shape: u64, work: &mut dyn FnMut() -> T) -> T {
+    /// Runs work as the module's header says. `shape` is the same number for work that is likely to make the same calls.
+    /// The device memory of the result is valid until the next run.
+    pub(crate) fn run<T>(&self, shape: u64, work: &mut dyn FnMut() -> T) -> T {
         if let Some(prepared) = self.prepare(shape, work)
             && let Some(result) = self.start(prepared)
         {
             return result;
         }
-        if let Some(result) = self.record(shape, work) {
+        if let Some(result) = self.capture(shape, work) {
             return result;
         }
-        self.sections().mode = Mode::Queued(0);
+        self.graphs().mode = Mode::Queued(0);
         let result = work();
-        let mut sections = self.sections();
-        if let Mode::Queued(bytes) = std::mem::take(&mut sections.mode) {
-            sections.counts.queued += 1;
-            sections.seen.retain(|(seen, _)| *seen != shape);
-            sections.seen.push_back((shape, bytes));
-            if sections.seen.len() > MOST_SHAPES {
-                sections.seen.pop_front();
+        let mut graphs = self.graphs();
+        if let Mode::Queued(bytes) = std::mem::take(&mut graphs.mode) {
+            graphs.counts.queued += 1;
+            graphs.seen.retain(|(seen, _)| *seen != shape);
+            graphs.seen.push_back((shape, bytes));
+            if graphs.seen.len() > MOST_SHAPES {
+                graphs.seen.pop_front();
             }
         }
         result
     }
 
-    /// Compares a section with the graphs of its shape, on the host alone; `None` where there is none that fits. Its inputs
-    /// are on their way when this returns.
+    /// Compares work with the graphs of its shape, on the host alone; `None` where none fits. When this returns, the inputs
+    /// are on their way to the device.
     pub(crate) fn prepare<T>(&self, shape: u64, work: &mut dyn FnMut() -> T) -> Option<Prepared<T>> {
-        let candidates = self.sections().graphs.iter().filter(|g| g.shape == shape).count();
+        let candidates = self.graphs().kept.iter().filter(|g| g.shape == shape).count();
         for _ in 0..candidates {
             if self.is_broken() || !self.begin_comparison(shape) {
                 return None;
             }
             let result = work();
-            let mut sections = self.sections();
-            let Mode::Comparing(comparison) = std::mem::take(&mut sections.mode) else { return None };
+            let mut graphs = self.graphs();
+            let Mode::Comparing(comparison) = std::mem::take(&mut graphs.mode) else { return None };
             let agrees = comparison.agrees();
             let Comparison { mut graph, changed, .. } = comparison;
             if !agrees {
                 // Before the others: the next candidate is the next one from the end.
-                sections.graphs.insert(0, graph);
+                graphs.kept.insert(0, graph);
                 continue;
             }
             let bytes = graph.input_bytes;
             let sent = self.attempt(|| {
                 graph.change(changed)?;
-                sections.transfers.as_ref().map_or(Ok(()), |transfers| transfers.send(bytes))
+                graphs.transfers.as_ref().map_or(Ok(()), |transfers| transfers.send(bytes))
             });
-            sections.graphs.push(graph);
-            sections.ticket += 1;
+            graphs.kept.push(graph);
+            graphs.ticket += 1;
             let lasting = self.inner.lasting.load(Ordering::Relaxed);
-            return sent.map(|()| Prepared { result, ticket: sections.ticket, lasting });
+            return sent.map(|()| Prepared { result, ticket: graphs.ticket, lasting });
         }
         None
     }
 
     /// Takes the shape's graph that was used last out of the list, to be compared with.
     fn begin_comparison(&self, shape: u64) -> bool {
-        let mut sections = self.sections();
-        let Some(at) = sections.graphs.iter().rposition(|g| g.shape == shape) else { return false };
-        let turned = self.attempt(|| sections.transfers.as_mut().map_or(Ok(()), Transfers::turn));
+        let mut graphs = self.graphs();
+        let Some(at) = graphs.kept.iter().rposition(|g| g.shape == shape) else { return false };
+        let turned = self.attempt(|| graphs.transfers.as_mut().map_or(Ok(()), Transfers::turn));
         if turned.is_none() {
             return false;
         }
-        sections.ticket += 1; // what was prepared before has lost its place
-        let graph = sections.graphs.remove(at);
-        sections.mode = Mode::Comparing(Comparison { graph, next: 0, changed: Vec::new(), failed: false });
+        graphs.ticket += 1; // what was prepared before has lost its place
+        let graph = graphs.kept.remove(at);
+        graphs.mode = Mode::Comparing(Comparison { graph, next: 0, changed: Vec::new(), failed: false });
         true
     }
 
     /// Launches what was prepared; `None`, and nothing has happened, when that can no longer be done.
     pub(crate) fn start<T>(&self, prepared: Prepared<T>) -> Option<T> {
         let Prepared { result, ticket, lasting } = prepared;
-        let mut sections = self.sections();
-        if sections.ticket != ticket
+        let mut graphs = self.graphs();
+        if graphs.ticket != ticket
             || self.inner.lasting.load(Ordering::Relaxed) != lasting
             || self.is_broken()
         {
             return None;
         }
-        sections.ticket += 1;
-        sections.counts.replayed += 1;
-        self.launch_last(&mut sections);
+        graphs.ticket += 1;
+        graphs.counts.replayed += 1;
+        self.launch_last(&mut graphs);
         Some(result)
     }
 
     /// Launches the graph at the end of the list, whose inputs have been sent.
-    fn launch_last(&self, sections: &mut Sections) {
-        let now = sections.now();
-        let (Some(graph), Some(transfers)) = (sections.graphs.last_mut(), &sections.transfers) else {
+    fn launch_last(&self, graphs: &mut Graphs) {
+        let now = graphs.now();
+        let (Some(graph), Some(transfers)) = (graphs.kept.last_mut(), &graphs.transfers) else {
             return;
         };
         graph.last_used = now;
@@ -491,18 +506,18 @@ impl Context {
         });
     }
 
-    /// Records a section whose shape ran before, and launches it; `None`, and nothing has happened, where that cannot
-    /// be done.
-    fn record<T>(&self, shape: u64, work: &mut dyn FnMut() -> T) -> Option<T> {
+    /// Captures work whose shape ran before, and launches the graph; `None`, and nothing has been launched, where that is
+    /// not possible.
+    fn capture<T>(&self, shape: u64, work: &mut dyn FnMut() -> T) -> Option<T> {
         let inputs = self.inputs_for(shape)?;
         let began = self.attempt(|| driver::begin_capture(self.stream()));
         let failed = began.is_none();
-        let recording = Recording { calls: Vec::new(), nodes: HashMap::new(), inputs, used: 0, failed };
-        self.sections().mode = Mode::Recording(recording);
+        let capture = Capture { calls: Vec::new(), nodes: HashMap::new(), inputs, used: 0, failed };
+        self.graphs().mode = Mode::Capturing(capture);
         let result = work();
-        let mut sections = self.sections();
-        let Mode::Recording(recording) = std::mem::take(&mut sections.mode) else { return None };
-        let Recording { calls, nodes, inputs, used, failed } = recording;
+        let mut graphs = self.graphs();
+        let Mode::Capturing(capture) = std::mem::take(&mut graphs.mode) else { return None };
+        let Capture { calls, nodes, inputs, used, failed } = capture;
         // The capture is to be ended whatever happened in it.
         let ended = began.map(|()| self.inner.bind().and_then(|()| driver::end_capture(self.stream())));
         let made = match ended {
@@ -515,58 +530,58 @@ impl Context {
             self.fail(failure.into());
             None
         });
-        let Some((recorded, executable)) = made else {
+        let Some((captured, executable)) = made else {
             inputs.give_back(self.pool());
-            sections.recording_failed(locked(&self.inner.error).take());
+            graphs.capture_failed(locked(&self.inner.error).take());
             return None;
         };
-        let last_used = sections.now();
-        let graph = Graph { shape, calls, nodes, inputs, input_bytes: used, recorded, executable, last_used };
-        sections.graphs.push(graph);
-        sections.ticket += 1;
-        sections.counts.recorded += 1;
-        self.attempt(|| sections.transfers.as_ref().map_or(Ok(()), |transfers| transfers.send(used)));
-        self.launch_last(&mut sections);
+        let last_used = graphs.now();
+        let graph = Graph { shape, calls, nodes, inputs, input_bytes: used, captured, executable, last_used };
+        graphs.kept.push(graph);
+        graphs.ticket += 1;
+        graphs.counts.captured += 1;
+        self.attempt(|| graphs.transfers.as_ref().map_or(Ok(()), |transfers| transfers.send(used)));
+        self.launch_last(&mut graphs);
         Some(result)
     }
 
-    /// Room for the inputs of a section that may be recorded now.
+    /// Room for the inputs of work that may be captured now.
     fn inputs_for(&self, shape: u64) -> Option<Area> {
-        let mut sections = self.sections();
-        let bytes = Pool::round(sections.seen(shape)?.max(1));
-        if self.is_broken() || sections.counts.refused.is_some() || !sections.has_room(self.pool()) {
+        let mut graphs = self.graphs();
+        let bytes = Pool::round(graphs.seen(shape)?.max(1));
+        if self.is_broken() || graphs.counts.disabled.is_some() || !graphs.has_room(self.pool()) {
             return None;
         }
         let inputs = self.attempt(|| self.pool().take(bytes, false))??;
         let inputs = Area { at: DevicePtr(inputs), bytes };
-        let large_enough = sections.transfers.as_ref().is_some_and(|t| t.landing.bytes >= bytes);
+        let large_enough = graphs.transfers.as_ref().is_some_and(|t| t.landing.bytes >= bytes);
         let ready = self.attempt(|| {
             if !large_enough {
-                if let Some(smaller) = sections.transfers.take() {
+                if let Some(smaller) = graphs.transfers.take() {
                     driver::synchronize(self.stream())?;
                     smaller.destroy(self.pool())?;
                 }
                 // A comparison that was made ahead has lost its inputs.
-                sections.ticket += 1;
-                sections.transfers = Transfers::new(self.pool(), bytes, self.stream())?;
+                graphs.ticket += 1;
+                graphs.transfers = Transfers::new(self.pool(), bytes, self.stream())?;
             }
-            sections.transfers.as_mut().map_or(Ok(()), Transfers::turn)
+            graphs.transfers.as_mut().map_or(Ok(()), Transfers::turn)
         });
-        if ready.is_some() && sections.transfers.is_some() {
+        if ready.is_some() && graphs.transfers.is_some() {
             return Some(inputs);
         }
-        // An error here is not one of the work either, which is queued now.
+        // An error here is not an error of the work either, which is queued now.
         let error = locked(&self.inner.error).take();
         let none = || "no memory for the inputs of a graph".to_owned();
-        sections.counts.refused = Some(error.map_or_else(none, |error| error.to_string()));
-        sections.forget(self.pool()); // those there are have lost the way of their inputs
+        graphs.counts.disabled = Some(error.map_or_else(none, |error| error.to_string()));
+        graphs.forget(self.pool()); // there is no way left to send inputs to those there are
         inputs.give_back(self.pool());
         None
     }
 
     /// Forgets all graphs, so that their memory can be given back.
     pub(super) fn forget_graphs(&self) {
-        self.sections().forget(self.pool());
+        self.graphs().forget(self.pool());
     }
 
     /// Tells graphs that memory they may refer to is no longer what it was.
@@ -574,13 +589,13 @@ impl Context {
         self.inner.lasting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether what is asked for now is not done at once, but recorded or compared; then the section fails as such, because a
-    /// graph cannot hold what the caller is about to do, and is queued instead.
+    /// Whether calls are being captured or compared now rather than made. The capture or comparison then fails, because the
+    /// caller is about to do something that a graph cannot hold, and the work is queued instead.
     pub(crate) fn is_unfit_for_graph(&self) -> bool {
-        match &mut self.sections().mode {
+        match &mut self.graphs().mode {
             Mode::Outside | Mode::Queued(_) => false,
-            Mode::Recording(recording) => {
-                recording.failed = true;
+            Mode::Capturing(capture) => {
+                capture.failed = true;
                 true
             }
             Mode::Comparing(comparison) => {
@@ -592,13 +607,13 @@ impl Context {
 
     /// Whether a call is to be made; a comparison only takes note of it.
     pub(super) fn is_made(&self, call: impl FnOnce() -> Call) -> bool {
-        match &mut self.sections().mode {
+        match &mut self.graphs().mode {
             Mode::Outside | Mode::Queued(_) => true,
-            Mode::Recording(recording) => {
-                if !recording.failed {
-                    recording.calls.push(call());
+            Mode::Capturing(capture) => {
+                if !capture.failed {
+                    capture.calls.push(call());
                 }
-                !recording.failed
+                !capture.failed
             }
             Mode::Comparing(comparison) => {
                 comparison.meet(call());
@@ -607,26 +622,26 @@ impl Context {
         }
     }
 
-    /// Keeps the node of the kernel that was just recorded, if one was.
+    /// Keeps the node of the kernel that was just captured, if one was.
     pub(super) fn keep_node(&self) -> Result<(), Failure> {
-        if let Mode::Recording(recording) = &mut self.sections().mode {
+        if let Mode::Capturing(capture) = &mut self.graphs().mode {
             let node = driver::captured_node(self.stream())?;
-            recording.nodes.insert(recording.calls.len() - 1, node);
+            capture.nodes.insert(capture.calls.len() - 1, node);
         }
         Ok(())
     }
 
-    /// Memory as a recorded or compared section has it; elsewhere, what memory that is to be had as usual is for.
-    pub(super) fn section_memory(&self, bytes: usize) -> Result<DeviceBuffer, Home> {
-        let found = match &mut self.sections().mode {
+    /// Memory for work that is being captured or compared; elsewhere, which kind of memory is to be taken from the pool.
+    pub(super) fn captured_memory(&self, bytes: usize) -> Result<DeviceBuffer, Home> {
+        let found = match &mut self.graphs().mode {
             Mode::Outside => return Err(Home::Plain),
-            Mode::Queued(_) => return Err(Home::Section),
-            Mode::Recording(recording) => {
-                // The driver gives no memory during a capture, and need not: the section ran once already.
-                let at = if recording.failed { None } else { self.pool().take_waiting(bytes) };
-                recording.failed = at.is_none();
-                recording.calls.extend(at.map(|at| Call::Allocate { bytes, at }));
-                at.map(|at| (at, Home::Section))
+            Mode::Queued(_) => return Err(Home::Capturable),
+            Mode::Capturing(capture) => {
+                // The driver gives no memory during a capture, and need not: the work ran once already.
+                let at = if capture.failed { None } else { self.pool().take_waiting(bytes) };
+                capture.failed = at.is_none();
+                capture.calls.extend(at.map(|at| Call::Allocate { bytes, at }));
+                at.map(|at| (at, Home::Capturable))
             }
             Mode::Comparing(comparison) => comparison.allocation(bytes).map(|at| (at, Home::Graph)),
         };
@@ -636,17 +651,18 @@ impl Context {
         })
     }
 
-    /// The place of an upload among a recorded or compared section's inputs; `None` where it is to be made as usual.
-    pub(super) fn section_input(&self, room: usize, bytes: &[u8]) -> Option<DeviceBuffer> {
-        let mut sections = self.sections();
-        let Sections { mode, transfers, .. } = &mut *sections;
+    /// Where an upload stands among the inputs of work that is being captured or compared; `None` where it is to be made
+    /// as usual.
+    pub(super) fn captured_input(&self, room: usize, bytes: &[u8]) -> Option<DeviceBuffer> {
+        let mut graphs = self.graphs();
+        let Graphs { mode, transfers, .. } = &mut *graphs;
         let at = match mode {
             Mode::Outside => return None,
             Mode::Queued(uploaded) => {
                 *uploaded += room;
                 return None;
             }
-            Mode::Recording(recording) => recording.input(room, bytes, transfers.as_mut()),
+            Mode::Capturing(capture) => capture.input(room, bytes, transfers.as_mut()),
             Mode::Comparing(comparison) => comparison.input(room, bytes, transfers.as_mut()),
         };
         Some(match at {
@@ -657,5 +673,4 @@ impl Context {
 }
 
 #[cfg(test)]
-#[cfg(feature = "cuda")]
 mod tests;

@@ -1,14 +1,17 @@
 //! Replayed work against the same work queued, on a GPU, real or emulated: the same bits.
 
-use crate::ops::adam::{Adam, Decay, Range, squared_norm};
+use crate::loss_sum::LossSum;
+use std::num::NonZeroUsize;
+
+use crate::ops::adam::{Adam, Decay, Range, SquaredNorm, squared_norm};
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::Linear;
-use crate::ops::linear_cross_entropy::LossSum;
 use crate::rng::Stream;
 use crate::testing::gpu;
 use crate::{
-    Device, Dropout, Flat, Gradients, Packing, Precision, SectionCounts, Tape, Tensor, View, Weights,
+    CudaOptions, Device, Dropout, Flat, Gradients, GraphCounts, Packing, Precision, Replay, Tape, Tensor,
+    View, Weights,
 };
 
 const WIDTH: usize = 12;
@@ -94,8 +97,12 @@ impl Trained {
                 batch.number,
             );
             let drop = |site| Some(Dropout { p: 0.2, site });
-            let tables =
-                Embedding { tokens: w[0], positions: w[1], offset: Some((2, w[2])), dropout: drop(1) };
+            let tables = Embedding {
+                positions: Some(w[1]),
+                offset: Some((2, w[2])),
+                dropout: drop(1),
+                ..Embedding::new(w[0])
+            };
             let h = tape.embedding(&batch.ids, tables);
             let normed = tape.norm(&h, w[3], w[4], 1e-5);
             let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);
@@ -109,10 +116,15 @@ impl Trained {
         sum
     }
 
-    /// What a step leaves: the loss, the norm, the weights.
-    fn finish(&mut self, mut sum: LossSum, number: u64) -> (f64, f64, Vec<f32>) {
-        let norm = squared_norm(&self.device, &self.gradients).settle();
-        sum.settle();
+    /// What a step leaves: the loss, the norm, the weights. The norm is queued behind the work, which may be a graph.
+    fn finish(&mut self, sum: LossSum, number: u64) -> (f64, f64, Vec<f32>) {
+        let norm = squared_norm(&self.device, &self.gradients);
+        self.update(sum, norm, number)
+    }
+
+    fn update(&mut self, mut sum: LossSum, norm: SquaredNorm, number: u64) -> (f64, f64, Vec<f32>) {
+        let norm = norm.wait();
+        sum.wait();
         let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
         let n = self.moments[0].len();
         let range = Range { start: 0, grad: 0, len: n, lr: 1e-2, weight_decay: 0.0, step: number };
@@ -133,8 +145,8 @@ impl Trained {
         self.finish(sum, batch.number)
     }
 
-    fn counts(&self) -> SectionCounts {
-        self.device.section_counts().unwrap()
+    fn counts(&self) -> GraphCounts {
+        self.device.graph_counts().unwrap()
     }
 }
 
@@ -152,9 +164,9 @@ fn replayed_work_has_the_bits_of_queued_work() {
             let other = Tensor::zeros(ours.device.pool(), 40, 100, crate::DType::F32);
             assert!(other.to_f32_vec().iter().all(|&x| x == 0.0));
         }
-        // The first is queued, the second recorded; the first with 10 rows finds no memory waiting for its sizes.
-        assert_eq!(ours.counts(), SectionCounts { queued: 2, recorded: 2, replayed: 5, refused: None });
-        assert_eq!(theirs.counts(), SectionCounts::default());
+        // The first is queued, the second captured; the first with 10 rows finds no memory waiting for its sizes.
+        assert_eq!(ours.counts(), GraphCounts { queued: 2, captured: 2, replayed: 5, disabled: None });
+        assert_eq!(theirs.counts(), GraphCounts::default());
     }
 }
 
@@ -176,9 +188,12 @@ fn what_is_prepared_ahead_is_the_same() {
                 }
                 None => device.run(1, || ours.work(batch)),
             };
-            // Before anything of this step is waited for.
+            // The norm is queued before the next step is prepared, or after it; nothing is waited for until then.
+            let norm = (i % 2 == 0).then(|| squared_norm(&device, &ours.gradients));
             prepared = batches.get(i + 1).and_then(|next| device.prepare(1, || ours.work(next)));
-            assert!(ours.finish(sum, batch.number) == theirs.queued(batch), "step {}", batch.number);
+            let norm = norm.unwrap_or_else(|| squared_norm(&device, &ours.gradients));
+            let found = ours.update(sum, norm, batch.number);
+            assert!(found.1 > 0.0 && found == theirs.queued(batch), "step {}", batch.number);
             if i == 4 {
                 // What the host writes is somewhere else afterwards: the preparation is of no use.
                 ours.weights.values_mut()[0] += 1.0;
@@ -187,6 +202,24 @@ fn what_is_prepared_ahead_is_the_same() {
         }
         assert!(started >= 4, "{started} of {:?}", ours.counts());
     }
+}
+
+#[test]
+fn graphs_that_are_switched_off_change_no_bit() {
+    let (Some(mut ours), Some(mut theirs)) = (Trained::new(Precision::Bf16), Trained::new(Precision::Bf16))
+    else {
+        return;
+    };
+    let options = CudaOptions { replay: Replay::Off, ..CudaOptions::default() };
+    ours.device = Device::gpu(0, NonZeroUsize::new(1), &options).unwrap();
+    for number in 1..5 {
+        let batch = Batch::new(number, 20);
+        assert!(ours.device.prepare(1, || 0).is_none());
+        assert!(ours.run(&batch) == theirs.run(&batch), "step {number}");
+    }
+    let GraphCounts { queued, captured, replayed, disabled } = ours.counts();
+    assert!((queued, captured, replayed) == (4, 0, 0) && disabled.is_some_and(|why| why.contains("off")));
+    assert_eq!(theirs.counts().replayed, 2);
 }
 
 #[test]
@@ -203,9 +236,9 @@ fn work_that_no_graph_can_hold_is_queued() {
         });
         assert_eq!(found, [round; 5]);
     }
-    let counts = device.section_counts().unwrap();
-    assert_eq!((counts.queued, counts.recorded, counts.replayed), (40, 0, 0));
-    assert!(counts.refused.is_some());
+    let counts = device.graph_counts().unwrap();
+    assert_eq!((counts.queued, counts.captured, counts.replayed), (40, 0, 0));
+    assert!(counts.disabled.is_some());
     device.check().unwrap();
 }
 
@@ -223,7 +256,7 @@ fn a_full_memory_costs_the_graphs_and_nothing_else() {
         let batch = Batch::new(number, 20);
         assert!(ours.run(&batch) == theirs.queued(&batch), "step {number}");
     }
-    // The fourth finds no memory waiting and is queued again, the fifth recorded again.
-    let SectionCounts { queued, recorded, replayed, refused } = ours.counts();
-    assert_eq!((queued, recorded, replayed, refused), (2, 2, 3, None));
+    // The fourth finds no memory waiting and is queued again, the fifth captured again.
+    let GraphCounts { queued, captured, replayed, disabled } = ours.counts();
+    assert_eq!((queued, captured, replayed, disabled), (2, 2, 3, None));
 }
