@@ -182,7 +182,6 @@ fn impossible_settings_are_refused_before_anything_is_made() {
         ("--max_steps 0", &["max_steps", "n_epochs"]),
         ("--max_time 0", &["max_time"]),
         ("--keep 0", &["keep"]),
-        ("--eval_every 0", &["eval_every", "-1"]),
         ("--mlm --mlm_probability 0", &["mlm_probability"]),
         ("--threads 1000000", &["threads"]),
         ("--local_rank 0", &["--local_rank 0", "leave it out", "--threads"]),
@@ -201,14 +200,14 @@ fn impossible_settings_are_refused_before_anything_is_made() {
     let data = format!("--data {}", path("topics"));
     for (flags, words) in [
         ("--num_classes 3", &["num_classes", "3 classes", "has 2: land, water"][..]),
-        ("--adapters_dim 0", &["adapters_dim"]),
+        ("--adapters_dim 65537", &["adapters_dim"]),
         ("--method head --adapters_dim 4", &["adapters_dim", "head", "--method adapters"]),
         ("--clf_loss_coef 0", &["clf_loss_coef"]),
         ("--lm_loss_coef NaN", &["lm_loss_coef"]),
         ("--dropout 1", &["dropout"]),
         ("--problem regression --class_weights balanced", &["class_weights"]),
-        ("--finetuning_model_class TransformerWithClfHeadAndAdapters", &["--adapters_dim", "--lm_loss_coef"]),
-        ("--local_rank=-1", &["--local_rank -1"]),
+        ("--finetuning_model_class TransformerWithClfHeadAndAdapters", &["--adapters_dim 32"]),
+        ("--local_rank=1", &["--local_rank 1"]),
     ] {
         let words = [words, &["fix: "]].concat();
         finetune(&place, &format!("{data} {flags}")).refuses(2, &words);
