@@ -310,13 +310,16 @@ fn use_that_cannot_be_is_refused() {
     split.refuses(1, &["split", "fix: "]);
     place.run(&format!("eval {lm} --data {}", path("topics"))).refuses(1, &["topics", "train.txt", "fix: "]);
     place.run(&format!("predict {tuned} --input none.txt")).refuses(1, &["none.txt"]);
-    let done = place.feed(&format!("predict {tuned}"), b"bad \xff\n");
-    done.refuses(1, &["byte 5 of the line", "UTF-8", "fix: "]);
-    // What stood before the bad line is answered.
-    let done = place
-        .feed(&format!("predict {tuned}"), &[b"the lake\n".repeat(300), b"bad \xff\n".to_vec()].concat());
+    // A row that cannot be read is answered with an error, or ends it where that is asked for.
+    let input = [b"the lake\n".repeat(300), b"bad \xff\nthe lake\n".to_vec()].concat();
+    let answers =
+        place.feed(&format!("predict {tuned}"), &input).says(&["1 rows could not be read"]).json_lines();
+    assert_eq!((answers.len(), &answers[300]["line"], answers[300].get("label")), (302, &301.into(), None));
+    assert!(answers[300]["error"].as_str().unwrap().contains("byte 5") && answers[301]["label"].is_string());
+    let done = place.feed(&format!("predict {tuned} --strict"), &input);
     assert_eq!(done.code, Some(1));
-    assert!(done.stderr.contains(":301: byte 5"), "{}", done.stderr);
+    assert!(done.stderr.contains(":301: byte 5") && done.stderr.contains("--encoding"), "{}", done.stderr);
+    assert_eq!(done.stdout.lines().count(), 300);
 }
 
 #[test]

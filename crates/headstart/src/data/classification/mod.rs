@@ -13,6 +13,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub(in crate::data) use read::text_column;
+
 use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
 use super::encoding::{TextEncoding, bad};
 use super::split::Split;

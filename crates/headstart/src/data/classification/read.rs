@@ -139,6 +139,11 @@ fn column<'a>(
     }
 }
 
+/// The name of the text column: the one that is asked for, or else one that is called like a text.
+pub(in crate::data) fn text_column<'a>(all: &'a [String], wanted: Option<&str>) -> Option<&'a str> {
+    column(all, wanted, &TEXT_COLUMNS, None)
+}
+
 /// The names of the text and the label column.
 fn columns<'a>(
     path: &Path,
