@@ -338,8 +338,9 @@ pub struct EvalArgs {
 /// `headstart predict`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Answers are {\"label\": ..., \"probabilities\": {class: number}}, or a table's columns label and probability, in the order of
-the input and behind its own fields. A row that cannot be read is answered with an error.
+Answers are {\"label\": ..., \"probabilities\": {class: number}}, or columns of a table,
+in the order of the input and behind its own fields.
+A row that cannot be read is answered with an error.
 Examples:
   headstart predict runs/trec --input questions.txt > answers.jsonl
   headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
@@ -347,8 +348,8 @@ pub struct PredictArgs {
     /// A run folder, its final/, or a checkpoint
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
-    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input
-    #[arg(long, value_name = "FILE", default_value = "-", num_args = 1..)]
+    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
+    #[arg(long, value_name = "FILE", default_value = "-")]
     pub input: Vec<PathBuf>,
     /// How the input is written [default: what the end of the file's name says; text]
     #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
@@ -372,9 +373,9 @@ pub struct PredictArgs {
     #[arg(long)]
     pub strict: bool,
     #[command(flatten)]
-    pub reading: ReadingArgs,
-    #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
 }
 
 /// `headstart generate`.

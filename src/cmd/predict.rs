@@ -32,6 +32,7 @@ enum OnBadRow {
 /// What came of all rows.
 #[derive(Default)]
 struct Counts {
+    rows: usize,
     cut: usize,
     bad: usize,
 }
@@ -79,13 +80,14 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     }
     let left_out = answers.left_out;
     answers.finish()?;
-    for (count, what) in [
-        (counts.cut, "texts were longer than the model's positions and were cut"),
-        (counts.bad, "rows could not be read; they are answered with an error"),
-        (left_out, "rows have fields that the first row has not; the table has no column for them"),
+    let Counts { rows, cut, bad } = counts;
+    for (said, line) in [
+        (cut, format!("{cut} texts were longer than the model's positions and were cut")),
+        (bad, format!("{bad} of {rows} rows could not be read; each is answered with an error")),
+        (left_out, format!("{left_out} of {rows} rows have fields that the table has no column for")),
     ] {
-        if count > 0 {
-            progress::say(&format!("{count} {what}"));
+        if said > 0 {
+            progress::say(&line);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -115,6 +117,7 @@ fn pass_on(
         let predictions: Vec<_> =
             answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
         counts.cut += predictions.iter().flatten().filter(|prediction| prediction.truncated).count();
+        counts.rows += answered.len();
         counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
         answers.write(answered, &predictions)?;
         if let Some((line, what)) = ends {
