@@ -13,8 +13,10 @@ use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
 use headstart::config::{Objective, Problem};
 use headstart::data::Split;
+use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
 
+use crate::answers::AnswerFormat;
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
     TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
@@ -63,7 +65,7 @@ pub enum Command {
     Finetune(Box<FinetuneArgs>),
     /// Measure a model on data
     Eval(EvalArgs),
-    /// Classify texts: one a line in, one JSON object a line out
+    /// Classify texts: lines, CSV, TSV or JSONL in; JSONL or a table out
     Predict(PredictArgs),
     /// Continue a text
     Generate(GenerateArgs),
@@ -336,20 +338,44 @@ pub struct EvalArgs {
 /// `headstart predict`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each line of output is {\"label\": ..., \"probabilities\": {class: number}}, in the order of the input.
-Example: headstart predict runs/trec --input questions.txt > answers.jsonl")]
+Answers are {\"label\": ..., \"probabilities\": {class: number}}, or columns of a table,
+in the order of the input and behind its own fields.
+A row that cannot be read is answered with an error.
+Examples:
+  headstart predict runs/trec --input questions.txt > answers.jsonl
+  headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
 pub struct PredictArgs {
     /// A run folder, its final/, or a checkpoint
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
-    /// Texts in UTF-8, one a line; - for standard input
+    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
     #[arg(long, value_name = "FILE", default_value = "-")]
-    pub input: PathBuf,
-    /// Repeat each text in its line of output
+    pub input: Vec<PathBuf>,
+    /// How the input is written [default: what the end of the file's name says; text]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
+    pub input_format: Option<RowFormat>,
+    /// Column with the text, by name [default: as in training, or detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
+    /// File for the answers, which must not exist yet and is there when all are [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How answers are written [default: what the end of --output says; jsonl]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<AnswerFormat>())]
+    pub output_format: Option<AnswerFormat>,
+    /// Write the N most probable classes only [default: all; the best one in a table]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub top_k: Option<usize>,
+    /// Repeat each text in its answer (tables and JSON objects keep all their fields)
     #[arg(long)]
     pub with_text: bool,
+    /// Stop at the first row that cannot be read
+    #[arg(long)]
+    pub strict: bool,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
 }
 
 /// `headstart generate`.

@@ -3,6 +3,7 @@
 //! Owns: the process (arguments, environment, signals, exit codes 0, 1, 2 and 130). Never: touches a tensor.
 
 mod advice;
+mod answers;
 mod args;
 mod cmd;
 mod figures;

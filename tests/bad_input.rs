@@ -212,7 +212,6 @@ fn impossible_settings_are_refused_before_anything_is_made() {
         ("--max_steps 0", &["max_steps", "n_epochs"]),
         ("--max_time 0", &["max_time"]),
         ("--keep 0", &["keep"]),
-        ("--eval_every 0", &["eval_every", "-1"]),
         ("--mlm --mlm_probability 0", &["mlm_probability"]),
         ("--threads 1000000", &["threads"]),
         ("--local_rank 0", &["--local_rank 0", "leave it out", "--threads"]),
@@ -231,14 +230,14 @@ fn impossible_settings_are_refused_before_anything_is_made() {
     let data = format!("--data {}", path("topics"));
     for (flags, words) in [
         ("--num_classes 3", &["num_classes", "3 classes", "has 2: land, water"][..]),
-        ("--adapters_dim 0", &["adapters_dim"]),
+        ("--adapters_dim 65537", &["adapters_dim"]),
         ("--method head --adapters_dim 4", &["adapters_dim", "head", "--method adapters"]),
         ("--clf_loss_coef 0", &["clf_loss_coef"]),
         ("--lm_loss_coef NaN", &["lm_loss_coef"]),
         ("--dropout 1", &["dropout"]),
         ("--problem regression --class_weights balanced", &["class_weights"]),
-        ("--finetuning_model_class TransformerWithClfHeadAndAdapters", &["--adapters_dim", "--lm_loss_coef"]),
-        ("--local_rank=-1", &["--local_rank -1"]),
+        ("--finetuning_model_class TransformerWithClfHeadAndAdapters", &["--adapters_dim 32"]),
+        ("--local_rank=1", &["--local_rank 1"]),
     ] {
         let words = [words, &["fix: "]].concat();
         finetune(&place, &format!("{data} {flags}")).refuses(2, &words);
@@ -341,13 +340,16 @@ fn use_that_cannot_be_is_refused() {
     split.refuses(1, &["split", "fix: "]);
     place.run(&format!("eval {lm} --data {}", path("topics"))).refuses(1, &["topics", "train.txt", "fix: "]);
     place.run(&format!("predict {tuned} --input none.txt")).refuses(1, &["none.txt"]);
-    let done = place.feed(&format!("predict {tuned}"), b"bad \xff\n");
-    done.refuses(1, &["byte 5 of the line", "UTF-8", "fix: "]);
-    // What stood before the bad line is answered.
-    let done = place
-        .feed(&format!("predict {tuned}"), &[b"the lake\n".repeat(300), b"bad \xff\n".to_vec()].concat());
+    // A row that cannot be read is answered with an error, or ends it where that is asked for.
+    let input = [b"the lake\n".repeat(300), b"bad \xff\nthe lake\n".to_vec()].concat();
+    let answers =
+        place.feed(&format!("predict {tuned}"), &input).says(&["rows could not be read"]).json_lines();
+    assert_eq!((answers.len(), &answers[300]["line"], answers[300].get("label")), (302, &301.into(), None));
+    assert!(answers[300]["error"].as_str().unwrap().contains("byte 5") && answers[301]["label"].is_string());
+    let done = place.feed(&format!("predict {tuned} --strict"), &input);
     assert_eq!(done.code, Some(1));
-    assert!(done.stderr.contains(":301: byte 5"), "{}", done.stderr);
+    assert!(done.stderr.contains(":301: byte 5") && done.stderr.contains("--encoding"), "{}", done.stderr);
+    assert_eq!(done.stdout.lines().count(), 300);
 }
 
 #[test]

@@ -283,6 +283,52 @@ fn a_stopped_run_can_be_continued() {
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
 }
 
+/// Tables in, tables out: own columns stay, a bad row is an entry, a file is whole or not there.
+#[test]
+fn tables_are_answered_with_their_columns() {
+    let place = Place::new();
+    tokenizer(&place);
+    place
+        .run("pretrain --data starter --tokenizer tok.json --preset micro --max_steps 1 --out trunk")
+        .succeeds();
+    let rows = "old barn,land,1\nhigh waves,water,2\n".repeat(20);
+    place.write("train.csv", format!("words,kind,text\n{rows}"));
+    let call = "finetune --model trunk --data train.csv --text_column words --label_column kind --max_steps 2 --out run";
+    place.run(call).succeeds();
+    // The column of the training is remembered, although another one is called like a text.
+    place.write(
+        "new.csv",
+        b"id,words,text,label\n7,\"the barn,\nand more\",x,y\n8,caf\xe9,x,y\n9,waves\n".as_slice(),
+    );
+    let said = place.run("predict run/final --input new.csv --output out.csv --encoding latin1");
+    assert!(said.succeeds().stderr.contains("rows could not be read"), "{}", said.stderr);
+    assert_eq!(said.stdout, "");
+    let table = fs::read_to_string(place.path("out.csv")).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "id,words,text,label,predicted_label,probability,error");
+    assert!(
+        lines[1] == "7,\"the barn,"
+            && lines[2].starts_with("and more\",x,y,")
+            && lines[3].starts_with("8,café,x,y,")
+    );
+    assert_eq!(lines[4], ",,,,,,line 5: 2 fields where the header has 4");
+    let call = "predict run --input new.csv --encoding latin1";
+    place.run(&format!("{call} --output out.csv")).refuses(2, &["out.csv", "exists"]);
+    place.run(&format!("{call} --output new-out.csv --strict")).refuses(1, &["new.csv:5", "--strict"]);
+    assert!(!place.path("new-out.csv").exists());
+    assert!(!place.names(".").iter().any(|name| name.contains("new-out")), "{:?}", place.names("."));
+    let answers = place.run(&format!("{call} --top_k 1")).json_lines();
+    assert_eq!((&answers[0]["id"], answers[0]["probabilities"].as_object().unwrap().len()), (&"7".into(), 1));
+    assert_eq!(answers[2]["line"], 5);
+    place
+        .run("predict run --input new.csv --text_column none")
+        .refuses(1, &["`none`", "id, words, text, label"]);
+    let objects = b"{\"words\":\"the barn\",\"n\":1}\n";
+    let out = place.feed("predict run --input_format jsonl --output_format tsv --top_k 2", objects);
+    let header = "words\tn\tlabel\tprobability\tlabel_2\tprobability_2\terror\n";
+    assert!(out.succeeds().stdout.starts_with(header), "{}", out.stdout);
+}
+
 /// What a person sees of a fine-tuning: short lines without names of tensors, and no label that paints the terminal.
 #[test]
 fn progress_is_calm_and_labels_do_not_reach_the_terminal() {

@@ -1,133 +1,140 @@
-//! `headstart predict`: lines in, JSON lines out, in the same order.
+//! `headstart predict`: rows in, answers out, in the same order.
 //!
-//! Owns: reading line by line in chunks, so that a stream of any length passes. Never: the model.
+//! Owns: passing a stream of any length on in chunks, and what becomes of a row that cannot be read. Never: the model.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use headstart::infer::{Prediction, Predictor};
-use serde::Serialize;
+use headstart::data::encoding::TextEncoding;
+use headstart::data::rows::{RowFormat, Rows};
+use headstart::infer::Predictor;
 
-use crate::args::{ComputeArgs, PredictArgs};
-use crate::output;
+use crate::answers::{AnswerFormat, Answers, Shape};
+use crate::args::{ComputeArgs, PredictArgs, ReadingArgs};
+use crate::settings::Usage;
 use crate::{progress, settings};
 
 /// Texts classified at a time, when so many are there already.
 const CHUNK: usize = 256;
-/// Bytes read at a time.
-const BUFFER_BYTES: usize = 1 << 16;
 
-/// A line of output.
-#[derive(Serialize)]
-struct Line<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    #[serde(flatten)]
-    prediction: &'a Prediction,
+/// What becomes of a row that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnBadRow {
+    /// It is answered with an error.
+    Answer,
+    /// It ends the work.
+    Stop,
+}
+
+/// What came of all rows.
+#[derive(Default)]
+struct Counts {
+    rows: usize,
+    cut: usize,
+    bad: usize,
 }
 
 /// Runs it.
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
-    let PredictArgs { run, input, with_text, compute } = args;
+    let PredictArgs {
+        run,
+        input,
+        input_format,
+        text_column,
+        output,
+        output_format,
+        top_k,
+        with_text,
+        strict,
+        reading,
+        compute,
+    } = args;
     let ComputeArgs { precision, threads, device } = compute;
-    let mut reader = open(&input)?;
+    let ReadingArgs { encoding } = reading;
+    let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
+    if let Some(path) = output.as_deref().filter(|path| path.exists()) {
+        let path = path.display();
+        return Err(
+            Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
+        );
+    }
+    let text_column = text_column.or_else(|| settings::text_column_of(&run));
+    let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
+    let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
     let predictor = Predictor::load(&run, precision, &choice, threads)?;
     if let Some(note) = choice.note(predictor.device()) {
         progress::say(&note);
     }
-    let (mut first_line, mut cut) = (1, 0);
-    loop {
-        let texts = next_texts(&mut reader, &input, first_line)?;
-        if texts.is_empty() {
-            break;
-        }
-        first_line += texts.len();
-        let mut lines = String::new();
-        for (text, prediction) in texts.iter().zip(&predictor.predict(&texts)?) {
-            cut += usize::from(prediction.truncated);
-            let line = Line { text: with_text.then_some(text.as_str()), prediction };
-            lines.push_str(&serde_json::to_string(&line)?);
-            lines.push('\n');
-        }
-        output::raw(&lines)?;
+    let format = output_format.unwrap_or_else(|| AnswerFormat::of_name(output.as_deref()));
+    let mut answers = Answers::new(Shape { format, top_k, with_text }, output.as_deref())?;
+    let on_bad_row = if strict { OnBadRow::Stop } else { OnBadRow::Answer };
+    let mut counts = Counts::default();
+    for (path, source) in sources {
+        let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
+        let mut rows = Rows::new(source, path, format, encoding, text_column.clone());
+        pass_on(&mut rows, path, &predictor, &mut answers, on_bad_row, &mut counts)?;
     }
-    if cut > 0 {
-        progress::say(&format!("{cut} texts were longer than the model's positions and were cut"));
+    let left_out = answers.left_out;
+    answers.finish()?;
+    let Counts { rows, cut, bad } = counts;
+    for (said, line) in [
+        (cut, format!("{cut} texts were longer than the model's positions and were cut")),
+        (bad, format!("{bad} of {rows} rows could not be read; each is answered with an error")),
+        (left_out, format!("{left_out} of {rows} rows have fields that the table has no column for")),
+    ] {
+        if said > 0 {
+            progress::say(&line);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(input: &Path) -> Result<BufReader<Box<dyn Read>>> {
-    let source: Box<dyn Read> = if input == Path::new("-") {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(input).with_context(|| format!("cannot read {}", input.display()))?)
-    };
-    Ok(BufReader::with_capacity(BUFFER_BYTES, source))
-}
-
-/// The lines that are there: at least one, unless the input ends; more only while no waiting is needed.
-fn next_texts(reader: &mut BufReader<Box<dyn Read>>, input: &Path, first_line: usize) -> Result<Vec<String>> {
-    let mut texts = Vec::new();
-    while texts.len() < CHUNK && (texts.is_empty() || reader.buffer().contains(&b'\n')) {
-        let mut bytes = Vec::new();
-        let read = reader.read_until(b'\n', &mut bytes);
-        if read.with_context(|| format!("cannot read {}", input.display()))? == 0 {
-            break;
+fn pass_on(
+    rows: &mut Rows,
+    path: &Path,
+    predictor: &Predictor,
+    answers: &mut Answers,
+    on_bad_row: OnBadRow,
+    counts: &mut Counts,
+) -> Result<()> {
+    loop {
+        let rows = rows.next_rows(CHUNK)?;
+        if rows.is_empty() {
+            return Ok(());
         }
-        let line = first_line + texts.len();
-        let mut text = String::from_utf8(bytes).map_err(|e| headstart::Error::BadInput {
-            path: input.to_path_buf(),
-            line: Some(line as u64),
-            what: format!("byte {} of the line is not valid UTF-8", e.utf8_error().valid_up_to() + 1),
-            fix: "convert the file to UTF-8".into(),
-        })?;
-        text.truncate(text.trim_end_matches(['\n', '\r']).len());
-        if line == 1 && text.starts_with('\u{feff}') {
-            text.remove(0);
-        }
-        texts.push(text);
-    }
-    Ok(texts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reader(bytes: &[u8]) -> BufReader<Box<dyn Read>> {
-        BufReader::new(Box::new(io::Cursor::new(bytes.to_vec())))
-    }
-
-    #[test]
-    fn every_line_is_a_text_and_keeps_its_place() {
-        let mut reader = reader("\u{feff}one\r\n\n three\nfour".as_bytes());
-        let mut all = Vec::new();
-        loop {
-            let texts = next_texts(&mut reader, Path::new("-"), all.len() + 1).unwrap();
-            if texts.is_empty() {
-                break;
+        let first_bad = rows.iter().find_map(|row| Some((row.line, row.content.as_ref().err()?)));
+        let ends = first_bad.filter(|_| on_bad_row == OnBadRow::Stop);
+        // What stands before a row that ends it all is answered.
+        let good = rows.iter().take_while(|row| ends.is_none() || row.content.is_ok()).count();
+        let answered = &rows[..good];
+        let texts: Vec<String> =
+            answered.iter().filter_map(|row| Some(row.content.as_ref().ok()?.text.clone())).collect();
+        let mut predicted = predictor.predict(&texts)?.into_iter();
+        let predictions: Vec<_> =
+            answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
+        counts.cut += predictions.iter().flatten().filter(|prediction| prediction.truncated).count();
+        counts.rows += answered.len();
+        counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
+        answers.write(answered, &predictions)?;
+        if let Some((line, what)) = ends {
+            return Err(headstart::Error::BadInput {
+                path: path.to_path_buf(),
+                line: Some(line),
+                what: what.clone(),
+                fix: "mend the row, or leave --strict out to answer it with an error".into(),
             }
-            all.extend(texts);
+            .into());
         }
-        assert_eq!(all, ["one", "", " three", "four"]);
     }
+}
 
-    #[test]
-    fn a_chunk_has_its_limit() {
-        let mut reader = reader(&b"x\n".repeat(CHUNK + 1));
-        assert_eq!(next_texts(&mut reader, Path::new("-"), 1).unwrap().len(), CHUNK);
-        assert_eq!(next_texts(&mut reader, Path::new("-"), CHUNK + 1).unwrap().len(), 1);
+fn open(input: &Path) -> Result<Box<dyn Read>> {
+    if input == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
     }
-
-    #[test]
-    fn invalid_text_is_named_with_its_line() {
-        let error =
-            next_texts(&mut reader(b"fine\nbad \xff\n"), Path::new("in.txt"), 1).unwrap_err().to_string();
-        assert!(error.contains("in.txt:2: byte 5 of the line"), "{error}");
-    }
+    Ok(Box::new(File::open(input).with_context(|| format!("cannot read {}", input.display()))?))
 }

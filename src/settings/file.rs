@@ -64,6 +64,18 @@ pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
     }
 }
 
+/// The column that the run of this model was told to read texts from. A model is a run's folder, its `final/` or one of
+/// its checkpoints.
+pub fn text_column_of(model: &Path) -> Option<String> {
+    let run = match model.parent() {
+        Some(run) if model.ends_with("final") => run,
+        Some(checkpoints) if checkpoints.ends_with("checkpoints") => checkpoints.parent()?,
+        _ => model,
+    };
+    let table: toml::Table = fs::read_to_string(run.join("config.toml")).ok()?.parse().ok()?;
+    Some(table.get("data")?.get("text_column")?.as_str()?.to_owned())
+}
+
 fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
     let text = fs::read_to_string(path)
         .map_err(|e| Usage(format!("cannot read the settings {}: {e}", path.display())))?;

@@ -55,7 +55,7 @@ impl TextEncoding {
     }
 
     /// Whether byte 0x0A is a line end wherever it stands, so that raw bytes may be cut there.
-    fn cuts_at_line_ends(self) -> bool {
+    pub(super) fn cuts_at_line_ends(self) -> bool {
         match self {
             Self::Utf8 | Self::Latin1 => true,
             Self::Other(encoding) => encoding.is_ascii_compatible() && encoding != encoding_rs::ISO_2022_JP,

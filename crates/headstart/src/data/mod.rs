@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod download;
 pub mod encoding;
 pub mod inspect;
+pub mod rows;
 pub mod source;
 pub mod split;
 pub mod starter;

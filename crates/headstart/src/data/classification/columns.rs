@@ -94,6 +94,14 @@ impl Columns {
     }
 }
 
+/// The name of the text column: the one that is asked for, or else one that is called like a text.
+pub(in crate::data) fn text_column<'a>(all: &'a [String], wanted: Option<&str>) -> Option<&'a str> {
+    match wanted {
+        Some(name) => find(all, name),
+        None => usual(all, &TEXT_COLUMNS, None),
+    }
+}
+
 /// A column as it is written, else whatever its case.
 fn find<'a>(columns: &'a [String], name: &str) -> Option<&'a str> {
     let mut columns = columns.iter().map(String::as_str);

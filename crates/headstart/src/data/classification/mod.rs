@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(in crate::data) use columns::text_column;
+
 use super::cache::{CacheUse, Progress};
 use super::encoding::TextEncoding;
 use super::split::Split;

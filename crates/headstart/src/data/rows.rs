@@ -1,0 +1,464 @@
+//! Texts without labels, row by row: lines, tables and JSON objects of any length, from a file or a stream.
+//!
+//! Owns: which field of a row is the text, and that a row that cannot be read is told apart from the rest. Never: holds
+//! more than the rows it was asked for, or decides what becomes of a bad one.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::classification::text_column;
+use super::encoding::{TextEncoding, bad};
+use crate::error::{Error, Result};
+
+/// Bytes read at a time.
+const BUFFER_BYTES: usize = 1 << 16;
+/// The most lines of one quoted field. A quote that is never closed would otherwise swallow all rows behind it.
+const MOST_LINES: usize = 1_000;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowFormat {
+    /// A line is a text.
+    Text,
+    /// Commas between fields, a header first.
+    Csv,
+    /// Tabs between fields, a header first.
+    Tsv,
+    /// A line is a JSON object.
+    Jsonl,
+}
+
+impl RowFormat {
+    /// What the end of a file's name says; lines where it says nothing.
+    pub fn of_name(path: &Path) -> Self {
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match ending.as_str() {
+            "csv" => Self::Csv,
+            "tsv" | "tab" => Self::Tsv,
+            "jsonl" | "ndjson" | "json" => Self::Jsonl,
+            _ => Self::Text,
+        }
+    }
+
+    fn delimiter(self) -> Option<u8> {
+        match self {
+            Self::Csv => Some(b','),
+            Self::Tsv => Some(b'\t'),
+            Self::Text | Self::Jsonl => None,
+        }
+    }
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Where it begins, counted from 1.
+    pub line: u64,
+    /// Its text and all its fields, or why it cannot be read.
+    pub content: std::result::Result<RowContent, String>,
+}
+
+/// What a row holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowContent {
+    /// What is to be classified.
+    pub text: String,
+    /// Names and values in their order, the text among them; none for plain lines.
+    pub fields: Vec<(String, Value)>,
+}
+
+/// The bytes of a row.
+struct Record {
+    line: u64,
+    bytes: Vec<u8>,
+    /// Whether all its quotes are.
+    closed: bool,
+}
+
+/// Rows as they come.
+pub struct Rows {
+    reader: BufReader<Box<dyn Read>>,
+    path: PathBuf,
+    format: RowFormat,
+    encoding: TextEncoding,
+    /// Whether the source was turned into UTF-8 on the way, with a mark where that failed.
+    transcoded: bool,
+    wanted: Option<String>,
+    /// The name of the text's field, once it is known.
+    text_field: Option<String>,
+    header: Option<Vec<String>>,
+    /// The lines before the next one.
+    lines: u64,
+    /// Lines that were read ahead of their turn.
+    ahead: VecDeque<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("path", &self.path).field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// Rows of `source`, which is called `path` in errors. `text_column` names the field with the text; absent: the one
+    /// that is called like a text, or the only one.
+    pub fn new(
+        source: Box<dyn Read>,
+        path: &Path,
+        format: RowFormat,
+        encoding: TextEncoding,
+        text_column: Option<String>,
+    ) -> Self {
+        let (source, encoding, transcoded): (Box<dyn Read>, _, _) = match encoding {
+            TextEncoding::Other(other) if !encoding.cuts_at_line_ends() => {
+                (Box::new(Transcoded::new(source, other)), TextEncoding::Utf8, true)
+            }
+            _ => (source, encoding, false),
+        };
+        Self {
+            reader: BufReader::with_capacity(BUFFER_BYTES, source),
+            path: path.to_path_buf(),
+            format,
+            encoding,
+            transcoded,
+            wanted: text_column,
+            text_field: None,
+            header: None,
+            lines: 0,
+            ahead: VecDeque::new(),
+        }
+    }
+
+    /// The rows that are there: at least one, unless the input ends; up to `most` while no waiting is needed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when reading fails; [`Error::BadInput`] when the header of a table cannot be read or no field is
+    /// the text.
+    pub fn next_rows(&mut self, most: usize) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        while rows.len() < most && (rows.is_empty() || self.has_line()) {
+            match self.next_row()? {
+                Some(row) => rows.push(row),
+                None => break,
+            }
+        }
+        Ok(rows)
+    }
+
+    fn has_line(&self) -> bool {
+        !self.ahead.is_empty() || self.reader.buffer().contains(&b'\n')
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>> {
+        if let (Some(_), None) = (self.format.delimiter(), &self.header) {
+            let Some(header) = self.read_header()? else { return Ok(None) };
+            self.text_field = Some(self.find_text(&header, self.lines)?);
+            self.header = Some(header);
+        }
+        loop {
+            let Some(Record { line, bytes, closed }) = self.next_record()? else { return Ok(None) };
+            let blank = bytes.iter().all(u8::is_ascii_whitespace);
+            if blank && self.format != RowFormat::Text {
+                continue;
+            }
+            let content = match self.format {
+                _ if !closed => Err("a quoted field that begins here does not end".to_owned()),
+                RowFormat::Text => {
+                    self.decode(trimmed(&bytes)).map(|text| RowContent { text, fields: Vec::new() })
+                }
+                RowFormat::Csv | RowFormat::Tsv => self.of_table(&bytes),
+                RowFormat::Jsonl => match self.object(&bytes) {
+                    Ok(object) => self.of_object(object, line)?,
+                    Err(what) => Err(what),
+                },
+            };
+            return Ok(Some(Row { line, content }));
+        }
+    }
+
+    fn read_header(&mut self) -> Result<Option<Vec<String>>> {
+        loop {
+            let Some(Record { line, bytes, closed: _ }) = self.next_record()? else { return Ok(None) };
+            if !bytes.iter().all(u8::is_ascii_whitespace) {
+                let fix = "give the table a first row with the names of its columns";
+                let fields = self.fields(&bytes);
+                return fields.map(Some).map_err(|what| bad(&self.path, Some(line), what, fix));
+            }
+        }
+    }
+
+    fn find_text(&self, names: &[String], line: u64) -> Result<String> {
+        if let Some(name) = text_column(names, self.wanted.as_deref()) {
+            return Ok(name.to_owned());
+        }
+        match (&self.wanted, names) {
+            (None, [only]) => Ok(only.clone()),
+            (wanted, _) => {
+                let what = match wanted {
+                    Some(name) => format!("no text column `{name}`"),
+                    None => "no column looks like the text".to_owned(),
+                };
+                let what = format!("{what}; the columns are {}", names.join(", "));
+                Err(bad(&self.path, Some(line), what, "name the column with `--text_column`"))
+            }
+        }
+    }
+
+    fn of_table(&self, bytes: &[u8]) -> std::result::Result<RowContent, String> {
+        let values = self.fields(bytes)?;
+        let header = self.header.as_deref().unwrap_or_default();
+        if values.len() != header.len() {
+            return Err(format!("{} fields where the header has {}", values.len(), header.len()));
+        }
+        let at = header.iter().position(|name| Some(name) == self.text_field.as_ref());
+        let text = at.and_then(|at| values.get(at)).cloned().unwrap_or_default();
+        let fields = header.iter().cloned().zip(values.into_iter().map(Value::String)).collect();
+        Ok(RowContent { text, fields })
+    }
+
+    /// The fields of one record of a table.
+    fn fields(&self, bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(self.format.delimiter().unwrap_or(b','))
+            .quoting(self.quotes())
+            .has_headers(false)
+            .flexible(true)
+            .buffer_capacity(bytes.len() + 1)
+            .from_reader(bytes);
+        let mut record = csv::ByteRecord::new();
+        match reader.read_byte_record(&mut record) {
+            Ok(_) => record.iter().map(|field| self.decode(field)).collect(),
+            Err(e) => Err(format!("is not a row of a table: {e}")),
+        }
+    }
+
+    fn object(&self, bytes: &[u8]) -> std::result::Result<Map<String, Value>, String> {
+        let line = self.decode(trimmed(bytes))?;
+        serde_json::from_str(&line).map_err(|e| format!("is not a JSON object (column {}): {e}", e.column()))
+    }
+
+    fn of_object(
+        &mut self,
+        object: Map<String, Value>,
+        line: u64,
+    ) -> Result<std::result::Result<RowContent, String>> {
+        if self.text_field.is_none() {
+            let names: Vec<String> = object.keys().cloned().collect();
+            self.text_field = Some(self.find_text(&names, line)?);
+        }
+        let name = self.text_field.as_deref().unwrap_or_default();
+        let Some(Value::String(text)) = object.get(name) else {
+            return Ok(Err(format!("there is no text under `{name}`")));
+        };
+        Ok(Ok(RowContent { text: text.clone(), fields: object.into_iter().collect() }))
+    }
+
+    /// Whether a line end between quotes is a part of its field.
+    fn quotes(&self) -> bool {
+        self.format == RowFormat::Csv
+    }
+
+    /// The next record with the number of its first line: a line, or in a table all lines up to the one that closes the
+    /// quotes.
+    fn next_record(&mut self) -> Result<Option<Record>> {
+        let Some(mut record) = self.next_line()? else { return Ok(None) };
+        self.lines += 1;
+        let first = self.lines;
+        if first == 1 && record.starts_with(b"\xEF\xBB\xBF") && self.encoding == TextEncoding::Utf8 {
+            record.drain(..3);
+        }
+        let odd = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'"').count() % 2 == 1;
+        if !self.quotes() || !odd(&record) {
+            return Ok(Some(Record { line: first, bytes: record, closed: true }));
+        }
+        let mut more: Vec<Vec<u8>> = Vec::new();
+        while let Some(line) = self.next_line()? {
+            let closed = odd(&line);
+            more.push(line);
+            if closed {
+                self.lines += more.len() as u64;
+                record.extend(more.concat());
+                return Ok(Some(Record { line: first, bytes: record, closed: true }));
+            }
+            if more.len() == MOST_LINES {
+                break;
+            }
+        }
+        // Never closed: the other lines are rows again.
+        more.into_iter().rev().for_each(|line| self.ahead.push_front(line));
+        Ok(Some(Record { line: first, bytes: record, closed: false }))
+    }
+
+    /// The next line with its end.
+    fn next_line(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(line) = self.ahead.pop_front() {
+            return Ok(Some(line));
+        }
+        let mut bytes = Vec::new();
+        let read = self.reader.read_until(b'\n', &mut bytes).map_err(Error::io("read", &self.path))?;
+        Ok((read > 0).then_some(bytes))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> std::result::Result<String, String> {
+        let invalid = |encoding: TextEncoding| {
+            format!("is not valid {}; `--encoding` names another", encoding.name().to_ascii_uppercase())
+        };
+        match self.encoding {
+            TextEncoding::Utf8 => match std::str::from_utf8(bytes) {
+                Ok(text) if self.transcoded && text.contains('\u{fffd}') => {
+                    Err("is not valid in its encoding; `--encoding` names another".into())
+                }
+                Ok(text) => Ok(text.to_owned()),
+                Err(e) => Err(format!("byte {}: {}", e.valid_up_to() + 1, invalid(self.encoding))),
+            },
+            TextEncoding::Latin1 => Ok(encoding_rs::mem::decode_latin1(bytes).into_owned()),
+            TextEncoding::Other(encoding) => encoding
+                .decode_without_bom_handling_and_without_replacement(bytes)
+                .map(std::borrow::Cow::into_owned)
+                .ok_or_else(|| invalid(self.encoding)),
+        }
+    }
+}
+
+fn trimmed(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|b| !matches!(b, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    &line[..end]
+}
+
+/// A source whose lines cannot be found in its bytes (UTF-16), as UTF-8.
+struct Transcoded {
+    source: Box<dyn Read>,
+    decoder: encoding_rs::Decoder,
+    text: Vec<u8>,
+    given: usize,
+    ended: bool,
+}
+
+impl Transcoded {
+    fn new(source: Box<dyn Read>, encoding: &'static encoding_rs::Encoding) -> Self {
+        let decoder = encoding.new_decoder_with_bom_removal();
+        Self { source, decoder, text: Vec::new(), given: 0, ended: false }
+    }
+}
+
+impl Read for Transcoded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.given == self.text.len() && !self.ended {
+            let mut bytes = vec![0; BUFFER_BYTES];
+            let read = self.source.read(&mut bytes)?;
+            self.ended = read == 0;
+            let most = self.decoder.max_utf8_buffer_length(read).unwrap_or(4 * BUFFER_BYTES);
+            self.text.resize(most, 0);
+            let (_, _, written, _) = self.decoder.decode_to_utf8(&bytes[..read], &mut self.text, self.ended);
+            self.text.truncate(written);
+            self.given = 0;
+        }
+        let read = (&self.text[self.given..]).read(buffer)?;
+        self.given += read;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows_in(bytes: &[u8], format: RowFormat, encoding: &str, column: Option<&str>) -> Result<Vec<Row>> {
+        let encoding = TextEncoding::from_label(encoding).unwrap();
+        let source = Box::new(io::Cursor::new(bytes.to_vec()));
+        let mut rows = Rows::new(source, Path::new("in"), format, encoding, column.map(str::to_owned));
+        let mut all = Vec::new();
+        loop {
+            let some = rows.next_rows(2)?;
+            assert!(some.len() <= 2);
+            if some.is_empty() {
+                return Ok(all);
+            }
+            all.extend(some);
+        }
+    }
+
+    /// The texts of rows, or what is wrong with them behind a `!`.
+    fn texts(rows: &[Row]) -> Vec<(u64, String)> {
+        let text = |row: &Row| match &row.content {
+            Ok(content) => content.text.clone(),
+            Err(what) => format!("!{what}"),
+        };
+        rows.iter().map(|row| (row.line, text(row))).collect()
+    }
+
+    fn check(bytes: &[u8], format: RowFormat, expected: &[(u64, &str)]) {
+        let rows = rows_in(bytes, format, "utf-8", None).unwrap();
+        let expected: Vec<(u64, String)> = expected.iter().map(|(n, t)| (*n, (*t).to_owned())).collect();
+        assert_eq!(texts(&rows), expected);
+    }
+
+    #[test]
+    fn every_line_is_a_text_and_a_bad_one_is_no_end() {
+        let bytes = "\u{feff}one\r\n\n three\nfour".as_bytes();
+        check(bytes, RowFormat::Text, &[(1, "one"), (2, ""), (3, " three"), (4, "four")]);
+        let bad = "!byte 5: is not valid UTF-8; `--encoding` names another";
+        check(b"fine\nbad \xff\nfine", RowFormat::Text, &[(1, "fine"), (2, bad), (3, "fine")]);
+    }
+
+    #[test]
+    fn tables_keep_their_columns_and_their_lines() {
+        let csv = b"id,review\n\n1,calm\n2,\"two\nlines, \"\"quoted\"\"\"\n3\n4,last";
+        let expected = [
+            (3, "calm"),
+            (4, "two\nlines, \"quoted\""),
+            (6, "!1 fields where the header has 2"),
+            (7, "last"),
+        ];
+        check(csv, RowFormat::Csv, &expected);
+        let rows = rows_in(csv, RowFormat::Csv, "utf-8", None).unwrap();
+        let fields = &rows[0].content.as_ref().unwrap().fields;
+        assert_eq!(fields, &[("id".to_owned(), "1".into()), ("review".to_owned(), "calm".into())]);
+        check(b"text\n\"a\" b\n", RowFormat::Tsv, &[(2, "\"a\" b")]);
+        check(b"", RowFormat::Csv, &[]);
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_takes_one_row() {
+        let csv = b"id,text\n1,\"open\n2,calm\n3,old\n";
+        let rows = texts(&rows_in(csv, RowFormat::Csv, "utf-8", None).unwrap());
+        assert_eq!(rows[1..], [(3, "calm".to_owned()), (4, "old".to_owned())]);
+        assert_eq!(rows[0], (2, "!a quoted field that begins here does not end".to_owned()));
+    }
+
+    #[test]
+    fn objects_have_their_text_under_one_name() {
+        let lines = b"{\"id\":1,\"text\":\"a\"}\n\n{\"text\":2}\nnothing\n{\"text\":\"b\",\"more\":[1]}\n";
+        let rows = rows_in(lines, RowFormat::Jsonl, "utf-8", None).unwrap();
+        let texts = texts(&rows);
+        assert_eq!((&texts[0], &texts[1]), (&(1, "a".into()), &(3, "!there is no text under `text`".into())));
+        assert!(texts[2].1.starts_with("!is not a JSON object (column "), "{texts:?}");
+        assert_eq!(texts[3], (5, "b".to_owned()));
+    }
+
+    #[test]
+    fn the_text_is_named_or_known_by_its_name() {
+        let csv = b"a,b\n1,2\n";
+        let error = rows_in(csv, RowFormat::Csv, "utf-8", None).unwrap_err().to_string();
+        assert!(error.contains("the columns are a, b") && error.contains("--text_column"), "{error}");
+        assert_eq!(texts(&rows_in(csv, RowFormat::Csv, "utf-8", Some("b")).unwrap()), [(2, "2".into())]);
+        let error = rows_in(csv, RowFormat::Csv, "utf-8", Some("c")).unwrap_err().to_string();
+        assert!(error.contains("no text column `c`"), "{error}");
+    }
+
+    #[test]
+    fn encodings_are_those_of_training() {
+        let read = |bytes: &[u8], encoding: &str| {
+            texts(&rows_in(bytes, RowFormat::Csv, encoding, None).unwrap()).remove(0).1
+        };
+        assert_eq!(read(b"text\ncaf\xe9\n", "latin1"), "caf\u{e9}");
+        assert_eq!(read(b"text\n\x80\n", "windows-1252"), "\u{20ac}");
+        let wide: Vec<u8> = "\u{feff}text\ncaf\u{e9}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(read(&wide, "utf-16le"), "caf\u{e9}");
+    }
+}

@@ -1,0 +1,263 @@
+//! What `predict` writes: JSON lines or a table, with the columns of the input kept.
+//!
+//! Owns: names and order of the columns, and that a file is whole or not there. Never: the model.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+use headstart::data::rows::{Row, RowContent};
+use headstart::files::AtomicFile;
+use headstart::infer::Prediction;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::output;
+
+/// How answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerFormat {
+    /// A JSON object a line.
+    Jsonl,
+    /// A table with commas.
+    Csv,
+    /// A table with tabs.
+    Tsv,
+}
+
+impl AnswerFormat {
+    /// What the end of a file's name says; JSON lines where it says nothing.
+    pub fn of_name(path: Option<&Path>) -> Self {
+        let ending = path.and_then(Path::extension).unwrap_or_default().to_string_lossy().to_lowercase();
+        match ending.as_str() {
+            "csv" => Self::Csv,
+            "tsv" | "tab" => Self::Tsv,
+            _ => Self::Jsonl,
+        }
+    }
+}
+
+/// What is written of each answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How.
+    pub format: AnswerFormat,
+    /// The most probable classes that are written; all in JSON and the best one in a table when absent.
+    pub top_k: Option<usize>,
+    /// Repeat the text of a plain line.
+    pub with_text: bool,
+}
+
+/// The answers on their way out.
+pub struct Answers {
+    shape: Shape,
+    /// Absent for standard output.
+    file: Option<AtomicFile>,
+    /// The columns of a table, once the first row is known.
+    columns: Option<Columns>,
+    /// Rows whose fields did not fit a table's columns.
+    pub left_out: usize,
+}
+
+/// A table's columns: the input's own, then ours under names that are free.
+struct Columns {
+    own: Vec<String>,
+    ours: Vec<String>,
+}
+
+impl Answers {
+    /// Answers into a file, which is there once [`Self::finish`] was called, or to standard output.
+    pub fn new(shape: Shape, path: Option<&Path>) -> Result<Self> {
+        let file = path.map(AtomicFile::create).transpose()?;
+        Ok(Self { shape, file, columns: None, left_out: 0 })
+    }
+
+    /// Writes the answers of rows, in their order; `None` for a row that could not be read.
+    pub fn write(&mut self, rows: &[Row], predictions: &[Option<Prediction>]) -> Result<()> {
+        let mut text = String::new();
+        for (row, prediction) in rows.iter().zip(predictions) {
+            match self.shape.format {
+                AnswerFormat::Jsonl => text.push_str(&self.json(row, prediction.as_ref())),
+                AnswerFormat::Csv => text.push_str(&self.record(row, prediction.as_ref(), ',')),
+                AnswerFormat::Tsv => text.push_str(&self.record(row, prediction.as_ref(), '\t')),
+            }
+        }
+        match &mut self.file {
+            Some(file) => Ok(file.write_with(|writer| writer.write_all(text.as_bytes()))?),
+            None => output::raw(&text),
+        }
+    }
+
+    /// Puts a file in its place.
+    pub fn finish(self) -> Result<()> {
+        Ok(self.file.map_or(Ok(()), AtomicFile::commit)?)
+    }
+
+    fn json(&self, row: &Row, prediction: Option<&Prediction>) -> String {
+        let mut object = Map::new();
+        match (&row.content, prediction) {
+            (Ok(RowContent { text, fields }), Some(prediction)) => {
+                object.extend(fields.iter().cloned());
+                if fields.is_empty() && self.shape.with_text {
+                    object.insert("text".into(), text.as_str().into());
+                }
+                let Prediction { label, probabilities, truncated } = prediction;
+                let mut add = |name: &str, value: Value| {
+                    object.insert(free(name, |name| object.contains_key(name)), value);
+                };
+                add("label", label.as_str().into());
+                let best = self.shape.top_k.map(|most| best(probabilities).into_iter().take(most));
+                add("probabilities", best.map_or_else(|| probabilities.clone(), Iterator::collect).into());
+                if *truncated {
+                    add("truncated", true.into());
+                }
+            }
+            (Err(what), _) => {
+                object.extend([("error".into(), json!(what)), ("line".into(), json!(row.line))]);
+            }
+            (Ok(_), None) => {}
+        }
+        Value::Object(object).to_string() + "\n"
+    }
+
+    fn record(&mut self, row: &Row, prediction: Option<&Prediction>, delimiter: char) -> String {
+        let plain;
+        let fields = match &row.content {
+            // A table needs the text to say what was answered.
+            Ok(RowContent { text, fields }) if fields.is_empty() => {
+                plain = vec![("text".to_owned(), Value::from(text.as_str()))];
+                &plain
+            }
+            Ok(RowContent { text: _, fields }) => fields,
+            Err(_) => &Vec::new(),
+        };
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| quoted(cell, delimiter)).collect();
+            cells.join(&delimiter.to_string()) + "\n"
+        };
+        let mut text = String::new();
+        let most = self.shape.top_k.unwrap_or(1).max(1);
+        let columns = self.columns.get_or_insert_with(|| {
+            let own: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
+            let more = (2..=most).flat_map(|n| [format!("label_{n}"), format!("probability_{n}")]);
+            let names = ["label".to_owned(), "probability".to_owned()].into_iter().chain(more);
+            let ours = names.chain(["error".to_owned()]);
+            let ours = ours.map(|name| free(&name, |name| own.iter().any(|own| own == name))).collect();
+            let columns = Columns { own, ours };
+            text.push_str(&line(&[&columns.own[..], &columns.ours].concat()));
+            columns
+        });
+        let cell =
+            |name: &String| fields.iter().find(|(own, _)| own == name).map(|(_, value)| cell_text(value));
+        let mut cells: Vec<String> = columns.own.iter().map(|name| cell(name).unwrap_or_default()).collect();
+        self.left_out += usize::from(fields.iter().any(|(name, _)| !columns.own.contains(name)));
+        match prediction {
+            Some(Prediction { label, probabilities, truncated: _ }) => {
+                let best = best(probabilities);
+                let own = probabilities.get(label).or_else(|| best.first().map(|(_, p)| p));
+                cells.extend([label.clone(), own.map(probability_text).unwrap_or_default()]);
+                for n in 1..most {
+                    let (name, p) = best
+                        .get(n)
+                        .map_or_else(Default::default, |(name, p)| (name.clone(), probability_text(p)));
+                    cells.extend([name, p]);
+                }
+            }
+            None => cells.resize(columns.own.len() + columns.ours.len() - 1, String::new()),
+        }
+        cells.push(
+            row.content.as_ref().err().map(|what| format!("line {}: {what}", row.line)).unwrap_or_default(),
+        );
+        text + &line(&cells)
+    }
+}
+
+/// A name of ours that the input does not use.
+fn free(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut name = name.to_owned();
+    while taken(&name) {
+        name.insert_str(0, "predicted_");
+    }
+    name
+}
+
+/// The classes by their probability, the greatest first.
+fn best(probabilities: &Map<String, Value>) -> Vec<(String, Value)> {
+    let mut sorted: Vec<(String, Value)> =
+        probabilities.iter().map(|(name, p)| (name.clone(), p.clone())).collect();
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    sorted.sort_by(|(_, a), (_, b)| number(b).total_cmp(&number(a)));
+    sorted
+}
+
+/// With the digits that an f32 has.
+fn probability_text(value: &Value) -> String {
+    value.as_f64().map(|p| (p as f32).to_string()).unwrap_or_default()
+}
+
+fn cell_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// A cell between quotes where it would be read as something else.
+fn quoted(cell: &str, delimiter: char) -> String {
+    if cell.contains([delimiter, '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prediction() -> Prediction {
+        let probabilities = [("a", 0.25_f32), ("b", 0.75)].map(|(name, p)| (name.to_owned(), json!(p)));
+        Prediction { label: "b".into(), probabilities: probabilities.into_iter().collect(), truncated: false }
+    }
+
+    fn row(line: u64, fields: &[(&str, Value)]) -> Row {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Row { line, content: Ok(RowContent { text: "some, text".into(), fields }) }
+    }
+
+    fn answers(format: AnswerFormat, top_k: Option<usize>) -> Answers {
+        Answers::new(Shape { format, top_k, with_text: false }, None).unwrap()
+    }
+
+    #[test]
+    fn a_table_keeps_the_inputs_columns() {
+        let mut answers = answers(AnswerFormat::Csv, Some(2));
+        let own = row(2, &[("text", json!("some, text")), ("label", json!("a")), ("n", json!(1))]);
+        let said = answers.record(&own, Some(&prediction()), ',');
+        let header = "text,label,n,predicted_label,probability,label_2,probability_2,error";
+        assert_eq!(said, format!("{header}\n\"some, text\",a,1,b,0.75,a,0.25,\n"));
+        let bad = Row { line: 3, content: Err("is \"odd\"".into()) };
+        assert_eq!(answers.record(&bad, None, ','), ",,,,,,,\"line 3: is \"\"odd\"\"\"\n");
+        answers.record(&row(4, &[("other", json!(1))]), Some(&prediction()), ',');
+        assert_eq!(answers.left_out, 1);
+    }
+
+    #[test]
+    fn lines_of_json_keep_them_too() {
+        let all = answers(AnswerFormat::Jsonl, None);
+        assert_eq!(
+            all.json(&row(1, &[]), Some(&prediction())),
+            "{\"label\":\"b\",\"probabilities\":{\"a\":0.25,\"b\":0.75}}\n"
+        );
+        let one = answers(AnswerFormat::Jsonl, Some(1));
+        let said = one.json(&row(1, &[("id", json!(7)), ("label", json!("a"))]), Some(&prediction()));
+        assert_eq!(
+            said,
+            "{\"id\":7,\"label\":\"a\",\"predicted_label\":\"b\",\"probabilities\":{\"b\":0.75}}\n"
+        );
+        let bad = Row { line: 3, content: Err("no".into()) };
+        assert_eq!(one.json(&bad, None), "{\"error\":\"no\",\"line\":3}\n");
+    }
+}
