@@ -95,10 +95,9 @@ fn labels_of(value: &Value, kind: LabelKind, declared: &mut Vec<String>) -> Resu
 
 /// Whether a mark of an object like `{"water": 1, "land": 0}` is set.
 fn is_set(name: &str, mark: &Value) -> Result<bool, Wrong> {
-    match (mark.as_bool(), mark.as_f64()) {
-        (Some(set), _) => Ok(set),
-        (_, Some(number)) if number == 1.0 => Ok(true),
-        (_, Some(number)) if number == 0.0 => Ok(false),
+    match mark.to_string().as_str() {
+        "true" | "1" | "1.0" => Ok(true),
+        "false" | "0" | "0.0" => Ok(false),
         _ => Err((format!("has {mark} for `{name}`"), "marks are 0 or 1, false or true")),
     }
 }

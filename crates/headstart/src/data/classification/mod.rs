@@ -9,6 +9,7 @@ mod examples;
 mod hold_out;
 mod json_lines;
 mod labels;
+mod lookalikes;
 mod read;
 mod sources;
 mod table;
@@ -123,7 +124,7 @@ impl ClassificationData {
         cache_folder: &Path,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let (mut texts, notes) = read_splits(path, options)?;
+        let (mut texts, mut notes) = read_splits(path, options)?;
         labels::name_numbers(&mut texts, options);
         let labels = match (&options.known_labels, options.label_kind) {
             (_, LabelKind::Regression) => Vec::new(),
@@ -133,6 +134,8 @@ impl ClassificationData {
         };
         if options.label_kind != LabelKind::Regression {
             labels::refuse_no_class(&texts, &labels)?;
+            let first = texts.values().next().filter(|_| options.known_labels.is_none());
+            notes.extend(first.into_iter().flat_map(lookalikes::warnings));
         }
         let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {

@@ -473,3 +473,34 @@ fn json_labels_are_marks_lists_or_errors_with_their_line() {
         assert!(message.contains("a.jsonl:2: "), "{message}");
     }
 }
+
+#[test]
+fn labels_that_look_alike_or_like_nothing_are_said_with_their_lines() {
+    let warnings = |labels: &[&str]| {
+        let rows = labels.iter().map(|l| format!("bad,{l}\n")).collect::<String>();
+        let data = load(&[("a.csv", &format!("text,label\n{rows}"))], "a.csv").unwrap();
+        assert_eq!(data.labels.len(), labels.iter().collect::<std::collections::HashSet<_>>().len());
+        data.notes.into_iter().filter(|note| note.starts_with("warning: ")).collect::<Vec<_>>()
+    };
+    for (one, other) in [
+        ("1", "1.0"),
+        ("1", "01"),
+        ("Land", "land"),
+        ("caf\u{e9}", "cafe\u{301}"),
+        ("land", "land\u{200b}"),
+        ("low land", "low_land"),
+    ] {
+        let found = warnings(&[one, "sea", other, other]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("separate classes that look alike"), "{found:?}");
+        assert!(found[0].contains("(once on line 2)") && found[0].contains("(2 times, first on line 4)"));
+    }
+    for missing in ["NaN", "None", "NA", "null"] {
+        let found = warnings(&["land", missing, "sea"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!("`{missing}` (once on line 3) is a class like any other")));
+    }
+    assert!(warnings(&["land", "water", "1", "2", "-1", "10"]).is_empty());
+    let files = [("train.csv", "text,label\nbad,Land\ngood,sea\n"), ("test.csv", "text,label\nbad,land\n")];
+    assert!(error(&files, "").contains("test.csv:2: unknown label `land` (it looks like `Land`)"));
+}
