@@ -102,7 +102,7 @@ fn folders_of_classes_are_read_like_imdb() {
     let others = [("train/b/1.txt", "bad"), ("train/a/1.txt", "good"), ("train/c/1.txt", "film")];
     assert_eq!(load(&others, "").unwrap().labels, ["a", "b", "c"]);
     assert_eq!(load(&others, "train").unwrap().labels, ["a", "b", "c"]);
-    assert!(error(&[("train/a/1.txt", "x"), ("train/b/1.md", "y")], "").contains("no .txt file"));
+    assert!(error(&[("train/a/1.txt", "x"), ("train/b/1.md", "y")], "").contains("no text file"));
 }
 
 #[test]
@@ -503,4 +503,39 @@ fn labels_that_look_alike_or_like_nothing_are_said_with_their_lines() {
     assert!(warnings(&["land", "water", "1", "2", "-1", "10"]).is_empty());
     let files = [("train.csv", "text,label\nbad,Land\ngood,sea\n"), ("test.csv", "text,label\nbad,land\n")];
     assert!(error(&files, "").contains("test.csv:2: unknown label `land` (it looks like `Land`)"));
+}
+
+#[test]
+fn class_folders_have_files_of_many_names_and_what_is_skipped_is_said() {
+    let files = [
+        ("train/a/1.txt", "bad"),
+        ("train/a/2.TXT", "good"),
+        ("train/a/3", "film"),
+        ("train/a/more/4.txt", "who"),
+        ("train/a/more/deep/5.text", "where"),
+        ("train/b/51119", "film"),
+        ("train/b/notes.md", "?"),
+        ("train/b/more.md", "?"),
+        ("train/b/page.html", "?"),
+        ("train/b/.hidden", "?"),
+        ("train/b/README", "?"),
+        ("train/list.csv", "?"),
+    ];
+    let data = load(&files, "").unwrap();
+    assert_eq!(data.get(Split::Train).unwrap().class_counts(2), [5, 1]);
+    let note = data.notes.iter().find(|note| note.starts_with("6 files in ")).unwrap();
+    for words in ["2 .md (b/more.md)", "1 .html (b/page.html)", "1 .csv (list.csv)", "2 without an ending"] {
+        assert!(note.contains(words), "{note}");
+    }
+    let news = [
+        ("20news-bydate-train/alt.atheism/49960", "bad"),
+        ("20news-bydate-train/sci.med/58001", "good"),
+        ("20news-bydate-test/sci.med/59000", "film"),
+    ];
+    let data = load(&news, "").unwrap();
+    assert_eq!(data.labels, ["alt.atheism", "sci.med"]);
+    assert_eq!(show(&data, Split::Test), pairs(&[("sci.med", "film")]));
+    // Without such a pair, a folder is a class, whatever its name.
+    let classes = [("blood-test/1.txt", "bad"), ("other/1", "good")];
+    assert_eq!(load(&classes, "").unwrap().labels, ["blood-test", "other"]);
 }
