@@ -246,6 +246,8 @@ fn source_config(args: SourceArgs, base: DataConfig) -> DataConfig {
         cache_dir: cache_dir.or(base.cache_dir),
         mirror: mirror.or(base.mirror),
         offline: offline.unwrap_or(base.offline),
+        delimiter: base.delimiter,
+        header: base.header,
         text_column: base.text_column,
         label_column: base.label_column,
         max_train_examples: base.max_train_examples,
@@ -255,7 +257,7 @@ fn source_config(args: SourceArgs, base: DataConfig) -> DataConfig {
 fn labelled_config(args: LabelledArgs, base: DataConfig) -> DataConfig {
     let LabelledArgs { data, max_train_examples, reading, columns, places } = args;
     let ReadingArgs { encoding } = reading;
-    let ColumnArgs { text_column, label_column } = columns;
+    let ColumnArgs { delimiter, header, text_column, label_column } = columns;
     let PlaceArgs { cache_dir, mirror, offline } = places;
     DataConfig {
         path: data.unwrap_or(base.path),
@@ -265,6 +267,8 @@ fn labelled_config(args: LabelledArgs, base: DataConfig) -> DataConfig {
         cache_dir: cache_dir.or(base.cache_dir),
         mirror: mirror.or(base.mirror),
         offline: offline.unwrap_or(base.offline),
+        delimiter: delimiter.or(base.delimiter),
+        header: header.or(base.header),
         text_column: text_column.or(base.text_column),
         label_column: label_column.or(base.label_column),
         max_train_examples: max_train_examples.or(base.max_train_examples),

@@ -134,6 +134,8 @@ fn full_data() -> DataConfig {
         encoding: Some("e".into()),
         cache_dir: Some("c".into()),
         mirror: Some("m".into()),
+        delimiter: Some(";".into()),
+        header: Some(false),
         text_column: Some("t".into()),
         label_column: Some("l".into()),
         max_train_examples: Some(1),
@@ -163,7 +165,8 @@ fn every_key_has_its_flag() {
         ..PretrainConfig::default()
     };
     // What follows from the tokenizer and the objective, and what only labelled text has.
-    let without = ["vocab_size", "causal", "text_column", "label_column", "max_train_examples"];
+    let without =
+        ["vocab_size", "causal", "delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let text = help("pretrain");
     for key in keys(&config).iter().filter(|key| !without.contains(&key.as_str())) {
         assert!(text.contains(&format!("--{key} ")) || text.contains(&format!("--{key}[")), "{key}");

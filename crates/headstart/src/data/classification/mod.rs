@@ -5,6 +5,7 @@
 //! batches, shuffles.
 
 mod columns;
+mod dialect;
 mod examples;
 mod hold_out;
 mod json_lines;
@@ -44,6 +45,16 @@ pub enum LabelKind {
     Regression,
 }
 
+/// Whether the first row of a table names its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Header {
+    /// It does.
+    #[default]
+    Present,
+    /// It is a row like any other.
+    Absent,
+}
+
 /// The label of an example.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Label {
@@ -71,7 +82,12 @@ impl Label {
 pub struct ClassificationOptions {
     /// What the labels are.
     pub label_kind: LabelKind,
-    /// The column with the text (CSV, TSV, JSONL); `None` finds it by its name.
+    /// What stands between the columns of CSV and TSV; `None` finds it.
+    pub delimiter: Option<u8>,
+    /// Whether the first row of CSV and TSV names the columns.
+    pub header: Header,
+    /// The column with the text (CSV, TSV, JSONL), or several with commas between, which are joined with a space; `None`
+    /// finds it by its name. Without a header, columns have numbers from 1.
     pub text_column: Option<String>,
     /// The column with the label; `None` finds it by its name.
     pub label_column: Option<String>,
@@ -108,7 +124,7 @@ pub struct ClassificationData {
 impl ClassificationData {
     /// Reads a data set: a file, or a folder with `train`, `valid` and `test` files or folders of classes.
     ///
-    /// Formats: CSV, TSV (without quoting), JSONL, `__label__x text`, `LABEL:sub text` (the part before the colon
+    /// Formats: CSV, TSV (quoted or not), JSONL, `__label__x text`, `LABEL:sub text` (the part before the colon
     /// is the label), a text file with a labels file beside it (`train.txt` + `train.labels`), one folder per
     /// class with a `.txt` file per text. Labels are numbered in order of first appearance in the training data;
     /// TREC's and `pos` / `neg` folders have their customary order, a set of the catalogue the one stated there, other

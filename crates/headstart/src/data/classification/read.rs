@@ -110,10 +110,11 @@ impl Texts {
         };
         match &self.columns {
             Some(Columns { text, label: Some(label) }) if self.labelled => {
-                format!("{source}; text in column `{text}`, label in `{label}`")
+                format!("{source}; text in column `{}`, label in `{label}`", text.join("` and `"))
             }
             Some(Columns { text, .. }) => format!(
-                "{source}; text in column `{text}`; they have no labels, so nothing is measured on them"
+                "{source}; text in column `{}`; they have no labels, so nothing is measured on them",
+                text.join("` and `")
             ),
             None => source,
         }

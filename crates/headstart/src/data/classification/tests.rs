@@ -539,3 +539,75 @@ fn class_folders_have_files_of_many_names_and_what_is_skipped_is_said() {
     let classes = [("blood-test/1.txt", "bad"), ("other/1", "good")];
     assert_eq!(load(&classes, "").unwrap().labels, ["blood-test", "other"]);
 }
+
+#[test]
+fn separators_are_found_and_headers_and_several_columns_are_options() {
+    let expected = pairs(&[("n", "bad film"), ("p", "good , film")]);
+    let semicolons = [("a.csv", "text;label\nbad film;n\ngood, film;p\n")];
+    let data = load(&semicolons, "a.csv").unwrap();
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(
+        data.notes.iter().any(|n| n.contains("columns are read with `;` between them")),
+        "{:?}",
+        data.notes
+    );
+    let tabs = [("a.csv", "text\tlabel\nbad film\tn\ngood, film\tp\n")];
+    let data = load(&tabs, "a.csv").unwrap();
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(data.notes.iter().any(|n| n.contains("with tabs between them")), "{:?}", data.notes);
+    let commas = [("a.csv", "text,label\nbad; film,n\nfilm; film; who,p\n")];
+    assert_eq!(load(&commas, "a.csv").unwrap().notes.len(), 1);
+
+    let of = |delimiter: Option<u8>, header: Header, text: &str, label: &str| ClassificationOptions {
+        delimiter,
+        header,
+        text_column: Some(text.into()),
+        label_column: Some(label.into()),
+        ..Default::default()
+    };
+    let colons = [("a.csv", "text:label\nbad film:n\ngood, film:p\n")];
+    assert!(error(&colons, "a.csv").contains("one column only, `text:label`\n  fix: name what stands"));
+    let options = of(Some(b':'), Header::Present, "text", "label");
+    assert_eq!(show(&load_with(&colons, "a.csv", &options).unwrap(), Split::Train), expected);
+    // AG News: class, title, description, and no header.
+    let news = [("a.csv", "\"3\",\"bad\",\"film\"\n\"1\",\"good,\",\"film\"\n")];
+    assert!(error(&news, "a.csv").contains("--header false"));
+    let data = load_with(&news, "a.csv", &of(None, Header::Absent, "2,3", "1")).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("3", "bad film"), ("1", "good , film")]));
+    let note = &data.notes[0];
+    assert!(
+        note.contains("train: 2 rows") && note.contains("text in column `2` and `3`, label in `1`"),
+        "{note}"
+    );
+    let message = load_with(&news, "a.csv", &of(None, Header::Absent, "2,4", "1")).unwrap_err().to_string();
+    assert!(message.contains("no text column `2,4`; the columns are 1, 2, 3"), "{message}");
+    let titled = [("a.csv", "label,title,body\nn,bad,film\np,\"good,\",film\n")];
+    let options = of(None, Header::Present, "title, body", "label");
+    assert_eq!(show(&load_with(&titled, "a.csv", &options).unwrap(), Split::Train), expected);
+    let json = [(
+        "a.jsonl",
+        "{\"label\":\"n\",\"title\":\"bad\",\"body\":\"film\"}\n\
+         {\"label\":\"p\",\"title\":\"good,\",\"body\":\"film\"}\n",
+    )];
+    assert_eq!(show(&load_with(&json, "a.jsonl", &options).unwrap(), Split::Train), expected);
+}
+
+#[test]
+fn tsv_is_read_quoted_or_not_as_it_is_written() {
+    // pandas: quotes around what has line ends, tabs or quotes.
+    let pandas = "text\tlabel\n\"good\nfilm\"\tp\n\"bad\t\"\"film\"\"\"\tn\nwho\tp\n";
+    let data = load(&[("a.tsv", pandas)], "a.tsv").unwrap();
+    let expected = pairs(&[("p", "good film"), ("n", "bad \" film \""), ("p", "who")]);
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(data.notes.iter().any(|n| n.contains("quotes hold fields together")), "{:?}", data.notes);
+    let doubled = "text\tlabel\n\"good \"\"film\"\"\"\tp\nbad\tn\n";
+    let expected = pairs(&[("p", "good \" film \""), ("n", "bad")]);
+    assert_eq!(show(&load(&[("a.tsv", doubled)], "a.tsv").unwrap(), Split::Train), expected);
+    // GLUE: a quote is a character.
+    let plain = "text\tlabel\n\"good film\tp\n\"bad\"\tn\n";
+    let data = load(&[("a.tsv", plain)], "a.tsv").unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("p", "\" good film"), ("n", "\" bad \"")]));
+    assert_eq!(data.notes.len(), 1);
+    let message = error(&[("a.tsv", "text\tlabel\nbad\tn\tx\n")], "a.tsv");
+    assert!(message.contains("as pandas does"), "{message}");
+}
