@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClassificationOptions;
+use crate::data::content::plain_name;
 use crate::data::encoding::{TextBlocks, bad};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
@@ -203,7 +204,8 @@ fn prefixed_folders(path: &Path) -> Result<Vec<(Split, Source)>> {
 /// Whether a file or folder holds a split: by its name, as TREC calls its own, and unless it is the labels of a
 /// text file beside it.
 fn belongs(path: &Path, split: Split) -> bool {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let plain = plain_name(path);
+    let stem = plain.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let trec = match split {
         Split::Train => stem == "train_5500",
         Split::Valid => false,
@@ -217,7 +219,7 @@ fn belongs(path: &Path, split: Split) -> bool {
     }
     let ending = ending(path);
     if LABEL_ENDINGS.contains(&ending.as_str()) {
-        return !["txt", "text"].iter().any(|e| path.with_extension(e).is_file());
+        return !["txt", "text"].iter().any(|e| plain.with_extension(e).is_file());
     }
     TEXT_ENDINGS.contains(&ending.as_str())
 }
@@ -234,7 +236,7 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
         _ => {}
     }
     if let Some(labels) =
-        LABEL_ENDINGS.iter().map(|e| path.with_extension(e)).find(|p| p != path && p.is_file())
+        LABEL_ENDINGS.iter().map(|e| plain_name(path).with_extension(e)).find(|p| p != path && p.is_file())
     {
         return source(Format::LabelsBeside(labels));
     }
@@ -263,6 +265,7 @@ pub(super) fn trec_label(line: &str) -> Option<(&str, &str)> {
     (word(label) && word(sub)).then_some((label, text))
 }
 
+/// The ending of a name, in small letters and without that of a compression.
 fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+    plain_name(path).extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }

@@ -611,3 +611,26 @@ fn tsv_is_read_quoted_or_not_as_it_is_written() {
     let message = error(&[("a.tsv", "text\tlabel\nbad\tn\tx\n")], "a.tsv");
     assert!(message.contains("as pandas does"), "{message}");
 }
+
+#[test]
+fn compressed_tables_and_folders_are_read_by_their_inner_name() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in
+        [("train.csv.gz", "text,label\nbad film,n\ngood,p\n"), ("dev.tsv.gz", "text\tlabel\ngood\tp\n")]
+    {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        encoder.write_all(content.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+    }
+    let load = |path: &Path| {
+        let options = ClassificationOptions::default();
+        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
+            .unwrap()
+    };
+    let data = load(dir.path());
+    assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good")]));
+    assert_eq!(show(&data, Split::Valid), pairs(&[("p", "good")]));
+    assert_eq!(show(&load(&dir.path().join("train.csv.gz")), Split::Train).len(), 2);
+}
