@@ -14,7 +14,7 @@ use super::content::COMPRESSED_ENDINGS;
 use super::encoding::{self, TextBlocks, TextEncoding, bad};
 use super::split::Split;
 use crate::error::{Error, Result};
-use crate::tokenizer::{Tokenizer, TokenizerTrainer, TrainOptions};
+use crate::tokenizer::{Tokenizer, TokenizerTrainer, TrainOptions, Trained};
 
 /// The text files of a corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -236,7 +236,7 @@ pub fn train_tokenizer(
     encoding: TextEncoding,
     options: TrainOptions,
     progress: Progress<'_>,
-) -> Result<Tokenizer> {
+) -> Result<Trained> {
     let mut trainer = TokenizerTrainer::new(options)?;
     let mut readers: Vec<TextBlocks> =
         files.iter().map(|f| TextBlocks::open(f, encoding)).collect::<Result<_>>()?;
