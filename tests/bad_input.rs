@@ -94,7 +94,10 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
     place.write("gap.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\"y\"}\n");
     place.write("broken.jsonl", "{\"text\":\"x\",\"label\":\"a\"}\n{\"text\":\n");
     place.write("open.csv", "text,label\nthe lake,a\n\"the river,b\nthe tower,b\n");
-    place.write("swallowed.csv", "text,label\nthe lake,a\n\"the river,b\nthe sea,a\n\"the tower\",b\n");
+    place.write(
+        "swallowed.csv",
+        "text,label\nthe lake,a\n\"the river,b\nthe sea,a\n\"the tower\",b\nthe hill,a\n",
+    );
     place.write("gap.txt", "__label__a the lake\nthe river\n");
     place.write("one.csv", "text,label\nthe lake,a\nthe river,a\n");
     place.write("pair.txt", "the lake\nthe river\nthe tower\n");

@@ -87,7 +87,13 @@ pub struct TokenizerArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct ColumnArgs {
-    /// Column with the text, by name [default: detected]
+    /// What stands between the columns of a table: one character, or tab [default: detected]
+    #[arg(long, value_name = "CHARACTER")]
+    pub delimiter: Option<String>,
+    /// Whether the first row of a table names its columns [default: true]
+    #[arg(long, value_name = "true|false")]
+    pub header: Option<bool>,
+    /// Column with the text, or several with commas between (without a header by number, from 1) [default: detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
     /// Column with the label, by name [default: detected]

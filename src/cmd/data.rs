@@ -8,6 +8,7 @@ use anyhow::Result;
 use headstart::config::{DataConfig, HeadPooling, Problem};
 use headstart::data::Split;
 use headstart::data::catalog::{self, Kind};
+use headstart::data::content::plain_name;
 use headstart::data::corpus::CorpusFiles;
 use headstart::data::inspect::{
     CorpusSummary, LengthSummary, SplitSummary, summarize_corpus, summarize_split,
@@ -143,7 +144,8 @@ fn detect(name: &str) -> Result<DataKind> {
         };
     }
     let path = Path::new(name);
-    let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let plain = plain_name(path);
+    let ending = plain.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let table = ["csv", "tsv", "json", "jsonl", "ndjson", "label"].contains(&ending.as_str());
     let layout = path.is_dir() && CorpusFiles::find(path).is_err();
     if name == source::STARTER_QUESTIONS || table || layout {

@@ -9,7 +9,7 @@ use headstart::data::catalog::{self, Locations, Role};
 use headstart::data::corpus::{self, CorpusFiles};
 use headstart::data::encoding::TextEncoding;
 use headstart::data::{source, starter};
-use headstart::tokenizer::{Case, Tokenizer, TokenizerKind, TrainOptions};
+use headstart::tokenizer::{Case, Tokenizer, TokenizerKind, TokenizerTrainer, TrainOptions};
 use serde_json::json;
 
 use crate::args::{ReadingArgs, TokenizerCommand, TokenizerImportArgs, TokenizerTrainArgs, VocabularyKind};
@@ -37,8 +37,10 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     let locations = settings::locations(places)?;
     let mut progress = Progress::new(Verbosity::Calm);
-    let tokenizer = if data == [source::STARTER_CORPUS] {
-        Tokenizer::train(&starter::corpus().train, options)?
+    let trained = if data == [source::STARTER_CORPUS] {
+        let mut trainer = TokenizerTrainer::new(options)?;
+        trainer.feed(&starter::corpus().train)?;
+        trainer.finish()?
     } else {
         let files: Result<Vec<PathBuf>> =
             data.iter().map(|name| training_text(name, &locations, &mut progress)).collect();
@@ -46,7 +48,8 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
         corpus::train_tokenizer(&files?, encoding, options, &mut counting)?
     };
     progress.finish();
-    write(&tokenizer, &out, json)
+    trained.notes.iter().for_each(|note| progress::say(note));
+    write(&trained.tokenizer, &out, json)
 }
 
 fn import(args: TokenizerImportArgs) -> Result<ExitCode> {

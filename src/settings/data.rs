@@ -63,7 +63,7 @@ impl Flags {
         let Self { data, tokenizer, reading, columns, max_train_examples, places } = self;
         let TokenizerArgs { tokenizer, lowercase } = tokenizer;
         let ReadingArgs { encoding } = reading;
-        let ColumnArgs { text_column, label_column } = columns;
+        let ColumnArgs { delimiter, header, text_column, label_column } = columns;
         let PlaceArgs { cache_dir, mirror, offline } = places;
         DataConfig {
             path: data.map_or(base.path, absolute),
@@ -73,6 +73,8 @@ impl Flags {
             cache_dir: cache_dir.or(base.cache_dir),
             mirror: mirror.or(base.mirror),
             offline: offline.unwrap_or(base.offline),
+            delimiter: delimiter.or(base.delimiter),
+            header: header.or(base.header),
             text_column: text_column.or(base.text_column),
             label_column: label_column.or(base.label_column),
             max_train_examples: max_train_examples.or(base.max_train_examples),

@@ -139,6 +139,8 @@ fn full_data() -> DataConfig {
         encoding: Some("e".into()),
         cache_dir: Some("c".into()),
         mirror: Some("m".into()),
+        delimiter: Some(";".into()),
+        header: Some(false),
         text_column: Some("t".into()),
         label_column: Some("l".into()),
         max_train_examples: Some(1),
@@ -169,8 +171,8 @@ fn every_key_has_its_flag() {
     let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
-    let of_others = ["vocab_size", "causal", "adapters_dim", "head", "offset_token"];
-    let of_labels = ["text_column", "label_column", "max_train_examples"];
+    let of_others = ["vocab_size", "causal", "adapters_dim", "head", "offset_token", "layout"];
+    let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     // The tokenizer is the model's.
     for (command, keys, without) in

@@ -29,7 +29,14 @@ pub struct DataConfig {
     pub mirror: Option<PathBuf>,
     /// Never touch the network.
     pub offline: bool,
-    /// The column with the text, by name; absent: detected.
+    /// What stands between the columns of a table: one character, or `tab`; absent: detected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<String>,
+    /// Whether the first row of a table names its columns; absent: it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// The column with the text, by name (without a header, by number from 1), or several with commas between, which are
+    /// joined; absent: detected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_column: Option<String>,
     /// The column with the label, by name; absent: detected.

@@ -10,10 +10,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
+use super::content::COMPRESSED_ENDINGS;
 use super::encoding::{self, TextBlocks, TextEncoding, bad};
 use super::split::Split;
 use crate::error::{Error, Result};
-use crate::tokenizer::{Tokenizer, TokenizerTrainer, TrainOptions};
+use crate::tokenizer::{Tokenizer, TokenizerTrainer, TrainOptions, Trained};
 
 /// The text files of a corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct CorpusFiles {
 
 impl CorpusFiles {
     /// Finds the splits in a folder: `train.txt`, `wiki.train.tokens`, `wiki.train.raw`, `train.tokens` or
-    /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`. A file is a training text alone.
+    /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`; each may be compressed (`.gz`, `.zst`). A file is a training text alone.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files.
@@ -80,7 +81,12 @@ fn find_split(folder: &Path, split: Split) -> Result<Option<PathBuf>> {
     let mut found: Option<PathBuf> = None;
     for name in split.names() {
         let candidates = ["{}.txt", "wiki.{}.tokens", "wiki.{}.raw", "{}.tokens", "{}.raw"];
-        for path in candidates.iter().map(|c| folder.join(c.replace("{}", name))).filter(|p| p.is_file()) {
+        let plain = candidates.iter().map(|c| c.replace("{}", name));
+        let all = plain.flat_map(|name| {
+            let compressed = COMPRESSED_ENDINGS.map(|ending| format!("{name}.{ending}"));
+            std::iter::once(name).chain(compressed)
+        });
+        for path in all.map(|name| folder.join(name)).filter(|p| p.is_file()) {
             if let Some(other) = &found {
                 let what = format!("{} is {split} text too", other.display());
                 return Err(bad(&path, None, what, "move one of the two away, or name the file itself"));
@@ -230,7 +236,7 @@ pub fn train_tokenizer(
     encoding: TextEncoding,
     options: TrainOptions,
     progress: Progress<'_>,
-) -> Result<Tokenizer> {
+) -> Result<Trained> {
     let mut trainer = TokenizerTrainer::new(options)?;
     let mut readers: Vec<TextBlocks> =
         files.iter().map(|f| TextBlocks::open(f, encoding)).collect::<Result<_>>()?;
@@ -341,6 +347,8 @@ mod tests {
         assert!(files.get(Split::Test).unwrap_err().to_string().contains("no test text"));
         let alone = CorpusFiles::find(&dir.path().join("dev.txt")).unwrap();
         assert!(alone.train.unwrap().ends_with("dev.txt") && alone.valid.is_none());
+        touch("test.raw.zst");
+        assert!(CorpusFiles::find(dir.path()).unwrap().test.unwrap().ends_with("test.raw.zst"));
         touch("valid.txt");
         assert!(CorpusFiles::find(dir.path()).unwrap_err().to_string().contains("dev.txt"));
         assert!(

@@ -2,10 +2,10 @@
 //!
 //! Owns: decoding, the byte order mark, CRLF, and where an invalid byte stands. Never: splits text into examples.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::content::Content;
 use crate::error::{Error, Result};
 
 /// Bytes read at a time. Large enough that the threads behind have work, small enough for a lively progress bar.
@@ -70,7 +70,7 @@ pub struct TextBlock {
     pub text: String,
     /// The number of the first line, counted from 1.
     pub first_line: u64,
-    /// Bytes this block had in the file.
+    /// Bytes this block had in the file, unpacked.
     pub file_bytes: u64,
 }
 
@@ -78,23 +78,22 @@ pub struct TextBlock {
 #[derive(Debug)]
 pub struct TextBlocks {
     path: PathBuf,
-    file: File,
+    content: Content,
     encoding: TextEncoding,
     rest: Vec<u8>,
     line: u64,
     offset: u64,
-    total_bytes: u64,
     ended: bool,
 }
 
 impl TextBlocks {
-    /// Opens `path`.
+    /// Opens `path`, which may be compressed with gzip or zstd.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened; [`Error::BadInput`] when it is empty or a folder.
+    /// [`Error::Io`] when it cannot be opened; [`Error::BadInput`] when it is empty, a folder or no text.
     pub fn open(path: &Path, encoding: TextEncoding) -> Result<Self> {
         let blocks = Self::open_any(path, encoding)?;
-        if blocks.total_bytes == 0 && path.is_file() {
+        if blocks.content.length == Some(0) && path.is_file() {
             return Err(empty(path));
         }
         Ok(blocks)
@@ -102,26 +101,20 @@ impl TextBlocks {
 
     /// As [`Self::open`], where an empty file is as good as any.
     fn open_any(path: &Path, encoding: TextEncoding) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let metadata = file.metadata().map_err(Error::io("read", path))?;
-        if metadata.is_dir() {
-            return Err(bad(path, None, "is a folder, not a text file".into(), "name a file in it"));
-        }
         Ok(Self {
             path: path.to_path_buf(),
-            file,
+            content: Content::open(path)?,
             encoding,
             rest: Vec::new(),
             line: 1,
             offset: 0,
-            total_bytes: metadata.len(),
             ended: false,
         })
     }
 
-    /// The file's length in bytes, for progress.
+    /// The text's length in bytes, for progress; 0 where the file is compressed and does not tell.
     pub fn total_bytes(&self) -> u64 {
-        self.total_bytes
+        self.content.length.unwrap_or(0)
     }
 
     /// The next block, or `None` at the end.
@@ -143,7 +136,7 @@ impl TextBlocks {
         while !self.ended {
             let wanted = if self.encoding.cuts_at_line_ends() { BLOCK_BYTES as u64 } else { u64::MAX };
             let start = self.rest.len();
-            let read = (&mut self.file).take(wanted).read_to_end(&mut self.rest);
+            let read = (&mut self.content).take(wanted).read_to_end(&mut self.rest);
             let read = read.map_err(Error::io("read", &self.path))?;
             self.ended = (read as u64) < wanted;
             if self.ended {
@@ -197,6 +190,8 @@ impl TextBlocks {
         );
         let fix = if self.offset == 0 && (bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF")) {
             "the file looks like UTF-16: pass `--encoding utf-16le` or `--encoding utf-16be`"
+        } else if self.encoding == TextEncoding::Utf8 && has_windows_bytes(bytes) {
+            "save the file as UTF-8, or name its encoding: it looks like `--encoding windows-1252`"
         } else if self.encoding == TextEncoding::Utf8 {
             "save the file as UTF-8, or name its encoding: `--encoding latin1`, `--encoding windows-1252`, ..."
         } else {
@@ -237,6 +232,12 @@ pub(crate) fn empty(path: &Path) -> Error {
 /// An [`Error::BadInput`], in short.
 pub(crate) fn bad(path: &Path, line: Option<u64>, what: String, fix: impl Into<String>) -> Error {
     Error::BadInput { path: path.to_path_buf(), line, what, fix: fix.into() }
+}
+
+/// Whether bytes that are not UTF-8 are among those that windows-1252 has quotation marks and dashes for, and Latin-1
+/// nothing that is printed.
+fn has_windows_bytes(bytes: &[u8]) -> bool {
+    bytes.utf8_chunks().flat_map(|chunk| chunk.invalid()).any(|b| matches!(b, 0x80..=0x9F))
 }
 
 /// Where the first sequence that does not decode begins, found by feeding one byte at a time.
@@ -282,6 +283,14 @@ mod tests {
             "{message}"
         );
         assert!(message.contains("--encoding latin1"), "{message}");
+    }
+
+    #[test]
+    fn bytes_of_windows_1252_are_told_from_latin1() {
+        let fix = |bytes: &[u8]| read(bytes, TextEncoding::Utf8).unwrap_err().to_string();
+        assert!(fix(b"caf\xE9 \x93so\x94\n").contains("it looks like `--encoding windows-1252`"));
+        let message = fix("caf\u{e9} \u{201c}".bytes().chain(*b"caf\xE9\n").collect::<Vec<_>>().as_slice());
+        assert!(message.contains("`--encoding latin1`"), "{message}");
     }
 
     #[test]

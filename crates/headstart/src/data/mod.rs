@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod catalog;
 pub mod classification;
+pub mod content;
 pub mod corpus;
 pub mod download;
 pub mod encoding;

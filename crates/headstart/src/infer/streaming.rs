@@ -59,7 +59,7 @@ mod tests {
         let options = TrainOptions { kind: TokenizerKind::ByteLevelBpe, vocab_size: 265, case: Case::Keep };
         let mut trainer = TokenizerTrainer::new(options).unwrap();
         trainer.feed("so so so it is\n").unwrap();
-        let tokenizer = trainer.finish().unwrap();
+        let tokenizer = trainer.finish().unwrap().tokenizer;
         let mut ids = tokenizer.encode("so").unwrap();
         let mut shown = Shown::new(&tokenizer, &ids, 0);
         let mut pieces = Vec::new();

@@ -8,7 +8,7 @@ use crate::batch::{Examples, Label};
 use crate::config::{DataConfig, HeadPooling, Problem};
 use crate::data::catalog::Role;
 use crate::data::classification::{
-    self, ClassificationData, ClassificationOptions, LabelKind, LabelledSplit,
+    self, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
 };
 use crate::data::source::{self, Located};
 use crate::data::split::Split;
@@ -84,6 +84,8 @@ impl DataRequest<'_> {
                 Problem::MultiLabel => LabelKind::Multi,
                 Problem::Regression => LabelKind::Regression,
             },
+            delimiter: self.config.delimiter.as_deref().map(delimiter).transpose()?,
+            header: if self.config.header == Some(false) { Header::Absent } else { Header::Present },
             text_column: self.config.text_column.clone(),
             label_column: self.config.label_column.clone(),
             labels_file: None,
@@ -101,6 +103,19 @@ impl DataRequest<'_> {
             listener(Event::Message(note));
         }
         Ok(Labelled { data, template, provenance, told })
+    }
+}
+
+/// The byte that a name of a separator stands for.
+fn delimiter(name: &str) -> Result<u8> {
+    match name.as_bytes() {
+        _ if ["tab", "\\t"].contains(&name) => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err(Error::Config {
+            key: "delimiter".into(),
+            what: format!("`{}` cannot stand between columns", name.escape_debug()),
+            fix: "use one character such as `;` or `|`, or `tab`; left out, it is detected".into(),
+        }),
     }
 }
 

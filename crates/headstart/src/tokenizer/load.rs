@@ -69,20 +69,23 @@ pub(super) fn from_json_bytes(bytes: &[u8], name: &Path) -> Result<Tokenizer> {
 pub(super) fn from_vocab_bytes(bytes: &[u8], case: Case, name: &Path) -> Result<Tokenizer> {
     let mut vocab: HashMap<&str, usize> = HashMap::new();
     let mut pieces = Vec::new();
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     for (at, line) in bytes.split(|&b| b == b'\n').enumerate() {
         let number = Some(at as u64 + 1);
         let piece = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line))
             .map_err(|e| bad(name, number, format!("byte {} is not valid UTF-8", e.valid_up_to() + 1)))?;
+        let unusable = |what: String| Error::BadInput {
+            path: name.to_path_buf(),
+            line: number,
+            what,
+            fix: format!("ids are line numbers, so put a piece of its own there, such as `[unused_{at}]`"),
+        };
         if piece.is_empty() {
-            return Err(bad(name, number, "an empty line in a vocabulary, which is one piece a line".into()));
+            return Err(unusable("an empty line in a vocabulary, which is one piece a line".into()));
         }
         if let Some(first) = vocab.insert(piece, at) {
-            return Err(bad(
-                name,
-                number,
-                format!("the piece `{piece}` stands on line {} already", first + 1),
-            ));
+            return Err(unusable(format!("the piece `{piece}` stands on line {} already", first + 1)));
         }
         pieces.push(piece.to_owned());
     }
@@ -160,6 +163,7 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
     if value["model"].get("dropout").is_some() {
         value["model"]["dropout"] = Value::Null;
     }
+    fill_holes(&mut value, name)?;
     let had_unknown = ensure_model_unknown(&mut value);
     let mut pieces = collect_pieces(&value, name)?;
     let id_of = |pieces: &[String], name: &str| pieces.iter().position(|p| p == name).map(|id| id as u32);
@@ -186,6 +190,46 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
     let roles = RoleIds { cls, sep, eos, mask, unk, pad };
     declare_special(&mut value, &pieces, roles);
     build(&value, pieces, roles, added, name)
+}
+
+/// Gives ids below the highest that no piece has a piece which no text is spelled with, so that ids fill 0..n. Hugging
+/// Face leaves such holes where a vocabulary was cut, or where added tokens begin at a round number.
+fn fill_holes(value: &mut Value, name: &Path) -> Result<()> {
+    let added = value["added_tokens"].as_array().into_iter().flatten();
+    let added = added.filter_map(|t| Some((t["id"].as_u64()?, t["content"].as_str()?.to_owned())));
+    let added: HashMap<u64, String> = added.collect();
+    let vocab = &mut value["model"]["vocab"];
+    let of_model: HashSet<u64> = match &vocab {
+        Value::Object(vocab) => vocab.values().filter_map(Value::as_u64).collect(),
+        Value::Array(scored) => (0..scored.len() as u64).collect(),
+        _ => return Ok(()),
+    };
+    let Some(&highest) = of_model.iter().chain(added.keys()).max() else { return Ok(()) };
+    let taken: HashSet<u64> = of_model.into_iter().chain(added.keys().copied()).collect();
+    // Of more holes than pieces, the file is not one of a vocabulary.
+    if highest >= MAX_VOCAB as u64 || highest + 1 > 2 * taken.len() as u64 {
+        let what =
+            format!("has {} pieces, but ids up to {highest}: most of them stand for nothing", taken.len());
+        return Err(bad(name, None, what));
+    }
+    // A space never stands inside a word, and no merge makes one of these.
+    let piece = |id: u64| format!("[no piece {id}]");
+    match vocab {
+        Value::Object(vocab) => {
+            for id in (0..highest).filter(|id| !taken.contains(id)) {
+                vocab.insert(piece(id), json!(id));
+            }
+        }
+        Value::Array(scored) => {
+            // The array's places are its ids, so what stands between it and a hole comes along.
+            let last_hole = (0..highest).rev().find(|id| !taken.contains(id));
+            for id in scored.len() as u64..last_hole.map_or(0, |id| id + 1) {
+                scored.push(json!([added.get(&id).cloned().unwrap_or_else(|| piece(id)), -1e9]));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A WordPiece or WordLevel model fails on unknown words unless its own vocabulary has its unknown token. Returns the

@@ -10,15 +10,19 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
 
-pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions};
+pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions, Trained};
 
 /// What language-model data writes for a word outside its vocabulary (WikiText, SimpleBooks).
 const UNKNOWN_WORD: &str = "<unk>";
+
+/// Longer texts are tokenised in pieces of at most so many bytes.
+const LONG_TEXT_BYTES: usize = 1 << 18;
 
 /// Whether letters keep their case on the way in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -165,6 +169,23 @@ impl Tokenizer {
     }
 
     fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        if text.len() <= LONG_TEXT_BYTES {
+            return self.encode_piece(text, ids);
+        }
+        // A tokenizer takes about a hundred times the memory of its text.
+        let pieces: Vec<&str> = pieces_of_long_text(text).collect();
+        let encoded = pieces.par_iter().map(|piece| {
+            let mut ids = Vec::new();
+            self.encode_piece(piece, &mut ids)?;
+            Ok(ids)
+        });
+        for part in encoded.collect::<Result<Vec<_>>>()? {
+            ids.extend(part);
+        }
+        Ok(())
+    }
+
+    fn encode_piece(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         if text.is_empty() {
             return Ok(());
         }
@@ -251,6 +272,27 @@ impl Tokenizer {
             Err(e) => Err(Error::io("read", path)(e)),
         }
     }
+}
+
+/// A long text in pieces, each but the first beginning with the space before a word, which is where all tokenizers cut
+/// anyway; where there is none for long, at any character. A text that is not long is one piece.
+fn pieces_of_long_text(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        if text.len() <= LONG_TEXT_BYTES {
+            rest = None;
+            return Some(text);
+        }
+        let end = (0..=LONG_TEXT_BYTES).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default();
+        let word = |b: u8| !b.is_ascii_whitespace() && b.is_ascii();
+        let bytes = text.as_bytes();
+        let cut =
+            (end / 2..end).rev().find(|&at| bytes[at] == b' ' && word(bytes[at - 1]) && word(bytes[at + 1]));
+        let (piece, after) = text.split_at(cut.unwrap_or(end));
+        rest = Some(after);
+        Some(piece)
+    })
 }
 
 #[cfg(test)]

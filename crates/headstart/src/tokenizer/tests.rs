@@ -102,7 +102,7 @@ fn training_depends_on_the_text_alone() {
         for line in TEXT.lines() {
             trainer.feed(line).unwrap();
         }
-        assert_eq!(trainer.finish().unwrap().content_hash(), first.content_hash());
+        assert_eq!(trainer.finish().unwrap().tokenizer.content_hash(), first.content_hash());
     }
 }
 
@@ -126,6 +126,68 @@ fn merges_prefer_the_frequent_and_then_the_lower_id() {
     let tokenizer = Tokenizer::train("abc abc xy xy xy", options).unwrap();
     let learned: Vec<_> = (15..18).map(|id| tokenizer.id_to_piece(id).unwrap()).collect();
     assert_eq!(learned, ["xy", "ab", "abc"]);
+}
+
+/// What training on a text says.
+fn notes(text: &str, kind: TokenizerKind, vocab_size: usize) -> (Tokenizer, Vec<String>) {
+    let options = TrainOptions { kind, vocab_size, case: Case::Keep };
+    let mut trainer = TokenizerTrainer::new(options).unwrap();
+    trainer.feed(text).unwrap();
+    let Trained { tokenizer, notes } = trainer.finish().unwrap();
+    (tokenizer, notes)
+}
+
+#[test]
+fn text_without_spaces_is_learned_by_bpe_and_named_by_word_piece() {
+    let mut state = 7_u32;
+    let dna: String = (0..60_000)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b"ACGT"[(state >> 30) as usize])
+        })
+        .collect();
+    let (bpe, said) = notes(&dna, TokenizerKind::ByteLevelBpe, 500);
+    assert_eq!((bpe.vocab_size(), said.len()), (500, 0));
+    assert!(bpe.encode(&dna).unwrap().len() < dna.len() / 3);
+    let options = TrainOptions { kind: TokenizerKind::WordPiece, vocab_size: 500, case: Case::Keep };
+    let message = Tokenizer::train(&dna, options).unwrap_err().to_string();
+    assert!(message.contains("longer than 100 characters") && message.contains("--kind bpe"), "{message}");
+    let (_, said) = notes(&format!("{dna} the cat the cat"), TokenizerKind::WordPiece, 30);
+    assert!(said.iter().any(|note| note.contains("1 of 5 words (20.00 %) cannot be spelled")), "{said:?}");
+}
+
+#[test]
+fn rare_characters_fill_a_vocabulary_that_has_room() {
+    // Chinese characters are words each: no merges, and more characters than an alphabet begins with.
+    let characters: Vec<char> = ('\u{4e00}'..).take(1500).collect();
+    let text: String = characters.iter().enumerate().flat_map(|(i, c)| vec![*c; 1501 - i]).collect();
+    let (full, said) = notes(&text, TokenizerKind::WordPiece, 1505);
+    assert_eq!((full.vocab_size(), said.len()), (1505, 0), "{said:?}");
+    assert!(characters.iter().all(|c| full.piece_to_id(&c.to_string()).is_some()));
+    let (small, said) = notes(&text, TokenizerKind::WordPiece, 1405);
+    assert_eq!((small.vocab_size(), said.len()), (1405, 1));
+    assert!(said[0].contains("words (0.46 %) cannot be spelled"), "{said:?}");
+    let (_, said) = notes("the cat the cat", TokenizerKind::WordPiece, 500);
+    assert!(said[0].contains("pieces of the 500 asked for"), "{said:?}");
+}
+
+#[test]
+fn long_texts_have_the_ids_they_have_in_one_piece() {
+    let text = TEXT.replace('\n', " ").repeat(3 * LONG_TEXT_BYTES / TEXT.len());
+    assert!(text.len() > 2 * LONG_TEXT_BYTES);
+    let pieces: Vec<&str> = pieces_of_long_text(&text).collect();
+    assert!(pieces.len() > 2 && pieces.concat() == text);
+    assert!(pieces.iter().all(|piece| piece.len() <= LONG_TEXT_BYTES));
+    for tokenizer in [train(TokenizerKind::WordPiece, 90), train(TokenizerKind::ByteLevelBpe, 290)] {
+        let mut whole = Vec::new();
+        tokenizer.encode_piece(&text, &mut whole).unwrap();
+        assert!(tokenizer.encode(&text).unwrap() == whole);
+    }
+    // Nowhere a space: characters stay whole.
+    let text = "\u{4e00}".repeat(LONG_TEXT_BYTES);
+    assert!(pieces_of_long_text(&text).all(|p| p.len() <= LONG_TEXT_BYTES));
+    assert!(pieces_of_long_text(&text).collect::<String>() == text);
+    assert_eq!(pieces_of_long_text("").collect::<Vec<_>>(), [""]);
 }
 
 #[test]
@@ -155,7 +217,7 @@ fn bad_files_are_named() {
         (
             "tokenizer.json",
             br#"{"model":{"type":"BPE","vocab":{"a":0,"b":7},"merges":[]}}"#,
-            "`b` has the id 7",
+            "has 2 pieces, but ids up to 7",
         ),
         (
             "tokenizer.json",
@@ -176,6 +238,48 @@ fn bad_files_are_named() {
     }
     let nowhere = Tokenizer::from_file(Path::new("no/such/folder"), Case::Keep).unwrap_err().to_string();
     assert!(nowhere.contains("no tokenizer at no/such/folder") && nowhere.contains("tokenizer train"));
+}
+
+#[test]
+fn a_vocabulary_with_a_byte_order_mark_is_read_and_a_repeated_line_says_what_to_put_there() {
+    let load = |bytes: &[u8]| Tokenizer::from_vocab_bytes(bytes, Case::Keep, Path::new("vocab.txt"));
+    let marked = load(&[b"\xEF\xBB\xBF", VOCAB.as_bytes()].concat()).unwrap();
+    assert_eq!(marked.content_hash(), small().content_hash());
+    let message = load(b"[UNK]\nthe\nthe\n").unwrap_err().to_string();
+    assert!(message.contains("vocab.txt:3:") && message.contains("`[unused_2]`"), "{message}");
+}
+
+#[test]
+fn holes_among_ids_are_filled_and_nothing_moves() {
+    let word_piece = r###"{"version":"1.0","added_tokens":[{"id":9,"content":"[CLS]","single_word":false,
+        "lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+        "normalizer":null,"pre_tokenizer":{"type":"BertPreTokenizer"},"model":{"type":"WordPiece","unk_token":"[UNK]",
+        "continuing_subword_prefix":"##","max_input_chars_per_word":100,
+        "vocab":{"[UNK]":0,"the":2,"cat":3,"##s":6,"[SEP]":7,"[MASK]":1}}}"###;
+    let tokenizer = Tokenizer::from_json_bytes(word_piece.as_bytes(), Path::new("t.json")).unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.added_roles()), (10, &[][..]));
+    assert_eq!(tokenizer.encode("the cats [no piece 4] x").unwrap()[..3], [2, 3, 6]);
+    assert!(!tokenizer.encode("[no piece 4]").unwrap().contains(&4));
+    assert_eq!((tokenizer.roles().cls, tokenizer.id_to_piece(9)), (9, Some("[CLS]")));
+    let again = Tokenizer::from_json_bytes(tokenizer.to_json().as_bytes(), Path::new("t.json")).unwrap();
+    assert_eq!(again.content_hash(), tokenizer.content_hash());
+
+    let token = |id: u32, piece: &str| {
+        format!(
+            r#"{{"id":{id},"content":"{piece}","single_word":false,"lstrip":false,"rstrip":false,
+            "normalized":false,"special":true}}"#
+        )
+    };
+    let unigram = format!(
+        r#"{{"version":"1.0","added_tokens":[{},{}],"normalizer":null,"pre_tokenizer":null,
+        "model":{{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",-1.0],["b",-2.0],["ab",-2.5]]}}}}"#,
+        token(4, "</s>"),
+        token(6, "<mask>")
+    );
+    let tokenizer = Tokenizer::from_json_bytes(unigram.as_bytes(), Path::new("t.json")).unwrap();
+    assert_eq!(tokenizer.encode("abb").unwrap(), [3, 2]);
+    let roles = tokenizer.roles();
+    assert_eq!((roles.unk, roles.eos, roles.mask, roles.cls, tokenizer.vocab_size()), (0, 4, 6, 7, 8));
 }
 
 #[test]

@@ -16,17 +16,20 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::{Case, Tokenizer, UNKNOWN_WORD, load};
+use super::{Case, Tokenizer, UNKNOWN_WORD, load, pieces_of_long_text};
 use crate::error::{Error, Result};
 
 /// The special pieces of a trained tokenizer: the first rows, in this order.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// Characters a WordPiece alphabet keeps at most; the rarest of a text with thousands become `[UNK]`.
+/// Characters a WordPiece alphabet begins with at most; rarer ones come in where merges leave room, or are unknown.
 const MAX_ALPHABET: usize = 1000;
 
 /// A pair seen only once is not worth a piece.
 const MIN_FREQUENCY: u64 = 2;
+
+/// Characters of the longest word that WordPiece spells; longer ones are unknown as a whole.
+const MAX_WORD_CHARS: usize = 100;
 
 /// The kind of vocabulary to learn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -50,12 +53,26 @@ pub struct TrainOptions {
     pub case: Case,
 }
 
+/// A tokenizer with what is to be known of it.
+#[derive(Debug)]
+pub struct Trained {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What people should be told: a vocabulary that is not full, words it cannot spell.
+    pub notes: Vec<String>,
+}
+
 /// Counts words, then learns merges. The result depends on the text and the options alone, not on threads.
 #[derive(Debug)]
 pub struct TokenizerTrainer {
     options: TrainOptions,
     words: BTreeMap<String, u64>,
+    /// Words that WordPiece will not spell, because they are too long.
+    too_long: u64,
 }
+
+/// Words with how often they stand there, and how many were too long to count.
+type WordCounts = (HashMap<String, u64>, u64);
 
 impl TokenizerTrainer {
     /// A trainer that has seen nothing yet.
@@ -74,7 +91,7 @@ impl TokenizerTrainer {
                 fix: format!("use at least {least}; a few thousand is usual"),
             });
         }
-        Ok(Self { options, words: BTreeMap::new() })
+        Ok(Self { options, words: BTreeMap::new(), too_long: 0 })
     }
 
     /// Counts the words of `text`, line by line on all threads.
@@ -84,7 +101,7 @@ impl TokenizerTrainer {
     pub fn feed(&mut self, text: &str) -> Result<()> {
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         let options = self.options;
-        let counts: Vec<HashMap<String, u64>> = lines
+        let counts: Vec<WordCounts> = lines
             .par_chunks(256)
             .map(|lines| count_words(lines, options))
             .collect::<tokenizers::Result<_>>()
@@ -93,8 +110,11 @@ impl TokenizerTrainer {
                 what: format!("the text cannot be split into words: {e}"),
                 fix: "try the other kind of tokenizer".into(),
             })?;
-        for (word, count) in counts.into_iter().flatten() {
-            *self.words.entry(word).or_default() += count;
+        for (words, too_long) in counts {
+            self.too_long += too_long;
+            for (word, count) in words {
+                *self.words.entry(word).or_default() += count;
+            }
         }
         Ok(())
     }
@@ -102,38 +122,74 @@ impl TokenizerTrainer {
     /// Learns the vocabulary from everything fed.
     ///
     /// # Errors
-    /// [`Error::Missing`] when no text was fed.
-    pub fn finish(self) -> Result<Tokenizer> {
+    /// [`Error::Missing`] when no text was fed, or none that such a tokenizer can spell.
+    pub fn finish(self) -> Result<Trained> {
         if self.words.is_empty() {
-            return Err(Error::Missing {
-                what: "there is no text to train a tokenizer on".into(),
-                fix: "give files with text in them".into(),
-            });
+            let (what, fix) = if self.too_long > 0 {
+                let what = format!(
+                    "all {} words are longer than {MAX_WORD_CHARS} characters, which WordPiece does not spell",
+                    self.too_long
+                );
+                (what, "learn a byte-level BPE (`--kind bpe`), which spells everything")
+            } else {
+                ("there is no text to train a tokenizer on".into(), "give files with text in them")
+            };
+            return Err(Error::Missing { what, fix: fix.into() });
         }
-        let case = self.options.case;
+        let TrainOptions { kind, vocab_size, case } = self.options;
         let name = Path::new("the trained tokenizer");
-        match self.options.kind {
+        let (value, unknown) = match kind {
             TokenizerKind::WordPiece => {
-                let mut learner = Learner::new("##");
-                for (c, inside) in alphabet(&self.words, self.options.vocab_size) {
-                    learner.add(if inside { format!("##{c}") } else { c.to_string() });
-                }
-                learner.learn(&self.words, self.options.vocab_size);
-                load::from_value(load::word_piece(&learner.pieces, case), name)
+                let learner = learn_word_piece(&self.words, vocab_size);
+                let unknown = self.words.iter().filter(|(word, _)| learner.spell(word).is_empty());
+                let unknown = unknown.map(|(_, n)| n).sum::<u64>() + self.too_long;
+                (load::word_piece(&learner.pieces, case), unknown)
             }
             TokenizerKind::ByteLevelBpe => {
                 let mut learner = Learner::new("");
                 for c in ByteLevel::alphabet().into_iter().collect::<BTreeSet<char>>() {
                     learner.add(c.to_string());
                 }
-                let merges = learner.learn(&self.words, self.options.vocab_size);
+                let merges = learner.learn(&self.words, vocab_size);
                 let vocab: Map<String, Value> =
                     learner.pieces.iter().enumerate().map(|(id, p)| (p.clone(), json!(id))).collect();
                 let merges: Vec<Value> = merges.into_iter().map(|(a, b)| json!([a, b])).collect();
-                load::from_value(load::byte_level_bpe(&Value::Object(vocab), &merges, case), name)
+                (load::byte_level_bpe(&Value::Object(vocab), &merges, case), 0)
             }
+        };
+        let tokenizer = load::from_value(value, name)?;
+        let mut notes = Vec::new();
+        if tokenizer.vocab_size() < vocab_size {
+            notes.push(format!(
+                "{} pieces of the {vocab_size} asked for: the text has no other pairs that occur twice",
+                tokenizer.vocab_size()
+            ));
         }
+        if unknown > 0 {
+            let all = self.words.values().sum::<u64>() + self.too_long;
+            let share = 100.0 * unknown as f64 / all as f64;
+            notes.push(format!(
+                "{unknown} of {all} words ({share:.2} %) cannot be spelled and will be unknown: rare characters, or longer \
+                 than {MAX_WORD_CHARS}; a larger --vocab_size has room for more, `--kind bpe` spells everything"
+            ));
+        }
+        Ok(Trained { tokenizer, notes })
     }
+}
+
+/// A WordPiece vocabulary: the usual characters and what merges make of them; where that leaves room, rarer characters, too.
+fn learn_word_piece(words: &BTreeMap<String, u64>, vocab_size: usize) -> Learner {
+    let ranked = ranked_alphabet(words);
+    let room = vocab_size - SPECIAL.len();
+    let mut learner = Learner::new("##");
+    learner.add_characters(ranked.iter().take(room.min(MAX_ALPHABET)));
+    learner.learn(words, vocab_size);
+    let left = vocab_size - learner.pieces.len();
+    if left > 0 && ranked.len() > MAX_ALPHABET {
+        learner.add_characters(ranked.iter().skip(MAX_ALPHABET).take(left));
+        learner.learn(words, vocab_size);
+    }
+    learner
 }
 
 impl Tokenizer {
@@ -144,17 +200,17 @@ impl Tokenizer {
     pub fn train(text: &str, options: TrainOptions) -> Result<Self> {
         let mut trainer = TokenizerTrainer::new(options)?;
         trainer.feed(text)?;
-        trainer.finish()
+        Ok(trainer.finish()?.tokenizer)
     }
 }
 
 /// Splits lines into words exactly as the finished tokenizer will.
-fn count_words(lines: &[&str], options: TrainOptions) -> tokenizers::Result<HashMap<String, u64>> {
+fn count_words(lines: &[&str], options: TrainOptions) -> tokenizers::Result<WordCounts> {
     let lower = options.case == Case::Lower;
     let bert = BertNormalizer::new(true, true, None, lower);
     let byte_level = ByteLevel::new(false, true, true);
-    let mut counts = HashMap::new();
-    for part in lines.iter().flat_map(|line| line.split(UNKNOWN_WORD)) {
+    let (mut counts, mut too_long) = (HashMap::new(), 0);
+    for part in lines.iter().flat_map(|line| line.split(UNKNOWN_WORD)).flat_map(pieces_of_long_text) {
         // The line end is a token of its own; the trainer must not see it as part of a word.
         let mut text = NormalizedString::from(part.trim_end_matches('\n'));
         let mut split;
@@ -173,18 +229,25 @@ fn count_words(lines: &[&str], options: TrainOptions) -> tokenizers::Result<Hash
             }
         }
         for (word, _, _) in split.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-            // WordPiece gives up on longer words, so they teach nothing.
-            if !word.is_empty() && word.chars().count() <= 100 {
-                *counts.entry(word.to_owned()).or_default() += 1;
+            let length = word.chars().count();
+            if length > MAX_WORD_CHARS && options.kind == TokenizerKind::WordPiece {
+                too_long += 1;
+                continue;
+            }
+            // A text without spaces is one word; its pieces teach as much and take less time.
+            let mut rest = word;
+            while !rest.is_empty() {
+                let end = rest.char_indices().nth(MAX_WORD_CHARS).map_or(rest.len(), |(at, _)| at);
+                *counts.entry(rest[..end].to_owned()).or_default() += 1;
+                rest = &rest[end..];
             }
         }
     }
-    Ok(counts)
+    Ok((counts, too_long))
 }
 
-/// The characters of a WordPiece vocabulary, each at the start of a word or (`true`) inside one, in code point order:
-/// the most frequent ones, as many as [`MAX_ALPHABET`] and the vocabulary allow.
-fn alphabet(words: &BTreeMap<String, u64>, vocab_size: usize) -> BTreeSet<(char, bool)> {
+/// The characters of a text, each at the start of a word or (`true`) inside one, the most frequent first.
+fn ranked_alphabet(words: &BTreeMap<String, u64>) -> Vec<(char, bool)> {
     let mut counts: BTreeMap<(char, bool), u64> = BTreeMap::new();
     for (word, count) in words {
         for (at, c) in word.chars().enumerate() {
@@ -197,8 +260,7 @@ fn alphabet(words: &BTreeMap<String, u64>, vocab_size: usize) -> BTreeSet<(char,
     }
     let mut ranked: Vec<_> = counts.into_iter().map(|(character, n)| (Reverse(n), character)).collect();
     ranked.sort_unstable();
-    let room = (vocab_size - SPECIAL.len()).min(MAX_ALPHABET);
-    ranked.into_iter().take(room).map(|(_, character)| character).collect()
+    ranked.into_iter().map(|(_, character)| character).collect()
 }
 
 type Pair = (u32, u32);
@@ -227,6 +289,13 @@ impl Learner {
         self.pieces.push(piece.clone());
         self.ids.insert(piece, id);
         id
+    }
+
+    /// Adds characters in the order of their code points.
+    fn add_characters<'a>(&mut self, characters: impl Iterator<Item = &'a (char, bool)>) {
+        for (c, inside) in characters.collect::<BTreeSet<_>>() {
+            self.add(if *inside { format!("{}{c}", self.prefix) } else { c.to_string() });
+        }
     }
 
     /// Fills the vocabulary up to `vocab_size` and returns the merges in the order in which they were learned.

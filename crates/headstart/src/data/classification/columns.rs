@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::ClassificationOptions;
+use super::{ClassificationOptions, Header};
 use crate::data::encoding::bad;
 use crate::error::{Error, Result};
 
@@ -61,8 +61,8 @@ const ID_COLUMNS: [&str; 14] = [
 /// The columns of a table that are read, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
-    /// The text.
-    pub text: String,
+    /// The text: one column, or several that are joined with a space.
+    pub text: Vec<String>,
     /// The label; `None` in a table without one.
     pub label: Option<String>,
 }
@@ -79,16 +79,18 @@ impl Columns {
         match training {
             None => guess(path, header, options),
             Some(training) => {
-                let text = find(header, &training.text).ok_or_else(|| {
-                    let what = format!(
-                        "no text column `{}`, which the training data has; the columns are {}",
-                        training.text,
-                        header.join(", ")
-                    );
-                    bad(path, Some(1), what, "give the columns the names that they have in the training data")
-                })?;
+                let text = training.text.iter().map(|name| {
+                    find(header, name).map(str::to_owned).ok_or_else(|| {
+                        let columns = header.join(", ");
+                        let what = format!(
+                            "no text column `{name}`, which the training data has; the columns are {columns}"
+                        );
+                        let fix = "give the columns the names that they have in the training data";
+                        bad(path, Some(1), what, fix)
+                    })
+                });
                 let label = training.label.as_deref().and_then(|label| find(header, label));
-                Ok(Self { text: text.to_owned(), label: label.map(str::to_owned) })
+                Ok(Self { text: text.collect::<Result<_>>()?, label: label.map(str::to_owned) })
             }
         }
     }
@@ -115,15 +117,25 @@ fn usual<'a>(columns: &'a [String], names: &[&str], other: Option<&str>) -> Opti
     names.iter().find_map(|name| all().find(|c| c.trim().eq_ignore_ascii_case(name)))
 }
 
+/// The columns that were asked for by one name, or by several with commas between.
+fn named<'a>(columns: &'a [String], wanted: &str) -> Option<Vec<&'a str>> {
+    match find(columns, wanted) {
+        Some(column) => Some(vec![column]),
+        None if wanted.contains(',') => wanted.split(',').map(|name| find(columns, name.trim())).collect(),
+        None => None,
+    }
+}
+
 fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result<Columns> {
     let (wanted_text, wanted_label) = (options.text_column.as_deref(), options.label_column.as_deref());
     let text = match wanted_text {
-        Some(name) => find(all, name),
-        None => usual(all, &TEXT_COLUMNS, wanted_label),
+        Some(wanted) => named(all, wanted),
+        None => usual(all, &TEXT_COLUMNS, wanted_label).map(|column| vec![column]),
     };
+    let first = text.as_ref().and_then(|text| text.first().copied());
     let label = match wanted_label {
         Some(name) => find(all, name),
-        None => usual(all, &LABEL_COLUMNS, text),
+        None => usual(all, &LABEL_COLUMNS, first),
     };
     // Of two columns, the one that is not the one is the other, unless it only numbers the rows.
     let rest = |known: Option<&str>| match all {
@@ -132,22 +144,39 @@ fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result
         _ => None,
     };
     let rest = |known| rest(known).filter(|c| !ID_COLUMNS.contains(&c.trim().to_lowercase().as_str()));
-    let text_or_rest = text.or_else(|| rest(label).filter(|_| wanted_text.is_none()));
-    let label_or_rest = label.or_else(|| rest(text).filter(|_| wanted_label.is_none()));
+    let text_or_rest =
+        text.or_else(|| rest(label).filter(|_| wanted_text.is_none()).map(|column| vec![column]));
+    let label_or_rest = label.or_else(|| rest(first).filter(|_| wanted_label.is_none()));
     match (text_or_rest, label_or_rest) {
-        (Some(text), Some(label)) if text != label => {
-            Ok(Columns { text: text.to_owned(), label: Some(label.to_owned()) })
+        (Some(text), Some(label)) if !text.contains(&label) => {
+            Ok(Columns { text: text.into_iter().map(str::to_owned).collect(), label: Some(label.to_owned()) })
         }
-        (Some(_), _) => Err(no_column(path, "label", "--label-column", wanted_label, all)),
-        (None, _) => Err(no_column(path, "text", "--text-column", wanted_text, all)),
+        (Some(_), _) => Err(no_column(path, "label", "--label-column", wanted_label, all, options)),
+        (None, _) => Err(no_column(path, "text", "--text-column", wanted_text, all, options)),
     }
 }
 
-fn no_column(path: &Path, missing: &str, flag: &str, wanted: Option<&str>, all: &[String]) -> Error {
+fn no_column(
+    path: &Path,
+    missing: &str,
+    flag: &str,
+    wanted: Option<&str>,
+    all: &[String],
+    options: &ClassificationOptions,
+) -> Error {
     let columns = all.join(", ");
-    let what = match wanted {
-        Some(name) => format!("no {missing} column `{name}`; the columns are {columns}"),
-        None => format!("no column looks like the {missing}; the columns are {columns}"),
+    let what = match (wanted, all) {
+        (Some(name), _) => format!("no {missing} column `{name}`; the columns are {columns}"),
+        (None, [one]) => format!("there is one column only, `{one}`"),
+        (None, _) => format!("no column looks like the {missing}; the columns are {columns}"),
     };
-    bad(path, Some(1), what, format!("name the column with `{flag}`"))
+    let fix = match (options.header, all) {
+        (Header::Absent, _) => format!("name the column with `{flag}` by its number, counted from 1"),
+        (Header::Present, [_]) => "name what stands between the columns with `--delimiter`".into(),
+        (Header::Present, _) => format!(
+            "name the column with `{flag}`; if the first line is a row already, add `--header false` and name \
+             columns by number, counted from 1"
+        ),
+    };
+    bad(path, Some(1), what, fix)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{ClassificationOptions, Label, LabelKind, read, sources};
+use super::{ClassificationOptions, Label, LabelKind, lookalikes, read, sources};
 use crate::data::encoding::bad;
 use crate::data::split::Split;
 use crate::error::Result;
@@ -95,15 +95,16 @@ impl read::Texts {
         }
         let mut classes = Vec::with_capacity(example.labels.len());
         for label in &example.labels {
-            match by_name.get(label.as_str()) {
-                Some(&class) => classes.push(class),
-                None => {
-                    return fail(
-                        format!("unknown label `{label}`; the known labels are {}", names.join(", ")),
-                        "correct the label, or train with data that has it".into(),
-                    );
-                }
-            }
+            let Some(&class) = by_name.get(label.as_str()) else {
+                let near = names.iter().find(|name| lookalikes::key(name) == lookalikes::key(label));
+                let near = near.map(|name| format!(" (it looks like `{name}`)")).unwrap_or_default();
+                let (label, known) = (label.escape_debug(), names.join(", "));
+                return fail(
+                    format!("unknown label `{label}`{near}; the known labels are {known}"),
+                    "correct the label, or train with data that has it".into(),
+                );
+            };
+            classes.push(class);
         }
         match (kind, classes.as_slice()) {
             (LabelKind::Multi, _) => {

@@ -5,10 +5,12 @@
 //! batches, shuffles.
 
 mod columns;
+mod dialect;
 mod examples;
 mod hold_out;
 mod json_lines;
 mod labels;
+mod lookalikes;
 mod read;
 mod sources;
 mod table;
@@ -45,6 +47,16 @@ pub enum LabelKind {
     Regression,
 }
 
+/// Whether the first row of a table names its columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Header {
+    /// It does.
+    #[default]
+    Present,
+    /// It is a row like any other.
+    Absent,
+}
+
 /// The label of an example.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Label {
@@ -72,7 +84,12 @@ impl Label {
 pub struct ClassificationOptions {
     /// What the labels are.
     pub label_kind: LabelKind,
-    /// The column with the text (CSV, TSV, JSONL); `None` finds it by its name.
+    /// What stands between the columns of CSV and TSV; `None` finds it.
+    pub delimiter: Option<u8>,
+    /// Whether the first row of CSV and TSV names the columns.
+    pub header: Header,
+    /// The column with the text (CSV, TSV, JSONL), or several with commas between, which are joined with a space; `None`
+    /// finds it by its name. Without a header, columns have numbers from 1.
     pub text_column: Option<String>,
     /// The column with the label; `None` finds it by its name.
     pub label_column: Option<String>,
@@ -109,7 +126,7 @@ pub struct ClassificationData {
 impl ClassificationData {
     /// Reads a data set: a file, or a folder with `train`, `valid` and `test` files or folders of classes.
     ///
-    /// Formats: CSV, TSV (without quoting), JSONL, `__label__x text`, `LABEL:sub text` (the part before the colon
+    /// Formats: CSV, TSV (quoted or not), JSONL, `__label__x text`, `LABEL:sub text` (the part before the colon
     /// is the label), a text file with a labels file beside it (`train.txt` + `train.labels`), one folder per
     /// class with a `.txt` file per text. Labels are numbered in order of first appearance in the training data;
     /// TREC's and `pos` / `neg` folders have their customary order, a set of the catalogue the one stated there, other
@@ -125,7 +142,7 @@ impl ClassificationData {
         cache_folder: &Path,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let (mut texts, notes) = read_splits(path, options)?;
+        let (mut texts, mut notes) = read_splits(path, options)?;
         labels::name_numbers(&mut texts, options);
         let labels = match (&options.known_labels, options.label_kind) {
             (_, LabelKind::Regression) => Vec::new(),
@@ -135,6 +152,8 @@ impl ClassificationData {
         };
         if options.label_kind != LabelKind::Regression {
             labels::refuse_no_class(&texts, &labels)?;
+            let first = texts.values().next().filter(|_| options.known_labels.is_none());
+            notes.extend(first.into_iter().flat_map(lookalikes::warnings));
         }
         let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {

@@ -110,10 +110,11 @@ impl Texts {
         };
         match &self.columns {
             Some(Columns { text, label: Some(label) }) if self.labelled => {
-                format!("{source}; text in column `{text}`, label in `{label}`")
+                format!("{source}; text in column `{}`, label in `{label}`", text.join("` and `"))
             }
             Some(Columns { text, .. }) => format!(
-                "{source}; text in column `{text}`; they have no labels, so nothing is measured on them"
+                "{source}; text in column `{}`; they have no labels, so nothing is measured on them",
+                text.join("` and `")
             ),
             None => source,
         }
@@ -140,9 +141,9 @@ pub(super) fn read(
             Rows::plain(read_pair(path, labels, options)?)
         }
         Format::ClassFolders => {
-            let (paths, examples) = read_class_folders(path, options)?;
+            let (paths, examples, notes) = read_class_folders(path, options)?;
             files = paths;
-            Rows::plain(examples)
+            Rows { notes, ..Rows::plain(examples) }
         }
     };
     if rows.examples.is_empty() {
@@ -226,23 +227,23 @@ fn read_pair(texts: &Path, labels: &Path, options: &ClassificationOptions) -> Re
 fn read_class_folders(
     folder: &Path,
     options: &ClassificationOptions,
-) -> Result<(Vec<PathBuf>, Vec<TextExample>)> {
-    let mut files = Vec::new();
+) -> Result<(Vec<PathBuf>, Vec<TextExample>, Vec<String>)> {
+    let mut found = sources::ClassFiles::beside_classes(folder)?;
     let mut classes = Vec::new();
     for (class, path) in sources::class_folders(folder)? {
-        let texts = sources::entries(&path)?;
-        let before = files.len();
-        files.extend(texts.into_iter().filter(|p| p.extension().is_some_and(|e| e == "txt")));
-        if files.len() == before {
+        let before = found.texts.len();
+        found.add(&path)?;
+        if found.texts.len() == before {
             let fix = "put the texts of this class there, one .txt file each, or remove the folder";
-            return Err(bad(&path, None, "there is no .txt file in this class folder".into(), fix));
+            return Err(bad(&path, None, "there is no text file in this class folder".into(), fix));
         }
-        classes.resize(files.len(), class);
+        classes.resize(found.texts.len(), class);
     }
-    let examples = files.par_iter().zip(&classes).enumerate().map(|(file, (path, class))| {
+    let examples = found.texts.par_iter().zip(&classes).enumerate().map(|(file, (path, class))| {
         let text = encoding::read_any_text(path, options.encoding)?;
         Ok(TextExample { text: text.trim().to_owned(), labels: vec![class.clone()], file, line: None })
     });
     let examples = examples.collect::<Result<Vec<_>>>()?;
-    Ok((files, examples))
+    let notes = found.skipped_note(folder).into_iter().collect();
+    Ok((found.texts, examples, notes))
 }

@@ -2,10 +2,12 @@
 //!
 //! Owns: layouts, file names, telling formats apart. Never: reads more of a file than its first line.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClassificationOptions;
+use crate::data::content::plain_name;
 use crate::data::encoding::{TextBlocks, bad};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
@@ -25,7 +27,7 @@ pub(super) enum Format {
     Trec,
     /// The path is the texts, one a line; the labels stand in this file, one a line.
     LabelsBeside(PathBuf),
-    /// The path is a folder with a folder per class, with a `.txt` file per text.
+    /// The path is a folder with a folder per class, with a file per text in it or below it.
     ClassFolders,
 }
 
@@ -68,6 +70,9 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
             found.push((split, source));
         }
     }
+    if found.is_empty() {
+        found = prefixed_folders(path)?;
+    }
     if found.is_empty() && !class_folders(path)?.is_empty() {
         found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::ClassFolders }));
     }
@@ -90,6 +95,66 @@ pub(super) fn class_folders(path: &Path) -> Result<Vec<(String, PathBuf)>> {
         }
     }
     Ok(folders)
+}
+
+/// The files of class folders: those that are texts, and how many of each other ending were left out.
+#[derive(Debug, Default)]
+pub(super) struct ClassFiles {
+    /// The texts, in the order of their paths.
+    pub texts: Vec<PathBuf>,
+    skipped: BTreeMap<String, (usize, PathBuf)>,
+}
+
+impl ClassFiles {
+    /// Nothing yet but the files that stand beside the class folders.
+    pub fn beside_classes(folder: &Path) -> Result<Self> {
+        let mut found = Self::default();
+        entries(folder)?.into_iter().filter(|path| !path.is_dir()).for_each(|path| found.skip(path));
+        Ok(found)
+    }
+
+    /// Adds the files of a class folder and of all folders below it. A text ends in .txt or .text, in capitals or not, or
+    /// has no ending at all (the names in 20 Newsgroups are numbers).
+    pub fn add(&mut self, folder: &Path) -> Result<()> {
+        for path in entries(folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+            if path.is_dir() && !name.starts_with('.') {
+                self.add(&path)?;
+            } else if ["", "txt", "text"].contains(&ending(&path).as_str())
+                && !name.starts_with('.')
+                && !name.starts_with("readme")
+            {
+                self.texts.push(path);
+            } else {
+                self.skip(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, path: PathBuf) {
+        self.skipped.entry(ending(&path)).or_insert((0, path)).0 += 1;
+    }
+
+    /// What was left out, for people.
+    pub fn skipped_note(&self, folder: &Path) -> Option<String> {
+        let kinds: Vec<String> = self
+            .skipped
+            .iter()
+            .map(|(ending, (count, first))| {
+                let first = first.strip_prefix(folder).unwrap_or(first).display();
+                let kind = if ending.is_empty() { "without an ending".into() } else { format!(".{ending}") };
+                format!("{count} {kind} ({first})")
+            })
+            .collect();
+        let all: usize = self.skipped.values().map(|(count, _)| count).sum();
+        (all > 0).then(|| {
+            let (folder, kinds) = (folder.display(), kinds.join(", "));
+            format!(
+                "{all} files in {folder} are not read, because no text of a class has such a name: {kinds}"
+            )
+        })
+    }
 }
 
 /// What is in a folder, in the order of the names.
@@ -120,10 +185,27 @@ fn find_split(folder: &Path, split: Split, options: &ClassificationOptions) -> R
     }
 }
 
+/// Folders of classes as 20 Newsgroups has them: `20news-bydate-train` and `20news-bydate-test`, of one prefix.
+fn prefixed_folders(path: &Path) -> Result<Vec<(Split, Source)>> {
+    let folders: Vec<PathBuf> = entries(path)?.into_iter().filter(|p| p.is_dir()).collect();
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let Some(prefix) = folders.iter().find_map(|p| Some(name(p).strip_suffix("train")?.to_owned())) else {
+        return Ok(Vec::new());
+    };
+    let folder_of = |split: Split| {
+        let names: Vec<String> = split.names().iter().map(|n| format!("{prefix}{n}")).collect();
+        folders.iter().find(|p| names.contains(&name(p)))
+    };
+    let source = |path: &PathBuf| Source { path: path.clone(), format: Format::ClassFolders };
+    let found = Split::ALL.into_iter().filter_map(|split| Some((split, source(folder_of(split)?))));
+    Ok(if prefix.ends_with(['-', '_', '.']) { found.collect() } else { Vec::new() })
+}
+
 /// Whether a file or folder holds a split: by its name, as TREC calls its own, and unless it is the labels of a
 /// text file beside it.
 fn belongs(path: &Path, split: Split) -> bool {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let plain = plain_name(path);
+    let stem = plain.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let trec = match split {
         Split::Train => stem == "train_5500",
         Split::Valid => false,
@@ -137,7 +219,7 @@ fn belongs(path: &Path, split: Split) -> bool {
     }
     let ending = ending(path);
     if LABEL_ENDINGS.contains(&ending.as_str()) {
-        return !["txt", "text"].iter().any(|e| path.with_extension(e).is_file());
+        return !["txt", "text"].iter().any(|e| plain.with_extension(e).is_file());
     }
     TEXT_ENDINGS.contains(&ending.as_str())
 }
@@ -154,7 +236,7 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
         _ => {}
     }
     if let Some(labels) =
-        LABEL_ENDINGS.iter().map(|e| path.with_extension(e)).find(|p| p != path && p.is_file())
+        LABEL_ENDINGS.iter().map(|e| plain_name(path).with_extension(e)).find(|p| p != path && p.is_file())
     {
         return source(Format::LabelsBeside(labels));
     }
@@ -183,6 +265,7 @@ pub(super) fn trec_label(line: &str) -> Option<(&str, &str)> {
     (word(label) && word(sub)).then_some((label, text))
 }
 
+/// The ending of a name, in small letters and without that of a compression.
 fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+    plain_name(path).extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }

@@ -6,43 +6,33 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::columns::Columns;
+use super::dialect::Dialect;
 use super::read::{Rows, TextExample, split_labels};
-use super::{ClassificationOptions, LabelKind};
+use super::{ClassificationOptions, Header, LabelKind};
 use crate::data::encoding::{bad, read_text};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// Reads a table with the given separator.
+/// Reads a table; `usual` is the separator that its name promises.
 pub(super) fn read(
     path: &Path,
-    delimiter: u8,
+    usual: u8,
     options: &ClassificationOptions,
     training: Option<&Columns>,
 ) -> Result<Rows> {
     let content = read_text(path, options.encoding)?;
-    let quoting = delimiter == b',';
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).from_reader(content.as_bytes());
-    let malformed = |e: &csv::Error| {
-        let line = e.position().map(|p| first_line_of(&content, p));
-        let what = match e.kind() {
-            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                format!("{len} fields where the header has {expected_len}")
-            }
-            _ => format!("is not a table: {e}"),
-        };
-        bad(
-            path,
-            line,
-            what,
-            "put quotes around fields that contain the separator, and double the quotes in them",
-        )
+    let dialect = Dialect::of(&content, usual, options);
+    let malformed = |e: &csv::Error| malformed(path, &content, dialect, e);
+    let mut reader = dialect.reader(&content, options.header);
+    let first = reader.headers().map_err(|e| malformed(&e))?;
+    let header: Vec<String> = match options.header {
+        Header::Present => first.iter().map(str::to_owned).collect(),
+        Header::Absent => (1..=first.len()).map(|number| number.to_string()).collect(),
     };
-    let header: Vec<String> =
-        reader.headers().map_err(|e| malformed(&e))?.iter().map(str::to_owned).collect();
     let columns = Columns::choose(path, &header, options, training)?;
     let at = |name: &String| header.iter().position(|c| c == name).unwrap_or_default();
-    let (text_at, label_at) = (at(&columns.text), columns.label.as_ref().map(at));
-    let mut rows = Rows::default();
+    let texts_at: Vec<usize> = columns.text.iter().map(at).collect();
+    let label_at = columns.label.as_ref().map(at);
+    let mut rows = Rows { notes: dialect.note(path, usual).into_iter().collect(), ..Rows::default() };
     let mut over_lines: Vec<(u64, String)> = Vec::new();
     let mut last_start = 0;
     for record in reader.records() {
@@ -56,31 +46,43 @@ pub(super) fn read(
             rows.unlabelled.get_or_insert(line);
         }
         over_lines.extend(record.iter().filter(|f| f.contains('\n')).map(|f| (line, f.to_owned())));
-        rows.examples.push(TextExample {
-            text: record[text_at].to_owned(),
-            labels,
-            file: 0,
-            line: Some(line),
-        });
+        let text = texts_at.iter().map(|&at| &record[at]).collect::<Vec<_>>().join(" ");
+        rows.examples.push(TextExample { text, labels, file: 0, line: Some(line) });
     }
     // The reader takes a quote that is never closed as a field up to the end of the file.
     let tail = content.get(last_start..).unwrap_or_default();
-    if quoting && tail.matches('"').count() % 2 == 1 {
+    if dialect.quoting && tail.matches('"').count() % 2 == 1 {
         let line = content[..last_start].matches('\n').count() as u64 + 1;
         let fix = "close the quote, and double quotes inside a quoted field";
         return Err(bad(path, Some(line), "a quoted field that begins here never ends".into(), fix));
     }
     let known = rows.examples.iter().flat_map(|e| &e.labels).map(String::as_str).collect();
-    let shape = Shape { delimiter, fields: header.len(), label_at, known };
+    let shape = Shape { dialect, fields: header.len(), label_at, known };
     for (line, field) in over_lines {
         rows.notes.extend(shape.swallowed(path, line, &field)?);
     }
     Ok(Rows { columns: Some(columns), ..rows })
 }
 
+fn malformed(path: &Path, content: &str, dialect: Dialect, error: &csv::Error) -> Error {
+    let line = error.position().map(|p| first_line_of(content, p));
+    let what = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} fields where the header has {expected_len}")
+        }
+        _ => format!("is not a table: {error}"),
+    };
+    let fix = if dialect.quoting {
+        "put quotes around fields that contain the separator, and double the quotes in them"
+    } else {
+        "take tabs and line ends out of the fields, or put quotes around all fields that have them, as pandas does"
+    };
+    bad(path, line, what, fix)
+}
+
 /// What a record of a table looks like.
 struct Shape<'a> {
-    delimiter: u8,
+    dialect: Dialect,
     fields: usize,
     label_at: Option<usize>,
     /// The labels of the table.
@@ -120,10 +122,7 @@ impl Shape<'_> {
 
     /// The fields of a line that has as many as a record.
     fn fields_of(&self, line: &str) -> Option<Vec<String>> {
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(self.delimiter)
-            .has_headers(false)
-            .from_reader(line.as_bytes());
+        let mut reader = self.dialect.reader(line, Header::Absent);
         let record = reader.records().next()?.ok()?;
         let fits = self.fields > 1 && record.len() == self.fields;
         fits.then(|| record.iter().map(str::to_owned).collect())

@@ -102,7 +102,7 @@ fn folders_of_classes_are_read_like_imdb() {
     let others = [("train/b/1.txt", "bad"), ("train/a/1.txt", "good"), ("train/c/1.txt", "film")];
     assert_eq!(load(&others, "").unwrap().labels, ["a", "b", "c"]);
     assert_eq!(load(&others, "train").unwrap().labels, ["a", "b", "c"]);
-    assert!(error(&[("train/a/1.txt", "x"), ("train/b/1.md", "y")], "").contains("no .txt file"));
+    assert!(error(&[("train/a/1.txt", "x"), ("train/b/1.md", "y")], "").contains("no text file"));
 }
 
 #[test]
@@ -472,4 +472,165 @@ fn json_labels_are_marks_lists_or_errors_with_their_line() {
         let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &regression).unwrap_err().to_string();
         assert!(message.contains("a.jsonl:2: "), "{message}");
     }
+}
+
+#[test]
+fn labels_that_look_alike_or_like_nothing_are_said_with_their_lines() {
+    let warnings = |labels: &[&str]| {
+        let rows = labels.iter().map(|l| format!("bad,{l}\n")).collect::<String>();
+        let data = load(&[("a.csv", &format!("text,label\n{rows}"))], "a.csv").unwrap();
+        assert_eq!(data.labels.len(), labels.iter().collect::<std::collections::HashSet<_>>().len());
+        data.notes.into_iter().filter(|note| note.starts_with("warning: ")).collect::<Vec<_>>()
+    };
+    for (one, other) in [
+        ("1", "1.0"),
+        ("1", "01"),
+        ("Land", "land"),
+        ("caf\u{e9}", "cafe\u{301}"),
+        ("land", "land\u{200b}"),
+        ("low land", "low_land"),
+    ] {
+        let found = warnings(&[one, "sea", other, other]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("separate classes that look alike"), "{found:?}");
+        assert!(found[0].contains("(once on line 2)") && found[0].contains("(2 times, first on line 4)"));
+    }
+    for missing in ["NaN", "None", "NA", "null"] {
+        let found = warnings(&["land", missing, "sea"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!("`{missing}` (once on line 3) is a class like any other")));
+    }
+    assert!(warnings(&["land", "water", "1", "2", "-1", "10"]).is_empty());
+    let files = [("train.csv", "text,label\nbad,Land\ngood,sea\n"), ("test.csv", "text,label\nbad,land\n")];
+    assert!(error(&files, "").contains("test.csv:2: unknown label `land` (it looks like `Land`)"));
+}
+
+#[test]
+fn class_folders_have_files_of_many_names_and_what_is_skipped_is_said() {
+    let files = [
+        ("train/a/1.txt", "bad"),
+        ("train/a/2.TXT", "good"),
+        ("train/a/3", "film"),
+        ("train/a/more/4.txt", "who"),
+        ("train/a/more/deep/5.text", "where"),
+        ("train/b/51119", "film"),
+        ("train/b/notes.md", "?"),
+        ("train/b/more.md", "?"),
+        ("train/b/page.html", "?"),
+        ("train/b/.hidden", "?"),
+        ("train/b/README", "?"),
+        ("train/list.csv", "?"),
+    ];
+    let data = load(&files, "").unwrap();
+    assert_eq!(data.get(Split::Train).unwrap().class_counts(2), [5, 1]);
+    let note = data.notes.iter().find(|note| note.starts_with("6 files in ")).unwrap();
+    for words in ["2 .md (b/more.md)", "1 .html (b/page.html)", "1 .csv (list.csv)", "2 without an ending"] {
+        assert!(note.contains(words), "{note}");
+    }
+    let news = [
+        ("20news-bydate-train/alt.atheism/49960", "bad"),
+        ("20news-bydate-train/sci.med/58001", "good"),
+        ("20news-bydate-test/sci.med/59000", "film"),
+    ];
+    let data = load(&news, "").unwrap();
+    assert_eq!(data.labels, ["alt.atheism", "sci.med"]);
+    assert_eq!(show(&data, Split::Test), pairs(&[("sci.med", "film")]));
+    // Without such a pair, a folder is a class, whatever its name.
+    let classes = [("blood-test/1.txt", "bad"), ("other/1", "good")];
+    assert_eq!(load(&classes, "").unwrap().labels, ["blood-test", "other"]);
+}
+
+#[test]
+fn separators_are_found_and_headers_and_several_columns_are_options() {
+    let expected = pairs(&[("n", "bad film"), ("p", "good , film")]);
+    let semicolons = [("a.csv", "text;label\nbad film;n\ngood, film;p\n")];
+    let data = load(&semicolons, "a.csv").unwrap();
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(
+        data.notes.iter().any(|n| n.contains("columns are read with `;` between them")),
+        "{:?}",
+        data.notes
+    );
+    let tabs = [("a.csv", "text\tlabel\nbad film\tn\ngood, film\tp\n")];
+    let data = load(&tabs, "a.csv").unwrap();
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(data.notes.iter().any(|n| n.contains("with tabs between them")), "{:?}", data.notes);
+    let commas = [("a.csv", "text,label\nbad; film,n\nfilm; film; who,p\n")];
+    assert_eq!(load(&commas, "a.csv").unwrap().notes.len(), 1);
+
+    let of = |delimiter: Option<u8>, header: Header, text: &str, label: &str| ClassificationOptions {
+        delimiter,
+        header,
+        text_column: Some(text.into()),
+        label_column: Some(label.into()),
+        ..Default::default()
+    };
+    let colons = [("a.csv", "text:label\nbad film:n\ngood, film:p\n")];
+    assert!(error(&colons, "a.csv").contains("one column only, `text:label`\n  fix: name what stands"));
+    let options = of(Some(b':'), Header::Present, "text", "label");
+    assert_eq!(show(&load_with(&colons, "a.csv", &options).unwrap(), Split::Train), expected);
+    // AG News: class, title, description, and no header.
+    let news = [("a.csv", "\"3\",\"bad\",\"film\"\n\"1\",\"good,\",\"film\"\n")];
+    assert!(error(&news, "a.csv").contains("--header false"));
+    let data = load_with(&news, "a.csv", &of(None, Header::Absent, "2,3", "1")).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("3", "bad film"), ("1", "good , film")]));
+    let note = &data.notes[0];
+    assert!(
+        note.contains("train: 2 rows") && note.contains("text in column `2` and `3`, label in `1`"),
+        "{note}"
+    );
+    let message = load_with(&news, "a.csv", &of(None, Header::Absent, "2,4", "1")).unwrap_err().to_string();
+    assert!(message.contains("no text column `2,4`; the columns are 1, 2, 3"), "{message}");
+    let titled = [("a.csv", "label,title,body\nn,bad,film\np,\"good,\",film\n")];
+    let options = of(None, Header::Present, "title, body", "label");
+    assert_eq!(show(&load_with(&titled, "a.csv", &options).unwrap(), Split::Train), expected);
+    let json = [(
+        "a.jsonl",
+        "{\"label\":\"n\",\"title\":\"bad\",\"body\":\"film\"}\n\
+         {\"label\":\"p\",\"title\":\"good,\",\"body\":\"film\"}\n",
+    )];
+    assert_eq!(show(&load_with(&json, "a.jsonl", &options).unwrap(), Split::Train), expected);
+}
+
+#[test]
+fn tsv_is_read_quoted_or_not_as_it_is_written() {
+    // pandas: quotes around what has line ends, tabs or quotes.
+    let pandas = "text\tlabel\n\"good\nfilm\"\tp\n\"bad\t\"\"film\"\"\"\tn\nwho\tp\n";
+    let data = load(&[("a.tsv", pandas)], "a.tsv").unwrap();
+    let expected = pairs(&[("p", "good film"), ("n", "bad \" film \""), ("p", "who")]);
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(data.notes.iter().any(|n| n.contains("quotes hold fields together")), "{:?}", data.notes);
+    let doubled = "text\tlabel\n\"good \"\"film\"\"\"\tp\nbad\tn\n";
+    let expected = pairs(&[("p", "good \" film \""), ("n", "bad")]);
+    assert_eq!(show(&load(&[("a.tsv", doubled)], "a.tsv").unwrap(), Split::Train), expected);
+    // GLUE: a quote is a character.
+    let plain = "text\tlabel\n\"good film\tp\n\"bad\"\tn\n";
+    let data = load(&[("a.tsv", plain)], "a.tsv").unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("p", "\" good film"), ("n", "\" bad \"")]));
+    assert_eq!(data.notes.len(), 1);
+    let message = error(&[("a.tsv", "text\tlabel\nbad\tn\tx\n")], "a.tsv");
+    assert!(message.contains("as pandas does"), "{message}");
+}
+
+#[test]
+fn compressed_tables_and_folders_are_read_by_their_inner_name() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in
+        [("train.csv.gz", "text,label\nbad film,n\ngood,p\n"), ("dev.tsv.gz", "text\tlabel\ngood\tp\n")]
+    {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        encoder.write_all(content.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+    }
+    let load = |path: &Path| {
+        let options = ClassificationOptions::default();
+        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
+            .unwrap()
+    };
+    let data = load(dir.path());
+    assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good")]));
+    assert_eq!(show(&data, Split::Valid), pairs(&[("p", "good")]));
+    assert_eq!(show(&load(&dir.path().join("train.csv.gz")), Split::Train).len(), 2);
 }

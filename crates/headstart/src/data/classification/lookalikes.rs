@@ -1,0 +1,75 @@
+//! Labels that people may have meant as one, or as none.
+//!
+//! Owns: the warnings. Never: changes a label; what is written differently is a class of its own.
+
+use std::collections::BTreeMap;
+
+use tokenizers::NormalizedString;
+
+use super::read::Texts;
+
+/// How tables spell that a value is missing.
+const MISSING: [&str; 9] = ["nan", "none", "null", "na", "n/a", "<na>", "nil", "-", "?"];
+
+/// How often a label stands there, and where first.
+struct Use {
+    count: usize,
+    place: String,
+}
+
+/// A warning for each group of labels that look alike, and for each that looks like a missing value.
+pub(super) fn warnings(texts: &Texts) -> Vec<String> {
+    let mut uses: BTreeMap<&str, Use> = BTreeMap::new();
+    for example in &texts.examples {
+        for label in &example.labels {
+            let place = || match example.line {
+                Some(line) => format!("on line {line}"),
+                None => format!("in {}", texts.files[example.file].display()),
+            };
+            uses.entry(label).or_insert_with(|| Use { count: 0, place: place() }).count += 1;
+        }
+    }
+    let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for label in uses.keys() {
+        alike.entry(key(label)).or_default().push(label);
+    }
+    let file = texts.files[0].display();
+    let shown = |label: &str| {
+        let Use { count, place } = &uses[label];
+        let times = if *count == 1 { "once".into() } else { format!("{count} times, first") };
+        format!("`{}` ({times} {place})", label.escape_debug())
+    };
+    let mut warnings: Vec<String> = alike
+        .values()
+        .filter(|labels| labels.len() > 1)
+        .map(|labels| {
+            let labels: Vec<String> = labels.iter().map(|l| shown(l)).collect();
+            format!("warning: {file}: separate classes that look alike: {}", labels.join(", "))
+        })
+        .collect();
+    for label in uses.keys().filter(|l| MISSING.contains(&l.trim().to_lowercase().as_str())) {
+        warnings.push(format!(
+            "warning: {file}: {} is a class like any other; remove these rows if it says that the label is missing",
+            shown(label)
+        ));
+    }
+    warnings
+}
+
+/// The same for labels that look alike: in composed or decomposed form, in capitals or not, with or without spaces and
+/// characters of no width, as numbers of one value.
+pub(super) fn key(label: &str) -> String {
+    let mut normal = NormalizedString::from(label);
+    normal.nfkc().lowercase().filter(|c| !is_invisible(c));
+    let words: Vec<&str> = normal.get().split(|c: char| c.is_whitespace() || c == '_' || c == '-').collect();
+    let joined = words.iter().copied().filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
+    match normal.get().trim().parse::<f64>() {
+        Ok(number) if number.is_finite() => format!("{number}"),
+        _ => joined,
+    }
+}
+
+/// Characters that take no room: joiners, direction marks, the byte order mark, the soft hyphen.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
