@@ -338,7 +338,8 @@ fn progress_is_calm_and_labels_do_not_reach_the_terminal() {
         .run("pretrain --data starter --tokenizer tok.json --preset micro --max_steps 1 --out trunk")
         .succeeds();
     let long = "x".repeat(70_000);
-    let rows = format!("the barn is old,\u{1b}[2Jred\nwaves and wind,{long}\n").repeat(20);
+    let row = |i: i32| format!("the barn {i} is old,\x1b[2Jred\nwaves and wind {i},{long}\n");
+    let rows: String = (0..20).map(row).collect();
     place.write("rows.csv", format!("text,label\n{rows}"));
     let call =
         "finetune --model trunk --data rows.csv --method adapters --max_steps 4 --eval_every 2 --n_warmup 1";
