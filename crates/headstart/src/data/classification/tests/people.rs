@@ -1,0 +1,268 @@
+//! Tests of files as people have them: other columns, separators and labels than one would like.
+
+use super::*;
+
+#[test]
+fn every_split_has_the_columns_of_training() {
+    // As GLUE's SST-2 is distributed: the test file has row numbers, and no labels.
+    let glue = [
+        ("train.tsv", "sentence\tlabel\nbad film\t0\ngood film\t1\n"),
+        ("dev.tsv", "sentence\tlabel\ngood\t1\n"),
+        ("test.tsv", "index\tsentence\n0\tbad\n1\tgood\n"),
+    ];
+    let data = load(&glue, "").unwrap();
+    assert_eq!(show(&data, Split::Valid), pairs(&[("1", "good")]));
+    assert!(data.test.is_none());
+    let note = data.notes.iter().find(|note| note.starts_with("test: 2 rows")).unwrap();
+    assert!(note.contains("test.tsv") && note.contains("they have no labels"), "{note}");
+    let note = &data.notes[0];
+    assert!(
+        note.contains("train: 2 rows of") && note.contains("text in column `sentence`, label in `label`")
+    );
+    // Alone, row numbers are no label.
+    let message = error(&glue[2..], "test.tsv");
+    assert!(message.contains("no column looks like the label; the columns are index, sentence"), "{message}");
+
+    let other_order = [
+        ("train.csv", "text,note,label\nbad,x,n\ngood,y,p\n"),
+        ("valid.csv", "Label,NOTE,Text,sentiment\nn,good,bad,p\n"),
+        ("test.csv", "note,text,label\nx,bad,\ny,good,\n"),
+    ];
+    let mut options = ClassificationOptions { text_column: Some("note".into()), ..Default::default() };
+    assert_eq!(show(&load_with(&other_order, "", &options).unwrap(), Split::Valid), pairs(&[("n", "good")]));
+    options.text_column = None;
+    let data = load_with(&other_order, "", &options).unwrap();
+    assert_eq!(show(&data, Split::Valid), pairs(&[("n", "bad")]));
+    assert!(data.test.is_none(), "a column of empty labels is none");
+    let json = [
+        ("train.jsonl", "{\"text\":\"bad\",\"label\":\"n\"}\n{\"text\":\"good\",\"label\":\"p\"}\n"),
+        ("valid.jsonl", "{\"text\":\"bad\"}\n{\"text\":\"good\",\"label\":\"p\"}\n"),
+    ];
+    let message = error(&json, "");
+    assert!(message.contains("valid.jsonl:1: the label is missing"), "{message}");
+    let json = [json[0], ("valid.jsonl", "{\"text\":\"bad\",\"label\":null}\n{\"text\":\"good\"}\n")];
+    assert!(load(&json, "").unwrap().valid.is_none());
+    let message = error(&[glue[0], ("test.tsv", "index\tphrase\n0\tbad\n")], "");
+    assert!(
+        message.contains("test.tsv:1: no text column `sentence`, which the training data has"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_quote_that_swallows_rows_is_found() {
+    let rows = "text,label\n\"the barn is old,land\nthe sea,water\nthe hill,land\n\"the lake\",water\nthe mill,land\n";
+    let message = error(&[("a.csv", rows)], "a.csv");
+    assert!(
+        message.contains("a.csv:2: a quoted field that begins here goes on over 4 lines")
+            && message.contains("`the barn is old,land`"),
+        "{message}"
+    );
+    // A text over several lines is none, even with commas in it.
+    let poem = "text,label\n\"the sea, the sea\nthe open\n, sea\",water\n\"hill\nland\",land\n";
+    let data = load(&[("a.csv", poem)], "a.csv").unwrap();
+    assert_eq!((data.train.unwrap().len(), data.notes.len()), (2, 1));
+    // Where all lines could be rows but have no label of the table, it is said and read.
+    let letters = "text,label\n\"Dear all,\nthe sea, the sea\nyours,\nN.\",water\nhill,land\n";
+    let data = load(&[("a.csv", letters)], "a.csv").unwrap();
+    assert!(data.notes[1].contains("warning: ") && data.notes[1].contains("a.csv:2:"), "{:?}", data.notes);
+}
+
+#[test]
+fn json_labels_are_marks_lists_or_errors_with_their_line() {
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..Default::default() };
+    let line = |label: &str| format!("{{\"text\":\"bad\",\"label\":{label}}}\n");
+    let lines = |labels: &[&str]| labels.iter().map(|l| line(l)).collect::<String>();
+    // As spaCy has them: `fire` is a class although no text has it.
+    let marks = lines(&[
+        r#"{"fire":0,"water":1,"land":0}"#,
+        r#"{"water":true,"land":1.0}"#,
+        r#"{"water":0,"land":false}"#,
+    ]);
+    let data = load_with(&[("a.jsonl", &marks)], "a.jsonl", &multi).unwrap();
+    assert_eq!(data.labels, ["fire", "water", "land"]);
+    assert_eq!(show(&data, Split::Train), pairs(&[("[1]", "bad"), ("[1, 2]", "bad"), ("[]", "bad")]));
+    for (label, says) in [
+        (r#"{"water":0.5}"#, "`label` has 0.5 for `water`"),
+        (r#"{"water":"yes"}"#, "`label` has \"yes\" for `water`"),
+        (r#"[{"name":"x"}]"#, "where a label is expected"),
+        ("[null]", "`label` has null where a label is expected"),
+        ("[[1]]", "`label` has [1] where a label is expected"),
+    ] {
+        let content = lines(&["[\"x\"]", label]);
+        let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &multi).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:2: ") && message.contains(says), "{message}");
+    }
+    let message = error(&[("a.jsonl", &lines(&["1", r#"{"water":1}"#]))], "a.jsonl");
+    assert!(message.contains("a.jsonl:2: `label` is an object of marks") && message.contains("multi-label"));
+    let message =
+        load_with(&[("a.jsonl", &lines(&["[]", "[]"]))], "a.jsonl", &multi).unwrap_err().to_string();
+    assert!(message.contains("a.jsonl: none of the 2 examples has a label"), "{message}");
+    let regression = ClassificationOptions { label_kind: LabelKind::Regression, ..Default::default() };
+    for label in ["[1]", "{}", "true", "\"x\"", "\" \""] {
+        let content = lines(&["1.5", label]);
+        let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &regression).unwrap_err().to_string();
+        assert!(message.contains("a.jsonl:2: "), "{message}");
+    }
+}
+
+#[test]
+fn labels_that_look_alike_or_like_nothing_are_said_with_their_lines() {
+    let warnings = |labels: &[&str]| {
+        let rows = labels.iter().map(|l| format!("bad,{l}\n")).collect::<String>();
+        let data = load(&[("a.csv", &format!("text,label\n{rows}"))], "a.csv").unwrap();
+        assert_eq!(data.labels.len(), labels.iter().collect::<std::collections::HashSet<_>>().len());
+        data.notes.into_iter().filter(|note| note.starts_with("warning: ")).collect::<Vec<_>>()
+    };
+    for (one, other) in [
+        ("1", "1.0"),
+        ("1", "01"),
+        ("Land", "land"),
+        ("caf\u{e9}", "cafe\u{301}"),
+        ("land", "land\u{200b}"),
+        ("low land", "low_land"),
+    ] {
+        let found = warnings(&[one, "sea", other, other]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("separate classes that look alike"), "{found:?}");
+        assert!(found[0].contains("(once on line 2)") && found[0].contains("(2 times, first on line 4)"));
+    }
+    for missing in ["NaN", "None", "NA", "null"] {
+        let found = warnings(&["land", missing, "sea"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!("`{missing}` (once on line 3) is a class like any other")));
+    }
+    assert!(warnings(&["land", "water", "1", "2", "-1", "10"]).is_empty());
+    let files = [("train.csv", "text,label\nbad,Land\ngood,sea\n"), ("test.csv", "text,label\nbad,land\n")];
+    assert!(error(&files, "").contains("test.csv:2: unknown label `land` (it looks like `Land`)"));
+}
+
+#[test]
+fn class_folders_have_files_of_many_names_and_what_is_skipped_is_said() {
+    let files = [
+        ("train/a/1.txt", "bad"),
+        ("train/a/2.TXT", "good"),
+        ("train/a/3", "film"),
+        ("train/a/more/4.txt", "who"),
+        ("train/a/more/deep/5.text", "where"),
+        ("train/b/51119", "film"),
+        ("train/b/notes.md", "?"),
+        ("train/b/more.md", "?"),
+        ("train/b/page.html", "?"),
+        ("train/b/.hidden", "?"),
+        ("train/b/README", "?"),
+        ("train/list.csv", "?"),
+    ];
+    let data = load(&files, "").unwrap();
+    assert_eq!(data.get(Split::Train).unwrap().class_counts(2), [5, 1]);
+    let note = data.notes.iter().find(|note| note.starts_with("6 files in ")).unwrap();
+    for words in ["2 .md (b/more.md)", "1 .html (b/page.html)", "1 .csv (list.csv)", "2 without an ending"] {
+        assert!(note.contains(words), "{note}");
+    }
+    let news = [
+        ("20news-bydate-train/alt.atheism/49960", "bad"),
+        ("20news-bydate-train/sci.med/58001", "good"),
+        ("20news-bydate-test/sci.med/59000", "film"),
+    ];
+    let data = load(&news, "").unwrap();
+    assert_eq!(data.labels, ["alt.atheism", "sci.med"]);
+    assert_eq!(show(&data, Split::Test), pairs(&[("sci.med", "film")]));
+    // Without such a pair, a folder is a class, whatever its name.
+    let classes = [("blood-test/1.txt", "bad"), ("other/1", "good")];
+    assert_eq!(load(&classes, "").unwrap().labels, ["blood-test", "other"]);
+}
+
+#[test]
+fn separators_are_found_and_headers_and_several_columns_are_options() {
+    let expected = pairs(&[("n", "bad film"), ("p", "good , film")]);
+    let semicolons = [("a.csv", "text;label\nbad film;n\ngood, film;p\n")];
+    let data = load(&semicolons, "a.csv").unwrap();
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(
+        data.notes.iter().any(|n| n.contains("columns are read with `;` between them")),
+        "{:?}",
+        data.notes
+    );
+    let tabs = [("a.csv", "text\tlabel\nbad film\tn\ngood, film\tp\n")];
+    let data = load(&tabs, "a.csv").unwrap();
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(data.notes.iter().any(|n| n.contains("with tabs between them")), "{:?}", data.notes);
+    let commas = [("a.csv", "text,label\nbad; film,n\nfilm; film; who,p\n")];
+    assert_eq!(load(&commas, "a.csv").unwrap().notes.len(), 1);
+
+    let of = |delimiter: Option<u8>, header: Header, text: &str, label: &str| ClassificationOptions {
+        delimiter,
+        header,
+        text_column: Some(text.into()),
+        label_column: Some(label.into()),
+        ..Default::default()
+    };
+    let colons = [("a.csv", "text:label\nbad film:n\ngood, film:p\n")];
+    assert!(error(&colons, "a.csv").contains("one column only, `text:label`\n  fix: name what stands"));
+    let options = of(Some(b':'), Header::Present, "text", "label");
+    assert_eq!(show(&load_with(&colons, "a.csv", &options).unwrap(), Split::Train), expected);
+    // AG News: class, title, description, and no header.
+    let news = [("a.csv", "\"3\",\"bad\",\"film\"\n\"1\",\"good,\",\"film\"\n")];
+    assert!(error(&news, "a.csv").contains("--header false"));
+    let data = load_with(&news, "a.csv", &of(None, Header::Absent, "2,3", "1")).unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("3", "bad film"), ("1", "good , film")]));
+    let note = &data.notes[0];
+    assert!(
+        note.contains("train: 2 rows") && note.contains("text in column `2` and `3`, label in `1`"),
+        "{note}"
+    );
+    let message = load_with(&news, "a.csv", &of(None, Header::Absent, "2,4", "1")).unwrap_err().to_string();
+    assert!(message.contains("no text column `2,4`; the columns are 1, 2, 3"), "{message}");
+    let titled = [("a.csv", "label,title,body\nn,bad,film\np,\"good,\",film\n")];
+    let options = of(None, Header::Present, "title, body", "label");
+    assert_eq!(show(&load_with(&titled, "a.csv", &options).unwrap(), Split::Train), expected);
+    let json = [(
+        "a.jsonl",
+        "{\"label\":\"n\",\"title\":\"bad\",\"body\":\"film\"}\n\
+         {\"label\":\"p\",\"title\":\"good,\",\"body\":\"film\"}\n",
+    )];
+    assert_eq!(show(&load_with(&json, "a.jsonl", &options).unwrap(), Split::Train), expected);
+}
+
+#[test]
+fn tsv_is_read_quoted_or_not_as_it_is_written() {
+    // pandas: quotes around what has line ends, tabs or quotes.
+    let pandas = "text\tlabel\n\"good\nfilm\"\tp\n\"bad\t\"\"film\"\"\"\tn\nwho\tp\n";
+    let data = load(&[("a.tsv", pandas)], "a.tsv").unwrap();
+    let expected = pairs(&[("p", "good film"), ("n", "bad \" film \""), ("p", "who")]);
+    assert_eq!(show(&data, Split::Train), expected);
+    assert!(data.notes.iter().any(|n| n.contains("quotes hold fields together")), "{:?}", data.notes);
+    let doubled = "text\tlabel\n\"good \"\"film\"\"\"\tp\nbad\tn\n";
+    let expected = pairs(&[("p", "good \" film \""), ("n", "bad")]);
+    assert_eq!(show(&load(&[("a.tsv", doubled)], "a.tsv").unwrap(), Split::Train), expected);
+    // GLUE: a quote is a character.
+    let plain = "text\tlabel\n\"good film\tp\n\"bad\"\tn\n";
+    let data = load(&[("a.tsv", plain)], "a.tsv").unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("p", "\" good film"), ("n", "\" bad \"")]));
+    assert_eq!(data.notes.len(), 1);
+    let message = error(&[("a.tsv", "text\tlabel\nbad\tn\tx\n")], "a.tsv");
+    assert!(message.contains("as pandas does"), "{message}");
+}
+
+#[test]
+fn compressed_tables_and_folders_are_read_by_their_inner_name() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in
+        [("train.csv.gz", "text,label\nbad film,n\ngood,p\n"), ("dev.tsv.gz", "text\tlabel\ngood\tp\n")]
+    {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        encoder.write_all(content.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+    }
+    let load = |path: &Path| {
+        let options = ClassificationOptions::default();
+        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
+            .unwrap()
+    };
+    let data = load(dir.path());
+    assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good")]));
+    assert_eq!(show(&data, Split::Valid), pairs(&[("p", "good")]));
+    assert_eq!(show(&load(&dir.path().join("train.csv.gz")), Split::Train).len(), 2);
+}
