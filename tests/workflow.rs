@@ -496,7 +496,8 @@ fn a_second_start_does_not_tokenise_again() {
     let call = format!("pretrain {TRUNK} --max_steps 1 --out");
     trunks.copy(&trunks.path("books"), place.path("books").to_str().unwrap());
     place.write("tok.json", trunks.bytes("tok.json"));
-    place.run(&format!("{call} one")).says(&["train: ", "(Built)"]);
-    place.run(&format!("{call} two")).says(&["(Hit)"]);
+    let first = place.run(&format!("{call} one"));
+    assert!(!first.says(&["train: 26,208 words"]).stderr.contains("from the cache"), "{}", first.stderr);
+    place.run(&format!("{call} two")).says(&["26,208 tokens from the cache"]);
     assert_eq!(place.bytes("one/final/model.safetensors"), place.bytes("two/final/model.safetensors"));
 }
