@@ -113,6 +113,7 @@ impl Progress {
                 let line = self.evaluations.add(record);
                 self.print(&line);
             }
+            Event::Waiting => {}
             Event::Saved(path) if self.verbosity == Verbosity::Full => {
                 self.line(&format!("saved {}", path.display()));
             }

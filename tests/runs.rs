@@ -12,6 +12,7 @@
 mod support;
 
 use std::fs;
+use std::time::Instant;
 
 use support::{Place, topics, trunks};
 
@@ -184,5 +185,42 @@ fn what_the_settings_do_not_mean_is_said_once() {
     done.succeeds();
     for words in ["n_epochs 2 ends the run after 6 steps, before max_steps 500", "the warm-up of 99 steps"] {
         assert_eq!(done.stderr.matches(words).count(), 1, "{words}: {}", done.stderr);
+    }
+}
+
+/// A long evaluation and a long step do not hold up a signal, and nothing of them is lost.
+#[cfg(unix)]
+#[test]
+fn a_stop_is_heard_in_the_middle_of_a_step_and_of_an_evaluation() {
+    let place = Place::new();
+    place.write("books/train.txt", support::sentences(1, 4_000));
+    place.write("books/valid.txt", support::sentences(2, 12_000));
+    place.run("tokenizer train books --vocab_size 200 --out tok.json").succeeds();
+    let call = "pretrain --data books --tokenizer tok.json --preset micro --embed_dim 128 --hidden_dim 512 --n_layers 4 \
+                --arch gpt2 --threads 1 --lr 1e-3 --n_warmup 1";
+    // One step takes all of the text; then one whose evaluation is far longer than its few steps.
+    for (flags, name) in [
+        ("--train_batch_size 900 --max_steps 3", "step"),
+        ("--train_batch_size 4 --max_steps 6 --eval_every 2", "evaluation"),
+    ] {
+        let mut running = place.start(&format!("{call} {flags} --out {name}"));
+        let begun =
+            || fs::read_to_string(place.path("said.txt")).is_ok_and(|said| said.contains("steps an epoch"));
+        assert!(running.until(begun), "{}", running.said());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let asked = Instant::now();
+        running.terminate();
+        let status = running.end();
+        let waited = asked.elapsed().as_secs_f64();
+        assert!(status.code() == Some(130) || status.success(), "{}", running.said());
+        // Seconds on an idle machine; here others may be at work.
+        assert!(waited < 20.0, "{name}: {waited} s after the signal");
+        if !status.success() {
+            place.run(&format!("pretrain --resume {name}")).succeeds();
+        }
+        place.run(&format!("{call} {flags} --out {name}-whole")).succeeds();
+        let model = |run: &str| place.bytes(&format!("{run}/final/model.safetensors"));
+        assert!(model(name) == model(&format!("{name}-whole")), "{name}: other weights");
+        assert_eq!(place.figures(name), place.figures(&format!("{name}-whole")), "{name}");
     }
 }

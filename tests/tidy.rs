@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("files", &["error"]),
     ("run_log", &["error", "files"]),
     ("event", &["run_log"]),
-    ("device", &["error"]),
+    ("device", &["error", "event"]),
     ("config", &["error"]),
     ("tokenizer", &["error", "files"]),
     ("params", &["config", "error"]),

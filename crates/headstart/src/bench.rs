@@ -204,7 +204,12 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
             };
             let mut now = ready.take().unwrap_or_else(|| work.ready(batch.clone(), step));
             let next = || batches.get(i + 1).cloned();
-            let computed = work.forward_backward(&mut now, next, listener)?;
+            let Some(computed) = work.forward_backward(&mut now, next, listener)? else {
+                return Err(Error::Interrupted {
+                    what: "the measurement was stopped".into(),
+                    fix: "call it again".into(),
+                });
+            };
             ready = computed.next;
             // As in the loop, a GPU goes on with the update while the next step begins.
             let norm = work.gradient_norm()?;

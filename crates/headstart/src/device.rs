@@ -10,6 +10,7 @@ use headstart_engine::{CodePath, Device, EngineError};
 pub use headstart_engine::{CudaOptions, Gpu, Replay, gpus};
 
 use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
 
 /// A device as a user names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,23 +74,24 @@ impl DeviceChoice {
 }
 
 /// Runs `work` until it fits into the device's memory: each time it does not, the slab is halved and the whole is done
-/// again. `say` is told once for every halving.
+/// again. The listener is told once for every halving; `work` may ask it whether to go on.
 ///
 /// # Errors
 /// [`Error::Engine`] when the slab cannot become smaller, or something else went wrong on the device.
 pub(crate) fn in_parts_that_fit<T>(
     device: &Device,
-    say: &mut dyn FnMut(&str),
-    mut work: impl FnMut() -> T,
+    listener: &mut Listener<'_>,
+    mut work: impl FnMut(&mut Listener<'_>) -> T,
 ) -> Result<T> {
     loop {
-        let result = work();
+        let result = work(listener);
         match device.check() {
             Ok(()) => return Ok(result),
             Err(error @ EngineError::OutOfMemory { .. }) => match device.halve_slab() {
                 None => return Err(Error::Engine(error)),
                 Some(tokens) => {
-                    say(&format!("the GPU's memory is full; going on with {tokens} tokens at a time"));
+                    let line = format!("the GPU's memory is full; going on with {tokens} tokens at a time");
+                    listener(Event::Message(&line));
                 }
             },
             Err(error) => return Err(Error::Engine(error)),

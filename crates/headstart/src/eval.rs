@@ -60,7 +60,7 @@ pub struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// The figures of `examples`.
+    /// The figures of `examples`; `None` when the listener asked to stop before they were whole.
     ///
     /// # Errors
     /// What goes wrong on the device.
@@ -71,7 +71,7 @@ impl Evaluator<'_> {
         text: Option<TextSize>,
         class_names: &[String],
         listener: &mut Listener<'_>,
-    ) -> Result<Evaluation> {
+    ) -> Result<Option<Evaluation>> {
         let mut sums = Sums::default();
         let mut totals = Denominators { lm: 0.0, clf: 0.0 };
         let problem = self.model.config().head.as_ref().map(|h| h.problem);
@@ -82,11 +82,10 @@ impl Evaluator<'_> {
             let denominators = self.objective.denominators(&batch);
             totals.lm += denominators.lm;
             totals.clf += denominators.clf;
-            let mut say = |line: &str| {
-                let _: Signal = listener(Event::Message(line));
+            let forward = |listener: &mut Listener<'_>| self.forward(&batch, denominators, listener);
+            let Some((parts, rows)) = in_parts_that_fit(self.device, listener, forward)? else {
+                return Ok(None);
             };
-            let (parts, rows) =
-                in_parts_that_fit(self.device, &mut say, || self.forward(&batch, denominators))?;
             for part in &parts {
                 sums.add(part);
             }
@@ -97,7 +96,9 @@ impl Evaluator<'_> {
             }
             let done = (first + batch.sequences.len()) as u64;
             let event = Event::Progress { what: "evaluating", done, total: examples.len() as u64 };
-            let _: Signal = listener(event); // a stop is honoured after the next training step
+            if listener(event) == Signal::Stop && done < examples.len() as u64 {
+                return Ok(None);
+            }
         }
         let mut metrics = BTreeMap::new();
         metrics.insert("loss".to_owned(), self.objective.loss(&sums, totals));
@@ -118,20 +119,29 @@ impl Evaluator<'_> {
                 scores.correlation(&mut metrics);
             }
         }
-        Ok(Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() })
+        Ok(Some(Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() }))
     }
 
-    /// The sums of each slab, and the logits of its sequences where there is a head.
-    fn forward(&self, batch: &Batch, denominators: Denominators) -> (Vec<Sums>, Vec<f32>) {
+    /// The sums of each slab, and the logits of its sequences where there is a head; `None` when the listener asked to
+    /// stop.
+    fn forward(
+        &self,
+        batch: &Batch,
+        denominators: Denominators,
+        listener: &mut Listener<'_>,
+    ) -> Option<(Vec<Sums>, Vec<f32>)> {
         let (mut parts, mut rows) = (Vec::new(), Vec::new());
         for slab in batch.slabs(self.device.slab_tokens()) {
+            if listener(Event::Waiting) == Signal::Stop {
+                return None;
+            }
             let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
             let (mut part, logits) = self.objective.forward(self.model, &mut tape, &slab, denominators);
             part.wait();
             parts.push(part);
             rows.extend(logits.iter().flat_map(headstart_engine::Tensor::to_f32_vec));
         }
-        (parts, rows)
+        Some((parts, rows))
     }
 
     fn batch(&self, examples: &Examples<'_>, first: usize) -> Batch {

@@ -99,8 +99,14 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     })
 }
 
-/// Metrics of a model that does not compute numbers are none.
-fn finite(model: &Path, evaluation: Evaluation) -> Result<Evaluation> {
+/// Metrics of a model that does not compute numbers are none, and neither are those of a part.
+fn finite(model: &Path, evaluation: Option<Evaluation>) -> Result<Evaluation> {
+    let Some(evaluation) = evaluation else {
+        return Err(Error::Interrupted {
+            what: "the evaluation was stopped before it was whole".into(),
+            fix: "call it again".into(),
+        });
+    };
     match evaluation.metrics.get("loss") {
         Some(loss) if loss.is_finite() => Ok(evaluation),
         _ => Err(not_finite(model)),

@@ -24,6 +24,8 @@ pub enum Event<'a> {
     Step(&'a StepRecord),
     /// An evaluation's figures.
     Evaluation(&'a Record),
+    /// Nothing to tell. It comes often during long work, so that a *stop* is heard soon.
+    Waiting,
     /// A checkpoint was written.
     Saved(&'a Path),
 }

@@ -35,7 +35,7 @@ impl TrainLog {
                 self.line(&format!("step {} {}: {}", record.step, record.kind.as_str(), figures.join("  ")));
             }
             Event::Saved(path) => self.line(&format!("saved {}", path.display())),
-            Event::Progress { .. } | Event::Step(_) => {}
+            Event::Progress { .. } | Event::Step(_) | Event::Waiting => {}
         }
     }
 

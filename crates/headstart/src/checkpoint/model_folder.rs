@@ -77,14 +77,14 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// The same in a few words each, for those who do not ask for names.
+    /// The same for those who do not ask for many names.
     pub fn summary(&self) -> Vec<String> {
-        let count = |what, names: &[String]| match names.len() {
+        let said = |what, names: &[String]| match names.len() {
             0 => None,
-            1 => Some(format!("1 parameter {what} the pretrained model (train.log names it)")),
+            1 | 2 => Some(format!("parameters {what} the pretrained model: {}", names.join(", "))),
             n => Some(format!("{n} parameters {what} the pretrained model (train.log names them)")),
         };
-        let counts = [count("discarded from", &self.discarded), count("added to", &self.added)];
+        let counts = [said("discarded from", &self.discarded), said("added to", &self.added)];
         counts.into_iter().flatten().chain(self.grown.iter().map(GrownRows::line)).collect()
     }
 

@@ -45,6 +45,8 @@ pub struct TrainerState {
     pub best: Option<BestCheckpoint>,
     /// Evaluations since the best one, for early stopping.
     pub evaluations_since_best: u64,
+    /// Whether the evaluation that is due after this step was stopped, and comes before the next step.
+    pub evaluation_is_due: bool,
     /// Tokens to a slab on a GPU, which the bits depend on; `None` where the processor computed.
     pub slab_tokens: Option<usize>,
     /// SHA-256 of the settings; empty where version 1 kept none.

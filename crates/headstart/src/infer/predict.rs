@@ -12,6 +12,7 @@ use crate::config::{HeadConfig, PrecisionName, Problem};
 use crate::data::template::Template;
 use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
+use crate::event::Signal;
 use crate::infer::{Loaded, not_finite};
 use crate::model::Inputs;
 use crate::objective::probabilities;
@@ -84,7 +85,7 @@ impl Predictor {
             cut.push(encoded.tokens_cut > 0);
             batch.sequences.push(TokenTargets::None.sequence(&encoded.input_ids, None, 0));
         }
-        let logits = in_parts_that_fit(self.device(), &mut |_| (), || self.logits(&batch))?;
+        let logits = in_parts_that_fit(self.device(), &mut |_| Signal::Continue, |_| self.logits(&batch))?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(not_finite(&self.loaded.folder));
         }

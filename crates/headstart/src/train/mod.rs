@@ -120,12 +120,15 @@ struct Running<'a> {
     started: Instant,
     /// Seconds of work of the processes before this one.
     elapsed_before_s: f64,
+    /// The step of the newest checkpoint; 0: none.
+    saved: u64,
     steps_per_epoch: u64,
     total_steps: u64,
     batches: Batches<'a>,
     /// The step that comes next, once the one before has prepared it.
     ready: Option<Ready>,
     last_valid: Option<Evaluation>,
+    last_test: Option<Evaluation>,
 }
 
 /// Why a run ends before its last step.
@@ -166,6 +169,13 @@ impl<'a> Training<'a> {
     /// THE loop: all that happens in a step, in order. Returns why it ended early, if it did.
     fn steps(&mut self, running: &mut Running<'a>, listener: &mut Listener<'_>) -> Result<Option<Stop>> {
         let total_steps = running.total_steps;
+        // An evaluation that was stopped is made up for.
+        if running.state.evaluation_is_due {
+            match self.evaluate(running, listener)? {
+                None => return Ok(Some(Stop::Signal)),
+                Some(_) => self.save(running, listener)?,
+            }
+        }
         // A run that was interrupted after its early stop, while it finished, takes no further step.
         let mut stopped = self.out_of_patience(&running.state).then_some(Stop::EarlyStopping);
         while running.state.step < total_steps && stopped.is_none() {
@@ -191,7 +201,13 @@ impl<'a> Training<'a> {
             let next = || (step < total_steps).then(|| batches.of(step + 1));
 
             // Forward and backward over its slabs, again in smaller ones where memory is full.
-            let computed = work.forward_backward(&mut ready, next, listener)?;
+            let Some(computed) = work.forward_backward(&mut ready, next, listener)? else {
+                // Stopped in its middle, the step was not.
+                if running.saved != running.state.step {
+                    self.save(running, listener)?;
+                }
+                return Ok(Some(Stop::Signal));
+            };
             running.ready = computed.next;
 
             // Reduce: one process has all slabs, so the gradients are the batch's already.
@@ -225,7 +241,11 @@ impl<'a> Training<'a> {
             let every = self.config.eval_every;
             let mut improved = false;
             if epoch_ends || (every > 0 && step.is_multiple_of(every as u64)) {
-                improved = self.evaluate(running, listener)?;
+                let Some(is_best) = self.evaluate(running, listener)? else {
+                    self.save(running, listener)?;
+                    return Ok(Some(Stop::Signal));
+                };
+                improved = is_best;
             }
             let done = Event::Progress { what: "training", done: step, total: total_steps };
             stop |= listener(done) == Signal::Stop;
@@ -291,6 +311,7 @@ impl<'a> Training<'a> {
             optimizer,
             gradients: Gradients::new(table.trainable_len()),
             elapsed_before_s: state.elapsed_s,
+            saved: state.step,
             state,
             log,
             started: Instant::now(),
@@ -299,6 +320,7 @@ impl<'a> Training<'a> {
             batches,
             ready: None,
             last_valid: None,
+            last_test: None,
         })
     }
 
@@ -387,10 +409,13 @@ impl<'a> Training<'a> {
         }
     }
 
-    /// Evaluates the validation split; whether it is the best so far.
-    fn evaluate(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<bool> {
-        let Some(split) = &self.valid else { return Ok(false) };
+    /// Evaluates the validation split; whether it is the best so far. `None` when the listener asked to stop: then the
+    /// evaluation stays due.
+    fn evaluate(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<Option<bool>> {
+        let Some(split) = &self.valid else { return Ok(Some(false)) };
         let evaluation = self.evaluation("valid", split, listener)?;
+        running.state.evaluation_is_due = evaluation.is_none();
+        let Some(evaluation) = evaluation else { return Ok(None) };
         let step = running.state.step;
         let record = to_record(Kind::Valid, step, &evaluation);
         running.log.log(&record)?;
@@ -418,7 +443,7 @@ impl<'a> Training<'a> {
         } else {
             running.state.evaluations_since_best += 1;
         }
-        Ok(better)
+        Ok(Some(better))
     }
 
     fn evaluation(
@@ -426,7 +451,7 @@ impl<'a> Training<'a> {
         name: &str,
         split: &EvaluationSplit<'_>,
         listener: &mut Listener<'_>,
-    ) -> Result<Evaluation> {
+    ) -> Result<Option<Evaluation>> {
         let evaluator = Evaluator {
             device: &self.device,
             model: &self.model,
@@ -467,6 +492,7 @@ impl<'a> Training<'a> {
             return Err(not_finite(&self.folder, &running.state, format!("{what} after the update")));
         }
         let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
+        running.saved = running.state.step;
         listener(Event::Saved(&path));
         Ok(())
     }

@@ -48,7 +48,6 @@ impl Training<'_> {
         stopped: Option<Stop>,
         listener: &mut Listener<'_>,
     ) -> Result<Summary> {
-        let complete = running.state.step >= running.total_steps || stopped == Some(Stop::EarlyStopping);
         let mut summary = Summary {
             run_dir: self.folder.dir().to_path_buf(),
             steps: running.state.step,
@@ -58,61 +57,80 @@ impl Training<'_> {
             labels: self.files.labels.clone(),
             ..Summary::default()
         };
-        let in_a_row = running.state.skipped_in_a_row;
-        if complete && in_a_row > 0 {
-            // Where the batch of the last update has no finite loss any more, these weights are to blame.
-            let last_update = running.state.step - in_a_row;
-            if last_update == 0 || !self.loss_of(&running.batches.of(last_update))?.is_finite() {
-                let what =
-                    format!("the run ends on {in_a_row} skipped steps: nothing finite comes out any more");
-                return Err(not_finite(&self.folder, &running.state, what));
-            }
-        }
-        if complete {
-            let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
-            if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
-                let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
-                self.weights = Weights::new(weights);
-                listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
-                running.last_valid = None;
-            }
-            if running.last_valid.is_none() {
-                running.last_valid = match &self.valid {
-                    Some(split) => Some(self.evaluation("valid", split, listener)?),
-                    None => None,
-                };
-            }
+        let complete = match stopped {
+            None | Some(Stop::EarlyStopping) => self.complete(&mut running, &mut summary, listener)?,
+            Some(_) => true,
+        };
+        if !complete {
+            summary.stopped = Some(Stop::Signal.name().to_owned());
         }
         if let Some(evaluation) = &running.last_valid {
             summarise(&mut summary, "valid", evaluation);
         }
-        if complete {
-            let loss = match &running.last_valid {
-                Some(evaluation) => evaluation.metrics.get("loss").copied(),
-                None => Some(self.loss_of(&running.batches.of(running.state.step.max(1)))?),
-            };
-            if !loss.is_some_and(f64::is_finite) {
-                let what = "the loss of the finished model is not finite".to_owned();
-                return Err(not_finite(&self.folder, &running.state, what));
-            }
-            if let Some(split) = &self.test {
-                let evaluation = self.evaluation("test", split, listener)?;
-                let record = to_record(Kind::Test, running.state.step, &evaluation);
-                running.log.log(&record)?;
-                listener(Event::Evaluation(&record));
-                summarise(&mut summary, "test", &evaluation);
-            }
-            let (table, weights) = (self.model.table(), self.weights.values());
-            self.device.check()?;
-            let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
-            listener(Event::Saved(&path));
-            summary.final_dir = Some(path);
-            // An interruption between a save and its clearing up left one checkpoint too many.
-            self.folder.prune(self.config.keep, running.state.best)?;
+        if let Some(evaluation) = &running.last_test {
+            summarise(&mut summary, "test", evaluation);
         }
         running.log.flush()?;
         self.report(&summary)?;
         Ok(summary)
+    }
+
+    /// The finished model, evaluated and written; `false` when the listener asked to stop before that.
+    fn complete(
+        &mut self,
+        running: &mut Running<'_>,
+        summary: &mut Summary,
+        listener: &mut Listener<'_>,
+    ) -> Result<bool> {
+        self.refuse_ruined_weights(running)?;
+        let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
+        if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
+            let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
+            self.weights = Weights::new(weights);
+            listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
+            running.last_valid = None;
+        }
+        if let (None, Some(split)) = (&running.last_valid, &self.valid) {
+            running.last_valid = self.evaluation("valid", split, listener)?;
+            if running.last_valid.is_none() {
+                return Ok(false);
+            }
+        }
+        let loss = match &running.last_valid {
+            Some(evaluation) => evaluation.metrics.get("loss").copied().unwrap_or(f64::NAN),
+            None => self.loss_of(&running.batches.of(running.state.step.max(1)))?,
+        };
+        if !loss.is_finite() {
+            let what = "the loss of the finished model is not finite".to_owned();
+            return Err(not_finite(&self.folder, &running.state, what));
+        }
+        if let Some(split) = &self.test {
+            let Some(evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
+            let record = to_record(Kind::Test, running.state.step, &evaluation);
+            running.log.log(&record)?;
+            listener(Event::Evaluation(&record));
+            running.last_test = Some(evaluation);
+        }
+        let (table, weights) = (self.model.table(), self.weights.values());
+        self.device.check()?;
+        let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
+        listener(Event::Saved(&path));
+        summary.final_dir = Some(path);
+        // An interruption between a save and its clearing up left one checkpoint too many.
+        self.folder.prune(self.config.keep, running.state.best)?;
+        Ok(true)
+    }
+
+    /// A run that ends on skipped steps: where the batch of the last update has no finite loss any more, the weights are to
+    /// blame.
+    fn refuse_ruined_weights(&self, running: &mut Running<'_>) -> Result<()> {
+        let in_a_row = running.state.skipped_in_a_row;
+        let last_update = running.state.step - in_a_row.min(running.state.step);
+        if in_a_row == 0 || (last_update > 0 && self.loss_of(&running.batches.of(last_update))?.is_finite()) {
+            return Ok(());
+        }
+        let what = format!("the run ends on {in_a_row} skipped steps: nothing finite comes out any more");
+        Err(not_finite(&self.folder, &running.state, what))
     }
 
     /// The loss of one batch without dropout: whether the model works at all, where there is nothing to evaluate it on.
@@ -139,7 +157,10 @@ impl Training<'_> {
         let mut summary = Summary { run_dir, labels, ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
-                let evaluation = self.evaluation(name, split, listener)?;
+                let Some(evaluation) = self.evaluation(name, split, listener)? else {
+                    summary.stopped = Some(Stop::Signal.name().to_owned());
+                    break;
+                };
                 let record = to_record(kind, running.state.step, &evaluation);
                 running.log.log(&record)?;
                 listener(Event::Evaluation(&record));

@@ -45,12 +45,14 @@ pub(crate) struct Computed {
 impl Step<'_> {
     /// Prepares a step as far as the device allows; not before the step before has been queued.
     pub(crate) fn ready(&mut self, batch: Batch, step: u64) -> Ready {
-        let prepared = self.device.prepare(batch.shape(), || self.gradients_of(&batch, step));
+        let device = self.device;
+        let prepare = || self.gradients_of(&batch, step, &mut || true).unwrap_or_default();
+        let prepared = device.prepare(batch.shape(), prepare);
         Ready { batch, step, prepared }
     }
 
     /// Forward and backward over the batch's slabs. `next` gives the batch after this one, which is prepared while a GPU
-    /// computes.
+    /// computes. `None` when the listener asked to stop: the work is discarded, and the gradients are zero.
     ///
     /// # Errors
     /// What goes wrong on the device; memory that is full only when smaller slabs do not help.
@@ -59,40 +61,46 @@ impl Step<'_> {
         ready: &mut Ready,
         next: impl FnOnce() -> Option<Batch>,
         listener: &mut Listener<'_>,
-    ) -> Result<Computed> {
+    ) -> Result<Option<Computed>> {
         // Before anything that smaller slabs could make room for.
         let moments = [&self.optimizer.first_moment, &self.optimizer.second_moment];
         make_resident(self.device, self.weights, self.gradients, moments, self.precision)?;
-        let mut say = |line: &str| {
-            let _: Signal = listener(Event::Message(line));
-        };
         let mut next = Some(next);
         let mut after = None;
         let mut again = false;
         let device = self.device;
-        let loss = in_parts_that_fit(device, &mut say, || {
+        let loss = in_parts_that_fit(device, listener, |listener| {
             if again {
                 self.gradients.clear();
             }
             again = true;
             let (batch, step) = (&ready.batch, ready.step);
-            let started = ready.prepared.take().and_then(|prepared| device.start(prepared));
-            let mut sums =
-                started.unwrap_or_else(|| device.run(batch.shape(), || self.gradients_of(batch, step)));
+            // What is queued for a GPU goes on whatever is asked, and is soon done.
+            let mut go_on = || device.is_cuda() || listener(Event::Waiting) == Signal::Continue;
+            let started = ready.prepared.take().and_then(|prepared| device.start(prepared).map(Some));
+            let sums = started
+                .unwrap_or_else(|| device.run(batch.shape(), || self.gradients_of(batch, step, &mut go_on)));
+            let mut sums = sums?;
             if let Some(next) = next.take() {
                 after = next().map(|batch| self.ready(batch, step + 1));
             }
             sums.wait();
-            self.objective.loss(&sums, self.objective.denominators(batch))
+            Some(self.objective.loss(&sums, self.objective.denominators(batch)))
         })?;
-        Ok(Computed { loss, next: after })
+        if loss.is_none() {
+            self.gradients.clear();
+        }
+        Ok(loss.map(|loss| Computed { loss, next: after }))
     }
 
-    /// All slabs of a batch, forward and backward, one after the other.
-    fn gradients_of(&mut self, batch: &Batch, step: u64) -> Sums {
+    /// All slabs of a batch, forward and backward, one after the other, as long as it goes on.
+    fn gradients_of(&mut self, batch: &Batch, step: u64, go_on: &mut dyn FnMut() -> bool) -> Option<Sums> {
         let denominators = self.objective.denominators(batch);
         let mut sums = Sums::default();
         for slab in batch.slabs(self.device.slab_tokens()) {
+            if !go_on() {
+                return None;
+            }
             let (weights, gradients) = (&*self.weights, &mut *self.gradients);
             let mut tape = Tape::training(
                 self.device,
@@ -107,7 +115,7 @@ impl Step<'_> {
             tape.backward();
             sums.add(&part);
         }
-        sums
+        Some(sums)
     }
 
     /// The global norm of the gradients.
