@@ -420,9 +420,7 @@ fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
         serde_json::from_slice(text).map_err(|e| bad(format!("is not a JSON object: {e}")))?;
     let found = map.remove("model_type").unwrap_or_default();
     if found != MODEL_TYPE {
-        return Err(bad(format!(
-            "its model_type is {found}, not \"{MODEL_TYPE}\": no model of this program"
-        )));
+        return Err(of_another_program(path, &found));
     }
     let version = map.remove("format_version").unwrap_or_default();
     if version != 1 && version != FORMAT_VERSION {
@@ -453,6 +451,28 @@ fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
         return Err(bad(format!("it has {} labels for {} classes", labels.len(), head.num_classes)));
     }
     Ok((ModelFiles { config, objective, labels, special_ids, tokenizer_json: Vec::new() }, sums))
+}
+
+/// The error of a config.json that some other program wrote.
+fn of_another_program(path: &Path, model_type: &Value) -> Error {
+    let whose = match model_type.as_str() {
+        Some(name) => format!("model_type {name:?}"),
+        None => "it has no model_type".to_owned(),
+    };
+    let folder = path.parent().unwrap_or(path);
+    let tokenizer = folder.join(TOKENIZER_FILE);
+    let tokenizer = if tokenizer.is_file() {
+        format!("; its tokenizer can be used: --tokenizer {}", tokenizer.display())
+    } else {
+        String::new()
+    };
+    Error::Checkpoint {
+        path: folder.to_path_buf(),
+        what: format!("is the model folder of another program ({whose}), which this version cannot import"),
+        fix: format!(
+            "name a model that `headstart pretrain` or `headstart finetune` made, or pretrain one{tokenizer}"
+        ),
+    }
 }
 
 /// The special_ids of version 1 under their names of today. Its end of line stood for what separates texts, too.

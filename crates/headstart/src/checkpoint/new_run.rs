@@ -17,7 +17,7 @@ use crate::checkpoint::{CHECKPOINTS_FOLDER, ENVIRONMENT_FILE, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 
 /// The command line of a run.
-const COMMAND_FILE: &str = "command.txt";
+pub(super) const COMMAND_FILE: &str = "command.txt";
 /// TensorBoard's files.
 const TENSORBOARD_FOLDER: &str = "tensorboard";
 

@@ -12,7 +12,7 @@ use crate::checkpoint::disk::{
 };
 use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::{ModelFiles, write_model};
-use crate::checkpoint::new_run::NewRun;
+use crate::checkpoint::new_run::{COMMAND_FILE, NewRun};
 use crate::checkpoint::settings::read_settings;
 use crate::checkpoint::trainer::{BestCheckpoint, Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, FINAL_FOLDER, RUN_CONFIG_FILE};
@@ -95,6 +95,12 @@ impl RunFolder {
         self.dir.join(RUN_CONFIG_FILE)
     }
 
+    /// The command line it was started with; empty where it is not known.
+    pub(crate) fn command(&self) -> String {
+        let command = std::fs::read_to_string(self.dir.join(COMMAND_FILE)).unwrap_or_default();
+        command.trim_end().to_owned()
+    }
+
     /// The figures, one JSON object a line.
     pub fn metrics_jsonl(&self) -> PathBuf {
         self.dir.join("metrics.jsonl")
@@ -139,6 +145,24 @@ impl RunFolder {
         self.mark_best(snapshot.state.best)?;
         self.prune(keep, snapshot.state.best)?;
         Ok(folder)
+    }
+
+    /// Removes all checkpoints of a run that will not be continued.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub(crate) fn remove_checkpoints(&self) -> Result<()> {
+        let folder = self.checkpoints();
+        if folder.is_dir() { remove_folder(&folder) } else { Ok(()) }
+    }
+
+    /// Removes the finished model of a run of which only the figures matter.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub(crate) fn remove_final(&self) -> Result<()> {
+        let folder = self.final_model();
+        if folder.is_dir() { remove_folder(&folder) } else { Ok(()) }
     }
 
     /// The newest checkpoint; `None` before the first.
