@@ -32,7 +32,8 @@ pub const VERSION: &str = env!("HEADSTART_VERSION");
 const EXAMPLES: &str = "\
 Examples:
   headstart quickstart
-  headstart pretrain --data wikitext-2 --preset small --max_steps 2000 --out runs/trunk
+  headstart pretrain --data wikitext-2 --preset small --max_steps 2000 \\
+    --out runs/trunk
   headstart finetune --model runs/trunk --data trec --out runs/trec
   echo 'Who wrote Hamlet ?' | headstart predict runs/trec
 
@@ -280,7 +281,8 @@ pub struct PretrainArgs {
 #[command(after_help = "\
 Examples:
   headstart finetune --model runs/trunk --data trec
-  headstart finetune --model runs/trunk --data reviews.csv --method adapters --adapters_dim 32
+  headstart finetune --model runs/trunk --data reviews.csv \\
+    --method adapters --adapters_dim 32
   headstart finetune --model runs/trunk --data imdb --lm_loss_coef 0.5
   headstart finetune --resume runs/trec
 Flags override the file of --config, the file overrides the defaults.")]

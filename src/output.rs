@@ -42,12 +42,12 @@ pub fn json_line(value: &impl Serialize) -> Result<()> {
     raw(&line)
 }
 
-/// A measured number for people: four places, fewer for large ones, powers of ten for tiny ones.
+/// A measured number for people: four places, one for large ones, powers of ten for tiny ones.
 pub fn figure(value: f64) -> String {
     let size = value.abs();
-    if value == 0.0 || (1e-3..1e3).contains(&size) {
+    if value == 0.0 || (1e-3..1e2).contains(&size) {
         format!("{value:.4}")
-    } else if (1e3..1e9).contains(&size) {
+    } else if (1e2..1e9).contains(&size) {
         format!("{value:.1}")
     } else {
         format!("{value:.2e}")
@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!(
-            [0.0, 0.5, 61.23456, 12345.67, 2.5e-4, f64::NAN].map(figure),
-            ["0.0000", "0.5000", "61.2346", "12345.7", "2.50e-4", "NaN"]
+            [0.0, 0.5, 61.23456, 532.0798, 12345.67, 2.5e-4, f64::NAN].map(figure),
+            ["0.0000", "0.5000", "61.2346", "532.1", "12345.7", "2.50e-4", "NaN"]
         );
         assert_eq!([0.4, 61.0, 7_620.0].map(duration), ["0s", "1m 01s", "2h 07m"]);
         assert_eq!([999, 1_500, 2_000_000_000].map(bytes), ["999 B", "1.5 KB", "2.0 GB"]);

@@ -24,9 +24,9 @@ use crate::output::{bytes, visible};
 /// Between two lines about the same work when nobody watches a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The least share of the work between two lines of less than [`SLOW_LINE_EVERY`].
-const LINE_SHARE: f64 = 0.05;
+const LINE_SHARE: f64 = 0.1;
 /// Between two lines about work that goes slowly.
-const SLOW_LINE_EVERY: Duration = Duration::from_secs(60);
+const SLOW_LINE_EVERY: Duration = Duration::from_mins(1);
 /// The most of a message that is shown; a list of classes can be of any length. The run's log has all of it.
 const LINE_CHARS: usize = 240;
 /// Work that is done before that gets no bar, which would only flicker.
@@ -54,7 +54,14 @@ pub fn interrupted() -> bool {
 
 /// A line on standard error; that it may be closed is nobody's concern.
 pub fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", coloured(line));
+    let columns = io::stderr().is_terminal().then(columns);
+    let line = columns.map_or_else(|| line.to_owned(), |columns| wrapped(line, columns));
+    let _ = writeln!(io::stderr(), "{}", coloured(&line));
+}
+
+/// Those of the terminal on standard error.
+fn columns() -> usize {
+    usize::from(Term::stderr().size().1).max(20)
 }
 
 /// The line with its first word in colour if it is a warning or an error, and nothing in it that a terminal obeys.
@@ -124,11 +131,10 @@ impl Progress {
             Event::Evaluation { record, metric, best_so_far } => {
                 self.print(&evaluations::line(record, metric, best_so_far));
             }
-            Event::Waiting => {}
             Event::Saved(path) if self.verbosity == Verbosity::Full => {
                 self.line(&format!("saved {}", path.display()));
             }
-            Event::Saved(_) => {}
+            Event::Saved(_) | Event::Waiting => {}
         }
         if interrupted() { Signal::Stop } else { Signal::Continue }
     }
@@ -153,10 +159,9 @@ impl Progress {
     }
 
     fn line(&mut self, line: &str) {
-        let columns = usize::from(Term::stderr().size().1).max(20);
         let cut = line.char_indices().nth(LINE_CHARS).map(|(at, _)| format!("{}...", &line[..at]));
         let line = cut.as_deref().unwrap_or(line);
-        let line = if self.bars.is_some() { wrapped(line, columns) } else { line.to_owned() };
+        let line = if self.bars.is_some() { wrapped(line, columns()) } else { line.to_owned() };
         self.print(&coloured(&line));
     }
 
@@ -232,14 +237,21 @@ impl Progress {
     }
 }
 
-/// Breaks a line between words where the terminal would break it anywhere.
-fn wrapped(line: &str, columns: usize) -> String {
+/// Breaks lines between words where the terminal would break them anywhere; what goes on is indented by two more.
+fn wrapped(lines: &str, columns: usize) -> String {
+    let wrapped: Vec<String> = lines.split('\n').map(|line| wrapped_line(line, columns)).collect();
+    wrapped.join("\n")
+}
+
+fn wrapped_line(line: &str, columns: usize) -> String {
+    let indent = line.len() - line.trim_start_matches(' ').len() + 2;
     let (mut text, mut width) = (String::new(), 0);
     for word in line.split_inclusive(' ') {
-        if width > 0 && width + word.trim_end().chars().count() > columns {
+        if width >= indent && width + word.trim_end().chars().count() > columns {
             text.truncate(text.trim_end_matches(' ').len());
-            text.push_str("\n  ");
-            width = 2;
+            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', indent));
+            width = indent;
         }
         text.push_str(word);
         width += word.chars().count();
@@ -276,6 +288,7 @@ mod tests {
         assert_eq!(wrapped("one two three", 8), "one two\n  three");
         assert_eq!(wrapped("a path/that/does/not/fit ends", 10), "a\n  path/that/does/not/fit\n  ends");
         assert_eq!(wrapped("a  b", 80), "a  b");
+        assert_eq!(wrapped("one two\n  fix: three four", 12), "one two\n  fix: three\n    four");
     }
 
     #[test]

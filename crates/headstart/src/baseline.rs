@@ -115,9 +115,13 @@ fn gradient(weights: &[f64], rows: &[(Features, usize)], classes: usize, strengt
     for (features, class) in rows {
         let mut slopes = scores(weights, features, classes);
         let highest = slopes.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        slopes.iter_mut().for_each(|score| *score = (*score - highest).exp());
+        for score in &mut slopes {
+            *score = (*score - highest).exp();
+        }
         let sum: f64 = slopes.iter().sum();
-        slopes.iter_mut().for_each(|slope| *slope *= strength / sum);
+        for slope in &mut slopes {
+            *slope *= strength / sum;
+        }
         slopes[*class] -= strength;
         for (number, value) in features {
             let row = &mut gradient[number * classes..][..classes];

@@ -59,12 +59,14 @@ fn a_small_one_from_start_to_end() {
         page.split("href=\"./").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert_eq!(links.len(), 5);
     assert!(links.iter().all(|link| out.join(link).is_file()), "{links:?}");
-    assert!(page.contains("words alone") && page.contains("127 validation questions leave"));
+    assert!(page.contains("words alone") && page.contains("127 validation questions are nearer"));
     assert!(run_sized(&config, &size, &mut |_| Signal::Continue).is_err(), "the folder is taken");
 }
 
 #[test]
 fn words_alone_reach_what_the_documentation_says() {
     let words = words_alone(&starter::questions());
-    assert!((0.50..0.56).contains(&words.accuracy), "{words:?}");
+    let right = |share: f64, of: f64| (share * of).round() as u64;
+    // 54.2 %, and 67.7 %: the page says that the validation questions are nearer to the training questions.
+    assert_eq!((right(words.accuracy, 312.0), right(words.validation, 127.0)), (169, 86), "{words:?}");
 }

@@ -53,17 +53,34 @@ enum Names {
 /// The chart with its title and what explains it.
 pub(super) fn figure(chart: &Chart, wide: bool) -> String {
     let lines = lines(&chart.curves);
+    let (title, class) = (escape(&chart.title), if wide { " class=\"wide\"" } else { "" });
+    let mut out = format!("<figure{class}>\n<h2>{title}</h2>\n");
+    if wide {
+        out.push_str(&picture(chart, &lines, true));
+    }
+    // A wide one has this beside it for narrow screens, where its letters would be too small.
+    out.push_str(&picture(chart, &lines, false));
+    if lines.iter().any(|line| line.mean.is_some()) {
+        out.push_str("<p class=\"note\">Faint: every point; strong: the running mean.</p>\n");
+    }
+    out.push_str("</figure>\n");
+    out
+}
+
+/// The drawing, with the names of its lines.
+fn picture(chart: &Chart, lines: &[Line<'_>], wide: bool) -> String {
     let (width, height) = if wide { (940.0, 330.0) } else { (456.0, 270.0) };
-    let named = named(&lines);
+    let named = named(lines);
     let names = match named.len() {
         0 => Names::None,
         n if n as f64 * LINE_HEIGHT <= height - 60.0 => Names::Beside,
         _ => Names::Below,
     };
-    let frame = Frame::new(&lines, &named, names, width, height);
-    let (title, class) = (escape(&chart.title), if wide { " class=\"wide\"" } else { "" });
+    let frame = Frame::new(lines, &named, names, width, height);
+    let class = if wide { "broad" } else { "small" };
     let mut out = format!(
-        "<figure{class}>\n<h2>{title}</h2>\n<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\">\n"
+        "<div class=\"{class}\"><svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n",
+        escape(&chart.title)
     );
     out.push_str(&frame.axes(chart));
     if lines.iter().all(|line| line.points.is_empty()) {
@@ -82,10 +99,7 @@ pub(super) fn figure(chart: &Chart, wide: bool) -> String {
     if names == Names::Below {
         out.push_str(&legend(&named));
     }
-    if lines.iter().any(|line| line.mean.is_some()) {
-        out.push_str("<p class=\"note\">Faint: every point; strong: the running mean.</p>\n");
-    }
-    out.push_str("</figure>\n");
+    out.push_str("</div>\n");
     out
 }
 

@@ -189,12 +189,14 @@ fn classes(evaluations: &[Headed<'_>]) -> Table {
     let mut rows: Vec<Vec<String>> = classes.iter().map(|class| vec![(*class).to_owned()]).collect();
     for (heading, record) in evaluations {
         for figure in BY_CLASS {
-            header.push(format!("{figure}, {heading}"));
+            header.push(format!("{figure}, {}", heading.split(',').next().unwrap_or(heading)));
             for (row, class) in rows.iter_mut().zip(&classes) {
                 let value = record.value(&format!("{figure}/{class}"));
                 row.push(value.map_or_else(|| "\u{2013}".into(), number));
             }
         }
     }
-    Table { title: "By class".into(), header, rows, ..Table::default() }
+    let step = evaluations.first().and_then(|(heading, _)| heading.split_once(','));
+    let title = step.map_or_else(|| "By class".to_owned(), |(_, step)| format!("By class,{step}"));
+    Table { title, header, rows, ..Table::default() }
 }

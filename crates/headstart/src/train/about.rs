@@ -31,7 +31,7 @@ impl Training<'_> {
                 "duration",
                 format!("{}, {} threads, {}", duration(seconds), self.device.threads(), self.device_name()),
             ),
-            ("command", self.folder.command()),
+            ("command", command(&self.folder.command())),
         ];
         let rows = rows.into_iter().filter(|(_, what)| !what.is_empty());
         Ok(Table {
@@ -104,7 +104,15 @@ fn rate(config: &TrainConfig) -> String {
 
 fn batch(config: &TrainConfig) -> String {
     let clip = if config.max_norm > 0.0 { format!(", clip {}", config.max_norm) } else { String::new() };
-    format!("{} a step{clip}, seed {}", config.global_batch(), config.seed)
+    format!("{} sequences a step{clip}, seed {}", config.global_batch(), config.seed)
+}
+
+/// A command line without the place of the program.
+fn command(line: &str) -> String {
+    match line.split_once(' ') {
+        Some((program, rest)) if !program.contains(['\'', '"']) => format!("{} {rest}", last_part(program)),
+        _ => line.to_owned(),
+    }
 }
 
 /// A run's or a model's name: the last part of its path that is not the same for all of them.
@@ -163,6 +171,14 @@ mod tests {
             said("method = 'adapters'\nmodel = 'runs/trunk'\nfrom_scratch = false"),
             pair("fine-tuning: adapters and head on a frozen model", "trunk")
         );
+    }
+
+    #[test]
+    fn a_command_is_shown_as_it_was_typed_but_for_the_place_of_the_program() {
+        assert_eq!(command("/usr/bin/headstart finetune --data x"), "headstart finetune --data x");
+        assert_eq!(command("headstart quickstart"), "headstart quickstart");
+        assert_eq!(command("'/my tools/headstart' data"), "'/my tools/headstart' data");
+        assert_eq!(command(""), "");
     }
 
     #[test]
