@@ -43,7 +43,8 @@ fn text(summary: &QuickstartSummary) -> String {
     let seeds = pretrained.accuracies.len();
     format!(
         "\n{:<20}  {:>16}  {:>10}  {:>6}  {:>6}\n{}{}{:<20}  {:>16}  {:>10}  {:>6}  {:>6}\n\n\
-         {verdict} (test accuracy, mean and spread of {seeds} seeds)\n\
+         {verdict} (test accuracy, mean and spread of {seeds} seeds);\n\
+         the validation questions are few and near to training's: the report says more\n\
          report: {}\n\
          next:   echo 'Who built the old harbour ?' | \\\n        headstart predict {}\n",
         "",
@@ -111,7 +112,8 @@ mod tests {
                         with the head start    70.0 % +- 1.5 %      59.0 %    1e-3     20s\n\
                         from random weights    60.0 % +- 1.5 %      59.0 %    1e-3     20s\n\
                         words alone                     52.6 %      60.0 %              0s\n\n\
-                        the head start wins by 10.0 points (test accuracy, mean and spread of 3 seeds)\n\
+                        the head start wins by 10.0 points (test accuracy, mean and spread of 3 seeds);\n\
+                        the validation questions are few and near to training's: the report says more\n\
                         report: runs/q/report.html\n\
                         next:   echo 'Who built the old harbour ?' | \\\n        \
                         headstart predict runs/q/pretrained-lr1e-3-seed43\n";

@@ -106,20 +106,16 @@ fn result(summary: &QuickstartSummary) -> Table {
 
 /// Every run with the way to its own page.
 fn runs(summary: &QuickstartSummary) -> Table {
-    let arms = [(WITH, &summary.pretrained), (WITHOUT, &summary.scratch)];
     let mut rows = vec![vec![
         "trunk".to_owned(),
-        "pretraining".to_owned(),
-        String::new(),
         String::new(),
         String::new(),
         String::new(),
         format!("{:.0} s", summary.pretraining_seconds),
     ]];
-    for (start, run) in arms.iter().flat_map(|(start, arm)| arm.runs.iter().map(move |run| (start, run))) {
+    for run in summary.pretrained.runs.iter().chain(&summary.scratch.runs) {
         rows.push(vec![
             run.name.clone(),
-            (*start).to_owned(),
             format!("{:.0e}", run.lr),
             run.step.to_string(),
             percent(run.validation),
@@ -127,7 +123,7 @@ fn runs(summary: &QuickstartSummary) -> Table {
             format!("{:.0} s", run.seconds),
         ]);
     }
-    let header = ["run", "start", "learning rate", "best step", "validation", "test", "training"];
+    let header = ["run", "learning rate", "best step", "validation", "test", "training"];
     Table {
         title: "All runs".into(),
         header: header.map(str::to_owned).to_vec(),

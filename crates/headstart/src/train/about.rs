@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_path_is_named_by_its_last_part_that_says_something() {
         assert_eq!(named("runs/trunk"), "trunk");
-        assert_eq!(named("/home/me/runs/trunk/final/"), "trunk/final");
+        assert_eq!(named("/data/runs/trunk/final/"), "trunk/final");
         assert_eq!(named("runs/a/checkpoints/step-00000200"), "a/checkpoints/step-00000200");
         assert_eq!(named("final"), "final");
         assert_eq!(
