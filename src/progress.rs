@@ -113,11 +113,10 @@ impl Progress {
                 let line = self.evaluations.add(record);
                 self.print(&line);
             }
-            Event::Waiting => {}
             Event::Saved(path) if self.verbosity == Verbosity::Full => {
                 self.line(&format!("saved {}", path.display()));
             }
-            Event::Saved(_) => {}
+            Event::Saved(_) | Event::Waiting => {}
         }
         if interrupted() { Signal::Stop } else { Signal::Continue }
     }

@@ -65,6 +65,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "data",
             "device",
             "error",
+            "event",
             "model",
             "objective",
             "params",

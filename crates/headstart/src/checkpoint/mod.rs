@@ -24,6 +24,7 @@
 //! complete; sizes and sums tell whether it was altered afterwards: CRC-32C, which is quick, and SHA-256 for people and
 //! for folders of before there was the other.
 
+mod config_file;
 mod disk;
 mod lock;
 mod model_folder;

@@ -1,28 +1,25 @@
 //! A model folder: weights, tokenizer and config.json, enough to use the model anywhere.
 //!
-//! Owns: config.json, loading, and how weights find their way into a model that differs. Never: trains or tokenises.
+//! Owns: loading, and how weights find their way into a model that differs. Never: trains or tokenises, the form of
+//! config.json (`config_file`).
 
 use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
-use serde_json::{Map, Value, json};
 
+use crate::checkpoint::config_file::{config_json, parse_config};
 use crate::checkpoint::disk::{FileSum, FileSums, damaged, read_file, write_file};
 use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
 use crate::checkpoint::tensors::{TensorFile, write_tensors};
 use crate::checkpoint::{
     CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, MODEL_FILE, RUN_CONFIG_FILE, TOKENIZER_FILE,
 };
-use crate::config::{ModelConfig, Objective, Problem};
+use crate::config::{ModelConfig, Objective};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::{Kind, Param, ParamTable};
 use crate::tokenizer::{RoleIds, Tokenizer};
 
-/// Says whose config.json it is, where Hugging Face names the architecture.
-const MODEL_TYPE: &str = "headstart";
-/// Counts incompatible changes of config.json; the reader still takes version 1, whose special_ids had other names.
-const FORMAT_VERSION: u64 = 2;
 /// The parameter whose rows are the vocabulary, the only one that may grow.
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
 
@@ -115,8 +112,7 @@ impl GrownRows {
 /// [`Error::Missing`] when `path` is none of these, saying what was looked for; [`Error::Checkpoint`] when the model
 /// is damaged, altered or does not hold together.
 pub fn load_model(path: &Path) -> Result<LoadedModel> {
-    let (folder, chosen) = find_model(path)?;
-    open_folder(&folder, chosen)
+    found_and_opened(path, |folder, chosen| open_folder(folder, chosen))
 }
 
 /// [`load_model`] with the model's tokenizer, which is made while the weights are checked.
@@ -124,9 +120,29 @@ pub fn load_model(path: &Path) -> Result<LoadedModel> {
 /// # Errors
 /// As for [`load_model`] and [`LoadedModel::tokenizer`].
 pub fn load_model_and_tokenizer(path: &Path) -> Result<(LoadedModel, Tokenizer)> {
-    let (folder, chosen) = find_model(path)?;
-    let (model, tokenizer) = open_while(&folder, chosen, |files| tokenizer_of(&folder, files))?;
+    let (model, tokenizer) = found_and_opened(path, |folder, chosen| {
+        open_while(folder, chosen, |files| tokenizer_of(folder, files))
+    })?;
     Ok((model, tokenizer?))
+}
+
+/// Finds the model of `path` and opens it; once more where a run that goes on has removed or replaced it in the meantime.
+fn found_and_opened<T>(path: &Path, mut open: impl FnMut(&Path, String) -> Result<T>) -> Result<T> {
+    const TRIES: u32 = 5;
+    let mut tries = 0;
+    loop {
+        let (folder, chosen) = find_model(path)?;
+        tries += 1;
+        match open(&folder, chosen) {
+            Err(_) if tries < TRIES && moved_on(path, &folder) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether a run has another model now than the one in `folder`.
+fn moved_on(path: &Path, folder: &Path) -> bool {
+    !folder.is_dir() || find_model(path).is_ok_and(|(now, _)| now != folder)
 }
 
 /// The model folder of `path`, and which model of a run it is.
@@ -327,33 +343,6 @@ pub(super) fn write_model(
     Ok(sums)
 }
 
-/// The text of config.json, with the sums of the other files.
-fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Result<String> {
-    let mut map = Map::new();
-    map.insert("model_type".into(), MODEL_TYPE.into());
-    map.insert("format_version".into(), FORMAT_VERSION.into());
-    // By way of text, so that 0.1_f32 becomes 0.1 and not 0.10000000149011612.
-    let config: Map<String, Value> = serde_json::from_str(&serde_json::to_string(&files.config)?)?;
-    map.extend(config);
-    if let Some(head) = &files.config.head {
-        let name = match head.problem {
-            Problem::SingleLabel => "single_label_classification",
-            Problem::MultiLabel => "multi_label_classification",
-            Problem::Regression => "regression",
-        };
-        map.insert("problem_type".into(), name.into());
-    }
-    map.insert("objective".into(), json!(files.objective));
-    let numbered = || files.labels.iter().enumerate();
-    let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
-    map.insert("id2label".into(), Value::Object(id2label.collect()));
-    let label2id = numbered().map(|(id, label)| (label.clone(), id.into()));
-    map.insert("label2id".into(), Value::Object(label2id.collect()));
-    map.insert("special_ids".into(), json!(files.special_ids));
-    map.insert("files".into(), json!(sums));
-    Ok(serde_json::to_string_pretty(&map)? + "\n")
-}
-
 /// Opens a model folder and checks that its three files belong together.
 pub(super) fn open_folder(folder: &Path, chosen: String) -> Result<LoadedModel> {
     Ok(open_while(folder, chosen, |_| ())?.0)
@@ -411,90 +400,6 @@ fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
         });
     }
     Ok(tokenizer)
-}
-
-/// Reads config.json; the tokenizer's content is left empty.
-fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
-    let bad = |what: String| damaged(path, what);
-    let mut map: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|e| bad(format!("is not a JSON object: {e}")))?;
-    let found = map.remove("model_type").unwrap_or_default();
-    if found != MODEL_TYPE {
-        return Err(bad(format!(
-            "its model_type is {found}, not \"{MODEL_TYPE}\": no model of this program"
-        )));
-    }
-    let version = map.remove("format_version").unwrap_or_default();
-    if version != 1 && version != FORMAT_VERSION {
-        return Err(bad(format!(
-            "its format_version is {version}; this program reads 1 to {FORMAT_VERSION}"
-        )));
-    }
-    // For other programs' eyes; both say again what is said elsewhere.
-    map.remove("problem_type");
-    map.remove("label2id");
-    let objective = field(path, &mut map, "objective")?;
-    let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
-    let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
-    let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
-    let labels = labels.ok_or_else(|| bad("its id2label does not number names from 0".into()))?;
-    if version == 1
-        && let Some(Value::Object(ids)) = map.get_mut("special_ids")
-    {
-        rename_roles(ids);
-    }
-    let special_ids = field(path, &mut map, "special_ids")?;
-    let sums: FileSums = field(path, &mut map, "files")?;
-    let config = parse_model_config(path, map)?;
-    if let Some(head) = &config.head
-        && !labels.is_empty()
-        && labels.len() != head.num_classes
-    {
-        return Err(bad(format!("it has {} labels for {} classes", labels.len(), head.num_classes)));
-    }
-    Ok((ModelFiles { config, objective, labels, special_ids, tokenizer_json: Vec::new() }, sums))
-}
-
-/// The special_ids of version 1 under their names of today. Its end of line stood for what separates texts, too.
-fn rename_roles(ids: &mut Map<String, Value>) {
-    for (old, new) in [("end_of_line", "eos"), ("classification", "cls"), ("unknown", "unk")] {
-        if let Some(id) = ids.remove(old) {
-            ids.insert(new.into(), id);
-        }
-    }
-    if let Some(id) = ids.get("eos").cloned() {
-        ids.insert("sep".into(), id);
-    }
-}
-
-/// Takes one key out of config.json.
-fn field<T: serde::de::DeserializeOwned>(path: &Path, map: &mut Map<String, Value>, key: &str) -> Result<T> {
-    let value = map.remove(key).ok_or_else(|| damaged(path, format!("it lacks `{key}`")))?;
-    serde_json::from_value(value).map_err(|e| damaged(path, format!("its `{key}`: {e}")))
-}
-
-/// The sizes and options, which are all that is left of config.json.
-fn parse_model_config(path: &Path, map: Map<String, Value>) -> Result<ModelConfig> {
-    // The configuration's defaults are for people who start a run; a stored model says everything.
-    let whole = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
-    let keys = whole.as_object().into_iter().flat_map(Map::keys);
-    if let Some(key) = keys.into_iter().find(|key| !map.contains_key(*key)) {
-        return Err(damaged(path, format!("it lacks `{key}`")));
-    }
-    let config: ModelConfig =
-        serde_json::from_value(Value::Object(map)).map_err(|e| damaged(path, e.to_string()))?;
-    config.validate().map_err(|e| damaged(path, e.to_string()))?;
-    let classes = config.head.as_ref().map_or(1, |head| head.num_classes);
-    // What a u32 can number; beyond it, sizes would also overflow when they are multiplied.
-    for (key, value) in [("vocab_size", config.vocab_size), ("num_classes", classes)] {
-        if !(1..=1 << 31).contains(&value) {
-            return Err(damaged(path, format!("its {key} {value} is not possible")));
-        }
-    }
-    if config.offset_token.is_some_and(|id| id as usize >= config.vocab_size) {
-        return Err(damaged(path, "its offset_token is outside the vocabulary"));
-    }
-    Ok(config)
 }
 
 /// A file's sum must be known before it is compared.

@@ -385,3 +385,27 @@ fn newest(setup: &Setup) -> u64 {
     let steps = names(&setup.dir().join("checkpoints"));
     steps.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
 }
+
+/// A reader beside a run that keeps one checkpoint: it finds a whole one every time.
+#[test]
+fn a_model_can_be_read_while_the_run_saves() {
+    let setup = Setup::new();
+    let run = setup.create();
+    run.save_checkpoint(&setup.snapshot(&state(1, 1)), 1).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                load_model(&setup.dir()).unwrap();
+                read += 1;
+            }
+            read
+        });
+        for step in 2..60 {
+            run.save_checkpoint(&setup.snapshot(&state(step, step)), 1).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+}
