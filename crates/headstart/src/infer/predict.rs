@@ -99,7 +99,7 @@ impl Predictor {
         let mut rows = Vec::new();
         for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, Inputs::new(&slab.ids), None);
+            let hidden = model.trunk(&mut tape, Inputs::new(&slab.input_ids), None);
             let Some(logits) = model.classify(&mut tape, &hidden) else {
                 unreachable!("checked when loading")
             };
