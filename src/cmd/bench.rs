@@ -64,7 +64,7 @@ fn peak_mib() -> Option<u64> {
     Some(kilobytes(&status, "VmHWM")? >> 20)
 }
 
-fn text(line: &Line) -> String {
+fn text(line: &Report) -> String {
     let found = &line.measured;
     let figures = [
         ("tokens/s", Some(found.tokens_per_s).filter(|speed| *speed > 0.0)),
