@@ -7,9 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::disk::{FileSum, FileSums, damaged};
-use crate::checkpoint::model_folder::ModelFiles;
-use crate::config::{ModelConfig, Problem};
+use crate::config::{ModelConfig, Objective, Problem};
 use crate::error::Result;
+use crate::tokenizer::RoleIds;
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
 const MODEL_TYPE: &str = "headstart";
@@ -17,6 +17,21 @@ const MODEL_TYPE: &str = "headstart";
 const FORMAT_VERSION: u64 = 2;
 /// The key of the sum of all others.
 const SEAL: &str = "sha256";
+
+/// Everything of a model but its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFiles {
+    /// Sizes and options.
+    pub config: ModelConfig,
+    /// What the trunk was pretrained to predict; `None` when it was not.
+    pub objective: Option<Objective>,
+    /// Class names in the order of the head's outputs; empty without a head, and for regression.
+    pub labels: Vec<String>,
+    /// Ids of the tokens with a role.
+    pub special_ids: RoleIds,
+    /// The content of tokenizer.json.
+    pub tokenizer_json: Vec<u8>,
+}
 
 /// The text of config.json, with the sums of the other files.
 pub(super) fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Result<String> {

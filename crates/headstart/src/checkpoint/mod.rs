@@ -26,6 +26,7 @@
 
 mod config_file;
 mod disk;
+mod find;
 mod lock;
 mod model_folder;
 mod new_run;
@@ -35,14 +36,15 @@ mod state_file;
 mod tensors;
 mod trainer;
 
+pub use config_file::ModelFiles;
 pub use disk::{FileSum, FileSums};
-pub use model_folder::{
-    GrownRows, LoadReport, LoadedModel, ModelFiles, load_model, load_model_and_tokenizer,
-};
+pub use find::{load_model, load_model_and_tokenizer};
+pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::NewRun;
 pub use run_folder::RunFolder;
+pub use state_file::{BestCheckpoint, TrainerState};
 pub use tensors::TensorFile;
-pub use trainer::{BestCheckpoint, Checkpoint, Snapshot, TrainerState};
+pub use trainer::{Checkpoint, Snapshot};
 
 /// Weights, one tensor per parameter under its name.
 const MODEL_FILE: &str = "model.safetensors";

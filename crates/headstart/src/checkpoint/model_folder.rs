@@ -7,36 +7,17 @@ use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
 
-use crate::checkpoint::config_file::{config_json, parse_config};
+use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{FileSum, FileSums, damaged, read_file, write_file};
-use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
 use crate::checkpoint::tensors::{TensorFile, write_tensors};
-use crate::checkpoint::{
-    CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, MODEL_FILE, RUN_CONFIG_FILE, TOKENIZER_FILE,
-};
-use crate::config::{ModelConfig, Objective};
+use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::{Kind, Param, ParamTable};
-use crate::tokenizer::{RoleIds, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 /// The parameter whose rows are the vocabulary, the only one that may grow.
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
-
-/// Everything of a model but its weights.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelFiles {
-    /// Sizes and options.
-    pub config: ModelConfig,
-    /// What the trunk was pretrained to predict; `None` when it was not.
-    pub objective: Option<Objective>,
-    /// Class names in the order of the head's outputs; empty without a head, and for regression.
-    pub labels: Vec<String>,
-    /// Ids of the tokens with a role.
-    pub special_ids: RoleIds,
-    /// The content of tokenizer.json.
-    pub tokenizer_json: Vec<u8>,
-}
 
 /// A model from disk, its weights still there.
 #[derive(Debug)]
@@ -103,90 +84,6 @@ impl GrownRows {
         let Self { name, stored, rows } = self;
         format!("{name}: {stored} rows kept, {} added", rows - stored)
     }
-}
-
-/// Opens the model of `path`: a run folder (its `final/`, else its best, else its latest checkpoint), a checkpoint
-/// folder, or a model folder.
-///
-/// # Errors
-/// [`Error::Missing`] when `path` is none of these, saying what was looked for; [`Error::Checkpoint`] when the model
-/// is damaged, altered or does not hold together.
-pub fn load_model(path: &Path) -> Result<LoadedModel> {
-    found_and_opened(path, |folder, chosen| open_folder(folder, chosen))
-}
-
-/// [`load_model`] with the model's tokenizer, which is made while the weights are checked.
-///
-/// # Errors
-/// As for [`load_model`] and [`LoadedModel::tokenizer`].
-pub fn load_model_and_tokenizer(path: &Path) -> Result<(LoadedModel, Tokenizer)> {
-    let (model, tokenizer) = found_and_opened(path, |folder, chosen| {
-        open_while(folder, chosen, |files| tokenizer_of(folder, files))
-    })?;
-    Ok((model, tokenizer?))
-}
-
-/// Finds the model of `path` and opens it; once more where a run that goes on has removed or replaced it in the meantime.
-fn found_and_opened<T>(path: &Path, mut open: impl FnMut(&Path, String) -> Result<T>) -> Result<T> {
-    const TRIES: u32 = 5;
-    let mut tries = 0;
-    loop {
-        let (folder, chosen) = find_model(path)?;
-        tries += 1;
-        match open(&folder, chosen) {
-            Err(_) if tries < TRIES && moved_on(path, &folder) => {}
-            result => return result,
-        }
-    }
-}
-
-/// Whether a run has another model now than the one in `folder`.
-fn moved_on(path: &Path, folder: &Path) -> bool {
-    !folder.is_dir() || find_model(path).is_ok_and(|(now, _)| now != folder)
-}
-
-/// The model folder of `path`, and which model of a run it is.
-fn find_model(path: &Path) -> Result<(PathBuf, String)> {
-    if !path.is_dir() {
-        return Err(no_model(path));
-    }
-    if path.join(CONFIG_FILE).is_file() {
-        return Ok((path.to_path_buf(), path.display().to_string()));
-    }
-    let last = path.join(FINAL_FOLDER);
-    if last.is_dir() {
-        return Ok((last, format!("{FINAL_FOLDER}/")));
-    }
-    let checkpoints = path.join(CHECKPOINTS_FOLDER);
-    if let Some(best) = RunFolder::best_of(&checkpoints)? {
-        let name = best.file_name().unwrap_or_default().display().to_string();
-        return Ok((best, format!("the best checkpoint ({name})")));
-    }
-    if let Some(latest) = newest_step_folder(&checkpoints)? {
-        let name = latest.file_name().unwrap_or_default().display().to_string();
-        return Ok((latest, format!("the latest checkpoint ({name}); none is marked as the best")));
-    }
-    Err(no_model(path))
-}
-
-/// What is wrong with a path that holds no model.
-fn no_model(path: &Path) -> Error {
-    let shown = path.display();
-    let (what, fix) = if !path.exists() {
-        (format!("there is no {shown}"), "check the path")
-    } else if path.is_file() {
-        (format!("{shown} is a file, not a model's folder"), "name the folder it is in")
-    } else if path.join(RUN_CONFIG_FILE).is_file() {
-        let what = format!("the run {shown} has not saved a checkpoint yet");
-        (what, "wait for it, or continue it with --resume")
-    } else {
-        let what = format!(
-            "{shown} is neither a run folder nor a checkpoint or model folder: it has no {CONFIG_FILE}, \
-             {FINAL_FOLDER}/ or {CHECKPOINTS_FOLDER}/step-*"
-        );
-        (what, "name a run folder, its final/, or one of its checkpoints")
-    };
-    Error::Missing { what, fix: fix.into() }
 }
 
 impl LoadedModel {
@@ -349,7 +246,7 @@ pub(super) fn open_folder(folder: &Path, chosen: String) -> Result<LoadedModel> 
 }
 
 /// [`open_folder`] with something to do while the weights are checked. What is wrong with the weights comes first.
-fn open_while<T: Send>(
+pub(super) fn open_while<T: Send>(
     folder: &Path,
     chosen: String,
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
@@ -388,7 +285,7 @@ fn put_together(
     Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, tensors })
 }
 
-fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
+pub(super) fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
     let path = folder.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::from_json_bytes(&files.tokenizer_json, &path)?;
     let (found, expected) = (tokenizer.vocab_size(), files.config.vocab_size);
