@@ -93,9 +93,6 @@ pub struct QuickstartArgs {
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Say more on the way: each checkpoint, too
-    #[arg(long, short)]
-    pub verbose: bool,
 }
 
 /// `headstart data ...`.

@@ -17,13 +17,16 @@ use headstart::event::{Event, Signal, StepRecord};
 use headstart::signals;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use self::evaluations::Evaluations;
 use self::pace::Pace;
 use crate::INTERRUPTED;
 use crate::output::{bytes, visible};
 
 /// Between two lines about the same work when nobody watches a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// The least share of the work between two lines of less than [`SLOW_LINE_EVERY`].
+const LINE_SHARE: f64 = 0.05;
+/// Between two lines about work that goes slowly.
+const SLOW_LINE_EVERY: Duration = Duration::from_secs(60);
 /// The most of a message that is shown; a list of classes can be of any length. The run's log has all of it.
 const LINE_CHARS: usize = 240;
 /// Work that is done before that gets no bar, which would only flicker.
@@ -82,7 +85,6 @@ pub struct Progress {
     steps: Option<ProgressBar>,
     work: Option<Work>,
     pace: Pace,
-    evaluations: Evaluations,
     last_line: Option<Instant>,
     verbosity: Verbosity,
 }
@@ -93,14 +95,24 @@ struct Work {
     since: Instant,
     bar: Option<ProgressBar>,
     last_line: Instant,
+    /// What was done by then.
+    last_done: u64,
+}
+
+impl Work {
+    /// Whether a line is due when so much is done.
+    fn line_is_due(&self, done: u64, total: u64) -> bool {
+        let since = self.last_line.elapsed();
+        let little = total > 0 && (done.saturating_sub(self.last_done) as f64) < LINE_SHARE * total as f64;
+        since >= if little { SLOW_LINE_EVERY } else { LINE_EVERY }
+    }
 }
 
 impl Progress {
     /// A view with nothing to show yet.
     pub fn new(verbosity: Verbosity) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
-        let (pace, evaluations) = (Pace::default(), Evaluations::default());
-        Self { bars, steps: None, work: None, pace, evaluations, last_line: None, verbosity }
+        Self { bars, steps: None, work: None, pace: Pace::default(), last_line: None, verbosity }
     }
 
     /// The library's listener.
@@ -109,9 +121,8 @@ impl Progress {
             Event::Message(line) => self.line(line),
             Event::Progress { what, done, total } => self.work(what, done, total, false),
             Event::Step(record) => self.step(record),
-            Event::Evaluation(record) => {
-                let line = self.evaluations.add(record);
-                self.print(&line);
+            Event::Evaluation { record, metric, best_so_far } => {
+                self.print(&evaluations::line(record, metric, best_so_far));
             }
             Event::Saved(path) if self.verbosity == Verbosity::Full => {
                 self.line(&format!("saved {}", path.display()));
@@ -161,7 +172,8 @@ impl Progress {
         if self.work.as_ref().is_none_or(|work| work.what != what) {
             self.end_work();
             let now = Instant::now();
-            self.work = Some(Work { what: what.to_owned(), since: now, bar: None, last_line: now });
+            self.work =
+                Some(Work { what: what.to_owned(), since: now, bar: None, last_line: now, last_done: 0 });
         }
         let Some(work) = &mut self.work else { return };
         if let Some(bars) = &self.bars {
@@ -172,8 +184,8 @@ impl Progress {
                 bar.set_length(total.max(done));
                 bar.set_position(done);
             }
-        } else if work.last_line.elapsed() >= LINE_EVERY {
-            work.last_line = Instant::now();
+        } else if work.line_is_due(done, total) {
+            (work.last_line, work.last_done) = (Instant::now(), done);
             let amount = |n: u64| if in_bytes { bytes(n) } else { n.to_string() };
             let share = if total > 0 { format!("of {}", amount(total)) } else { "so far".into() };
             say(&format!("{what}: {} {share}", amount(done)));
@@ -191,9 +203,6 @@ impl Progress {
 
     fn step(&mut self, record: &StepRecord) {
         self.end_work();
-        if record.step == 1 {
-            self.evaluations = Evaluations::of_new_run();
-        }
         let pace = self.pace.add(record);
         if let Some(bars) = &self.bars {
             let bar = self.steps.get_or_insert_with(|| bars.add(step_bar(record.total_steps)));

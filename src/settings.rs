@@ -21,7 +21,7 @@ pub use data::{data_config, default_cache_dir, locations};
 pub use file::text_column_of;
 pub use finetune::finetune;
 pub use pretrain::pretrain;
-pub use run::{Run, default_out, new_folder, verbosity};
+pub use run::{Run, default_out, new_folder};
 
 /// The program was called wrongly.
 #[derive(Debug)]

@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("masking", &["tokenizer"]),
     ("batch", &["data", "files", "masking"]),
     ("schedule", &["config"]),
+    ("baseline", &[]),
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),

@@ -35,14 +35,32 @@ fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
 }
 
 fn summary_text(summary: &Summary) -> String {
-    let Summary { run_dir: _, steps, skipped, total_steps, stopped, final_dir, metrics, confusion, labels } =
-        summary;
+    let Summary {
+        run_dir: _,
+        steps,
+        skipped,
+        total_steps,
+        stopped,
+        final_dir,
+        metrics_step,
+        metrics,
+        confusion,
+        labels,
+    } = summary;
     let mut text = format!("{steps} of {total_steps} steps");
     if *skipped > 0 {
         let _ = write!(text, ", {skipped} skipped");
     }
     if let Some(why) = stopped {
         let _ = write!(text, ", stopped by {why}");
+    }
+    if let Some(step) = metrics_step {
+        let which = match (step == steps, final_dir) {
+            (true, _) => "the last",
+            (false, Some(_)) => "the best on validation",
+            (false, None) => "the last evaluation",
+        };
+        let _ = write!(text, "\nfigures of step {step}, {which}");
     }
     text.push('\n');
     text.push_str(&tables(metrics, confusion.as_deref(), labels));
@@ -56,17 +74,28 @@ fn summary_text(summary: &Summary) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_summary_reads_like_one() {
-        let summary = Summary {
+    fn summary(metrics_step: u64, final_dir: Option<&str>) -> String {
+        summary_text(&Summary {
             steps: 5,
             skipped: 1,
             total_steps: 10,
             stopped: Some("max_time".into()),
-            metrics: [("valid/nll".to_owned(), 4.0), ("valid/perplexity".to_owned(), 54.5982)].into(),
+            metrics_step: Some(metrics_step),
+            metrics: [("valid/nll".to_owned(), 4.0), ("valid/ppl".to_owned(), 54.5982)].into(),
+            final_dir: final_dir.map(Into::into),
             ..Summary::default()
-        };
-        let expected = "5 of 10 steps, 1 skipped, stopped by max_time\n              valid\nnll          4.0000\nperplexity  54.5982\n";
-        assert_eq!(summary_text(&summary), expected);
+        })
+    }
+
+    #[test]
+    fn a_summary_says_which_step_its_figures_are_of() {
+        let table = "       valid\nnll   4.0000\nppl  54.5982\n";
+        let start = "5 of 10 steps, 1 skipped, stopped by max_time\nfigures of";
+        assert_eq!(summary(5, None), format!("{start} step 5, the last\n{table}"));
+        assert_eq!(summary(4, None), format!("{start} step 4, the last evaluation\n{table}"));
+        assert_eq!(
+            summary(4, Some("runs/a/final")),
+            format!("{start} step 4, the best on validation\n{table}model: runs/a/final\n")
+        );
     }
 }

@@ -7,19 +7,19 @@ use headstart::quickstart::{Arm, QuickstartConfig, QuickstartSummary};
 
 use crate::args::QuickstartArgs;
 use crate::output;
-use crate::progress::{self, Progress};
+use crate::progress::{self, Progress, Verbosity};
 use crate::settings;
 
 /// Runs it.
 pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
-    let QuickstartArgs { out, threads, device, seed, json, verbose } = args;
+    let QuickstartArgs { out, threads, device, seed, json } = args;
     let out = match out {
         Some(out) => out,
         None => settings::new_folder(&settings::default_out("quickstart"))?,
     };
     progress::stop_on_signal()?;
     progress::say(&format!("runs and report: {}", out.display()));
-    let mut progress = Progress::new(settings::verbosity(verbose));
+    let mut progress = Progress::new(Verbosity::Calm);
     let config = QuickstartConfig { out, threads, device: settings::devices::choice(device), seed };
     let summary = headstart::quickstart::run(&config, &mut |event| progress.listen(&event));
     progress.finish();
@@ -33,42 +33,44 @@ pub fn run(args: QuickstartArgs) -> Result<ExitCode> {
 }
 
 fn text(summary: &QuickstartSummary) -> String {
-    let QuickstartSummary { pretrained, scratch, pretraining_ppl, pretraining_seconds, out: _, report } =
-        summary;
+    let QuickstartSummary { pretrained, scratch, words, report, model, .. } = summary;
+    let by = (pretrained.accuracy_mean - scratch.accuracy_mean) * 100.0;
     let verdict = match pretrained.accuracy_mean.total_cmp(&scratch.accuracy_mean) {
-        std::cmp::Ordering::Greater => "the head start wins",
-        std::cmp::Ordering::Less => "the head start loses",
-        std::cmp::Ordering::Equal => "a draw",
+        std::cmp::Ordering::Greater => format!("the head start wins by {by:.1} points"),
+        std::cmp::Ordering::Less => format!("the head start loses by {:.1} points", -by),
+        std::cmp::Ordering::Equal => "a draw".to_owned(),
     };
+    let seeds = pretrained.accuracies.len();
     format!(
-        "\nvalidation accuracy after each epoch of fine-tuning (mean over the seeds)\n{}{}\n\
-         test accuracy               mean +- spread   each seed\n{}{}\n\
-         {verdict}; pretraining took {} and reached a validation perplexity of {pretraining_ppl:.1}\n\
-         report: {}\n",
-        curve("with the head start", pretrained),
-        curve("without", scratch),
+        "\n{:<20}  {:>16}  {:>10}  {:>6}  {:>6}\n{}{}{:<20}  {:>16}  {:>10}  {:>6}  {:>6}\n\n\
+         {verdict} (test accuracy, mean and spread of {seeds} seeds)\n\
+         report: {}\n\
+         next:   echo 'Who built the old harbour ?' | \\\n        headstart predict {}\n",
+        "",
+        "test",
+        "validation",
+        "lr",
+        "time",
         row("with the head start", pretrained),
-        row("without", scratch),
-        output::duration(*pretraining_seconds),
-        report.display()
+        row("from random weights", scratch),
+        "words alone",
+        percent(words.accuracy),
+        percent(words.validation),
+        "",
+        output::duration(words.seconds),
+        report.display(),
+        model.display()
     )
 }
 
 fn row(name: &str, arm: &Arm) -> String {
-    let Arm { accuracy_mean, accuracy_std, accuracies, lr, validation_curve: _, seconds } = arm;
-    let each: Vec<String> = accuracies.iter().map(|a| percent(*a)).collect();
+    let test = format!("{} +- {}", percent(arm.accuracy_mean), percent(arm.accuracy_std));
     format!(
-        "{name:<24} {:>7} +- {:<7}  {}   (lr {lr:.1e}, {})\n",
-        percent(*accuracy_mean),
-        percent(*accuracy_std),
-        each.join(" "),
-        output::duration(*seconds)
+        "{name:<20}  {test:>16}  {:>10}  {:>6.0e}  {:>6}\n",
+        percent(arm.validation_mean),
+        arm.lr,
+        output::duration(arm.seconds)
     )
-}
-
-fn curve(name: &str, arm: &Arm) -> String {
-    let each: Vec<String> = arm.validation_curve.iter().map(|a| format!("{:>3.0}", a * 100.0)).collect();
-    format!("{name:<24} {}\n", each.join(" "))
 }
 
 fn percent(share: f64) -> String {
@@ -77,31 +79,45 @@ fn percent(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use headstart::quickstart::Words;
+
     use super::*;
 
     fn arm(accuracy: f64) -> Arm {
         Arm {
             accuracy_mean: accuracy,
-            accuracy_std: 0.01,
+            accuracy_std: 0.015,
             accuracies: vec![accuracy; 3],
+            validation_mean: 0.59,
             lr: 1e-3,
-            validation_curve: vec![0.25, accuracy],
             seconds: 20.0,
+            ..Arm::default()
         }
     }
 
     #[test]
-    fn a_loss_is_called_one() {
-        let summary = |pretrained, scratch| QuickstartSummary {
-            pretrained: arm(pretrained),
-            scratch: arm(scratch),
-            pretraining_ppl: 8.0,
-            pretraining_seconds: 30.0,
-            out: "runs/q".into(),
-            report: "runs/q/report.html".into(),
+    fn a_table_a_verdict_and_the_next_command() {
+        let said = |pretrained, scratch| {
+            text(&QuickstartSummary {
+                pretrained: arm(pretrained),
+                scratch: arm(scratch),
+                words: Words { accuracy: 0.526, validation: 0.6, strength: 10.0, seconds: 0.1 },
+                report: "runs/q/report.html".into(),
+                model: "runs/q/pretrained-lr1e-3-seed43".into(),
+                ..QuickstartSummary::default()
+            })
         };
-        assert!(text(&summary(0.5, 0.6)).contains("the head start loses; pretraining took 30s"));
-        let won = text(&summary(0.7, 0.6));
-        assert!(won.contains("the head start wins") && won.contains("70.0 % +- 1.0 %"), "{won}");
+        let expected = "\n                                  test  validation      lr    time\n\
+                        with the head start    70.0 % +- 1.5 %      59.0 %    1e-3     20s\n\
+                        from random weights    60.0 % +- 1.5 %      59.0 %    1e-3     20s\n\
+                        words alone                     52.6 %      60.0 %              0s\n\n\
+                        the head start wins by 10.0 points (test accuracy, mean and spread of 3 seeds)\n\
+                        report: runs/q/report.html\n\
+                        next:   echo 'Who built the old harbour ?' | \\\n        \
+                        headstart predict runs/q/pretrained-lr1e-3-seed43\n";
+        assert_eq!(said(0.7, 0.6), expected);
+        assert!(said(0.5, 0.6).contains("the head start loses by 10.0 points"));
+        assert!(said(0.5, 0.5).contains("\na draw ("));
+        assert!(said(0.7, 0.6).lines().all(|line| line.chars().count() <= 80));
     }
 }

@@ -22,8 +22,16 @@ pub enum Event<'a> {
     },
     /// An optimizer step.
     Step(&'a StepRecord),
-    /// An evaluation's figures.
-    Evaluation(&'a Record),
+    /// An evaluation's figures, and what they mean for the choice among checkpoints.
+    Evaluation {
+        /// All of them.
+        record: &'a Record,
+        /// The name of the one that decides: "accuracy", "mse", "nll".
+        metric: &'a str,
+        /// Whether the run, its part before a continuation included, had no better evaluation; `false` for test data,
+        /// which decide nothing.
+        best_so_far: bool,
+    },
     /// Nothing to tell. It comes often during long work, so that a *stop* is heard soon.
     Waiting,
     /// A checkpoint was written.

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod baseline;
 pub mod batch;
 pub mod bench;
 pub mod checkpoint;

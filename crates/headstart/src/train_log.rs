@@ -29,7 +29,7 @@ impl TrainLog {
     pub(crate) fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::Message(text) => self.line(text),
-            Event::Evaluation(record) => {
+            Event::Evaluation { record, .. } => {
                 let figures: Vec<String> =
                     record.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
                 self.line(&format!("step {} {}: {}", record.step, record.kind.as_str(), figures.join("  ")));

@@ -64,6 +64,8 @@ const FINAL_FOLDER: &str = "final";
 const CHECKPOINTS_FOLDER: &str = "checkpoints";
 /// The resolved configuration; its presence makes a folder a run folder.
 const RUN_CONFIG_FILE: &str = "config.toml";
+/// The command line of a run.
+const COMMAND_FILE: &str = "command.txt";
 /// Where the run took place.
 const ENVIRONMENT_FILE: &str = "environment.json";
 

@@ -16,7 +16,7 @@ use crate::checkpoint::model_folder::write_model;
 use crate::checkpoint::settings::read_settings;
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
-use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, FINAL_FOLDER, RUN_CONFIG_FILE};
+use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::params::ParamTable;
 
@@ -83,6 +83,12 @@ impl RunFolder {
         self.dir.join(RUN_CONFIG_FILE)
     }
 
+    /// The command line it was started with; empty where it is not known.
+    pub(crate) fn command(&self) -> String {
+        let command = std::fs::read_to_string(self.dir.join(COMMAND_FILE)).unwrap_or_default();
+        command.trim_end().to_owned()
+    }
+
     /// The figures, one JSON object a line.
     pub fn metrics_jsonl(&self) -> PathBuf {
         self.dir.join("metrics.jsonl")
@@ -127,6 +133,24 @@ impl RunFolder {
         self.mark_best(snapshot.state.best)?;
         self.prune(keep, snapshot.state.best)?;
         Ok(folder)
+    }
+
+    /// Removes all checkpoints of a run that will not be continued.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub(crate) fn remove_checkpoints(&self) -> Result<()> {
+        let folder = self.checkpoints();
+        if folder.is_dir() { remove_folder(&folder) } else { Ok(()) }
+    }
+
+    /// Removes the finished model of a run of which only the figures matter.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub(crate) fn remove_final(&self) -> Result<()> {
+        let folder = self.final_model();
+        if folder.is_dir() { remove_folder(&folder) } else { Ok(()) }
     }
 
     /// The newest checkpoint; `None` before the first.

@@ -127,5 +127,6 @@ fn mistakes(matrix: &Confusion) -> Table {
             .map(str::to_owned)
             .to_vec(),
         rows: pairs.iter().take(MISTAKES).map(row).collect(),
+        ..Table::default()
     }
 }

@@ -52,6 +52,8 @@ pub struct Table {
     pub header: Vec<String>,
     /// The cells of each row.
     pub rows: Vec<Vec<String>>,
+    /// The pages that the rows' first cells lead to, as paths from this page; fewer than rows: the others lead nowhere.
+    pub links: Vec<String>,
 }
 
 /// What a classifier took each class for.
@@ -139,16 +141,20 @@ fn table_section(table: &Table) -> String {
         let class = if numbers.get(column) == Some(&true) { " class=\"number\"" } else { "" };
         format!("<{tag}{class}>{}</{tag}>", escape(text))
     };
-    let line = |tag: &str, cells: &[String]| -> String {
-        let cells = cells.iter().enumerate().map(|(column, text)| cell(tag, column, text));
+    let line = |tag: &str, cells: &[String], link: Option<&String>| -> String {
+        let cells = cells.iter().enumerate().map(|(column, text)| match link.filter(|_| column == 0) {
+            // From here, whatever stands before a colon.
+            Some(path) => format!("<{tag}><a href=\"./{}\">{}</a></{tag}>", escape(path), escape(text)),
+            None => cell(tag, column, text),
+        });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
     let mut out = format!("<section>\n<h2>{}</h2>\n<div class=\"scroll\"><table>\n", escape(&table.title));
     if !table.header.is_empty() {
-        let _ = writeln!(out, "<thead>\n{}</thead>", line("th", &table.header));
+        let _ = writeln!(out, "<thead>\n{}</thead>", line("th", &table.header, None));
     }
     out.push_str("<tbody>\n");
-    out.extend(table.rows.iter().map(|row| line("td", row)));
+    out.extend(table.rows.iter().enumerate().map(|(i, row)| line("td", row, table.links.get(i))));
     out.push_str("</tbody>\n</table></div>\n</section>\n");
     out
 }

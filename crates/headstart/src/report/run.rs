@@ -14,12 +14,18 @@ const LAST_STEPS: usize = 50;
 const BY_CLASS: [&str; 2] = ["precision", "recall"];
 
 impl Report {
-    /// The report of a run with these records: its curves, and the figures of the last evaluations. `summary`: the
-    /// paragraphs below the title.
-    pub fn of_run(records: &[Record], title: impl Into<String>, summary: Vec<String>) -> Self {
-        let mut tables = vec![training(records), figures(records), classes(records)];
+    /// The report of a run with these records: its curves, and the figures of the model after `model_step`, which need
+    /// not be the last step. `summary`: the paragraphs below the title.
+    pub fn of_run(
+        records: &[Record],
+        model_step: Option<u64>,
+        title: impl Into<String>,
+        summary: Vec<String>,
+    ) -> Self {
+        let evaluations = evaluations(records, model_step);
+        let mut tables = vec![training(records), figures(&evaluations), classes(&evaluations)];
         tables.retain(|table| !table.rows.is_empty());
-        Self { title: title.into(), summary, tables, charts: charts(records), confusions: Vec::new() }
+        Self { title: title.into(), summary, tables, charts: charts(records), ..Self::default() }
     }
 }
 
@@ -126,23 +132,34 @@ fn training(records: &[Record]) -> Table {
             row("tokens per second (median)", number(speed.round()));
         }
     }
-    Table { title: "Training".into(), header: Vec::new(), rows }
+    Table { title: "Training".into(), rows, ..Table::default() }
 }
 
-/// The last record of each kind of evaluation, with its heading.
-fn evaluations(records: &[Record]) -> Vec<(String, &Record)> {
-    let last = |kind: Kind| records.iter().rfind(|record| record.kind == kind);
-    let valid = last(Kind::Valid).map(|record| match record.step {
-        0 => ("validation".to_owned(), record),
-        step => (format!("validation, step {}", number(step as f64)), record),
-    });
-    valid.into_iter().chain(last(Kind::Test).map(|record| ("test".to_owned(), record))).collect()
+/// An evaluation with its heading.
+type Headed<'a> = (String, &'a Record);
+
+/// The validation of the model after `model_step` and its test, which is logged when the run ends.
+fn evaluations(records: &[Record], model_step: Option<u64>) -> Vec<Headed<'_>> {
+    let last =
+        |kind: Kind, until: u64| records.iter().rfind(|record| record.kind == kind && record.step <= until);
+    let headed = |split: &str, step: u64| match step {
+        0 => split.to_owned(),
+        step => format!("{split}, step {}", number(step as f64)),
+    };
+    let valid = last(Kind::Valid, model_step.unwrap_or(u64::MAX));
+    let valid = valid.map(|record| (headed("validation", record.step), record));
+    let test = last(Kind::Test, u64::MAX);
+    let test = test.map(|record| (headed("test", model_step.unwrap_or(record.step)), record));
+    valid.into_iter().chain(test).collect()
 }
 
-fn figures(records: &[Record]) -> Table {
-    let evaluations = evaluations(records);
-    let mut all = names(records, Kind::Valid);
-    all.extend(names(records, Kind::Test));
+fn figures(evaluations: &[Headed<'_>]) -> Table {
+    let mut all: Vec<&str> = Vec::new();
+    for (name, _) in evaluations.iter().flat_map(|(_, record)| &record.values) {
+        if !is_timing(name) && !all.contains(&name.as_str()) {
+            all.push(name);
+        }
+    }
     let mut rows: Vec<Vec<String>> = Vec::new();
     for name in all.into_iter().filter(|name| of_class(name).is_none()) {
         let title = match words(name).0 {
@@ -155,15 +172,11 @@ fn figures(records: &[Record]) -> Table {
         }
     }
     let headings = evaluations.iter().map(|(heading, _)| heading.clone());
-    Table {
-        title: "Last evaluations".into(),
-        header: [String::new()].into_iter().chain(headings).collect(),
-        rows,
-    }
+    let header = [String::new()].into_iter().chain(headings).collect();
+    Table { title: "Figures".into(), header, rows, ..Table::default() }
 }
 
-fn classes(records: &[Record]) -> Table {
-    let evaluations = evaluations(records);
+fn classes(evaluations: &[Headed<'_>]) -> Table {
     let mut classes: Vec<&str> = Vec::new();
     for (_, class) in
         evaluations.iter().flat_map(|(_, record)| &record.values).filter_map(|(n, _)| of_class(n))
@@ -174,7 +187,7 @@ fn classes(records: &[Record]) -> Table {
     }
     let mut header = vec!["class".to_owned()];
     let mut rows: Vec<Vec<String>> = classes.iter().map(|class| vec![(*class).to_owned()]).collect();
-    for (heading, record) in &evaluations {
+    for (heading, record) in evaluations {
         for figure in BY_CLASS {
             header.push(format!("{figure}, {heading}"));
             for (row, class) in rows.iter_mut().zip(&classes) {
@@ -183,5 +196,5 @@ fn classes(records: &[Record]) -> Table {
             }
         }
     }
-    Table { title: "By class".into(), header, rows }
+    Table { title: "By class".into(), header, rows, ..Table::default() }
 }

@@ -65,6 +65,7 @@ fn all_text_is_escaped_everywhere() {
             title: evil.clone(),
             header: vec![evil.clone()],
             rows: vec![vec![evil.clone()]],
+            links: vec![evil.clone()],
         }],
         charts: vec![Chart {
             title: evil.clone(),
@@ -246,7 +247,7 @@ fn records() -> Vec<Record> {
 
 #[test]
 fn a_run_becomes_charts_and_tables() {
-    let report = Report::of_run(&records(), "run", vec!["words".into()]);
+    let report = Report::of_run(&records(), Some(50), "run", vec!["words".into()]);
     let titles: Vec<&str> = report.charts.iter().map(|chart| chart.title.as_str()).collect();
     let expected = [
         "Loss",
@@ -259,10 +260,10 @@ fn a_run_becomes_charts_and_tables() {
     assert_eq!(titles, expected, "nll_clf is the loss once more");
     assert_eq!(report.charts[0].curves[1], curve("validation", vec![(50.0, 0.02), (100.0, 0.01)]));
     let tables: Vec<&str> = report.tables.iter().map(|table| table.title.as_str()).collect();
-    assert_eq!(tables, ["Training", "Last evaluations", "By class"]);
+    assert_eq!(tables, ["Training", "Figures", "By class"]);
     assert!(report.tables[0].rows.contains(&vec!["tokens per second (median)".into(), "1,051".into()]));
-    assert_eq!(report.tables[1].header, ["", "validation, step 100", "test"]);
-    assert!(report.tables[1].rows.contains(&vec!["accuracy".into(), "0.5000".into(), "0.3750".into()]));
+    assert_eq!(report.tables[1].header, ["", "validation, step 50", "test, step 50"]);
+    assert!(report.tables[1].rows.contains(&vec!["accuracy".into(), "0.2500".into(), "0.3750".into()]));
     assert_eq!(report.tables[2].rows[1], ["other", "\u{2013}", "\u{2013}", "\u{2013}", "0.1250"]);
     let html = report.html();
     check_nesting(&html);
@@ -273,11 +274,11 @@ fn a_run_becomes_charts_and_tables() {
 #[test]
 fn runs_without_training_or_without_anything() {
     let evaluated = [Record::new(Kind::Valid, 0, 0.0).with("loss", 1.5).with("accuracy", 0.25)];
-    let report = Report::of_run(&evaluated, "run", Vec::new());
+    let report = Report::of_run(&evaluated, None, "run", Vec::new());
     assert!(report.charts.is_empty());
     assert_eq!(report.tables.len(), 1);
     assert_eq!(report.tables[0].header, ["", "validation"]);
-    let empty = Report::of_run(&[], "run", Vec::new());
+    let empty = Report::of_run(&[], None, "run", Vec::new());
     assert!(empty.tables.is_empty() && empty.charts.is_empty());
     check_nesting(&empty.html());
 }

@@ -6,6 +6,7 @@
 //! Everything a step does follows from the configuration, the seed and the step's number, so a checkpoint is
 //! weights, moments, the step and the best figure so far, and a resumed run computes the same bits.
 
+mod about;
 mod batches;
 mod outcome;
 mod step;
@@ -81,6 +82,15 @@ pub(crate) enum BestBy {
     Highest(&'static str),
 }
 
+impl BestBy {
+    /// The metric.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lowest(name) | Self::Highest(name) => name,
+        }
+    }
+}
+
 /// Everything a run needs; `pretrain` and `finetune` put it together.
 #[derive(Debug)]
 pub(crate) struct Training<'a> {
@@ -127,8 +137,9 @@ struct Running<'a> {
     batches: Batches<'a>,
     /// The step that comes next, once the one before has prepared it.
     ready: Option<Ready>,
-    last_valid: Option<Evaluation>,
-    last_test: Option<Evaluation>,
+    /// With the step it was made after.
+    last_valid: Option<(u64, Evaluation)>,
+    last_test: Option<(u64, Evaluation)>,
 }
 
 /// Why a run ends before its last step.
@@ -304,7 +315,7 @@ impl<'a> Training<'a> {
             thousands(table.trainable_len()),
             thousands(batches.examples()),
             self.device.threads(),
-            if self.device.is_cuda() { self.device.name() } else { self.device.code_path().to_owned() },
+            self.device_name(),
         );
         listener(Event::Message(&line));
         Ok(Running {
@@ -419,11 +430,8 @@ impl<'a> Training<'a> {
         let step = running.state.step;
         let record = to_record(Kind::Valid, step, &evaluation);
         running.log.log(&record)?;
-        listener(Event::Evaluation(&record));
-        let (name, sign) = match self.best_by {
-            BestBy::Lowest(name) => (name, -1.0),
-            BestBy::Highest(name) => (name, 1.0),
-        };
+        let name = self.best_by.name();
+        let sign = if matches!(self.best_by, BestBy::Lowest(_)) { -1.0 } else { 1.0 };
         let metric = |name| evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
         let (value, loss) = (metric(name), metric("loss"));
         // Equal accuracies are told apart by the loss, so that "best" does not depend on the first lucky one.
@@ -436,7 +444,8 @@ impl<'a> Training<'a> {
                 gain > 0.0 || (gain == 0.0 && best.loss.is_some_and(|best| loss < best))
             }
         };
-        running.last_valid = Some(evaluation);
+        listener(Event::Evaluation { record: &record, metric: name, best_so_far: better });
+        running.last_valid = Some((step, evaluation));
         if better {
             running.state.best = Some(BestCheckpoint { step, value, loss: Some(loss) });
             running.state.evaluations_since_best = 0;

@@ -33,7 +33,9 @@ pub struct Summary {
     pub stopped: Option<String>,
     /// The final model folder, when the run is complete.
     pub final_dir: Option<PathBuf>,
-    /// Last figures by name: "valid/nll", "test/accuracy".
+    /// The optimizer step that the figures are of: the finished model's, or of a stopped run its last evaluation's.
+    pub metrics_step: Option<u64>,
+    /// Those figures by name: "valid/nll", "test/accuracy".
     pub metrics: BTreeMap<String, f64>,
     /// The test (or else validation) set's confusion matrix, rows: true class.
     pub confusion: Option<Vec<Vec<u64>>>,
@@ -64,14 +66,16 @@ impl Training<'_> {
         if !complete {
             summary.stopped = Some(Stop::Signal.name().to_owned());
         }
-        if let Some(evaluation) = &running.last_valid {
+        if let Some((step, evaluation)) = &running.last_valid {
+            summary.metrics_step = Some(*step);
             summarise(&mut summary, "valid", evaluation);
         }
-        if let Some(evaluation) = &running.last_test {
+        if let Some((step, evaluation)) = &running.last_test {
+            summary.metrics_step = Some(*step);
             summarise(&mut summary, "test", evaluation);
         }
         running.log.flush()?;
-        self.report(&summary)?;
+        self.report(&summary, &running)?;
         Ok(summary)
     }
 
@@ -84,20 +88,20 @@ impl Training<'_> {
     ) -> Result<bool> {
         self.refuse_ruined_weights(running)?;
         let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
+        let mut step = running.state.step;
         if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
             let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
             self.weights = Weights::new(weights);
             listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
             running.last_valid = None;
+            step = best.step;
         }
         if let (None, Some(split)) = (&running.last_valid, &self.valid) {
-            running.last_valid = self.evaluation("valid", split, listener)?;
-            if running.last_valid.is_none() {
-                return Ok(false);
-            }
+            let Some(evaluation) = self.evaluation("valid", split, listener)? else { return Ok(false) };
+            running.last_valid = Some((step, evaluation));
         }
         let loss = match &running.last_valid {
-            Some(evaluation) => evaluation.metrics.get("loss").copied().unwrap_or(f64::NAN),
+            Some((_, evaluation)) => evaluation.metrics.get("loss").copied().unwrap_or(f64::NAN),
             None => self.loss_of(&running.batches.of(running.state.step.max(1)))?,
         };
         if !loss.is_finite() {
@@ -108,8 +112,8 @@ impl Training<'_> {
             let Some(evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
             let record = to_record(Kind::Test, running.state.step, &evaluation);
             running.log.log(&record)?;
-            listener(Event::Evaluation(&record));
-            running.last_test = Some(evaluation);
+            listener(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
+            running.last_test = Some((step, evaluation));
         }
         let (table, weights) = (self.model.table(), self.weights.values());
         self.device.check()?;
@@ -163,17 +167,21 @@ impl Training<'_> {
                 };
                 let record = to_record(kind, running.state.step, &evaluation);
                 running.log.log(&record)?;
-                listener(Event::Evaluation(&record));
+                listener(Event::Evaluation {
+                    record: &record,
+                    metric: self.best_by.name(),
+                    best_so_far: false,
+                });
                 summarise(&mut summary, name, &evaluation);
             }
         }
         running.log.flush()?;
-        self.report(&summary)?;
+        self.report(&summary, running)?;
         Ok(summary)
     }
 
     /// report.html, from the logs and what only the summary has.
-    fn report(&self, summary: &Summary) -> Result<()> {
+    fn report(&self, summary: &Summary, running: &Running<'_>) -> Result<()> {
         let dir = self.folder.dir();
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
         let outcome = match (&summary.stopped, summary.total_steps) {
@@ -190,9 +198,11 @@ impl Training<'_> {
         let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
         let mut report = Report::of_run(
             &read_metrics(dir)?,
+            summary.metrics_step,
             format!("Headstart run {name}"),
             vec![outcome, files.to_owned()],
         );
+        report.tables.insert(0, self.about(running)?);
         if let Some(counts) = summary.confusion.clone() {
             let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
             let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });

@@ -134,7 +134,7 @@ fn a_config_json_that_is_not_ours_or_not_whole_is_refused() {
     let good: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let huge = json!(1_u64 << 62);
     let changes: [(&str, Option<Value>, &str); 16] = [
-        ("model_type", Some(json!("gpt2")), "\"gpt2\""),
+        ("model_type", Some(json!("gpt2")), "model folder of another program (model_type \"gpt2\")"),
         ("model_type", None, "model_type"),
         ("format_version", Some(json!(3)), "format_version is 3"),
         ("causal", None, "lacks `causal`"),
@@ -160,6 +160,12 @@ fn a_config_json_that_is_not_ours_or_not_whole_is_refused() {
         fs::write(&path, sealed(bad)).unwrap();
         assert_says(load_model(&folder), &[says]);
     }
+    // A copy of it is no better; its tokenizer is of use.
+    fs::write(&path, r#"{"model_type": "bert"}"#).unwrap();
+    assert_says(
+        load_model(&folder),
+        &["cannot import", "or pretrain one; its tokenizer can be used: --tokenizer"],
+    );
     let mut bad = good.clone();
     bad["head"]["num_classes"] = huge;
     bad["id2label"] = json!({});
