@@ -35,7 +35,7 @@ fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
 }
 
 fn summary_text(summary: &Summary) -> String {
-    let Summary { run_dir: _, steps, skipped, total_steps, stopped, final_dir, metrics, confusion, labels } =
+    let Summary { run_dir, steps, skipped, total_steps, stopped, final_dir, metrics, confusion, labels } =
         summary;
     let mut text = format!("{steps} of {total_steps} steps");
     if *skipped > 0 {
@@ -46,8 +46,15 @@ fn summary_text(summary: &Summary) -> String {
     }
     text.push('\n');
     text.push_str(&tables(metrics, confusion.as_deref(), labels));
-    if let Some(dir) = final_dir {
-        let _ = writeln!(text, "model: {}", dir.display());
+    match final_dir {
+        Some(dir) => {
+            let _ = writeln!(text, "model: {}", dir.display());
+        }
+        None if stopped.is_some() => {
+            let dir = run_dir.display();
+            let _ = writeln!(text, "model so far: {dir} (to go on: --resume {dir})");
+        }
+        None => {}
     }
     text
 }
@@ -59,6 +66,7 @@ mod tests {
     #[test]
     fn a_summary_reads_like_one() {
         let summary = Summary {
+            run_dir: "runs/x".into(),
             steps: 5,
             skipped: 1,
             total_steps: 10,
@@ -66,7 +74,7 @@ mod tests {
             metrics: [("valid/nll".to_owned(), 4.0), ("valid/perplexity".to_owned(), 54.5982)].into(),
             ..Summary::default()
         };
-        let expected = "5 of 10 steps, 1 skipped, stopped by max_time\n              valid\nnll          4.0000\nperplexity  54.5982\n";
+        let expected = "5 of 10 steps, 1 skipped, stopped by max_time\n              valid\nnll          4.0000\nperplexity  54.5982\nmodel so far: runs/x (to go on: --resume runs/x)\n";
         assert_eq!(summary_text(&summary), expected);
     }
 }
