@@ -68,6 +68,11 @@ impl Examples<'_> {
         self.template.as_ref().map_or(ids.len(), |template| template.encode(ids, None).input_ids.len())
     }
 
+    /// Number of tokens of all inputs.
+    pub fn tokens(&self) -> usize {
+        (0..self.len()).map(|index| self.input_len(index)).sum()
+    }
+
     /// The input of example `index` with its label and targets; `key` seeds the masks.
     pub fn sequence(&self, index: usize, targets: &TokenTargets, key: u64) -> Sequence {
         let (ids, label) = (self.ids[index], self.labels.get(index).cloned());

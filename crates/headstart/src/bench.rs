@@ -171,7 +171,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     };
     model_config.causal = config.objective == Predicts::Lm;
     let model = Model::new(&model_config)?;
-    let train = TrainConfig { train_batch_size: config.batch, ..TrainConfig::default() };
+    let train = TrainConfig { train_batch_size: Some(config.batch), ..TrainConfig::default() };
     let mut weights = Weights::new(model.table().initial_values(train.seed));
     let learns = config.work != Work::Forward;
     let mut gradients = Gradients::new(if learns { model.table().trainable_len() } else { 0 });
@@ -213,7 +213,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
             ready = computed.next;
             // As in the loop, a GPU goes on with the update while the next step begins.
             let norm = work.gradient_norm()?;
-            work.update(norm, train.lr, step, step)?;
+            work.update(norm, train.peak_lr(), step, step)?;
             if i + 1 == batches.len() {
                 device.check()?;
             }

@@ -26,12 +26,21 @@ pub struct ModelFiles {
     pub config: ModelConfig,
     /// What the trunk was pretrained to predict; `None` when it was not.
     pub objective: Option<Objective>,
+    /// The share of tokens that a masked language model was pretrained to predict; older folders and other models have none.
+    pub mlm_probability: Option<f64>,
     /// Class names in the order of the head's outputs; empty without a head, and for regression.
     pub labels: Vec<String>,
     /// Ids of the tokens with a role.
     pub special_ids: RoleIds,
     /// The content of tokenizer.json.
     pub tokenizer_json: Vec<u8>,
+}
+
+impl ModelFiles {
+    /// The share of tokens a masked language model predicts: its own, or the one that was the only one before it was kept.
+    pub fn masked_share(&self) -> f64 {
+        self.mlm_probability.unwrap_or(0.15)
+    }
 }
 
 /// The text of config.json, with the sums of the other files.
@@ -51,6 +60,9 @@ pub(super) fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Re
         map.insert("problem_type".into(), name.into());
     }
     map.insert("objective".into(), json!(files.objective));
+    if let Some(share) = files.mlm_probability {
+        map.insert("mlm_probability".into(), share.into());
+    }
     let numbered = || files.labels.iter().enumerate();
     let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
     map.insert("id2label".into(), Value::Object(id2label.collect()));
@@ -92,6 +104,12 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
     map.remove("problem_type");
     map.remove("label2id");
     let objective = field(path, &mut map, "objective")?;
+    let share = map.remove("mlm_probability");
+    let mlm_probability = match share.as_ref().map(Value::as_f64) {
+        None => None,
+        Some(Some(share)) if share > 0.0 && share <= 1.0 => Some(share),
+        Some(_) => return Err(bad("its mlm_probability is not a share of the tokens".into())),
+    };
     let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
     let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
     let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
@@ -110,7 +128,8 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
     {
         return Err(bad(format!("it has {} labels for {} classes", labels.len(), head.num_classes)));
     }
-    Ok((ModelFiles { config, objective, labels, special_ids, tokenizer_json: Vec::new() }, sums))
+    let tokenizer_json = Vec::new();
+    Ok((ModelFiles { config, objective, mlm_probability, labels, special_ids, tokenizer_json }, sums))
 }
 
 /// The error of a config.json that some other program wrote.

@@ -83,6 +83,7 @@ pub(crate) fn model_files(
     ModelFiles {
         config: config.clone(),
         objective: Some(objective),
+        mlm_probability: None,
         labels,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),

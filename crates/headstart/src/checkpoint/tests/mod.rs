@@ -37,6 +37,7 @@ fn with_head(num_classes: usize) -> ModelConfig {
 fn files(config: &ModelConfig) -> ModelFiles {
     let classes = config.head.as_ref().map_or(0, |head| head.num_classes);
     ModelFiles {
+        mlm_probability: None,
         config: config.clone(),
         objective: Some(Objective::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
