@@ -16,7 +16,7 @@ use crate::method::trains;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::labelled::DataRequest;
-use crate::setup::run::{OpenRun, model_files};
+use crate::setup::run::{OpenRun, check_memory, model_files};
 use crate::setup::text::token_targets;
 use crate::train::{BestBy, RunOptions, Summary, Training};
 
@@ -57,6 +57,7 @@ pub fn finetune(
         DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
     let mut labelled = request.load(&tokenizer, known, listener)?;
     labelled.data.hold_out_validation(config.train.seed)?;
+    labelled.check_label_column(config.num_classes)?;
     let data = &labelled.data;
     let train = data.get(Split::Train)?;
     let mut notes = labelled.describe(listener);
@@ -68,6 +69,7 @@ pub fn finetune(
         model_config(config, &base.files.config, data, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
+    check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
     let weights = if config.from_scratch {
         model.table().initial_values(config.train.seed)
     } else {

@@ -14,6 +14,7 @@ use crate::data::split::Split;
 use crate::data::starter;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
+use crate::files;
 use crate::tokenizer::{Case, Tokenizer};
 
 /// The name of the embedded corpus.
@@ -118,9 +119,7 @@ impl CorpusSource {
         };
         let Some(path) = path else { return Ok(None) };
         let what = format!("tokenising {split}");
-        let mut progress = |done, total| {
-            listener(Event::Progress { what: &what, done, total });
-        };
+        let mut progress = |done, total| listener(Event::Progress { what: &what, done, total });
         TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
             .map(Some)
     }
@@ -176,7 +175,11 @@ pub(crate) fn locate(config: &DataConfig, listener: &mut Listener<'_>) -> Result
         });
     }
     if is_local(name) {
-        return Ok(Located::Path(name.into()));
+        let path = PathBuf::from(name);
+        if !path.is_dir() {
+            files::open_regular(&path)?;
+        }
+        return Ok(Located::Path(path));
     }
     resolve(name, config, listener).map(|resolved| Located::Named(Box::new(resolved)))
 }
@@ -197,7 +200,7 @@ fn resolve(name: &str, config: &DataConfig, listener: &mut Listener<'_>) -> Resu
         Locations { cache_dir: cache_dir(config), offline: config.offline, mirror: config.mirror.clone() };
     let mut progress = |p: crate::data::download::Progress<'_>| {
         let what = format!("{} {}", p.stage, p.file);
-        listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) });
+        listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) })
     };
     let resolved = catalog::resolve(name, &locations, &mut progress)?;
     for warning in &resolved.warnings {

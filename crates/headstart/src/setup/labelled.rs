@@ -2,6 +2,8 @@
 //!
 //! Owns: which labelled data a run reads and what it says of it. Never: reads files (`data`), what is trained.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use crate::batch::{Examples, Label};
@@ -16,8 +18,12 @@ use crate::data::starter;
 use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
+use crate::memory;
 use crate::tokenizer::Tokenizer;
 use crate::train::{EvaluationSplit, thousands};
+
+/// More classes than a data set has that somebody has labelled, unless every class has several examples.
+const MANY_CLASSES: usize = 1000;
 
 /// Which labelled data to read, and how.
 pub struct DataRequest<'a> {
@@ -40,6 +46,8 @@ pub struct Labelled {
     pub template: Template,
     /// What a run records of where the data came from.
     pub provenance: serde_json::Value,
+    /// Where it lies, for messages.
+    path: PathBuf,
     /// What was said while it was read.
     told: Vec<String>,
 }
@@ -70,7 +78,8 @@ impl DataRequest<'_> {
             Located::Starter => {
                 let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
                 let data = starter_questions(tokenizer)?;
-                return Ok(Labelled { data, template, provenance, told: Vec::new() });
+                let path = source::STARTER_QUESTIONS.into();
+                return Ok(Labelled { data, template, provenance, path, told: Vec::new() });
             }
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
@@ -94,15 +103,13 @@ impl DataRequest<'_> {
             stated_labels: entry.map_or(&[][..], |e| e.labels).iter().map(|&l| l.to_owned()).collect(),
         };
         let cache = source::cache_dir(self.config).join("tokens");
-        let mut progress = |done, total| {
-            listener(Event::Progress { what: "tokenising", done, total });
-        };
+        let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
         let mut data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
         let told = std::mem::take(&mut data.notes);
         for note in &told {
             listener(Event::Message(note));
         }
-        Ok(Labelled { data, template, provenance, told })
+        Ok(Labelled { data, template, provenance, path: path.to_path_buf(), told })
     }
 }
 
@@ -153,6 +160,34 @@ impl Labelled {
     /// The examples of a split that is evaluated, where the data has it.
     pub(crate) fn evaluated<'a>(&self, split: Option<&'a LabelledSplit>) -> Option<EvaluationSplit<'a>> {
         split.map(|split| EvaluationSplit { examples: self.examples(split), text: None })
+    }
+
+    /// Refuses a label column that is none: nearly every row has a label of its own, and there are thousands. `stated` is
+    /// how many classes the user expects.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming some of the labels, unless there are as many as stated; [`Error::Config`] where the
+    /// counts of classes against classes do not fit into memory.
+    pub(crate) fn check_label_column(&self, stated: Option<usize>) -> Result<()> {
+        let (labels, examples) = (&self.data.labels, self.data.train.as_ref().map_or(0, LabelledSplit::len));
+        let (classes, first) = (labels.len(), labels.iter().take(3).cloned().collect::<Vec<_>>());
+        if classes > MANY_CLASSES && 2 * classes > examples && stated != Some(classes) {
+            return Err(Error::BadInput {
+                path: self.path.clone(),
+                line: None,
+                what: format!(
+                    "its {} training examples have {} different labels (`{}`, ...): the label column looks like ids or text",
+                    thousands(examples),
+                    thousands(classes),
+                    first.join("`, `").escape_debug()
+                ),
+                fix: format!(
+                    "name the right column with `--label_column`; if these are classes, say so with `--num_classes {classes}`"
+                ),
+            });
+        }
+        let pairs = (classes as u64).saturating_mul(classes as u64);
+        memory::check_fits(&format!("counting {} classes against each other", thousands(classes)), pairs * 8)
     }
 
     /// Tells what each split holds and which share texts; returns all that was said of the data.

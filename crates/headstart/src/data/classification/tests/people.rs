@@ -1,6 +1,7 @@
 //! Tests of files as people have them: other columns, separators and labels than one would like.
 
 use super::*;
+use crate::event::Signal;
 
 #[test]
 fn every_split_has_the_columns_of_training() {
@@ -258,8 +259,10 @@ fn compressed_tables_and_folders_are_read_by_their_inner_name() {
     }
     let load = |path: &Path| {
         let options = ClassificationOptions::default();
-        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
-            .unwrap()
+        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {
+            Signal::Continue
+        })
+        .unwrap()
     };
     let data = load(dir.path());
     assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good")]));
