@@ -296,7 +296,7 @@ fn tokenise_lines(
 }
 
 /// Words of one line: what stands between single spaces, and the line end.
-fn count_words(line: &str) -> u64 {
+pub(super) fn count_words(line: &str) -> u64 {
     line.split(' ').filter(|word| !word.is_empty()).count() as u64 + 1
 }
 

@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::config::DataConfig;
 use crate::data::catalog::{self, Locations, Resolved, Role};
 use crate::data::corpus::{CorpusFiles, TokenStream};
-use crate::data::encoding::TextEncoding;
+use crate::data::encoding::{TextBlocks, TextEncoding};
+use crate::data::inspect::{RawCorpus, RawCorpusLines};
 use crate::data::split::Split;
 use crate::data::starter;
 use crate::error::{Error, Result};
@@ -122,6 +123,45 @@ impl CorpusSource {
         let mut progress = |done, total| listener(Event::Progress { what: &what, done, total });
         TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
             .map(Some)
+    }
+}
+
+impl CorpusSource {
+    /// A split as it is written, with up to `samples` lines; `None` when the corpus has no such split.
+    ///
+    /// # Errors
+    /// As for reading the text.
+    pub fn raw(
+        &self,
+        split: Split,
+        samples: usize,
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<RawCorpus>> {
+        let mut raw = RawCorpusLines::default();
+        let Some(files) = &self.files else {
+            let corpus = starter::corpus();
+            let text = match split {
+                Split::Train => corpus.train,
+                Split::Valid => corpus.valid,
+                Split::Test => return Ok(None),
+            };
+            raw.add(&text, samples);
+            return Ok(Some(raw.summary()));
+        };
+        let path = match split {
+            Split::Train => Some(files.get(split)?),
+            Split::Valid => files.valid.as_deref(),
+            Split::Test => files.test.as_deref(),
+        };
+        let Some(path) = path else { return Ok(None) };
+        let mut blocks = TextBlocks::open(path, self.encoding)?;
+        let (mut done, total) = (0, blocks.total_bytes());
+        while let Some(block) = blocks.next_block()? {
+            raw.add(&block.text, samples);
+            done += block.file_bytes;
+            listener(Event::Progress { what: "reading", done, total }).or_interrupted("reading the text")?;
+        }
+        Ok(Some(raw.summary()))
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::batch::{Examples, Label};
 use crate::config::{DataConfig, HeadPooling, Problem};
 use crate::data::catalog::Role;
+use crate::data::classification::raw::RawData;
 use crate::data::classification::{
     self, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
 };
@@ -35,6 +36,13 @@ pub struct DataRequest<'a> {
     pub pooling: HeadPooling,
     /// The longest input, in tokens.
     pub positions: usize,
+}
+
+/// Data that was found.
+struct Found {
+    path: PathBuf,
+    options: ClassificationOptions,
+    provenance: serde_json::Value,
 }
 
 /// Labelled data with the template of its inputs.
@@ -66,6 +74,41 @@ impl DataRequest<'_> {
     ) -> Result<Labelled> {
         let template = Template::of_head(self.pooling, tokenizer.roles(), self.positions);
         template.validate()?;
+        let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? else {
+            let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
+            let data = starter_questions(tokenizer)?;
+            let path = source::STARTER_QUESTIONS.into();
+            return Ok(Labelled { data, template, provenance, path, told: Vec::new() });
+        };
+        let cache = source::cache_dir(self.config).join("tokens");
+        let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
+        let mut data = ClassificationData::load(&path, &options, tokenizer, &cache, &mut progress)?;
+        let told = std::mem::take(&mut data.notes);
+        for note in &told {
+            listener(Event::Message(note));
+        }
+        Ok(Labelled { data, template, provenance, path, told })
+    }
+
+    /// Reads it as it is written, without a tokenizer, with up to `samples` examples of each split.
+    ///
+    /// # Errors
+    /// Data that is missing or cannot be fetched, and everything [`RawData::read`] refuses.
+    pub fn read_raw(&self, samples: usize, listener: &mut Listener<'_>) -> Result<RawData> {
+        match self.find(None, listener)? {
+            Some(Found { path, options, .. }) => RawData::read(&path, &options, samples),
+            None => {
+                let questions = starter::questions();
+                let [train, valid, test] = pairs(&questions);
+                let splits: [(Split, &[(&str, &str)]); 3] =
+                    [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
+                Ok(RawData::of_texts(&splits, &starter::QUESTION_LABELS, samples))
+            }
+        }
+    }
+
+    /// Where it lies and how to read it; `None` where it is in the program.
+    fn find(&self, known_labels: Option<Vec<String>>, listener: &mut Listener<'_>) -> Result<Option<Found>> {
         let located = source::locate(self.config, listener)?;
         let (path, entry, provenance) = match &located {
             Located::Starter if self.config.path == source::STARTER_CORPUS => {
@@ -75,12 +118,7 @@ impl DataRequest<'_> {
                     fix: format!("the built-in classification task is `{}`", source::STARTER_QUESTIONS),
                 });
             }
-            Located::Starter => {
-                let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
-                let data = starter_questions(tokenizer)?;
-                let path = source::STARTER_QUESTIONS.into();
-                return Ok(Labelled { data, template, provenance, path, told: Vec::new() });
-            }
+            Located::Starter => return Ok(None),
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
                 let path = resolved.file(Role::Everything).unwrap_or(&resolved.folder);
@@ -102,14 +140,7 @@ impl DataRequest<'_> {
             known_labels,
             stated_labels: entry.map_or(&[][..], |e| e.labels).iter().map(|&l| l.to_owned()).collect(),
         };
-        let cache = source::cache_dir(self.config).join("tokens");
-        let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
-        let mut data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
-        let told = std::mem::take(&mut data.notes);
-        for note in &told {
-            listener(Event::Message(note));
-        }
-        Ok(Labelled { data, template, provenance, path: path.to_path_buf(), told })
+        Ok(Some(Found { path: path.to_path_buf(), options, provenance }))
     }
 }
 
@@ -128,11 +159,16 @@ fn delimiter(name: &str) -> Result<u8> {
 
 fn starter_questions(tokenizer: &Tokenizer) -> Result<ClassificationData> {
     let questions = starter::questions();
-    let [train, valid, test] = [&questions.train, &questions.valid, &questions.test]
-        .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect::<Vec<_>>());
+    let [train, valid, test] = pairs(&questions);
     let splits: [(Split, &[(&str, &str)]); 3] =
         [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
     ClassificationData::from_texts(&splits, &starter::QUESTION_LABELS, tokenizer)
+}
+
+/// Label and text of the questions of each split.
+fn pairs(questions: &starter::Questions) -> [Vec<(&str, &str)>; 3] {
+    [&questions.train, &questions.valid, &questions.test]
+        .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect())
 }
 
 impl Labelled {
@@ -201,7 +237,11 @@ impl Labelled {
                 data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
             let cut = match split.lengths().filter(|&n| template.cuts(n)).count() {
                 0 => String::new(),
-                n => format!("; {} texts longer than the model's positions were cut", thousands(n)),
+                n => format!(
+                    "; {} texts longer than the model's positions were cut{}",
+                    thousands(n),
+                    lost(split, template)
+                ),
             };
             let empty = match split.empty_texts() {
                 0 => String::new(),
@@ -216,6 +256,13 @@ impl Labelled {
         }
         [self.told.clone(), lines].concat()
     }
+}
+
+/// What share of a split's tokens is cut, where it is more than a few percent.
+fn lost(split: &LabelledSplit, template: &Template) -> String {
+    let (all, kept) = split.lengths().fold((0, 0), |(all, kept), n| (all + n, kept + n.min(template.room())));
+    let share = 100.0 * (all - kept) as f64 / all.max(1) as f64;
+    if share > 3.0 { format!(" and lost {share:.0} % of all tokens") } else { String::new() }
 }
 
 /// A warning for each two splits that have texts in common: figures on them say less than they seem to.

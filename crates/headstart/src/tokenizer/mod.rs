@@ -24,6 +24,9 @@ pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions, Trained};
 /// What language-model data writes for a word outside its vocabulary (WikiText, SimpleBooks).
 const UNKNOWN_WORD: &str = "<unk>";
 
+/// Characters of a piece that are shown.
+const SHOWN_CHARS: usize = 20;
+
 /// Bytes of text for each thread in a batch of short texts.
 const BATCH_BYTES: usize = 1 << 17;
 
@@ -251,6 +254,16 @@ impl Tokenizer {
         guarded(|| self.inner.decode(ids, false).unwrap_or_default()).unwrap_or_default()
     }
 
+    /// What of a text the vocabulary cannot spell, as it is written; of a long text only the beginning is looked at.
+    pub fn unknown_pieces(&self, text: &str) -> Vec<String> {
+        let text = pieces_of_long_text(text).next().unwrap_or_default();
+        let encoding = guarded(|| self.inner.encode(text, false));
+        let Ok(Ok(encoding)) = encoding else { return Vec::new() };
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let unknown = tokens.filter(|(id, _)| **id == self.roles.unk || self.reserved.contains(id));
+        unknown.filter_map(|(_, &(start, end))| text.get(start..end)).map(shortened).collect()
+    }
+
     /// The piece of an id as the vocabulary spells it (`##ing`, `Ġthe`), or `None` outside the vocabulary.
     pub fn id_to_piece(&self, id: u32) -> Option<&str> {
         self.pieces.get(id as usize).map(String::as_str)
@@ -318,6 +331,14 @@ impl Tokenizer {
             }
             Err(e) => Err(Error::io("read", path)(e)),
         }
+    }
+}
+
+/// A piece of text as it is shown to people.
+fn shortened(piece: &str) -> String {
+    match piece.char_indices().nth(SHOWN_CHARS) {
+        Some((at, _)) => format!("{}...", &piece[..at]),
+        None => piece.to_owned(),
     }
 }
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Label, read};
 use crate::data::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
+use crate::data::unknown::UnknownTokens;
 use crate::error::Result;
 use crate::tokenizer::{self, Tokenizer};
 
@@ -111,6 +112,16 @@ impl Tokens {
             digest.iter().take(8).fold(0, |all, &byte| all << 8 | u64::from(byte))
         };
         Self { store, starts, fingerprints: texts.examples.par_iter().map(fingerprint).collect() }
+    }
+
+    /// Which of them stand for what the vocabulary cannot spell.
+    pub fn unknown(&self, texts: &read::Texts, tokenizer: &Tokenizer) -> UnknownTokens {
+        let mut unknown = UnknownTokens::default();
+        for (example, bounds) in texts.examples.iter().zip(self.starts.windows(2)) {
+            let ids = self.store.ids().get(bounds[0]..bounds[1]).unwrap_or_default();
+            unknown.add(&example.text, ids, tokenizer);
+        }
+        unknown
     }
 
     fn length(&self, row: usize) -> usize {
