@@ -158,6 +158,15 @@ fn own_data_is_inspected_and_its_faults_are_located() {
         "good.csv",
         "text,label\nThe harbour is calm,calm\n\"Waves, and wind\",wild\nStill water,calm\n",
     );
+    // Without a tokenizer there is nothing to fetch.
+    let raw = |flags: &str| place.run(&format!("data inspect good.csv --offline {flags}"));
+    let found = raw("--json").json();
+    assert_eq!((&found["train"]["examples"], &found["train"]["words"]["max"]), (&3.into(), &4.into()));
+    assert_eq!(found["train"]["samples"][0], serde_json::json!(["calm", "The harbour is calm"]));
+    let shown = raw("--samples 1");
+    for words in ["label in `label`", "calm: 2 (66.7 %)", "> calm: The harbour is calm"] {
+        assert!(shown.succeeds().stdout.contains(words), "{}", shown.stdout);
+    }
     let inspect = |name: &str| place.run(&format!("data inspect {name} --tokenizer tok.json --json"));
     let found = inspect("good.csv").json();
     assert_eq!(found["train"]["examples"], 3);

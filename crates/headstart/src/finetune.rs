@@ -21,7 +21,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
-use crate::setup::run::{OpenRun, model_files};
+use crate::setup::run::{OpenRun, check_memory, model_files};
 use crate::setup::text::token_targets;
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
 
@@ -60,6 +60,7 @@ pub fn finetune(
         DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
     let mut labelled = request.load(&tokenizer, known, listener)?;
     labelled.data.hold_out_validation(config.train.seed)?;
+    labelled.check_label_column(config.num_classes)?;
     let data = &labelled.data;
     let train = data.get(Split::Train)?;
     let mut notes = labelled.describe(listener);
@@ -71,6 +72,7 @@ pub fn finetune(
         model_config(config, &base.files.config, data, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
+    check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
     let weights = if config.from_scratch {
         model.table().initial_values(config.train.seed)
     } else {

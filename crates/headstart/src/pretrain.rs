@@ -15,7 +15,7 @@ use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::pace::{Beginning, tokens_of};
-use crate::setup::run::{OpenRun, model_files};
+use crate::setup::run::{OpenRun, check_memory, model_files};
 use crate::setup::text::{evaluated, examples, token_targets};
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training, thousands};
 
@@ -76,6 +76,7 @@ pub fn pretrain(
     let train = examples(&train, positions)?;
     let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
+    check_memory(&model, &device, |_| true)?;
     let weights = match &stored {
         Some(stored) => stored.mapped_weights(model.table())?,
         None => Weights::new(model.table().initial_values(config.train.seed)),
