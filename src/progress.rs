@@ -76,6 +76,11 @@ fn coloured(line: &str) -> String {
     }
 }
 
+/// What the library is answered.
+fn signal() -> Signal {
+    if interrupted() { Signal::Stop } else { Signal::Continue }
+}
+
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
@@ -136,18 +141,20 @@ impl Progress {
             }
             Event::Saved(_) | Event::Waiting => {}
         }
-        if interrupted() { Signal::Stop } else { Signal::Continue }
+        signal()
     }
 
     /// The catalogue's listener.
-    pub fn download(&mut self, progress: &download::Progress<'_>) {
+    pub fn download(&mut self, progress: &download::Progress<'_>) -> Signal {
         let download::Progress { stage, file, done_bytes, total_bytes } = *progress;
         self.work(&format!("{stage} {file}"), done_bytes, total_bytes.unwrap_or(0), true);
+        signal()
     }
 
     /// Work measured in bytes.
-    pub fn bytes(&mut self, what: &str, done: u64, total: u64) {
+    pub fn bytes(&mut self, what: &str, done: u64, total: u64) -> Signal {
         self.work(what, done, total, true);
+        signal()
     }
 
     /// Takes the bars away.

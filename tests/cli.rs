@@ -158,6 +158,15 @@ fn own_data_is_inspected_and_its_faults_are_located() {
         "good.csv",
         "text,label\nThe harbour is calm,calm\n\"Waves, and wind\",wild\nStill water,calm\n",
     );
+    // Without a tokenizer there is nothing to fetch.
+    let raw = |flags: &str| place.run(&format!("data inspect good.csv --offline {flags}"));
+    let found = raw("--json").json();
+    assert_eq!((&found["train"]["examples"], &found["train"]["words"]["max"]), (&3.into(), &4.into()));
+    assert_eq!(found["train"]["samples"][0], serde_json::json!(["calm", "The harbour is calm"]));
+    let shown = raw("--samples 1");
+    for words in ["label in `label`", "calm: 2 (66.7 %)", "> calm: The harbour is calm"] {
+        assert!(shown.succeeds().stdout.contains(words), "{}", shown.stdout);
+    }
     let inspect = |name: &str| place.run(&format!("data inspect {name} --tokenizer tok.json --json"));
     let found = inspect("good.csv").json();
     assert_eq!(found["train"]["examples"], 3);
@@ -276,11 +285,68 @@ fn a_stopped_run_can_be_continued() {
     assert_eq!(stopped["stopped"], "signal");
     assert!(said.iter().any(|line| line.contains("stopping")), "{said:?}");
 
-    place.run("pretrain --resume run --lr 0.5").refuses(2, &["--lr 0.5", "0.00025"]);
+    place.run("pretrain --resume run --lr 0.5").refuses(2, &["--lr 0.5", "0.003"]);
     place.run("finetune --resume run").refuses(2, &["headstart pretrain --resume run"]);
     let limited = place.run("pretrain --resume run --max_time 0.05 --json").json();
     assert_eq!(limited["stopped"], "max_time");
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
+}
+
+/// A run that stops early leaves a model and its figures, and goes on as if neither had been asked for.
+#[test]
+fn a_run_out_of_time_leaves_a_model_and_its_figures() {
+    let place = Place::new();
+    tokenizer(&place);
+    let call = "pretrain --data starter --tokenizer tok.json --preset micro --threads 1 --max_steps 6";
+    let stopped = place.run(&format!("{call} --max_time 0.000001 --out run"));
+    let words = stopped.succeeds().stdout.clone();
+    assert!(words.contains("1 of 6 steps, stopped by max_time") && words.contains("nll  "), "{words}");
+    assert!(words.contains("model so far: run ("), "{words}");
+    assert!(place.run("eval run --data starter").succeeds().stdout.contains("nll"));
+    place.run("pretrain --resume run --max_time 100").succeeds();
+    place.run(&format!("{call} --out whole")).succeeds();
+    assert!(place.bytes("run/final/model.safetensors") == place.bytes("whole/final/model.safetensors"));
+    assert_eq!(place.figures("run"), place.figures("whole"));
+}
+
+/// What a budget and a recipe come to is settled once, said, and part of the run.
+#[test]
+fn what_is_left_out_is_settled_when_a_run_begins() {
+    let place = Place::new();
+    tokenizer(&place);
+    let call = "pretrain --data starter --tokenizer tok.json --preset micro --threads 1";
+    let run = place.run(&format!("{call} --budget 3s --out run"));
+    assert!(run.succeeds().stderr.contains("budget 3s: "), "{}", run.stderr);
+    assert!(run.stderr.contains("chosen for pretraining, gpt2 layout, 32 wide"), "{}", run.stderr);
+    let settings: toml::Table = fs::read_to_string(place.path("run/config.toml")).unwrap().parse().unwrap();
+    let steps = settings["train"]["max_steps"].as_integer().unwrap();
+    assert_eq!(settings["train"]["warmup_steps"].as_integer(), Some(steps / 10));
+    assert!(run.stdout.starts_with(&format!("{steps} of {steps} steps")), "{}", run.stdout);
+    // Its settings make it again, whatever the machine is doing now.
+    let again = place.run("pretrain --config run/config.toml --out again");
+    assert!(again.succeeds().stderr.contains("nothing is fitted to the budget of 3s"), "{}", again.stderr);
+    assert!(place.bytes("run/final/model.safetensors") == place.bytes("again/final/model.safetensors"));
+
+    place.run(&format!("{call} --recipe tutorial --max_steps 2 --out tutorial")).succeeds();
+    let settings: toml::Table =
+        fs::read_to_string(place.path("tutorial/config.toml")).unwrap().parse().unwrap();
+    let train = |key: &str| settings["train"][key].to_string();
+    assert_eq!([train("lr"), train("warmup_steps")], ["0.00025", "1000"]);
+    assert_eq!([train("schedule"), train("max_norm")], ["\"tutorial-cosine\"", "0.25"]);
+    place.run(&format!("{call} --budget soon --out x")).refuses(2, &["soon", "10m"]);
+}
+
+/// A masked language model is evaluated with as many masks as it was trained with.
+#[test]
+fn a_masked_model_keeps_its_share_of_masks() {
+    let place = Place::new();
+    tokenizer(&place);
+    let call =
+        "pretrain --data starter --tokenizer tok.json --preset micro --threads 1 --json --max_steps 2 --mlm";
+    let trained = place.run(&format!("{call} --mlm_probability 0.4 --out run")).json();
+    assert_eq!(place.json_file("run/final/config.json")["mlm_probability"], 0.4);
+    let evaluated = place.run("eval run --data starter --split valid --threads 1 --json").json();
+    assert_eq!(evaluated["metrics"]["nll"], trained["metrics"]["valid/nll"]);
 }
 
 /// Tables in, tables out: own columns stay, a bad row is an entry, a file is whole or not there.

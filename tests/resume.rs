@@ -22,8 +22,8 @@ use support::{Draws, Figures, Place, Running, lines, trunks};
 
 /// A pretraining and a fine-tuning long enough to be met in the middle; dropout is on, checkpoints come between
 /// evaluations, and not every step has one.
-const PRETRAIN: &str = "pretrain --data {}/books --tokenizer {}/tok.json --preset micro --max_steps 60 --lr 1e-2 \
-                        --embed_dim 64 --hidden_dim 256 --num_layers 3 --n_warmup 10 --eval_every 25 --save_every 7";
+const PRETRAIN: &str = "pretrain --data {}/books --tokenizer {}/tok.json --preset micro --arch naacl2019 --max_steps 60 --lr 1e-2 \
+                        --train_batch_size 8 --max_norm 0.25 --embed_dim 64 --hidden_dim 256 --num_layers 3 --n_warmup 10 --eval_every 25 --save_every 7";
 const FINETUNE: &str = "finetune --model {}/lm --data {}/topics --lm_loss_coef 0.5 --adapters_dim 8 --n_epochs 2 \
                         --lr 3e-3 --n_warmup 5 --eval_every 11 --save_every 7";
 /// Optimizer steps of each.

@@ -193,10 +193,10 @@ fn what_the_settings_do_not_mean_is_said_once() {
 #[test]
 fn a_stop_is_heard_in_the_middle_of_a_step_and_of_an_evaluation() {
     let place = Place::new();
-    place.write("books/train.txt", support::sentences(1, 4_000));
-    place.write("books/valid.txt", support::sentences(2, 12_000));
+    place.write("books/train.txt", support::sentences(1, 1_500));
+    place.write("books/valid.txt", support::sentences(2, 4_000));
     place.run("tokenizer train books --vocab_size 200 --out tok.json").succeeds();
-    let call = "pretrain --data books --tokenizer tok.json --preset micro --embed_dim 128 --hidden_dim 512 --n_layers 4 \
+    let call = "pretrain --data books --tokenizer tok.json --preset micro --embed_dim 96 --hidden_dim 384 --num_layers 3 \
                 --arch gpt2 --threads 1 --lr 1e-3 --n_warmup 1";
     // One step takes all of the text; then one whose evaluation is far longer than its few steps.
     for (flags, name) in [

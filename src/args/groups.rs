@@ -3,10 +3,12 @@
 //! Owns: their names, aliases, help. Never: defaults of the library's settings, which the help takes from there.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 use headstart::config::{
-    Arch, ClassWeights, HeadPooling, Method, OptimizerName, Positions, PrecisionName, Problem, Schedule,
+    Arch, Budget, ClassWeights, HeadPooling, Method, OptimizerName, Positions, PrecisionName, Problem,
+    Recipe, Schedule,
 };
 use headstart::device::DeviceName;
 
@@ -138,7 +140,9 @@ pub struct LabelledArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Sizes for those not given: naacl2019 (50m), gpt2 (124m), small, mini or micro [default: naacl2019]
+    /// Layout and sizes for those not given. naacl2019 (50m): the tutorial's, 410 wide, 16 layers, 256 positions. The
+    /// others have gpt2's layout: gpt2 (124m) 768 wide, 12 layers, 1,024 positions; small 256, 6, 256; mini 128, 4, 128;
+    /// micro 32, 2, 64 [default: naacl2019]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Block layout
@@ -225,16 +229,20 @@ pub struct TuningArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Training")]
 pub struct TrainArgs {
-    /// Sequences at a time; only its product with grad_accum_steps matters to the result
+    /// Who chooses what is left out of lr, train_batch_size, n_epochs, max_norm, warmup_steps and schedule: the task, the
+    /// method, the model's layout and its size (auto), or the original tutorial, with its curves
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Recipe>())]
+    pub recipe: Option<Recipe>,
+    /// Sequences at a time; only its product with grad_accum_steps matters to the result [default: the recipe's]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub train_batch_size: Option<usize>,
     /// Batches to one optimizer step
     #[arg(long, value_name = "N", alias = "gradient_accumulation_steps", value_parser = count::<usize>)]
     pub grad_accum_steps: Option<usize>,
-    /// Largest learning rate
+    /// Largest learning rate [default: the recipe's]
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,
-    /// Gradients are scaled down to this global norm; 0 leaves them
+    /// Gradients are scaled down to this global norm; 0 leaves them [default: the recipe's]
     #[arg(long, value_name = "X")]
     pub max_norm: Option<f64>,
     /// Weight decay
@@ -243,16 +251,21 @@ pub struct TrainArgs {
     /// Weight decay as L2 on everything (adam, as the tutorial) or decoupled on matrices (adamw)
     #[arg(long, value_name = "NAME", value_parser = one_of::<OptimizerName>())]
     pub optimizer: Option<OptimizerName>,
-    /// Passes over the training data; 0 evaluates only
+    /// Passes over the training data; 0 evaluates only [default: the recipe's, or what max_steps needs]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub n_epochs: Option<usize>,
     /// End the run, and its schedule, after so many optimizer steps [default: n_epochs decides]
     #[arg(long, value_name = "N", value_parser = count::<u64>)]
     pub max_steps: Option<u64>,
-    /// Optimizer steps over which the rate rises from 0; clamped to the run's length
+    /// Take as many steps as fit into this time, and fit the schedule to them: 90s, 10m, 2h; counted once, from a short
+    /// measurement when the run begins
+    #[arg(long, value_name = "TIME", value_parser = Budget::from_str)]
+    pub budget: Option<Budget>,
+    /// Optimizer steps over which the rate rises from 0; clamped to the run's length [default: the recipe's; a tenth of
+    /// the run]
     #[arg(long, value_name = "N", alias = "n_warmup", value_parser = count::<u64>)]
     pub warmup_steps: Option<u64>,
-    /// How the rate falls after the warm-up
+    /// How the rate falls after the warm-up [default: the recipe's; cosine to pretrain, linear to fine-tune]
     #[arg(long, value_name = "NAME", value_parser = one_of::<Schedule>())]
     pub schedule: Option<Schedule>,
     /// Evaluate every so many optimizer steps; -1 for the end of each epoch only

@@ -18,7 +18,7 @@ use crate::settings;
 
 /// One line of JSON: what was asked, what was found.
 #[derive(Serialize)]
-struct Line {
+struct Report {
     what: Work,
     preset: String,
     precision: PrecisionName,
@@ -39,7 +39,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     let config = settings::bench(args)?;
     let mut progress = Progress::new(Verbosity::Calm);
     let measured = bench::bench(&config, &mut |event| progress.listen(&event))?;
-    let line = Line {
+    let line = Report {
         what: config.work,
         preset,
         precision: config.precision,
@@ -64,7 +64,7 @@ fn peak_mib() -> Option<u64> {
     Some(kilobytes(&status, "VmHWM")? >> 20)
 }
 
-fn text(line: &Line) -> String {
+fn text(line: &Report) -> String {
     let found = &line.measured;
     let figures = [
         ("tokens/s", Some(found.tokens_per_s).filter(|speed| *speed > 0.0)),
@@ -93,7 +93,7 @@ fn text(line: &Line) -> String {
     if !found.profile.is_empty() {
         let all: f64 = found.profile.iter().map(|line| line.ms).sum();
         let _ = writeln!(text, "\n{:<32}{:>10}{:>8}{:>8}", "work", "ms a step", "share", "calls");
-        for bench::Line { work, ms, calls } in &found.profile {
+        for bench::WorkTime { work, ms, calls } in &found.profile {
             let _ = writeln!(text, "{work:<32}{ms:>10.1}{:>7.1}%{calls:>8.0}", 100.0 * ms / all);
         }
         let rest = 1e3 * found.seconds - all;

@@ -8,10 +8,11 @@ use anyhow::Result;
 use headstart::config::{DataConfig, HeadPooling, Problem};
 use headstart::data::Split;
 use headstart::data::catalog::{self, Kind};
+use headstart::data::classification::raw::{Conflict, RawData, RawSplit};
 use headstart::data::content::plain_name;
 use headstart::data::corpus::CorpusFiles;
 use headstart::data::inspect::{
-    CorpusSummary, LengthSummary, SplitSummary, summarize_corpus, summarize_split,
+    CorpusSummary, LengthSummary, RawCorpus, SplitSummary, summarize_corpus, summarize_split,
 };
 use headstart::data::source;
 use headstart::setup::labelled::{DataRequest, Labelled};
@@ -19,14 +20,21 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{DataCommand, DataInspectArgs, DataKind, DataListArgs, DataPrepareArgs, DataSetArgs};
-use crate::output::{self, bytes};
+use crate::output::{self, bytes, visible};
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings::{self, Usage};
+
+/// Classes of a split that are shown to people.
+const CLASSES_SHOWN: usize = 50;
 
 /// A data set in numbers, split by split.
 enum Figures {
     Text(Vec<(Split, CorpusSummary)>),
     Labelled(Vec<(Split, SplitSummary)>),
+    /// Without a tokenizer.
+    RawText(Vec<(Split, RawCorpus)>),
+    /// Without a tokenizer.
+    RawLabelled(RawData),
 }
 
 /// What to read and how.
@@ -122,7 +130,13 @@ fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
 
 fn inspect(args: DataInspectArgs) -> Result<ExitCode> {
     let DataInspectArgs { samples, set, json } = args;
-    let figures = figures(request(set)?, samples, &mut Progress::new(Verbosity::Calm))?;
+    let mut progress = Progress::new(Verbosity::Calm);
+    let request = request(set)?;
+    let figures = if request.config.tokenizer.is_some() {
+        figures(request, samples, &mut progress)?
+    } else {
+        raw_figures(request, samples, &mut progress)?
+    };
     print(&figures, json)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -184,6 +198,28 @@ fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<
     Ok(figures)
 }
 
+/// What a data set is as it is written, which takes no tokenizer.
+fn raw_figures(request: Request, samples: usize, progress: &mut Progress) -> Result<Figures> {
+    let Request { config, kind, positions, problem } = request;
+    let mut listener = |event: headstart::event::Event<'_>| progress.listen(&event);
+    let figures = match kind {
+        DataKind::Text => {
+            let corpus = source::corpus(&config, &mut listener)?;
+            let mut splits = Vec::new();
+            for split in Split::ALL {
+                splits.extend(corpus.raw(split, samples, &mut listener)?.map(|raw| (split, raw)));
+            }
+            Figures::RawText(splits)
+        }
+        DataKind::Labelled => {
+            let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
+            Figures::RawLabelled(request.read_raw(samples, &mut listener)?)
+        }
+    };
+    progress.finish();
+    Ok(figures)
+}
+
 fn print(figures: &Figures, json: bool) -> Result<()> {
     fn by_name<T: Serialize>(splits: &[(Split, T)]) -> serde_json::Map<String, serde_json::Value> {
         splits.iter().map(|(split, summary)| (split.to_string(), json!(summary))).collect()
@@ -192,6 +228,12 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         return output::json_line(&match figures {
             Figures::Text(splits) => by_name(splits),
             Figures::Labelled(splits) => by_name(splits),
+            Figures::RawText(splits) => by_name(splits),
+            Figures::RawLabelled(data) => {
+                let mut all = by_name(&data.splits);
+                all.insert("notes".into(), json!(data.notes));
+                all
+            }
         });
     }
     let mut text = String::new();
@@ -204,6 +246,19 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         Figures::Labelled(splits) => {
             for (split, summary) in splits {
                 labelled_text(&mut text, *split, summary);
+            }
+        }
+        Figures::RawText(splits) => {
+            for (split, raw) in splits {
+                raw_corpus_text(&mut text, *split, raw);
+            }
+        }
+        Figures::RawLabelled(data) => {
+            for note in &data.notes {
+                let _ = writeln!(text, "{}", visible(note));
+            }
+            for (split, raw) in &data.splits {
+                raw_labelled_text(&mut text, *split, raw);
             }
         }
     }
@@ -244,6 +299,57 @@ fn labelled_text(text: &mut String, split: Split, summary: &SplitSummary) {
     let _ = writeln!(text, "  tokens of a text: {}", lengths_text(text_lengths));
     for sample in samples {
         let _ = writeln!(text, "  > {}: {}", sample.label, sample.pieces.join(" "));
+    }
+}
+
+fn raw_corpus_text(text: &mut String, split: Split, raw: &RawCorpus) {
+    let RawCorpus { counts, words, characters, samples } = raw;
+    let _ = writeln!(
+        text,
+        "{split}: {} lines, {} words (line ends included), {} bytes",
+        counts.lines, counts.words, counts.bytes
+    );
+    let _ = writeln!(text, "  words of a line: {}", lengths_text(words));
+    let _ = writeln!(text, "  characters of a line: {}", lengths_text(characters));
+    for line in samples {
+        let _ = writeln!(text, "  > {}", visible(line));
+    }
+}
+
+fn raw_labelled_text(text: &mut String, split: Split, raw: &RawSplit) {
+    let RawSplit {
+        examples,
+        label_balance,
+        words,
+        characters,
+        empty_texts,
+        duplicates,
+        conflicting_texts,
+        conflicts,
+        samples,
+    } = raw;
+    let _ = writeln!(
+        text,
+        "{split}: {examples} examples, {empty_texts} empty, {duplicates} with a text that stands there before"
+    );
+    for (label, count) in label_balance.iter().take(CLASSES_SHOWN) {
+        let share = *count as f64 * 100.0 / (*examples).max(1) as f64;
+        let _ = writeln!(text, "  {}: {count} ({share:.1} %)", visible(label));
+    }
+    if label_balance.len() > CLASSES_SHOWN {
+        let _ = writeln!(text, "  ... {} classes in all; --json lists them", label_balance.len());
+    }
+    let _ = writeln!(text, "  words of a text: {}", lengths_text(words));
+    let _ = writeln!(text, "  characters of a text: {}", lengths_text(characters));
+    if *conflicting_texts > 0 {
+        let _ = writeln!(text, "  {conflicting_texts} texts stand there with different labels:");
+    }
+    for Conflict { text: conflicting, places } in conflicts {
+        let places: Vec<String> = places.iter().map(|(place, label)| format!("{place}: {label}")).collect();
+        let _ = writeln!(text, "    `{}` ({})", visible(conflicting), visible(&places.join(", ")));
+    }
+    for (label, sample) in samples {
+        let _ = writeln!(text, "  > {}: {}", visible(label), visible(sample));
     }
 }
 

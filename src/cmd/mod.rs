@@ -36,7 +36,7 @@ fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
 
 fn summary_text(summary: &Summary) -> String {
     let Summary {
-        run_dir: _,
+        run_dir,
         steps,
         skipped,
         total_steps,
@@ -64,8 +64,15 @@ fn summary_text(summary: &Summary) -> String {
     }
     text.push('\n');
     text.push_str(&tables(metrics, confusion.as_deref(), labels));
-    if let Some(dir) = final_dir {
-        let _ = writeln!(text, "model: {}", dir.display());
+    match final_dir {
+        Some(dir) => {
+            let _ = writeln!(text, "model: {}", dir.display());
+        }
+        None if stopped.is_some() => {
+            let dir = run_dir.display();
+            let _ = writeln!(text, "model so far: {dir} (to go on: --resume {dir})");
+        }
+        None => {}
     }
     text
 }

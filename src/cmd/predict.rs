@@ -80,6 +80,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     }
     let left_out = answers.left_out;
     answers.finish()?;
+    predictor.warning().iter().for_each(|warning| progress::say(warning));
     let Counts { rows, cut, bad } = counts;
     for (said, line) in [
         (cut, format!("{cut} texts were longer than the model's positions and were cut")),

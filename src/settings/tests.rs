@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use headstart::config::{
     Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, Positions, PretrainConfig,
-    Problem, TrainConfig,
+    Problem, Schedule, TrainConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -59,7 +59,7 @@ fn flags_override_the_file_which_overrides_the_preset() {
     let config = pretrain_settings(&["--config", file, "--seed", "7"]).unwrap();
     let (model, train) = (&config.model, &config.train);
     assert_eq!((model.embed_dim, model.num_layers, model.arch), (32, 3, Arch::Gpt2));
-    assert_eq!((train.lr.to_bits(), train.seed, model.causal), (0.5_f64.to_bits(), 7, false));
+    assert_eq!((train.lr, train.seed, model.causal), (Some(0.5), 7, false));
     let config = pretrain_settings(&["--config", file, "--preset", "mini", "--num-layers=2"]).unwrap();
     assert_eq!((config.model.embed_dim, config.model.num_layers), (128, 2));
 }
@@ -96,7 +96,7 @@ fn a_wrong_key_is_named_with_file_and_line() {
 #[test]
 fn a_continued_run_keeps_what_matters() {
     let dir = tempfile::tempdir().unwrap();
-    let mut saved = pretrain_settings(&["--preset", "micro", "--max_time", "60"]).unwrap();
+    let mut saved = pretrain_settings(&["--preset", "micro", "--max_time", "60", "--lr", "0.00025"]).unwrap();
     saved.model.vocab_size = 1_000;
     fs::write(dir.path().join("config.toml"), toml::to_string(&saved).unwrap()).unwrap();
     fs::write(dir.path().join("environment.json"), "{}").unwrap();
@@ -149,7 +149,18 @@ fn full_data() -> DataConfig {
 }
 
 fn full_train() -> TrainConfig {
-    TrainConfig { max_steps: Some(1), max_time: Some(1.0), ..TrainConfig::default() }
+    TrainConfig {
+        train_batch_size: Some(1),
+        lr: Some(1.0),
+        max_norm: Some(1.0),
+        n_epochs: Some(1),
+        max_steps: Some(1),
+        budget: Some("1m".parse().unwrap()),
+        warmup_steps: Some(1),
+        schedule: Some(Schedule::TutorialCosine),
+        max_time: Some(1.0),
+        ..TrainConfig::default()
+    }
 }
 
 fn help(command: &str) -> String {

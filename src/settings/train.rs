@@ -9,6 +9,7 @@ use crate::args::{PaceArgs, TrainArgs};
 /// The flags over `base`.
 pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
     let TrainArgs {
+        recipe,
         train_batch_size,
         grad_accum_steps,
         lr,
@@ -17,6 +18,7 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         optimizer,
         n_epochs,
         max_steps,
+        budget,
         warmup_steps,
         schedule,
         eval_every,
@@ -26,17 +28,19 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
     } = *args;
     let PaceArgs { valid_batch_size, save_every, keep, max_time, threads } = *pace;
     TrainConfig {
-        train_batch_size: train_batch_size.unwrap_or(base.train_batch_size),
+        recipe: recipe.unwrap_or(base.recipe),
+        train_batch_size: train_batch_size.or(base.train_batch_size),
         valid_batch_size: valid_batch_size.unwrap_or(base.valid_batch_size),
         grad_accum_steps: grad_accum_steps.unwrap_or(base.grad_accum_steps),
-        lr: lr.unwrap_or(base.lr),
-        max_norm: max_norm.unwrap_or(base.max_norm),
+        lr: lr.or(base.lr),
+        max_norm: max_norm.or(base.max_norm),
         weight_decay: weight_decay.unwrap_or(base.weight_decay),
         optimizer: optimizer.unwrap_or(base.optimizer),
-        n_epochs: n_epochs.unwrap_or(base.n_epochs),
+        n_epochs: n_epochs.or(base.n_epochs),
         max_steps: max_steps.or(base.max_steps),
-        warmup_steps: warmup_steps.unwrap_or(base.warmup_steps),
-        schedule: schedule.unwrap_or(base.schedule),
+        budget: budget.or(base.budget),
+        warmup_steps: warmup_steps.or(base.warmup_steps),
+        schedule: schedule.or(base.schedule),
         eval_every: eval_every.map_or(base.eval_every, none_below_one),
         save_every: save_every.unwrap_or(base.save_every),
         keep: keep.unwrap_or(base.keep),

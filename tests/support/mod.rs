@@ -361,7 +361,7 @@ pub fn trunks(binary: &str) -> &'static Place {
         for (name, flags) in [
             ("lm", "--objective lm --arch gpt2 --lr 3e-3"),
             ("mlm", "--objective mlm --arch gpt2 --lr 3e-3"),
-            ("naacl2019", "--objective lm --lr 1e-2"),
+            ("naacl2019", "--objective lm --arch naacl2019 --lr 1e-2"),
         ] {
             let call = format!("pretrain {flags} --out {name} {TRUNK}");
             place.run(&call).succeeds();
@@ -371,8 +371,7 @@ pub fn trunks(binary: &str) -> &'static Place {
 }
 
 /// The settings that the shared trunks have in common.
-pub const TRUNK: &str =
-    "--data books --tokenizer tok.json --preset micro --n_epochs 5 --n_warmup 10 --max_norm 1";
+pub const TRUNK: &str = "--data books --tokenizer tok.json --preset micro --train_batch_size 8 --n_epochs 5 --n_warmup 10 --max_norm 1";
 
 /// A small generator of numbers, the same everywhere.
 pub struct Draws(u64);

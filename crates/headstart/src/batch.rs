@@ -68,6 +68,11 @@ impl Examples<'_> {
         self.template.as_ref().map_or(ids.len(), |template| template.encode(ids, None).input_ids.len())
     }
 
+    /// Number of tokens of all inputs.
+    pub fn tokens(&self) -> usize {
+        (0..self.len()).map(|index| self.input_len(index)).sum()
+    }
+
     /// The input of example `index` with its label and targets; `key` seeds the masks.
     pub fn sequence(&self, index: usize, targets: &TokenTargets, key: u64) -> Sequence {
         let (ids, label) = (self.ids[index], self.labels.get(index).cloned());
@@ -82,7 +87,7 @@ impl Examples<'_> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequence {
     /// Token ids, masked where the objective masks.
-    pub ids: Vec<u32>,
+    pub input_ids: Vec<u32>,
     /// Rows whose hidden state predicts a token.
     pub rows: Vec<u32>,
     /// The tokens they predict.
@@ -106,16 +111,16 @@ impl TokenTargets {
     /// The sequence of `ids` with its targets; `key` seeds the masks.
     pub fn sequence(&self, ids: &[u32], label: Option<Label>, key: u64) -> Sequence {
         match self {
-            Self::None => Sequence { ids: ids.to_vec(), label, ..Sequence::default() },
+            Self::None => Sequence { input_ids: ids.to_vec(), label, ..Sequence::default() },
             Self::Next => Sequence {
-                ids: ids.to_vec(),
+                input_ids: ids.to_vec(),
                 rows: (0..ids.len().saturating_sub(1) as u32).collect(),
                 targets: ids.get(1..).unwrap_or_default().to_vec(),
                 label,
             },
             Self::Masked(masking, never) => {
                 let masked = masking.apply(ids, *never, key);
-                Sequence { ids: masked.ids, rows: masked.rows, targets: masked.targets, label }
+                Sequence { input_ids: masked.input_ids, rows: masked.rows, targets: masked.targets, label }
             }
         }
     }
@@ -131,7 +136,7 @@ pub struct Batch {
 impl Batch {
     /// Number of tokens.
     pub fn tokens(&self) -> usize {
-        self.sequences.iter().map(|s| s.ids.len()).sum()
+        self.sequences.iter().map(|s| s.input_ids.len()).sum()
     }
 
     /// Number of predicted tokens.
@@ -141,7 +146,7 @@ impl Batch {
 
     /// The same for batches whose sequences have the same lengths: what a device may replay.
     pub fn shape(&self) -> u64 {
-        self.sequences.iter().fold(0, |shape, s| rng::derive(shape, s.ids.len() as u64))
+        self.sequences.iter().fold(0, |shape, s| rng::derive(shape, s.input_ids.len() as u64))
     }
 
     /// Cut into slabs of about so many tokens (a slab ends with the sequence that reaches them); each with the
@@ -150,7 +155,7 @@ impl Batch {
         let mut slabs = Vec::new();
         let (mut first, mut tokens) = (0, 0);
         for (i, sequence) in self.sequences.iter().enumerate() {
-            tokens += sequence.ids.len();
+            tokens += sequence.input_ids.len();
             if tokens >= slab_tokens || i + 1 == self.sequences.len() {
                 slabs.push(Slab::new(&self.sequences[first..=i], first));
                 (first, tokens) = (i + 1, 0);
@@ -168,7 +173,7 @@ pub struct Slab<'a> {
     /// Where their tokens lie.
     pub packing: Packing,
     /// All ids.
-    pub ids: Vec<u32>,
+    pub input_ids: Vec<u32>,
     /// All predicting rows, numbered within the slab.
     pub rows: Vec<u32>,
     /// All predicted tokens.
@@ -177,7 +182,7 @@ pub struct Slab<'a> {
 
 impl<'a> Slab<'a> {
     fn new(sequences: &'a [Sequence], first: usize) -> Self {
-        let lengths: Vec<usize> = sequences.iter().map(|s| s.ids.len()).collect();
+        let lengths: Vec<usize> = sequences.iter().map(|s| s.input_ids.len()).collect();
         let names: Vec<u64> = (first..first + sequences.len()).map(|i| i as u64).collect();
         let packing = Packing::new(&lengths, &names);
         let mut rows = Vec::new();
@@ -187,7 +192,7 @@ impl<'a> Slab<'a> {
         }
         Self {
             packing,
-            ids: sequences.iter().flat_map(|s| s.ids.iter().copied()).collect(),
+            input_ids: sequences.iter().flat_map(|s| s.input_ids.iter().copied()).collect(),
             rows,
             targets: sequences.iter().flat_map(|s| s.targets.iter().copied()).collect(),
             sequences,
@@ -227,11 +232,11 @@ mod tests {
         let batch = batch(&lengths);
         let slabs = batch.slabs(512);
         let sizes: Vec<Vec<usize>> =
-            slabs.iter().map(|s| s.sequences.iter().map(|q| q.ids.len()).collect()).collect();
+            slabs.iter().map(|s| s.sequences.iter().map(|q| q.input_ids.len()).collect()).collect();
         assert_eq!(sizes, [vec![256, 256], vec![256, 10, 600], vec![1, 1]]);
         assert_eq!(slabs.iter().map(|s| s.targets.len()).sum::<usize>(), batch.targets());
         let third = &slabs[1];
-        assert_eq!(third.ids[third.rows[255] as usize + 1], third.targets[255]);
+        assert_eq!(third.input_ids[third.rows[255] as usize + 1], third.targets[255]);
         assert_eq!(third.packing, Packing::new(&[256, 10, 600], &[2, 3, 4]));
         assert_eq!(slabs[2].rows.len(), 0);
     }

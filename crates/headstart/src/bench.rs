@@ -129,12 +129,12 @@ pub struct Measured {
     pub not_recorded: Option<String>,
     /// Where the time of a step goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub profile: Vec<Line>,
+    pub profile: Vec<WorkTime>,
 }
 
 /// One kind of work in a step.
 #[derive(Clone, Debug, Serialize)]
-pub struct Line {
+pub struct WorkTime {
     /// Which.
     pub work: &'static str,
     /// Milliseconds of a step.
@@ -171,7 +171,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     };
     model_config.causal = config.objective == Predicts::Lm;
     let model = Model::new(&model_config)?;
-    let train = TrainConfig { train_batch_size: config.batch, ..TrainConfig::default() };
+    let train = TrainConfig { train_batch_size: Some(config.batch), ..TrainConfig::default() };
     let mut weights = Weights::new(model.table().initial_values(train.seed));
     let learns = config.work != Work::Forward;
     let mut gradients = Gradients::new(if learns { model.table().trainable_len() } else { 0 });
@@ -213,7 +213,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
             ready = computed.next;
             // As in the loop, a GPU goes on with the update while the next step begins.
             let norm = work.gradient_norm()?;
-            work.update(norm, train.lr, step, step)?;
+            work.update(norm, train.peak_lr(), step, step)?;
             if i + 1 == batches.len() {
                 device.check()?;
             }
@@ -227,7 +227,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         }
         if i >= config.warmup {
             times.push(began.elapsed().as_secs_f64());
-            flops += model.forward_flops(batch.sequences.iter().map(|s| s.ids.len()), batch.targets())
+            flops += model.forward_flops(batch.sequences.iter().map(|s| s.input_ids.len()), batch.targets())
                 * if learns { 3.0 } else { 1.0 };
             tokens += batch.tokens();
             sequences += batch.sequences.len();
@@ -395,9 +395,9 @@ fn peak_mib(device: &Device) -> Option<u64> {
     device.is_cuda().then(|| (device.peak_bytes() >> 20) as u64)
 }
 
-fn lines(device: &Device, steps: f64) -> Vec<Line> {
+fn lines(device: &Device, steps: f64) -> Vec<WorkTime> {
     let read = device.profile().read().into_iter().filter(|(_, _, calls)| *calls > 0);
-    read.map(|(work, seconds, calls)| Line {
+    read.map(|(work, seconds, calls)| WorkTime {
         work: work.name(),
         ms: 1e3 * seconds / steps,
         calls: calls as f64 / steps,

@@ -81,7 +81,8 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let corpus = source::corpus(&config.data, listener)?;
         let predicts = loaded.files.objective.unwrap_or_default();
         let roles = loaded.tokenizer.roles();
-        let targets = token_targets(predicts, 0.15, roles, loaded.tokenizer.vocab_size(), None);
+        let targets =
+            token_targets(predicts, loaded.files.masked_share(), roles, loaded.tokenizer.vocab_size(), None);
         let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
         for split in order {
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;

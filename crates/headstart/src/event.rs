@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use crate::error::{Error, Result};
 use crate::run_log::Record;
 
 /// Something happened.
@@ -67,6 +68,22 @@ pub enum Signal {
     Continue,
     /// Save and stop as soon as that is clean.
     Stop,
+}
+
+impl Signal {
+    /// Ends `work` where a stop is asked for. What it has done so far must be worth keeping, or cost nothing to do again.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] naming it.
+    pub fn or_interrupted(self, work: &str) -> Result<()> {
+        match self {
+            Self::Continue => Ok(()),
+            Self::Stop => Err(Error::Interrupted {
+                what: format!("{work} was stopped before it was done"),
+                fix: "run the same command again".into(),
+            }),
+        }
+    }
 }
 
 /// Who watches.

@@ -1,14 +1,20 @@
 //! Writing files so that a reader sees the whole new file or none of it.
 //!
-//! Owns: the temporary name, the flush to disk, the rename; how checksums are written. Never: decides what is written or where.
+//! Owns: the temporary name, the flush to disk, the rename; that only files are read as files; how checksums are written. Never: decides what is written or where.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// A file of a writer that is alive is locked by then.
+const LOCKED_AFTER: Duration = Duration::from_mins(1);
+/// Where there are no locks, a file that nobody has touched for so long is nobody's.
+const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
 /// A file being written under a temporary name beside its destination.
 ///
@@ -35,6 +41,8 @@ impl AtomicFile {
         let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!(".{name}.{}-{unique}.tmp", std::process::id()));
         let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+        // Held while this process lives, which is how `remove_abandoned` knows. Some file systems have no locks.
+        let _ = file.try_lock();
         Ok(Self { writer: Some(BufWriter::new(file)), temporary, destination: destination.to_path_buf() })
     }
 
@@ -85,6 +93,66 @@ pub fn write_atomic(destination: &Path, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
+/// Removes what processes that were killed have left half written in a folder: temporary files of [`AtomicFile`] whose
+/// destination `is_ours` knows. Whether it works is not this run's concern.
+pub fn remove_abandoned(folder: &Path, is_ours: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some((destination, process)) = parts_of_temporary(&name) else { continue };
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        let older_than = |least: Duration| age.is_some_and(|age| age > least);
+        let abandoned = || match File::open(entry.path()).map(|file| file.try_lock()) {
+            // Between making a file and locking it there is a moment.
+            Ok(Ok(())) => is_gone(process) || older_than(LOCKED_AFTER),
+            Ok(Err(TryLockError::WouldBlock)) | Err(_) => false,
+            Ok(Err(TryLockError::Error(_))) => older_than(ABANDONED_AFTER),
+        };
+        if is_ours(destination) && abandoned() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Destination and process of a temporary file's name: `.NAME.PROCESS-NUMBER.tmp`.
+fn parts_of_temporary(name: &str) -> Option<(&str, u32)> {
+    let (destination, unique) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    let (process, number) = unique.split_once('-')?;
+    number.parse::<u64>().ok()?;
+    Some((destination, process.parse().ok()?))
+}
+
+/// Whether the system says that there is no such process.
+fn is_gone(process: u32) -> bool {
+    Path::new("/proc/self").exists() && !Path::new("/proc").join(process.to_string()).exists()
+}
+
+/// Opens a file to be read. A pipe would be waited for without end, and a device has none.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be opened; [`Error::BadInput`] when it is no file but something else.
+pub fn open_regular(path: &Path) -> Result<File> {
+    let kind = fs::metadata(path).map_err(Error::io("read", path))?.file_type();
+    if kind.is_file() {
+        return File::open(path).map_err(Error::io("read", path));
+    }
+    let (what, fix) = if kind.is_dir() {
+        ("is a folder, not a file", "name a file in it")
+    } else {
+        ("is a pipe, a socket or a device, not a file", "save what it gives as a file, and name that")
+    };
+    Err(Error::BadInput { path: path.to_path_buf(), line: None, what: what.into(), fix: fix.into() })
+}
+
+/// The content of a file, as [`open_regular`] opens it.
+///
+/// # Errors
+/// As for [`open_regular`].
+pub fn read_regular(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    Ok(bytes)
+}
+
 /// Bytes as lower-case hexadecimal, as checksums are written.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -104,6 +172,35 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_temporary_files_of_ours_that_nobody_writes_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * LOCKED_AFTER;
+        // A killed process's lock is gone with it; its number may be another's by now.
+        let me = std::process::id();
+        let names = [format!(".lm.tokens.{me}-77.tmp"), ".lm.txt.1-0.tmp".into(), "lm.tokens.1-0.tmp".into()];
+        for name in &names {
+            File::create(dir.path().join(name)).unwrap().set_modified(old).unwrap();
+        }
+        let new = dir.path().join(format!(".new.tokens.{me}-78.tmp"));
+        fs::write(&new, "").unwrap();
+        let writing = AtomicFile::create(&dir.path().join("b.tokens")).unwrap();
+        File::open(&writing.temporary).unwrap().set_modified(old).ok();
+        remove_abandoned(dir.path(), |name| name.ends_with(".tokens"));
+        assert!(!dir.path().join(&names[0]).exists());
+        assert!(new.exists() && writing.temporary.exists());
+        assert!(names[1..].iter().all(|name| dir.path().join(name).exists()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_no_file() {
+        let device = Path::new("/dev/zero");
+        let text = read_regular(device).unwrap_err().to_string();
+        assert!(text.contains("/dev/zero: is a pipe, a socket or a device, not a file"), "{text}");
+        assert!(open_regular(Path::new("/")).unwrap_err().to_string().contains("is a folder"));
+    }
 
     #[test]
     fn hexadecimal_keeps_leading_zeros() {

@@ -2,11 +2,15 @@
 //!
 //! Owns: putting a fine-tuning run together: labels, head, what trains. Never: the loop (`train`).
 
+use std::time::Instant;
+
 use headstart_engine::{Weights, rng};
 
 use crate::batch::{Examples, Label, TokenTargets};
-use crate::checkpoint::{self, Checkpoint, LoadedModel};
-use crate::config::{ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem};
+use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles};
+use crate::config::{
+    ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Task,
+};
 use crate::data::classification::ClassificationData;
 use crate::data::source;
 use crate::data::split::Split;
@@ -16,12 +20,10 @@ use crate::method::trains;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::labelled::DataRequest;
-use crate::setup::run::{OpenRun, model_files};
+use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::run::{OpenRun, check_memory, model_files};
 use crate::setup::text::token_targets;
-use crate::train::{BestBy, RunOptions, Summary, Training};
-
-/// Share of tokens masked in the auxiliary loss on a masked-LM trunk, as in pretraining.
-const MLM_PROBABILITY: f64 = 0.15;
+use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
 ///
@@ -33,6 +35,7 @@ pub fn finetune(
     options: &RunOptions,
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
+    let since = Instant::now();
     config.validate()?;
     let run = OpenRun::open(&options.place, listener)?;
     let device = options.device.open(config.train.threads)?;
@@ -57,6 +60,7 @@ pub fn finetune(
         DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
     let mut labelled = request.load(&tokenizer, known, listener)?;
     labelled.data.hold_out_validation(config.train.seed)?;
+    labelled.check_label_column(config.num_classes)?;
     let data = &labelled.data;
     let train = data.get(Split::Train)?;
     let mut notes = labelled.describe(listener);
@@ -68,6 +72,7 @@ pub fn finetune(
         model_config(config, &base.files.config, data, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
+    check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
     let weights = if config.from_scratch {
         model.table().initial_values(config.train.seed)
     } else {
@@ -83,12 +88,14 @@ pub fn finetune(
 
     let targets = if config.lm_loss_coef > 0.0 {
         let never = Some(tokenizer.roles().cls);
-        token_targets(predicts, MLM_PROBABILITY, tokenizer.roles(), tokenizer.vocab_size(), never)
+        token_targets(predicts, base.files.masked_share(), tokenizer.roles(), tokenizer.vocab_size(), never)
     } else {
         TokenTargets::None
     };
-    let files = model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer);
-    let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
+    let files = ModelFiles {
+        mlm_probability: base.files.mlm_probability,
+        ..model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer)
+    };
     let mut train_examples = labelled.examples(train);
     if let Some(most) = config.data.max_train_examples {
         subset(&mut train_examples, most, config.train.seed);
@@ -99,6 +106,30 @@ pub fn finetune(
         clf: config.clf_loss_coef,
         class_weights: class_weights(config, &train_examples, classes),
     };
+    let [valid, test] = [&data.valid, &data.test].map(|split| labelled.evaluated(split.as_ref()));
+    let config = &FinetuneConfig {
+        train: match &run {
+            OpenRun::Continued(_) => config.train.clone(),
+            OpenRun::New(_) => Beginning {
+                task: Task::Finetuning { method, from_scratch: config.from_scratch },
+                model: &model_config,
+                examples: train_examples.len(),
+                evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
+                since,
+            }
+            .settle(
+                &config.train,
+                |draft, at_most, listener| {
+                    let (device, model, objective, train) = (&device, &model, &objective, &train_examples);
+                    Measurement { config: draft, device, model, objective, targets, train }
+                        .run(at_most, listener)
+                },
+                listener,
+            )?,
+        },
+        ..config.clone()
+    };
+    let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
         Problem::Regression => BestBy::Lowest("mse"),
@@ -111,8 +142,8 @@ pub fn finetune(
         objective,
         targets,
         train: train_examples,
-        valid: labelled.evaluated(data.valid.as_ref()),
-        test: labelled.evaluated(data.test.as_ref()),
+        valid,
+        test,
         best_by,
         keep_best: true,
         early_stopping: config.early_stopping,

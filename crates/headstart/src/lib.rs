@@ -29,6 +29,7 @@ pub mod files;
 pub mod finetune;
 pub mod infer;
 pub mod masking;
+pub mod memory;
 pub mod method;
 pub mod model;
 pub mod objective;

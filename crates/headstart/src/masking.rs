@@ -20,7 +20,7 @@ pub struct Masking {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Masked {
     /// The corrupted ids.
-    pub ids: Vec<u32>,
+    pub input_ids: Vec<u32>,
     /// Positions that are predicted.
     pub rows: Vec<u32>,
     /// What stood there.
@@ -30,7 +30,7 @@ pub struct Masked {
 impl Masking {
     /// Masks a sequence; `never` is an id that is left alone (`[CLS]`).
     pub fn apply(&self, ids: &[u32], never: Option<u32>, key: u64) -> Masked {
-        let mut masked = Masked { ids: ids.to_vec(), ..Masked::default() };
+        let mut masked = Masked { input_ids: ids.to_vec(), ..Masked::default() };
         for (position, &id) in ids.iter().enumerate() {
             let mut draw = rng::Stream::new(rng::derive(key, position as u64));
             if draw.uniform() >= self.probability || Some(id) == never {
@@ -40,9 +40,9 @@ impl Masking {
             masked.targets.push(id);
             let kind = draw.uniform();
             if kind < 0.8 {
-                masked.ids[position] = self.mask_id;
+                masked.input_ids[position] = self.mask_id;
             } else if kind < 0.9 {
-                masked.ids[position] = draw.below(self.vocab_size) as u32;
+                masked.input_ids[position] = draw.below(self.vocab_size) as u32;
             }
         }
         masked
@@ -64,11 +64,11 @@ mod tests {
         for (&row, &target) in masked.rows.iter().zip(&masked.targets) {
             assert_eq!(ids[row as usize], target);
             assert_ne!(target, 7);
-            replaced += f64::from(u8::from(masked.ids[row as usize] == 999));
-            kept += f64::from(u8::from(masked.ids[row as usize] == target));
+            replaced += f64::from(u8::from(masked.input_ids[row as usize] == 999));
+            kept += f64::from(u8::from(masked.input_ids[row as usize] == target));
         }
         assert!((replaced / n - 0.8).abs() < 0.01 && (kept / n - 0.1).abs() < 0.01, "{replaced} {kept} {n}");
-        let changed = ids.iter().zip(&masked.ids).filter(|(a, b)| a != b).count();
+        let changed = ids.iter().zip(&masked.input_ids).filter(|(a, b)| a != b).count();
         assert!(changed <= masked.rows.len());
         assert_eq!(masked, masking.apply(&ids, Some(7), 3));
         assert_ne!(masked, masking.apply(&ids, Some(7), 4));

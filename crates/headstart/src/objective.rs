@@ -65,7 +65,7 @@ impl Objective {
         slab: &Slab<'_>,
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
-        let hidden = model.trunk(tape, Inputs::new(&slab.ids), None);
+        let hidden = model.trunk(tape, Inputs::new(&slab.input_ids), None);
         let mut sums = Sums::default();
         if self.lm > 0.0 && !slab.rows.is_empty() {
             let scale = (self.lm / denominators.lm) as f32;

@@ -59,7 +59,7 @@ impl Optimizer {
         };
         Self {
             adam: Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay },
-            max_norm: config.max_norm,
+            max_norm: config.clip(),
             phases: starts.iter().enumerate().map(phase).collect(),
             ranges: Vec::new(),
             first_moment: Flat::zeros(table.trainable_len()),
@@ -153,7 +153,7 @@ mod tests {
     /// something trains. `skipped` are steps without an update.
     fn train(table: &ParamTable, steps: u64, skipped: &[u64]) -> Vec<[Vec<f32>; 3]> {
         let device = Device::cpu(None, CodePath::Portable).unwrap();
-        let config = TrainConfig { max_norm: 0.0, ..TrainConfig::default() };
+        let config = TrainConfig { max_norm: Some(0.0), ..TrainConfig::default() };
         let mut optimizer = Optimizer::new(table, &config);
         let mut weights = Weights::new(table.initial_values(1));
         let mut gradients = Gradients::new(table.trainable_len());

@@ -2,19 +2,22 @@
 //!
 //! Owns: putting a pretraining run together. Never: the loop (`train`), the figures (`eval`).
 
+use std::time::Instant;
+
 use headstart_engine::Weights;
 
-use crate::checkpoint::Checkpoint;
-use crate::config::{Objective as Predicts, PretrainConfig};
+use crate::checkpoint::{Checkpoint, ModelFiles};
+use crate::config::{Objective as Predicts, PretrainConfig, Task};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
-use crate::setup::run::{OpenRun, model_files};
+use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::run::{OpenRun, check_memory, model_files};
 use crate::setup::text::{evaluated, examples, token_targets};
-use crate::train::{BestBy, RunOptions, Summary, Training, thousands};
+use crate::train::{BestBy, Measurement, RunOptions, Summary, Training, thousands};
 
 /// Pretrains a model as configured, or resumes the run in the folder.
 ///
@@ -26,6 +29,7 @@ pub fn pretrain(
     options: &RunOptions,
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
+    let since = Instant::now();
     config.validate()?;
     let run = OpenRun::open(&options.place, listener)?;
     let device = options.device.open(config.train.threads)?;
@@ -72,25 +76,53 @@ pub fn pretrain(
     let train = examples(&train, positions)?;
     let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
+    check_memory(&model, &device, |_| true)?;
     let weights = match &stored {
         Some(stored) => stored.mapped_weights(model.table())?,
         None => Weights::new(model.table().initial_values(config.train.seed)),
     };
-    let files = model_files(&model_config, config.objective, Vec::new(), &tokenizer);
+    let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
+    let targets = token_targets(
+        config.objective,
+        config.mlm_probability,
+        tokenizer.roles(),
+        tokenizer.vocab_size(),
+        None,
+    );
+    let config = &PretrainConfig {
+        train: match &run {
+            OpenRun::Continued(_) => config.train.clone(),
+            OpenRun::New(_) => Beginning {
+                task: Task::Pretraining,
+                model: &model_config,
+                examples: train.len(),
+                evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
+                since,
+            }
+            .settle(
+                &config.train,
+                |draft, at_most, listener| {
+                    let (device, model, objective, train) = (&device, &model, &objective, &train);
+                    Measurement { config: draft, device, model, objective, targets, train }
+                        .run(at_most, listener)
+                },
+                listener,
+            )?,
+        },
+        ..config.clone()
+    };
+    let files = ModelFiles {
+        mlm_probability: (config.objective == Predicts::Mlm).then_some(config.mlm_probability),
+        ..model_files(&model_config, config.objective, Vec::new(), &tokenizer)
+    };
     let folder = run.begin(config, &options.command, &device, &corpus.provenance)?;
     let training = Training {
         config: &config.train,
         device,
         model,
         weights,
-        objective: Objective { lm: 1.0, clf: 0.0, class_weights: None },
-        targets: token_targets(
-            config.objective,
-            config.mlm_probability,
-            tokenizer.roles(),
-            tokenizer.vocab_size(),
-            None,
-        ),
+        objective,
+        targets,
         train,
         valid,
         test,

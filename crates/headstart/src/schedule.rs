@@ -9,14 +9,17 @@ const TRAPEZOID_FALL: f64 = 0.2;
 /// first `warmup` steps, then the schedule. A warm-up longer than the run is cut to it.
 pub fn factor(schedule: Schedule, warmup: u64, total: u64, step: u64) -> f64 {
     let warmup = warmup.min(total);
+    if matches!(schedule, Schedule::TutorialCosine | Schedule::TutorialLinear) {
+        return tutorial_factor(schedule, warmup, total, step - 1);
+    }
     if step <= warmup {
         return step as f64 / warmup as f64;
     }
     let rest = (total - warmup).max(1) as f64;
     let progress = ((step - warmup - 1) as f64 / rest).min(1.0);
     match schedule {
-        Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
-        Schedule::Linear => 1.0 - progress,
+        Schedule::Cosine | Schedule::TutorialCosine => half_cosine(progress),
+        Schedule::Linear | Schedule::TutorialLinear => 1.0 - progress,
         Schedule::Constant => 1.0,
         Schedule::Trapezoidal => {
             let fall = (total as f64 * TRAPEZOID_FALL).clamp(1.0, rest);
@@ -25,16 +28,35 @@ pub fn factor(schedule: Schedule, warmup: u64, total: u64, step: u64) -> f64 {
     }
 }
 
+/// The original's curves, which ask for the rate before a step is counted: the first step has index 0 and rate 0. Its
+/// cosine begins after the warm-up and is as long as the whole run, so the run ends before it does.
+fn tutorial_factor(schedule: Schedule, warmup: u64, total: u64, index: u64) -> f64 {
+    if index < warmup {
+        return index as f64 / warmup as f64;
+    }
+    let after = (index - warmup) as f64;
+    if schedule == Schedule::TutorialCosine {
+        half_cosine(after / total as f64)
+    } else {
+        1.0 - after / (total - warmup).max(1) as f64
+    }
+}
+
+/// From 1 to 0 as `progress` goes from 0 to 1.
+fn half_cosine(progress: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: [Schedule; 4] =
+    const OURS: [Schedule; 4] =
         [Schedule::Cosine, Schedule::Linear, Schedule::Constant, Schedule::Trapezoidal];
 
     #[test]
     fn the_rate_rises_to_one_and_falls_towards_zero() {
-        for schedule in ALL {
+        for schedule in OURS {
             let curve: Vec<f64> = (1..=100).map(|s| factor(schedule, 10, 100, s)).collect();
             assert!((curve[0] - 0.1).abs() < 1e-12 && (curve[9] - 1.0).abs() < 1e-12, "{schedule:?}");
             assert!((curve[10] - 1.0).abs() < 1e-12, "{schedule:?}: {}", curve[10]);
@@ -49,13 +71,45 @@ mod tests {
 
     #[test]
     fn short_runs_and_long_warmups_are_finite() {
-        for schedule in ALL {
+        for schedule in OURS {
             for (warmup, total) in [(0, 1), (1, 1), (500, 3), (0, 2), (3, 3)] {
                 for step in 1..=total {
                     let f = factor(schedule, warmup, total, step);
                     assert!((0.0..=1.0).contains(&f) && f > 0.0, "{schedule:?} {warmup} {total} {step}: {f}");
                 }
             }
+        }
+    }
+
+    /// The original's curves at 50 steps with 10 of warm-up, worked out by hand from what it was built of: a line over
+    /// the indices 0 to 9, then (1 + cos(pi (index - 10) / 50)) / 2, or 1 - (index - 10) / 40.
+    #[test]
+    fn the_tutorials_curves_are_the_originals() {
+        let cosine = |step| factor(Schedule::TutorialCosine, 10, 50, step);
+        let linear = |step| factor(Schedule::TutorialLinear, 10, 50, step);
+        for (step, expected) in [
+            (1, 0.0),
+            (2, 0.1),
+            (10, 0.9),
+            (11, 1.0),
+            (12, 0.999_013_364_214_135_8), // cos 3.6 degrees
+            (36, 0.5),
+            (50, 0.114_743_378_612_105_43), // cos 140.4 degrees
+        ] {
+            assert!((cosine(step) - expected).abs() < 1e-12, "step {step}: {}", cosine(step));
+        }
+        for (step, expected) in
+            [(1, 0.0), (2, 0.1), (10, 0.9), (11, 1.0), (12, 0.975), (31, 0.5), (50, 0.025)]
+        {
+            assert!((linear(step) - expected).abs() < 1e-12, "step {step}: {}", linear(step));
+        }
+        // Its own lengths: 50 epochs of 14,490 steps, a thousand of them warm-up; 921 steps with 500.
+        assert!((factor(Schedule::TutorialCosine, 1_000, 724_500, 724_500) - 4.710_1e-6).abs() < 1e-9);
+        assert!((factor(Schedule::TutorialLinear, 500, 921, 921) - 1.0 / 421.0).abs() < 1e-12);
+        for (warmup, total) in [(0, 1), (1, 1), (500, 3), (3, 3)] {
+            let short = |schedule| factor(schedule, warmup, total, total);
+            assert!((0.0..=1.0).contains(&short(Schedule::TutorialCosine)), "{warmup} {total}");
+            assert!((0.0..=1.0).contains(&short(Schedule::TutorialLinear)), "{warmup} {total}");
         }
     }
 }

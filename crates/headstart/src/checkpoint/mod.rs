@@ -24,7 +24,9 @@
 //! complete; sizes and sums tell whether it was altered afterwards: CRC-32C, which is quick, and SHA-256 for people and
 //! for folders of before there was the other.
 
+mod config_file;
 mod disk;
+mod find;
 mod lock;
 mod model_folder;
 mod new_run;
@@ -34,14 +36,15 @@ mod state_file;
 mod tensors;
 mod trainer;
 
+pub use config_file::ModelFiles;
 pub use disk::{FileSum, FileSums};
-pub use model_folder::{
-    GrownRows, LoadReport, LoadedModel, ModelFiles, load_model, load_model_and_tokenizer,
-};
+pub use find::{load_model, load_model_and_tokenizer};
+pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::NewRun;
 pub use run_folder::RunFolder;
+pub use state_file::{BestCheckpoint, TrainerState};
 pub use tensors::TensorFile;
-pub use trainer::{BestCheckpoint, Checkpoint, Snapshot, TrainerState};
+pub use trainer::{Checkpoint, Snapshot};
 
 /// Weights, one tensor per parameter under its name.
 const MODEL_FILE: &str = "model.safetensors";
@@ -61,6 +64,8 @@ const FINAL_FOLDER: &str = "final";
 const CHECKPOINTS_FOLDER: &str = "checkpoints";
 /// The resolved configuration; its presence makes a folder a run folder.
 const RUN_CONFIG_FILE: &str = "config.toml";
+/// The command line of a run.
+const COMMAND_FILE: &str = "command.txt";
 /// Where the run took place.
 const ENVIRONMENT_FILE: &str = "environment.json";
 

@@ -1,45 +1,23 @@
 //! A model folder: weights, tokenizer and config.json, enough to use the model anywhere.
 //!
-//! Owns: config.json, loading, and how weights find their way into a model that differs. Never: trains or tokenises.
+//! Owns: loading, and how weights find their way into a model that differs. Never: trains or tokenises, the form of
+//! config.json (`config_file`).
 
 use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
-use serde_json::{Map, Value, json};
 
+use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{FileSum, FileSums, damaged, read_file, write_file};
-use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
 use crate::checkpoint::tensors::{TensorFile, write_tensors};
-use crate::checkpoint::{
-    CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, MODEL_FILE, RUN_CONFIG_FILE, TOKENIZER_FILE,
-};
-use crate::config::{ModelConfig, Objective, Problem};
+use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::{Kind, Param, ParamTable};
-use crate::tokenizer::{RoleIds, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
-/// Says whose config.json it is, where Hugging Face names the architecture.
-const MODEL_TYPE: &str = "headstart";
-/// Counts incompatible changes of config.json; the reader still takes version 1, whose special_ids had other names.
-const FORMAT_VERSION: u64 = 2;
 /// The parameter whose rows are the vocabulary, the only one that may grow.
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
-
-/// Everything of a model but its weights.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ModelFiles {
-    /// Sizes and options.
-    pub config: ModelConfig,
-    /// What the trunk was pretrained to predict; `None` when it was not.
-    pub objective: Option<Objective>,
-    /// Class names in the order of the head's outputs; empty without a head, and for regression.
-    pub labels: Vec<String>,
-    /// Ids of the tokens with a role.
-    pub special_ids: RoleIds,
-    /// The content of tokenizer.json.
-    pub tokenizer_json: Vec<u8>,
-}
 
 /// A model from disk, its weights still there.
 #[derive(Debug)]
@@ -106,71 +84,6 @@ impl GrownRows {
         let Self { name, stored, rows } = self;
         format!("{name}: {stored} rows kept, {} added", rows - stored)
     }
-}
-
-/// Opens the model of `path`: a run folder (its `final/`, else its best, else its latest checkpoint), a checkpoint
-/// folder, or a model folder.
-///
-/// # Errors
-/// [`Error::Missing`] when `path` is none of these, saying what was looked for; [`Error::Checkpoint`] when the model
-/// is damaged, altered or does not hold together.
-pub fn load_model(path: &Path) -> Result<LoadedModel> {
-    let (folder, chosen) = find_model(path)?;
-    open_folder(&folder, chosen)
-}
-
-/// [`load_model`] with the model's tokenizer, which is made while the weights are checked.
-///
-/// # Errors
-/// As for [`load_model`] and [`LoadedModel::tokenizer`].
-pub fn load_model_and_tokenizer(path: &Path) -> Result<(LoadedModel, Tokenizer)> {
-    let (folder, chosen) = find_model(path)?;
-    let (model, tokenizer) = open_while(&folder, chosen, |files| tokenizer_of(&folder, files))?;
-    Ok((model, tokenizer?))
-}
-
-/// The model folder of `path`, and which model of a run it is.
-fn find_model(path: &Path) -> Result<(PathBuf, String)> {
-    if !path.is_dir() {
-        return Err(no_model(path));
-    }
-    if path.join(CONFIG_FILE).is_file() {
-        return Ok((path.to_path_buf(), path.display().to_string()));
-    }
-    let last = path.join(FINAL_FOLDER);
-    if last.is_dir() {
-        return Ok((last, format!("{FINAL_FOLDER}/")));
-    }
-    let checkpoints = path.join(CHECKPOINTS_FOLDER);
-    if let Some(best) = RunFolder::best_of(&checkpoints)? {
-        let name = best.file_name().unwrap_or_default().display().to_string();
-        return Ok((best, format!("the best checkpoint ({name})")));
-    }
-    if let Some(latest) = newest_step_folder(&checkpoints)? {
-        let name = latest.file_name().unwrap_or_default().display().to_string();
-        return Ok((latest, format!("the latest checkpoint ({name}); none is marked as the best")));
-    }
-    Err(no_model(path))
-}
-
-/// What is wrong with a path that holds no model.
-fn no_model(path: &Path) -> Error {
-    let shown = path.display();
-    let (what, fix) = if !path.exists() {
-        (format!("there is no {shown}"), "check the path")
-    } else if path.is_file() {
-        (format!("{shown} is a file, not a model's folder"), "name the folder it is in")
-    } else if path.join(RUN_CONFIG_FILE).is_file() {
-        let what = format!("the run {shown} has not saved a checkpoint yet");
-        (what, "wait for it, or continue it with --resume")
-    } else {
-        let what = format!(
-            "{shown} is neither a run folder nor a checkpoint or model folder: it has no {CONFIG_FILE}, \
-             {FINAL_FOLDER}/ or {CHECKPOINTS_FOLDER}/step-*"
-        );
-        (what, "name a run folder, its final/, or one of its checkpoints")
-    };
-    Error::Missing { what, fix: fix.into() }
 }
 
 impl LoadedModel {
@@ -327,40 +240,13 @@ pub(super) fn write_model(
     Ok(sums)
 }
 
-/// The text of config.json, with the sums of the other files.
-fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Result<String> {
-    let mut map = Map::new();
-    map.insert("model_type".into(), MODEL_TYPE.into());
-    map.insert("format_version".into(), FORMAT_VERSION.into());
-    // By way of text, so that 0.1_f32 becomes 0.1 and not 0.10000000149011612.
-    let config: Map<String, Value> = serde_json::from_str(&serde_json::to_string(&files.config)?)?;
-    map.extend(config);
-    if let Some(head) = &files.config.head {
-        let name = match head.problem {
-            Problem::SingleLabel => "single_label_classification",
-            Problem::MultiLabel => "multi_label_classification",
-            Problem::Regression => "regression",
-        };
-        map.insert("problem_type".into(), name.into());
-    }
-    map.insert("objective".into(), json!(files.objective));
-    let numbered = || files.labels.iter().enumerate();
-    let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
-    map.insert("id2label".into(), Value::Object(id2label.collect()));
-    let label2id = numbered().map(|(id, label)| (label.clone(), id.into()));
-    map.insert("label2id".into(), Value::Object(label2id.collect()));
-    map.insert("special_ids".into(), json!(files.special_ids));
-    map.insert("files".into(), json!(sums));
-    Ok(serde_json::to_string_pretty(&map)? + "\n")
-}
-
 /// Opens a model folder and checks that its three files belong together.
 pub(super) fn open_folder(folder: &Path, chosen: String) -> Result<LoadedModel> {
     Ok(open_while(folder, chosen, |_| ())?.0)
 }
 
 /// [`open_folder`] with something to do while the weights are checked. What is wrong with the weights comes first.
-fn open_while<T: Send>(
+pub(super) fn open_while<T: Send>(
     folder: &Path,
     chosen: String,
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
@@ -399,7 +285,7 @@ fn put_together(
     Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, tensors })
 }
 
-fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
+pub(super) fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
     let path = folder.join(TOKENIZER_FILE);
     let tokenizer = Tokenizer::from_json_bytes(&files.tokenizer_json, &path)?;
     let (found, expected) = (tokenizer.vocab_size(), files.config.vocab_size);
@@ -411,110 +297,6 @@ fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
         });
     }
     Ok(tokenizer)
-}
-
-/// Reads config.json; the tokenizer's content is left empty.
-fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, FileSums)> {
-    let bad = |what: String| damaged(path, what);
-    let mut map: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|e| bad(format!("is not a JSON object: {e}")))?;
-    let found = map.remove("model_type").unwrap_or_default();
-    if found != MODEL_TYPE {
-        return Err(of_another_program(path, &found));
-    }
-    let version = map.remove("format_version").unwrap_or_default();
-    if version != 1 && version != FORMAT_VERSION {
-        return Err(bad(format!(
-            "its format_version is {version}; this program reads 1 to {FORMAT_VERSION}"
-        )));
-    }
-    // For other programs' eyes; both say again what is said elsewhere.
-    map.remove("problem_type");
-    map.remove("label2id");
-    let objective = field(path, &mut map, "objective")?;
-    let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
-    let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
-    let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
-    let labels = labels.ok_or_else(|| bad("its id2label does not number names from 0".into()))?;
-    if version == 1
-        && let Some(Value::Object(ids)) = map.get_mut("special_ids")
-    {
-        rename_roles(ids);
-    }
-    let special_ids = field(path, &mut map, "special_ids")?;
-    let sums: FileSums = field(path, &mut map, "files")?;
-    let config = parse_model_config(path, map)?;
-    if let Some(head) = &config.head
-        && !labels.is_empty()
-        && labels.len() != head.num_classes
-    {
-        return Err(bad(format!("it has {} labels for {} classes", labels.len(), head.num_classes)));
-    }
-    Ok((ModelFiles { config, objective, labels, special_ids, tokenizer_json: Vec::new() }, sums))
-}
-
-/// The error of a config.json that some other program wrote.
-fn of_another_program(path: &Path, model_type: &Value) -> Error {
-    let whose = match model_type.as_str() {
-        Some(name) => format!("model_type {name:?}"),
-        None => "it has no model_type".to_owned(),
-    };
-    let folder = path.parent().unwrap_or(path);
-    let tokenizer = folder.join(TOKENIZER_FILE);
-    let tokenizer = if tokenizer.is_file() {
-        format!("; its tokenizer can be used: --tokenizer {}", tokenizer.display())
-    } else {
-        String::new()
-    };
-    Error::Checkpoint {
-        path: folder.to_path_buf(),
-        what: format!("is the model folder of another program ({whose}), which this version cannot import"),
-        fix: format!(
-            "name a model that `headstart pretrain` or `headstart finetune` made, or pretrain one{tokenizer}"
-        ),
-    }
-}
-
-/// The special_ids of version 1 under their names of today. Its end of line stood for what separates texts, too.
-fn rename_roles(ids: &mut Map<String, Value>) {
-    for (old, new) in [("end_of_line", "eos"), ("classification", "cls"), ("unknown", "unk")] {
-        if let Some(id) = ids.remove(old) {
-            ids.insert(new.into(), id);
-        }
-    }
-    if let Some(id) = ids.get("eos").cloned() {
-        ids.insert("sep".into(), id);
-    }
-}
-
-/// Takes one key out of config.json.
-fn field<T: serde::de::DeserializeOwned>(path: &Path, map: &mut Map<String, Value>, key: &str) -> Result<T> {
-    let value = map.remove(key).ok_or_else(|| damaged(path, format!("it lacks `{key}`")))?;
-    serde_json::from_value(value).map_err(|e| damaged(path, format!("its `{key}`: {e}")))
-}
-
-/// The sizes and options, which are all that is left of config.json.
-fn parse_model_config(path: &Path, map: Map<String, Value>) -> Result<ModelConfig> {
-    // The configuration's defaults are for people who start a run; a stored model says everything.
-    let whole = serde_json::to_value(ModelConfig::default()).unwrap_or_default();
-    let keys = whole.as_object().into_iter().flat_map(Map::keys);
-    if let Some(key) = keys.into_iter().find(|key| !map.contains_key(*key)) {
-        return Err(damaged(path, format!("it lacks `{key}`")));
-    }
-    let config: ModelConfig =
-        serde_json::from_value(Value::Object(map)).map_err(|e| damaged(path, e.to_string()))?;
-    config.validate().map_err(|e| damaged(path, e.to_string()))?;
-    let classes = config.head.as_ref().map_or(1, |head| head.num_classes);
-    // What a u32 can number; beyond it, sizes would also overflow when they are multiplied.
-    for (key, value) in [("vocab_size", config.vocab_size), ("num_classes", classes)] {
-        if !(1..=1 << 31).contains(&value) {
-            return Err(damaged(path, format!("its {key} {value} is not possible")));
-        }
-    }
-    if config.offset_token.is_some_and(|id| id as usize >= config.vocab_size) {
-        return Err(damaged(path, "its offset_token is outside the vocabulary"));
-    }
-    Ok(config)
 }
 
 /// A file's sum must be known before it is compared.

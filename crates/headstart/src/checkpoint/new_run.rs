@@ -13,11 +13,9 @@ use crate::checkpoint::disk::{names, replace_file, sync_folder, write_file};
 use crate::checkpoint::lock::{LOCK_FILE, Lock};
 use crate::checkpoint::run_folder::RunFolder;
 use crate::checkpoint::settings::{RUN_FORMAT, sealed};
-use crate::checkpoint::{CHECKPOINTS_FOLDER, ENVIRONMENT_FILE, RUN_CONFIG_FILE};
+use crate::checkpoint::{CHECKPOINTS_FOLDER, COMMAND_FILE, ENVIRONMENT_FILE, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 
-/// The command line of a run.
-pub(super) const COMMAND_FILE: &str = "command.txt";
 /// TensorBoard's files.
 const TENSORBOARD_FOLDER: &str = "tensorboard";
 

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{
     FileSum, NewFolder, damaged, names, read_file, recover, remove_folder, replace_file, write_file,
 };
 use crate::checkpoint::lock::Lock;
-use crate::checkpoint::model_folder::{ModelFiles, write_model};
-use crate::checkpoint::new_run::{COMMAND_FILE, NewRun};
+use crate::checkpoint::model_folder::write_model;
 use crate::checkpoint::settings::read_settings;
-use crate::checkpoint::trainer::{BestCheckpoint, Checkpoint, Snapshot, write_checkpoint};
-use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, FINAL_FOLDER, RUN_CONFIG_FILE};
+use crate::checkpoint::state_file::BestCheckpoint;
+use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
+use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::params::ParamTable;
 
@@ -28,26 +29,13 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Sets up a new run in `dir`, which is not there or empty: [`NewRun::claim`] and [`NewRun::set_up`] in one.
-    ///
-    /// # Errors
-    /// As for these.
-    pub fn create(
-        dir: &Path,
-        config_toml: &str,
-        command: &str,
-        environment: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<Self> {
-        NewRun::claim(dir)?.set_up(config_toml, command, environment)
-    }
-
     /// A folder that was just set up, or is put right.
     pub(super) fn locked(dir: PathBuf, lock: Lock) -> Result<Self> {
         let (_, settings_sum) = read_settings(&dir)?;
         Ok(Self { dir, settings_sum, _lock: lock })
     }
 
-    /// Whether `dir` holds a run that can be opened; an interrupted [`RunFolder::create`] is none and may be repeated.
+    /// Whether `dir` holds a run that can be opened; an interrupted set-up is none and may be repeated.
     pub fn is_run(dir: &Path) -> bool {
         dir.join(RUN_CONFIG_FILE).is_file()
     }

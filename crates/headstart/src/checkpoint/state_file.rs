@@ -1,19 +1,89 @@
-//! trainer_state.json: the loop's state, the sums of the checkpoint's other files, and a sum of these two.
+//! Where the loop stands, and trainer_state.json: that state, the sums of the checkpoint's other files, and a sum of all.
 //!
-//! Owns: the file's form, and the forms that earlier versions wrote. Never: what a state means (`trainer`).
+//! Owns: the state, its file's form, and the forms that earlier versions wrote. Never: weights or moments (`trainer`).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::checkpoint::disk::{FileSum, FileSums, damaged};
-use crate::checkpoint::trainer::{BestCheckpoint, TrainerState};
 use crate::error::Result;
+use crate::run_log::LogSum;
 
 /// Counts incompatible changes of trainer_state.json.
 const FORMAT_VERSION: u64 = 2;
+
+/// Where the loop stands after a step. Randomness is a function of seed and step, so there is no generator to keep.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerState {
+    /// The run's seed.
+    pub seed: u64,
+    /// Optimizer steps done, the skipped ones included.
+    pub step: u64,
+    /// Those that changed nothing, because their loss or gradients were not finite.
+    pub skipped: u64,
+    /// Those skipped since the last update.
+    pub skipped_in_a_row: u64,
+    /// Passes over the data completed.
+    pub epoch: u64,
+    /// Sequences already used of the pass that is going on.
+    pub sequences_in_epoch: u64,
+    /// Sequences used in all.
+    pub sequences: u64,
+    /// Tokens used in all.
+    pub tokens: u64,
+    /// Seconds of work, over all the processes the run took.
+    pub elapsed_s: f64,
+    /// The best evaluation so far.
+    pub best: Option<BestCheckpoint>,
+    /// Evaluations since the best one, for early stopping.
+    pub evaluations_since_best: u64,
+    /// Whether the evaluation that is due after this step was stopped, and comes before the next step.
+    pub evaluation_is_due: bool,
+    /// Tokens to a slab on a GPU, which the bits depend on; `None` where the processor computed.
+    pub slab_tokens: Option<usize>,
+    /// SHA-256 of the settings; empty where version 1 kept none.
+    pub settings: String,
+    /// SHA-256 of the examples of each split; empty where version 1 kept none.
+    pub data: BTreeMap<String, String>,
+    /// What metrics.jsonl holds until this step.
+    pub logged: Option<LogSum>,
+}
+
+impl TrainerState {
+    /// Updates of the weights: the number of Adam's corrections.
+    pub fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped)
+    }
+
+    /// Counts a step that is done.
+    pub(crate) fn count_step(&mut self, was_skipped: bool) {
+        self.step += 1;
+        if was_skipped {
+            self.skipped += 1;
+            self.skipped_in_a_row += 1;
+        } else {
+            self.skipped_in_a_row = 0;
+        }
+    }
+}
+
+/// The best evaluation, and the checkpoint that was made after it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BestCheckpoint {
+    /// The optimizer step it was made after.
+    pub step: u64,
+    /// Its value of the deciding metric; finite.
+    pub value: f64,
+    /// Its loss, which tells equal values apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+}
 
 /// The text of the file.
 pub(super) fn state_json(path: &Path, state: &TrainerState, sums: &FileSums) -> Result<Vec<u8>> {

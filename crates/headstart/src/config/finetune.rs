@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataConfig, HeadPooling, Problem, Schedule, TrainConfig, check, check_positive};
+use super::{DataConfig, HeadPooling, Problem, TrainConfig, check, check_positive};
 use crate::error::Result;
 
 /// Which parameters fine-tuning changes.
@@ -90,16 +90,7 @@ impl Default for FinetuneConfig {
             dropout: None,
             class_weights: ClassWeights::None,
             early_stopping: 0,
-            train: TrainConfig {
-                train_batch_size: 16,
-                valid_batch_size: 32,
-                lr: 6e-5,
-                n_epochs: 3,
-                warmup_steps: 500,
-                schedule: Schedule::Linear,
-                eval_every: 100,
-                ..TrainConfig::default()
-            },
+            train: TrainConfig { valid_batch_size: 32, eval_every: 100, ..TrainConfig::default() },
         }
     }
 }

@@ -3,18 +3,22 @@
 //! Owns: names, defaults, ranges, one file a table. Never: reads files, knows flags (the command line maps one flag to
 //! one key).
 
+mod budget;
 mod data;
 mod finetune;
 mod layout;
 mod model;
 mod pretrain;
+mod recipe;
 mod train;
 
+pub use budget::Budget;
 pub use data::DataConfig;
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use layout::{Activation, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
 pub use pretrain::{Objective, PretrainConfig};
+pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
 
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{check, check_positive};
+use super::{Budget, Recipe, check, check_positive};
 use crate::error::Result;
 
 /// f32 or bf16 products.
@@ -40,6 +40,26 @@ pub enum Schedule {
     Constant,
     /// Flat, then a line to 0 over the last fifth of the run.
     Trapezoidal,
+    /// The tutorial's pretraining: the first step at 0, half a cosine as long as the whole run, cut off at the run's end.
+    #[serde(rename = "tutorial-cosine")]
+    TutorialCosine,
+    /// The tutorial's fine-tuning: the first step at 0, a line to 0 one step behind the last.
+    #[serde(rename = "tutorial-linear")]
+    TutorialLinear,
+}
+
+impl Schedule {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Linear => "linear",
+            Self::Constant => "constant",
+            Self::Trapezoidal => "trapezoidal",
+            Self::TutorialCosine => "tutorial-cosine",
+            Self::TutorialLinear => "tutorial-linear",
+        }
+    }
 }
 
 /// How weight decay enters.
@@ -53,33 +73,46 @@ pub enum OptimizerName {
     AdamW,
 }
 
-/// Everything the training loop needs, the same for pretraining and fine-tuning.
+/// Everything the training loop needs, the same for pretraining and fine-tuning. A setting that may be left out is chosen
+/// once, when the run begins ([`TrainConfig::choose`]), and saved with the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
+    /// Who chooses what is left out.
+    pub recipe: Recipe,
     /// Sequences a step takes at a time; with `grad_accum_steps` only the product matters to the result.
-    pub train_batch_size: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_batch_size: Option<usize>,
     /// Sequences an evaluation takes at a time; does not change the result.
     pub valid_batch_size: usize,
     /// Batches to one optimizer step.
     pub grad_accum_steps: usize,
     /// Largest learning rate.
-    pub lr: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
     /// Gradients are scaled down to this global norm; 0 leaves them.
-    pub max_norm: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm: Option<f64>,
     /// Weight decay.
     pub weight_decay: f64,
     /// Adam (coupled L2) or AdamW (decoupled).
     pub optimizer: OptimizerName,
     /// Passes over the training data; 0 evaluates only.
-    pub n_epochs: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_epochs: Option<usize>,
     /// Ends the run (and its schedule) after this many optimizer steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
+    /// As many steps as fit into this time, counted once from a short measurement when the run begins, which becomes
+    /// `max_steps`: "90s", "10m", "2h".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Steps over which the rate rises from 0; clamped to the run's length.
-    pub warmup_steps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
     /// How the rate falls.
-    pub schedule: Schedule,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Evaluate every so many optimizer steps; -1: at the end of each epoch only.
     pub eval_every: i64,
     /// Write a checkpoint every so many optimizer steps besides the one of each epoch; 0: none.
@@ -100,17 +133,19 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
-            train_batch_size: 8,
+            recipe: Recipe::Auto,
+            train_batch_size: None,
             valid_batch_size: 8,
             grad_accum_steps: 1,
-            lr: 2.5e-4,
-            max_norm: 0.25,
+            lr: None,
+            max_norm: None,
             weight_decay: 0.0,
             optimizer: OptimizerName::Adam,
-            n_epochs: 50,
+            n_epochs: None,
             max_steps: None,
-            warmup_steps: 1_000,
-            schedule: Schedule::Cosine,
+            budget: None,
+            warmup_steps: None,
+            schedule: None,
             eval_every: -1,
             save_every: 0,
             keep: 3,
@@ -125,7 +160,43 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// Sequences to one optimizer step.
     pub fn global_batch(&self) -> usize {
-        self.train_batch_size * self.grad_accum_steps
+        self.train_batch_size.unwrap_or(8) * self.grad_accum_steps
+    }
+
+    /// Optimizer steps to a pass over the training data.
+    pub fn steps_per_epoch(&self, examples: usize) -> u64 {
+        examples.div_ceil(self.global_batch()).max(1) as u64
+    }
+
+    /// Optimizer steps in all, with what is chosen.
+    pub fn total_steps(&self, examples: usize) -> u64 {
+        let all = self.steps_per_epoch(examples).saturating_mul(self.epochs() as u64);
+        self.max_steps.map_or(all, |most| most.min(all))
+    }
+
+    /// The largest learning rate; the tutorial's where none was chosen, as in all of these.
+    pub fn peak_lr(&self) -> f64 {
+        self.lr.unwrap_or(2.5e-4)
+    }
+
+    /// The norm that gradients are scaled down to; 0 leaves them.
+    pub fn clip(&self) -> f64 {
+        self.max_norm.unwrap_or(0.25)
+    }
+
+    /// Passes over the training data.
+    pub fn epochs(&self) -> usize {
+        self.n_epochs.unwrap_or(50)
+    }
+
+    /// Steps of warm-up.
+    pub fn warmup(&self) -> u64 {
+        self.warmup_steps.unwrap_or(1_000)
+    }
+
+    /// How the rate falls.
+    pub fn curve(&self) -> Schedule {
+        self.schedule.unwrap_or_default()
     }
 
     /// Checks every range.
@@ -134,7 +205,7 @@ impl TrainConfig {
     /// [`Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         for (key, value) in [
-            ("train_batch_size", self.train_batch_size),
+            ("train_batch_size", self.train_batch_size.unwrap_or(1)),
             ("valid_batch_size", self.valid_batch_size),
             ("grad_accum_steps", self.grad_accum_steps),
             ("keep", self.keep),
@@ -143,8 +214,9 @@ impl TrainConfig {
                 (format!("{value} is not possible"), "use a number from 1 to 1,048,576".into())
             })?;
         }
-        check_positive("lr", self.lr)?;
-        for (key, value) in [("max_norm", self.max_norm), ("weight_decay", self.weight_decay)] {
+        check_positive("lr", self.lr.unwrap_or(1.0))?;
+        for (key, value) in [("max_norm", self.max_norm.unwrap_or(0.0)), ("weight_decay", self.weight_decay)]
+        {
             check(key, value >= 0.0 && value.is_finite(), || {
                 (format!("{value} is not possible"), "use 0 (off) or a positive number".into())
             })?;

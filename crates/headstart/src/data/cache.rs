@@ -6,11 +6,9 @@
 //! The format, in the machine's own byte order: magic `u64`, number of ids `u64`, length of the metadata `u64`,
 //! CRC-32C of ids and metadata `u32`, zero `u32`, the key (32 bytes); the ids as `u32`; the metadata as JSON.
 
-use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
 
 use headstart_engine::FileMap;
 use serde::Serialize;
@@ -18,6 +16,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::event::Signal;
 use crate::files::{self, AtomicFile};
 
 /// Goes up with every change of the format or of how text becomes ids, so that older files are never used.
@@ -25,10 +24,16 @@ const FORMAT_VERSION: u32 = 1;
 /// "HEADTOK" and a byte that a machine of the other byte order would see at the other end.
 const MAGIC: u64 = u64::from_be_bytes(*b"HEADTOK\x01");
 const HEADER_BYTES: usize = 64;
-const ABANDONED_AFTER: Duration = Duration::from_hours(24);
+/// Blocks of 1 MiB between two looks at the watcher.
+const HASHED_BLOCKS: u64 = 64;
 
-/// Called with bytes done and bytes in all while text is tokenised.
-pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+/// Called with bytes done and bytes in all while text is read and tokenised, several times a second; says whether to go on.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Signal;
+
+/// Ends the work where the watcher says so.
+pub(super) fn go_on(progress: Progress<'_>, done: u64, total: u64) -> Result<()> {
+    progress(done, total).or_interrupted("preparing the text")
+}
 
 /// Whether the ids had to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -81,17 +86,21 @@ impl CacheKey {
     /// The key with the content of a file.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read.
-    pub fn with_file(self, path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io("read", path))?;
+    /// [`Error::Io`] when the file cannot be read, [`Error::BadInput`] when it is none, [`Error::Interrupted`].
+    pub fn with_file(self, path: &Path, progress: Progress<'_>) -> Result<Self> {
+        let mut file = files::open_regular(path)?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
-        loop {
+        for blocks in 1_u64.. {
             match file.read(&mut buffer).map_err(Error::io("read", path))? {
-                0 => return Ok(self.with(&hash.finalize())),
+                0 => break,
                 n => hash.update(&buffer[..n]),
             }
+            if blocks % HASHED_BLOCKS == 0 {
+                go_on(progress, 0, 0)?;
+            }
         }
+        Ok(self.with(&hash.finalize()))
     }
 
     fn digest(&self) -> [u8; 32] {
@@ -166,7 +175,8 @@ impl CacheWriter {
     }
 }
 
-/// The ids and metadata under `key`: from the cache folder, or made by `build` and put there.
+/// The ids and metadata under `key`: from the cache folder where they are as `sound` wants them, or made by `build` and
+/// put there.
 ///
 /// Several runs may do this at the same time: each writes a file of its own and renames it into place.
 ///
@@ -176,14 +186,18 @@ impl CacheWriter {
 pub fn load_or_build<M: Serialize + DeserializeOwned>(
     folder: &Path,
     key: &CacheKey,
+    sound: impl Fn(&[u32], &M) -> bool,
     build: impl FnOnce(&mut CacheWriter) -> Result<M>,
 ) -> Result<(TokenStore, M, CacheUse)> {
     let path = folder.join(key.file_name());
+    files::remove_abandoned(folder, |name| name.ends_with(".tokens"));
     let existed = path.exists();
-    if existed && let Some((store, metadata)) = open(&path, key)? {
+    if existed
+        && let Some((store, metadata)) = open(&path, key)?
+        && sound(store.ids(), &metadata)
+    {
         return Ok((store, metadata, CacheUse::Hit));
     }
-    remove_abandoned(folder);
     let mut writer = CacheWriter { file: AtomicFile::create(&path)?, count: 0, crc: 0 };
     writer.file.write_with(|w| w.write_all(&[0; HEADER_BYTES]))?;
     let metadata = build(&mut writer)?;
@@ -198,20 +212,6 @@ pub fn load_or_build<M: Serialize + DeserializeOwned>(
             what: "the token cache reads back differently from how it was written".into(),
             fix: "check the disk, or put the cache on another one".into(),
         }),
-    }
-}
-
-/// Removes what runs that were killed have left half written: temporary files nobody has touched for a day.
-fn remove_abandoned(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let ours = name.to_string_lossy().contains(".tokens.") && name.to_string_lossy().ends_with(".tmp");
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-        if ours && age.is_some_and(|age| age > ABANDONED_AFTER) {
-            // Whether it works is not this run's concern.
-            let _ = fs::remove_file(entry.path());
-        }
     }
 }
 
@@ -241,6 +241,8 @@ fn check(file: &[u8], key: &CacheKey) -> Option<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn load(folder: &Path, key: &CacheKey, ids: &[u32]) -> (Vec<u32>, String, CacheUse) {
@@ -250,7 +252,8 @@ mod tests {
             }
             Ok("made".to_owned())
         };
-        let (store, metadata, usage) = load_or_build::<String>(folder, key, build).unwrap();
+        let (store, metadata, usage) =
+            load_or_build::<String>(folder, key, |ids, _| ids.iter().all(|&id| id < 1000), build).unwrap();
         (store.ids().to_vec(), metadata, usage)
     }
 
@@ -272,9 +275,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         fs::write(&path, "one").unwrap();
-        let before = CacheKey::new("test").with_file(&path).unwrap().digest();
+        let before = CacheKey::new("test").with_file(&path, &mut |_, _| Signal::Continue).unwrap().digest();
         fs::write(&path, "two").unwrap();
-        assert_ne!(CacheKey::new("test").with_file(&path).unwrap().digest(), before);
+        assert_ne!(
+            CacheKey::new("test").with_file(&path, &mut |_, _| Signal::Continue).unwrap().digest(),
+            before
+        );
     }
 
     #[test]
@@ -298,6 +304,21 @@ mod tests {
     }
 
     #[test]
+    fn ids_that_nobody_can_use_are_made_again_whatever_their_sum() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = CacheKey::new("test");
+        let mut writer = CacheWriter {
+            file: AtomicFile::create(&dir.path().join(key.file_name())).unwrap(),
+            count: 0,
+            crc: 0,
+        };
+        writer.file.write_with(|w| w.write_all(&[0; HEADER_BYTES])).unwrap();
+        writer.append(&[1, 1000]).unwrap();
+        writer.finish(&key, b"\"made\"").unwrap();
+        assert_eq!(load(dir.path(), &key, &[1, 2]), (vec![1, 2], "made".into(), CacheUse::Rebuilt));
+    }
+
+    #[test]
     fn a_failed_build_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let key = CacheKey::new("test");
@@ -305,27 +326,8 @@ mod tests {
             w.append(&[1, 2, 3])?;
             Err(crate::data::encoding::empty(Path::new("text.txt")))
         };
-        assert!(load_or_build::<()>(dir.path(), &key, fail).is_err());
+        assert!(load_or_build::<()>(dir.path(), &key, |_, ()| true, fail).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn only_old_temporary_files_of_ours_are_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let old = std::time::SystemTime::now() - 2 * ABANDONED_AFTER;
-        for (name, time) in
-            [(".lm-0.tokens.1-0.tmp", Some(old)), (".lm-0.tokens.2-0.tmp", None), ("x.tmp", Some(old))]
-        {
-            let file = File::create(dir.path().join(name)).unwrap();
-            if let Some(time) = time {
-                file.set_modified(time).unwrap();
-            }
-        }
-        load(dir.path(), &CacheKey::new("test"), &[1]);
-        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort_unstable();
-        assert_eq!(left[0], ".lm-0.tokens.2-0.tmp");
-        assert_eq!((left.len(), &left[2]), (3, &"x.tmp".into()));
     }
 
     #[test]

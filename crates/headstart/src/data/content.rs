@@ -3,7 +3,6 @@
 //! Owns: telling these apart, unpacking gzip and zstd on the way. Never: decodes characters.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::encoding::bad;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Endings of compressed files, which are read as what they hold.
 pub const COMPRESSED_ENDINGS: [&str; 3] = ["gz", "zst", "zstd"];
@@ -51,11 +51,8 @@ impl Content {
     /// [`Error::Io`] when it cannot be opened; [`Error::BadInput`] when it is a folder or no text.
     pub fn open(path: &Path) -> Result<Self> {
         let read = |e| Error::io("read", path)(e);
-        let mut file = File::open(path).map_err(read)?;
+        let mut file = files::open_regular(path)?;
         let metadata = file.metadata().map_err(read)?;
-        if metadata.is_dir() {
-            return Err(bad(path, None, "is a folder, not a text file".into(), "name a file in it"));
-        }
         let (head, rest) = look(&mut file).map_err(read)?;
         let mut content = Self { reader: Box::new(rest.chain(file)), length: None };
         if head.starts_with(b"\x1F\x8B") {

@@ -14,7 +14,7 @@ use super::content::COMPRESSED_ENDINGS;
 use super::encoding::{self, TextBlocks, TextEncoding, bad};
 use super::split::Split;
 use crate::error::{Error, Result};
-use crate::tokenizer::{Tokenizer, TokenizerTrainer, TrainOptions, Trained};
+use crate::tokenizer::{self, Tokenizer, TokenizerTrainer, TrainOptions, Trained};
 
 /// The text files of a corpus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -140,22 +140,25 @@ impl TokenStream {
         let key = CacheKey::new("lm")
             .with(tokenizer.content_hash().as_bytes())
             .with(encoding.name().as_bytes())
-            .with_file(path)?;
+            .with_file(path, progress)?;
         let build = |writer: &mut cache::CacheWriter| {
             let mut blocks = TextBlocks::open(path, encoding)?;
             let (mut counts, mut done) = (CorpusCounts::default(), 0);
+            let total = blocks.total_bytes();
             while let Some(block) = blocks.next_block()? {
-                for (ids, part) in tokenise(&block.text, tokenizer)? {
+                let mut watch = |part| cache::go_on(progress, done + part, total);
+                for (ids, part) in tokenise(&block.text, tokenizer, &mut watch)? {
                     writer.append(&ids)?;
                     counts += part;
                 }
                 done += block.file_bytes;
-                progress(done, blocks.total_bytes());
+                cache::go_on(progress, done, total)?;
             }
             // Nothing but line ends.
             if counts.words == counts.lines { Err(encoding::empty(path)) } else { Ok(counts) }
         };
-        let (store, counts, cache) = cache::load_or_build(cache_folder, &key, build)?;
+        let sound = |ids: &[u32], _: &CorpusCounts| tokenizer.knows(ids);
+        let (store, counts, cache) = cache::load_or_build(cache_folder, &key, sound, build)?;
         Ok(Self { store, counts, cache, source: path.to_path_buf() })
     }
 
@@ -165,7 +168,7 @@ impl TokenStream {
     /// [`Error::BadInput`] when the tokenizer fails.
     pub fn from_text(text: &str, tokenizer: &Tokenizer, name: &str) -> Result<Self> {
         let (mut all, mut counts) = (Vec::new(), CorpusCounts::default());
-        for (ids, part) in tokenise(text, tokenizer)? {
+        for (ids, part) in tokenise(text, tokenizer, &mut |_| Ok(()))? {
             all.extend_from_slice(&ids);
             counts += part;
         }
@@ -244,40 +247,63 @@ pub fn train_tokenizer(
     let mut done = 0;
     for reader in &mut readers {
         while let Some(block) = reader.next_block()? {
-            trainer.feed(&block.text)?;
+            trainer.feed_watched(&block.text, &mut || cache::go_on(progress, done, total))?;
             done += block.file_bytes;
-            progress(done, total);
+            cache::go_on(progress, done, total)?;
         }
     }
-    trainer.finish()
+    trainer.finish_watched(&mut || cache::go_on(progress, done, total))
 }
 
 /// The ids of whole lines, on all threads, in order. Lines are independent, so where the work is cut cannot matter.
-fn tokenise(text: &str, tokenizer: &Tokenizer) -> Result<Vec<(Vec<u32>, CorpusCounts)>> {
+/// `watch` is told the bytes that are done, several times a second, and can end the work.
+fn tokenise(
+    text: &str,
+    tokenizer: &Tokenizer,
+    watch: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Vec<(Vec<u32>, CorpusCounts)>> {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    lines
-        .par_chunks(64)
-        .map(|lines| {
-            let (mut ids, mut counts) = (Vec::new(), CorpusCounts::default());
-            for &line in lines {
-                let content = line.strip_suffix('\n').unwrap_or(line);
-                tokenizer.encode_corpus_line(content, &mut ids)?;
-                ids.push(tokenizer.roles().eos);
-                counts += CorpusCounts { lines: 1, words: count_words(content), bytes: line.len() as u64 };
-            }
-            Ok((ids, counts))
-        })
-        .collect()
+    let (mut all, mut done) = (Vec::new(), 0);
+    for batch in tokenizer::batches(lines.iter().map(|line| line.len())) {
+        if done > 0 {
+            watch(done)?;
+        }
+        let lines = &lines[batch];
+        if let [line] = lines {
+            all.push(tokenise_lines(&[line], tokenizer, &mut || watch(done))?);
+        } else {
+            let parts = lines.par_chunks(64).map(|lines| tokenise_lines(lines, tokenizer, &mut || Ok(())));
+            all.append(&mut parts.collect::<Result<Vec<_>>>()?);
+        }
+        done += lines.iter().map(|line| line.len() as u64).sum::<u64>();
+    }
+    Ok(all)
+}
+
+fn tokenise_lines(
+    lines: &[&str],
+    tokenizer: &Tokenizer,
+    go_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<(Vec<u32>, CorpusCounts)> {
+    let (mut ids, mut counts) = (Vec::new(), CorpusCounts::default());
+    for &line in lines {
+        let content = line.strip_suffix('\n').unwrap_or(line);
+        tokenizer.encode_corpus_line_watched(content, &mut ids, go_on)?;
+        ids.push(tokenizer.roles().eos);
+        counts += CorpusCounts { lines: 1, words: count_words(content), bytes: line.len() as u64 };
+    }
+    Ok((ids, counts))
 }
 
 /// Words of one line: what stands between single spaces, and the line end.
-fn count_words(line: &str) -> u64 {
+pub(super) fn count_words(line: &str) -> u64 {
     line.split(' ').filter(|word| !word.is_empty()).count() as u64 + 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Signal;
     use crate::tokenizer::Case;
 
     fn tokenizer() -> Tokenizer {
@@ -308,7 +334,10 @@ mod tests {
         std::fs::write(&path, text.replace('\n', "\r\n")).unwrap();
         let mut calls = Vec::new();
         let load = |calls: &mut Vec<(u64, u64)>| {
-            let mut progress = |done, total| calls.push((done, total));
+            let mut progress = |done, total| {
+                calls.push((done, total));
+                Signal::Continue
+            };
             TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &cache, &mut progress).unwrap()
         };
         let first = load(&mut calls);
@@ -357,12 +386,37 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_ends_the_work_within_a_batch_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cache) = (dir.path().join("train.txt"), dir.path().join("cache"));
+        let tokenizer = tokenizer();
+        // Lines, and a single line: both many times as long as a batch.
+        for text in [" the cats sat . \n".repeat(200_000), " the cats sat .".repeat(200_000)] {
+            std::fs::write(&path, &text).unwrap();
+            let mut answers = 0;
+            let mut stop = |_, _| {
+                answers += 1;
+                if answers < 2 { Signal::Continue } else { Signal::Stop }
+            };
+            let error =
+                TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &cache, &mut stop).unwrap_err();
+            assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+            assert_eq!((answers, std::fs::read_dir(&cache).unwrap().count()), (2, 0));
+            let options = TrainOptions { kind: Default::default(), vocab_size: 50, case: Case::Keep };
+            let files = [path.clone()];
+            let error = train_tokenizer(&files, TextEncoding::Utf8, options, &mut |_, _| Signal::Stop);
+            assert!(matches!(error.unwrap_err(), Error::Interrupted { .. }));
+        }
+    }
+
+    #[test]
     fn empty_text_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("train.txt");
         for nothing in ["", "\n \n\n"] {
             std::fs::write(&path, nothing).unwrap();
-            let load = TokenStream::load(&path, TextEncoding::Utf8, &tokenizer(), dir.path(), &mut |_, _| {});
+            let go_on = &mut |_, _| Signal::Continue;
+            let load = TokenStream::load(&path, TextEncoding::Utf8, &tokenizer(), dir.path(), go_on);
             assert!(load.unwrap_err().to_string().contains("is empty"));
         }
     }

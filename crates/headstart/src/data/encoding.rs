@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::content::Content;
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// Bytes read at a time. Large enough that the threads behind have work, small enough for a lively progress bar.
 const BLOCK_BYTES: usize = 2 << 20;
@@ -213,6 +214,7 @@ pub fn read_text(path: &Path, encoding: TextEncoding) -> Result<String> {
 /// As [`read_text`], where an empty file is an empty text.
 pub(crate) fn read_any_text(path: &Path, encoding: TextEncoding) -> Result<String> {
     let mut blocks = TextBlocks::open_any(path, encoding)?;
+    memory::check_fits(&format!("the text of {}", path.display()), blocks.total_bytes().saturating_mul(2))?;
     let mut text = String::new();
     while let Some(block) = blocks.next_block()? {
         if text.is_empty() {

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use super::classification::{ClassificationData, Label, LabelledSplit};
-use super::corpus::{CorpusCounts, TokenStream};
+use super::corpus::{CorpusCounts, TokenStream, count_words};
 use super::template::Template;
 use crate::tokenizer::Tokenizer;
 
@@ -72,6 +72,57 @@ pub fn summarize_corpus(stream: &TokenStream, tokenizer: &Tokenizer, samples: us
         unknown_tokens: stream.ids().iter().filter(|&&id| id == roles.unk).count() as u64,
         line_lengths: LengthSummary::new(lines().map(|line| line.len() as u64).collect()),
         samples: lines().take(samples).map(|line| pieces(line, tokenizer)).collect(),
+    }
+}
+
+/// One split of a corpus as it is written, in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RawCorpus {
+    /// Lines, words and bytes.
+    pub counts: CorpusCounts,
+    /// Words of the lines that are not empty.
+    pub words: LengthSummary,
+    /// Characters of the lines that are not empty.
+    pub characters: LengthSummary,
+    /// The first lines that are not empty.
+    pub samples: Vec<String>,
+}
+
+/// Lines that are being summed up.
+#[derive(Debug, Default)]
+pub(super) struct RawCorpusLines {
+    counts: CorpusCounts,
+    words: Vec<u64>,
+    characters: Vec<u64>,
+    samples: Vec<String>,
+}
+
+impl RawCorpusLines {
+    /// Adds whole lines; of all lines so far, `samples` are kept.
+    pub fn add(&mut self, text: &str, samples: usize) {
+        for line in text.split_inclusive('\n') {
+            let content = line.strip_suffix('\n').unwrap_or(line);
+            self.counts += CorpusCounts { lines: 1, words: count_words(content), bytes: line.len() as u64 };
+            if content.trim().is_empty() {
+                continue;
+            }
+            self.words.push(content.split_whitespace().count() as u64);
+            self.characters.push(content.chars().count() as u64);
+            if self.samples.len() < samples {
+                self.samples.push(content.to_owned());
+            }
+        }
+    }
+
+    /// What they come to.
+    pub fn summary(self) -> RawCorpus {
+        let Self { counts, words, characters, samples } = self;
+        RawCorpus {
+            counts,
+            words: LengthSummary::new(words),
+            characters: LengthSummary::new(characters),
+            samples,
+        }
     }
 }
 

@@ -13,5 +13,6 @@ pub mod source;
 pub mod split;
 pub mod starter;
 pub mod template;
+pub mod unknown;
 
 pub use split::Split;

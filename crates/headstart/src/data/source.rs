@@ -9,11 +9,13 @@ use serde_json::json;
 use crate::config::DataConfig;
 use crate::data::catalog::{self, Locations, Resolved, Role};
 use crate::data::corpus::{CorpusFiles, TokenStream};
-use crate::data::encoding::TextEncoding;
+use crate::data::encoding::{TextBlocks, TextEncoding};
+use crate::data::inspect::{RawCorpus, RawCorpusLines};
 use crate::data::split::Split;
 use crate::data::starter;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
+use crate::files;
 use crate::tokenizer::{Case, Tokenizer};
 
 /// The name of the embedded corpus.
@@ -118,11 +120,48 @@ impl CorpusSource {
         };
         let Some(path) = path else { return Ok(None) };
         let what = format!("tokenising {split}");
-        let mut progress = |done, total| {
-            listener(Event::Progress { what: &what, done, total });
-        };
+        let mut progress = |done, total| listener(Event::Progress { what: &what, done, total });
         TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
             .map(Some)
+    }
+}
+
+impl CorpusSource {
+    /// A split as it is written, with up to `samples` lines; `None` when the corpus has no such split.
+    ///
+    /// # Errors
+    /// As for reading the text.
+    pub fn raw(
+        &self,
+        split: Split,
+        samples: usize,
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<RawCorpus>> {
+        let mut raw = RawCorpusLines::default();
+        let Some(files) = &self.files else {
+            let corpus = starter::corpus();
+            let text = match split {
+                Split::Train => corpus.train,
+                Split::Valid => corpus.valid,
+                Split::Test => return Ok(None),
+            };
+            raw.add(&text, samples);
+            return Ok(Some(raw.summary()));
+        };
+        let path = match split {
+            Split::Train => Some(files.get(split)?),
+            Split::Valid => files.valid.as_deref(),
+            Split::Test => files.test.as_deref(),
+        };
+        let Some(path) = path else { return Ok(None) };
+        let mut blocks = TextBlocks::open(path, self.encoding)?;
+        let (mut done, total) = (0, blocks.total_bytes());
+        while let Some(block) = blocks.next_block()? {
+            raw.add(&block.text, samples);
+            done += block.file_bytes;
+            listener(Event::Progress { what: "reading", done, total }).or_interrupted("reading the text")?;
+        }
+        Ok(Some(raw.summary()))
     }
 }
 
@@ -176,7 +215,11 @@ pub(crate) fn locate(config: &DataConfig, listener: &mut Listener<'_>) -> Result
         });
     }
     if is_local(name) {
-        return Ok(Located::Path(name.into()));
+        let path = PathBuf::from(name);
+        if !path.is_dir() {
+            files::open_regular(&path)?;
+        }
+        return Ok(Located::Path(path));
     }
     resolve(name, config, listener).map(|resolved| Located::Named(Box::new(resolved)))
 }
@@ -197,7 +240,7 @@ fn resolve(name: &str, config: &DataConfig, listener: &mut Listener<'_>) -> Resu
         Locations { cache_dir: cache_dir(config), offline: config.offline, mirror: config.mirror.clone() };
     let mut progress = |p: crate::data::download::Progress<'_>| {
         let what = format!("{} {}", p.stage, p.file);
-        listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) });
+        listener(Event::Progress { what: &what, done: p.done_bytes, total: p.total_bytes.unwrap_or(0) })
     };
     let resolved = catalog::resolve(name, &locations, &mut progress)?;
     for warning in &resolved.warnings {

@@ -164,7 +164,12 @@ impl Template {
 
     /// Whether a text of so many tokens alone is cut.
     pub fn cuts(&self, length: usize) -> bool {
-        length + self.before.len() + self.after.len() > self.max_positions
+        length > self.room()
+    }
+
+    /// The tokens of a text alone that have room beside the special tokens.
+    pub fn room(&self) -> usize {
+        self.max_positions.saturating_sub(self.before.len() + self.after.len())
     }
 
     fn keep<'a>(&self, text: &'a [u32], length: usize) -> &'a [u32] {

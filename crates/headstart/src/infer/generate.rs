@@ -140,7 +140,7 @@ impl Generator {
             shown.hand_on(&ids, piece);
         }
         shown.end_line(&ids, piece);
-        Ok(tokenizer.decode(&ids[first_shown..]))
+        Ok(shown.into_text())
     }
 
     fn next_logits(&self, ids: &[u32], past: usize, caches: &mut [KeyValueCache]) -> Vec<f32> {

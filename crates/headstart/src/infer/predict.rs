@@ -3,6 +3,7 @@
 //! Owns: what a prediction says. Never: reads standard input, prints.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use headstart_engine::{Device, Precision, Tape};
 use serde_json::{Map, Value};
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::batch::{Batch, TokenTargets};
 use crate::config::{HeadConfig, PrecisionName, Problem};
 use crate::data::template::Template;
+use crate::data::unknown::UnknownTokens;
 use crate::device::{DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
@@ -36,6 +38,8 @@ pub struct Predictor {
     head: HeadConfig,
     template: Template,
     precision: Precision,
+    /// Of all texts so far.
+    unknown: Mutex<UnknownTokens>,
 }
 
 impl Predictor {
@@ -59,7 +63,7 @@ impl Predictor {
         };
         let positions = loaded.files.config.num_max_positions;
         let template = Template::of_head(head.pooling, loaded.tokenizer.roles(), positions);
-        Ok(Self { loaded, head, template, precision: precision.into() })
+        Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 
     /// Where it computes.
@@ -72,6 +76,11 @@ impl Predictor {
         &self.loaded.files.labels
     }
 
+    /// What people should be told of the texts that were predicted so far, where the tokenizer knows little of them.
+    pub fn warning(&self) -> Option<String> {
+        self.unknown.lock().ok()?.warning("the texts")
+    }
+
     /// Predicts texts, in order.
     ///
     /// # Errors
@@ -81,7 +90,11 @@ impl Predictor {
         let mut cut = Vec::new();
         let mut batch = Batch::default();
         for text in texts {
-            let encoded = self.template.encode(&self.loaded.tokenizer.encode(text)?, None);
+            let ids = self.loaded.tokenizer.encode(text)?;
+            if let Ok(mut unknown) = self.unknown.lock() {
+                unknown.add(text, &ids, &self.loaded.tokenizer);
+            }
+            let encoded = self.template.encode(&ids, None);
             cut.push(encoded.tokens_cut > 0);
             batch.sequences.push(TokenTargets::None.sequence(&encoded.input_ids, None, 0));
         }
@@ -99,7 +112,7 @@ impl Predictor {
         let mut rows = Vec::new();
         for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, Inputs::new(&slab.ids), None);
+            let hidden = model.trunk(&mut tape, Inputs::new(&slab.input_ids), None);
             let Some(logits) = model.classify(&mut tape, &hidden) else {
                 unreachable!("checked when loading")
             };

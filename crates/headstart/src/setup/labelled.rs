@@ -2,11 +2,14 @@
 //!
 //! Owns: which labelled data a run reads and what it says of it. Never: reads files (`data`), what is trained.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 
 use crate::batch::{Examples, Label};
 use crate::config::{DataConfig, HeadPooling, Problem};
 use crate::data::catalog::Role;
+use crate::data::classification::raw::RawData;
 use crate::data::classification::{
     self, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
 };
@@ -16,8 +19,12 @@ use crate::data::starter;
 use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
+use crate::memory;
 use crate::tokenizer::Tokenizer;
 use crate::train::{EvaluationSplit, thousands};
+
+/// More classes than a data set has that somebody has labelled, unless every class has several examples.
+const MANY_CLASSES: usize = 1000;
 
 /// Which labelled data to read, and how.
 pub struct DataRequest<'a> {
@@ -31,6 +38,13 @@ pub struct DataRequest<'a> {
     pub positions: usize,
 }
 
+/// Data that was found.
+struct Found {
+    path: PathBuf,
+    options: ClassificationOptions,
+    provenance: serde_json::Value,
+}
+
 /// Labelled data with the template of its inputs.
 #[derive(Debug)]
 pub struct Labelled {
@@ -40,6 +54,8 @@ pub struct Labelled {
     pub template: Template,
     /// What a run records of where the data came from.
     pub provenance: serde_json::Value,
+    /// Where it lies, for messages.
+    path: PathBuf,
     /// What was said while it was read.
     told: Vec<String>,
 }
@@ -58,6 +74,41 @@ impl DataRequest<'_> {
     ) -> Result<Labelled> {
         let template = Template::of_head(self.pooling, tokenizer.roles(), self.positions);
         template.validate()?;
+        let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? else {
+            let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
+            let data = starter_questions(tokenizer)?;
+            let path = source::STARTER_QUESTIONS.into();
+            return Ok(Labelled { data, template, provenance, path, told: Vec::new() });
+        };
+        let cache = source::cache_dir(self.config).join("tokens");
+        let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
+        let mut data = ClassificationData::load(&path, &options, tokenizer, &cache, &mut progress)?;
+        let told = std::mem::take(&mut data.notes);
+        for note in &told {
+            listener(Event::Message(note));
+        }
+        Ok(Labelled { data, template, provenance, path, told })
+    }
+
+    /// Reads it as it is written, without a tokenizer, with up to `samples` examples of each split.
+    ///
+    /// # Errors
+    /// Data that is missing or cannot be fetched, and everything [`RawData::read`] refuses.
+    pub fn read_raw(&self, samples: usize, listener: &mut Listener<'_>) -> Result<RawData> {
+        match self.find(None, listener)? {
+            Some(Found { path, options, .. }) => RawData::read(&path, &options, samples),
+            None => {
+                let questions = starter::questions();
+                let [train, valid, test] = pairs(&questions);
+                let splits: [(Split, &[(&str, &str)]); 3] =
+                    [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
+                Ok(RawData::of_texts(&splits, &starter::QUESTION_LABELS, samples))
+            }
+        }
+    }
+
+    /// Where it lies and how to read it; `None` where it is in the program.
+    fn find(&self, known_labels: Option<Vec<String>>, listener: &mut Listener<'_>) -> Result<Option<Found>> {
         let located = source::locate(self.config, listener)?;
         let (path, entry, provenance) = match &located {
             Located::Starter if self.config.path == source::STARTER_CORPUS => {
@@ -67,11 +118,7 @@ impl DataRequest<'_> {
                     fix: format!("the built-in classification task is `{}`", source::STARTER_QUESTIONS),
                 });
             }
-            Located::Starter => {
-                let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
-                let data = starter_questions(tokenizer)?;
-                return Ok(Labelled { data, template, provenance, told: Vec::new() });
-            }
+            Located::Starter => return Ok(None),
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
                 let path = resolved.file(Role::Everything).unwrap_or(&resolved.folder);
@@ -93,16 +140,7 @@ impl DataRequest<'_> {
             known_labels,
             stated_labels: entry.map_or(&[][..], |e| e.labels).iter().map(|&l| l.to_owned()).collect(),
         };
-        let cache = source::cache_dir(self.config).join("tokens");
-        let mut progress = |done, total| {
-            listener(Event::Progress { what: "tokenising", done, total });
-        };
-        let mut data = ClassificationData::load(path, &options, tokenizer, &cache, &mut progress)?;
-        let told = std::mem::take(&mut data.notes);
-        for note in &told {
-            listener(Event::Message(note));
-        }
-        Ok(Labelled { data, template, provenance, told })
+        Ok(Some(Found { path: path.to_path_buf(), options, provenance }))
     }
 }
 
@@ -121,11 +159,16 @@ fn delimiter(name: &str) -> Result<u8> {
 
 fn starter_questions(tokenizer: &Tokenizer) -> Result<ClassificationData> {
     let questions = starter::questions();
-    let [train, valid, test] = [&questions.train, &questions.valid, &questions.test]
-        .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect::<Vec<_>>());
+    let [train, valid, test] = pairs(&questions);
     let splits: [(Split, &[(&str, &str)]); 3] =
         [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
     ClassificationData::from_texts(&splits, &starter::QUESTION_LABELS, tokenizer)
+}
+
+/// Label and text of the questions of each split.
+fn pairs(questions: &starter::Questions) -> [Vec<(&str, &str)>; 3] {
+    [&questions.train, &questions.valid, &questions.test]
+        .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect())
 }
 
 impl Labelled {
@@ -155,6 +198,34 @@ impl Labelled {
         split.map(|split| EvaluationSplit { examples: self.examples(split), text: None })
     }
 
+    /// Refuses a label column that is none: nearly every row has a label of its own, and there are thousands. `stated` is
+    /// how many classes the user expects.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] naming some of the labels, unless there are as many as stated; [`Error::Config`] where the
+    /// counts of classes against classes do not fit into memory.
+    pub(crate) fn check_label_column(&self, stated: Option<usize>) -> Result<()> {
+        let (labels, examples) = (&self.data.labels, self.data.train.as_ref().map_or(0, LabelledSplit::len));
+        let (classes, first) = (labels.len(), labels.iter().take(3).cloned().collect::<Vec<_>>());
+        if classes > MANY_CLASSES && 2 * classes > examples && stated != Some(classes) {
+            return Err(Error::BadInput {
+                path: self.path.clone(),
+                line: None,
+                what: format!(
+                    "its {} training examples have {} different labels (`{}`, ...): the label column looks like ids or text",
+                    thousands(examples),
+                    thousands(classes),
+                    first.join("`, `").escape_debug()
+                ),
+                fix: format!(
+                    "name the right column with `--label_column`; if these are classes, say so with `--num_classes {classes}`"
+                ),
+            });
+        }
+        let pairs = (classes as u64).saturating_mul(classes as u64);
+        memory::check_fits(&format!("counting {} classes against each other", thousands(classes)), pairs * 8)
+    }
+
     /// Tells what each split holds and which share texts; returns all that was said of the data.
     pub(crate) fn describe(&self, listener: &mut Listener<'_>) -> Vec<String> {
         let Self { data, template, .. } = self;
@@ -166,7 +237,11 @@ impl Labelled {
                 data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
             let cut = match split.lengths().filter(|&n| template.cuts(n)).count() {
                 0 => String::new(),
-                n => format!("; {} texts longer than the model's positions were cut", thousands(n)),
+                n => format!(
+                    "; {} texts longer than the model's positions were cut{}",
+                    thousands(n),
+                    lost(split, template)
+                ),
             };
             let empty = match split.empty_texts() {
                 0 => String::new(),
@@ -181,6 +256,13 @@ impl Labelled {
         }
         [self.told.clone(), lines].concat()
     }
+}
+
+/// What share of a split's tokens is cut, where it is more than a few percent.
+fn lost(split: &LabelledSplit, template: &Template) -> String {
+    let (all, kept) = split.lengths().fold((0, 0), |(all, kept), n| (all + n, kept + n.min(template.room())));
+    let share = 100.0 * (all - kept) as f64 / all.max(1) as f64;
+    if share > 3.0 { format!(" and lost {share:.0} % of all tokens") } else { String::new() }
 }
 
 /// A warning for each two splits that have texts in common: figures on them say less than they seem to.

@@ -3,5 +3,6 @@
 //! Owns: opening a run, texts and labelled texts as the examples of a run. Never: the loop (`train`), a method's choices.
 
 pub mod labelled;
+pub(crate) mod pace;
 pub(crate) mod run;
 pub(crate) mod text;

@@ -9,8 +9,11 @@ use crate::checkpoint::{Checkpoint, ModelFiles, NewRun, RunFolder};
 use crate::config::{ModelConfig, Objective as Predicts};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
+use crate::memory;
+use crate::model::Model;
+use crate::params::Param;
 use crate::tokenizer::Tokenizer;
-use crate::train::Place;
+use crate::train::{Place, thousands};
 
 /// A run that this process alone writes to.
 #[derive(Debug)]
@@ -73,6 +76,17 @@ impl OpenRun {
     }
 }
 
+/// Checks that the weights of a model fit into memory, with the gradients and moments of those that train where the
+/// processor computes.
+pub(crate) fn check_memory(model: &Model, device: &Device, trains: impl Fn(&Param) -> bool) -> Result<()> {
+    let table = model.table();
+    let trained = table.params().iter().filter(|param| !device.is_cuda() && trains(param));
+    let numbers = table.len() as u64 + 3 * trained.map(|param| param.len() as u64).sum::<u64>();
+    let what =
+        format!("a model of {} parameters, with what training keeps beside them,", thousands(table.len()));
+    memory::check_fits(&what, numbers.saturating_mul(4))
+}
+
 /// Everything of a model but its weights.
 pub(crate) fn model_files(
     config: &ModelConfig,
@@ -83,6 +97,7 @@ pub(crate) fn model_files(
     ModelFiles {
         config: config.clone(),
         objective: Some(objective),
+        mlm_probability: None,
         labels,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),

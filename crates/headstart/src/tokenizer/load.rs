@@ -3,14 +3,15 @@
 //! Owns: the file kinds, the checks on ids, the roles. Never: downloads, guesses case or substitutes a vocabulary.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
+use super::guard::guarded;
 use super::{AddedRole, Case, Role, RoleIds, Tokenizer};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The names of a padding token.
 const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
@@ -20,6 +21,9 @@ const SEP_NAMES: [&str; 3] = ["[SEP]", "<sep>", "</s>"];
 /// Vocabularies of real tokenizers stay well below this; a larger id is a damaged or hostile file.
 const MAX_VOCAB: usize = 1 << 22;
 
+/// What a tokenizer must encode and decode when it is loaded.
+const PROBE: &str = "The cat sat, caf\u{e9} \u{fb01}\u{ff21}\u{4e2d}\u{1f600} 12.";
+
 pub(super) fn from_file(path: &Path, case: Case) -> Result<Tokenizer> {
     if path.is_dir() {
         return from_folder(path, case);
@@ -27,7 +31,7 @@ pub(super) fn from_file(path: &Path, case: Case) -> Result<Tokenizer> {
     if !path.exists() {
         return Err(missing(path));
     }
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let bytes = files::read_regular(path)?;
     match path.extension().and_then(|e| e.to_str()) {
         Some("txt") => from_vocab_bytes(&bytes, case, path),
         Some("json") if path.file_name().is_some_and(|n| n == "vocab.json") => {
@@ -52,7 +56,7 @@ fn from_folder(folder: &Path, case: Case) -> Result<Tokenizer> {
         return Err(missing(folder));
     };
     // Hugging Face folders of before `tokenizer.json` keep the case beside the vocabulary.
-    let config = fs::read(folder.join("tokenizer_config.json")).ok();
+    let config = files::read_regular(&folder.join("tokenizer_config.json")).ok();
     let config = config.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).unwrap_or_default();
     let lower = config["do_lower_case"].as_bool() == Some(true);
     from_file(&vocab, if lower { Case::Lower } else { case })
@@ -97,7 +101,8 @@ fn from_merges(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Tokenizer>
     let vocab: Value = serde_json::from_slice(vocab)
         .map_err(|e| bad(vocab_path, Some(e.line() as u64), format!("is not a vocabulary in JSON: {e}")))?;
     let path = vocab_path.with_file_name("merges.txt");
-    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = String::from_utf8(files::read_regular(&path)?)
+        .map_err(|e| bad(&path, None, format!("is not UTF-8: {e}")))?;
     let mut merges = Vec::new();
     for (at, line) in text.lines().enumerate() {
         if line.starts_with("#version") || line.is_empty() {
@@ -171,6 +176,11 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
     if let Some((piece, id)) = had_unknown {
         added.push(AddedRole { role: Role::Unk, piece, id });
     }
+    let model_unknown = model_unknown(&value, &value["model"]);
+    if let Some(id) = model_unknown.filter(|&id| id >= pieces.len() as u64) {
+        let what = format!("its unknown token has the id {id}, but there are only {} pieces", pieces.len());
+        return Err(bad(name, None, what));
+    }
     let mut find = |role: Role, known: Option<u32>| {
         let by_name = role.names().iter().find_map(|n| id_of(&pieces, n));
         known.or(by_name).unwrap_or_else(|| {
@@ -181,8 +191,8 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
         })
     };
     let [unk, cls, eos, mask] = Role::ALL.map(|role| {
-        let known = if role == Role::Unk { model_unknown(&value, &value["model"]) } else { None };
-        find(role, known)
+        let known = model_unknown.filter(|_| role == Role::Unk);
+        find(role, known.map(|id| id as u32))
     });
     let named = |names: &[&str]| names.iter().find_map(|n| id_of(&pieces, n));
     // A separator is not added: two texts can stand with an end of line between them.
@@ -250,15 +260,14 @@ fn ensure_model_unknown(value: &mut Value) -> Option<(String, u32)> {
 
 /// The id of what the model itself says for text it cannot spell. GPT-2's end-of-text token in that place does not
 /// count: it is the end of the line.
-fn model_unknown(value: &Value, model: &Value) -> Option<u32> {
-    let id = match (&model["unk_token"], &model["unk_id"]) {
+fn model_unknown(value: &Value, model: &Value) -> Option<u64> {
+    match (&model["unk_token"], &model["unk_id"]) {
         (Value::String(piece), _) if !Role::Eos.names().contains(&piece.as_str()) => {
             let in_added = || value["added_tokens"].as_array()?.iter().find(|t| t["content"] == **piece);
             model["vocab"].get(piece).and_then(Value::as_u64).or_else(|| in_added()?["id"].as_u64())
         }
         (_, id) => id.as_u64(),
-    };
-    id.map(|id| id as u32)
+    }
 }
 
 /// The pieces by id: the model's vocabulary and the added tokens, which must fill 0..n without gap or conflict.
@@ -354,8 +363,18 @@ fn build(
     name: &Path,
 ) -> Result<Tokenizer> {
     let unusable = |e: tokenizers::Error| bad(name, None, format!("is not a usable tokenizer: {e}"));
-    let mut inner = tokenizers::Tokenizer::from_bytes(value.to_string()).map_err(unusable)?;
-    inner.set_encode_special_tokens(true);
+    let text = value.to_string();
+    let inner = guarded(|| {
+        let mut inner = tokenizers::Tokenizer::from_bytes(text)?;
+        inner.set_encode_special_tokens(true);
+        // What is wrong with a normalizer or a decoder shows only in its use. That it has no way to say that a character
+        // is unknown is no fault of this text's.
+        if let Ok(encoded) = inner.encode_fast(PROBE, false) {
+            let _ = inner.decode(encoded.get_ids(), false);
+        }
+        Ok(inner)
+    });
+    let inner = inner.unwrap_or_else(|reason| Err(reason.into())).map_err(unusable)?;
     let mut reserved = HashSet::new();
     for token in value["added_tokens"].as_array().into_iter().flatten() {
         let (piece, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
@@ -367,7 +386,7 @@ fn build(
         }
     }
     reserved.remove(&roles.unk);
-    Ok(Tokenizer { inner, pieces, roles, added, reserved, json: OnceLock::new() })
+    Ok(Tokenizer { inner, pieces, roles, added, reserved, name: name.into(), json: OnceLock::new() })
 }
 
 fn bad(path: &Path, line: Option<u64>, what: String) -> Error {

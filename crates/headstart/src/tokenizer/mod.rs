@@ -3,11 +3,13 @@
 //! Owns: what Headstart asks of a tokenizer — plain text in, ids out, four roles that always exist. Never: knows
 //! where vocabularies come from, splits files into examples, touches a model.
 
+mod guard;
 mod load;
 mod train;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -15,11 +17,18 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
+use guard::guarded;
 
 pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions, Trained};
 
 /// What language-model data writes for a word outside its vocabulary (WikiText, SimpleBooks).
 const UNKNOWN_WORD: &str = "<unk>";
+
+/// Characters of a piece that are shown.
+const SHOWN_CHARS: usize = 20;
+
+/// Bytes of text for each thread in a batch of short texts.
+const BATCH_BYTES: usize = 1 << 17;
 
 /// Longer texts are tokenised in pieces of at most so many bytes.
 const LONG_TEXT_BYTES: usize = 1 << 18;
@@ -110,6 +119,8 @@ pub struct Tokenizer {
     pieces: Vec<String>,
     roles: RoleIds,
     added: Vec<AddedRole>,
+    // What errors call it.
+    name: PathBuf,
     // Ids that plain text must never become: every special token but the unknown one.
     reserved: HashSet<u32>,
     // The canonical text and its sum, when first asked for: to use a model takes neither.
@@ -148,8 +159,16 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::BadInput`] when the tokenizer itself fails, which a loaded one should not.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_watched(text, &mut || Ok(()))
+    }
+
+    /// As [`Self::encode`]; of a long text `go_on` is asked again and again, and its error ends the work.
+    ///
+    /// # Errors
+    /// As for [`Self::encode`], and those of `go_on`.
+    pub fn encode_watched(&self, text: &str, go_on: &mut dyn FnMut() -> Result<()>) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        self.encode_into(text, &mut ids)?;
+        self.encode_into(text, &mut ids, go_on)?;
         Ok(ids)
     }
 
@@ -159,28 +178,49 @@ impl Tokenizer {
     /// # Errors
     /// As for [`Self::encode`].
     pub fn encode_corpus_line(&self, line: &str, ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_corpus_line_watched(line, ids, &mut || Ok(()))
+    }
+
+    /// As [`Self::encode_corpus_line`], watched as by [`Self::encode_watched`].
+    ///
+    /// # Errors
+    /// As for [`Self::encode_watched`].
+    pub fn encode_corpus_line_watched(
+        &self,
+        line: &str,
+        ids: &mut Vec<u32>,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
         for (at, part) in line.split(UNKNOWN_WORD).enumerate() {
             if at > 0 {
                 ids.push(self.roles.unk);
             }
-            self.encode_into(part, ids)?;
+            self.encode_into(part, ids, go_on)?;
         }
         Ok(())
     }
 
-    fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    fn encode_into(
+        &self,
+        text: &str,
+        ids: &mut Vec<u32>,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
         if text.len() <= LONG_TEXT_BYTES {
             return self.encode_piece(text, ids);
         }
         // A tokenizer takes about a hundred times the memory of its text.
         let pieces: Vec<&str> = pieces_of_long_text(text).collect();
-        let encoded = pieces.par_iter().map(|piece| {
-            let mut ids = Vec::new();
-            self.encode_piece(piece, &mut ids)?;
-            Ok(ids)
-        });
-        for part in encoded.collect::<Result<Vec<_>>>()? {
-            ids.extend(part);
+        for pieces in pieces.chunks(rayon::current_num_threads()) {
+            go_on()?;
+            let encoded = pieces.par_iter().map(|piece| {
+                let mut ids = Vec::new();
+                self.encode_piece(piece, &mut ids)?;
+                Ok(ids)
+            });
+            for part in encoded.collect::<Result<Vec<_>>>()? {
+                ids.extend(part);
+            }
         }
         Ok(())
     }
@@ -189,10 +229,11 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(());
         }
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| Error::BadInput {
-            path: "tokenizer".into(),
+        let encoding = guarded(|| self.inner.encode_fast(text, false));
+        let encoding = encoding.unwrap_or_else(|reason| Err(reason.into())).map_err(|e| Error::BadInput {
+            path: self.name.clone(),
             line: None,
-            what: format!("the tokenizer cannot encode the text: {e}"),
+            what: format!("this tokenizer cannot encode a text: {e}"),
             fix: "use another tokenizer, or train one with `headstart tokenizer train`".into(),
         })?;
         // Vocabularies that list special tokens among the ordinary ones can still spell them out of plain text.
@@ -205,8 +246,22 @@ impl Tokenizer {
     /// Ids outside the vocabulary are left out.
     pub fn decode(&self, ids: &[u32]) -> String {
         let lines = ids.split(|&id| id == self.roles.eos);
-        let lines = lines.map(|line| self.inner.decode(line, false).unwrap_or_default());
-        lines.collect::<Vec<_>>().join("\n")
+        lines.map(|line| self.decode_line(line)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The text of ids without an end of line.
+    fn decode_line(&self, ids: &[u32]) -> String {
+        guarded(|| self.inner.decode(ids, false).unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// What of a text the vocabulary cannot spell, as it is written; of a long text only the beginning is looked at.
+    pub fn unknown_pieces(&self, text: &str) -> Vec<String> {
+        let text = pieces_of_long_text(text).next().unwrap_or_default();
+        let encoding = guarded(|| self.inner.encode(text, false));
+        let Ok(Ok(encoding)) = encoding else { return Vec::new() };
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        let unknown = tokens.filter(|(id, _)| **id == self.roles.unk || self.reserved.contains(id));
+        unknown.filter_map(|(_, &(start, end))| text.get(start..end)).map(shortened).collect()
     }
 
     /// The piece of an id as the vocabulary spells it (`##ing`, `Ġthe`), or `None` outside the vocabulary.
@@ -222,6 +277,11 @@ impl Tokenizer {
     /// The number of ids, added roles included: the rows of the token embedding.
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
+    }
+
+    /// Whether all of these are ids of the vocabulary.
+    pub fn knows(&self, ids: &[u32]) -> bool {
+        ids.iter().all(|&id| (id as usize) < self.pieces.len())
     }
 
     /// The ids of the roles.
@@ -247,7 +307,7 @@ impl Tokenizer {
     fn canonical(&self) -> &(String, String) {
         self.json.get_or_init(|| {
             // What was read from JSON has a JSON form.
-            let json = self.inner.to_string(false).unwrap_or_default();
+            let json = guarded(|| self.inner.to_string(false).unwrap_or_default()).unwrap_or_default();
             let hash = files::hex(&Sha256::digest(&json));
             (json, hash)
         })
@@ -272,6 +332,36 @@ impl Tokenizer {
             Err(e) => Err(Error::io("read", path)(e)),
         }
     }
+}
+
+/// A piece of text as it is shown to people.
+fn shortened(piece: &str) -> String {
+    match piece.char_indices().nth(SHOWN_CHARS) {
+        Some((at, _)) => format!("{}...", &piece[..at]),
+        None => piece.to_owned(),
+    }
+}
+
+/// Texts of these lengths in bytes as batches of consecutive ones: large enough for all threads, small enough to be asked
+/// several times a second whether to go on. A text that is long is a batch of its own.
+pub fn batches(lengths: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let most = BATCH_BYTES * rayon::current_num_threads();
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let (mut bytes, mut closed) = (0, true);
+    for (at, length) in lengths.enumerate() {
+        let long = length > LONG_TEXT_BYTES;
+        match batches.last_mut() {
+            Some(batch) if !closed && !long && bytes + length <= most => {
+                batch.end = at + 1;
+                bytes += length;
+            }
+            _ => {
+                batches.push(at..at + 1);
+                (bytes, closed) = (length, long);
+            }
+        }
+    }
+    batches
 }
 
 /// A long text in pieces, each but the first beginning with the space before a word, which is where all tokenizers cut

@@ -296,3 +296,36 @@ fn saving_never_overwrites_another_tokenizer() {
     let other = train(TokenizerKind::WordPiece, 90);
     assert!(other.save(&path).unwrap_err().to_string().contains("exists already"));
 }
+
+#[test]
+fn files_on_which_the_crate_panics_are_refused_by_name() {
+    let json = |normalizer: &str, model: &str| {
+        format!(r#"{{"version":"1.0","added_tokens":[],"normalizer":{normalizer},"model":{model}}}"#)
+    };
+    let unigram = r#"{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0.0],["a",-1.0]]}"#;
+    // A map of characters whose table is shorter than it says.
+    let map = r#"{"type":"Precompiled","precompiled_charsmap":"CAAAAAEAAAABAAAAYQA="}"#;
+    let unknown = unigram.replace("\"unk_id\":0", "\"unk_id\":7");
+    // A merge whose second half is shorter than the prefix that it should begin with.
+    let merges = r#"{"type":"BPE","continuing_subword_prefix":"@@@@","vocab":{"a":0,"b":1,"ab":2},"merges":[["a","b"]]}"#;
+    for (text, reason) in [
+        (json(map, unigram), "the `tokenizers` crate gave up on it"),
+        (json("null", &unknown), "its unknown token has the id 7, but there are only 2 pieces"),
+        (json("null", merges), "the `tokenizers` crate gave up on it"),
+    ] {
+        let error =
+            Tokenizer::from_json_bytes(text.as_bytes(), Path::new("odd.json")).unwrap_err().to_string();
+        assert!(error.contains("odd.json") && error.contains(reason), "{error}");
+    }
+    Tokenizer::from_json_bytes(json("null", unigram).as_bytes(), Path::new("fine.json")).unwrap();
+}
+
+#[test]
+fn batches_are_consecutive_and_long_texts_stand_alone() {
+    let long = LONG_TEXT_BYTES + 1;
+    assert_eq!(batches([1, 2, long, 3, 4].into_iter()), [0..2, 2..3, 3..5]);
+    let most = BATCH_BYTES * rayon::current_num_threads();
+    let lengths = vec![most / 2; 5];
+    assert_eq!(batches(lengths.into_iter().map(|n| n.min(LONG_TEXT_BYTES))).last().unwrap().end, 5);
+    assert!(batches(std::iter::empty()).is_empty());
+}

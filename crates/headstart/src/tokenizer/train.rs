@@ -16,7 +16,7 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::{Case, Tokenizer, UNKNOWN_WORD, load, pieces_of_long_text};
+use super::{Case, Tokenizer, UNKNOWN_WORD, batches, load, pieces_of_long_text};
 use crate::error::{Error, Result};
 
 /// The special pieces of a trained tokenizer: the first rows, in this order.
@@ -30,6 +30,10 @@ const MIN_FREQUENCY: u64 = 2;
 
 /// Characters of the longest word that WordPiece spells; longer ones are unknown as a whole.
 const MAX_WORD_CHARS: usize = 100;
+
+/// Words counted, and merges learned, between two questions whether to go on.
+const WORDS_BETWEEN_LOOKS: usize = 1 << 14;
+const MERGES_BETWEEN_LOOKS: usize = 16;
 
 /// The kind of vocabulary to learn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -99,21 +103,33 @@ impl TokenizerTrainer {
     /// # Errors
     /// [`Error::Config`] when a line cannot be split into words, which does not happen with these kinds.
     pub fn feed(&mut self, text: &str) -> Result<()> {
-        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        self.feed_watched(text, &mut || Ok(()))
+    }
+
+    /// As [`Self::feed`]; `go_on` is asked several times a second, and its error ends the work.
+    ///
+    /// # Errors
+    /// As for [`Self::feed`], and those of `go_on`.
+    pub fn feed_watched(&mut self, text: &str, go_on: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let lines = text.split_inclusive('\n').flat_map(|line| line.split(UNKNOWN_WORD));
+        let parts: Vec<&str> = lines.flat_map(pieces_of_long_text).collect();
         let options = self.options;
-        let counts: Vec<WordCounts> = lines
-            .par_chunks(256)
-            .map(|lines| count_words(lines, options))
-            .collect::<tokenizers::Result<_>>()
-            .map_err(|e| Error::Config {
-                key: "tokenizer".into(),
-                what: format!("the text cannot be split into words: {e}"),
-                fix: "try the other kind of tokenizer".into(),
-            })?;
-        for (words, too_long) in counts {
-            self.too_long += too_long;
-            for (word, count) in words {
-                *self.words.entry(word).or_default() += count;
+        for batch in batches(parts.iter().map(|part| part.len())) {
+            go_on()?;
+            let counts: Vec<WordCounts> = parts[batch]
+                .par_chunks(256)
+                .map(|parts| count_words(parts, options))
+                .collect::<tokenizers::Result<_>>()
+                .map_err(|e| Error::Config {
+                    key: "tokenizer".into(),
+                    what: format!("the text cannot be split into words: {e}"),
+                    fix: "try the other kind of tokenizer".into(),
+                })?;
+            for (words, too_long) in counts {
+                self.too_long += too_long;
+                for (word, count) in words {
+                    *self.words.entry(word).or_default() += count;
+                }
             }
         }
         Ok(())
@@ -124,6 +140,14 @@ impl TokenizerTrainer {
     /// # Errors
     /// [`Error::Missing`] when no text was fed, or none that such a tokenizer can spell.
     pub fn finish(self) -> Result<Trained> {
+        self.finish_watched(&mut || Ok(()))
+    }
+
+    /// As [`Self::finish`]; `go_on` is asked several times a second, and its error ends the work.
+    ///
+    /// # Errors
+    /// As for [`Self::finish`], and those of `go_on`.
+    pub fn finish_watched(self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<Trained> {
         if self.words.is_empty() {
             let (what, fix) = if self.too_long > 0 {
                 let what = format!(
@@ -140,7 +164,7 @@ impl TokenizerTrainer {
         let name = Path::new("the trained tokenizer");
         let (value, unknown) = match kind {
             TokenizerKind::WordPiece => {
-                let learner = learn_word_piece(&self.words, vocab_size);
+                let learner = learn_word_piece(&self.words, vocab_size, go_on)?;
                 let unknown = self.words.iter().filter(|(word, _)| learner.spell(word).is_empty());
                 let unknown = unknown.map(|(_, n)| n).sum::<u64>() + self.too_long;
                 (load::word_piece(&learner.pieces, case), unknown)
@@ -150,7 +174,7 @@ impl TokenizerTrainer {
                 for c in ByteLevel::alphabet().into_iter().collect::<BTreeSet<char>>() {
                     learner.add(c.to_string());
                 }
-                let merges = learner.learn(&self.words, vocab_size);
+                let merges = learner.learn(&self.words, vocab_size, go_on)?;
                 let vocab: Map<String, Value> =
                     learner.pieces.iter().enumerate().map(|(id, p)| (p.clone(), json!(id))).collect();
                 let merges: Vec<Value> = merges.into_iter().map(|(a, b)| json!([a, b])).collect();
@@ -178,18 +202,22 @@ impl TokenizerTrainer {
 }
 
 /// A WordPiece vocabulary: the usual characters and what merges make of them; where that leaves room, rarer characters, too.
-fn learn_word_piece(words: &BTreeMap<String, u64>, vocab_size: usize) -> Learner {
+fn learn_word_piece(
+    words: &BTreeMap<String, u64>,
+    vocab_size: usize,
+    go_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<Learner> {
     let ranked = ranked_alphabet(words);
     let room = vocab_size - SPECIAL.len();
     let mut learner = Learner::new("##");
     learner.add_characters(ranked.iter().take(room.min(MAX_ALPHABET)));
-    learner.learn(words, vocab_size);
+    learner.learn(words, vocab_size, go_on)?;
     let left = vocab_size - learner.pieces.len();
     if left > 0 && ranked.len() > MAX_ALPHABET {
         learner.add_characters(ranked.iter().skip(MAX_ALPHABET).take(left));
-        learner.learn(words, vocab_size);
+        learner.learn(words, vocab_size, go_on)?;
     }
-    learner
+    Ok(learner)
 }
 
 impl Tokenizer {
@@ -205,12 +233,12 @@ impl Tokenizer {
 }
 
 /// Splits lines into words exactly as the finished tokenizer will.
-fn count_words(lines: &[&str], options: TrainOptions) -> tokenizers::Result<WordCounts> {
+fn count_words(parts: &[&str], options: TrainOptions) -> tokenizers::Result<WordCounts> {
     let lower = options.case == Case::Lower;
     let bert = BertNormalizer::new(true, true, None, lower);
     let byte_level = ByteLevel::new(false, true, true);
     let (mut counts, mut too_long) = (HashMap::new(), 0);
-    for part in lines.iter().flat_map(|line| line.split(UNKNOWN_WORD)).flat_map(pieces_of_long_text) {
+    for part in parts {
         // The line end is a token of its own; the trainer must not see it as part of a word.
         let mut text = NormalizedString::from(part.trim_end_matches('\n'));
         let mut split;
@@ -299,11 +327,19 @@ impl Learner {
     }
 
     /// Fills the vocabulary up to `vocab_size` and returns the merges in the order in which they were learned.
-    fn learn(&mut self, words: &BTreeMap<String, u64>, vocab_size: usize) -> Vec<(String, String)> {
+    fn learn(
+        &mut self,
+        words: &BTreeMap<String, u64>,
+        vocab_size: usize,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Vec<(String, String)>> {
         let mut spelled: Vec<(Vec<u32>, u64)> = words.iter().map(|(w, &n)| (self.spell(w), n)).collect();
         let mut counts: HashMap<Pair, u64> = HashMap::new();
         let mut places: HashMap<Pair, Vec<u32>> = HashMap::new();
         for (at, (ids, count)) in spelled.iter().enumerate() {
+            if at % WORDS_BETWEEN_LOOKS == 0 {
+                go_on()?;
+            }
             for pair in pairs(ids) {
                 *counts.entry(pair).or_default() += count;
                 note(&mut places, pair, at as u32);
@@ -351,8 +387,11 @@ impl Learner {
                 }
             }
             merges.push((left, right));
+            if merges.len() % MERGES_BETWEEN_LOOKS == 0 {
+                go_on()?;
+            }
         }
-        merges
+        Ok(merges)
     }
 
     /// The ids of a word's characters; nothing for a word with a character outside the alphabet, which will be

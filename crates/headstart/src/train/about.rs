@@ -98,12 +98,12 @@ fn model(config: &ModelConfig) -> String {
 }
 
 fn rate(config: &TrainConfig) -> String {
-    let schedule = format!("{:?}", config.schedule).to_lowercase();
-    format!("{:e} after {} warm-up steps, {schedule} schedule", config.lr, config.warmup_steps)
+    let schedule = config.curve().name();
+    format!("{:e} after {} warm-up steps, {schedule} schedule", config.peak_lr(), config.warmup())
 }
 
 fn batch(config: &TrainConfig) -> String {
-    let clip = if config.max_norm > 0.0 { format!(", clip {}", config.max_norm) } else { String::new() };
+    let clip = if config.clip() > 0.0 { format!(", clip {}", config.clip()) } else { String::new() };
     format!("{} sequences a step{clip}, seed {}", config.global_batch(), config.seed)
 }
 

@@ -41,6 +41,11 @@ impl<'a> Batches<'a> {
         self.train.len()
     }
 
+    /// Tokens to a pass over the training data.
+    pub(super) fn tokens(&self) -> usize {
+        self.train.tokens()
+    }
+
     pub(super) fn steps_per_epoch(&self) -> u64 {
         self.train.len().div_ceil(self.size).max(1) as u64
     }
@@ -66,7 +71,7 @@ impl<'a> Batches<'a> {
         let sequences_in_epoch = all.min(within * self.size as u64);
         let mut tokens = 0;
         if epoch > 0 {
-            tokens += epoch * (0..self.train.len()).map(|i| self.train.input_len(i) as u64).sum::<u64>();
+            tokens += epoch * self.train.tokens() as u64;
         }
         if sequences_in_epoch > 0 {
             self.arrange(epoch);
@@ -93,7 +98,7 @@ mod tests {
     fn a_position_counts_what_the_batches_held() {
         let ids: Vec<Vec<u32>> = (1..=11).map(|n| vec![7; n]).collect();
         let train = || Examples { ids: ids.iter().map(Vec::as_slice).collect(), ..Examples::default() };
-        let config = TrainConfig { train_batch_size: 2, grad_accum_steps: 2, ..TrainConfig::default() };
+        let config = TrainConfig { train_batch_size: Some(2), grad_accum_steps: 2, ..TrainConfig::default() };
         let mut batches = Batches::new(train(), TokenTargets::None, &config);
         assert_eq!(batches.steps_per_epoch(), 3);
         let (mut sequences, mut tokens) = (0, 0);

@@ -8,6 +8,8 @@
 
 mod about;
 mod batches;
+mod length;
+mod measure;
 mod outcome;
 mod step;
 
@@ -32,9 +34,11 @@ use crate::schedule;
 use crate::train_log::TrainLog;
 
 use batches::{Batches, DataPosition};
+use length::Estimate;
 use outcome::{not_finite, to_record};
 use step::Ready;
 
+pub(crate) use measure::{Measurement, StepTime};
 pub use outcome::Summary;
 pub(crate) use outcome::{thousands, unix_seconds};
 pub(crate) use step::Step;
@@ -126,6 +130,8 @@ struct Running<'a> {
     gradients: Gradients,
     state: TrainerState,
     log: RunLog,
+    /// When the last step will be done.
+    estimate: Estimate,
     /// When this process began.
     started: Instant,
     /// Seconds of work of the processes before this one.
@@ -227,8 +233,8 @@ impl<'a> Training<'a> {
             let (loss, grad_norm) = (computed.loss, work.gradient_norm()?);
 
             // Update the weights, or skip a step whose figures are not finite.
-            let factor = schedule::factor(self.config.schedule, self.config.warmup_steps, total_steps, step);
-            let lr = self.config.lr * factor;
+            let factor = schedule::factor(self.config.curve(), self.config.warmup(), total_steps, step);
+            let lr = self.config.peak_lr() * factor;
             let figures = [("training loss", loss), ("gradient norm", grad_norm)];
             let failure = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
             match failure {
@@ -246,12 +252,14 @@ impl<'a> Training<'a> {
                 StepRecord { step, total_steps, epoch, loss, lr, grad_norm, tokens_per_s, elapsed_s };
             self.log_step(running, &record, failure, listener)?;
             let mut stop = listener(Event::Step(&record)) == Signal::Stop;
+            self.announce_time(&mut running.estimate, (step, total_steps), ready.batch.tokens(), listener);
 
             // Evaluate.
             let epoch_ends = step.is_multiple_of(running.steps_per_epoch) || step == total_steps;
             let every = self.config.eval_every;
             let mut improved = false;
-            if epoch_ends || (every > 0 && step.is_multiple_of(every as u64)) {
+            let evaluates = epoch_ends || (every > 0 && step.is_multiple_of(every as u64));
+            if evaluates {
                 let Some(is_best) = self.evaluate(running, listener)? else {
                     self.save(running, listener)?;
                     return Ok(Some(Stop::Signal));
@@ -276,6 +284,9 @@ impl<'a> Training<'a> {
             if epoch_ends || improved || due || stopped.is_some() {
                 self.save(running, listener)?;
             }
+            if let Some(reason) = stopped.filter(|_| !evaluates) {
+                self.evaluate_stopped(running, reason, tokens_per_s, listener)?;
+            }
         }
         Ok(stopped)
     }
@@ -288,8 +299,7 @@ impl<'a> Training<'a> {
         let data = self.data_sums();
         let batches = Batches::new(std::mem::take(&mut self.train), self.targets, self.config);
         let steps_per_epoch = batches.steps_per_epoch();
-        let all = steps_per_epoch.saturating_mul(self.config.n_epochs as u64);
-        let total_steps = self.config.max_steps.map_or(all, |most| most.min(all));
+        let total_steps = self.config.total_steps(batches.examples());
         let table = self.model.table();
         let mut optimizer = Optimizer::new(table, self.config);
         let mut state = TrainerState::default();
@@ -308,12 +318,13 @@ impl<'a> Training<'a> {
         let settings = self.folder.settings_sum().to_owned();
         let state = TrainerState { seed: self.config.seed, settings, data, ..state };
         let log = RunLog::open(self.folder.dir(), state.step, state.logged.as_ref(), unix_seconds())?;
-        self.announce_length(all, total_steps, listener);
+        self.announce_length(steps_per_epoch, total_steps, listener);
         let line = format!(
-            "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps; {} threads, {}",
+            "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {} threads, {}",
             thousands(table.len()),
             thousands(table.trainable_len()),
             thousands(batches.examples()),
+            thousands((batches.tokens() as f64 * total_steps as f64 / steps_per_epoch as f64) as usize),
             self.device.threads(),
             self.device_name(),
         );
@@ -325,6 +336,7 @@ impl<'a> Training<'a> {
             saved: state.step,
             state,
             log,
+            estimate: Estimate::new(),
             started: Instant::now(),
             steps_per_epoch,
             total_steps,
@@ -371,22 +383,6 @@ impl<'a> Training<'a> {
                 ),
                 fix: "bring the data back as it was, or start a new run with another --out".into(),
             }),
-        }
-    }
-
-    /// Says, once, where the settings do not mean what they seem to.
-    fn announce_length(&self, all: u64, total_steps: u64, listener: &mut Listener<'_>) {
-        if let Some(most) = self.config.max_steps.filter(|most| *most > all) {
-            let epochs = self.config.n_epochs;
-            let line = format!("n_epochs {epochs} ends the run after {all} steps, before max_steps {most}");
-            listener(Event::Message(&line));
-        }
-        let warmup = self.config.warmup_steps;
-        if warmup >= total_steps && total_steps > 0 {
-            let line = format!(
-                "the warm-up of {warmup} steps takes the whole run of {total_steps}: the learning rate only rises"
-            );
-            listener(Event::Message(&line));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, RunFolder, TrainerState};
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
-use crate::event::{Event, Listener};
+use crate::event::{Event, Listener, Signal};
 use crate::objective::Sums;
 use crate::report::{Confusion, Report};
 use crate::run_log::{Kind, Record, read_metrics};
@@ -43,7 +43,37 @@ pub struct Summary {
     pub labels: Vec<String>,
 }
 
+/// A signal is answered within seconds: validation data that take longer than this are not evaluated then.
+const SHORT_EVALUATION_S: f64 = 1.0;
+
 impl Training<'_> {
+    /// The figures of a run that stops between two evaluations. They are told and stand in the summary, and are neither
+    /// logged nor counted, so that the run goes on from here as if it had not stopped.
+    pub(super) fn evaluate_stopped(
+        &self,
+        running: &mut Running<'_>,
+        reason: Stop,
+        tokens_per_s: f64,
+        listener: &mut Listener<'_>,
+    ) -> Result<()> {
+        let Some(split) = &self.valid else { return Ok(()) };
+        // Forward is a third of a step's work.
+        let seconds = split.examples.tokens() as f64 / (3.0 * tokens_per_s);
+        if reason == Stop::Signal && seconds > SHORT_EVALUATION_S {
+            return Ok(());
+        }
+        // That it is to stop has been heard.
+        let mut told = |event: Event<'_>| {
+            let _: Signal = listener(event);
+            Signal::Continue
+        };
+        let Some(evaluation) = self.evaluation("valid", split, &mut told)? else { return Ok(()) };
+        let record = to_record(Kind::Valid, running.state.step, &evaluation);
+        told(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
+        running.last_valid = Some((running.state.step, evaluation));
+        Ok(())
+    }
+
     pub(super) fn finish(
         mut self,
         mut running: Running<'_>,

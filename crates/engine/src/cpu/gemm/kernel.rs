@@ -11,6 +11,7 @@ use std::arch::x86_64::{
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_epi32,
     _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
+use std::mem::MaybeUninit;
 
 /// Columns of a whole panel of the right operand.
 pub(super) const PANEL: usize = 48;
@@ -35,8 +36,9 @@ impl LeftTile {
     }
 }
 
-/// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48). On the way, `steps`
-/// cache lines from `next` are brought to the second-level cache.
+/// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48). At most `chain` steps are
+/// added one by one; such sums are added up, and their sum to c. On the way, `steps` cache lines from `next` are brought to
+/// the second-level cache.
 ///
 /// # Safety
 /// The processor has AVX-512 F and, for `PAIR`, BF16. `a` has `steps` cells in each of its rows, `b` has
@@ -51,18 +53,19 @@ pub(super) unsafe fn multiply<const PAIR: bool>(
     c: *mut f32,
     c_stride: usize,
     accumulate: bool,
+    chain: usize,
 ) {
     macro_rules! pick {
         ($rows:literal) => {
             // SAFETY: the caller's contract.
             unsafe {
                 match (PAIR, width) {
-                    (true, PANEL) => pairs::<$rows, 3>(steps, a, b, next, c, c_stride, accumulate),
-                    (true, 32) => pairs::<$rows, 2>(steps, a, b, next, c, c_stride, accumulate),
-                    (true, _) => pairs::<$rows, 1>(steps, a, b, next, c, c_stride, accumulate),
-                    (false, PANEL) => singles::<$rows, 3>(steps, a, b, next, c, c_stride, accumulate),
-                    (false, 32) => singles::<$rows, 2>(steps, a, b, next, c, c_stride, accumulate),
-                    (false, _) => singles::<$rows, 1>(steps, a, b, next, c, c_stride, accumulate),
+                    (true, PANEL) => pairs::<$rows, 3>(steps, a, b, next, c, c_stride, accumulate, chain),
+                    (true, 32) => pairs::<$rows, 2>(steps, a, b, next, c, c_stride, accumulate, chain),
+                    (true, _) => pairs::<$rows, 1>(steps, a, b, next, c, c_stride, accumulate, chain),
+                    (false, PANEL) => singles::<$rows, 3>(steps, a, b, next, c, c_stride, accumulate, chain),
+                    (false, 32) => singles::<$rows, 2>(steps, a, b, next, c, c_stride, accumulate, chain),
+                    (false, _) => singles::<$rows, 1>(steps, a, b, next, c, c_stride, accumulate, chain),
                 }
             }
         };
@@ -94,43 +97,55 @@ macro_rules! register_tile {
             c: *mut f32,
             c_stride: usize,
             accumulate: bool,
+            chain: usize,
         ) {
             // SAFETY: the contract of `multiply`; loads make no assumption on alignment.
             unsafe {
-                let mut sums = [[_mm512_setzero_ps(); V]; R];
-                if accumulate {
-                    for r in 0..R {
-                        for v in 0..V {
-                            sums[r][v] = _mm512_loadu_ps(c.add(r * c_stride + 16 * v));
-                        }
-                    }
-                }
                 let mut rows = [a.start; R];
                 for r in 0..R {
                     rows[r] = a.start.add(r.min(a.rows - 1) * a.row_bytes);
                 }
                 let mut at = 0;
-                for _ in 0..steps {
-                    let mut $y = [_mm512_setzero_ps(); V];
-                    for v in 0..V {
-                        $y[v] = _mm512_loadu_ps(b.add(16 * v).cast());
+                let chains = steps.div_ceil(chain).max(1);
+                // The sum of the finished chains.
+                let mut finished = [[MaybeUninit::<__m512>::uninit(); V]; R];
+                for i in 0..chains {
+                    let mut sums = [[_mm512_setzero_ps(); V]; R];
+                    for _ in steps * i / chains..steps * (i + 1) / chains {
+                        let mut $y = [_mm512_setzero_ps(); V];
+                        for v in 0..V {
+                            $y[v] = _mm512_loadu_ps(b.add(16 * v).cast());
+                        }
+                        for r in 0..R {
+                            let $x = rows[r].add(at);
+                            let $x = _mm512_set1_epi32($x.cast::<i32>().read_unaligned());
+                            for v in 0..V {
+                                let ($sum, $y) = (sums[r][v], _mm512_castps_si512($y[v]));
+                                sums[r][v] = $step;
+                            }
+                        }
+                        _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                        next = next.wrapping_add(64);
+                        b = b.add(16 * V);
+                        at += a.step_bytes;
                     }
                     for r in 0..R {
-                        let $x = rows[r].add(at);
-                        let $x = _mm512_set1_epi32($x.cast::<i32>().read_unaligned());
                         for v in 0..V {
-                            let ($sum, $y) = (sums[r][v], _mm512_castps_si512($y[v]));
-                            sums[r][v] = $step;
+                            let mut sum = sums[r][v];
+                            if i > 0 {
+                                // Written by the chain before.
+                                sum = _mm512_add_ps(finished[r][v].assume_init(), sum);
+                            }
+                            if i + 1 < chains {
+                                finished[r][v].write(sum);
+                                continue;
+                            }
+                            let c = c.add(r * c_stride + 16 * v);
+                            if accumulate {
+                                sum = _mm512_add_ps(_mm512_loadu_ps(c), sum);
+                            }
+                            _mm512_storeu_ps(c, sum);
                         }
-                    }
-                    _mm_prefetch::<_MM_HINT_T1>(next.cast());
-                    next = next.wrapping_add(64);
-                    b = b.add(16 * V);
-                    at += a.step_bytes;
-                }
-                for r in 0..R {
-                    for v in 0..V {
-                        _mm512_storeu_ps(c.add(r * c_stride + 16 * v), sums[r][v]);
                     }
                 }
             }

@@ -7,7 +7,7 @@
 //! - `panels`, `packing`, `kernel` — our own AVX-512 matmul in f32 and bf16: driver, operand layouts, registers.
 //!
 //! The output is cut into tiles by the shape alone and each tile sums over K in one order, so the bits do not
-//! depend on the number of threads. The epilogue runs while the tile is in the cache of the core that made it.
+//! depend on the number of threads. It sums chains of products, and then those sums (`chain`). The epilogue runs while the tile is in the cache of the core that made it.
 
 mod buffer;
 #[cfg(target_arch = "x86_64")]
@@ -41,6 +41,15 @@ pub(crate) use small::{GRAIN, SmallRight, output_room};
 use strided::Strided;
 
 pub(crate) use buffer::Buffer;
+
+/// A K that is called deep.
+const DEEP: usize = 4_000;
+
+/// Products that are summed one by one, at most, for a K of `inner`. Every addition to a sum may lose half a unit of its last
+/// place; where the sums of such chains are added up instead, few additions lie between a product and the result.
+fn chain(inner: usize) -> usize {
+    if inner < DEEP { 288 } else { 128 }
+}
 
 /// The elements of an operand.
 #[derive(Clone, Copy)]

@@ -13,7 +13,7 @@ use super::buffer::Buffer;
 use super::kernel::{self, PANEL};
 use super::packing::{self, per_cell, steps_of};
 use super::tiles::{TileShape, Tiles};
-use super::{Destination, Operand};
+use super::{DEEP, Destination, Operand};
 use crate::cpu::shared::SharedSlice;
 use crate::device::Device;
 
@@ -27,9 +27,8 @@ const FEW: usize = 32;
 const FEW_TILE: TileShape = TileShape { tall: 64, wide: 96, least: 0 };
 /// Steps of a block of K, at most.
 const BLOCK: usize = 1_100;
-/// From so many steps on both operands come from memory again for every tile: a tile is then nearly square, and
+/// From [`DEEP`] steps on both operands come from memory again for every tile: a tile is then nearly square, and
 /// its blocks are shorter to make room.
-const DEEP: usize = 4_000;
 const DEEP_TILE: TileShape = TileShape { tall: 128, wide: 288, least: 0 };
 const DEEP_BLOCK: usize = 550;
 /// Bytes of a cache line.
@@ -91,6 +90,12 @@ pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
             packing::written();
         }
     });
+}
+
+/// Steps that are added one by one, at most, for a K of `steps`. What rounding to bf16 costs is far more than what a chain
+/// of sums loses, and a block bounds that.
+fn chain<const PAIR: bool>(steps: usize) -> usize {
+    if PAIR { usize::MAX } else { super::chain(steps) }
 }
 
 /// See [`super::gemm`]; operands are rounded to bf16 for `PAIR`.
@@ -296,6 +301,7 @@ fn multiply_tile<const PAIR: bool>(
                         to.as_mut_ptr(),
                         stride,
                         block > 0,
+                        chain::<PAIR>(all),
                     );
                 }
                 if let Some(lines) = ahead_of_stores.as_mut().filter(|_| block + 1 == blocks) {
@@ -362,6 +368,7 @@ pub(super) fn multiply_alone<const PAIR: bool>(
                     to,
                     stride,
                     accumulate,
+                    chain::<PAIR>(steps.end),
                 );
             }
         }

@@ -4,13 +4,15 @@
 //! Owns: tiling for it, conversion of operands to f32. Never: packs (the crate does).
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::tiles::{TileShape, Tiles};
 use super::{Operand, Source};
 use crate::cpu::convert;
 use crate::cpu::convert::round_bf16;
+use crate::cpu::rows::add;
 use crate::cpu::shared::SharedSlice;
-use crate::cpu::simd::simd;
+use crate::cpu::simd::{Level, simd};
 use crate::device::Device;
 
 const TILE: TileShape = TileShape { tall: 128, wide: 384, least: 16 };
@@ -18,7 +20,8 @@ const TILE: TileShape = TileShape { tall: 128, wide: 384, least: 16 };
 const CONVERT: usize = 1 << 14;
 
 thread_local! {
-    static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// A tile, and what is added to it next.
+    static SUMS: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 /// An f32 operand.
@@ -88,23 +91,44 @@ pub(super) fn matmul(
     let tiles = Tiles::new(a.rows, b.cols, TILE);
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
-        SUMS.with_borrow_mut(|out| {
+        SUMS.with_borrow_mut(|buffers| {
             let len = rows.len() * cols.len();
-            if out.len() < len {
-                out.resize(len, 0.0);
-            }
-            let out = &mut out[..len];
-            if a.cols == 0 {
-                out.fill(0.0);
-            } else {
-                let (left, right) = (a.block(rows.start, 0), b.block(0, cols.start));
-                multiply_strided(rows.len(), cols.len(), a.cols, left, right, (out, cols.len()), false);
-            }
+            let [out, group] = buffers.each_mut().map(|buffer| {
+                buffer.resize(buffer.len().max(len), 0.0);
+                &mut buffer[..len]
+            });
+            multiply_tile(device.level(), a, b, [&rows, &cols], out, group);
             for (row, values) in rows.zip(out.chunks_exact_mut(cols.len())) {
                 store(row, cols.start, values);
             }
         });
     });
+}
+
+/// out = the tile of a b, summed in chains; about the square root of their number make a group, whose sum is added to `out`.
+fn multiply_tile(
+    level: Level,
+    a: Strided<'_>,
+    b: Strided<'_>,
+    [rows, cols]: [&Range<usize>; 2],
+    out: &mut [f32],
+    group: &mut [f32],
+) {
+    if a.cols == 0 {
+        return out.fill(0.0);
+    }
+    let chains = a.cols.div_ceil(super::chain(a.cols));
+    let of_group = chains.isqrt();
+    for i in 0..chains {
+        let k = a.cols * i / chains..a.cols * (i + 1) / chains;
+        let (left, right) = (a.block(rows.start, k.start), b.block(k.start, cols.start));
+        let (is_first, continues) = (i < of_group, i % of_group > 0);
+        let to = (if is_first { &mut *out } else { &mut *group }, cols.len());
+        multiply_strided(rows.len(), cols.len(), k.len(), left, right, to, continues);
+        if !is_first && (i % of_group + 1 == of_group || i + 1 == chains) {
+            add(level, out, group);
+        }
+    }
 }
 
 /// A stride as the `gemm` crate wants it; a slice has at most `isize::MAX` bytes, so none of its strides wraps.

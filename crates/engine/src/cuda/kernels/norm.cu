@@ -17,7 +17,9 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
     }
     float rstd = 1.0f / sqrtf(warp_sum(squares) / cols + eps);
     for (int c = lane; c < cols; c += WARP) {
-        y[at + c] = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + (shift != 0 ? shift[c] : 0.0f);
+        // Before the product, so that compilers can fuse it with the sum.
+        float addend = shift != 0 ? shift[c] : 0.0f;
+        y[at + c] = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + addend;
     }
     if (lane == 0) {
         statistics[2 * (size_t)r] = mean;

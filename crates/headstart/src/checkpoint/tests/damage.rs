@@ -96,6 +96,35 @@ fn every_damaged_file_of_a_model_is_named() {
     assert_says(load_model(run.dir()), &["best.json", "does not name"]);
 }
 
+/// A config.json of this content, with the sum that goes with it.
+fn sealed(mut content: Map<String, Value>) -> String {
+    content.remove("sha256");
+    let sum = FileSum::of(Value::Object(content.clone()).to_string().as_bytes()).sha256;
+    content.insert("sha256".into(), sum.into());
+    Value::Object(content).to_string()
+}
+
+#[test]
+fn a_config_json_that_was_edited_is_noticed() {
+    let setup = Setup::new();
+    let run = setup.create();
+    let folder = run.write_final(&setup.files, setup.table(), &setup.weights, "").unwrap();
+    let path = folder.join("config.json");
+    let good: Map<String, Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in [("causal", json!(false)), ("dropout", json!(0.3)), ("num_heads", json!(1))] {
+        let mut other = good.clone();
+        assert!(other.insert(key.into(), value.clone()).is_some_and(|before| before != value), "{key}");
+        fs::write(&path, Value::Object(other).to_string()).unwrap();
+        assert_says(load_model(&folder), &["config.json", "altered"]);
+    }
+    let mut other = good.clone();
+    other["id2label"]["0"] = json!("another");
+    fs::write(&path, Value::Object(other).to_string()).unwrap();
+    assert_says(load_model(&folder), &["config.json", "altered"]);
+    fs::write(&path, Value::Object(good).to_string()).unwrap();
+    load_model(&folder).unwrap();
+}
+
 #[test]
 fn a_config_json_that_is_not_ours_or_not_whole_is_refused() {
     let setup = Setup::new();
@@ -128,7 +157,7 @@ fn a_config_json_that_is_not_ours_or_not_whole_is_refused() {
             Some(value) => bad.insert(key.into(), value),
             None => bad.remove(key),
         };
-        fs::write(&path, Value::Object(bad).to_string()).unwrap();
+        fs::write(&path, sealed(bad)).unwrap();
         assert_says(load_model(&folder), &[says]);
     }
     // A copy of it is no better; its tokenizer is of use.
@@ -140,7 +169,7 @@ fn a_config_json_that_is_not_ours_or_not_whole_is_refused() {
     let mut bad = good.clone();
     bad["head"]["num_classes"] = huge;
     bad["id2label"] = json!({});
-    fs::write(&path, bad.to_string()).unwrap();
+    fs::write(&path, sealed(bad.as_object().unwrap().clone())).unwrap();
     assert_says(load_model(&folder), &["num_classes"]);
     fs::write(&path, "[".repeat(100_000)).unwrap();
     assert_says(load_model(&folder), &["config.json", "JSON"]);
@@ -252,7 +281,7 @@ fn other_types_of_numbers_are_refused() {
     let config = folder.join("config.json");
     let mut json: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
     json["files"]["model.safetensors"] = json!(FileSum::of(&bytes));
-    fs::write(&config, json.to_string()).unwrap();
+    fs::write(&config, sealed(json.as_object().unwrap().clone())).unwrap();
     assert_says(load_model(&folder), &["model.safetensors", "expected [7, 4], found I32 [7, 4]"]);
 }
 
@@ -339,7 +368,7 @@ fn folders_of_before_the_crc_open_and_are_checked() {
     for config in [run.final_model().join("config.json"), setup.step(10).join("config.json")] {
         let mut value: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
         without_crcs(&mut value);
-        fs::write(&config, format!("{value:#}\n")).unwrap();
+        fs::write(&config, sealed(value.as_object().unwrap().clone())).unwrap();
     }
     let state = setup.step(10).join("trainer_state.json");
     let mut value: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();

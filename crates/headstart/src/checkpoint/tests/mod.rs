@@ -6,10 +6,10 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::checkpoint::{BestCheckpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
+use crate::checkpoint::{BestCheckpoint, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState};
 use crate::config::{HeadConfig, HeadPooling, ModelConfig, Objective, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -37,6 +37,7 @@ fn with_head(num_classes: usize) -> ModelConfig {
 fn files(config: &ModelConfig) -> ModelFiles {
     let classes = config.head.as_ref().map_or(0, |head| head.num_classes);
     ModelFiles {
+        mlm_probability: None,
         config: config.clone(),
         objective: Some(Objective::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
@@ -79,7 +80,7 @@ impl Setup {
 
     fn create(&self) -> RunFolder {
         let environment = Map::from_iter([("cores".to_owned(), json!(2))]);
-        RunFolder::create(&self.dir(), "seed = 1\n", "headstart pretrain", &environment).unwrap()
+        create_run(&self.dir(), "seed = 1\n", "headstart pretrain", &environment).unwrap()
     }
 
     fn snapshot<'a>(&'a self, state: &'a TrainerState) -> Snapshot<'a> {
@@ -103,6 +104,16 @@ impl Setup {
     fn step(&self, step: u64) -> PathBuf {
         self.dir().join(format!("checkpoints/step-{step:08}"))
     }
+}
+
+/// A new run, set up at once.
+fn create_run(
+    dir: &Path,
+    config: &str,
+    command: &str,
+    environment: &Map<String, Value>,
+) -> Result<RunFolder> {
+    NewRun::claim(dir)?.set_up(config, command, environment)
 }
 
 fn state(step: u64, best: u64) -> TrainerState {

@@ -28,7 +28,7 @@ fn a_run_is_set_up_and_opened_again() {
 #[test]
 fn what_is_there_is_never_overwritten() {
     let setup = Setup::new();
-    let create = || RunFolder::create(&setup.dir(), "", "", &Map::new());
+    let create = || create_run(&setup.dir(), "", "", &Map::new());
     fs::create_dir(setup.dir()).unwrap();
     fs::write(setup.dir().join("thesis.txt"), "mine").unwrap();
     let error = assert_says(create(), &["not empty", "--resume", "--out"]);
@@ -42,7 +42,7 @@ fn what_is_there_is_never_overwritten() {
 
     let file = setup.temp.path().join("file");
     fs::write(&file, "").unwrap();
-    assert_says(RunFolder::create(&file, "", "", &Map::new()), &["is a file"]);
+    assert_says(create_run(&file, "", "", &Map::new()), &["is a file"]);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_place_that_cannot_be_a_run_says_what_to_do() {
         assert_says(refused, &[below, "file is a file", "fix: choose another folder", "--out"]);
     }
     if cfg!(target_os = "linux") {
-        let refused = RunFolder::create(Path::new("/proc/run"), "", "", &Map::new());
+        let refused = create_run(Path::new("/proc/run"), "", "", &Map::new());
         assert_says(refused, &["/proc/run", "cannot be set up as a run folder", "--out"]);
     }
 }
@@ -72,7 +72,7 @@ fn an_interrupted_setup_is_repeated() {
     assert!(RunFolder::is_run(run.dir()));
     assert!(!names(run.dir()).iter().any(|name| name.starts_with('.')));
     drop(run);
-    assert_says(RunFolder::create(&setup.dir(), "", "", &Map::new()), &["--resume"]);
+    assert_says(create_run(&setup.dir(), "", "", &Map::new()), &["--resume"]);
     RunFolder::open(&setup.dir()).unwrap();
 }
 
@@ -384,4 +384,28 @@ fn a_kill_at_any_moment_leaves_whole_checkpoints() {
 fn newest(setup: &Setup) -> u64 {
     let steps = names(&setup.dir().join("checkpoints"));
     steps.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
+}
+
+/// A reader beside a run that keeps one checkpoint: it finds a whole one every time.
+#[test]
+fn a_model_can_be_read_while_the_run_saves() {
+    let setup = Setup::new();
+    let run = setup.create();
+    run.save_checkpoint(&setup.snapshot(&state(1, 1)), 1).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                load_model(&setup.dir()).unwrap();
+                read += 1;
+            }
+            read
+        });
+        for step in 2..60 {
+            run.save_checkpoint(&setup.snapshot(&state(step, step)), 1).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
 }

@@ -6,12 +6,19 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use super::provenance::{FetchedSource, Manifest};
 use super::{ENTRIES, Locations, Package, Source, member_sum};
+use crate::data::content::Content;
 use crate::data::download::unpack::{Format, unpack};
 use crate::data::download::{OnProgress, Progress, Stage, download, sha256_file};
 use crate::error::{Error, Result};
+use crate::files;
+
+/// Between two tries to lock a set that another process fetches.
+const WAIT_FOR_LOCK: Duration = Duration::from_millis(200);
 
 impl Package<'_> {
     /// Downloads and unpacks into the cache, and returns the record of it.
@@ -29,24 +36,44 @@ impl Package<'_> {
         if root.exists() {
             return Err(self.incomplete(&root, locations));
         }
-        let aside = Aside::new(&downloads)?;
+        let mut arrived = Vec::new();
+        let fetched =
+            self.fetch_into(&root, &downloads, before.as_ref(), locations, &mut arrived, on_progress);
+        // What is done with, and what cannot be used: every later call would meet it again.
+        if matches!(fetched, Ok(_) | Err(Error::BadInput { .. })) {
+            for path in arrived {
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        fetched
+    }
+
+    /// Downloads what is not there yet (`arrived`), unpacks it aside and puts it into its place.
+    fn fetch_into(
+        &self,
+        root: &Path,
+        downloads: &Path,
+        before: Option<&Manifest>,
+        locations: &Locations,
+        arrived: &mut Vec<PathBuf>,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Manifest> {
+        let record = Manifest::path_for(root);
+        let aside = Aside::new(downloads)?;
         let mut manifest = Manifest::default();
-        let mut used_up = Vec::new();
         for source in self.sources {
             let path = downloads.join(source.file);
-            let by_hand = path.exists();
-            let fetched = if by_hand {
-                take_by_hand(source, &path)?
+            let fetched = if path.exists() {
+                take_by_hand(source, &path, on_progress)?
             } else {
-                self.download_source(source, &path, locations, on_progress)?
+                let fetched = self.download_source(source, &path, locations, on_progress)?;
+                arrived.push(path.clone());
+                fetched
             };
-            self.same_as_before(&fetched, before.as_ref(), &record, &path)?;
+            self.same_as_before(&fetched, before, &record, &path)?;
             manifest.sources.push(fetched);
-            let into = self.unpack_into(source, &aside.path)?;
-            unpack(&path, source.format, &into, on_progress)?;
-            if !by_hand {
-                used_up.push(path);
-            }
+            self.refuse_no_text(source, &path)?;
+            unpack(&path, source.format, &self.unpack_into(source, &aside.path)?, on_progress)?;
         }
         let unpacked = aside.path.join(self.root_name());
         if let Some(missing) = self.missing_in(&unpacked).first() {
@@ -57,14 +84,19 @@ impl Package<'_> {
                 fix: self.by_hand(locations),
             });
         }
-        manifest.files = self.sums_of(&unpacked)?;
-        make_folder(root.parent().unwrap_or(&root))?;
+        manifest.files = self.sums_of(&unpacked, on_progress)?;
+        make_folder(root.parent().unwrap_or(root))?;
         manifest.save(&record)?;
-        fs::rename(&unpacked, &root).map_err(Error::io("create the folder", &root))?;
-        for path in used_up {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        }
+        fs::rename(&unpacked, root).map_err(Error::io("create the folder", root))?;
         Ok(manifest)
+    }
+
+    /// A file behind an address that is no archive is text; a server may have sent anything.
+    fn refuse_no_text(&self, source: &Source<'_>, path: &Path) -> Result<()> {
+        if self.entry.is_none() && source.format == Format::Plain {
+            Content::open(path)?;
+        }
+        Ok(())
     }
 
     /// The last part of the root, which is the top folder of the catalogue's archives.
@@ -154,14 +186,18 @@ impl Package<'_> {
 
     /// The sums of everything the archive is known to hold, other entries' files included: the next of them to
     /// be asked for is then compared with what arrived today.
-    fn sums_of(&self, unpacked: &Path) -> Result<std::collections::BTreeMap<String, String>> {
+    fn sums_of(
+        &self,
+        unpacked: &Path,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<std::collections::BTreeMap<String, String>> {
         let siblings = ENTRIES.iter().filter(|entry| self.entry.is_some() && entry.root == self.root);
         let members = self.members.iter().chain(siblings.flat_map(|entry| entry.members));
         let mut sums = std::collections::BTreeMap::new();
         for member in members {
             let path = unpacked.join(member.path);
             if path.exists() && !sums.contains_key(member.path) {
-                sums.insert(member.path.to_owned(), member_sum(member, &path)?);
+                sums.insert(member.path.to_owned(), member_sum(member, &path, on_progress)?);
             }
         }
         Ok(sums)
@@ -180,8 +216,8 @@ impl Package<'_> {
     }
 }
 
-fn take_by_hand(source: &Source<'_>, path: &Path) -> Result<FetchedSource> {
-    let sha256 = sha256_file(path)?;
+fn take_by_hand(source: &Source<'_>, path: &Path, on_progress: &mut OnProgress<'_>) -> Result<FetchedSource> {
+    let sha256 = sha256_file(path, on_progress)?;
     match source.sha256 {
         Some(published) if published != sha256 => Err(Error::BadInput {
             path: path.to_path_buf(),
@@ -223,14 +259,41 @@ impl Drop for Aside {
     }
 }
 
+/// Removes what runs that were killed have left in the cache: folders that were being unpacked, records half written.
+pub(super) fn remove_abandoned(cache: &Path) {
+    let downloads = cache.join("downloads");
+    let inside = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let sets = inside(&downloads);
+    for set in sets.iter().flat_map(|set| inside(set)).chain(sets.clone()) {
+        let unpacking = set.join(".unpacking");
+        // Whoever unpacks holds the lock.
+        let free = |lock: &File| lock.try_lock().is_ok();
+        if unpacking.is_dir() && File::open(set.join(".lock")).is_ok_and(|lock| free(&lock)) {
+            // Whether it works is not this run's concern.
+            let _ = fs::remove_dir_all(&unpacking);
+        }
+    }
+    for folder in inside(cache).iter().map(PathBuf::as_path).chain([cache]) {
+        files::remove_abandoned(folder, |name| name.ends_with(".provenance.json"));
+    }
+}
+
 /// Waits until no other process fetches the same set. The operating system frees the lock of a killed process.
 fn lock(path: &Path, name: &str, on_progress: &mut OnProgress<'_>) -> Result<File> {
     let file = File::create(path).map_err(Error::io("create", path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            on_progress(Progress { stage: Stage::Waiting, file: name, done_bytes: 0, total_bytes: None });
-            file.lock().map_err(Error::io("lock", path))?;
+            // To be asked again and again is to hear a signal, which a call that waits does not.
+            while let Err(TryLockError::WouldBlock) = file.try_lock() {
+                let progress =
+                    Progress { stage: Stage::Waiting, file: name, done_bytes: 0, total_bytes: None };
+                on_progress(progress).or_interrupted(&format!("waiting for {name}"))?;
+                thread::sleep(WAIT_FOR_LOCK);
+            }
             Ok(file)
         }
         // Some network file systems have no locks; a single user does without.

@@ -207,7 +207,7 @@ impl Package<'_> {
             let root = mirror.join(self.root);
             let missing = self.missing_in(&root);
             if missing.is_empty() {
-                return self.describe(Origin::Mirror, &root, None, warnings);
+                return self.describe(Origin::Mirror, &root, None, warnings, on_progress);
             }
             warnings.push(format!(
                 "the mirror lacks {}, so `{}` was taken from elsewhere",
@@ -215,13 +215,14 @@ impl Package<'_> {
                 self.name
             ));
         }
+        fetch::remove_abandoned(&locations.cache_dir);
         let root = locations.cache_dir.join(self.root);
         if self.missing_in(&root).is_empty() {
             let manifest = Manifest::load(&Manifest::path_for(&root))?;
-            return self.describe(Origin::Cache, &root, manifest.as_ref(), warnings);
+            return self.describe(Origin::Cache, &root, manifest.as_ref(), warnings, on_progress);
         }
         let manifest = self.fetch(locations, on_progress)?;
-        self.describe(Origin::Download, &root, Some(&manifest), warnings)
+        self.describe(Origin::Download, &root, Some(&manifest), warnings, on_progress)
     }
 
     /// The members that `root` would need and does not have. A language model does without its test split.
@@ -249,6 +250,7 @@ impl Package<'_> {
         root: &Path,
         manifest: Option<&Manifest>,
         mut warnings: Vec<String>,
+        on_progress: &mut OnProgress<'_>,
     ) -> Result<Resolved> {
         let mut files = Vec::new();
         let mut provenance = Vec::new();
@@ -258,7 +260,7 @@ impl Package<'_> {
                 warnings.push(format!("`{}` has no {} here; that split is left out", self.name, member.path));
                 continue;
             }
-            let sum = member_sum(member, &path)?;
+            let sum = member_sum(member, &path, on_progress)?;
             let compared = match (manifest.and_then(|m| m.files.get(member.path)), member.sha256) {
                 (Some(recorded), _) if *recorded != sum => return Err(changed(&path, root, recorded, &sum)),
                 (_, Some(published)) if published == sum => Compared::Published,
@@ -329,8 +331,12 @@ impl Package<'_> {
     }
 }
 
-fn member_sum(member: &Member<'_>, path: &Path) -> Result<String> {
-    if path.is_dir() { sha256_folder(path, member.subfolders) } else { sha256_file(path) }
+fn member_sum(member: &Member<'_>, path: &Path, on_progress: &mut OnProgress<'_>) -> Result<String> {
+    if path.is_dir() {
+        sha256_folder(path, member.subfolders, on_progress)
+    } else {
+        sha256_file(path, on_progress)
+    }
 }
 
 fn changed(path: &Path, root: &Path, recorded: &str, found: &str) -> Error {

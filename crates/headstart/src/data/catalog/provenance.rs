@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What a file's checksum was compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,8 +94,6 @@ impl Manifest {
     /// Writes the record whole or not at all.
     pub fn save(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::io("write", path)(e.into()))?;
-        let temporary = path.with_extension(format!("json.{}", std::process::id()));
-        fs::write(&temporary, text + "\n").map_err(Error::io("write", &temporary))?;
-        fs::rename(&temporary, path).map_err(Error::io("write", path))
+        files::write_atomic(path, (text + "\n").as_bytes())
     }
 }

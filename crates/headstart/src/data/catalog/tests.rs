@@ -7,7 +7,13 @@ use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
+use crate::data::download::Progress;
 use crate::data::download::test_server::{Behaviour, TestServer};
+use crate::event::Signal;
+
+fn go_on(_: Progress<'_>) -> Signal {
+    Signal::Continue
+}
 
 fn locations(folder: &TempDir) -> Locations {
     Locations { cache_dir: folder.path().join("cache"), offline: false, mirror: None }
@@ -50,7 +56,7 @@ fn fetch_set(url: &str, sha256: Option<&str>, locations: &Locations) -> Result<R
     // Any entry will do: it only says that this is no address.
     let entry = find("wikitext-2");
     Package { name: "set", entry, root: "set", sources: &sources, members: MEMBERS }
-        .resolve(locations, &mut |_| {})
+        .resolve(locations, &mut go_on)
 }
 
 #[test]
@@ -86,7 +92,7 @@ fn a_mirror_is_used_with_warnings_for_what_is_not_known() {
     write(mirror.join("wikitext-2/wiki.train.tokens"), "my own order\n");
     write(mirror.join("wikitext-2/wiki.valid.tokens"), "not the canonical one\n");
     let locations = Locations { mirror: Some(mirror.clone()), ..offline(&folder) };
-    let found = resolve("wikitext-2", &locations, &mut |_| {}).unwrap();
+    let found = resolve("wikitext-2", &locations, &mut go_on).unwrap();
     assert_eq!(found.origin, Origin::Mirror);
     assert_eq!(found.file(Role::Train).unwrap(), mirror.join("wikitext-2/wiki.train.tokens"));
     assert_eq!(found.folder, mirror.join("wikitext-2"));
@@ -110,16 +116,16 @@ fn a_mirror_of_labelled_folders_is_used() {
         write(mirror.join("aclImdb").join(part).join("0_1.txt"), part);
     }
     let locations = Locations { mirror: Some(mirror.clone()), ..offline(&folder) };
-    assert!(resolve("imdb", &locations, &mut |_| {}).is_err(), "test/neg is missing");
+    assert!(resolve("imdb", &locations, &mut go_on).is_err(), "test/neg is missing");
     write(mirror.join("aclImdb/test/neg/0_1.txt"), "bad");
-    let found = resolve("imdb", &locations, &mut |_| {}).unwrap();
+    let found = resolve("imdb", &locations, &mut go_on).unwrap();
     assert_eq!(found.file(Role::Train).unwrap(), mirror.join("aclImdb/train"));
     assert_eq!(found.folder, mirror.join("aclImdb"));
     let before = found.provenance;
     write(mirror.join("aclImdb/train/unsup/0_0.txt"), "does not count");
-    assert_eq!(resolve("imdb", &locations, &mut |_| {}).unwrap().provenance, before);
+    assert_eq!(resolve("imdb", &locations, &mut go_on).unwrap().provenance, before);
     write(mirror.join("aclImdb/train/pos/1_9.txt"), "counts");
-    assert_ne!(resolve("imdb", &locations, &mut |_| {}).unwrap().provenance, before);
+    assert_ne!(resolve("imdb", &locations, &mut go_on).unwrap().provenance, before);
 }
 
 #[test]
@@ -127,7 +133,7 @@ fn offline_without_a_copy_says_what_to_put_where() {
     let folder = tempdir().unwrap();
     let locations = offline(&folder);
     for entry in ENTRIES {
-        let error = resolve(entry.name, &locations, &mut |_| {}).unwrap_err();
+        let error = resolve(entry.name, &locations, &mut go_on).unwrap_err();
         assert!(matches!(error, Error::Missing { .. }), "{error}");
         let text = error.to_string();
         let downloads = locations.cache_dir.join("downloads").join(entry.root);
@@ -144,10 +150,10 @@ fn offline_without_a_copy_says_what_to_put_where() {
 #[test]
 fn unknown_names_and_mirrors_are_errors() {
     let folder = tempdir().unwrap();
-    let error = resolve("wikitext", &offline(&folder), &mut |_| {}).unwrap_err();
+    let error = resolve("wikitext", &offline(&folder), &mut go_on).unwrap_err();
     assert!(error.to_string().contains("wikitext-103"), "{error}");
     let locations = Locations { mirror: Some(folder.path().join("nowhere")), ..offline(&folder) };
-    let error = resolve("trec", &locations, &mut |_| {}).unwrap_err();
+    let error = resolve("trec", &locations, &mut go_on).unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("nowhere"), "{error}");
 }
 
@@ -204,6 +210,28 @@ fn a_failed_download_leaves_nothing_and_says_what_to_do() {
     assert!(error.contains("valid.txt"), "{error}");
     assert!(!locations.cache_dir.join("set").exists());
     assert!(!locations.cache_dir.join("downloads/set/.unpacking").exists());
+    // It is not kept for the next call to fail on.
+    assert!(!locations.cache_dir.join("downloads/set/set-v1.zip").exists());
+    let server = TestServer::start(&set_zip(), Behaviour::default());
+    fetch_set(&server.url("set-v1.zip"), None, &locations).unwrap();
+}
+
+#[test]
+fn an_answer_that_is_no_archive_or_no_text_is_not_kept() {
+    let folder = tempdir().unwrap();
+    let locations = locations(&folder);
+    for (file, wrong, right) in
+        [("a.zip", &b"<html>"[..], &set_zip()[..]), ("a.csv", b"\x89PNG\0\0\x01", b"text,label\n")]
+    {
+        let server = TestServer::start(wrong, Behaviour::default());
+        let error = resolve(&server.url(file), &locations, &mut go_on).unwrap_err().to_string();
+        assert!(error.contains(file), "{error}");
+        let left = Address::of(&server.url(file)).root;
+        let left: Vec<_> = fs::read_dir(locations.cache_dir.join("downloads").join(left)).unwrap().collect();
+        assert_eq!(left.len(), 1, "only the lock: {left:?}");
+        let server = TestServer::start(right, Behaviour::default());
+        resolve(&server.url(file), &locations, &mut go_on).unwrap();
+    }
 }
 
 #[test]
@@ -216,7 +244,7 @@ fn the_second_address_is_tried_when_the_first_fails() {
     let sources = [Source { file: "a.txt", urls: &urls, format: Format::Plain, sha256: None }];
     let members = [Member { role: Role::Vocabulary, path: "a.txt", subfolders: &[], sha256: None }];
     let package = Package { name: "v", entry: None, root: "vocab/v", sources: &sources, members: &members };
-    let found = package.resolve(&locations(&folder), &mut |_| {}).unwrap();
+    let found = package.resolve(&locations(&folder), &mut go_on).unwrap();
     assert_eq!(found.file(Role::Vocabulary).unwrap(), folder.path().join("cache/vocab/v/a.txt"));
     assert!(found.provenance.iter().any(|sum| sum.file == urls[1]));
 }
@@ -252,6 +280,23 @@ fn a_folder_of_the_users_is_never_replaced() {
 }
 
 #[test]
+fn what_a_killed_run_left_is_removed_at_the_next_start() {
+    let folder = tempdir().unwrap();
+    let locations = locations(&folder);
+    let downloads = locations.cache_dir.join("downloads");
+    for set in ["other", "urls/1-a.zip", "busy"] {
+        write(downloads.join(set).join(".unpacking/half.txt"), "half");
+        write(downloads.join(set).join(".lock"), "");
+    }
+    let busy = File::open(downloads.join("busy/.lock")).unwrap();
+    busy.lock().unwrap();
+    let server = TestServer::start(&set_zip(), Behaviour::default());
+    fetch_set(&server.url("set-v1.zip"), None, &locations).unwrap();
+    let left = |set: &str| downloads.join(set).join(".unpacking").exists();
+    assert_eq!((left("other"), left("urls/1-a.zip"), left("busy")), (false, false, true));
+}
+
+#[test]
 fn several_runs_at_once_download_once() {
     let folder = tempdir().unwrap();
     let locations = locations(&folder);
@@ -270,15 +315,15 @@ fn addresses_resolve_to_folders_and_files() {
     let folder = tempdir().unwrap();
     let locations = locations(&folder);
     let server = TestServer::start(&set_zip(), Behaviour::default());
-    let found = resolve(&server.url("my%20set.zip?version=2"), &locations, &mut |_| {}).unwrap();
+    let found = resolve(&server.url("my%20set.zip?version=2"), &locations, &mut go_on).unwrap();
     assert!(found.entry.is_none());
     assert_eq!(fs::read_to_string(found.folder.join("train.txt")).unwrap(), "one two\n");
     assert_eq!(found.file(Role::Everything), Some(found.folder.as_path()));
-    let again = resolve(&server.url("my%20set.zip?version=2"), &locations, &mut |_| {}).unwrap();
+    let again = resolve(&server.url("my%20set.zip?version=2"), &locations, &mut go_on).unwrap();
     assert_eq!((again.origin, again.folder), (Origin::Cache, found.folder));
 
     let server = TestServer::start(b"a line\n", Behaviour::default());
-    let found = resolve(&server.url("text.txt"), &locations, &mut |_| {}).unwrap();
+    let found = resolve(&server.url("text.txt"), &locations, &mut go_on).unwrap();
     assert_eq!(fs::read(found.file(Role::Everything).unwrap()).unwrap(), b"a line\n");
     for url in ["http://127.0.0.1:1/..", "http://127.0.0.1:1/", "https://127.0.0.1:1/%2e%2e%2f.txt"] {
         let address = Address::of(url);

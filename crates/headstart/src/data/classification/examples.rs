@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Label, read};
 use crate::data::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
+use crate::data::unknown::UnknownTokens;
 use crate::error::Result;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 
 /// One example.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -113,6 +114,16 @@ impl Tokens {
         Self { store, starts, fingerprints: texts.examples.par_iter().map(fingerprint).collect() }
     }
 
+    /// Which of them stand for what the vocabulary cannot spell.
+    pub fn unknown(&self, texts: &read::Texts, tokenizer: &Tokenizer) -> UnknownTokens {
+        let mut unknown = UnknownTokens::default();
+        for (example, bounds) in texts.examples.iter().zip(self.starts.windows(2)) {
+            let ids = self.store.ids().get(bounds[0]..bounds[1]).unwrap_or_default();
+            unknown.add(&example.text, ids, tokenizer);
+        }
+        unknown
+    }
+
     fn length(&self, row: usize) -> usize {
         self.starts[row + 1] - self.starts[row]
     }
@@ -134,27 +145,40 @@ pub(super) fn cached_tokens(
         let total = texts.examples.iter().map(|e| e.text.len() as u64).sum();
         let mut done = 0;
         let mut lengths: Vec<u32> = Vec::with_capacity(texts.examples.len());
-        for examples in texts.examples.chunks(2048) {
-            for ids in tokenise(examples, tokenizer)? {
+        for batch in tokenizer::batches(texts.examples.iter().map(|e| e.text.len())) {
+            let examples = &texts.examples[batch];
+            for ids in tokenise(examples, tokenizer, &mut || cache::go_on(progress, done, total))? {
                 writer.append(&ids)?;
                 lengths.push(ids.len() as u32);
             }
             done += examples.iter().map(|e| e.text.len() as u64).sum::<u64>();
-            progress(done, total);
+            cache::go_on(progress, done, total)?;
         }
         Ok(lengths)
     };
-    let (store, lengths, usage) = cache::load_or_build(cache_folder, &key, build)?;
+    let sound = |ids: &[u32], lengths: &Vec<u32>| {
+        let tokens = lengths.iter().map(|&n| n as usize).sum::<usize>();
+        tokenizer.knows(ids) && lengths.len() == texts.examples.len() && tokens == ids.len()
+    };
+    let (store, lengths, usage) = cache::load_or_build(cache_folder, &key, sound, build)?;
     Ok((Tokens::new(texts, store, &lengths), usage))
 }
 
 /// The tokens of texts in memory.
 pub(super) fn tokens_in_memory(texts: &read::Texts, tokenizer: &Tokenizer) -> Result<Tokens> {
-    let ids = tokenise(&texts.examples, tokenizer)?;
+    let ids = tokenise(&texts.examples, tokenizer, &mut || Ok(()))?;
     let lengths: Vec<u32> = ids.iter().map(|ids| ids.len() as u32).collect();
     Ok(Tokens::new(texts, TokenStore::from_vec(ids.concat()), &lengths))
 }
 
-fn tokenise(examples: &[read::TextExample], tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
-    examples.par_iter().map(|e| tokenizer.encode(&e.text)).collect()
+/// The tokens of texts, on all threads; of a single one, which may be long, piece by piece while `go_on` says so.
+fn tokenise(
+    examples: &[read::TextExample],
+    tokenizer: &Tokenizer,
+    go_on: &mut dyn FnMut() -> Result<()>,
+) -> Result<Vec<Vec<u32>>> {
+    match examples {
+        [example] => Ok(vec![tokenizer.encode_watched(&example.text, go_on)?]),
+        _ => examples.par_iter().map(|e| tokenizer.encode(&e.text)).collect(),
+    }
 }

@@ -9,6 +9,9 @@ use crate::data::encoding::bad;
 use crate::data::split::Split;
 use crate::error::Result;
 
+/// Labels that an error lists.
+const MOST_NAMED: usize = 100;
+
 /// Where every label of the data is a number and the catalogue states what the classes are called, puts the names in
 /// the numbers' place. Numbers count from 0, or from 1 where there is no 0.
 pub(super) fn name_numbers(texts: &mut BTreeMap<Split, read::Texts>, options: &ClassificationOptions) {
@@ -98,7 +101,10 @@ impl read::Texts {
             let Some(&class) = by_name.get(label.as_str()) else {
                 let near = names.iter().find(|name| lookalikes::key(name) == lookalikes::key(label));
                 let near = near.map(|name| format!(" (it looks like `{name}`)")).unwrap_or_default();
-                let (label, known) = (label.escape_debug(), names.join(", "));
+                let more = if names.len() > MOST_NAMED { ", ..." } else { "" };
+                let known =
+                    names.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ") + more;
+                let label = label.escape_debug();
                 return fail(
                     format!("unknown label `{label}`{near}; the known labels are {known}"),
                     "correct the label, or train with data that has it".into(),

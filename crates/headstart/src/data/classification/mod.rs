@@ -11,6 +11,7 @@ mod hold_out;
 mod json_lines;
 mod labels;
 mod lookalikes;
+pub mod raw;
 mod read;
 mod sources;
 mod table;
@@ -162,6 +163,7 @@ impl ClassificationData {
                 labels::refuse_one_class(texts, &resolved, &data.labels)?;
             }
             let (tokens, usage) = examples::cached_tokens(texts, tokenizer, cache_folder, progress)?;
+            data.notes.extend(tokens.unknown(texts, tokenizer).warning(&format!("the {split} texts")));
             // The whole was a hit only if every part was.
             if usage != CacheUse::Hit && data.cache_use != CacheUse::Rebuilt {
                 data.cache_use = usage;

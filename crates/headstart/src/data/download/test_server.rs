@@ -18,6 +18,25 @@ pub(crate) struct Behaviour {
     pub status: Option<u16>,
     /// Sends no ETag.
     pub no_etag: bool,
+    /// Answers the first requests with 503, and asks to wait so many seconds.
+    pub busy: usize,
+    /// See [`Self::busy`].
+    pub retry_after: Option<u64>,
+    /// What it answers to `Range` instead.
+    pub range: Option<RangeFault>,
+    /// Sends nothing more behind what `cuts` allows, and keeps the connection.
+    pub stalls: bool,
+}
+
+/// How a range can be answered wrongly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RangeFault {
+    /// 416, although there is more.
+    Refused,
+    /// The part from the file's beginning.
+    Misplaced,
+    /// The right place, of a file that ends soon after it.
+    Shortened,
 }
 
 /// A running server; it ends with the test process.
@@ -77,7 +96,12 @@ fn answer(
     let same_file = if_range.is_empty() || if_range == etag;
     let asked = range.strip_prefix("bytes=").and_then(|r| r.strip_suffix('-')).and_then(|r| r.parse().ok());
     let start = asked.filter(|_| same_file && !behaviour.no_ranges).unwrap_or(0usize);
-    let (status, body) = match behaviour.status {
+    let status = behaviour.status.or((index < behaviour.busy).then_some(503));
+    let fault = behaviour.range.filter(|_| start > 0 && start < content.len());
+    let (status, body) = match status {
+        None if fault == Some(RangeFault::Refused) => (416, &b""[..]),
+        None if fault == Some(RangeFault::Misplaced) => (206, &content[..content.len() - start]),
+        None if fault == Some(RangeFault::Shortened) => (206, &content[start..start + 10]),
         Some(status) => (status, &b"no"[..]),
         None if start > 0 && start >= content.len() => (416, &b""[..]),
         None if start > 0 => (206, &content[start..]),
@@ -85,6 +109,17 @@ fn answer(
     };
     write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n", body.len())?;
     match status {
+        206 if fault == Some(RangeFault::Misplaced) => {
+            write!(stream, "Content-Range: bytes 0-{}/{}\r\n", body.len() - 1, content.len())?;
+        }
+        206 if fault == Some(RangeFault::Shortened) => {
+            write!(stream, "Content-Range: bytes {start}-{}/{}\r\n", start + 9, start + 10)?;
+        }
+        503 => {
+            if let Some(seconds) = behaviour.retry_after {
+                write!(stream, "Retry-After: {seconds}\r\n")?;
+            }
+        }
         206 => write!(stream, "Content-Range: bytes {start}-{}/{}\r\n", content.len() - 1, content.len())?,
         416 => write!(stream, "Content-Range: bytes */{}\r\n", content.len())?,
         _ => {}
@@ -95,5 +130,9 @@ fn answer(
     stream.write_all(b"\r\n")?;
     let send = behaviour.cuts.get(index).map_or(body.len(), |cut| *cut.min(&body.len()));
     stream.write_all(&body[..send])?;
-    stream.flush()
+    stream.flush()?;
+    if behaviour.stalls && send < body.len() {
+        thread::sleep(std::time::Duration::from_secs(600));
+    }
+    Ok(())
 }

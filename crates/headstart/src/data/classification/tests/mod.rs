@@ -5,6 +5,7 @@ mod people;
 use std::fs;
 
 use super::*;
+use crate::event::Signal;
 use crate::tokenizer::Case;
 
 fn tokenizer() -> Tokenizer {
@@ -28,7 +29,9 @@ fn load_with(
     let path = if target.is_empty() { root } else { root.join(target) };
     let mut options = options.clone();
     options.labels_file = options.labels_file.map(|f| path.with_file_name(f));
-    ClassificationData::load(&path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
+    ClassificationData::load(&path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {
+        Signal::Continue
+    })
 }
 
 fn load(files: &[(&str, &str)], target: &str) -> Result<ClassificationData> {
@@ -236,7 +239,10 @@ fn the_second_load_does_not_tokenise_and_gives_the_same() {
     fs::write(&path, "text,label\ngood film,p\nbad,n\n,n\n").unwrap();
     let load = || {
         let (mut calls, options) = (0, ClassificationOptions::default());
-        let mut progress = |_, _| calls += 1;
+        let mut progress = |_, _| {
+            calls += 1;
+            Signal::Continue
+        };
         let cache = dir.path().join("cache");
         let data = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut progress).unwrap();
         (show(&data, Split::Train), data.cache_use, calls)

@@ -1,6 +1,12 @@
 //! Tests of files as people have them: other columns, separators and labels than one would like.
 
 use super::*;
+use crate::event::Signal;
+
+/// Notes on how files were read, without that on the small vocabulary of these tests.
+fn told(notes: &[String]) -> usize {
+    notes.iter().filter(|note| !note.contains("unknown to the tokenizer")).count()
+}
 
 #[test]
 fn every_split_has_the_columns_of_training() {
@@ -61,7 +67,7 @@ fn a_quote_that_swallows_rows_is_found() {
     // A text over several lines is none, even with commas in it.
     let poem = "text,label\n\"the sea, the sea\nthe open\n, sea\",water\n\"hill\nland\",land\n";
     let data = load(&[("a.csv", poem)], "a.csv").unwrap();
-    assert_eq!((data.train.unwrap().len(), data.notes.len()), (2, 1));
+    assert_eq!((data.train.unwrap().len(), told(&data.notes)), (2, 1));
     // Where all lines could be rows but have no label of the table, it is said and read.
     let letters = "text,label\n\"Dear all,\nthe sea, the sea\nyours,\nN.\",water\nhill,land\n";
     let data = load(&[("a.csv", letters)], "a.csv").unwrap();
@@ -188,7 +194,7 @@ fn separators_are_found_and_headers_and_several_columns_are_options() {
     assert_eq!(show(&data, Split::Train), expected);
     assert!(data.notes.iter().any(|n| n.contains("with tabs between them")), "{:?}", data.notes);
     let commas = [("a.csv", "text,label\nbad; film,n\nfilm; film; who,p\n")];
-    assert_eq!(load(&commas, "a.csv").unwrap().notes.len(), 1);
+    assert_eq!(told(&load(&commas, "a.csv").unwrap().notes), 1);
 
     let of = |delimiter: Option<u8>, header: Header, text: &str, label: &str| ClassificationOptions {
         delimiter,
@@ -258,8 +264,10 @@ fn compressed_tables_and_folders_are_read_by_their_inner_name() {
     }
     let load = |path: &Path| {
         let options = ClassificationOptions::default();
-        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {})
-            .unwrap()
+        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {
+            Signal::Continue
+        })
+        .unwrap()
     };
     let data = load(dir.path());
     assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good")]));

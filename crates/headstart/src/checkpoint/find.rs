@@ -1,0 +1,95 @@
+//! Which model a path means: a run's finished one, its best, its latest, a checkpoint, a model folder.
+//!
+//! Owns: that choice, also beside a run that goes on. Never: what a model folder holds (`model_folder`).
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::model_folder::{LoadedModel, open_folder, open_while, tokenizer_of};
+use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
+use crate::checkpoint::{CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+/// Opens the model of `path`: a run folder (its `final/`, else its best, else its latest checkpoint), a checkpoint
+/// folder, or a model folder.
+///
+/// # Errors
+/// [`Error::Missing`] when `path` is none of these, saying what was looked for; [`Error::Checkpoint`] when the model
+/// is damaged, altered or does not hold together.
+pub fn load_model(path: &Path) -> Result<LoadedModel> {
+    found_and_opened(path, open_folder)
+}
+
+/// [`load_model`] with the model's tokenizer, which is made while the weights are checked.
+///
+/// # Errors
+/// As for [`load_model`] and [`LoadedModel::tokenizer`].
+pub fn load_model_and_tokenizer(path: &Path) -> Result<(LoadedModel, Tokenizer)> {
+    let (model, tokenizer) = found_and_opened(path, |folder, chosen| {
+        open_while(folder, chosen, |files| tokenizer_of(folder, files))
+    })?;
+    Ok((model, tokenizer?))
+}
+
+/// Finds the model of `path` and opens it; once more where a run that goes on has removed or replaced it in the meantime.
+fn found_and_opened<T>(path: &Path, mut open: impl FnMut(&Path, String) -> Result<T>) -> Result<T> {
+    const TRIES: u32 = 5;
+    let mut tries = 0;
+    loop {
+        let (folder, chosen) = find_model(path)?;
+        tries += 1;
+        match open(&folder, chosen) {
+            Err(_) if tries < TRIES && moved_on(path, &folder) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether a run has another model now than the one in `folder`.
+fn moved_on(path: &Path, folder: &Path) -> bool {
+    !folder.is_dir() || find_model(path).is_ok_and(|(now, _)| now != folder)
+}
+
+/// The model folder of `path`, and which model of a run it is.
+fn find_model(path: &Path) -> Result<(PathBuf, String)> {
+    if !path.is_dir() {
+        return Err(no_model(path));
+    }
+    if path.join(CONFIG_FILE).is_file() {
+        return Ok((path.to_path_buf(), path.display().to_string()));
+    }
+    let last = path.join(FINAL_FOLDER);
+    if last.is_dir() {
+        return Ok((last, format!("{FINAL_FOLDER}/")));
+    }
+    let checkpoints = path.join(CHECKPOINTS_FOLDER);
+    if let Some(best) = RunFolder::best_of(&checkpoints)? {
+        let name = best.file_name().unwrap_or_default().display().to_string();
+        return Ok((best, format!("the best checkpoint ({name})")));
+    }
+    if let Some(latest) = newest_step_folder(&checkpoints)? {
+        let name = latest.file_name().unwrap_or_default().display().to_string();
+        return Ok((latest, format!("the latest checkpoint ({name}); none is marked as the best")));
+    }
+    Err(no_model(path))
+}
+
+/// What is wrong with a path that holds no model.
+fn no_model(path: &Path) -> Error {
+    let shown = path.display();
+    let (what, fix) = if !path.exists() {
+        (format!("there is no {shown}"), "check the path")
+    } else if path.is_file() {
+        (format!("{shown} is a file, not a model's folder"), "name the folder it is in")
+    } else if path.join(RUN_CONFIG_FILE).is_file() {
+        let what = format!("the run {shown} has not saved a checkpoint yet");
+        (what, "wait for it, or continue it with --resume")
+    } else {
+        let what = format!(
+            "{shown} is neither a run folder nor a checkpoint or model folder: it has no {CONFIG_FILE}, \
+             {FINAL_FOLDER}/ or {CHECKPOINTS_FOLDER}/step-*"
+        );
+        (what, "name a run folder, its final/, or one of its checkpoints")
+    };
+    Error::Missing { what, fix: fix.into() }
+}

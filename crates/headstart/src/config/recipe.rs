@@ -1,0 +1,231 @@
+//! What a run does where its settings leave the choice open.
+//!
+//! Owns: the learning rate, batch, epochs, clipping and warm-up by task, method, family and size; the tutorial's values.
+//! Never: a setting that was given. docs/log.md has the measurements that the numbers come from.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Arch, Method, ModelConfig, Schedule, TrainConfig};
+
+/// Who chooses the settings that are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// The task, the method, the model's family and its size.
+    #[default]
+    Auto,
+    /// The original tutorial, its learning-rate curves included.
+    Tutorial,
+}
+
+/// What a run trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A language model.
+    Pretraining,
+    /// A classifier.
+    Finetuning {
+        /// Which parameters change.
+        method: Method,
+        /// Whether the weights start afresh.
+        from_scratch: bool,
+    },
+}
+
+/// A value for each setting that may be left out.
+struct Values {
+    lr: f64,
+    train_batch_size: usize,
+    n_epochs: usize,
+    max_norm: f64,
+    schedule: Schedule,
+    warmup: Warmup,
+}
+
+#[derive(Clone, Copy)]
+enum Warmup {
+    Steps(u64),
+    /// A tenth of the run, but no more steps than this.
+    Tenth(u64),
+}
+
+/// Steps that fine-tuning should have on a small data set, and the epochs that it takes at most to get there.
+const FINETUNING_STEPS: usize = 1_000;
+const FINETUNING_EPOCHS: (usize, usize) = (3, 10);
+
+impl Values {
+    fn of(recipe: Recipe, task: Task, model: &ModelConfig, examples: usize) -> Self {
+        match (recipe, task) {
+            (Recipe::Tutorial, Task::Pretraining) => Self::tutorial_pretraining(true),
+            (Recipe::Auto, Task::Pretraining) if model.has_the_tutorials_size() => {
+                Self::tutorial_pretraining(false)
+            }
+            (Recipe::Tutorial, Task::Finetuning { .. }) => Self {
+                lr: 6e-5,
+                train_batch_size: 16,
+                n_epochs: 3,
+                max_norm: 0.25,
+                schedule: Schedule::TutorialLinear,
+                warmup: Warmup::Steps(500),
+            },
+            (Recipe::Auto, Task::Pretraining) => Self {
+                lr: pretraining_rate(model),
+                train_batch_size: if model.embed_dim <= 256 { 16 } else { 8 },
+                n_epochs: 10,
+                max_norm: 1.0,
+                schedule: Schedule::Cosine,
+                warmup: Warmup::Tenth(1_000),
+            },
+            (Recipe::Auto, Task::Finetuning { method, from_scratch }) => Self {
+                lr: finetuning_rate(method, from_scratch, model),
+                train_batch_size: 16,
+                n_epochs: {
+                    let (least, most) = FINETUNING_EPOCHS;
+                    FINETUNING_STEPS.div_ceil(examples.div_ceil(16).max(1)).clamp(least, most)
+                },
+                max_norm: 1.0,
+                schedule: Schedule::Linear,
+                warmup: Warmup::Tenth(500),
+            },
+        }
+    }
+
+    fn tutorial_pretraining(original_curve: bool) -> Self {
+        Self {
+            lr: 2.5e-4,
+            train_batch_size: 8,
+            n_epochs: 50,
+            max_norm: 0.25,
+            schedule: if original_curve { Schedule::TutorialCosine } else { Schedule::Cosine },
+            warmup: Warmup::Steps(1_000),
+        }
+    }
+}
+
+/// Falls with the width: 2e-3 at 128, 1e-3 at 256, 3.3e-4 at 768. The tutorial's layout takes no high rates.
+fn pretraining_rate(model: &ModelConfig) -> f64 {
+    let most = if model.arch == Arch::Naacl2019 { 1e-3 } else { 3e-3 };
+    two_digits((0.256 / model.embed_dim as f64).clamp(1e-4, most))
+}
+
+/// What was trained falls with the width, for a large trunk has more to lose; what is new does not.
+fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f64 {
+    let narrow = 128.0 / model.embed_dim as f64;
+    match method {
+        Method::Full if from_scratch => two_digits((1e-3 * narrow).clamp(1e-4, 1e-3)),
+        Method::Full => two_digits((1e-3 * narrow.powf(1.5)).clamp(2e-5, 1e-3)),
+        Method::Adapters => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
+        Method::Head => 3e-3,
+    }
+}
+
+/// So that the rate that is said is the rate that is meant.
+fn two_digits(rate: f64) -> f64 {
+    let unit = 10_f64.powi(1 - rate.log10().floor() as i32);
+    (rate * unit).round() / unit
+}
+
+impl ModelConfig {
+    /// Whether it is the tutorial's model: its family at its sizes.
+    fn has_the_tutorials_size(&self) -> bool {
+        let sizes =
+            |m: &Self| (m.arch, m.embed_dim, m.hidden_dim, m.num_max_positions, m.num_heads, m.num_layers);
+        sizes(self) == sizes(&Self::default())
+    }
+}
+
+impl TrainConfig {
+    /// Gives every setting that is left out, but for the warm-up, its value, and takes down what was chosen.
+    pub fn choose(&mut self, task: Task, model: &ModelConfig, examples: usize) -> Vec<String> {
+        let values = Values::of(self.recipe, task, model, examples);
+        let mut chosen = Vec::new();
+        choose(&mut self.lr, values.lr, |lr| format!("lr {lr:e}"), &mut chosen);
+        choose(&mut self.train_batch_size, values.train_batch_size, |n| format!("batch {n}"), &mut chosen);
+        if self.n_epochs.is_none() {
+            // An epoch more than enough where the steps are counted.
+            let steps_per_epoch = self.steps_per_epoch(examples);
+            let epochs =
+                self.max_steps.map_or(values.n_epochs as u64, |steps| steps.div_ceil(steps_per_epoch));
+            let said = if self.max_steps.is_some() { None } else { Some(format!("{epochs} epochs")) };
+            self.n_epochs = Some(epochs as usize);
+            chosen.extend(said);
+        }
+        choose(&mut self.max_norm, values.max_norm, |norm| format!("max_norm {norm}"), &mut chosen);
+        let name = |schedule: &Schedule| format!("schedule {}", schedule.name());
+        choose(&mut self.schedule, values.schedule, name, &mut chosen);
+        chosen
+    }
+
+    /// The warm-up, once the run's length is known.
+    pub fn choose_warmup(&mut self, task: Task, model: &ModelConfig, examples: usize) -> Vec<String> {
+        let total = self.total_steps(examples);
+        let steps = match Values::of(self.recipe, task, model, examples).warmup {
+            Warmup::Steps(steps) => steps,
+            Warmup::Tenth(most) => (total / 10).min(most),
+        };
+        let mut chosen = Vec::new();
+        choose(&mut self.warmup_steps, steps, |n| format!("{n} warm-up steps"), &mut chosen);
+        chosen
+    }
+}
+
+fn choose<T>(setting: &mut Option<T>, value: T, said: impl Fn(&T) -> String, chosen: &mut Vec<String>) {
+    if setting.is_none() {
+        chosen.push(said(&value));
+        *setting = Some(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(train: &TrainConfig, task: Task, model: &ModelConfig, examples: usize) -> TrainConfig {
+        let mut train = train.clone();
+        train.choose(task, model, examples);
+        train.choose_warmup(task, model, examples);
+        train
+    }
+
+    #[test]
+    fn the_tutorials_model_is_pretrained_with_the_tutorials_values() {
+        let values = |train: &TrainConfig| {
+            (train.lr, train.train_batch_size, train.n_epochs, train.max_norm, train.warmup_steps)
+        };
+        let tutorial = (Some(2.5e-4), Some(8), Some(50), Some(0.25), Some(1_000));
+        let auto = chosen(&TrainConfig::default(), Task::Pretraining, &ModelConfig::default(), 10_000);
+        assert_eq!((values(&auto), auto.schedule), (tutorial, Some(Schedule::Cosine)));
+        let recipe = TrainConfig { recipe: Recipe::Tutorial, ..TrainConfig::default() };
+        let model = ModelConfig::preset("mini").unwrap();
+        let exact = chosen(&recipe, Task::Pretraining, &model, 10_000);
+        assert_eq!((values(&exact), exact.schedule), (tutorial, Some(Schedule::TutorialCosine)));
+        let task = Task::Finetuning { method: Method::Full, from_scratch: false };
+        let exact = chosen(&recipe, task, &model, 5_000);
+        let tutorial = (Some(6e-5), Some(16), Some(3), Some(0.25), Some(500));
+        assert_eq!((values(&exact), exact.schedule), (tutorial, Some(Schedule::TutorialLinear)));
+    }
+
+    #[test]
+    fn rates_follow_method_and_size_and_the_warm_up_the_length() {
+        let rate = |task, preset: &str| {
+            let model = ModelConfig::preset(preset).unwrap();
+            chosen(&TrainConfig::default(), task, &model, 5_000).lr
+        };
+        let tuning = |method| Task::Finetuning { method, from_scratch: false };
+        assert_eq!(rate(Task::Pretraining, "mini"), Some(2e-3));
+        assert_eq!(rate(Task::Pretraining, "small"), Some(1e-3));
+        assert_eq!(rate(Task::Pretraining, "gpt2"), Some(3.3e-4));
+        assert_eq!(rate(tuning(Method::Full), "mini"), Some(1e-3));
+        assert_eq!(rate(tuning(Method::Full), "gpt2"), Some(6.8e-5));
+        assert!(rate(tuning(Method::Adapters), "mini") > rate(tuning(Method::Full), "mini"));
+        let model = ModelConfig::preset("mini").unwrap();
+        let short = TrainConfig { max_steps: Some(200), ..TrainConfig::default() };
+        let short = chosen(&short, tuning(Method::Full), &model, 800);
+        // 50 steps an epoch.
+        assert_eq!((short.warmup_steps, short.n_epochs, short.total_steps(800)), (Some(20), Some(4), 200));
+        // Small data are read more often than large ones.
+        let epochs =
+            |examples| chosen(&TrainConfig::default(), tuning(Method::Full), &model, examples).n_epochs;
+        assert_eq!([epochs(100), epochs(4_000), epochs(100_000)], [Some(10), Some(4), Some(3)]);
+    }
+}

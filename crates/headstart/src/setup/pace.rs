@@ -1,0 +1,183 @@
+//! The settings of a run that were left open, settled once when it begins.
+//!
+//! Owns: their order: what the recipe says, then the length that fits the budget, then the warm-up. Never: the values
+//! (`config`), a step (`train`).
+
+use std::time::{Duration, Instant};
+
+use crate::config::{Method, ModelConfig, Recipe, Task, TrainConfig};
+use crate::error::Result;
+use crate::event::{Event, Listener};
+use crate::train::{EvaluationSplit, StepTime, thousands};
+
+/// The share of a budget that is kept for what is not measured: saving, and a machine that slows down.
+const RESERVE: f64 = 0.05;
+/// An evaluation takes a third of a training step of as many tokens: backward is twice the work of forward.
+const FORWARD_SHARE: f64 = 1.0 / 3.0;
+
+/// A run about to begin.
+#[derive(Debug)]
+pub(crate) struct Beginning<'a> {
+    pub(crate) task: Task,
+    pub(crate) model: &'a ModelConfig,
+    /// Training examples.
+    pub(crate) examples: usize,
+    /// Tokens of an evaluation on validation data, and of the one on test data.
+    pub(crate) evaluated: [usize; 2],
+    /// When the work for this run began.
+    pub(crate) since: Instant,
+}
+
+/// Tokens of the splits that are evaluated.
+pub(crate) fn tokens_of(splits: [Option<&EvaluationSplit<'_>>; 2]) -> [usize; 2] {
+    splits.map(|split| split.map_or(0, |split| split.examples.tokens()))
+}
+
+impl Beginning<'_> {
+    /// `config` with nothing left open. `time_steps` times steps with the settings so far, for about as long as it is
+    /// told; it is only asked where there is a budget.
+    ///
+    /// # Errors
+    /// Those of `time_steps`.
+    pub(crate) fn settle(
+        &self,
+        config: &TrainConfig,
+        time_steps: impl FnOnce(&TrainConfig, Duration, &mut Listener<'_>) -> Result<StepTime>,
+        listener: &mut Listener<'_>,
+    ) -> Result<TrainConfig> {
+        let mut settled = config.clone();
+        match (config.budget, config.max_steps) {
+            (Some(budget), Some(most)) => {
+                let line =
+                    format!("max_steps {most} is given, so nothing is fitted to the budget of {budget}");
+                listener(Event::Message(&line));
+            }
+            (Some(budget), None) => {
+                let mut draft = config.clone();
+                draft.choose(self.task, self.model, self.examples);
+                let at_most = Duration::from_secs_f64((0.03 * budget.seconds()).clamp(0.2, 3.0));
+                let step = time_steps(&draft, at_most, listener)?;
+                let left_s = budget.seconds() * (1.0 - RESERVE) - self.since.elapsed().as_secs_f64();
+                let fitting = self.fitting(&draft, step, left_s);
+                let steps =
+                    config.n_epochs.map_or(fitting, |_| fitting.min(draft.total_steps(self.examples)));
+                settled.max_steps = Some(steps);
+                let line = format!(
+                    "budget {budget}: {} steps of {:.3} s are taken ({} tokens at {} tokens/s)",
+                    thousands(steps as usize),
+                    step.seconds,
+                    thousands((steps as f64 * step.tokens) as usize),
+                    thousands((step.tokens / step.seconds) as usize),
+                );
+                listener(Event::Message(&line));
+            }
+            (None, _) => {}
+        }
+        let mut chosen = settled.choose(self.task, self.model, self.examples);
+        chosen.extend(settled.choose_warmup(self.task, self.model, self.examples));
+        if !chosen.is_empty() {
+            listener(Event::Message(&format!("{}: {}", self.why(config.recipe), chosen.join(", "))));
+        }
+        Ok(settled)
+    }
+
+    /// How many steps fit into so many seconds, with their evaluations. At least one.
+    fn fitting(&self, config: &TrainConfig, step: StepTime, left_s: f64) -> u64 {
+        let [valid_s, test_s] =
+            self.evaluated.map(|tokens| tokens as f64 * FORWARD_SHARE * step.seconds / step.tokens.max(1.0));
+        let each_epoch = 1.0 / config.steps_per_epoch(self.examples) as f64;
+        let between = if config.eval_every > 0 { 1.0 / config.eval_every as f64 } else { 0.0 };
+        let per_step = step.seconds + valid_s * (each_epoch + between);
+        (((left_s - valid_s - test_s) / per_step) as u64).max(1)
+    }
+
+    /// What the chosen settings were chosen for.
+    fn why(&self, recipe: Recipe) -> String {
+        let work = match self.task {
+            Task::Pretraining => "pretraining",
+            Task::Finetuning { from_scratch: true, .. } => "training from scratch",
+            Task::Finetuning { method: Method::Full, .. } => "fine-tuning everything",
+            Task::Finetuning { method: Method::Head, .. } => "fine-tuning the head",
+            Task::Finetuning { method: Method::Adapters, .. } => "fine-tuning adapters",
+        };
+        match recipe {
+            Recipe::Tutorial => format!("the tutorial's settings for {work}"),
+            Recipe::Auto => {
+                let arch = format!("{:?}", self.model.arch).to_lowercase();
+                format!(
+                    "chosen for {work}, {arch} layout, {} wide, unless flags say otherwise",
+                    self.model.embed_dim
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Signal;
+
+    fn settled(config: &TrainConfig, task: Task) -> (TrainConfig, Vec<String>) {
+        let model = ModelConfig::preset("mini").unwrap();
+        let beginning = Beginning {
+            task,
+            model: &model,
+            examples: 800,
+            evaluated: [6_000, 3_000],
+            since: Instant::now(),
+        };
+        let mut said = Vec::new();
+        let settled = beginning
+            .settle(
+                config,
+                |draft, _, _| {
+                    assert!(draft.lr.is_some() && draft.train_batch_size.is_some(), "{draft:?}");
+                    Ok(StepTime { seconds: 0.1, tokens: 2_000.0 })
+                },
+                &mut |event| {
+                    if let Event::Message(line) = event {
+                        said.push(line.to_owned());
+                    }
+                    Signal::Continue
+                },
+            )
+            .unwrap();
+        (settled, said)
+    }
+
+    #[test]
+    fn a_budget_becomes_steps_once() {
+        let config = TrainConfig { budget: Some("100s".parse().unwrap()), ..TrainConfig::default() };
+        let (first, said) = settled(&config, Task::Pretraining);
+        // 95 s less 0.1 s and 0.05 s of evaluations; steps of 0.1 s and a fiftieth of 0.1 s.
+        assert_eq!((first.max_steps, first.n_epochs, first.warmup_steps), (Some(929), Some(19), Some(92)));
+        assert!(said[0].starts_with("budget 100s: 929 steps"), "{said:?}");
+        // What is settled stays.
+        let (again, said) = settled(&first, Task::Pretraining);
+        assert_eq!(again, first);
+        assert_eq!(said, ["max_steps 929 is given, so nothing is fitted to the budget of 100s"]);
+        // A budget that is too small, and one that is larger than the epochs that were asked for.
+        let tiny = TrainConfig { budget: Some("1s".parse().unwrap()), ..TrainConfig::default() };
+        assert!(settled(&tiny, Task::Pretraining).0.max_steps.is_some_and(|n| (1..10).contains(&n)));
+        let short = TrainConfig { n_epochs: Some(2), ..config };
+        assert_eq!(settled(&short, Task::Pretraining).0.max_steps, Some(100));
+    }
+
+    #[test]
+    fn what_is_given_stays_and_what_is_chosen_is_said() {
+        let task = Task::Finetuning { method: Method::Adapters, from_scratch: false };
+        let given = TrainConfig { lr: Some(0.5), warmup_steps: Some(7), ..TrainConfig::default() };
+        let (config, said) = settled(&given, task);
+        assert_eq!((config.lr, config.warmup_steps), (Some(0.5), Some(7)));
+        assert!(
+            said[0].starts_with("chosen for fine-tuning adapters") && !said[0].contains("lr "),
+            "{said:?}"
+        );
+        let tutorial = TrainConfig { recipe: Recipe::Tutorial, ..TrainConfig::default() };
+        let (config, said) = settled(&tutorial, task);
+        assert_eq!((config.lr, config.max_norm, config.warmup_steps), (Some(6e-5), Some(0.25), Some(500)));
+        assert_eq!((config.n_epochs, config.train_batch_size), (Some(3), Some(16)));
+        assert!(said[0].contains("the tutorial's") && said[0].contains("500 warm-up steps"), "{said:?}");
+    }
+}
