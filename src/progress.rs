@@ -42,7 +42,7 @@ pub fn stop_on_signal() -> Result<()> {
         if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
             process::exit(i32::from(INTERRUPTED));
         }
-        say("stopping: this step is finished and saved (a second signal exits at once)");
+        say("stopping: what is done is kept (a second signal exits at once)");
     };
     signals::keep_ignored(|| ctrlc::set_handler(handler)).context("cannot listen for Ctrl-C")
 }

@@ -142,6 +142,60 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
     finetune(&place, "--data columns.csv --text_column words --label_column mood").succeeds();
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_or_does_not_fit_is_refused_before_it_is_read_or_made() {
+    let place = Place::new();
+    assert!(Command::new("mkfifo").arg(place.path("pipe.csv")).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(place.path("pipe.json")).status().unwrap().success());
+    let no_file = "is a pipe, a socket or a device, not a file";
+    place.write("fine.txt", "the lake .\n".repeat(200));
+    for call in [
+        "data inspect pipe.csv".to_owned(),
+        format!("finetune --model {} --data pipe.csv --out run", path("lm")),
+        "pretrain --data /dev/zero --tokenizer pipe.json --preset micro --out run".to_owned(),
+        "pretrain --data fine.txt --tokenizer pipe.json --preset micro --out run".to_owned(),
+        "tokenizer train pipe.csv --out new.json".to_owned(),
+    ] {
+        place.run(&call).refuses(1, &[no_file]);
+        assert_no_run(&place);
+    }
+    pretrain(&place, "--data fine.txt --embed_dim 65536 --num_max_positions 16")
+        .refuses(2, &["GiB, and this machine has"]);
+    assert_no_run(&place);
+}
+
+#[test]
+fn a_label_column_of_ids_is_refused_unless_it_is_meant() {
+    let place = Place::new();
+    let mut rows = String::from("text,label\n");
+    for at in 0..1500 {
+        let _ = writeln!(rows, "the lake {at},row-{at}");
+    }
+    place.write("ids.csv", &rows);
+    let expected = ["ids.csv", "different labels", "row-0", "looks like ids or text", "--num_classes 1500"];
+    finetune(&place, "--data ids.csv").refuses(1, &expected);
+    finetune(&place, "--data ids.csv --num_classes 1500 --max_train_examples 4 --eval_every 0").succeeds();
+}
+
+#[test]
+fn what_a_tokenizer_does_not_know_is_said() {
+    let place = Place::new();
+    let rows: String = (0..20)
+        .map(|at| format!("\u{436}\u{430}\u{431}\u{430} {at},{}\n", ["land", "water"][at % 2]))
+        .collect();
+    place.write("far.csv", format!("text,label\n{rows}"));
+    let words = ["tokens of the train texts (", "are unknown to the tokenizer, such as `"];
+    let done = finetune(&place, "--data far.csv");
+    let evaluated = place.run(&format!("eval {} --data far.csv --split train", path("tuned")));
+    for said in [&done.succeeds().stderr, &evaluated.stderr] {
+        assert!(words.iter().all(|words| said.contains(words)), "{said}");
+    }
+    place.write("far.txt", "\u{436}\u{430}\u{431}\u{430}\n");
+    let predicted = place.run(&format!("predict {} --input far.txt", path("tuned")));
+    assert!(predicted.succeeds().stderr.contains("are unknown to the tokenizer"), "{}", predicted.stderr);
+}
+
 #[test]
 fn texts_longer_than_the_positions_are_cut_counted_and_said() {
     let place = Place::new();

@@ -100,6 +100,7 @@ fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
     let DataPrepareArgs { set, json } = args;
     let tokenise = set.tokenizer.tokenizer.is_some();
     let name = set.data.clone();
+    progress::stop_on_signal()?;
     let mut progress = Progress::new(Verbosity::Calm);
     if catalog::is_named(&name) {
         let locations = settings::locations(set.places.clone())?;

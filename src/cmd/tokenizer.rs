@@ -36,6 +36,7 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     let locations = settings::locations(places)?;
+    progress::stop_on_signal()?;
     let mut progress = Progress::new(Verbosity::Calm);
     let trained = if data == [source::STARTER_CORPUS] {
         let mut trainer = TokenizerTrainer::new(options)?;

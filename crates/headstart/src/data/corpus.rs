@@ -14,6 +14,7 @@ use super::content::COMPRESSED_ENDINGS;
 use super::encoding::{self, TextBlocks, TextEncoding, bad};
 use super::split::Split;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tokenizer::{self, Tokenizer, TokenizerTrainer, TrainOptions, Trained};
 
 /// The text files of a corpus.
@@ -32,9 +33,10 @@ impl CorpusFiles {
     /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`; each may be compressed (`.gz`, `.zst`). A file is a training text alone.
     ///
     /// # Errors
-    /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files.
+    /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files, or the path is a pipe or device.
     pub fn find(path: &Path) -> Result<Self> {
-        if path.is_file() {
+        if path.exists() && !path.is_dir() {
+            files::open_regular(path)?;
             return Ok(Self { train: Some(path.to_path_buf()), ..Self::default() });
         }
         let mut files = Self::default();
@@ -304,7 +306,7 @@ pub(super) fn count_words(line: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::event::Signal;
-    use crate::tokenizer::Case;
+    use crate::tokenizer::{Case, TokenizerKind};
 
     fn tokenizer() -> Tokenizer {
         let vocab = "[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\n##s\nsat\n.\n=\n";
@@ -402,7 +404,7 @@ mod tests {
                 TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &cache, &mut stop).unwrap_err();
             assert!(matches!(error, Error::Interrupted { .. }), "{error}");
             assert_eq!((answers, std::fs::read_dir(&cache).unwrap().count()), (2, 0));
-            let options = TrainOptions { kind: Default::default(), vocab_size: 50, case: Case::Keep };
+            let options = TrainOptions { kind: TokenizerKind::default(), vocab_size: 50, case: Case::Keep };
             let files = [path.clone()];
             let error = train_tokenizer(&files, TextEncoding::Utf8, options, &mut |_, _| Signal::Stop);
             assert!(matches!(error.unwrap_err(), Error::Interrupted { .. }));

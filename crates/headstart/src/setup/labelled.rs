@@ -95,16 +95,14 @@ impl DataRequest<'_> {
     /// # Errors
     /// Data that is missing or cannot be fetched, and everything [`RawData::read`] refuses.
     pub fn read_raw(&self, samples: usize, listener: &mut Listener<'_>) -> Result<RawData> {
-        match self.find(None, listener)? {
-            Some(Found { path, options, .. }) => RawData::read(&path, &options, samples),
-            None => {
-                let questions = starter::questions();
-                let [train, valid, test] = pairs(&questions);
-                let splits: [(Split, &[(&str, &str)]); 3] =
-                    [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
-                Ok(RawData::of_texts(&splits, &starter::QUESTION_LABELS, samples))
-            }
+        if let Some(Found { path, options, .. }) = self.find(None, listener)? {
+            return RawData::read(&path, &options, samples);
         }
+        let questions = starter::questions();
+        let [train, valid, test] = pairs(&questions);
+        let splits: [(Split, &[(&str, &str)]); 3] =
+            [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
+        Ok(RawData::of_texts(&splits, &starter::QUESTION_LABELS, samples))
     }
 
     /// Where it lies and how to read it; `None` where it is in the program.

@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn a_panic_becomes_its_reason_and_guards_may_stand_in_guards() {
         assert_eq!(guarded(|| 3), Ok(3));
-        let nested = guarded(|| guarded(|| panic!("index {} of {}", 7, 3)).map(|()| ()).unwrap_err());
+        let nested = guarded(|| guarded::<()>(|| panic!("index {} of {}", 7, 3)).unwrap_err());
         assert_eq!(nested.unwrap(), "the `tokenizers` crate gave up on it (index 7 of 3)");
         assert!(!GUARDED.get());
     }

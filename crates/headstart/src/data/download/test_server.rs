@@ -132,7 +132,7 @@ fn answer(
     stream.write_all(&body[..send])?;
     stream.flush()?;
     if behaviour.stalls && send < body.len() {
-        thread::sleep(std::time::Duration::from_secs(600));
+        thread::sleep(std::time::Duration::from_mins(10));
     }
     Ok(())
 }
