@@ -60,13 +60,13 @@ impl Training<'_> {
         if reason == Stop::Signal && seconds > SHORT_EVALUATION_S {
             return Ok(());
         }
-        // That it is to stop has been heard.
-        let mut told = |event: Event<'_>| {
-            let _: Signal = listener(event);
-            Signal::Continue
+        // A signal has been heard; one that comes now is another.
+        let mut told = |event: Event<'_>| match (reason, listener(event)) {
+            (Stop::Signal, _) => Signal::Continue,
+            (Stop::MaxTime | Stop::EarlyStopping, signal) => signal,
         };
         let evaluation = self.evaluation("valid", split, &mut told)?;
-        told(Event::Evaluation(&to_record(Kind::Valid, running.state.step, &evaluation)));
+        listener(Event::Evaluation(&to_record(Kind::Valid, running.state.step, &evaluation)));
         running.last_valid = Some(evaluation);
         Ok(())
     }
