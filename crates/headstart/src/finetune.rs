@@ -124,7 +124,12 @@ pub fn finetune(
                     Measurement { config: draft, device, model, objective, targets, train }
                         .run(at_most, listener)
                 },
-                listener,
+                &mut |event| {
+                    if let Event::Message(line) = event {
+                        notes.push(line.to_owned());
+                    }
+                    listener(event)
+                },
             )?,
         },
         ..config.clone()

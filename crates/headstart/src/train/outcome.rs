@@ -62,14 +62,14 @@ impl Training<'_> {
         if reason == Stop::Signal && seconds > SHORT_EVALUATION_S {
             return Ok(());
         }
-        // That it is to stop has been heard.
-        let mut told = |event: Event<'_>| {
-            let _: Signal = listener(event);
-            Signal::Continue
+        // A signal has been heard; one that comes now is another.
+        let mut told = |event: Event<'_>| match (reason, listener(event)) {
+            (Stop::Signal, _) => Signal::Continue,
+            (Stop::MaxTime | Stop::EarlyStopping, signal) => signal,
         };
         let Some(evaluation) = self.evaluation("valid", split, &mut told)? else { return Ok(()) };
         let record = to_record(Kind::Valid, running.state.step, &evaluation);
-        told(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
+        listener(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
         running.last_valid = Some((running.state.step, evaluation));
         Ok(())
     }
