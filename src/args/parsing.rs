@@ -233,7 +233,8 @@ mod tests {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
             texts.push(std::fs::read_to_string(path).unwrap());
         }
-        let commands: Vec<Vec<String>> = texts.iter().flat_map(|text| shown_commands(text)).collect();
+        let commands: Vec<Vec<String>> =
+            texts.iter().flat_map(|text| shown_commands(&text.replace("\\\n", " "))).collect();
         assert!(commands.len() > 25, "only {} commands were found", commands.len());
         for command in commands {
             let parsed = parse(command.iter().map(Into::into));

@@ -83,6 +83,7 @@ mod tests {
 
     fn summary(metrics_step: u64, final_dir: Option<&str>) -> String {
         summary_text(&Summary {
+            run_dir: "runs/a".into(),
             steps: 5,
             skipped: 1,
             total_steps: 10,
@@ -96,10 +97,11 @@ mod tests {
 
     #[test]
     fn a_summary_says_which_step_its_figures_are_of() {
+        let so_far = "model so far: runs/a (to go on: --resume runs/a)\n";
         let table = "       valid\nnll   4.0000\nppl  54.5982\n";
         let start = "5 of 10 steps, 1 skipped, stopped by max_time\nfigures of";
-        assert_eq!(summary(5, None), format!("{start} step 5, the last\n{table}"));
-        assert_eq!(summary(4, None), format!("{start} step 4, the last evaluation\n{table}"));
+        assert_eq!(summary(5, None), format!("{start} step 5, the last\n{table}{so_far}"));
+        assert_eq!(summary(4, None), format!("{start} step 4, the last evaluation\n{table}{so_far}"));
         assert_eq!(
             summary(4, Some("runs/a/final")),
             format!("{start} step 4, the best on validation\n{table}model: runs/a/final\n")
