@@ -128,6 +128,23 @@ CASES = [
     # Linears without biases, post-norm with dropout, ReLU.
     case("no_bias", 19, "naacl2019", (2, 11, 29, 41, 13, 2), [13, 6, 1], lm=lm("next_token"), dropout=0.1, lr=5e-4,
          layout={"norm": "after", "bias": False}),
+    # BERT's layout: token types, and dropout behind the norm after the embeddings.
+    case("bert", 20, "gpt2", (3, 7, 33, 43, 13, 2), [13, 4, 9], causal=False, head=head("cls", 3), lm=lm("masked", 0.5),
+         dropout=0.1,
+         layout={"norm": "after", "norm_eps": 1e-12, "embedding_norm": True, "final_norm": False, "activation": "gelu",
+                 "token_types": 2}),
+    # Gated feed-forwards, no bias but the head's, a norm after the embeddings.
+    case("geglu", 21, "gpt2", (2, 9, 25, 47, 12, 2), [12, 3, 8, 1], causal=False, head=head("mean", 3),
+         lm=lm("masked", 0.5),
+         layout={"embedding_norm": True, "activation": "gelu", "gated": True, "bias": False, "norm_bias": False}),
+    case("swiglu", 22, "gpt2", (2, 7, 29, 41, 12, 2), [12, 5, 7], lm=lm("next_token"), dropout=0.1, lr=5e-4,
+         layout={"activation": "silu", "gated": True, "bias": False}),
+    # ModernBERT's attention: rotary positions, windows in some layers. Without biases: here the key bias would have a gradient.
+    case("rotary", 23, "gpt2", (2, 8, 27, 43, 14, 3), [14, 4, 9, 1], causal=False, positions="rotary", head=head("mean", 3),
+         lm=lm("masked", 0.5),
+         layout={"window": 2, "global_every": 2, "rotary_theta": 160.0, "local_rotary_theta": 10.0, "bias": False}),
+    case("rotary_causal", 24, "gpt2", (3, 6, 25, 41, 13, 2), [13, 5, 8], positions="rotary", lm=lm("next_token"),
+         dropout=0.1, layout={"window": 4, "bias": False}),
 ]
 
 
@@ -170,6 +187,9 @@ def draw_inputs(config):
         inputs["target_positions"] = torch.from_numpy(positions)
         inputs["target_ids"] = torch.from_numpy(targets)
     inputs["input_ids"] = torch.from_numpy(ids)
+    types = reference.layout(config)["token_types"]
+    if types > 0:
+        inputs["token_type_ids"] = torch.from_numpy(random.randint(0, types, len(ids)))
     if config["head"] is not None:
         inputs["labels"] = draw_labels(config["head"], random, len(lengths))
     return inputs
@@ -243,7 +263,8 @@ def self_check(config, values, inputs, result, margin):
     name = config["case"]
     wide = {n: v.double() for n, v in values.items()}
     assert margin > 2e-5, f"{name}: {margin:.1e} from a kink; take another seed"
-    if config["dropout"] is None:
+    # PyTorch's own modules neither turn queries and keys nor have a window for each layer.
+    if config["dropout"] is None and config["positions"] != "rotary" and reference.layout(config)["window"] == 0:
         again = reference.padded_trunk(config, wide, inputs)
         distance = (again - result["hidden"]).abs().max().item()
         assert distance < 1e-12, f"{name}: packed and padded differ by {distance:.1e}"

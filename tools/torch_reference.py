@@ -20,9 +20,13 @@ def layout(case):
     """The options of the trunk: its family's, with what the case changes."""
     families = {
         "naacl2019": {"norm": "stream", "norm_eps": 1e-12, "embedding_norm": False, "final_norm": False,
-                      "activation": "relu", "bias": True, "position_offset": 0},
+                      "activation": "relu", "gated": False, "bias": True, "norm_bias": True, "token_types": 0,
+                      "position_offset": 0, "rotary_theta": 10000.0, "local_rotary_theta": 10000.0, "window": 0,
+                      "global_every": 0},
         "gpt2": {"norm": "before", "norm_eps": 1e-5, "embedding_norm": False, "final_norm": True,
-                 "activation": "gelu_tanh", "bias": True, "position_offset": 0},
+                 "activation": "gelu_tanh", "gated": False, "bias": True, "norm_bias": True, "token_types": 0,
+                 "position_offset": 0, "rotary_theta": 10000.0, "local_rotary_theta": 10000.0, "window": 0,
+                 "global_every": 0},
     }
     return families[case["arch"]] | case.get("layout", {})
 
@@ -35,6 +39,8 @@ def parameter_shapes(case):
         "transformer.token_embedding.weight": (case["vocab_size"], c),
         "transformer.position_embedding.weight": (options["position_offset"] + case["num_max_positions"], c),
     }
+    if options["token_types"] > 0:
+        shapes["transformer.token_type_embedding.weight"] = (options["token_types"], c)
     if case["cls_offset"]:
         shapes["transformer.cls_offset.weight"] = (1, c)
     if options["embedding_norm"]:
@@ -52,8 +58,9 @@ def parameter_shapes(case):
             shapes |= adapter_shapes(p + "adapter_attention.", c, a)
         shapes[p + "norm_2.weight"] = (c,)
         shapes[p + "norm_2.bias"] = (c,)
-        shapes[p + "feed_forward.up.weight"] = (f, c)
-        shapes[p + "feed_forward.up.bias"] = (f,)
+        up = 2 * f if options["gated"] else f
+        shapes[p + "feed_forward.up.weight"] = (up, c)
+        shapes[p + "feed_forward.up.bias"] = (up,)
         shapes[p + "feed_forward.down.weight"] = (c, f)
         shapes[p + "feed_forward.down.bias"] = (c,)
         if a > 0:
@@ -64,9 +71,13 @@ def parameter_shapes(case):
     if case["head"] is not None:
         shapes["classification_head.weight"] = (case["head"]["num_classes"], c)
         shapes["classification_head.bias"] = (case["head"]["num_classes"],)
+    if case["positions"] == "rotary":
+        del shapes["transformer.position_embedding.weight"]
     if not options["bias"]:
         linears = ("in_proj.bias", "out_proj.bias", "feed_forward.up.bias", "feed_forward.down.bias")
         shapes = {n: s for n, s in shapes.items() if not n.endswith(linears)}
+    if not options["norm_bias"]:
+        shapes = {n: s for n, s in shapes.items() if not ("norm" in n and n.endswith(".bias"))}
     return shapes
 
 
@@ -88,11 +99,23 @@ def sinusoidal_table(positions, c):
     return torch.where(column % 2 == 0, torch.sin(angle), torch.cos(angle))
 
 
+def rotated(x, theta):
+    """[H, T, D] -> [H, T, D]: columns i and i + D/2 as a complex number, times exp(i position theta^(-2i/D))."""
+    half = x.shape[-1] // 2
+    rate = theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.arange(x.shape[-2], dtype=torch.float64)[:, None] * rate
+    cos, sin = torch.cos(angle).to(x.dtype), torch.sin(angle).to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
 def activation(name, x):
-    """ReLU, or GELU in its tanh form."""
+    """ReLU, SiLU, GELU, or GELU in its tanh form."""
     if name == "relu":
         return torch.relu(x)
-    return F.gelu(x, approximate="tanh")
+    if name == "silu":
+        return x * torch.sigmoid(x)
+    return F.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none")
 
 
 class Forward:
@@ -107,7 +130,7 @@ class Forward:
         return F.linear(x, self.params[name + ".weight"], self.params.get(name + ".bias"))
 
     def norm(self, x, name):
-        weight, bias = self.params[name + ".weight"], self.params[name + ".bias"]
+        weight, bias = self.params[name + ".weight"], self.params.get(name + ".bias")
         return F.layer_norm(x, x.shape[-1:], weight, bias, self.layout["norm_eps"])
 
     def act(self, name, x):
@@ -115,17 +138,26 @@ class Forward:
             self.relu_inputs.append(x.detach())
         return activation(name, x)
 
-    def embed(self, ids, sequence):
-        """[T] ids -> [T, C]."""
+    def embed(self, ids, types, sequence):
+        """[T] ids and token types (`None`: the model has none) -> [T, C]."""
         h = self.params["transformer.token_embedding.weight"][ids]
         if self.case["cls_offset"]:
             is_cls = (ids == self.case["cls_id"]).to(h.dtype)[:, None]
             h = h + is_cls * self.params["transformer.cls_offset.weight"]
-        first = self.layout["position_offset"]
-        h = h + self.params["transformer.position_embedding.weight"][first : first + len(ids)]
+        if self.case["positions"] != "rotary":
+            first = self.layout["position_offset"]
+            h = h + self.params["transformer.position_embedding.weight"][first : first + len(ids)]
+        if types is not None:
+            h = h + self.params["transformer.token_type_embedding.weight"][types]
         if self.layout["embedding_norm"]:
             h = self.norm(h, "transformer.embedding_norm")
         return self.drop(h, "embedding", 0, sequence)
+
+    def window(self, layer):
+        """How far a layer sees; `None` for whole sequences."""
+        every = self.layout["global_every"]
+        is_global = every > 0 and layer % every == 0
+        return self.layout["window"] if self.layout["window"] > 0 and not is_global else None
 
     def attention(self, x, layer, sequence):
         """[T, C] -> [T, C], softmax(q k' / sqrt(D)) v per head, then the output projection."""
@@ -134,17 +166,29 @@ class Forward:
         prefix = f"transformer.layers.{layer}.attention."
         qkv = self.linear(x, prefix + "in_proj").view(t, 3, heads, c // heads)
         q, k, v = qkv.permute(1, 2, 0, 3)
+        window = self.window(layer)
+        if self.case["positions"] == "rotary":
+            theta = self.layout["rotary_theta" if window is None else "local_rotary_theta"]
+            q, k = rotated(q, theta), rotated(k, theta)
         scores = q @ k.transpose(1, 2) / math.sqrt(c // heads)
         if self.case["causal"]:
             future = torch.ones(t, t, dtype=torch.bool).triu(1)
             scores = scores.masked_fill(future, -math.inf)
+        if window is not None:
+            at = torch.arange(t)
+            scores = scores.masked_fill((at[:, None] - at[None, :]).abs() > window, -math.inf)
         probs = self.drop(torch.softmax(scores, -1), "attention_probs", layer, sequence)
         mixed = (probs.to(v.dtype) @ v).transpose(0, 1).reshape(t, c)
         return self.drop(self.linear(mixed, prefix + "out_proj"), "attention", layer, sequence)
 
     def feed_forward(self, x, layer, sequence):
         prefix = f"transformer.layers.{layer}.feed_forward."
-        x = self.act(self.layout["activation"], self.linear(x, prefix + "up"))
+        x = self.linear(x, prefix + "up")
+        if self.layout["gated"]:
+            a, b = x.chunk(2, -1)
+            x = self.act(self.layout["activation"], a) * b
+        else:
+            x = self.act(self.layout["activation"], x)
         return self.drop(self.linear(x, prefix + "down"), "feed_forward", layer, sequence)
 
     def adapt(self, x, layer, name):
@@ -169,15 +213,15 @@ class Forward:
             h = normalise(h) if place == "after" else h
         return h
 
-    def trunk(self, ids, lengths):
-        """Packed [N] ids -> the list of L + 1 packed [N, C] hidden states, and the trunk's output.
+    def trunk(self, inputs):
+        """Packed [N] ids (and token types) -> the list of L + 1 packed [N, C] hidden states, and the trunk's output.
 
         State 0 is the (dropped-out) embedding and state i + 1 the output of layer i; the output is
         the last state, after the final norm where there is one.
         """
         states = [[] for _ in range(self.case["num_layers"] + 1)]
-        for sequence, piece in enumerate(torch.split(ids, lengths)):
-            h = self.embed(piece, sequence)
+        for sequence, (ids, types) in enumerate(sequences(inputs)):
+            h = self.embed(ids, types, sequence)
             states[0].append(h)
             for layer in range(self.case["num_layers"]):
                 h = self.block(h, layer, sequence)
@@ -202,6 +246,14 @@ class Forward:
         return torch.stack(rows)
 
 
+def sequences(inputs):
+    """The ids of each sequence, and its token types or `None`."""
+    lengths = inputs["lengths"].tolist()
+    ids = torch.split(inputs["input_ids"], lengths)
+    types = torch.split(inputs["token_type_ids"], lengths) if "token_type_ids" in inputs else [None] * len(ids)
+    return list(zip(ids, types))
+
+
 def forward(case, params, inputs, drop=None):
     """Hidden states, logits and losses of one batch, as a dict of tensors.
 
@@ -209,7 +261,7 @@ def forward(case, params, inputs, drop=None):
     """
     run = Forward(case, params, drop)
     lengths = inputs["lengths"].tolist()
-    states, hidden = run.trunk(inputs["input_ids"], lengths)
+    states, hidden = run.trunk(inputs)
     out = {f"hidden.{i}": h for i, h in enumerate(states)}
     out["hidden"] = hidden
     total = 0.0
@@ -247,11 +299,11 @@ def padded_trunk(case, params, inputs):
     """
     lengths = inputs["lengths"].tolist()
     t = max(lengths)
-    ids = torch.nn.utils.rnn.pad_sequence(torch.split(inputs["input_ids"], lengths), batch_first=True)
     padding = torch.arange(t)[None, :] >= inputs["lengths"][:, None]
     future = torch.ones(t, t, dtype=torch.bool).triu(1) if case["causal"] else None
     run = Forward(case, params)
-    h = torch.stack([run.embed(row, 0) for row in ids]).transpose(0, 1)
+    h = [run.embed(ids, types, 0) for ids, types in sequences(inputs)]
+    h = torch.nn.utils.rnn.pad_sequence(h)
     place = layout(case)["norm"]
     for layer in range(case["num_layers"]):
         prefix = f"transformer.layers.{layer}."

@@ -9,7 +9,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cpu::rows;
+use crate::cpu::rows::{self, ROWS_PER_TASK, apply_dropout};
+use crate::cpu::scratch::with_rows;
+use crate::cpu::shared::SharedSlice;
 use crate::cuda::Slab;
 use crate::cuda::ops::{DeviceDropout, elementwise};
 use crate::device::Device;
@@ -286,6 +288,24 @@ impl Backward<'_> {
         } else if let Some(gradient) = self.gradients.get_mut(view) {
             rows::add_column_sums(self.device.level(), partial, first, gradient);
         }
+    }
+
+    /// A gradient times the dropout factors, in f32, on the processor.
+    pub(crate) fn masked(&self, gradient: &Tensor, dropout: &ActiveDropout) -> Tensor {
+        let (rows, cols, level) = (gradient.rows(), gradient.cols(), self.device.level());
+        let mut masked = self.uninit(rows, cols, DType::F32);
+        let out = SharedSlice::new(masked.f32_mut());
+        self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
+            with_rows(cols, |scratch, _| {
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    // SAFETY: every task has rows of its own.
+                    let row = unsafe { out.slice(r * cols, cols) };
+                    row.copy_from_slice(gradient.row(level, r, scratch));
+                    apply_dropout(level, row, dropout.key(r), 0, dropout.rate);
+                }
+            });
+        });
+        masked
     }
 
     /// A fresh matrix from the pool, content unspecified.

@@ -13,6 +13,7 @@ pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
         Kind::Norm => method == Method::Full || norms,
         Kind::TokenEmbedding
         | Kind::PositionEmbedding
+        | Kind::TokenTypeEmbedding
         | Kind::AttentionIn
         | Kind::AttentionOut
         | Kind::FeedForwardUp

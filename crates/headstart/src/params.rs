@@ -29,6 +29,8 @@ pub enum Kind {
     TokenEmbedding,
     /// The position embedding.
     PositionEmbedding,
+    /// The embedding of token types.
+    TokenTypeEmbedding,
     /// What is added to one token's embedding.
     TokenOffset,
     /// Attention's packed in-projection: the rows of q, k and v.

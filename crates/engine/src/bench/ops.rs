@@ -10,6 +10,7 @@ use crate::dtype::{DType, Precision};
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::{Activation, Linear};
+use crate::ops::norm::LayerNorm;
 use crate::packing::Packing;
 use crate::rng::Stream;
 use crate::tape::{Dropout, Tape, Value};
@@ -168,7 +169,7 @@ impl<'a> OpRun<'a> {
                     Embedding { positions: Some(positions), dropout, ..Embedding::new(weight) },
                 ))
             }
-            Op::Norm => Some(tape.norm(&x, weight, bias, 1e-12)),
+            Op::Norm => Some(tape.norm(&x, LayerNorm::new(weight, Some(bias), 1e-12))),
             Op::Linear | Op::LinearSmall => Some(tape.linear(&x, linear, &[])),
             Op::LinearRelu => Some(tape.linear(&x, Linear { activation: Activation::Relu, ..linear }, &[])),
             Op::LinearGelu => Some(tape.linear(&x, Linear { activation: Activation::Gelu, ..linear }, &[])),
@@ -176,9 +177,11 @@ impl<'a> OpRun<'a> {
                 let residual = Value { tensor: self.residual.clone(), id: None };
                 Some(tape.linear(&x, Linear { dropout, ..linear }, &[&residual]))
             }
-            Op::Attention => {
-                Some(tape.attention(&x, Attention { heads: HEADS, causal: true, dropout }, None))
-            }
+            Op::Attention => Some(tape.attention(
+                &x,
+                Attention { heads: HEADS, causal: true, window: None, dropout },
+                None,
+            )),
             Op::LinearCrossEntropy => {
                 let rows: Vec<u32> = (0..ROWS as u32).collect();
                 tape.linear_cross_entropy(&x, &rows, ids, weight, 1.0 / ROWS as f32);

@@ -1,7 +1,7 @@
 //! Attention over packed sequences: y = drop(softmax(q k^T / sqrt(D) + mask)) v, per head.
 //!
 //! Shapes: qkv `[N, 3C]` (columns q, k, v, each H heads of D), y `[N, C]`. A query sees the keys of its own
-//! sequence, up to its own position when causal. The probabilities never exist at once beyond one tile of
+//! sequence, up to its own position when causal, and with a window of w only those at most w positions away. The probabilities never exist at once beyond one tile of
 //! queries; the backward recomputes them from the saved log-sum-exp (Dao et al. 2022).
 //!
 //! With a [`KeyValueCache`] (inference, one sequence) the new keys and values are appended to it and the queries
@@ -31,6 +31,9 @@ use crate::tensor::Tensor;
 /// Queries whose probabilities exist at once, per thread; a multiple of [`GRAIN`], so that little is masked.
 const QUERY_TILE: usize = GRAIN;
 
+/// Rows that a matmul writes at once.
+const GROUP: usize = 8;
+
 /// How attention is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
@@ -38,6 +41,8 @@ pub struct Attention {
     pub heads: usize,
     /// Whether a query sees no later keys.
     pub causal: bool,
+    /// The distance to the furthest keys that a query sees; `None`: it sees them all.
+    pub window: Option<usize>,
     /// On the probabilities.
     pub dropout: Option<Dropout>,
 }
@@ -131,35 +136,45 @@ impl Tape<'_> {
                 let count = keys.rows;
                 SCRATCH.with_borrow_mut(|scratch| {
                     let Scratch { rights: [k_room, v_room, ..], left, p, y: rows_y, .. } = scratch;
-                    let keys = SmallRight::new(level, precision, keys.transposed(), q.rows, k_room);
-                    // Probabilities and their gradients are not rounded: only what is bf16 already is multiplied as such.
-                    let values = SmallRight::new(level, Precision::F32, values, q.rows, v_room);
-                    for first in (0..q.rows).step_by(QUERY_TILE) {
-                        let tile = QUERY_TILE.min(q.rows - first);
-                        let seen = seen(attention.causal, past + first + tile, count);
-                        let (room, stride) = output_room(tile, seen);
-                        resize(p, room * stride);
-                        keys.multiply(q.block(first..first + tile, 0..dim), seen, p, false, |_| 0..dim, left);
-                        for i in 0..tile {
-                            let row = range.start + first + i;
-                            let visible = if attention.causal { past + first + i + 1 } else { count };
-                            let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
-                            let sum = softmax_row(level, p, visible, scale_of(dim));
-                            // SAFETY: (row, head) belongs to this task alone.
-                            let slot = unsafe { sums.slice(row * heads + head, 1) };
-                            slot[0] = sum;
-                            if let Some(d) = &dropout {
-                                apply_dropout(level, &mut p[..visible], d.head_key(row, head), 0, d.rate);
+                    for Span { queries, keys: seen_keys } in attention.spans(q.rows, past, count) {
+                        let (start, uses) = (seen_keys.start, queries.len());
+                        let keys = keys.block(seen_keys.clone(), 0..dim).transposed();
+                        let keys = SmallRight::new(level, precision, keys, uses, k_room);
+                        // Probabilities and their gradients are not rounded: only what is bf16 already is multiplied as such.
+                        let values = values.block(seen_keys.clone(), 0..dim);
+                        let values = SmallRight::new(level, Precision::F32, values, uses, v_room);
+                        for first in queries.clone().step_by(QUERY_TILE) {
+                            let tile = QUERY_TILE.min(queries.end - first);
+                            let seen = seen(attention.causal, past + first + tile - start, seen_keys.len());
+                            let (room, stride) = output_room(tile, seen);
+                            resize(p, room * stride);
+                            let q = q.block(first..first + tile, 0..dim);
+                            keys.multiply(q, seen, p, false, |_| 0..dim, left);
+                            for i in 0..tile {
+                                let row = range.start + first + i;
+                                let visible = attention.visible(past + first + i, count);
+                                let visible = visible.start - start..visible.end - start;
+                                let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
+                                p[..visible.start].fill(f32::NEG_INFINITY);
+                                let sum = softmax_row(level, p, visible.end, scale_of(dim));
+                                // SAFETY: (row, head) belongs to this task alone.
+                                let slot = unsafe { sums.slice(row * heads + head, 1) };
+                                slot[0] = sum;
+                                if let Some(d) = &dropout {
+                                    let key = d.head_key(row, head);
+                                    apply_dropout(level, &mut p[..visible.end], key, start, d.rate);
+                                }
                             }
-                        }
-                        let (room, stride_y) = output_room(tile, dim);
-                        resize(rows_y, room * stride_y);
-                        let visible = |row| 0..visible_keys(attention.causal, past + first + row, seen);
-                        let p = matrix(p, tile, seen, stride);
-                        values.multiply(p, dim, rows_y, false, visible, left);
-                        for (i, y) in rows_y.chunks_exact(stride_y).take(tile).enumerate() {
-                            // SAFETY: these rows and columns belong to this task alone.
-                            unsafe { out.write(level, range.start + first + i, head * dim, &y[..dim]) };
+                            let (room, stride_y) = output_room(tile, dim);
+                            resize(rows_y, room * stride_y);
+                            let visible =
+                                |row| 0..visible_keys(attention.causal, past + first + row - start, seen);
+                            let p = matrix(p, tile, seen, stride);
+                            values.multiply(p, dim, rows_y, false, visible, left);
+                            for (i, y) in rows_y.chunks_exact(stride_y).take(tile).enumerate() {
+                                // SAFETY: these rows and columns belong to this task alone.
+                                unsafe { out.write(level, range.start + first + i, head * dim, &y[..dim]) };
+                            }
                         }
                     }
                 });
@@ -170,10 +185,43 @@ impl Tape<'_> {
     }
 }
 
+/// Some queries of a sequence, and the keys that any of them sees.
+struct Span {
+    queries: Range<usize>,
+    keys: Range<usize>,
+}
+
 impl Attention {
+    /// The keys of `count` that the query at a position sees.
+    fn visible(self, query: usize, count: usize) -> Range<usize> {
+        let end = if self.causal { query + 1 } else { count };
+        match self.window {
+            Some(window) => query.saturating_sub(window)..end.min(query + window + 1),
+            None => 0..end,
+        }
+    }
+
+    /// All queries, `past` positions behind the first of `count` keys, in order: at once, or with a window tile by tile, so that
+    /// only near keys are multiplied.
+    fn spans(self, queries: usize, past: usize, count: usize) -> impl Iterator<Item = Span> {
+        let of_span = if self.window.is_some() { QUERY_TILE } else { queries.max(1) };
+        (0..queries).step_by(of_span).map(move |first| {
+            let end = queries.min(first + of_span);
+            let keys = match self.window {
+                Some(window) => {
+                    // Whole groups of rows, as matmuls write them.
+                    let start = (past + first).saturating_sub(window) / GROUP * GROUP;
+                    start..count.min((past + end + window).next_multiple_of(GROUP))
+                }
+                None => 0..count,
+            };
+            Span { queries: first..end, keys }
+        })
+    }
+
     fn on_device(self, dropout: Option<&ActiveDropout>) -> cuda::ops::attention::Heads {
         let dropout = dropout.and_then(ActiveDropout::on_device);
-        cuda::ops::attention::Heads { count: self.heads, causal: self.causal, dropout }
+        cuda::ops::attention::Heads { count: self.heads, causal: self.causal, window: self.window, dropout }
     }
 }
 
@@ -227,58 +275,69 @@ impl Saved {
         let d_y = Operand::new(dy).block(range.clone(), head * dim..(head + 1) * dim);
         gather(level, &self.y, range.clone(), head * dim, dim, y);
         gather(level, dy, range.clone(), head * dim, dim, rows_dy);
-        let keys = SmallRight::new(level, Precision::F32, k, count, k_room);
-        let keys_turned = SmallRight::new(level, precision, k.transposed(), count, kt_room);
-        let values_turned = SmallRight::new(level, precision, v.transposed(), count, vt_room);
         let (room, stride) = output_room(count, dim);
         for sums in [&mut *dq, &mut *dk, &mut *dv] {
             sums.clear();
             sums.resize(room * stride, 0.0);
         }
-        for first in (0..count).step_by(QUERY_TILE) {
-            let tile = QUERY_TILE.min(count - first);
-            let seen = seen(self.attention.causal, first + tile, count);
-            let (room, stride_p) = output_room(tile, seen);
-            for buffer in [&mut *p, &mut *dp, &mut *kept] {
-                resize(buffer, room * stride_p);
-            }
-            let (q, d_y) = (q.block(first..first + tile, 0..dim), d_y.block(first..first + tile, 0..dim));
-            keys_turned.multiply(q, seen, p, false, |_| 0..dim, left);
-            values_turned.multiply(d_y, seen, dp, false, |_| 0..dim, left);
-            for i in 0..tile {
-                let row = range.start + first + i;
-                let visible = if self.attention.causal { first + i + 1 } else { count };
-                let at = i * stride_p..i * stride_p + whole_vectors(seen);
-                let kept = &mut kept[at.clone()];
-                kept.fill(1.0);
-                if let Some(d) = &self.dropout {
-                    apply_dropout(level, &mut kept[..visible], d.head_key(row, head), 0, d.rate);
+        for Span { queries, keys: seen_keys } in self.attention.spans(count, 0, count) {
+            let (start, uses) = (seen_keys.start, queries.len());
+            let [k, v] = [k, v].map(|x| x.block(seen_keys.clone(), 0..dim));
+            let keys = SmallRight::new(level, Precision::F32, k, uses, k_room);
+            let keys_turned = SmallRight::new(level, precision, k.transposed(), uses, kt_room);
+            let values_turned = SmallRight::new(level, precision, v.transposed(), uses, vt_room);
+            for first in queries.clone().step_by(QUERY_TILE) {
+                let tile = QUERY_TILE.min(queries.end - first);
+                let causal = self.attention.causal;
+                let seen = seen(causal, first + tile - start, seen_keys.len());
+                let (room, stride_p) = output_room(tile, seen);
+                for buffer in [&mut *p, &mut *dp, &mut *kept] {
+                    resize(buffer, room * stride_p);
                 }
-                let at_y = (first + i) * dim..(first + i + 1) * dim;
-                score_gradient_row(
-                    level,
-                    &mut p[at.clone()],
-                    &mut dp[at],
-                    kept,
-                    visible,
-                    scale_of(dim),
-                    self.log_sums.f32()[row * heads + head],
-                    &y[at_y.clone()],
-                    &rows_dy[at_y],
-                );
+                let (q, d_y) = (q.block(first..first + tile, 0..dim), d_y.block(first..first + tile, 0..dim));
+                keys_turned.multiply(q, seen, p, false, |_| 0..dim, left);
+                values_turned.multiply(d_y, seen, dp, false, |_| 0..dim, left);
+                for i in 0..tile {
+                    let row = range.start + first + i;
+                    let visible = self.attention.visible(first + i, count);
+                    let visible = visible.start - start..visible.end - start;
+                    let at = i * stride_p..i * stride_p + whole_vectors(seen);
+                    let kept = &mut kept[at.clone()];
+                    kept.fill(1.0);
+                    if let Some(d) = &self.dropout {
+                        let key = d.head_key(row, head);
+                        apply_dropout(level, &mut kept[..visible.end], key, start, d.rate);
+                    }
+                    let p = &mut p[at.clone()];
+                    p[..visible.start].fill(f32::NEG_INFINITY);
+                    let at_y = (first + i) * dim..(first + i + 1) * dim;
+                    score_gradient_row(
+                        level,
+                        p,
+                        &mut dp[at],
+                        kept,
+                        visible.end,
+                        scale_of(dim),
+                        self.log_sums.f32()[row * heads + head],
+                        &y[at_y.clone()],
+                        &rows_dy[at_y],
+                    );
+                }
+                // `kept` now holds P m, `dp` holds dS scaled.
+                let (kept, ds) = (matrix(kept, tile, seen, stride_p), matrix(dp, tile, seen, stride_p));
+                let visible = |row| 0..visible_keys(causal, first + row - start, seen);
+                // Of the keys from `key` on, only later queries know.
+                let seeing = |key: usize| {
+                    if causal { (start + key).saturating_sub(first).min(tile)..tile } else { 0..tile }
+                };
+                let (kept_turned, ds_turned) = (kept.transposed(), ds.transposed());
+                let at_keys = start * stride;
+                let d_y = SmallRight::new(level, Precision::F32, d_y, seen, dy_room);
+                d_y.multiply(kept_turned, dim, &mut dv[at_keys..], true, seeing, left);
+                let q = SmallRight::new(level, Precision::F32, q, seen, q_room);
+                q.multiply(ds_turned, dim, &mut dk[at_keys..], true, seeing, left);
+                keys.multiply(ds, dim, &mut dq[first * stride..], false, visible, left);
             }
-            // `kept` now holds P m, `dp` holds dS scaled.
-            let (kept, ds) = (matrix(kept, tile, seen, stride_p), matrix(dp, tile, seen, stride_p));
-            let causal = self.attention.causal;
-            let visible = |row| 0..visible_keys(causal, first + row, seen);
-            // Of the keys from `key` on, only later queries know.
-            let seeing = |key: usize| if causal { key.saturating_sub(first)..tile } else { 0..tile };
-            let (kept_turned, ds_turned) = (kept.transposed(), ds.transposed());
-            let d_y = SmallRight::new(level, Precision::F32, d_y, seen, dy_room);
-            d_y.multiply(kept_turned, dim, dv, true, seeing, left);
-            let q = SmallRight::new(level, Precision::F32, q, seen, q_room);
-            q.multiply(ds_turned, dim, dk, true, seeing, left);
-            keys.multiply(ds, dim, &mut dq[first * stride..], false, visible, left);
         }
         for (part, rows) in [dq, dk, dv].into_iter().enumerate() {
             for (i, values) in rows.chunks_exact(stride).take(count).enumerate() {
@@ -423,7 +482,7 @@ pub(crate) mod reference {
         lengths: &[usize],
         heads: usize,
         dim: usize,
-        causal: bool,
+        (causal, window): (bool, Option<usize>),
         factor: impl Fn(usize, usize, usize) -> f64,
     ) -> Vec<f64> {
         let width = heads * dim;
@@ -435,14 +494,19 @@ pub(crate) mod reference {
                 let at = |row: usize, part: usize, c: usize| {
                     qkv[(start + row) * 3 * width + part * width + head * dim + c]
                 };
-                let visible = if causal { i + 1 } else { length };
+                let window = window.unwrap_or(length);
+                let visible = (0..length)
+                    .filter(|&j| (!causal || j <= i) && i.abs_diff(j) <= window)
+                    .collect::<Vec<_>>();
                 let score =
                     |j: usize| (0..dim).map(|c| at(i, 0, c) * at(j, 1, c)).sum::<f64>() / (dim as f64).sqrt();
-                let weights: Vec<f64> = (0..visible).map(|j| score(j).exp()).collect();
+                let weights: Vec<f64> = visible.iter().map(|&j| score(j).exp()).collect();
                 let sum: f64 = weights.iter().sum();
                 for c in 0..dim {
-                    y[(start + i) * width + head * dim + c] = (0..visible)
-                        .map(|j| weights[j] / sum * factor(start + i, head, j) * at(j, 2, c))
+                    y[(start + i) * width + head * dim + c] = visible
+                        .iter()
+                        .zip(&weights)
+                        .map(|(&j, weight)| weight / sum * factor(start + i, head, j) * at(j, 2, c))
                         .sum();
                 }
             }
@@ -459,34 +523,43 @@ mod tests {
     use crate::testing::{Gradcheck, SEED, STEP, close, shared_gpu};
     use crate::{CodePath, Device, Packing, Precision, Weights};
 
+    fn check((heads, dim): (usize, usize), lengths: &[usize], causal: bool, window: Option<usize>, p: f32) {
+        let rows = lengths.iter().sum();
+        let of_sequence = |(s, &l): (usize, &usize)| (0..l).map(move |i| (s as u64, i as u64));
+        let sequence_of: Vec<(u64, u64)> = lengths.iter().enumerate().flat_map(of_sequence).collect();
+        let attention = Attention { heads, causal, window, dropout: Some(Dropout { p, site: 9 }) };
+        Gradcheck::new("attention", &[("qkv", rows, 3 * heads * dim)], &[]).lengths(lengths).run(
+            |tape, x, _| tape.attention(&x[0], attention, None),
+            |x, _| {
+                reference::forward(&x[0], lengths, heads, dim, (causal, window), |row, head, key| {
+                    if p == 0.0 {
+                        return 1.0;
+                    }
+                    let (s, i) = sequence_of[row];
+                    let row = rng::derive(site_key(row_key(SEED, STEP, s, i), 9), head as u64);
+                    f64::from(dropout_factor(row, key, DropRate::new(p)))
+                })
+            },
+        );
+    }
+
     #[test]
     fn gradcheck() {
-        for (heads, dim) in [(1, 1), (2, 7), (3, 8), (1, 31), (2, 41), (1, 64), (1, 128)] {
-            for lengths in [vec![1], vec![5, 1, 9], vec![67]] {
+        for sizes in [(1, 1), (2, 7), (3, 8), (1, 31), (2, 41), (1, 64), (1, 128)] {
+            for lengths in [&[1][..], &[5, 1, 9], &[67]] {
                 for (causal, p) in [(true, 0.0), (false, 0.0), (true, 0.3), (false, 0.2)] {
-                    let rows = lengths.iter().sum();
-                    let sequence_of: Vec<(u64, u64)> = lengths
-                        .iter()
-                        .enumerate()
-                        .flat_map(|(s, &l)| (0..l).map(move |i| (s as u64, i as u64)))
-                        .collect();
-                    let attention = Attention { heads, causal, dropout: Some(Dropout { p, site: 9 }) };
-                    Gradcheck::new("attention", &[("qkv", rows, 3 * heads * dim)], &[])
-                        .lengths(&lengths)
-                        .run(
-                            |tape, x, _| tape.attention(&x[0], attention, None),
-                            |x, _| {
-                                reference::forward(&x[0], &lengths, heads, dim, causal, |row, head, key| {
-                                    if p == 0.0 {
-                                        return 1.0;
-                                    }
-                                    let (s, i) = sequence_of[row];
-                                    let row =
-                                        rng::derive(site_key(row_key(SEED, STEP, s, i), 9), head as u64);
-                                    f64::from(dropout_factor(row, key, DropRate::new(p)))
-                                })
-                            },
-                        );
+                    check(sizes, lengths, causal, None, p);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradcheck_with_a_window() {
+        for (sizes, window) in [((2, 7), 3), ((1, 16), 0), ((1, 31), 20), ((2, 8), 64), ((1, 4), 1_000)] {
+            for lengths in [&[1][..], &[5, 1, 9], &[131, 50]] {
+                for (causal, p) in [(false, 0.0), (true, 0.0), (false, 0.2), (true, 0.3)] {
+                    check(sizes, lengths, causal, Some(window), p);
                 }
             }
         }
@@ -494,11 +567,17 @@ mod tests {
 
     #[test]
     fn a_cache_gives_what_the_whole_sequence_gives() {
+        for window in [None, Some(3), Some(40)] {
+            check_cache(window);
+        }
+    }
+
+    fn check_cache(window: Option<usize>) {
         let (heads, dim, length) = (2, 7, 70);
         let mut stream = rng::Stream::new(4);
         let qkv: Vec<f32> = (0..length * 3 * heads * dim).map(|_| stream.normal() as f32).collect();
         let wide: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
-        let whole = reference::forward(&wide, &[length], heads, dim, true, |_, _, _| 1.0);
+        let whole = reference::forward(&wide, &[length], heads, dim, (true, window), |_, _, _| 1.0);
         let processor = Device::cpu(None, CodePath::Auto).unwrap();
         for device in [&processor].into_iter().chain(shared_gpu()) {
             let weights = Weights::new(Vec::new());
@@ -511,7 +590,7 @@ mod tests {
                 let rows =
                     Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
                 let x = Value { tensor: rows, id: None };
-                let attention = Attention { heads, causal: true, dropout: None };
+                let attention = Attention { heads, causal: true, window, dropout: None };
                 // Whoever goes on from a copy leaves the original as it is.
                 let mut other = cache.clone();
                 tape.attention(&x, attention, Some(&mut other));

@@ -138,7 +138,7 @@ impl Saved {
         if device.cuda().is_none()
             && let Some(d) = &self.dropout
         {
-            dh = masked(back, &dh, d);
+            dh = back.masked(&dh, d);
         }
         let at: Vec<u32> = back.packing.rows().map(|(_, p)| p as u32).collect();
         let (types, offset) = (self.token_types.as_ref(), self.offset);
@@ -160,24 +160,6 @@ impl Saved {
             }
         }
     }
-}
-
-/// dh times the dropout factors, on the processor.
-fn masked(back: &Backward<'_>, dh: &Tensor, dropout: &ActiveDropout) -> Tensor {
-    let (rows, cols, level) = (dh.rows(), dh.cols(), back.device.level());
-    let mut masked = back.uninit(rows, cols, DType::F32);
-    let out = SharedSlice::new(masked.f32_mut());
-    back.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
-        with_rows(cols, |scratch, _| {
-            for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                // SAFETY: every task has rows of its own.
-                let row = unsafe { out.slice(r * cols, cols) };
-                row.copy_from_slice(dh.row(level, r, scratch));
-                apply_dropout(level, row, dropout.key(r), 0, dropout.rate);
-            }
-        });
-    });
-    masked
 }
 
 /// to[target(r)] += dh[r], row after row, on the processor.

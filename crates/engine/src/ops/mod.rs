@@ -15,4 +15,5 @@ pub mod linear_cross_entropy;
 pub mod loss;
 pub mod norm;
 pub mod pool;
+pub mod rotary;
 pub mod select_rows;

@@ -1,29 +1,53 @@
-//! Layer norm (Ba, Kiros, Hinton 2016): y = (x - mean) / sqrt(var + eps) * weight + bias, over each row. The bias may be
+//! Layer norm (Ba, Kiros, Hinton 2016): y = drop((x - mean) / sqrt(var + eps) * weight + bias), over each row. The bias may be
 //! absent.
 //!
 //! Shapes: x, y `[N, C]`; weight, bias `[1, C]`. The variance is the biased one. Statistics are f32 and saved
 //! (two numbers a row); x itself is kept, not copied.
 //!
-//! Backward, with xhat the normalised row and g = dy * weight:
+//! Backward, with dy already times the dropout factors, xhat the normalised row and g = dy * weight:
 //! dx = rstd * (g - mean(g) - xhat * mean(g * xhat)); dweight = sum over rows of dy * xhat; dbias = sum of dy.
 
 use crate::cpu::math;
-use crate::cpu::rows::ROWS_PER_TASK;
+use crate::cpu::rows::{ROWS_PER_TASK, apply_dropout};
 use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda;
 use crate::dtype::DType;
 use crate::profile::Work;
-use crate::tape::{Backward, Tape, Value};
+use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
 use crate::tensor::Tensor;
 use crate::weights::View;
+
+/// A layer norm over rows of C columns.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    /// `[1, C]`.
+    pub weight: View,
+    /// `[1, C]`.
+    pub bias: Option<View>,
+    /// Added to the variance.
+    pub eps: f32,
+    /// On the output; the rows must be the packing's tokens.
+    pub dropout: Option<Dropout>,
+}
+
+impl LayerNorm {
+    /// Without dropout.
+    pub fn new(weight: View, bias: Option<View>, eps: f32) -> Self {
+        Self { weight, bias, eps, dropout: None }
+    }
+
+    fn trains(&self) -> bool {
+        self.weight.grad.is_some() || self.bias.is_some_and(|b| b.grad.is_some())
+    }
+}
 
 /// What the backward needs.
 struct Saved {
     x: Value,
-    weight: View,
-    bias: Option<View>,
+    norm: LayerNorm,
+    dropout: Option<ActiveDropout>,
     /// (mean, 1 / standard deviation) per row.
     statistics: Tensor,
 }
@@ -33,17 +57,20 @@ impl Tape<'_> {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub fn norm(&mut self, x: &Value, weight: View, bias: impl Into<Option<View>>, eps: f32) -> Value {
-        let bias = bias.into();
+    pub fn norm(&mut self, x: &Value, norm: LayerNorm) -> Value {
+        let LayerNorm { weight, bias, eps, .. } = norm;
         let device = self.device;
         let _timer = device.time(Work::Norm);
         let (rows, cols) = (x.tensor.rows(), x.tensor.cols());
         assert!(weight.len() == cols && bias.is_none_or(|b| b.len() == cols), "norm of {cols} columns");
+        let dropout = self.active_dropout(norm.dropout);
         let mut y = self.uninit(rows, cols, DType::F32);
         let mut statistics = self.uninit(rows, 2, DType::F32);
         if let Some(cuda) = device.cuda() {
             let values = |view| self.weights.device_f32(cuda, view);
-            cuda::ops::norm::forward(cuda, &x.tensor, values(weight), bias.map(values), eps, &y, &statistics);
+            let (gain, shift) = (values(weight), bias.map(values));
+            let drops = dropout.as_ref().and_then(ActiveDropout::on_device);
+            cuda::ops::norm::forward(cuda, &x.tensor, gain, shift, eps, drops, &y, &statistics);
         } else {
             let zeros = if bias.is_none() { vec![0.0; cols] } else { Vec::new() };
             let (gain, shift) = (self.weights.get(weight), bias.map_or(&zeros[..], |b| self.weights.get(b)));
@@ -55,13 +82,15 @@ impl Tape<'_> {
                         // SAFETY: every task has rows of its own.
                         let (y, s) = unsafe { (y.slice(r * cols, cols), s.slice(r * 2, 2)) };
                         norm_row(level, x.tensor.row(level, r, scratch), gain, shift, eps, y, s);
+                        if let Some(d) = &dropout {
+                            apply_dropout(level, y, d.key(r), 0, d.rate);
+                        }
                     }
                 });
             });
         }
-        let trains = weight.grad.is_some() || bias.is_some_and(|b| b.grad.is_some());
-        let needs = x.id.is_some() || trains;
-        let saved = Saved { x: x.clone(), weight, bias, statistics };
+        let needs = x.id.is_some() || norm.trains();
+        let saved = Saved { x: x.clone(), norm, dropout, statistics };
         self.record(y, needs, move |back, dy| saved.backward(back, &dy))
     }
 }
@@ -73,22 +102,25 @@ impl Saved {
         let (rows, cols, x) = (dy.rows(), dy.cols(), &self.x.tensor);
         let mut dx = back.uninit(rows, cols, DType::F32);
         let partial = if let Some(cuda) = device.cuda() {
+            let drops = self.dropout.as_ref().and_then(ActiveDropout::on_device);
             if self.x.id.is_some() {
-                let gain = back.weights.device_f32(cuda, self.weight);
-                cuda::ops::norm::backward(cuda, x, dy, gain, &self.statistics, &dx);
+                let gain = back.weights.device_f32(cuda, self.norm.weight);
+                cuda::ops::norm::backward(cuda, x, dy, drops, gain, &self.statistics, &dx);
             }
-            let trains = self.weight.grad.is_some() || self.bias.is_some_and(|b| b.grad.is_some());
-            trains.then(|| {
+            self.norm.trains().then(|| {
                 let partial = back.uninit(cuda::ops::row_blocks(rows), 2 * cols, DType::F32);
-                cuda::ops::norm::partial_sums(cuda, x, dy, &self.statistics, &partial);
+                cuda::ops::norm::partial_sums(cuda, x, dy, drops, &self.statistics, &partial);
                 partial
             })
+        } else if let Some(dropout) = &self.dropout {
+            let dy = back.masked(dy, dropout);
+            Some(self.backward_on_cpu(back, &dy, &mut dx))
         } else {
             Some(self.backward_on_cpu(back, dy, &mut dx))
         };
         if let Some(partial) = partial {
-            back.add_column_sums(&partial, 0, Some(self.weight));
-            back.add_column_sums(&partial, cols, self.bias);
+            back.add_column_sums(&partial, 0, Some(self.norm.weight));
+            back.add_column_sums(&partial, cols, self.norm.bias);
         }
         back.add(self.x.id, dx);
     }
@@ -96,7 +128,7 @@ impl Saved {
     /// Fills dx; a row per task with the sums over its rows of dy * xhat and of dy.
     fn backward_on_cpu(&self, back: &Backward<'_>, dy: &Tensor, dx: &mut Tensor) -> Tensor {
         let (rows, cols, level) = (dy.rows(), dy.cols(), back.device.level());
-        let gain = back.weights.get(self.weight);
+        let gain = back.weights.get(self.norm.weight);
         let tasks = rows.div_ceil(ROWS_PER_TASK);
         let mut partial = back.uninit(tasks, 2 * cols, DType::F32);
         let (dx, all_sums) = (SharedSlice::new(dx.f32_mut()), SharedSlice::new(partial.f32_mut()));
@@ -176,15 +208,16 @@ pub(crate) mod reference {
 
 #[cfg(test)]
 mod tests {
-    use super::reference;
-    use crate::testing::{Gradcheck, ODD_SIZES};
+    use super::{Dropout, LayerNorm, reference};
+    use crate::rng::{DropRate, dropout_factor, row_key, site_key};
+    use crate::testing::{Gradcheck, ODD_SIZES, SEED, STEP};
 
     #[test]
     fn gradcheck() {
         for cols in ODD_SIZES.into_iter().filter(|&c| c > 1) {
             for rows in [1, 5, 67] {
                 Gradcheck::new("norm", &[("x", rows, cols)], &[("weight", 1, cols), ("bias", 1, cols)]).run(
-                    |tape, x, w| tape.norm(&x[0], w[0], w[1], 1e-5),
+                    |tape, x, w| tape.norm(&x[0], LayerNorm::new(w[0], Some(w[1]), 1e-5)),
                     |x, w| reference::forward(&x[0], &w[0], &w[1], 1e-5),
                 );
             }
@@ -195,8 +228,28 @@ mod tests {
     fn gradcheck_without_bias() {
         for cols in [7, 31, 65] {
             Gradcheck::new("norm", &[("x", 33, cols)], &[("weight", 1, cols)]).run(
-                |tape, x, w| tape.norm(&x[0], w[0], None, 1e-5),
+                |tape, x, w| tape.norm(&x[0], LayerNorm::new(w[0], None, 1e-5)),
                 |x, w| reference::forward(&x[0], &w[0], &vec![0.0; cols], 1e-5),
+            );
+        }
+    }
+
+    #[test]
+    fn gradcheck_with_dropout() {
+        for (rows, cols, p) in [(5, 7, 0.3), (67, 65, 0.1), (33, 41, 0.5)] {
+            Gradcheck::new("norm", &[("x", rows, cols)], &[("weight", 1, cols), ("bias", 1, cols)]).run(
+                |tape, x, w| {
+                    let dropout = Some(Dropout { p, site: 4 });
+                    tape.norm(&x[0], LayerNorm { dropout, ..LayerNorm::new(w[0], Some(w[1]), 1e-5) })
+                },
+                |x, w| {
+                    let mut y = reference::forward(&x[0], &w[0], &w[1], 1e-5);
+                    for (i, y) in y.iter_mut().enumerate() {
+                        let key = site_key(row_key(SEED, STEP, 0, (i / cols) as u64), 4);
+                        *y *= f64::from(dropout_factor(key, i % cols, DropRate::new(p)));
+                    }
+                    y
+                },
             );
         }
     }

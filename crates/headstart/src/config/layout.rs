@@ -25,8 +25,12 @@ pub enum NormPlace {
 pub enum Activation {
     /// max(x, 0).
     Relu,
-    /// GELU in its tanh form (Hendrycks and Gimpel 2016).
+    /// GELU in its tanh form (Hendrycks and Gimpel 2016), as GPT-2 has it.
     GeluTanh,
+    /// GELU itself, x Phi(x), as BERT has it.
+    Gelu,
+    /// x sigmoid(x) (Elfwing, Uchibe and Doya 2017), also known as Swish.
+    Silu,
 }
 
 /// How weights start; biases start at 0. The deviation is `initializer_range`.
@@ -44,6 +48,7 @@ pub enum InitScheme {
 
 /// What a trunk is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools)] // each is an option of its own
 pub struct Layout {
     /// Where a block's norms stand.
     pub norm: NormPlace,
@@ -55,10 +60,25 @@ pub struct Layout {
     pub final_norm: bool,
     /// In feed-forwards and adapters.
     pub activation: Activation,
+    /// Whether the first linear of a feed-forward is twice as wide, and the activation of its first half is multiplied by its
+    /// second (Shazeer 2020): GeGLU with `gelu`, SwiGLU with `silu`.
+    pub gated: bool,
     /// Whether the linears of the blocks have a bias.
     pub bias: bool,
+    /// Whether the norms have a bias.
+    pub norm_bias: bool,
+    /// Rows of the table of token types, which tell the texts of a pair apart (BERT: 2); 0 for no table.
+    pub token_types: usize,
     /// Rows of the position table before that of a sequence's first token (RoBERTa: 2).
     pub position_offset: usize,
+    /// The base of the angles of rotary positions, where a layer sees whole sequences.
+    pub rotary_theta: f32,
+    /// The same, in layers with a window.
+    pub local_rotary_theta: f32,
+    /// The distance to the furthest tokens that a layer sees (ModernBERT: 64); 0: every layer sees whole sequences.
+    pub window: usize,
+    /// With a window, every so many layers one sees whole sequences, beginning with the first (ModernBERT: 3); 0: none does.
+    pub global_every: usize,
     /// How weights start.
     pub init: InitScheme,
 }
@@ -82,12 +102,33 @@ pub struct LayoutChanges {
     /// See [`Layout::activation`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
+    /// See [`Layout::gated`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gated: Option<bool>,
     /// See [`Layout::bias`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<bool>,
+    /// See [`Layout::norm_bias`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_bias: Option<bool>,
+    /// See [`Layout::token_types`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_types: Option<usize>,
     /// See [`Layout::position_offset`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position_offset: Option<usize>,
+    /// See [`Layout::rotary_theta`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotary_theta: Option<f32>,
+    /// See [`Layout::local_rotary_theta`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_rotary_theta: Option<f32>,
+    /// See [`Layout::window`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// See [`Layout::global_every`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_every: Option<usize>,
     /// See [`Layout::init`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<InitScheme>,
@@ -103,8 +144,15 @@ impl Layout {
             embedding_norm,
             final_norm,
             activation,
+            gated,
             bias,
+            norm_bias,
+            token_types,
             position_offset,
+            rotary_theta,
+            local_rotary_theta,
+            window,
+            global_every,
             init,
         } = *changes;
         Self {
@@ -113,10 +161,23 @@ impl Layout {
             embedding_norm: embedding_norm.unwrap_or(self.embedding_norm),
             final_norm: final_norm.unwrap_or(self.final_norm),
             activation: activation.unwrap_or(self.activation),
+            gated: gated.unwrap_or(self.gated),
             bias: bias.unwrap_or(self.bias),
+            norm_bias: norm_bias.unwrap_or(self.norm_bias),
+            token_types: token_types.unwrap_or(self.token_types),
             position_offset: position_offset.unwrap_or(self.position_offset),
+            rotary_theta: rotary_theta.unwrap_or(self.rotary_theta),
+            local_rotary_theta: local_rotary_theta.unwrap_or(self.local_rotary_theta),
+            window: window.unwrap_or(self.window),
+            global_every: global_every.unwrap_or(self.global_every),
             init: init.unwrap_or(self.init),
         }
+    }
+
+    /// The window of a layer, counted from 0; `None` where it sees whole sequences.
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        let is_global = self.global_every > 0 && layer.is_multiple_of(self.global_every);
+        (self.window > 0 && !is_global).then_some(self.window)
     }
 }
 
@@ -128,10 +189,24 @@ impl LayoutChanges {
 
     /// Checks the ranges.
     pub(super) fn validate(&self) -> Result<()> {
-        check_positive("layout.norm_eps", f64::from(self.norm_eps.unwrap_or(1.0)))?;
-        let offset = self.position_offset.unwrap_or(0);
-        check("layout.position_offset", offset <= 1 << 20, || {
-            (format!("{offset} rows are not possible"), format!("use a number from 0 to {}", 1 << 20))
-        })
+        for (key, value) in [
+            ("layout.norm_eps", self.norm_eps),
+            ("layout.rotary_theta", self.rotary_theta),
+            ("layout.local_rotary_theta", self.local_rotary_theta),
+        ] {
+            check_positive(key, f64::from(value.unwrap_or(1.0)))?;
+        }
+        for (key, count) in [
+            ("layout.position_offset", self.position_offset),
+            ("layout.token_types", self.token_types),
+            ("layout.window", self.window),
+            ("layout.global_every", self.global_every),
+        ] {
+            let count = count.unwrap_or(0);
+            check(key, count <= 1 << 20, || {
+                (format!("{count} is not possible"), format!("use a number from 0 to {}", 1 << 20))
+            })?;
+        }
+        Ok(())
     }
 }

@@ -28,6 +28,8 @@ pub enum Positions {
     Learned,
     /// A fixed table of sines and cosines (Vaswani et al. 2017); not trained.
     Sinusoidal,
+    /// No table: queries and keys are turned by their positions (Su et al. 2021). See `rotary_theta` of the layout.
+    Rotary,
 }
 
 /// The sizes and options of the one transformer.

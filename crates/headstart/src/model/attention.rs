@@ -2,8 +2,10 @@
 
 use headstart_engine::ops::attention::{Attention, KeyValueCache};
 use headstart_engine::ops::linear::Linear;
+use headstart_engine::ops::rotary::Rotary;
 use headstart_engine::{Dropout, Tape, Value};
 
+use crate::config::{Layout, ModelConfig, Positions};
 use crate::model::projection::{Builder, Projection};
 use crate::params::{Kind, ParamTable};
 
@@ -15,13 +17,35 @@ pub(super) struct SelfAttention {
     heads: Attention,
 }
 
+/// The angles that turn queries and keys, where positions are rotary.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Angles {
+    global: Option<Rotary>,
+    /// Of layers with a window.
+    local: Option<Rotary>,
+}
+
+impl Angles {
+    /// Of the tape's tokens, for all layers.
+    pub(super) fn new(tape: &Tape<'_>, config: &ModelConfig, layout: &Layout) -> Self {
+        if config.positions != Positions::Rotary {
+            return Self::default();
+        }
+        let angles = |theta| tape.rotary(config.head_dim(), theta);
+        let local = (layout.window > 0).then(|| angles(layout.local_rotary_theta));
+        Self { global: Some(angles(layout.rotary_theta)), local }
+    }
+}
+
 impl SelfAttention {
     /// `dropout` is on the probabilities.
     pub(super) fn new(build: &mut Builder<'_>, prefix: &str, dropout: Dropout) -> Self {
         let (config, width) = (build.config, build.config.embed_dim);
         let in_proj = build.block_linear(&format!("{prefix}.in_proj"), 3 * width, width, Kind::AttentionIn);
         let out_proj = build.block_linear(&format!("{prefix}.out_proj"), width, width, Kind::AttentionOut);
-        let heads = Attention { heads: config.num_heads, causal: config.causal, dropout: Some(dropout) };
+        let window = build.layer.and_then(|layer| build.layout.window_of(layer));
+        let heads =
+            Attention { heads: config.num_heads, causal: config.causal, window, dropout: Some(dropout) };
         Self { in_proj, out_proj, heads }
     }
 
@@ -31,10 +55,15 @@ impl SelfAttention {
         tape: &mut Tape<'_>,
         table: &ParamTable,
         x: &Value,
+        angles: &Angles,
         cache: Option<&mut KeyValueCache>,
     ) -> (Value, Linear) {
         let in_proj = self.in_proj.linear(tape, table);
-        let qkv = tape.linear(x, in_proj, &[]);
+        let mut qkv = tape.linear(x, in_proj, &[]);
+        let angles = if self.heads.window.is_some() { &angles.local } else { &angles.global };
+        if let Some(angles) = angles {
+            qkv = tape.rotate(&qkv, angles);
+        }
         let mixed = tape.attention(&qkv, self.heads, cache);
         (mixed, self.out_proj.linear(tape, table))
     }

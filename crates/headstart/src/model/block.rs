@@ -7,7 +7,7 @@ use headstart_engine::ops::linear::Linear;
 use headstart_engine::{Dropout, Tape, Value};
 
 use crate::config::NormPlace;
-use crate::model::attention::SelfAttention;
+use crate::model::attention::{Angles, SelfAttention};
 use crate::model::feed_forward::FeedForward;
 use crate::model::norm::Norm;
 use crate::model::peft::Adapter;
@@ -59,9 +59,11 @@ impl Block {
         tape: &mut Tape<'_>,
         table: &ParamTable,
         h: &Value,
+        angles: &Angles,
         cache: Option<&mut KeyValueCache>,
     ) -> Value {
-        let attention = |tape: &mut Tape<'_>, x: &Value| self.attention.forward(tape, table, x, cache);
+        let attention =
+            |tape: &mut Tape<'_>, x: &Value| self.attention.forward(tape, table, x, angles, cache);
         let h = self.around_attention.forward(tape, table, h, attention);
         let feed_forward = |tape: &mut Tape<'_>, x: &Value| self.feed_forward.forward(tape, table, x);
         self.around_feed_forward.forward(tape, table, &h, feed_forward)

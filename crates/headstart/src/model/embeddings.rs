@@ -1,4 +1,4 @@
-//! The embeddings below the blocks: token + position (+ the offset of one token), dropout, and a norm where there is one.
+//! The embeddings below the blocks: token + position (+ token type) (+ the offset of one token), a norm where there is one, dropout.
 
 use headstart_engine::ops::embedding::Embedding;
 use headstart_engine::{Dropout, Tape, Value, View};
@@ -16,12 +16,15 @@ const SITE: u32 = 0;
 #[derive(Clone, Debug)]
 pub(super) struct Embeddings {
     tokens: ParamId,
-    positions: ParamId,
+    /// `None` where positions are not in a table.
+    positions: Option<ParamId>,
     /// Rows of the position table that no token uses, below that of position 0.
     position_offset: usize,
+    token_types: Option<ParamId>,
     offset: Option<(u32, ParamId)>,
     norm: Option<Norm>,
-    dropout: Dropout,
+    /// On what no norm follows; a norm has it behind itself.
+    dropout: Option<Dropout>,
 }
 
 impl Embeddings {
@@ -33,18 +36,24 @@ impl Embeddings {
         let shape = [position_offset + config.num_max_positions, width];
         let (name, kind) = ("transformer.position_embedding", Kind::PositionEmbedding);
         let positions = match config.positions {
-            Positions::Learned => build.weight(name, &shape, kind),
+            Positions::Learned => Some(build.weight(name, &shape, kind)),
             Positions::Sinusoidal => {
                 let name = format!("{name}.weight");
-                build.table.add(name, &shape, Init::Sinusoidal, None, kind, Role::Weight)
+                Some(build.table.add(name, &shape, Init::Sinusoidal, None, kind, Role::Weight))
             }
+            Positions::Rotary => None,
         };
+        let types = [build.layout.token_types, width];
+        let token_types = (types[0] > 0)
+            .then(|| build.weight("transformer.token_type_embedding", &types, Kind::TokenTypeEmbedding));
         let offset = config
             .offset_token
             .map(|id| (id, build.weight("transformer.cls_offset", &[1, width], Kind::TokenOffset)));
-        let norm = build.layout.embedding_norm.then(|| Norm::new(build, "transformer.embedding_norm"));
         let dropout = Dropout { p: config.dropout, site: SITE };
-        Self { tokens, positions, position_offset, offset, norm, dropout }
+        let norm = build.layout.embedding_norm.then(|| Norm::new(build, "transformer.embedding_norm"));
+        let norm = norm.map(|norm| norm.with_dropout(dropout));
+        let dropout = norm.is_none().then_some(dropout);
+        Self { tokens, positions, position_offset, token_types, offset, norm, dropout }
     }
 
     /// The token table, which the LM head shares.
@@ -53,14 +62,19 @@ impl Embeddings {
     }
 
     pub(super) fn forward(&self, tape: &mut Tape<'_>, table: &ParamTable, inputs: Inputs<'_>) -> Value {
-        assert!(inputs.token_type_ids.is_none(), "this model has no token types");
+        assert!(
+            inputs.token_type_ids.is_none() || self.token_types.is_some(),
+            "this model has no token types"
+        );
+        let zeros = if self.token_types.is_some() { vec![0; inputs.input_ids.len()] } else { Vec::new() };
+        let types = inputs.token_type_ids.unwrap_or(&zeros);
         let view = |id| table.view(id, tape.step());
         let tables = Embedding {
             tokens: view(self.tokens),
-            positions: Some(rows_from(view(self.positions), self.position_offset)),
-            token_types: None,
+            positions: self.positions.map(|table| rows_from(view(table), self.position_offset)),
+            token_types: self.token_types.map(|table| (types, view(table))),
             offset: self.offset.map(|(id, param)| (id, view(param))),
-            dropout: Some(self.dropout),
+            dropout: self.dropout,
         };
         let h = tape.embedding(inputs.input_ids, tables);
         match &self.norm {

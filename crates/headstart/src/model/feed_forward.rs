@@ -1,4 +1,4 @@
-//! The feed-forward: down(activation(up(x))).
+//! The feed-forward: down(activation(up(x))), or with a gate down(activation(a) * b), a and b the halves of up(x).
 
 use headstart_engine::ops::linear::{Activation, Linear};
 use headstart_engine::{Tape, Value};
@@ -13,20 +13,28 @@ pub(super) struct FeedForward {
     up: Projection,
     down: Projection,
     activation: Activation,
+    gated: bool,
 }
 
 impl FeedForward {
     pub(super) fn new(build: &mut Builder<'_>, prefix: &str) -> Self {
         let (width, hidden) = (build.config.embed_dim, build.config.hidden_dim);
-        let up = build.block_linear(&format!("{prefix}.up"), hidden, width, Kind::FeedForwardUp);
+        let gated = build.layout.gated;
+        let inner = if gated { 2 * hidden } else { hidden };
+        let up = build.block_linear(&format!("{prefix}.up"), inner, width, Kind::FeedForwardUp);
         let down = build.block_linear(&format!("{prefix}.down"), width, hidden, Kind::FeedForwardDown);
-        Self { up, down, activation: activation(build.layout.activation) }
+        Self { up, down, activation: activation(build.layout.activation), gated }
     }
 
     /// All but the second linear, and that, which takes the residual in its epilogue.
     pub(super) fn forward(&self, tape: &mut Tape<'_>, table: &ParamTable, x: &Value) -> (Value, Linear) {
-        let up = Linear { activation: self.activation, ..self.up.linear(tape, table) };
-        let hidden = tape.linear(x, up, &[]);
+        let up = self.up.linear(tape, table);
+        let hidden = if self.gated {
+            let halves = tape.linear(x, up, &[]);
+            tape.gate(&halves, self.activation)
+        } else {
+            tape.linear(x, Linear { activation: self.activation, ..up }, &[])
+        };
         (hidden, self.down.linear(tape, table))
     }
 }
@@ -36,5 +44,7 @@ pub(super) fn activation(name: config::Activation) -> Activation {
     match name {
         config::Activation::Relu => Activation::Relu,
         config::Activation::GeluTanh => Activation::Gelu,
+        config::Activation::Gelu => Activation::GeluExact,
+        config::Activation::Silu => Activation::Silu,
     }
 }

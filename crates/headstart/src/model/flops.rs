@@ -18,15 +18,26 @@ impl Model {
         };
         let (mut tokens, mut sequences, mut scores) = (0.0, 0.0, 0.0);
         for length in lengths {
-            let length = length as f64;
             sequences += 1.0;
-            tokens += length;
-            scores += if config.causal { length * (length + 1.0) / 2.0 } else { length * length };
+            tokens += length as f64;
+            scores += self.visible_pairs(length);
         }
-        let attention = 4.0 * config.embed_dim as f64 * scores * config.num_layers as f64;
+        let attention = 4.0 * config.embed_dim as f64 * scores;
         let of_tokens = linears(of_every_token) * tokens;
         let of_predicted = linears(|kind| kind == Kind::TokenEmbedding) * predicted as f64;
         of_tokens + attention + of_predicted + linears(|kind| kind == Kind::Head) * sequences
+    }
+
+    /// How many keys the queries of a sequence see, over all layers.
+    fn visible_pairs(&self, length: usize) -> f64 {
+        let of_layer = |layer| {
+            // A query sees itself and up to `window` others on a side.
+            let window = self.layout.window_of(layer).unwrap_or(length).min(length.saturating_sub(1));
+            let (length, window) = (length as f64, window as f64);
+            let on_a_side = window * length - window * (window + 1.0) / 2.0;
+            length + on_a_side * if self.config.causal { 1.0 } else { 2.0 }
+        };
+        (0..self.config.num_layers).map(of_layer).sum()
     }
 }
 
@@ -38,6 +49,11 @@ fn of_every_token(kind: Kind) -> bool {
         | Kind::FeedForwardUp
         | Kind::FeedForwardDown
         | Kind::Adapter => true,
-        Kind::TokenEmbedding | Kind::PositionEmbedding | Kind::TokenOffset | Kind::Norm | Kind::Head => false,
+        Kind::TokenEmbedding
+        | Kind::PositionEmbedding
+        | Kind::TokenTypeEmbedding
+        | Kind::TokenOffset
+        | Kind::Norm
+        | Kind::Head => false,
     }
 }

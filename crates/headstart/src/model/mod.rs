@@ -24,9 +24,10 @@ mod tests;
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::{Tape, Value};
 
-use crate::config::{Layout, ModelConfig};
+use crate::config::{Layout, ModelConfig, Positions};
 use crate::error::{Error, Result};
 use crate::params::{Param, ParamTable};
+use attention::Angles;
 use block::Block;
 use embeddings::Embeddings;
 use heads::Classifier;
@@ -50,7 +51,8 @@ pub struct Model {
 pub struct Inputs<'a> {
     /// `[N]`.
     pub input_ids: &'a [u32],
-    /// `[N]`: which text of a pair a token belongs to; `None` for a model without token types, as all are so far.
+    /// `[N]`: which text of a pair a token belongs to, each below the layout's `token_types`; `None` for a model without token
+    /// types. Where a model has them, `None` stands for type 0 throughout.
     pub token_type_ids: Option<&'a [u32]>,
 }
 
@@ -76,12 +78,11 @@ impl Model {
             });
         }
         let layout = families::layout(config);
-        if layout.embedding_norm && config.dropout > 0.0 {
-            // It would have to follow the norm, where no op of the engine drops.
+        if config.positions == Positions::Rotary && !config.head_dim().is_multiple_of(2) {
             return Err(Error::Config {
-                key: "layout.embedding_norm".into(),
-                what: "a norm after the embeddings does not go together with dropout yet".into(),
-                fix: "set dropout to 0 or leave the norm out".into(),
+                key: "positions".into(),
+                what: format!("rotary positions turn pairs of columns, and heads have {}", config.head_dim()),
+                fix: "choose embed_dim and num_heads so that their quotient is even".into(),
             });
         }
         let mut table = ParamTable::default();
@@ -126,7 +127,7 @@ impl Model {
     /// sequence) the tokens continue the sequence the caches hold.
     ///
     /// # Panics
-    /// When an id or position is outside its table, or there are token types.
+    /// When an id, position or token type is outside its table, or there are types for a model without.
     pub fn trunk(
         &self,
         tape: &mut Tape<'_>,
@@ -134,9 +135,10 @@ impl Model {
         mut caches: Option<&mut [KeyValueCache]>,
     ) -> Value {
         let mut h = self.embeddings.forward(tape, &self.table, inputs);
+        let angles = Angles::new(tape, &self.config, &self.layout);
         for (layer, block) in self.blocks.iter().enumerate() {
             let cache = caches.as_mut().map(|caches| &mut caches[layer]);
-            h = block.forward(tape, &self.table, &h, cache);
+            h = block.forward(tape, &self.table, &h, &angles, cache);
         }
         match &self.final_norm {
             Some(norm) => norm.forward(tape, &self.table, &h),

@@ -1,28 +1,37 @@
 //! A layer norm's parameters.
 
-use headstart_engine::{Tape, Value};
+use headstart_engine::ops::norm::LayerNorm;
+use headstart_engine::{Dropout, Tape, Value};
 
 use crate::model::projection::Builder;
 use crate::params::{Kind, ParamId, ParamTable};
 
-/// Weight and bias over the model's width.
+/// Weight and, where the layout has one, bias over the model's width.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norm {
     weight: ParamId,
-    bias: ParamId,
+    bias: Option<ParamId>,
     eps: f32,
+    dropout: Option<Dropout>,
 }
 
 impl Norm {
     pub(super) fn new(build: &mut Builder<'_>, name: &str) -> Self {
         let width = build.config.embed_dim;
         let weight = build.weight(name, &[width], Kind::Norm);
-        Self { weight, bias: build.bias(name, width, Kind::Norm), eps: build.layout.norm_eps }
+        let bias = build.layout.norm_bias.then(|| build.bias(name, width, Kind::Norm));
+        Self { weight, bias, eps: build.layout.norm_eps, dropout: None }
+    }
+
+    /// With dropout behind it.
+    pub(super) fn with_dropout(self, dropout: Dropout) -> Self {
+        Self { dropout: Some(dropout), ..self }
     }
 
     pub(super) fn forward(&self, tape: &mut Tape<'_>, table: &ParamTable, x: &Value) -> Value {
         let view = |id| table.view(id, tape.step());
-        let (weight, bias) = (view(self.weight), view(self.bias));
-        tape.norm(x, weight, bias, self.eps)
+        let Self { weight, bias, eps, dropout } = *self;
+        let norm = LayerNorm { dropout, ..LayerNorm::new(view(weight), bias.map(view), eps) };
+        tape.norm(x, norm)
     }
 }

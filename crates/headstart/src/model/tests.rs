@@ -121,6 +121,35 @@ fn without_biases_only_norms_adapters_and_heads_have_one() {
 }
 
 #[test]
+fn norms_without_bias_have_a_weight_alone() {
+    let layout = LayoutChanges { norm_bias: Some(false), embedding_norm: Some(true), ..Default::default() };
+    let model = Model::new(&ModelConfig { layout, ..small(Arch::Gpt2) }).unwrap();
+    let norms: Vec<Role> =
+        model.table().params().iter().filter(|p| p.kind == Kind::Norm).map(|p| p.role).collect();
+    assert_eq!(norms, [Role::Weight; 1 + 2 * 3 + 1]);
+}
+
+#[test]
+fn rotary_positions_have_no_table_and_need_even_heads() {
+    let config = ModelConfig { positions: Positions::Rotary, ..small(Arch::Gpt2) };
+    let model = Model::new(&config).unwrap();
+    assert!(model.table().params().iter().all(|p| p.kind != Kind::PositionEmbedding));
+    let odd = ModelConfig { embed_dim: 60, ..config };
+    let error = Model::new(&odd).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("heads have 15"), "{error}");
+}
+
+#[test]
+fn a_gate_doubles_the_first_linear_of_a_feed_forward() {
+    let layout = LayoutChanges { gated: Some(true), ..Default::default() };
+    let model = Model::new(&ModelConfig { layout, ..small(Arch::Gpt2) }).unwrap();
+    let shape = |part: &str| &model.table().params().iter().find(|p| p.name.ends_with(part)).unwrap().shape;
+    assert_eq!(*shape("feed_forward.up.weight"), [320, 64]);
+    assert_eq!(*shape("feed_forward.up.bias"), [320]);
+    assert_eq!(*shape("feed_forward.down.weight"), [64, 160]);
+}
+
+#[test]
 fn a_head_or_adapters_change_no_other_start() {
     for arch in [Arch::Naacl2019, Arch::Gpt2] {
         let (plain, more) = (small(arch), with_all(&small(arch)));
@@ -210,13 +239,16 @@ fn what_is_frozen_now_costs_nothing_and_its_gradient_stays_zero() {
 
 #[test]
 fn every_parameter_knows_its_layer_kind_and_role() {
-    let config = ModelConfig { positions: Positions::Sinusoidal, ..with_all(&small(Arch::Gpt2)) };
+    let layout = LayoutChanges { token_types: Some(2), embedding_norm: Some(true), ..Default::default() };
+    let config = ModelConfig { positions: Positions::Sinusoidal, layout, ..with_all(&small(Arch::Gpt2)) };
     let model = Model::new(&config).unwrap();
+    assert!(model.table().params().iter().any(|param| param.kind == Kind::TokenTypeEmbedding));
     for param in model.table().params() {
         let layer = param.name.strip_prefix("transformer.layers.").map(|rest| rest[..1].parse().unwrap());
         let kinds = [
             ("token_embedding", Kind::TokenEmbedding),
             ("position_embedding", Kind::PositionEmbedding),
+            ("token_type_embedding", Kind::TokenTypeEmbedding),
             ("cls_offset", Kind::TokenOffset),
             ("in_proj", Kind::AttentionIn),
             ("out_proj", Kind::AttentionOut),
@@ -257,22 +289,38 @@ fn a_familys_name_is_its_options_and_only_changes_are_written() {
     for (changes, key) in [
         (LayoutChanges { norm_eps: Some(0.0), ..Default::default() }, "layout.norm_eps"),
         (LayoutChanges { position_offset: Some(1 << 40), ..Default::default() }, "layout.position_offset"),
-        (LayoutChanges { embedding_norm: Some(true), ..Default::default() }, "layout.embedding_norm"),
+        (LayoutChanges { token_types: Some(1 << 40), ..Default::default() }, "layout.token_types"),
+        (LayoutChanges { window: Some(1 << 40), ..Default::default() }, "layout.window"),
+        (LayoutChanges { rotary_theta: Some(-1.0), ..Default::default() }, "layout.rotary_theta"),
     ] {
         let error = Model::new(&ModelConfig { layout: changes, ..small(Arch::Gpt2) }).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains(key), "{error}");
     }
 }
 
-#[test]
-#[should_panic(expected = "no token types")]
-fn token_types_are_refused_where_there_is_no_table() {
-    let model = Model::new(&small(Arch::Gpt2)).unwrap();
+/// The hidden states of two tokens.
+fn typed(model: &Model, token_type_ids: Option<&[u32]>) -> Vec<f32> {
     let device = Device::cpu(None, CodePath::Auto).unwrap();
     let weights = Weights::new(model.table().initial_values(1));
     let packing = Packing::new(&[2], &[0]);
     let mut tape = Tape::inference(&device, &weights, &packing, Precision::F32);
-    model.trunk(&mut tape, Inputs { input_ids: &[1, 2], token_type_ids: Some(&[0, 1]) }, None);
+    let inputs = Inputs { input_ids: &[1, 2], token_type_ids };
+    model.trunk(&mut tape, inputs, None).tensor().to_f32_vec()
+}
+
+#[test]
+fn token_types_count_where_there_is_a_table_and_are_0_unless_given() {
+    let layout = LayoutChanges { token_types: Some(2), ..LayoutChanges::default() };
+    let model = Model::new(&ModelConfig { layout, ..small(Arch::Gpt2) }).unwrap();
+    let untyped = typed(&model, None);
+    assert_eq!(untyped, typed(&model, Some(&[0, 0])));
+    assert_ne!(untyped, typed(&model, Some(&[0, 1])));
+}
+
+#[test]
+#[should_panic(expected = "no token types")]
+fn token_types_are_refused_where_there_is_no_table() {
+    typed(&Model::new(&small(Arch::Gpt2)).unwrap(), Some(&[0, 1]));
 }
 
 #[test]
@@ -294,4 +342,9 @@ fn operations_are_those_of_the_options() {
     let more = ModelConfig { causal: false, ..with_all(&plain) };
     let (adapters, attention) = (layers * 2 * 2 * (2 * c * 8), layers * 4 * c * (5 * 5 + 2 * 2));
     assert_eq!(flops(&more), f64::from(7 * (linears + adapters) + attention + 3 * 2 * c * v + 2 * 2 * c * 6));
+    // A window of 1 in the second of three layers: 13 of 25 pairs, and all 4 of the short sequence.
+    let layout = LayoutChanges { window: Some(1), global_every: Some(2), ..Default::default() };
+    let local = ModelConfig { causal: false, layout, ..plain.clone() };
+    let attention = 4 * c * (2 * (5 * 5 + 2 * 2) + 13 + 4);
+    assert_eq!(flops(&local), f64::from(7 * linears + attention + 3 * 2 * c * v));
 }

@@ -91,6 +91,7 @@ impl Golden {
             weights,
             lengths: get(&case["lengths"]),
             ids: self.ids("input_ids"),
+            token_types: (layout.token_types > 0).then(|| self.ids("token_type_ids")),
             lm: (!case["lm"].is_null()).then(|| Lm {
                 coef: get(&case["lm"]["coef"]),
                 rows: self.ids("target_positions"),

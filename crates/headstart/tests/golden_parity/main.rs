@@ -62,7 +62,7 @@ fn bf16_matches_pytorch() {
 
 fn compare_all(precision: Precision, limits: Errors) {
     let names = golden::names();
-    assert_eq!(names.len(), 19);
+    assert_eq!(names.len(), 24);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {
@@ -171,6 +171,7 @@ fn wide_task(arch: Arch) -> Task {
         weights: model.table().initial_values(3),
         model,
         ids: draw(tokens, 1_201),
+        token_types: None,
         lm: Some(lm),
         labels: Some(Labels { coef: 1.0, classes: draw(lengths.len(), 3), numbers: Vec::new() }),
         lengths,

@@ -41,6 +41,8 @@ pub struct Task {
     pub weights: Vec<f32>,
     pub lengths: Vec<usize>,
     pub ids: Vec<u32>,
+    /// As many as ids, for a model with token types.
+    pub token_types: Option<Vec<u32>>,
     pub lm: Option<Lm>,
     pub labels: Option<Labels>,
     pub optimizer: Optimizer,
@@ -84,7 +86,7 @@ impl Task {
                 self.dropout_seed,
                 step,
             );
-            let hidden = self.model.trunk(&mut tape, Inputs::new(&self.ids), None);
+            let hidden = self.model.trunk(&mut tape, self.inputs(0..self.ids.len()), None);
             let lm_loss = self.lm_loss(&mut tape, &hidden, 0..self.ids.len());
             let clf = self.clf_loss(&mut tape, &hidden, 0..self.lengths.len());
             if step == 0 {
@@ -118,7 +120,7 @@ impl Task {
             let packing = Packing::new(&self.lengths[s..=s], &[s as u64]);
             let seed = self.dropout_seed;
             let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, seed, 0);
-            let hidden = self.model.trunk(&mut tape, Inputs::new(&self.ids[whole.range(s)]), None);
+            let hidden = self.model.trunk(&mut tape, self.inputs(whole.range(s)), None);
             self.lm_loss(&mut tape, &hidden, whole.range(s));
             self.clf_loss(&mut tape, &hidden, s..s + 1);
             tape.backward();
@@ -130,7 +132,7 @@ impl Task {
     pub fn evaluate(&self, device: &Device, precision: Precision) -> Vec<f32> {
         let (weights, packing) = (Weights::new(self.weights.clone()), self.packing());
         let mut tape = Tape::inference(device, &weights, &packing, precision);
-        self.model.trunk(&mut tape, Inputs::new(&self.ids), None).tensor().to_f32_vec()
+        self.model.trunk(&mut tape, self.inputs(0..self.ids.len()), None).tensor().to_f32_vec()
     }
 
     /// As [`Task::evaluate`], each sequence in a packing of its own.
@@ -140,8 +142,8 @@ impl Task {
         for s in 0..self.lengths.len() {
             let packing = Packing::new(&self.lengths[s..=s], &[0]);
             let mut tape = Tape::inference(device, &weights, &packing, precision);
-            let ids = &self.ids[whole.range(s)];
-            hidden.extend(self.model.trunk(&mut tape, Inputs::new(ids), None).tensor().to_f32_vec());
+            let inputs = self.inputs(whole.range(s));
+            hidden.extend(self.model.trunk(&mut tape, inputs, None).tensor().to_f32_vec());
         }
         hidden
     }
@@ -151,20 +153,27 @@ impl Task {
         let (weights, whole) = (Weights::new(self.weights.clone()), self.packing());
         let mut hidden = Vec::new();
         for s in 0..self.lengths.len() {
-            let ids = &self.ids[whole.range(s)];
+            let range = whole.range(s);
             let mut caches = vec![KeyValueCache::default(); self.model.config().num_layers];
             let mut at = 0;
-            while at < ids.len() {
-                let new = if at == 0 { prompt.min(ids.len()) } else { 1 };
+            while at < range.len() {
+                let new = if at == 0 { prompt.min(range.len()) } else { 1 };
                 let packing = Packing::continued(at, new);
                 let mut tape = Tape::inference(device, &weights, &packing, precision);
-                let h = self.model.trunk(&mut tape, Inputs::new(&ids[at..at + new]), Some(&mut caches));
+                let inputs = self.inputs(range.start + at..range.start + at + new);
+                let h = self.model.trunk(&mut tape, inputs, Some(&mut caches));
                 hidden.extend(h.tensor().to_f32_vec());
                 at += new;
             }
-            assert!(caches.iter().all(|c| c.len() == ids.len()));
+            assert!(caches.iter().all(|c| c.len() == range.len()));
         }
         hidden
+    }
+
+    /// Some of the packed rows.
+    fn inputs(&self, range: std::ops::Range<usize>) -> Inputs<'_> {
+        let token_type_ids = self.token_types.as_ref().map(|types| &types[range.clone()]);
+        Inputs { input_ids: &self.ids[range], token_type_ids }
     }
 
     fn packing(&self) -> Packing {

@@ -7,6 +7,7 @@ use crate::ops::adam::{Adam, Decay, Range, SquaredNorm, squared_norm};
 use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::Linear;
+use crate::ops::norm::LayerNorm;
 use crate::rng::Stream;
 use crate::testing::gpu;
 use crate::{
@@ -104,9 +105,14 @@ impl Trained {
                 ..Embedding::new(w[0])
             };
             let h = tape.embedding(&batch.ids, tables);
-            let normed = tape.norm(&h, w[3], w[4], 1e-5);
+            let normed =
+                tape.norm(&h, LayerNorm { dropout: drop(7), ..LayerNorm::new(w[3], Some(w[4]), 1e-5) });
             let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);
-            let mixed = tape.attention(&qkv, Attention { heads: 2, causal: true, dropout: drop(2) }, None);
+            let mixed = tape.attention(
+                &qkv,
+                Attention { heads: 2, causal: true, window: None, dropout: drop(2) },
+                None,
+            );
             let out = Linear { dropout: drop(3), ..Linear::new(w[7], None) };
             let h = tape.linear(&mixed, out, &[&h]);
             let scale = 0.5 / batch.rows.len() as f32;

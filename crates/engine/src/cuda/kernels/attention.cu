@@ -55,12 +55,18 @@ static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned sit
     return derive(derive(row_keys[row], site), head);
 }
 
+// Whether a query sees a key, both counted from the same place.
+static inline __device__ bool in_sight(int query, int key, int causal, int window) {
+    return (!causal || key <= query) && key - query <= window && query - key <= window;
+}
+
 // y and the log-sum-exp [N, heads]. Keys and values stand in the rows k_offsets[s] .. of `kv`, from columns k_col and
 // v_col; when there are more of them than queries, the queries are the last.
 // Shared, per warp: ROWS * (dim + TILE). Grid: tiles of the longest sequence's queries, heads, sequences.
 extern "C" __global__ void attention_forward(const void *q, int q_stride, const void *kv, int kv_stride, int k_col,
                                              int v_col, int dtype, const unsigned *q_offsets,
-                                             const unsigned *k_offsets, int causal, float score_scale, int dim,
+                                             const unsigned *k_offsets, int causal, int window, float score_scale,
+                                             int dim,
                                              const unsigned long long *row_keys, unsigned site, unsigned threshold,
                                              float scale, void *y, int y_dtype, float *log_sums) {
     extern __shared__ float shared[];
@@ -89,8 +95,9 @@ extern "C" __global__ void attention_forward(const void *q, int q_stride, const 
         drop_keys[r] = row_keys != 0 && first + r < q_end ? head_key(row_keys, first + r, site, head) : 0;
     }
     int seen = k_end - k_start;
-    if (causal) seen = min(seen, past + block_first + warps * ROWS - q_start);
-    for (int tile = 0; tile < seen; tile += TILE) {
+    int from = past + block_first - q_start;
+    seen = min(seen, from + warps * ROWS + (causal ? 0 : window));
+    for (int tile = max(0, from - window) / TILE * TILE; tile < seen; tile += TILE) {
         __syncthreads();
         stage(kv, dtype, kv_stride, k_col + head * dim, k_start + tile, TILE, k_end, dim, keys, PITCH(dim));
         stage(kv, dtype, kv_stride, v_col + head * dim, k_start + tile, TILE, k_end, dim, values, PITCH(dim));
@@ -99,10 +106,11 @@ extern "C" __global__ void attention_forward(const void *q, int q_stride, const 
         multiply_rows(queries, keys, dim, scores);
         int j = tile + lane;
         for (int r = 0; r < ROWS; r++) {
-            bool sees = k_start + j < k_end && (!causal || j <= past + first + r - q_start);
+            bool sees = k_start + j < k_end && in_sight(past + first + r - q_start, j, causal, window);
             float score = sees ? scores[r] * score_scale : NEGATIVE_INFINITY;
             float now = fmaxf(largest[r], warp_max(score));
-            float correction = expf(largest[r] - now);
+            // A window may hide a whole tile from a row.
+            float correction = largest[r] == now ? 1.0f : expf(largest[r] - now);
             float e = sees ? expf(score - now) : 0.0f;
             sums[r] = sums[r] * correction + warp_sum(e);
             largest[r] = now;
@@ -140,7 +148,8 @@ extern "C" __global__ void attention_delta(const void *y, int y_dtype, const voi
 // The gradient of the queries, into their columns of `gradient` (laid out and typed as qkv).
 // Shared, per warp: ROWS * (2 * dim + TILE). Grid as the forward's.
 extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype, const void *dy, int dy_dtype,
-                                                      const unsigned *offsets, int causal, float score_scale, int dim,
+                                                      const unsigned *offsets, int causal, int window,
+                                                      float score_scale, int dim,
                                                       const unsigned long long *row_keys, unsigned site,
                                                       unsigned threshold, float scale, const float *log_sums,
                                                       const float *delta, void *gradient) {
@@ -170,8 +179,9 @@ extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype
         drop_keys[r] = row_keys != 0 && exists ? head_key(row_keys, first + r, site, head) : 0;
         for (int g = 0; g < GROUPS; g++) dq[r][g] = 0.0f;
     }
-    int seen = causal ? min(end, block_first + warps * ROWS) : end;
-    for (int tile = start; tile < seen; tile += TILE) {
+    int seen = min(end, block_first + warps * ROWS + (causal ? 0 : window));
+    int nearest = start + max(0, block_first - start - window) / TILE * TILE;
+    for (int tile = nearest; tile < seen; tile += TILE) {
         __syncthreads();
         stage(qkv, dtype, 3 * width, width + head * dim, tile, TILE, end, dim, keys, PITCH(dim));
         stage(qkv, dtype, 3 * width, 2 * width + head * dim, tile, TILE, end, dim, values, PITCH(dim));
@@ -181,7 +191,7 @@ extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype
         multiply_rows(d_out, values, dim, dp);
         int key = tile + lane;
         for (int r = 0; r < ROWS; r++) {
-            bool sees = key < end && first + r < end && (!causal || key <= first + r);
+            bool sees = key < end && first + r < end && in_sight(first + r, key, causal, window);
             float kept = row_keys != 0 ? dropout_factor(drop_keys[r], key - start, threshold, scale) : 1.0f;
             float p = sees ? expf(scores[r] * score_scale - log_sum[r]) : 0.0f;
             d_scores[r * TILE + lane] = p * (dp[r] * kept - row_delta[r]) * score_scale;
@@ -200,7 +210,8 @@ extern "C" __global__ void attention_backward_queries(const void *qkv, int dtype
 // The gradients of keys and values, into their columns of `gradient`.
 // Shared, per warp: ROWS * (2 * dim + 2 * TILE). Grid: tiles of the longest sequence's keys, heads, sequences.
 extern "C" __global__ void attention_backward_keys(const void *qkv, int dtype, const void *dy, int dy_dtype,
-                                                   const unsigned *offsets, int causal, float score_scale, int dim,
+                                                   const unsigned *offsets, int causal, int window,
+                                                   float score_scale, int dim,
                                                    const unsigned long long *row_keys, unsigned site,
                                                    unsigned threshold, float scale, const float *log_sums,
                                                    const float *delta, void *gradient) {
@@ -226,8 +237,10 @@ extern "C" __global__ void attention_backward_keys(const void *qkv, int dtype, c
     for (int r = 0; r < ROWS; r++) {
         for (int g = 0; g < GROUPS; g++) dk[r][g] = dv[r][g] = 0.0f;
     }
-    // Earlier queries do not know these keys.
-    for (int tile = causal ? block_first : start; tile < end; tile += TILE) {
+    // When causal, earlier queries do not know these keys.
+    int nearest = causal ? block_first : start + max(0, block_first - start - window) / TILE * TILE;
+    int seeing = min(end, block_first + warps * ROWS + window);
+    for (int tile = nearest; tile < seeing; tile += TILE) {
         __syncthreads();
         stage(qkv, dtype, 3 * width, head * dim, tile, TILE, end, dim, queries, PITCH(dim));
         stage(dy, dy_dtype, width, head * dim, tile, TILE, end, dim, d_out, PITCH(dim));
@@ -242,7 +255,7 @@ extern "C" __global__ void attention_backward_keys(const void *qkv, int dtype, c
         u64 drop_key = row_keys != 0 && exists ? head_key(row_keys, query, site, head) : 0;
         for (int r = 0; r < ROWS; r++) {
             int key = first + r;
-            bool sees = exists && key < end && (!causal || key <= query);
+            bool sees = exists && key < end && in_sight(query, key, causal, window);
             float kept = row_keys != 0 ? dropout_factor(drop_key, key - start, threshold, scale) : 1.0f;
             float e = sees ? expf(scores[r] * score_scale - log_sum) : 0.0f;
             p[r * TILE + lane] = e * kept;

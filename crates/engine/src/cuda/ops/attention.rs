@@ -14,6 +14,9 @@ const ROWS: usize = 4;
 /// The widest head.
 const MOST_DIM: usize = 128;
 
+/// A window that shows everything; sums with a position do not overflow.
+const MOST_WINDOW: usize = 1 << 30;
+
 /// Shared memory that every GPU gives a block without being asked in a special way.
 const SHARED_BYTES: usize = 48 << 10;
 
@@ -47,6 +50,8 @@ impl Block {
 pub(crate) struct Heads {
     pub(crate) count: usize,
     pub(crate) causal: bool,
+    /// The distance to the furthest keys that a query sees.
+    pub(crate) window: Option<usize>,
     pub(crate) dropout: Option<DeviceDropout>,
 }
 
@@ -79,6 +84,7 @@ pub(crate) fn forward(
         slab.offsets().into(),
         key_offsets.into(),
         i32::from(heads.causal).into(),
+        window(heads.window),
         score_scale(dim).into(),
         int(dim),
         drop_keys,
@@ -117,6 +123,7 @@ pub(crate) fn backward(
         dtype(dy.dtype()),
         slab.offsets().into(),
         i32::from(heads.causal).into(),
+        window(heads.window),
         score_scale(dim).into(),
         int(dim),
         drop_keys,
@@ -131,6 +138,11 @@ pub(crate) fn backward(
     of_queries.launch(cuda, "attention_backward_queries", slab, heads.count, &arguments);
     let of_keys = Block::new(dim, ROWS * (2 * dim + 2 * WARP));
     of_keys.launch(cuda, "attention_backward_keys", slab, heads.count, &arguments);
+}
+
+/// Where there is none, one that no sequence is long enough for.
+fn window(window: Option<usize>) -> Argument {
+    int(window.map_or(MOST_WINDOW, |window| window.min(MOST_WINDOW)))
 }
 
 fn score_scale(dim: usize) -> f32 {

@@ -1,6 +1,6 @@
 //! Layer norm on the device.
 
-use super::{THREADS, at, columns_by_blocks, dtype, int, row_warps};
+use super::{DeviceDropout, THREADS, at, columns_by_blocks, dropout, dtype, int, row_warps};
 use crate::cuda::{Context, DevicePtr, Module};
 use crate::tensor::Tensor;
 
@@ -13,9 +13,11 @@ pub(crate) fn forward(
     weight: DevicePtr,
     bias: Option<DevicePtr>,
     eps: f32,
+    drops: Option<DeviceDropout>,
     y: &Tensor,
     statistics: &Tensor,
 ) {
+    let [keys, site, threshold, scale] = dropout(drops);
     let arguments = [
         at(x),
         dtype(x.dtype()),
@@ -26,6 +28,10 @@ pub(crate) fn forward(
         at(statistics),
         int(x.rows()),
         int(x.cols()),
+        keys,
+        site,
+        threshold,
+        scale,
     ];
     cuda.launch(NORM, "norm_forward", row_warps(x.rows()), THREADS, 0, &arguments);
 }
@@ -35,10 +41,12 @@ pub(crate) fn backward(
     cuda: &Context,
     x: &Tensor,
     dy: &Tensor,
+    drops: Option<DeviceDropout>,
     weight: DevicePtr,
     statistics: &Tensor,
     dx: &Tensor,
 ) {
+    let [keys, site, threshold, scale] = dropout(drops);
     let arguments = [
         at(x),
         dtype(x.dtype()),
@@ -49,12 +57,24 @@ pub(crate) fn backward(
         at(dx),
         int(x.rows()),
         int(x.cols()),
+        keys,
+        site,
+        threshold,
+        scale,
     ];
     cuda.launch(NORM, "norm_backward", row_warps(x.rows()), THREADS, 0, &arguments);
 }
 
 /// Fills a row per block of rows: the sums over it of dy * xhat, then of dy.
-pub(crate) fn partial_sums(cuda: &Context, x: &Tensor, dy: &Tensor, statistics: &Tensor, partial: &Tensor) {
+pub(crate) fn partial_sums(
+    cuda: &Context,
+    x: &Tensor,
+    dy: &Tensor,
+    drops: Option<DeviceDropout>,
+    statistics: &Tensor,
+    partial: &Tensor,
+) {
+    let [keys, site, threshold, scale] = dropout(drops);
     let (rows, cols) = (x.rows(), x.cols());
     let arguments = [
         at(x),
@@ -65,6 +85,10 @@ pub(crate) fn partial_sums(cuda: &Context, x: &Tensor, dy: &Tensor, statistics: 
         at(partial),
         int(rows),
         int(cols),
+        keys,
+        site,
+        threshold,
+        scale,
     ];
     let grid = columns_by_blocks(rows, cols);
     cuda.launch(NORM, "norm_partial_sums", grid, THREADS, 0, &arguments);

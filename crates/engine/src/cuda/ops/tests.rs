@@ -7,6 +7,7 @@ use crate::ops::attention::Attention;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::{Activation, Linear};
 use crate::ops::loss::Targets;
+use crate::ops::norm::LayerNorm;
 use crate::ops::pool::Pooling;
 use crate::rng::Stream;
 use crate::testing::{between_devices, close, shared_gpu};
@@ -51,9 +52,9 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
         ..Embedding::new(w[0])
     };
     let h = tape.embedding(&ids, tables);
-    let normed = tape.norm(&h, w[3], w[4], 1e-5);
+    let normed = tape.norm(&h, LayerNorm { dropout: drop(7), ..LayerNorm::new(w[3], Some(w[4]), 1e-5) });
     let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);
-    let attention = Attention { heads: 2, causal: true, dropout: drop(2) };
+    let attention = Attention { heads: 2, causal: true, window: None, dropout: drop(2) };
     let mixed = tape.attention(&qkv, attention, None);
     // The normed rows are used twice: their gradients add up.
     let out = Linear { dropout: drop(3), ..Linear::new(w[7], Some(w[8])) };
@@ -146,7 +147,7 @@ fn factors(device: &Device) -> [Vec<f32>; 3] {
         qkv[row * 3 * cols + 2 * cols + row % (rows - 3)] = 1.0;
     }
     let qkv = Value { tensor: Tensor::from_f32(device.pool(), rows, 3 * cols, &qkv), id: None };
-    let attention = Attention { heads: 1, causal: false, dropout };
+    let attention = Attention { heads: 1, causal: false, window: None, dropout };
     let from_attention = tape.attention(&qkv, attention, None);
     [embedded, from_linear, from_attention].map(|y| y.tensor().to_f32_vec())
 }

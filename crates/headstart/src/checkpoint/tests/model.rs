@@ -92,8 +92,15 @@ fn every_option_comes_back() {
             activation: Some(Activation::Relu),
             bias: Some(false),
             position_offset: Some(2),
+            rotary_theta: Some(500.0),
+            local_rotary_theta: Some(100.0),
+            window: Some(2),
+            global_every: Some(3),
             init: Some(InitScheme::Normal),
-            embedding_norm: None, // not together with dropout
+            embedding_norm: Some(true),
+            gated: Some(true),
+            norm_bias: Some(false),
+            token_types: Some(2),
         },
         ..with_head(12)
     };
