@@ -488,7 +488,7 @@ fn everything_that_may_be_named_as_the_model_can_be_fine_tuned() {
         "text,label\nthe old lake,a\nthe river,b\nthe tower,c\na lake,a\nriver,b\ntower,c\n",
     );
     let again = place.run("finetune --model run0 --data three.csv --n_epochs 1 --out again");
-    again.says(&["parameters discarded from the pretrained model (train.log names them)"]);
+    again.says(&["parameters discarded from the pretrained model: classification_head"]);
     let log = String::from_utf8(place.bytes("again/train.log")).unwrap();
     assert!(log.contains("classification_head"), "{log}");
 }

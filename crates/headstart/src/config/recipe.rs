@@ -50,7 +50,7 @@ enum Warmup {
 }
 
 /// Steps that fine-tuning should have on a small data set, and the epochs that it takes at most to get there.
-const FINETUNING_STEPS: usize = 1_000;
+const FINETUNING_STEPS: usize = 300;
 const FINETUNING_EPOCHS: (usize, usize) = (3, 10);
 
 impl Values {
@@ -226,6 +226,6 @@ mod tests {
         // Small data are read more often than large ones.
         let epochs =
             |examples| chosen(&TrainConfig::default(), tuning(Method::Full), &model, examples).n_epochs;
-        assert_eq!([epochs(100), epochs(4_000), epochs(100_000)], [Some(10), Some(4), Some(3)]);
+        assert_eq!([epochs(100), epochs(4_000), epochs(100_000)], [Some(10), Some(3), Some(3)]);
     }
 }
