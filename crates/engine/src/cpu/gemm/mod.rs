@@ -48,7 +48,7 @@ const DEEP: usize = 4_000;
 /// Products that are summed one by one, at most, for a K of `inner`. Every addition to a sum may lose half a unit of its last
 /// place; where the sums of such chains are added up instead, few additions lie between a product and the result.
 fn chain(inner: usize) -> usize {
-    if inner < DEEP { 288 } else { 128 }
+    if inner < DEEP { 512 } else { 128 }
 }
 
 /// The elements of an operand.
