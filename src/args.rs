@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
-use headstart::config::{Objective, Problem};
+use headstart::config::{ObjectiveName, Problem};
 use headstart::data::Split;
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
@@ -260,8 +260,8 @@ pub struct PretrainArgs {
     #[command(flatten)]
     pub tutorial: TutorialArgs,
     /// Next token (lm) or masked tokens (mlm)
-    #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<Objective>())]
-    pub objective: Option<Objective>,
+    #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<ObjectiveName>())]
+    pub objective: Option<ObjectiveName>,
     /// The tutorial's way to say --objective mlm
     #[arg(long, help_heading = "Objective", conflicts_with = "objective")]
     pub mlm: bool,
@@ -443,8 +443,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = count::<usize>)]
     pub warmup: usize,
     /// Next token (lm) or masked tokens (mlm)
-    #[arg(long, value_name = "NAME", default_value = "lm", value_parser = one_of::<Objective>())]
-    pub objective: Objective,
+    #[arg(long, value_name = "NAME", default_value = "lm", value_parser = one_of::<ObjectiveName>())]
+    pub objective: ObjectiveName,
     /// Pieces of the vocabulary [default: 28,996; 50,257 for the preset gpt2]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub vocab_size: Option<usize>,

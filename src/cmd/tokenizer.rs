@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use headstart::data::Split;
-use headstart::data::catalog::{self, Locations, Role};
+use headstart::data::catalog::{self, FileRole, Locations};
 use headstart::data::corpus::{self, CorpusFiles};
 use headstart::data::encoding::TextEncoding;
 use headstart::data::{source, starter};
@@ -83,10 +83,10 @@ fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> 
     } else {
         let resolved = catalog::resolve(name, locations, &mut |p| progress.download(&p))?;
         resolved.warnings.iter().for_each(|warning| progress::say(&format!("warning: {warning}")));
-        match resolved.file(Role::Everything) {
+        match resolved.file(FileRole::Everything) {
             Some(path) => CorpusFiles::find(path)?,
             None => CorpusFiles {
-                train: resolved.file(Role::Train).map(Path::to_path_buf),
+                train: resolved.file(FileRole::Train).map(Path::to_path_buf),
                 ..CorpusFiles::default()
             },
         }

@@ -3,7 +3,7 @@
 //! Owns: its layers, and the table `[model]`. Never: ranges.
 
 use anyhow::Result;
-use headstart::config::{FinetuneConfig, ModelConfig, Objective, Positions, PretrainConfig};
+use headstart::config::{FinetuneConfig, ModelConfig, ObjectiveName, Positions, PretrainConfig};
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
@@ -23,7 +23,7 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
     let base = file::layered(base, run.config.as_deref(), model.preset.as_deref(), |base, preset| {
         base.model = with_sizes(&base.model, preset);
     })?;
-    let objective = if mlm { Some(Objective::Mlm) } else { objective }.unwrap_or(base.objective);
+    let objective = if mlm { Some(ObjectiveName::Mlm) } else { objective }.unwrap_or(base.objective);
     let mut config = PretrainConfig {
         objective,
         mlm_probability: mlm_probability.unwrap_or(base.mlm_probability),
@@ -39,7 +39,7 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
 }
 
 /// The table `[model]`.
-pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: Objective) -> ModelConfig {
+pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: ObjectiveName) -> ModelConfig {
     let ModelArgs {
         // Its sizes are in `base`.
         preset: _,
@@ -65,7 +65,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: Objective) -
         num_heads: num_heads.unwrap_or(base.num_heads),
         num_layers: num_layers.unwrap_or(base.num_layers),
         positions: positions.unwrap_or(base.positions),
-        causal: objective == Objective::Lm,
+        causal: objective == ObjectiveName::Lm,
         dropout: dropout.unwrap_or(base.dropout),
         attention_dropout: attention_dropout.or(base.attention_dropout),
         initializer_range: initializer_range.unwrap_or(base.initializer_range),

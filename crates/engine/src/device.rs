@@ -4,7 +4,6 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cpu::simd::Level;
 use crate::cpu::thread_pool::ThreadPool;
@@ -12,15 +11,6 @@ use crate::cuda::{self, Context, CudaOptions, GraphCounts};
 use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
-
-/// Tokens of a slab on the processor.
-const SLAB_TOKENS: usize = 512;
-
-/// Tokens of a slab on a GPU at first: enough rows to fill its multiprocessors.
-const CUDA_SLAB_TOKENS: usize = 16_384;
-
-/// The smallest slab, where halving ends.
-const SMALLEST_SLAB_TOKENS: usize = 256;
 
 /// Which instructions the CPU kernels may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +40,6 @@ struct Inner {
     pool: Pool,
     profile: Profile,
     cuda: Option<Context>,
-    slab_tokens: AtomicUsize,
 }
 
 impl Device {
@@ -95,7 +84,6 @@ impl Device {
             level,
             pool: cuda.clone().map_or_else(Pool::default, Pool::on),
             profile: Profile::default(),
-            slab_tokens: AtomicUsize::new(if cuda.is_some() { CUDA_SLAB_TOKENS } else { SLAB_TOKENS }),
             cuda,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -117,27 +105,6 @@ impl Device {
     /// Whether a GPU computes.
     pub fn is_cuda(&self) -> bool {
         self.cuda().is_some()
-    }
-
-    /// About how many tokens a slab has: how much of a batch runs at once. The bits of a result depend on it.
-    pub fn slab_tokens(&self) -> usize {
-        self.inner.slab_tokens.load(Ordering::Relaxed)
-    }
-
-    /// Takes over the slab size of an interrupted run, whose bits depend on it. The processor's never changes.
-    pub fn set_slab_tokens(&self, tokens: usize) {
-        if self.is_cuda() {
-            self.inner.slab_tokens.store(tokens.max(SMALLEST_SLAB_TOKENS), Ordering::Relaxed);
-        }
-    }
-
-    /// Halves the slab after the device ran out of memory; `None` when it cannot become smaller.
-    pub fn halve_slab(&self) -> Option<usize> {
-        let smaller = self.slab_tokens() / 2;
-        (self.is_cuda() && smaller >= SMALLEST_SLAB_TOKENS).then(|| {
-            self.inner.slab_tokens.store(smaller, Ordering::Relaxed);
-            smaller
-        })
     }
 
     /// Waits until everything queued is done; the first error since the last check. The processor queues nothing and has

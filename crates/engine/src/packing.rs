@@ -38,12 +38,12 @@ impl Packing {
         Self { offsets: vec![0, length], first_positions: vec![position], sequence_ids: vec![0] }
     }
 
-    /// B.
+    /// Number of sequences.
     pub fn sequences(&self) -> usize {
         self.first_positions.len()
     }
 
-    /// N.
+    /// Number of tokens.
     pub fn tokens(&self) -> usize {
         self.offsets[self.offsets.len() - 1]
     }

@@ -9,17 +9,16 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headstart_engine::bench::peak_gflops;
-use headstart_engine::{Device, Gradients, Tape, Weights, alloc, rng};
+use headstart_engine::{Gradients, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
 use crate::config::{
-    DataConfig, HeadConfig, HeadPooling, ModelConfig, Objective as Predicts, PrecisionName, Problem,
-    TrainConfig,
+    DataConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, PrecisionName, Problem, TrainConfig,
 };
 use crate::data::source;
 use crate::data::split::Split;
-use crate::device::DeviceChoice;
+use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::event::Listener;
 use crate::infer::{GenerateConfig, Generator, Predictor};
@@ -54,7 +53,7 @@ pub struct BenchConfig {
     /// The model's sizes, with its vocabulary's.
     pub model: ModelConfig,
     /// Next or masked tokens (train, forward).
-    pub objective: Predicts,
+    pub objective: ObjectiveName,
     /// f32 or bf16 products.
     pub precision: PrecisionName,
     /// Worker threads; 0: all.
@@ -169,7 +168,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
         _ => (Objective { lm: 1.0, clf: 0.0, class_weights: None }, random_batches(config)?, None),
     };
-    model_config.causal = config.objective == Predicts::Lm;
+    model_config.causal = config.objective == ObjectiveName::Lm;
     let model = Model::new(&model_config)?;
     let train = TrainConfig { train_batch_size: Some(config.batch), ..TrainConfig::default() };
     let mut weights = Weights::new(model.table().initial_values(train.seed));
@@ -278,8 +277,10 @@ fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
         });
     }
     let targets = match config.objective {
-        Predicts::Lm => TokenTargets::Next,
-        Predicts::Mlm => TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size }, None),
+        ObjectiveName::Lm => TokenTargets::Next,
+        ObjectiveName::Mlm => {
+            TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size }, None)
+        }
     };
     let mut stream = rng::Stream::new(1);
     let mut sequence = |step: u64, i: usize| {
@@ -426,7 +427,7 @@ mod tests {
                 num_layers: 2,
                 ..ModelConfig::default()
             },
-            objective: Predicts::Lm,
+            objective: ObjectiveName::Lm,
             precision: PrecisionName::F32,
             threads: 1,
             device: DeviceChoice::default(),

@@ -1,16 +1,71 @@
 //! Where the work is computed: the choice that a user makes, and what a full GPU leads to.
 //!
-//! Owns: the names of devices, the choice of `auto`, work that is repeated in smaller parts. Never: what the work is.
+//! Owns: the names of devices, the choice of `auto`, the size of slabs, work that is repeated in smaller ones. Never: what
+//! the work is.
 
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use headstart_engine::{CodePath, Device, EngineError};
+use headstart_engine::{CodePath, EngineError};
 
 pub use headstart_engine::{CudaOptions, Gpu, Replay, gpus};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
+
+/// Tokens of a slab on the processor.
+const SLAB_TOKENS: usize = 512;
+/// Tokens of a slab on a GPU at first: enough rows to fill its multiprocessors.
+const CUDA_SLAB_TOKENS: usize = 16_384;
+/// The smallest slab, where halving ends.
+const SMALLEST_SLAB_TOKENS: usize = 256;
+
+/// The engine's device, and how much of a batch runs on it at once.
+#[derive(Debug)]
+pub struct Device {
+    engine: headstart_engine::Device,
+    slab_tokens: AtomicUsize,
+}
+
+impl Deref for Device {
+    type Target = headstart_engine::Device;
+
+    fn deref(&self) -> &headstart_engine::Device {
+        &self.engine
+    }
+}
+
+impl From<headstart_engine::Device> for Device {
+    fn from(engine: headstart_engine::Device) -> Self {
+        let slab_tokens = if engine.is_cuda() { CUDA_SLAB_TOKENS } else { SLAB_TOKENS };
+        Self { engine, slab_tokens: AtomicUsize::new(slab_tokens) }
+    }
+}
+
+impl Device {
+    /// About how many tokens a slab has. The bits of a result depend on it.
+    pub fn slab_tokens(&self) -> usize {
+        self.slab_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the slab size of an interrupted run, whose bits depend on it. The processor's never changes.
+    pub fn set_slab_tokens(&self, tokens: usize) {
+        if self.is_cuda() {
+            self.slab_tokens.store(tokens.max(SMALLEST_SLAB_TOKENS), Ordering::Relaxed);
+        }
+    }
+
+    /// Halves the slab after the device ran out of memory; `None` when it cannot become smaller.
+    fn halve_slab(&self) -> Option<usize> {
+        let smaller = self.slab_tokens() / 2;
+        (self.is_cuda() && smaller >= SMALLEST_SLAB_TOKENS).then(|| {
+            self.slab_tokens.store(smaller, Ordering::Relaxed);
+            smaller
+        })
+    }
+}
 
 /// A device as a user names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,12 +113,14 @@ impl DeviceChoice {
     /// [`Error::Engine`] that says what was looked for, when there is no such device.
     pub fn open(&self, threads: usize) -> Result<Device> {
         let threads = NonZeroUsize::new(threads);
-        let cpu = || Device::cpu(threads, CodePath::Auto);
-        Ok(match self.name {
+        let cpu = || headstart_engine::Device::cpu(threads, CodePath::Auto);
+        let gpu = |ordinal| headstart_engine::Device::gpu(ordinal, threads, &self.cuda);
+        let engine = match self.name {
             DeviceName::Cpu => cpu()?,
-            DeviceName::Cuda(ordinal) => Device::gpu(ordinal, threads, &self.cuda)?,
-            DeviceName::Auto => Device::gpu(0, threads, &self.cuda).or_else(|_| cpu())?,
-        })
+            DeviceName::Cuda(ordinal) => gpu(ordinal)?,
+            DeviceName::Auto => gpu(0).or_else(|_| cpu())?,
+        };
+        Ok(engine.into())
     }
 
     /// What is to be said about the choice that was left to the program.

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use headstart_engine::{Device, Precision, Tape, Weights};
+use headstart_engine::{Precision, Tape, Weights};
 
 use crate::batch::{Batch, Examples, Label, TokenTargets, evaluation_mask_key};
 use crate::config::Problem;
-use crate::device::in_parts_that_fit;
+use crate::device::{Device, in_parts_that_fit};
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
 use crate::model::Model;

@@ -265,7 +265,7 @@ fn class_weights(config: &FinetuneConfig, train: &Examples<'_>, classes: usize) 
 fn readme(config: &FinetuneConfig, labels: &[String]) -> String {
     let labels = if labels.is_empty() { "a number".to_owned() } else { labels.join(", ") };
     format!(
-        "# A Headstart classifier\n\nFine-tuned on `{}`. Predicts: {labels}.\n\n`headstart predict THIS_FOLDER` classifies the \
+        "# A Headstart classifier\n\nFine-tuned on `{}`. ObjectiveName: {labels}.\n\n`headstart predict THIS_FOLDER` classifies the \
          lines of standard input.\n",
         source::short_name(&config.data)
     )

@@ -7,7 +7,7 @@ use std::time::Instant;
 use headstart_engine::Weights;
 
 use crate::checkpoint::{Checkpoint, ModelFiles};
-use crate::config::{Objective as Predicts, PretrainConfig, Task};
+use crate::config::{ObjectiveName, PretrainConfig, Task};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ pub fn pretrain(
     };
     let mut model_config = config.model.clone();
     model_config.vocab_size = tokenizer.vocab_size();
-    model_config.causal = config.objective == Predicts::Lm;
+    model_config.causal = config.objective == ObjectiveName::Lm;
 
     let train = corpus.stream(Split::Train, &tokenizer, listener)?;
     let Some(train) = train else {
@@ -117,7 +117,7 @@ pub fn pretrain(
         ..config.clone()
     };
     let files = ModelFiles {
-        mlm_probability: (config.objective == Predicts::Mlm).then_some(config.mlm_probability),
+        mlm_probability: (config.objective == ObjectiveName::Mlm).then_some(config.mlm_probability),
         ..model_files(&model_config, config.objective, Vec::new(), &tokenizer)
     };
     let folder = run.begin(config, &options.command, &device, &corpus.provenance)?;
@@ -146,8 +146,8 @@ pub fn pretrain(
 
 fn readme(config: &PretrainConfig) -> String {
     let objective = match config.objective {
-        Predicts::Lm => "language model (next token)",
-        Predicts::Mlm => "masked language model",
+        ObjectiveName::Lm => "language model (next token)",
+        ObjectiveName::Mlm => "masked language model",
     };
     format!(
         "# A Headstart {objective}\n\nPretrained on `{}`. `headstart finetune --model THIS_FOLDER --data ...` fine-tunes it, \

@@ -31,7 +31,7 @@ impl Slab {
         }
     }
 
-    /// B.
+    /// Number of sequences.
     pub(crate) fn sequences(&self) -> usize {
         self.sequences
     }

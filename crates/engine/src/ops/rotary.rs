@@ -2,7 +2,7 @@
 //!
 //! Shapes: qkv and y `[N, 3C]` (columns q, k, v, each H heads of D), y in the type of qkv. Columns i and i + D/2 of a head are a
 //! pair ("rotate half"), with the angle a = position * theta^(-2i / D):
-//! y[i] = x[i] cos a - x[i + D/2] sin a; y[i + D/2] = x[i + D/2] cos a + x[i] sin a. Values pass as they are.
+//! `y[i] = x[i] cos a - x[i + D/2] sin a; y[i + D/2] = x[i + D/2] cos a + x[i] sin a`. Values pass as they are.
 //!
 //! Backward: the gradient, turned back.
 

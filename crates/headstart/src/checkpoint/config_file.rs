@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::checkpoint::TOKENIZER_FILE;
 use crate::checkpoint::disk::{FileSum, FileSums, damaged};
-use crate::config::{ModelConfig, Objective, Problem};
+use crate::config::{ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::tokenizer::RoleIds;
 
@@ -25,7 +25,7 @@ pub struct ModelFiles {
     /// Sizes and options.
     pub config: ModelConfig,
     /// What the trunk was pretrained to predict; `None` when it was not.
-    pub objective: Option<Objective>,
+    pub objective: Option<ObjectiveName>,
     /// The share of tokens that a masked language model was pretrained to predict; older folders and other models have none.
     pub mlm_probability: Option<f64>,
     /// Class names in the order of the head's outputs; empty without a head, and for regression.

@@ -108,7 +108,7 @@ impl FinetuneConfig {
     /// Checks every range.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the key.
+    /// [`crate::Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         check_positive("initializer_range", f64::from(self.initializer_range))?;
         check("adapters_dim", self.adapters_dim == -1 || (1..=65_536).contains(&self.adapters_dim), || {

@@ -17,7 +17,7 @@ pub use data::DataConfig;
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use layout::{Activation, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
-pub use pretrain::{Objective, PretrainConfig};
+pub use pretrain::{ObjectiveName, PretrainConfig};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
 

@@ -38,17 +38,17 @@ pub enum Positions {
 pub struct ModelConfig {
     /// The family, which gives every option of the layout that `layout` leaves out.
     pub arch: Arch,
-    /// V; 0 until the tokenizer is known.
+    /// The number of ids of the tokenizer; 0 until it is known.
     pub vocab_size: usize,
-    /// C.
+    /// The width of the hidden states.
     pub embed_dim: usize,
-    /// F, the width of the feed-forward.
+    /// The width inside the feed-forward.
     pub hidden_dim: usize,
     /// The longest sequence.
     pub num_max_positions: usize,
-    /// H; divides `embed_dim`.
+    /// Attention heads; their number divides `embed_dim`.
     pub num_heads: usize,
-    /// L.
+    /// Blocks.
     pub num_layers: usize,
     /// Learned or sinusoidal.
     pub positions: Positions,
@@ -79,7 +79,7 @@ pub struct ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
-    /// K: classes, marks or numbers predicted.
+    /// Classes, marks or numbers predicted.
     pub num_classes: usize,
     /// Which row of the sequence is classified.
     pub pooling: HeadPooling,
@@ -182,7 +182,7 @@ impl ModelConfig {
         }
     }
 
-    /// D.
+    /// The width of a head.
     pub fn head_dim(&self) -> usize {
         self.embed_dim / self.num_heads.max(1)
     }

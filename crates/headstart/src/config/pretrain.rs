@@ -8,7 +8,7 @@ use crate::error::Result;
 /// What pretraining predicts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Objective {
+pub enum ObjectiveName {
     /// The next token; causal.
     #[default]
     Lm,
@@ -21,7 +21,7 @@ pub enum Objective {
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
     /// Next token or masked tokens.
-    pub objective: Objective,
+    pub objective: ObjectiveName,
     /// Share of tokens predicted in masked-LM.
     pub mlm_probability: f64,
     /// Text and tokenizer.
@@ -35,7 +35,7 @@ pub struct PretrainConfig {
 impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
-            objective: Objective::Lm,
+            objective: ObjectiveName::Lm,
             mlm_probability: 0.15,
             data: DataConfig { path: "wikitext-103".into(), ..DataConfig::default() },
             model: ModelConfig::default(),
@@ -48,7 +48,7 @@ impl PretrainConfig {
     /// Checks every range.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the key.
+    /// [`crate::Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         check("mlm_probability", self.mlm_probability > 0.0 && self.mlm_probability <= 1.0, || {
             (format!("{} is not a share of the tokens", self.mlm_probability), "use 0.15".into())

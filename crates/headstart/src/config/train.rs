@@ -202,7 +202,7 @@ impl TrainConfig {
     /// Checks every range.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the key.
+    /// [`crate::Error::Config`] naming the key.
     pub fn validate(&self) -> Result<()> {
         for (key, value) in [
             ("train_batch_size", self.train_batch_size.unwrap_or(1)),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::config::DataConfig;
-use crate::data::catalog::{self, Locations, Resolved, Role};
+use crate::data::catalog::{self, FileRole, Locations, Resolved};
 use crate::data::corpus::{CorpusFiles, TokenStream};
 use crate::data::encoding::{TextBlocks, TextEncoding};
 use crate::data::inspect::{RawCorpus, RawCorpusLines};
@@ -78,12 +78,12 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
                     fix: "see `headstart data list`; a classification set is for `headstart finetune`".into(),
                 });
             }
-            let files = match resolved.file(Role::Everything) {
+            let files = match resolved.file(FileRole::Everything) {
                 Some(path) => CorpusFiles::find(path)?,
                 None => CorpusFiles {
-                    train: resolved.file(Role::Train).map(Path::to_path_buf),
-                    valid: resolved.file(Role::Valid).map(Path::to_path_buf),
-                    test: resolved.file(Role::Test).map(Path::to_path_buf),
+                    train: resolved.file(FileRole::Train).map(Path::to_path_buf),
+                    valid: resolved.file(FileRole::Valid).map(Path::to_path_buf),
+                    test: resolved.file(FileRole::Test).map(Path::to_path_buf),
                 },
             };
             let encoding = self::encoding(config, resolved.entry.map(|e| e.encoding))?;
@@ -175,7 +175,7 @@ pub fn tokenizer(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Tok
     let path = Path::new(name);
     let tokenizer = if !path.exists() && catalog::is_named(name) {
         let resolved = resolve(name, config, listener)?;
-        let file = resolved.file(Role::Vocabulary).or_else(|| resolved.file(Role::Everything));
+        let file = resolved.file(FileRole::Vocabulary).or_else(|| resolved.file(FileRole::Everything));
         let Some(file) = file else {
             return Err(Error::Config {
                 key: "tokenizer".into(),

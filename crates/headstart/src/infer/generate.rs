@@ -5,10 +5,10 @@
 use std::path::Path;
 
 use headstart_engine::ops::attention::KeyValueCache;
-use headstart_engine::{Device, Packing, Precision, Tape, rng};
+use headstart_engine::{Packing, Precision, Tape, rng};
 
 use crate::config::PrecisionName;
-use crate::device::DeviceChoice;
+use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::infer::sampling::sample;
 use crate::infer::streaming::Shown;

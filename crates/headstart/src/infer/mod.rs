@@ -9,10 +9,10 @@ mod streaming;
 
 use std::path::{Path, PathBuf};
 
-use headstart_engine::{Device, Weights};
+use headstart_engine::Weights;
 
 use crate::checkpoint::{self, ModelFiles};
-use crate::device::DeviceChoice;
+use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;

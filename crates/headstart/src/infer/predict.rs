@@ -5,14 +5,14 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use headstart_engine::{Device, Precision, Tape};
+use headstart_engine::{Precision, Tape};
 use serde_json::{Map, Value};
 
 use crate::batch::{Batch, TokenTargets};
 use crate::config::{HeadConfig, PrecisionName, Problem};
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
-use crate::device::{DeviceChoice, in_parts_that_fit};
+use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::infer::{Loaded, not_finite};
@@ -81,7 +81,7 @@ impl Predictor {
         self.unknown.lock().ok()?.warning("the texts")
     }
 
-    /// Predicts texts, in order.
+    /// ObjectiveName texts, in order.
     ///
     /// # Errors
     /// [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::batch::{Examples, Label};
 use crate::config::{DataConfig, HeadPooling, Problem};
-use crate::data::catalog::Role;
+use crate::data::catalog::FileRole;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
     self, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
@@ -119,7 +119,7 @@ impl DataRequest<'_> {
             Located::Starter => return Ok(None),
             Located::Path(path) => (path.as_path(), None, json!({"data": path, "origin": "path"})),
             Located::Named(resolved) => {
-                let path = resolved.file(Role::Everything).unwrap_or(&resolved.folder);
+                let path = resolved.file(FileRole::Everything).unwrap_or(&resolved.folder);
                 (path, resolved.entry, source::provenance(resolved))
             }
         };

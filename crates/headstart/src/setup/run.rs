@@ -6,7 +6,7 @@ use headstart_engine::Device;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{Checkpoint, ModelFiles, NewRun, RunFolder};
-use crate::config::{ModelConfig, Objective as Predicts};
+use crate::config::{ModelConfig, ObjectiveName};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::memory;
@@ -90,7 +90,7 @@ pub(crate) fn check_memory(model: &Model, device: &Device, trains: impl Fn(&Para
 /// Everything of a model but its weights.
 pub(crate) fn model_files(
     config: &ModelConfig,
-    objective: Predicts,
+    objective: ObjectiveName,
     labels: Vec<String>,
     tokenizer: &Tokenizer,
 ) -> ModelFiles {

@@ -3,7 +3,7 @@
 //! Owns: what an objective predicts of a text. Never: reads files (`data`), the losses (`objective`).
 
 use crate::batch::{Examples, TokenTargets};
-use crate::config::Objective as Predicts;
+use crate::config::ObjectiveName;
 use crate::data::corpus::TokenStream;
 use crate::error::Result;
 use crate::eval::TextSize;
@@ -13,15 +13,15 @@ use crate::train::EvaluationSplit;
 
 /// The token targets of an objective; `never` is an id that is never masked.
 pub(crate) fn token_targets(
-    objective: Predicts,
+    objective: ObjectiveName,
     probability: f64,
     roles: RoleIds,
     vocab_size: usize,
     never: Option<u32>,
 ) -> TokenTargets {
     match objective {
-        Predicts::Lm => TokenTargets::Next,
-        Predicts::Mlm => {
+        ObjectiveName::Lm => TokenTargets::Next,
+        ObjectiveName::Mlm => {
             TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never)
         }
     }

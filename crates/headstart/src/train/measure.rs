@@ -4,12 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use headstart_engine::{Device, Gradients, Weights};
+use headstart_engine::{Gradients, Weights};
 
 use super::batches::Batches;
 use super::step::Step;
 use crate::batch::{Examples, TokenTargets};
 use crate::config::TrainConfig;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::event::Listener;
 use crate::model::Model;

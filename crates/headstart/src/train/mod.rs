@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::{Device, Gradients, Weights};
+use headstart_engine::{Gradients, Weights};
 
 use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
-use crate::device::DeviceChoice;
+use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator, TextSize};
 use crate::event::{Event, Listener, Signal, StepRecord};

@@ -3,10 +3,10 @@
 //! Owns: forward and backward over the slabs of a batch, the update. Never: which batch comes next, when to stop.
 
 use headstart_engine::ops::adam::squared_norm;
-use headstart_engine::{Device, Gradients, Precision, Prepared, Tape, Weights, make_resident};
+use headstart_engine::{Gradients, Precision, Prepared, Tape, Weights, make_resident};
 
 use crate::batch::Batch;
-use crate::device::in_parts_that_fit;
+use crate::device::{Device, in_parts_that_fit};
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
 use crate::model::Model;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::checkpoint::{BestCheckpoint, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState};
-use crate::config::{HeadConfig, HeadPooling, ModelConfig, Objective, Problem};
+use crate::config::{HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::ParamTable;
@@ -39,7 +39,7 @@ fn files(config: &ModelConfig) -> ModelFiles {
     ModelFiles {
         mlm_probability: None,
         config: config.clone(),
-        objective: Some(Objective::Mlm),
+        objective: Some(ObjectiveName::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
         special_ids: RoleIds { cls: 2, sep: 1, eos: 1, mask: 3, unk: 4, pad: None },
         tokenizer_json: b"{\"version\": \"1.0\"}".to_vec(),

@@ -20,7 +20,7 @@ pub enum Kind {
 /// What a file of a data set is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Role {
+pub enum FileRole {
     /// Training data.
     Train,
     /// Validation data.
@@ -50,7 +50,7 @@ pub struct Source<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Member<'a> {
     /// What it is for.
-    pub role: Role,
+    pub role: FileRole,
     /// Its path below [`Entry::root`], with `/`.
     pub path: &'a str,
     /// Where it is a folder: the subfolders that count (and go into its checksum); empty: all of it.
@@ -88,11 +88,11 @@ const WIKIPEDIA: &str = "CC BY-SA 3.0 (text of Wikipedia)";
 const BERT: &str = "Apache-2.0 (BERT, Google Research)";
 const GUTENBERG: &str = "books of Project Gutenberg, public domain in the USA; no separate licence stated";
 
-const fn file(role: Role, path: &'static str) -> Member<'static> {
+const fn file(role: FileRole, path: &'static str) -> Member<'static> {
     Member { role, path, subfolders: &[], sha256: None }
 }
 
-const fn known_file(role: Role, path: &'static str, sha256: &'static str) -> Member<'static> {
+const fn known_file(role: FileRole, path: &'static str, sha256: &'static str) -> Member<'static> {
     Member { role, path, subfolders: &[], sha256: Some(sha256) }
 }
 
@@ -126,14 +126,14 @@ pub const ENTRIES: &[Entry] = &[
             sha256: Some("92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c"),
         }],
         members: &[
-            file(Role::Train, "wiki.train.tokens"),
+            file(FileRole::Train, "wiki.train.tokens"),
             known_file(
-                Role::Valid,
+                FileRole::Valid,
                 "wiki.valid.tokens",
                 "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
             ),
             known_file(
-                Role::Test,
+                FileRole::Test,
                 "wiki.test.tokens",
                 "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
             ),
@@ -158,10 +158,10 @@ pub const ENTRIES: &[Entry] = &[
             sha256: Some("ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11"),
         }],
         members: &[
-            file(Role::Train, "wiki.train.raw"),
-            file(Role::Valid, "wiki.valid.raw"),
+            file(FileRole::Train, "wiki.train.raw"),
+            file(FileRole::Valid, "wiki.valid.raw"),
             known_file(
-                Role::Test,
+                FileRole::Test,
                 "wiki.test.raw",
                 "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
             ),
@@ -183,9 +183,9 @@ pub const ENTRIES: &[Entry] = &[
             sha256: Some("242ba0f20b329cfdf1ccc61e9e9e5b59becf189db7f7a81cd2a0e2fc31539590"),
         }],
         members: &[
-            file(Role::Train, "wiki.train.tokens"),
-            file(Role::Valid, "wiki.valid.tokens"),
-            file(Role::Test, "wiki.test.tokens"),
+            file(FileRole::Train, "wiki.train.tokens"),
+            file(FileRole::Valid, "wiki.valid.tokens"),
+            file(FileRole::Test, "wiki.test.tokens"),
         ],
     },
     Entry {
@@ -207,9 +207,9 @@ pub const ENTRIES: &[Entry] = &[
             sha256: Some("91c00ae287f0d699e18605c84afc9e45c192bc6b7797ff8837e5474655a33794"),
         }],
         members: &[
-            file(Role::Train, "wiki.train.raw"),
-            file(Role::Valid, "wiki.valid.raw"),
-            file(Role::Test, "wiki.test.raw"),
+            file(FileRole::Train, "wiki.train.raw"),
+            file(FileRole::Valid, "wiki.valid.raw"),
+            file(FileRole::Test, "wiki.test.raw"),
         ],
     },
     Entry {
@@ -223,9 +223,9 @@ pub const ENTRIES: &[Entry] = &[
         root: "simplebooks",
         sources: SIMPLEBOOKS,
         members: &[
-            file(Role::Train, "simplebooks-2/train.txt"),
-            file(Role::Valid, "simplebooks-2/valid.txt"),
-            file(Role::Test, "simplebooks-2/test.txt"),
+            file(FileRole::Train, "simplebooks-2/train.txt"),
+            file(FileRole::Valid, "simplebooks-2/valid.txt"),
+            file(FileRole::Test, "simplebooks-2/test.txt"),
         ],
     },
     Entry {
@@ -239,9 +239,9 @@ pub const ENTRIES: &[Entry] = &[
         root: "simplebooks",
         sources: SIMPLEBOOKS,
         members: &[
-            file(Role::Train, "simplebooks-2-raw/train.txt"),
-            file(Role::Valid, "simplebooks-2-raw/valid.txt"),
-            file(Role::Test, "simplebooks-2-raw/test.txt"),
+            file(FileRole::Train, "simplebooks-2-raw/train.txt"),
+            file(FileRole::Valid, "simplebooks-2-raw/valid.txt"),
+            file(FileRole::Test, "simplebooks-2-raw/test.txt"),
         ],
     },
     Entry {
@@ -255,9 +255,9 @@ pub const ENTRIES: &[Entry] = &[
         root: "simplebooks",
         sources: SIMPLEBOOKS,
         members: &[
-            file(Role::Train, "simplebooks-92/train.txt"),
-            file(Role::Valid, "simplebooks-92/valid.txt"),
-            file(Role::Test, "simplebooks-92/test.txt"),
+            file(FileRole::Train, "simplebooks-92/train.txt"),
+            file(FileRole::Valid, "simplebooks-92/valid.txt"),
+            file(FileRole::Test, "simplebooks-92/test.txt"),
         ],
     },
     Entry {
@@ -271,9 +271,9 @@ pub const ENTRIES: &[Entry] = &[
         root: "simplebooks",
         sources: SIMPLEBOOKS,
         members: &[
-            file(Role::Train, "simplebooks-92-raw/train.txt"),
-            file(Role::Valid, "simplebooks-92-raw/valid.txt"),
-            file(Role::Test, "simplebooks-92-raw/test.txt"),
+            file(FileRole::Train, "simplebooks-92-raw/train.txt"),
+            file(FileRole::Valid, "simplebooks-92-raw/valid.txt"),
+            file(FileRole::Test, "simplebooks-92-raw/test.txt"),
         ],
     },
     Entry {
@@ -292,8 +292,8 @@ pub const ENTRIES: &[Entry] = &[
             sha256: Some("c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"),
         }],
         members: &[
-            Member { role: Role::Train, path: "train", subfolders: IMDB_LABELS, sha256: None },
-            Member { role: Role::Test, path: "test", subfolders: IMDB_LABELS, sha256: None },
+            Member { role: FileRole::Train, path: "train", subfolders: IMDB_LABELS, sha256: None },
+            Member { role: FileRole::Test, path: "test", subfolders: IMDB_LABELS, sha256: None },
         ],
     },
     Entry {
@@ -326,8 +326,8 @@ pub const ENTRIES: &[Entry] = &[
             },
         ],
         members: &[
-            known_file(Role::Train, "train_5500.label", TREC_TRAIN),
-            known_file(Role::Test, "TREC_10.label", TREC_TEST),
+            known_file(FileRole::Train, "train_5500.label", TREC_TRAIN),
+            known_file(FileRole::Test, "TREC_10.label", TREC_TEST),
         ],
     },
     Entry {
@@ -345,7 +345,7 @@ pub const ENTRIES: &[Entry] = &[
             format: Format::Plain,
             sha256: Some(BERT_CASED),
         }],
-        members: &[known_file(Role::Vocabulary, "vocab.txt", BERT_CASED)],
+        members: &[known_file(FileRole::Vocabulary, "vocab.txt", BERT_CASED)],
     },
     Entry {
         name: "bert-base-uncased",
@@ -362,7 +362,7 @@ pub const ENTRIES: &[Entry] = &[
             format: Format::Plain,
             sha256: Some(BERT_UNCASED),
         }],
-        members: &[known_file(Role::Vocabulary, "vocab.txt", BERT_UNCASED)],
+        members: &[known_file(FileRole::Vocabulary, "vocab.txt", BERT_UNCASED)],
     },
 ];
 

@@ -16,7 +16,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use entries::{ENTRIES, Entry, Kind, Member, Role, Source};
+pub use entries::{ENTRIES, Entry, FileRole, Kind, Member, Source};
 pub use provenance::{Compared, FileSum};
 
 use self::provenance::{FetchedSource, Manifest};
@@ -51,7 +51,7 @@ pub enum Origin {
 #[derive(Debug, Clone)]
 pub struct DataFile {
     /// What it is for.
-    pub role: Role,
+    pub role: FileRole,
     /// Where it is.
     pub path: PathBuf,
 }
@@ -67,7 +67,7 @@ pub struct Resolved {
     pub origin: Origin,
     /// The folder of its files.
     pub folder: PathBuf,
-    /// Its files by role. For an address: one path with [`Role::Everything`], the file or the unpacked folder, to
+    /// Its files by role. For an address: one path with [`FileRole::Everything`], the file or the unpacked folder, to
     /// be read like a path of the user's.
     pub files: Vec<DataFile>,
     /// What the files were, for the record of the run.
@@ -78,7 +78,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// The file or folder for `role`, if the set has one.
-    pub fn file(&self, role: Role) -> Option<&Path> {
+    pub fn file(&self, role: FileRole) -> Option<&Path> {
         self.files.iter().find(|file| file.role == role).map(|file| file.path.as_path())
     }
 }
@@ -145,7 +145,7 @@ pub fn resolve(name: &str, locations: &Locations, on_progress: &mut OnProgress<'
     let source = Source { file: &address.file, urls: &urls, format: address.format, sha256: None };
     let whole = address.format == Format::Plain;
     let path = if whole { &*address.file } else { "" };
-    let member = Member { role: Role::Everything, path, subfolders: &[], sha256: None };
+    let member = Member { role: FileRole::Everything, path, subfolders: &[], sha256: None };
     let package = Package { name, entry: None, root: &address.root, sources: &[source], members: &[member] };
     package.resolve(locations, on_progress)
 }
@@ -240,7 +240,7 @@ impl Package<'_> {
     }
 
     fn is_optional(&self, member: &Member<'_>) -> bool {
-        member.role == Role::Test && self.entry.is_some_and(|entry| entry.kind == Kind::LanguageModel)
+        member.role == FileRole::Test && self.entry.is_some_and(|entry| entry.kind == Kind::LanguageModel)
     }
 
     /// Sums up what stands in `root`, comparing every file with what is known of it.
@@ -287,11 +287,11 @@ impl Package<'_> {
             provenance.extend(manifest.sources.iter().map(FetchedSource::sum));
         }
         // What an address leads to is found by looking: most archives hold a single folder.
-        for file in files.iter_mut().filter(|file| file.role == Role::Everything) {
+        for file in files.iter_mut().filter(|file| file.role == FileRole::Everything) {
             file.path = only_subfolder(&file.path);
         }
         let folder = match files.first() {
-            Some(file) if file.role == Role::Everything && file.path.is_dir() => file.path.clone(),
+            Some(file) if file.role == FileRole::Everything && file.path.is_dir() => file.path.clone(),
             Some(file) => file.path.parent().unwrap_or(root).to_path_buf(),
             None => root.to_path_buf(),
         };

@@ -45,8 +45,8 @@ fn set_zip() -> Vec<u8> {
 }
 
 const MEMBERS: &[Member<'static>] = &[
-    Member { role: Role::Train, path: "train.txt", subfolders: &[], sha256: None },
-    Member { role: Role::Valid, path: "valid.txt", subfolders: &[], sha256: None },
+    Member { role: FileRole::Train, path: "train.txt", subfolders: &[], sha256: None },
+    Member { role: FileRole::Valid, path: "valid.txt", subfolders: &[], sha256: None },
 ];
 
 /// A catalogue entry `set` whose archive is at `url`.
@@ -94,9 +94,9 @@ fn a_mirror_is_used_with_warnings_for_what_is_not_known() {
     let locations = Locations { mirror: Some(mirror.clone()), ..offline(&folder) };
     let found = resolve("wikitext-2", &locations, &mut go_on).unwrap();
     assert_eq!(found.origin, Origin::Mirror);
-    assert_eq!(found.file(Role::Train).unwrap(), mirror.join("wikitext-2/wiki.train.tokens"));
+    assert_eq!(found.file(FileRole::Train).unwrap(), mirror.join("wikitext-2/wiki.train.tokens"));
     assert_eq!(found.folder, mirror.join("wikitext-2"));
-    assert_eq!(found.file(Role::Test), None);
+    assert_eq!(found.file(FileRole::Test), None);
     let compared: Vec<_> = found.provenance.iter().map(|sum| sum.compared).collect();
     assert_eq!(compared, [Compared::NotCompared, Compared::Differs]);
     assert_eq!(found.provenance[0].sha256, sha256_bytes(b"my own order\n"));
@@ -119,7 +119,7 @@ fn a_mirror_of_labelled_folders_is_used() {
     assert!(resolve("imdb", &locations, &mut go_on).is_err(), "test/neg is missing");
     write(mirror.join("aclImdb/test/neg/0_1.txt"), "bad");
     let found = resolve("imdb", &locations, &mut go_on).unwrap();
-    assert_eq!(found.file(Role::Train).unwrap(), mirror.join("aclImdb/train"));
+    assert_eq!(found.file(FileRole::Train).unwrap(), mirror.join("aclImdb/train"));
     assert_eq!(found.folder, mirror.join("aclImdb"));
     let before = found.provenance;
     write(mirror.join("aclImdb/train/unsup/0_0.txt"), "does not count");
@@ -165,7 +165,7 @@ fn a_download_is_unpacked_recorded_and_found_again() {
     let server = TestServer::start(&zip, Behaviour::default());
     let found = fetch_set(&server.url("set-v1.zip"), Some(&sha256_bytes(&zip)), &locations).unwrap();
     assert_eq!(found.origin, Origin::Download);
-    assert_eq!(fs::read_to_string(found.file(Role::Train).unwrap()).unwrap(), "one two\n");
+    assert_eq!(fs::read_to_string(found.file(FileRole::Train).unwrap()).unwrap(), "one two\n");
     assert!(found.warnings.is_empty(), "{:?}", found.warnings);
     assert!(found.provenance.iter().any(|sum| sum.sha256 == sha256_bytes(&zip)));
     assert!(!locations.cache_dir.join("downloads/set/set-v1.zip").exists(), "the archive is used up");
@@ -242,10 +242,10 @@ fn the_second_address_is_tried_when_the_first_fails() {
     let urls = [dead.url("a.txt"), server.url("a.txt")];
     let urls = [urls[0].as_str(), urls[1].as_str()];
     let sources = [Source { file: "a.txt", urls: &urls, format: Format::Plain, sha256: None }];
-    let members = [Member { role: Role::Vocabulary, path: "a.txt", subfolders: &[], sha256: None }];
+    let members = [Member { role: FileRole::Vocabulary, path: "a.txt", subfolders: &[], sha256: None }];
     let package = Package { name: "v", entry: None, root: "vocab/v", sources: &sources, members: &members };
     let found = package.resolve(&locations(&folder), &mut go_on).unwrap();
-    assert_eq!(found.file(Role::Vocabulary).unwrap(), folder.path().join("cache/vocab/v/a.txt"));
+    assert_eq!(found.file(FileRole::Vocabulary).unwrap(), folder.path().join("cache/vocab/v/a.txt"));
     assert!(found.provenance.iter().any(|sum| sum.file == urls[1]));
 }
 
@@ -260,7 +260,7 @@ fn an_archive_put_there_by_hand_is_used_and_kept() {
     let error = fetch_set("http://127.0.0.1:1/x", Some(&wrong), &locations).unwrap_err().to_string();
     assert!(error.contains(&wrong) && error.contains("set-v1.zip"), "{error}");
     let found = fetch_set("http://127.0.0.1:1/x", None, &locations).unwrap();
-    assert_eq!(fs::read_to_string(found.file(Role::Valid).unwrap()).unwrap(), "three\n");
+    assert_eq!(fs::read_to_string(found.file(FileRole::Valid).unwrap()).unwrap(), "three\n");
     assert!(archive.exists());
 }
 
@@ -318,13 +318,13 @@ fn addresses_resolve_to_folders_and_files() {
     let found = resolve(&server.url("my%20set.zip?version=2"), &locations, &mut go_on).unwrap();
     assert!(found.entry.is_none());
     assert_eq!(fs::read_to_string(found.folder.join("train.txt")).unwrap(), "one two\n");
-    assert_eq!(found.file(Role::Everything), Some(found.folder.as_path()));
+    assert_eq!(found.file(FileRole::Everything), Some(found.folder.as_path()));
     let again = resolve(&server.url("my%20set.zip?version=2"), &locations, &mut go_on).unwrap();
     assert_eq!((again.origin, again.folder), (Origin::Cache, found.folder));
 
     let server = TestServer::start(b"a line\n", Behaviour::default());
     let found = resolve(&server.url("text.txt"), &locations, &mut go_on).unwrap();
-    assert_eq!(fs::read(found.file(Role::Everything).unwrap()).unwrap(), b"a line\n");
+    assert_eq!(fs::read(found.file(FileRole::Everything).unwrap()).unwrap(), b"a line\n");
     for url in ["http://127.0.0.1:1/..", "http://127.0.0.1:1/", "https://127.0.0.1:1/%2e%2e%2f.txt"] {
         let address = Address::of(url);
         assert!(Path::new(&address.root).components().count() == 2, "{}", address.root);
