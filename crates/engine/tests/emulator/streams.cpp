@@ -257,7 +257,7 @@ EXPORT int cuStreamIsCapturing(Handle handle, int *status) {
 EXPORT int cuStreamGetCaptureInfo_v3(Handle handle, int *status, uint64_t *id, Graph **graph, Node ***last, const void **edges,
                                      size_t *count) {
     LOCKED;
-    static Node *node;
+    static thread_local Node *node;  // what the caller reads after the lock is gone
     if (int code = cuStreamIsCapturing(handle, status)) return code;
     if (*status != 1) return SUCCESS;
     auto stream = find(handle);
