@@ -157,7 +157,7 @@ pub struct DataSetArgs {
     /// Tokens of the longest labelled example
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = count::<usize>)]
     pub num_max_positions: usize,
-    /// What the labels are: one class of several, any number of marks, or a number
+    /// What the labels are: one class of several, any number of classes, or a number
     #[arg(long, value_name = "NAME", default_value = "single-label", value_parser = one_of::<Problem>())]
     pub problem: Problem,
     #[command(flatten)]

@@ -6,7 +6,7 @@ mod advice;
 mod answers;
 mod args;
 mod cmd;
-mod figures;
+mod metrics;
 mod output;
 mod progress;
 mod settings;

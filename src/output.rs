@@ -43,7 +43,7 @@ pub fn json_line(value: &impl Serialize) -> Result<()> {
 }
 
 /// A measured number for people: four places, one for large ones, powers of ten for tiny ones.
-pub fn figure(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-3..1e2).contains(&size) {
         format!("{value:.4}")
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn numbers_are_readable() {
         assert_eq!(
-            [0.0, 0.5, 61.23456, 532.0798, 12345.67, 2.5e-4, f64::NAN].map(figure),
+            [0.0, 0.5, 61.23456, 532.0798, 12345.67, 2.5e-4, f64::NAN].map(number),
             ["0.0000", "0.5000", "61.2346", "532.1", "12345.7", "2.50e-4", "NaN"]
         );
         assert_eq!([0.4, 61.0, 7_620.0].map(duration), ["0s", "1m 01s", "2h 07m"]);

@@ -554,9 +554,9 @@ fn losses_that_are_no_numbers_stop_after_five() {
     assert!(weights(1) == weights(5));
     assert_eq!(place.skipped("run"), [2, 3, 4, 5, 6]);
     // Continued, it is the same run: one more step without a number, and it has had its five.
-    let figures = place.figures("run");
+    let metrics = place.metrics("run");
     place.run("pretrain --resume run").refuses(1, &saved[1..]);
-    assert!(place.figures("run") == figures);
+    assert!(place.metrics("run") == metrics);
 
     fs::remove_dir_all(place.path("run")).unwrap();
     pretrain(&place, &call).refuses(1, &[&words[..], &["no good checkpoint"]].concat());
@@ -599,7 +599,7 @@ fn a_full_disk_fails_by_name_and_what_was_saved_stays() {
     // With room it goes on, to where it would have been.
     place.run("pretrain --resume run").succeeds();
     assert_eq!(place.bytes("run/final/model.safetensors"), place.bytes("other/final/model.safetensors"));
-    assert_eq!(place.figures("run"), place.figures("other"));
+    assert_eq!(place.metrics("run"), place.metrics("other"));
 }
 
 #[cfg(target_os = "linux")]

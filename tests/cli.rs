@@ -292,9 +292,9 @@ fn a_stopped_run_can_be_continued() {
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
 }
 
-/// A run that stops early leaves a model and its figures, and goes on as if neither had been asked for.
+/// A run that stops early leaves a model and its metrics, and goes on as if neither had been asked for.
 #[test]
-fn a_run_out_of_time_leaves_a_model_and_its_figures() {
+fn a_run_out_of_time_leaves_a_model_and_its_metrics() {
     let place = Place::new();
     tokenizer(&place);
     let call = "pretrain --data starter --tokenizer tok.json --preset micro --threads 1 --max_steps 6";
@@ -306,7 +306,7 @@ fn a_run_out_of_time_leaves_a_model_and_its_figures() {
     place.run("pretrain --resume run --max_time 100").succeeds();
     place.run(&format!("{call} --out whole")).succeeds();
     assert!(place.bytes("run/final/model.safetensors") == place.bytes("whole/final/model.safetensors"));
-    assert_eq!(place.figures("run"), place.figures("whole"));
+    assert_eq!(place.metrics("run"), place.metrics("whole"));
 }
 
 /// What a budget and a recipe come to is settled once, said, and part of the run.

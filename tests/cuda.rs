@@ -60,15 +60,15 @@ fn run_under(place: &Place, name: &str, value: &str, arguments: &str) -> Done {
 
 /// Losses of the training steps, in their order.
 fn losses(place: &Place, run: &str) -> Vec<f64> {
-    let steps = place.figures(run).into_iter().filter(|(_, kind, _)| *kind == "train");
+    let steps = place.metrics(run).into_iter().filter(|(_, kind, _)| *kind == "train");
     let loss = |values: &[(String, u64)]| values.iter().find(|(name, _)| name == "loss").unwrap().1;
     steps.map(|(_, _, values)| f64::from_bits(loss(&values))).collect()
 }
 
 /// The last validation's mean loss.
 fn validated(place: &Place, run: &str) -> f64 {
-    let figures = place.figures(run);
-    let (_, _, values) = figures.iter().rfind(|(_, kind, _)| *kind == "valid").unwrap();
+    let metrics = place.metrics(run);
+    let (_, _, values) = metrics.iter().rfind(|(_, kind, _)| *kind == "valid").unwrap();
     f64::from_bits(values.iter().find(|(name, _)| name == "nll").unwrap().1)
 }
 
@@ -162,7 +162,7 @@ fn the_same_run_has_the_same_bits_however_it_was_interrupted() {
     running.kill();
     place.run("pretrain --resume killed --device cuda").succeeds();
     for other in ["two", "killed"] {
-        assert!(place.figures("one") == place.figures(other), "{other}: other figures");
+        assert!(place.metrics("one") == place.metrics(other), "{other}: other metrics");
         let model = |run: &str| place.bytes(&format!("{run}/final/model.safetensors"));
         assert!(model("one") == model(other), "{other}: another model");
     }
@@ -264,7 +264,7 @@ fn a_gpu_that_fails_ends_the_run_at_its_last_checkpoint() {
     assert!(failed.stderr.contains("CUDA_ERROR_LAUNCH_FAILED"), "{}", failed.stderr);
     place.run("pretrain --resume run --device cuda").succeeds();
     assert!(
-        place.figures("whole") == place.figures("run"),
+        place.metrics("whole") == place.metrics("run"),
         "continued, it is the run that nothing happened to"
     );
 }

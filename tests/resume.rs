@@ -1,4 +1,4 @@
-//! Interrupted runs: however a run is stopped or killed, continued to its end it has the weights, the figures and
+//! Interrupted runs: however a run is stopped or killed, continued to its end it has the weights, the metrics and
 //! the logs of the run that nobody touched.
 //!
 //! Owns: that promise. Never: what training computes (workflow.rs), damaged files (bad_input.rs).
@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use support::{Draws, Figures, Place, Running, lines, trunks};
+use support::{Draws, Metrics, Place, Running, lines, trunks};
 
 /// A pretraining and a fine-tuning long enough to be met in the middle; dropout is on, checkpoints come between
 /// evaluations, and not every step has one.
@@ -40,7 +40,7 @@ struct Left {
     /// The files of `final/`.
     model: Vec<(String, Vec<u8>)>,
     best: serde_json::Value,
-    figures: Vec<Figures>,
+    metrics: Vec<Metrics>,
     scalars: Vec<(u64, String, u32)>,
 }
 
@@ -51,7 +51,7 @@ impl Left {
         Self {
             model: files.into_iter().map(file).collect(),
             best: place.json_file(&format!("{run}/checkpoints/best.json")),
-            figures: place.figures(run),
+            metrics: place.metrics(run),
             scalars: place.scalars(run),
         }
     }
@@ -64,10 +64,10 @@ fn assert_untouched(expected: &Left, place: &Place, run: &str, what: &str) {
         assert!(name == other && expected == found, "{what}: final/{name} differs");
     }
     assert_eq!(expected.model.len(), found.model.len(), "{what}");
-    for (expected, found) in expected.figures.iter().zip(&found.figures) {
+    for (expected, found) in expected.metrics.iter().zip(&found.metrics) {
         assert_eq!(expected, found, "{what}: metrics.jsonl differs");
     }
-    assert_eq!(expected.figures.len(), found.figures.len(), "{what}: lines of metrics.jsonl");
+    assert_eq!(expected.metrics.len(), found.metrics.len(), "{what}: lines of metrics.jsonl");
     assert!(expected.scalars == found.scalars, "{what}: the TensorBoard files differ");
     assert!(*expected == found, "{what}: another best checkpoint");
     let rests: Vec<String> =
@@ -206,7 +206,7 @@ fn a_signal_saves_and_ends_and_the_run_goes_on() {
             assert_eq!(running.end().code(), Some(130), "{}", running.said());
             assert!(running.said().contains("stopping: "), "{}", running.said());
             // It stands where its logs end, and has no final model yet.
-            let at = place.figures("run").last().unwrap().0;
+            let at = place.metrics("run").last().unwrap().0;
             assert!(at < steps, "the signal came too late");
             let state = place.json_file(&format!("run/checkpoints/step-{at:08}/trainer_state.json"));
             assert_eq!(state["content"]["state"]["step"], at);
@@ -238,7 +238,7 @@ fn a_skipped_step_leaves_all_as_it_was_and_an_interrupted_run_the_same() {
     let [at] = skipped[..] else { panic!("skipped: {skipped:?}") };
     assert!((2..10).contains(&at), "the seed makes it step {at}: there are to be updates on both sides");
     let values =
-        |step: u64, name: &str| expected.figures[step as usize - 1].2.iter().find(|v| v.0 == name).unwrap().1;
+        |step: u64, name: &str| expected.metrics[step as usize - 1].2.iter().find(|v| v.0 == name).unwrap().1;
     assert!(f64::from_bits(values(at, "loss")).is_nan() && values(at, "skipped") == 1.0_f64.to_bits());
 
     let saved =
@@ -327,9 +327,9 @@ fn a_finished_run_continued_is_the_same_run() {
 fn an_evaluation_continued_is_logged_once() {
     let place = Place::new();
     place.run(&format!("{} --n_epochs 0 --out run", filled(PRETRAIN))).succeeds();
-    let figures = place.figures("run");
+    let metrics = place.metrics("run");
     place.run("pretrain --resume run").succeeds();
-    assert_eq!(place.figures("run"), figures);
+    assert_eq!(place.metrics("run"), metrics);
 }
 
 #[test]

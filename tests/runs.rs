@@ -221,6 +221,6 @@ fn a_stop_is_heard_in_the_middle_of_a_step_and_of_an_evaluation() {
         place.run(&format!("{call} {flags} --out {name}-whole")).succeeds();
         let model = |run: &str| place.bytes(&format!("{run}/final/model.safetensors"));
         assert!(model(name) == model(&format!("{name}-whole")), "{name}: other weights");
-        assert_eq!(place.figures(name), place.figures(&format!("{name}-whole")), "{name}");
+        assert_eq!(place.metrics(name), place.metrics(&format!("{name}-whole")), "{name}");
     }
 }

@@ -41,7 +41,7 @@ fn tune(place: &Place, trunk: &str, flags: &str, out: &str) -> Done {
 /// Mean training loss of the first and of the last `n` steps.
 fn fall(place: &Place, run: &str, n: usize) -> (f64, f64) {
     let losses: Vec<f64> = place
-        .figures(run)
+        .metrics(run)
         .iter()
         .filter(|(_, kind, _)| *kind == "train")
         .map(|(_, _, values)| f64::from_bits(values.iter().find(|(name, _)| name == "loss").unwrap().1))
@@ -93,11 +93,11 @@ fn pretraining_learns_and_leaves_a_whole_run_folder() {
 }
 
 #[test]
-fn both_logs_hold_the_same_figures() {
+fn both_logs_hold_the_same_metrics() {
     let place = trunks("workflow");
     for run in ["lm", "mlm"] {
-        let figures = place.figures(run);
-        let flat: Vec<(u64, String, u32)> = figures
+        let metrics = place.metrics(run);
+        let flat: Vec<(u64, String, u32)> = metrics
             .iter()
             .flat_map(|(step, kind, values)| {
                 let single = |bits: u64| (f64::from_bits(bits) as f32).to_bits();
@@ -105,9 +105,9 @@ fn both_logs_hold_the_same_figures() {
             })
             .collect();
         assert_eq!(place.scalars(run), flat, "{run}");
-        let steps: Vec<u64> = figures.iter().filter(|f| f.1 == "train").map(|f| f.0).collect();
+        let steps: Vec<u64> = metrics.iter().filter(|f| f.1 == "train").map(|f| f.0).collect();
         assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "{run}: a line for every step");
-        let evaluated: Vec<u64> = figures.iter().filter(|f| f.1 == "valid").map(|f| f.0).collect();
+        let evaluated: Vec<u64> = metrics.iter().filter(|f| f.1 == "valid").map(|f| f.0).collect();
         let epoch = steps.len() as u64 / 5;
         assert_eq!(evaluated, [1, 2, 3, 4, 5].map(|n| n * epoch), "{run}: one at the end of every epoch");
     }
@@ -117,8 +117,8 @@ fn both_logs_hold_the_same_figures() {
 fn evaluating_a_trunk_gives_the_figures_of_its_run() {
     let (trunks, place) = places();
     for run in ["lm", "mlm"] {
-        let figures = trunks.figures(run);
-        let (_, _, logged) = figures.iter().rfind(|f| f.1 == "valid").unwrap();
+        let metrics = trunks.metrics(run);
+        let (_, _, logged) = metrics.iter().rfind(|f| f.1 == "valid").unwrap();
         let call = format!("eval {} --data {} --split valid --json", shared(run), shared("books"));
         let found = place.run(&call).json();
         assert!(logged.iter().any(|(name, _)| name == "nll"));
@@ -138,7 +138,7 @@ fn the_saved_settings_repeat_the_run() {
     place.write("tok.json", trunks.bytes("tok.json"));
     place.run(&format!("pretrain --config {} --out again", shared("lm/config.toml"))).succeeds();
     assert_eq!(place.bytes("again/final/model.safetensors"), trunks.bytes("lm/final/model.safetensors"));
-    assert_eq!(place.figures("again"), trunks.figures("lm"));
+    assert_eq!(place.metrics("again"), trunks.metrics("lm"));
     let other = format!("pretrain --config {} --seed 43 --out other", shared("lm/config.toml"));
     place.run(&other).succeeds();
     assert_ne!(place.bytes("other/final/model.safetensors"), trunks.bytes("lm/final/model.safetensors"));
@@ -159,7 +159,7 @@ fn the_starter_corpus_and_its_questions_work_from_end_to_end() {
     assert_eq!((&found["split"], &found["confusion"]), (&Value::from("test"), &tuned["confusion"]));
     assert_eq!(metric(&found, "accuracy").to_bits(), metric(&tuned, "test/accuracy").to_bits());
     assert_eq!(
-        place.figures("questions").iter().filter(|f| f.1 == "test").count(),
+        place.metrics("questions").iter().filter(|f| f.1 == "test").count(),
         1,
         "test is looked at once"
     );
@@ -253,7 +253,7 @@ fn the_best_checkpoint_is_the_one_that_is_kept() {
         place.tensors(&format!("{folder}/model.safetensors"))
     );
     let accuracies: Vec<f64> = place
-        .figures("run")
+        .metrics("run")
         .iter()
         .filter(|f| f.1 == "valid")
         .map(|f| f64::from_bits(f.2.iter().find(|(name, _)| name == "accuracy").unwrap().1))
@@ -316,29 +316,29 @@ fn no_epochs_only_evaluate() {
     let result = place.run(&format!("pretrain {call} --n_epochs 0 --json --out p")).json();
     assert_eq!((&result["steps"], &result["final_dir"]), (&Value::from(0), &Value::Null));
     assert!(metric(&result, "valid/nll") > 4.0, "{result}");
-    let kinds: Vec<&str> = place.figures("p").iter().map(|f| f.1).collect();
+    let kinds: Vec<&str> = place.metrics("p").iter().map(|f| f.1).collect();
     assert_eq!(kinds, ["valid"]);
     assert!(place.names("p/checkpoints").is_empty());
 
     let call = format!("--model {} --data {} --json", shared("lm"), shared("topics"));
     let result = place.run(&format!("finetune {call} --n_epochs 0 --out f")).json();
     assert!(metric(&result, "valid/accuracy") >= 0.0 && metric(&result, "test/accuracy") >= 0.0);
-    let kinds: Vec<&str> = place.figures("f").iter().map(|f| f.1).collect();
+    let kinds: Vec<&str> = place.metrics("f").iter().map(|f| f.1).collect();
     assert_eq!(kinds, ["valid", "test"]);
 }
 
-/// Runs the same call in several ways; all must end with the same weights and the same figures.
+/// Runs the same call in several ways; all must end with the same weights and the same metrics.
 fn same_bits(place: &Place, call: &str, ways: &[&str]) {
-    let mut first: Option<(Vec<u8>, Vec<support::Figures>)> = None;
+    let mut first: Option<(Vec<u8>, Vec<support::Metrics>)> = None;
     for (at, way) in ways.iter().enumerate() {
         let out = format!("way{at}-{}", place.names("").len());
         place.run(&format!("{call} {way} --out {out}")).succeeds();
-        let found = (place.bytes(&format!("{out}/final/model.safetensors")), place.figures(&out));
+        let found = (place.bytes(&format!("{out}/final/model.safetensors")), place.metrics(&out));
         match &first {
             None => first = Some(found),
             Some(first) => {
                 assert!(first.0 == found.0, "{call}: other weights with {way}");
-                assert_eq!(first.1, found.1, "{call}: other figures with {way}");
+                assert_eq!(first.1, found.1, "{call}: other metrics with {way}");
             }
         }
     }

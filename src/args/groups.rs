@@ -199,7 +199,7 @@ pub struct TuningArgs {
     /// Which position is classified
     #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>())]
     pub pooling: Option<HeadPooling>,
-    /// One class of several, any number of marks, or a number
+    /// One class of several, any number of classes, or a number
     #[arg(long, value_name = "NAME", value_parser = one_of::<Problem>())]
     pub problem: Option<Problem>,
     /// Classes the data must have [default: found from the data]

@@ -66,7 +66,7 @@ fn peak_mib() -> Option<u64> {
 
 fn text(line: &Report) -> String {
     let found = &line.measured;
-    let figures = [
+    let metrics = [
         ("tokens/s", Some(found.tokens_per_s).filter(|speed| *speed > 0.0)),
         ("examples/s", found.examples_per_s),
         ("ms, median", Some(1e3 * found.seconds)),
@@ -82,7 +82,7 @@ fn text(line: &Report) -> String {
         ("threads", Some(found.threads as f64)),
     ];
     let mut text = format!("{:<20}{:>10}\n", "device", found.device);
-    for (name, value) in figures {
+    for (name, value) in metrics {
         if let Some(value) = value {
             let _ = writeln!(text, "{name:<20}{value:>10.1}");
         }

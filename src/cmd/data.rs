@@ -1,4 +1,4 @@
-//! `headstart data list|prepare|inspect`. Owns: how data sets and their figures read. Never: reads text itself.
+//! `headstart data list|prepare|inspect`. Owns: how data sets and their summaries read. Never: reads text itself.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::settings::{self, Usage};
 const CLASSES_SHOWN: usize = 50;
 
 /// A data set in numbers, split by split.
-enum Figures {
+enum Summaries {
     Text(Vec<(Split, CorpusSummary)>),
     Labelled(Vec<(Split, SplitSummary)>),
     /// Without a tokenizer.
@@ -123,8 +123,8 @@ fn prepare(args: DataPrepareArgs) -> Result<ExitCode> {
         .into());
     }
     if tokenise {
-        let figures = figures(request(set)?, 0, &mut progress)?;
-        print(&figures, json)?;
+        let summaries = summaries(request(set)?, 0, &mut progress)?;
+        print(&summaries, json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -133,12 +133,12 @@ fn inspect(args: DataInspectArgs) -> Result<ExitCode> {
     let DataInspectArgs { samples, set, json } = args;
     let mut progress = Progress::new(Verbosity::Calm);
     let request = request(set)?;
-    let figures = if request.config.tokenizer.is_some() {
-        figures(request, samples, &mut progress)?
+    let summaries = if request.config.tokenizer.is_some() {
+        summaries(request, samples, &mut progress)?
     } else {
-        raw_figures(request, samples, &mut progress)?
+        raw_summaries(request, samples, &mut progress)?
     };
-    print(&figures, json)?;
+    print(&summaries, json)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -170,11 +170,11 @@ fn detect(name: &str) -> Result<DataKind> {
     }
 }
 
-fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<Figures> {
+fn summaries(request: Request, samples: usize, progress: &mut Progress) -> Result<Summaries> {
     let Request { config, kind, positions, problem } = request;
     let mut listener = |event: headstart::event::Event<'_>| progress.listen(&event);
     let tokenizer = source::tokenizer(&config, &mut listener)?;
-    let figures = match kind {
+    let summaries = match kind {
         DataKind::Text => {
             let corpus = source::corpus(&config, &mut listener)?;
             let mut splits = Vec::new();
@@ -183,54 +183,54 @@ fn figures(request: Request, samples: usize, progress: &mut Progress) -> Result<
                     splits.push((split, summarize_corpus(&stream, &tokenizer, samples)));
                 }
             }
-            Figures::Text(splits)
+            Summaries::Text(splits)
         }
         DataKind::Labelled => {
-            // Whether a [CLS] is appended changes no figure.
+            // Whether a [CLS] is appended changes no number.
             let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
             let Labelled { data, template, .. } = request.load(&tokenizer, None, &mut listener)?;
             let found = |split| data.get(split).ok().map(|examples| (split, examples));
             let summary =
                 |(split, examples)| (split, summarize_split(&data, examples, &tokenizer, &template, samples));
-            Figures::Labelled(Split::ALL.into_iter().filter_map(found).map(summary).collect())
+            Summaries::Labelled(Split::ALL.into_iter().filter_map(found).map(summary).collect())
         }
     };
     progress.finish();
-    Ok(figures)
+    Ok(summaries)
 }
 
 /// What a data set is as it is written, which takes no tokenizer.
-fn raw_figures(request: Request, samples: usize, progress: &mut Progress) -> Result<Figures> {
+fn raw_summaries(request: Request, samples: usize, progress: &mut Progress) -> Result<Summaries> {
     let Request { config, kind, positions, problem } = request;
     let mut listener = |event: headstart::event::Event<'_>| progress.listen(&event);
-    let figures = match kind {
+    let summaries = match kind {
         DataKind::Text => {
             let corpus = source::corpus(&config, &mut listener)?;
             let mut splits = Vec::new();
             for split in Split::ALL {
                 splits.extend(corpus.raw(split, samples, &mut listener)?.map(|raw| (split, raw)));
             }
-            Figures::RawText(splits)
+            Summaries::RawText(splits)
         }
         DataKind::Labelled => {
             let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
-            Figures::RawLabelled(request.read_raw(samples, &mut listener)?)
+            Summaries::RawLabelled(request.read_raw(samples, &mut listener)?)
         }
     };
     progress.finish();
-    Ok(figures)
+    Ok(summaries)
 }
 
-fn print(figures: &Figures, json: bool) -> Result<()> {
+fn print(summaries: &Summaries, json: bool) -> Result<()> {
     fn by_name<T: Serialize>(splits: &[(Split, T)]) -> serde_json::Map<String, serde_json::Value> {
         splits.iter().map(|(split, summary)| (split.to_string(), json!(summary))).collect()
     }
     if json {
-        return output::json_line(&match figures {
-            Figures::Text(splits) => by_name(splits),
-            Figures::Labelled(splits) => by_name(splits),
-            Figures::RawText(splits) => by_name(splits),
-            Figures::RawLabelled(data) => {
+        return output::json_line(&match summaries {
+            Summaries::Text(splits) => by_name(splits),
+            Summaries::Labelled(splits) => by_name(splits),
+            Summaries::RawText(splits) => by_name(splits),
+            Summaries::RawLabelled(data) => {
                 let mut all = by_name(&data.splits);
                 all.insert("notes".into(), json!(data.notes));
                 all
@@ -238,23 +238,23 @@ fn print(figures: &Figures, json: bool) -> Result<()> {
         });
     }
     let mut text = String::new();
-    match figures {
-        Figures::Text(splits) => {
+    match summaries {
+        Summaries::Text(splits) => {
             for (split, summary) in splits {
                 corpus_text(&mut text, *split, summary);
             }
         }
-        Figures::Labelled(splits) => {
+        Summaries::Labelled(splits) => {
             for (split, summary) in splits {
                 labelled_text(&mut text, *split, summary);
             }
         }
-        Figures::RawText(splits) => {
+        Summaries::RawText(splits) => {
             for (split, raw) in splits {
                 raw_corpus_text(&mut text, *split, raw);
             }
         }
-        Figures::RawLabelled(data) => {
+        Summaries::RawLabelled(data) => {
             for note in &data.notes {
                 let _ = writeln!(text, "{}", visible(note));
             }

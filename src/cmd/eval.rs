@@ -1,4 +1,4 @@
-//! `headstart eval`. Owns: how the figures read. Never: the figures.
+//! `headstart eval`. Owns: how the metrics read. Never: the metrics.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use headstart::eval::Evaluation;
 use headstart::evaluate::{EvaluateConfig, evaluate};
 
 use crate::args::{ComputeArgs, EvalArgs};
-use crate::figures::tables;
+use crate::metrics::tables;
 use crate::output;
 use crate::progress::{Progress, Verbosity};
 use crate::settings;

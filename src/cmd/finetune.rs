@@ -1,4 +1,4 @@
-//! `headstart finetune`. Owns: nothing but the order. Never: settings or figures.
+//! `headstart finetune`. Owns: nothing but the order. Never: settings or metrics.
 
 use std::process::ExitCode;
 

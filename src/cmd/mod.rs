@@ -20,7 +20,7 @@ use anyhow::Result;
 use headstart::train::Summary;
 
 use crate::INTERRUPTED;
-use crate::figures::tables;
+use crate::metrics::tables;
 use crate::output;
 
 /// Prints how a training run ended; the exit code says whether a signal stopped it.

@@ -1,4 +1,4 @@
-//! `headstart pretrain`. Owns: nothing but the order. Never: settings or figures.
+//! `headstart pretrain`. Owns: nothing but the order. Never: settings or metrics.
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use headstart::event::StepRecord;
 
-use crate::output::{duration, figure};
+use crate::output::{duration, number};
 
 /// Weight of the past in what is smoothed.
 const SMOOTHING: f64 = 0.98;
@@ -42,7 +42,7 @@ impl Pace {
             Some(per_step * record.total_steps.saturating_sub(record.step) as f64)
         });
         let left = left.map(|s| format!("  {} left", duration(s))).unwrap_or_default();
-        format!("loss {}  {speed:.0} tokens/s{left}", figure(loss))
+        format!("loss {}  {speed:.0} tokens/s{left}", number(loss))
     }
 }
 

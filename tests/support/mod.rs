@@ -149,17 +149,17 @@ impl Place {
     /// The training steps that a run skipped.
     pub fn skipped(&self, run: &str) -> Vec<u64> {
         let skipped = |values: &[(String, u64)]| values.iter().any(|(name, _)| name == "skipped");
-        self.figures(run).iter().filter(|figures| skipped(&figures.2)).map(|figures| figures.0).collect()
+        self.metrics(run).iter().filter(|metrics| skipped(&metrics.2)).map(|metrics| metrics.0).collect()
     }
 
-    /// The figures a run logged, without what depends on the clock.
-    pub fn figures(&self, run: &str) -> Vec<Figures> {
+    /// The metrics a run logged, without what depends on the clock.
+    pub fn metrics(&self, run: &str) -> Vec<Metrics> {
         let records = run_log::read_metrics(&self.path(run)).unwrap();
-        let figures = |r: run_log::Record| {
+        let metrics = |r: run_log::Record| {
             let values = r.values.into_iter().filter(|(name, _)| !is_timing(name));
             (r.step, r.kind.as_str(), values.map(|(name, value)| (name, value.to_bits())).collect())
         };
-        records.into_iter().map(figures).collect()
+        records.into_iter().map(metrics).collect()
     }
 
     /// Steps, tags and values of a run's TensorBoard files, without what depends on the clock.
@@ -203,8 +203,8 @@ impl Place {
     }
 }
 
-/// Step, kind, and the figures with their bits.
-pub type Figures = (u64, &'static str, Vec<(String, u64)>);
+/// Step, kind, and the metrics with their bits.
+pub type Metrics = (u64, &'static str, Vec<(String, u64)>);
 
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

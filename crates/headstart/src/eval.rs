@@ -1,4 +1,4 @@
-//! Evaluation: the figures of a data set under a model: loss, perplexities, accuracy, F1, confusion.
+//! Evaluation: the metrics of a data set under a model: loss, perplexities, accuracy, F1, confusion.
 //!
 //! Owns: what is reported and how it is computed. Never: changes a weight.
 
@@ -30,7 +30,7 @@ pub struct TextSize {
 pub struct Evaluation {
     /// Which split was evaluated: "valid", "test", "train".
     pub split: String,
-    /// Figures by name.
+    /// Metrics by name.
     pub metrics: BTreeMap<String, f64>,
     /// Rows: true class; columns: predicted class.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ pub struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// The figures of `examples`; `None` when the listener asked to stop before they were whole.
+    /// The metrics of `examples`; `None` when the listener asked to stop before they were whole.
     ///
     /// # Errors
     /// What goes wrong on the device.
@@ -103,17 +103,17 @@ impl Evaluator<'_> {
         let mut metrics = BTreeMap::new();
         metrics.insert("loss".to_owned(), self.objective.loss(&sums, totals));
         if self.objective.lm > 0.0 && totals.lm > 0.0 {
-            self.token_figures(&sums, totals, examples, text, &mut metrics);
+            self.token_metrics(&sums, totals, examples, text, &mut metrics);
         }
         let mut confusion = None;
         match problem.filter(|_| totals.clf > 0.0) {
             None => {}
             Some(Problem::SingleLabel) => {
                 metrics.insert("nll_clf".into(), sums.clf.sum / totals.clf);
-                scores.class_figures(class_names, &mut metrics);
+                scores.class_metrics(class_names, &mut metrics);
                 confusion = Some(scores.confusion);
             }
-            Some(Problem::MultiLabel) => scores.mark_figures(&mut metrics),
+            Some(Problem::MultiLabel) => scores.multi_label_metrics(&mut metrics),
             Some(Problem::Regression) => {
                 metrics.insert("mse".into(), sums.clf.sum / totals.clf);
                 scores.correlation(&mut metrics);
@@ -151,7 +151,7 @@ impl Evaluator<'_> {
     }
 
     /// nll, perplexity and, for next-token prediction of a text, word perplexity and bits per byte.
-    fn token_figures(
+    fn token_metrics(
         &self,
         sums: &Sums,
         totals: Denominators,
@@ -177,13 +177,13 @@ impl Evaluator<'_> {
 #[derive(Debug)]
 struct Scores {
     confusion: Vec<Vec<u64>>,
-    marks: [u64; 4],
+    multi_label: [u64; 4],
     pairs: Vec<(f64, f64)>,
 }
 
 impl Scores {
     fn new(classes: usize) -> Self {
-        Self { confusion: vec![vec![0; classes]; classes], marks: [0; 4], pairs: Vec::new() }
+        Self { confusion: vec![vec![0; classes]; classes], multi_label: [0; 4], pairs: Vec::new() }
     }
 
     fn count(&mut self, logits: &[f32], label: Option<&Label>, problem: Problem) {
@@ -192,7 +192,7 @@ impl Scores {
             (Some(Label::Class(class)), Problem::SingleLabel) => self.confusion[*class as usize][best] += 1,
             (Some(Label::Values(truth)), Problem::MultiLabel) => {
                 for (p, t) in values.iter().zip(truth) {
-                    self.marks[usize::from(*p > 0.5) * 2 + usize::from(*t > 0.5)] += 1;
+                    self.multi_label[usize::from(*p > 0.5) * 2 + usize::from(*t > 0.5)] += 1;
                 }
             }
             (Some(Label::Values(truth)), Problem::Regression) => {
@@ -203,7 +203,7 @@ impl Scores {
     }
 
     /// Accuracy, macro-F1 (over the classes that occur or are predicted), per-class precision and recall.
-    fn class_figures(&self, names: &[String], metrics: &mut BTreeMap<String, f64>) {
+    fn class_metrics(&self, names: &[String], metrics: &mut BTreeMap<String, f64>) {
         let total: u64 = self.confusion.iter().flatten().sum();
         let right: u64 = (0..self.confusion.len()).map(|k| self.confusion[k][k]).sum();
         metrics.insert("accuracy".into(), right as f64 / total as f64);
@@ -225,9 +225,9 @@ impl Scores {
         metrics.insert("macro_f1".into(), f1_sum / f64::max(present, 1.0));
     }
 
-    /// Accuracy and micro-F1 over all marks.
-    fn mark_figures(&self, metrics: &mut BTreeMap<String, f64>) {
-        let [true_no, missed, false_yes, hits] = self.marks.map(|n| n as f64);
+    /// Accuracy and micro-F1 over all classes of all examples.
+    fn multi_label_metrics(&self, metrics: &mut BTreeMap<String, f64>) {
+        let [true_no, missed, false_yes, hits] = self.multi_label.map(|n| n as f64);
         metrics.insert("accuracy".into(), (true_no + hits) / (true_no + missed + false_yes + hits));
         let f1 = if hits > 0.0 { 2.0 * hits / (2.0 * hits + missed + false_yes) } else { 0.0 };
         metrics.insert("micro_f1".into(), f1);
@@ -258,7 +258,7 @@ mod tests {
             scores.count(&logits, Some(&Label::Class(truth)), Problem::SingleLabel);
         }
         let mut metrics = BTreeMap::new();
-        scores.class_figures(&["a".into(), "b".into(), "c".into()], &mut metrics);
+        scores.class_metrics(&["a".into(), "b".into(), "c".into()], &mut metrics);
         let is = |name: &str, value: f64| assert!((metrics[name] - value).abs() < 1e-12, "{name}");
         is("accuracy", 0.6);
         is("precision/a", 2.0 / 3.0);
@@ -266,7 +266,7 @@ mod tests {
         is("precision/b", 0.5);
         is("recall/b", 0.5);
         is("macro_f1", f64::midpoint(2.0 / 3.0, 0.5));
-        assert!(!metrics.contains_key("recall/c"), "a class that is nowhere has no figures");
+        assert!(!metrics.contains_key("recall/c"), "a class that is nowhere has no metrics");
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         let mut scores = Scores::new(0);
         scores.count(&[2.0, -2.0, 2.0], Some(&Label::Values(vec![1.0, 1.0, 0.0])), Problem::MultiLabel);
         let mut metrics = BTreeMap::new();
-        scores.mark_figures(&mut metrics);
+        scores.multi_label_metrics(&mut metrics);
         assert!((metrics["accuracy"] - 1.0 / 3.0).abs() < 1e-12 && (metrics["micro_f1"] - 0.5).abs() < 1e-12);
         for x in [1.0, 2.0, 4.0] {
             scores.count(&[x], Some(&Label::Values(vec![3.0 - 2.0 * x])), Problem::Regression);

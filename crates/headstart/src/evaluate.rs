@@ -1,6 +1,6 @@
-//! `eval`: the figures of a model folder on data, for language models and classifiers.
+//! `eval`: the metrics of a model folder on data, for language models and classifiers.
 //!
-//! Owns: bringing a loaded model and a data set together. Never: the figures themselves (`eval`).
+//! Owns: bringing a loaded model and a data set together. Never: the metrics themselves (`eval`).
 
 use std::path::Path;
 

@@ -23,7 +23,7 @@ pub enum Event<'a> {
     },
     /// An optimizer step.
     Step(&'a StepRecord),
-    /// An evaluation's figures, and what they mean for the choice among checkpoints.
+    /// An evaluation's metrics, and what they mean for the choice among checkpoints.
     Evaluation {
         /// All of them.
         record: &'a Record,

@@ -26,7 +26,7 @@ pub struct Objective {
 pub struct Denominators {
     /// Predicted tokens.
     pub lm: f64,
-    /// Classified sequences (weighted), or marks, or numbers.
+    /// Classified sequences (weighted), or outputs, or numbers.
     pub clf: f64,
 }
 

@@ -1,6 +1,6 @@
 //! `pretrain`: text, tokenizer and sizes become a `Run` of the one loop.
 //!
-//! Owns: putting a pretraining run together. Never: the loop (`train`), the figures (`eval`).
+//! Owns: putting a pretraining run together. Never: the loop (`train`), the metrics (`eval`).
 
 use std::time::Instant;
 

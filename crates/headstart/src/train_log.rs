@@ -1,6 +1,6 @@
-//! train.log: what a run said to people, kept beside its figures.
+//! train.log: what a run said to people, kept beside its metrics.
 //!
-//! Owns: the lines' form. Never: figures that are not said as well; metrics.jsonl has all of them.
+//! Owns: the lines' form. Never: metrics that are not said as well; metrics.jsonl has all of them.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -30,9 +30,9 @@ impl TrainLog {
         match event {
             Event::Message(text) => self.line(text),
             Event::Evaluation { record, .. } => {
-                let figures: Vec<String> =
+                let metrics: Vec<String> =
                     record.values.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-                self.line(&format!("step {} {}: {}", record.step, record.kind.as_str(), figures.join("  ")));
+                self.line(&format!("step {} {}: {}", record.step, record.kind.as_str(), metrics.join("  ")));
             }
             Event::Saved(path) => self.line(&format!("saved {}", path.display())),
             Event::Progress { .. } | Event::Step(_) | Event::Waiting => {}

@@ -89,7 +89,7 @@ impl RunFolder {
         command.trim_end().to_owned()
     }
 
-    /// The figures, one JSON object a line.
+    /// The metrics, one JSON object a line.
     pub fn metrics_jsonl(&self) -> PathBuf {
         self.dir.join("metrics.jsonl")
     }
@@ -144,7 +144,7 @@ impl RunFolder {
         if folder.is_dir() { remove_folder(&folder) } else { Ok(()) }
     }
 
-    /// Removes the finished model of a run of which only the figures matter.
+    /// Removes the finished model of a run of which only the metrics matter.
     ///
     /// # Errors
     /// [`Error::Io`] when the disk refuses.

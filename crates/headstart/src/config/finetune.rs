@@ -50,7 +50,7 @@ pub struct FinetuneConfig {
     pub train_norms: bool,
     /// Which row is classified.
     pub pooling: HeadPooling,
-    /// Classes, marks or a number.
+    /// One class, any number of classes, or a number.
     pub problem: Problem,
     /// Classes the data must have; absent: found from the data.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -79,7 +79,7 @@ pub struct ModelConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
-    /// Classes, marks or numbers predicted.
+    /// Classes, or numbers, that are predicted.
     pub num_classes: usize,
     /// Which row of the sequence is classified.
     pub pooling: HeadPooling,
@@ -109,7 +109,7 @@ pub enum Problem {
     /// One class of several.
     #[default]
     SingleLabel,
-    /// Any number of marks.
+    /// Any number of classes at once.
     MultiLabel,
     /// A number.
     Regression,

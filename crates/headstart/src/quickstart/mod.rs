@@ -242,14 +242,14 @@ fn run_arm(
         let records = read_metrics(&dir)?;
         let valid = records.iter().filter(|r| r.kind == Kind::Valid);
         let curve = valid.filter_map(|r| r.value("accuracy")).collect();
-        let figure = |key: &str| summary.metrics.get(key).copied();
+        let metric = |key: &str| summary.metrics.get(key).copied();
         let run = ArmRun {
             name,
             lr,
             seed,
             step: summary.metrics_step.unwrap_or_default(),
-            validation: figure("valid/accuracy").unwrap_or(f64::NAN),
-            test: figure("test/accuracy"),
+            validation: metric("valid/accuracy").unwrap_or(f64::NAN),
+            test: metric("test/accuracy"),
             seconds: clock.elapsed().as_secs_f64(),
         };
         Ok(Finetuned { run, summary, curve })
@@ -304,7 +304,7 @@ fn arm(runs: &[Finetuned], mut all: Vec<ArmRun>) -> Arm {
     }
 }
 
-/// A figure's mean over runs; not a number where one lacks it.
+/// A metric's mean over runs; not a number where one lacks it.
 fn mean_of(runs: &[Finetuned], key: &str) -> f64 {
     let values = runs.iter().map(|run| run.summary.metrics.get(key).copied().unwrap_or(f64::NAN));
     values.sum::<f64>() / runs.len() as f64

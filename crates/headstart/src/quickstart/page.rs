@@ -1,6 +1,6 @@
 //! The quickstart's page.
 //!
-//! Owns: its words, tables and charts. Never: a figure that the experiment did not measure.
+//! Owns: its words, tables and charts. Never: a metric that the experiment did not measure.
 
 use crate::data::starter;
 use crate::quickstart::{Arm, QuickstartSummary, percent};

@@ -1,6 +1,6 @@
 //! The report of one run, from its log.
 //!
-//! Owns: which figures make a chart or a table. Never: how they look.
+//! Owns: which metrics make a chart or a table. Never: how they look.
 
 use super::axis::number;
 use super::{Chart, Curve, Report, Table};
@@ -10,11 +10,11 @@ use crate::run_log::{Kind, Record, is_timing};
 const MOST_CLASSES: usize = 12;
 /// Steps whose mean is the training loss at the end.
 const LAST_STEPS: usize = 50;
-/// Figures of a class: `precision/NAME`, `recall/NAME`.
+/// Metrics of a class: `precision/NAME`, `recall/NAME`.
 const BY_CLASS: [&str; 2] = ["precision", "recall"];
 
 impl Report {
-    /// The report of a run with these records: its curves, and the figures of the model after `model_step`, which need
+    /// The report of a run with these records: its curves, and the metrics of the model after `model_step`, which need
     /// not be the last step. `summary`: the paragraphs below the title.
     pub fn of_run(
         records: &[Record],
@@ -23,7 +23,7 @@ impl Report {
         summary: Vec<String>,
     ) -> Self {
         let evaluations = evaluations(records, model_step);
-        let mut tables = vec![training(records), figures(&evaluations), classes(&evaluations)];
+        let mut tables = vec![training(records), metrics(&evaluations), classes(&evaluations)];
         tables.retain(|table| !table.rows.is_empty());
         Self { title: title.into(), summary, tables, charts: charts(records), ..Self::default() }
     }
@@ -46,7 +46,7 @@ fn names(records: &[Record], kind: Kind) -> Vec<&str> {
 }
 
 fn of_class(name: &str) -> Option<(&str, &str)> {
-    name.split_once('/').filter(|(figure, _)| BY_CLASS.contains(figure))
+    name.split_once('/').filter(|(metric, _)| BY_CLASS.contains(metric))
 }
 
 fn chart(title: &str, y_label: &str, curves: Vec<Curve>) -> Chart {
@@ -74,25 +74,25 @@ fn charts(records: &[Record]) -> Vec<Chart> {
     let names = names(records, Kind::Valid);
     for name in names.iter().filter(|name| of_class(name).is_none()) {
         let points = points(records, Kind::Valid, name);
-        // The loss is above, and where there is only one objective another figure says the same again.
+        // The loss is above, and where there is only one objective another metric says the same again.
         if points.len() > 1 && points != valid {
             let (title, y_label) = words(name);
             charts.push(chart(&format!("Validation: {title}"), y_label, vec![curve("", points)]));
         }
     }
-    for figure in BY_CLASS {
+    for metric in BY_CLASS {
         let of_figure =
-            names.iter().filter_map(|name| Some((*name, of_class(name).filter(|f| f.0 == figure)?.1)));
+            names.iter().filter_map(|name| Some((*name, of_class(name).filter(|f| f.0 == metric)?.1)));
         let curves: Vec<Curve> =
             of_figure.map(|(name, class)| curve(class, points(records, Kind::Valid, name))).collect();
         if curves.len() <= MOST_CLASSES && curves.iter().any(|curve| curve.points.len() > 1) {
-            charts.push(chart(&format!("Validation: {figure} by class"), "share", curves));
+            charts.push(chart(&format!("Validation: {metric} by class"), "share", curves));
         }
     }
     charts
 }
 
-/// A figure's name for people, and what its axis says.
+/// A metric's name for people, and what its axis says.
 fn words(name: &str) -> (&str, &'static str) {
     match name {
         "nll" => ("negative log-likelihood", "nats per token"),
@@ -153,7 +153,7 @@ fn evaluations(records: &[Record], model_step: Option<u64>) -> Vec<Headed<'_>> {
     valid.into_iter().chain(test).collect()
 }
 
-fn figures(evaluations: &[Headed<'_>]) -> Table {
+fn metrics(evaluations: &[Headed<'_>]) -> Table {
     let mut all: Vec<&str> = Vec::new();
     for (name, _) in evaluations.iter().flat_map(|(_, record)| &record.values) {
         if !is_timing(name) && !all.contains(&name.as_str()) {
@@ -173,7 +173,7 @@ fn figures(evaluations: &[Headed<'_>]) -> Table {
     }
     let headings = evaluations.iter().map(|(heading, _)| heading.clone());
     let header = [String::new()].into_iter().chain(headings).collect();
-    Table { title: "Figures".into(), header, rows, ..Table::default() }
+    Table { title: "Metrics".into(), header, rows, ..Table::default() }
 }
 
 fn classes(evaluations: &[Headed<'_>]) -> Table {
@@ -188,10 +188,10 @@ fn classes(evaluations: &[Headed<'_>]) -> Table {
     let mut header = vec!["class".to_owned()];
     let mut rows: Vec<Vec<String>> = classes.iter().map(|class| vec![(*class).to_owned()]).collect();
     for (heading, record) in evaluations {
-        for figure in BY_CLASS {
-            header.push(format!("{figure}, {}", heading.split(',').next().unwrap_or(heading)));
+        for metric in BY_CLASS {
+            header.push(format!("{metric}, {}", heading.split(',').next().unwrap_or(heading)));
             for (row, class) in rows.iter_mut().zip(&classes) {
-                let value = record.value(&format!("{figure}/{class}"));
+                let value = record.value(&format!("{metric}/{class}"));
                 row.push(value.map_or_else(|| "\u{2013}".into(), number));
             }
         }

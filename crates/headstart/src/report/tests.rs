@@ -265,7 +265,7 @@ fn a_run_becomes_charts_and_tables() {
     assert_eq!(titles, expected, "nll_clf is the loss once more");
     assert_eq!(report.charts[0].curves[1], curve("validation", vec![(50.0, 0.02), (100.0, 0.01)]));
     let tables: Vec<&str> = report.tables.iter().map(|table| table.title.as_str()).collect();
-    assert_eq!(tables, ["Training", "Figures", "By class, step 50"]);
+    assert_eq!(tables, ["Training", "Metrics", "By class, step 50"]);
     assert!(report.tables[0].rows.contains(&vec!["tokens per second (median)".into(), "1,051".into()]));
     assert_eq!(report.tables[1].header, ["", "validation, step 50", "test, step 50"]);
     assert!(report.tables[1].rows.contains(&vec!["accuracy".into(), "0.2500".into(), "0.3750".into()]));

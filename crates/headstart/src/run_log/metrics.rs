@@ -57,7 +57,7 @@ impl MetricsFile {
             return Err(Error::Checkpoint {
                 path: path.to_path_buf(),
                 what: format!("is not what was logged until the checkpoint of step {step}: altered or cut"),
-                fix: "bring back the file that was there; or move it away: the run goes on without the figures before \
+                fix: "bring back the file that was there; or move it away: the run goes on without the metrics before \
                       that step"
                     .into(),
             });

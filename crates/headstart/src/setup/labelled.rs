@@ -176,11 +176,11 @@ impl Labelled {
         let label = |label: &classification::Label| match label {
             classification::Label::Class(class) => Label::Class(*class),
             classification::Label::Classes(on) => {
-                let mut marks = vec![0.0; classes];
+                let mut values = vec![0.0; classes];
                 for &class in on {
-                    marks[class as usize] = 1.0;
+                    values[class as usize] = 1.0;
                 }
-                Label::Values(marks)
+                Label::Values(values)
             }
             classification::Label::Value(value) => Label::Values(vec![*value]),
         };
@@ -263,7 +263,7 @@ fn lost(split: &LabelledSplit, template: &Template) -> String {
     if share > 3.0 { format!(" and lost {share:.0} % of all tokens") } else { String::new() }
 }
 
-/// A warning for each two splits that have texts in common: figures on them say less than they seem to.
+/// A warning for each two splits that have texts in common: metrics on them say less than they seem to.
 fn shared_texts(data: &ClassificationData) -> Vec<String> {
     let (train, valid, test) = (("training", &data.train), ("validation", &data.valid), ("test", &data.test));
     let mut lines = Vec::new();

@@ -1,6 +1,6 @@
-//! What a run's report says of where its figures come from: data, method, model, rate, duration, command.
+//! What a run's report says of where its metrics come from: data, method, model, rate, duration, command.
 //!
-//! Owns: these words. Never: the figures, or how the page looks (`report`).
+//! Owns: these words. Never: the metrics, or how the page looks (`report`).
 
 use crate::checkpoint::RunFolder;
 use crate::config::{ModelConfig, TrainConfig};

@@ -4,7 +4,7 @@
 //! Never: where data came from, what a model is made of, how a checkpoint lies on disk.
 //!
 //! Everything a step does follows from the configuration, the seed and the step's number, so a checkpoint is
-//! weights, moments, the step and the best figure so far, and a resumed run computes the same bits.
+//! weights, moments, the step and the best metric so far, and a resumed run computes the same bits.
 
 mod about;
 mod batches;
@@ -232,11 +232,11 @@ impl<'a> Training<'a> {
             // The norm of the gradients.
             let (loss, grad_norm) = (computed.loss, work.gradient_norm()?);
 
-            // Update the weights, or skip a step whose figures are not finite.
+            // Update the weights, or skip a step whose metrics are not finite.
             let factor = schedule::factor(self.config.curve(), self.config.warmup(), total_steps, step);
             let lr = self.config.peak_lr() * factor;
-            let figures = [("training loss", loss), ("gradient norm", grad_norm)];
-            let failure = figures.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
+            let metrics = [("training loss", loss), ("gradient norm", grad_norm)];
+            let failure = metrics.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
             match failure {
                 // Adam's corrections are for the number of updates, as where PyTorch's GradScaler skips a step.
                 None => work.update(grad_norm, lr, step, running.state.updates() + 1)?,

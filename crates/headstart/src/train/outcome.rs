@@ -1,4 +1,4 @@
-//! How a run ends: the figures of the finished model, its folder, its report.
+//! How a run ends: the metrics of the finished model, its folder, its report.
 //!
 //! Owns: what is done after the last step. Never: a step.
 
@@ -33,9 +33,9 @@ pub struct Summary {
     pub stopped: Option<String>,
     /// The final model folder, when the run is complete.
     pub final_dir: Option<PathBuf>,
-    /// The optimizer step that the figures are of: the finished model's, or of a stopped run its last evaluation's.
+    /// The optimizer step that the metrics are of: the finished model's, or of a stopped run its last evaluation's.
     pub metrics_step: Option<u64>,
-    /// Those figures by name: "valid/nll", "test/accuracy".
+    /// Those metrics by name: "valid/nll", "test/accuracy".
     pub metrics: BTreeMap<String, f64>,
     /// The test (or else validation) set's confusion matrix, rows: true class.
     pub confusion: Option<Vec<Vec<u64>>>,
@@ -47,7 +47,7 @@ pub struct Summary {
 const SHORT_EVALUATION_S: f64 = 1.0;
 
 impl Training<'_> {
-    /// The figures of a run that stops between two evaluations. They are told and stand in the summary, and are neither
+    /// The metrics of a run that stops between two evaluations. They are told and stand in the summary, and are neither
     /// logged nor counted, so that the run goes on from here as if it had not stopped.
     pub(super) fn evaluate_stopped(
         &self,
@@ -225,7 +225,7 @@ impl Training<'_> {
             0 => outcome,
             n => format!("{outcome} {n} of them were skipped: loss or gradients were not finite."),
         };
-        let files = "The settings are in config.toml, all figures in metrics.jsonl, beside this page.";
+        let files = "The settings are in config.toml, all metrics in metrics.jsonl, beside this page.";
         let mut report = Report::of_run(
             &read_metrics(dir)?,
             summary.metrics_step,

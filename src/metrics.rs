@@ -1,10 +1,10 @@
-//! Figures as tables for people: a column a split, per-class figures and the confusion matrix of the last split.
+//! Metrics as tables for people: a column a split, per-class metrics and the confusion matrix of the last split.
 //!
-//! Owns: how an evaluation reads at 80 columns. Never: computes a figure.
+//! Owns: how an evaluation reads at 80 columns. Never: computes a metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::output::{figure, shortened};
+use crate::output::{number, shortened};
 
 /// What a table may take of a terminal.
 const COLUMNS: usize = 80;
@@ -12,10 +12,10 @@ const COLUMNS: usize = 80;
 const LABEL_CHARS: usize = 24;
 /// The splits, in the order of their columns.
 const SPLITS: [&str; 3] = ["train", "valid", "test"];
-/// The figures that each class has, by the start of their names.
+/// The metrics that each class has, by the start of their names.
 const PER_CLASS: [&str; 2] = ["precision", "recall"];
 
-/// An evaluation's figures. `metrics` are named `split/figure`; `confusion`, with the true classes as rows, is of the last
+/// An evaluation's metrics. `metrics` are named `split/metric`; `confusion`, with the true classes as rows, is of the last
 /// of the splits.
 pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, labels: &[String]) -> String {
     let splits: Vec<&str> =
@@ -23,7 +23,7 @@ pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, l
     let Some(last) = splits.last() else { return String::new() };
     let names: BTreeSet<&str> = metrics.keys().filter_map(|key| Some(key.split_once('/')?.1)).collect();
     let per_class = |name: &&str| name.split_once('/').is_some_and(|(kind, _)| PER_CLASS.contains(&kind));
-    let value = |split: &str, name: &str| metrics.get(&format!("{split}/{name}")).map(|value| figure(*value));
+    let value = |split: &str, name: &str| metrics.get(&format!("{split}/{name}")).map(|value| number(*value));
     let mut rows = vec![row("", splits.iter().map(|split| (*split).to_owned()))];
     for name in names.iter().filter(|name| !per_class(name)) {
         rows.push(row(name, splits.iter().map(|split| value(split, name).unwrap_or_default())));
@@ -32,11 +32,11 @@ pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, l
     if names.iter().any(per_class) {
         let mut rows = vec![row(&format!("{last}, by class"), PER_CLASS.map(str::to_owned))];
         for label in labels {
-            // A class that is nowhere has no figures.
-            let figures = PER_CLASS.map(|kind| value(last, &format!("{kind}/{label}")));
+            // A class that is nowhere has no metrics.
+            let metrics = PER_CLASS.map(|kind| value(last, &format!("{kind}/{label}")));
             rows.push(row(
                 &shortened(label, LABEL_CHARS),
-                figures.map(|figure| figure.unwrap_or("-".into())),
+                metrics.map(|metric| metric.unwrap_or("-".into())),
             ));
         }
         text = text + "\n" + &aligned(&rows);
@@ -47,7 +47,7 @@ pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, l
     }
 }
 
-/// The figure's name, if it is one of `split`.
+/// The metric's name, if it is one of `split`.
 fn of<'a>(key: &'a str, split: &str) -> Option<&'a str> {
     key.strip_prefix(split)?.strip_prefix('/')
 }
@@ -81,7 +81,7 @@ fn width(rows: &[Vec<String>]) -> usize {
     widths(rows).iter().map(|width| width + 2).sum::<usize>().saturating_sub(2)
 }
 
-/// Names to the left, figures to the right, two spaces between.
+/// Names to the left, metrics to the right, two spaces between.
 fn aligned(rows: &[Vec<String>]) -> String {
     let widths = widths(rows);
     let line = |row: &Vec<String>| {
@@ -97,8 +97,8 @@ fn aligned(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
 
-    fn metrics(figures: &[(&str, f64)]) -> BTreeMap<String, f64> {
-        figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    fn metrics(metrics: &[(&str, f64)]) -> BTreeMap<String, f64> {
+        metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
     }
 
     #[test]
