@@ -29,10 +29,10 @@ const FIRST_F32: f64 = 1e-6;
 const FIRST_BF16: f64 = 1e-4;
 
 /// A small model, with dropout.
-const SMALL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --train_batch_size 8 --n_warmup 20 --max_norm 1 \
+const SMALL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --n_warmup 20 --max_norm 1 \
                      --threads 1";
 /// The same in small batches.
-const MODEL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --train_batch_size 8 --n_warmup 20 --max_norm 1 \
+const MODEL: &str = "--data books --tokenizer tok.json --preset micro --num_max_positions 32 --n_warmup 20 --max_norm 1 \
                      --threads 1 --train_batch_size 6";
 
 /// A place where programs find a GPU.
