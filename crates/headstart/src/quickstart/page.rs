@@ -111,6 +111,7 @@ fn runs(summary: &QuickstartSummary) -> Table {
         String::new(),
         String::new(),
         String::new(),
+        String::new(),
         format!("{:.0} s", summary.pretraining_seconds),
     ]];
     for run in summary.pretrained.runs.iter().chain(&summary.scratch.runs) {

@@ -27,6 +27,11 @@ fn a_small_one_from_start_to_end() {
     })
     .unwrap();
 
+    for table in page::page(&summary, &[], Vec::new()).tables {
+        let widths = table.rows.iter().map(Vec::len);
+        assert!(widths.clone().all(|width| width == table.header.len()), "{}: {widths:?}", table.title);
+    }
+
     // One progress, and few words.
     assert!(told.iter().all(|(what, _, total)| what == "quickstart" && *total == 100), "{told:?}");
     assert!(
