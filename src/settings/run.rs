@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use headstart::checkpoint::numbered;
 use headstart::config::DataConfig;
 use headstart::device::DeviceName;
 use headstart::train::{Place, RunOptions};
@@ -128,12 +129,7 @@ pub fn new_folder(first: &Path) -> Result<PathBuf> {
     if let Some(above) = first.parent() {
         fs::create_dir_all(above).with_context(|| format!("cannot create the folder {}", above.display()))?;
     }
-    let numbered = (2..).map(|number| {
-        let mut name = first.file_name().unwrap_or_default().to_owned();
-        name.push(format!("-{number}"));
-        first.with_file_name(name)
-    });
-    for dir in std::iter::once(first.to_path_buf()).chain(numbered) {
+    for dir in numbered(first) {
         match fs::create_dir(&dir) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             made => {
@@ -142,7 +138,7 @@ pub fn new_folder(first: &Path) -> Result<PathBuf> {
             }
         }
     }
-    Ok(first.to_path_buf())
+    anyhow::bail!("thousands of folders numbered after {} are taken; name one with --out", first.display())
 }
 
 /// A data set's name, or the last part of its path, as part of a folder's name.

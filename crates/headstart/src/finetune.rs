@@ -107,33 +107,23 @@ pub fn finetune(
         class_weights: class_weights(config, &train_examples, classes),
     };
     let [valid, test] = [&data.valid, &data.test].map(|split| labelled.evaluated(split.as_ref()));
-    let config = &FinetuneConfig {
-        train: match &run {
-            OpenRun::Continued(_) => config.train.clone(),
-            OpenRun::New(_) => Beginning {
-                task: Task::Finetuning { method, from_scratch: config.from_scratch },
-                model: &model_config,
-                examples: train_examples.len(),
-                evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
-                since,
-            }
-            .settle(
-                &config.train,
-                |draft, at_most, listener| {
-                    let (device, model, objective, train) = (&device, &model, &objective, &train_examples);
-                    Measurement { config: draft, device, model, objective, targets, train }
-                        .run(at_most, listener)
-                },
-                &mut |event| {
-                    if let Event::Message(line) = event {
-                        notes.push(line.to_owned());
-                    }
-                    listener(event)
-                },
-            )?,
-        },
-        ..config.clone()
+    let beginning = Beginning {
+        task: Task::Finetuning { method, from_scratch: config.from_scratch },
+        model: &model_config,
+        examples: train_examples.len(),
+        evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
+        since,
     };
+    let measurement = Measurement {
+        config: &config.train,
+        device: &device,
+        model: &model,
+        objective: &objective,
+        targets,
+        train: &train_examples,
+    };
+    let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
+    let config = &FinetuneConfig { train: settled, ..config.clone() };
     let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),

@@ -89,33 +89,23 @@ pub fn pretrain(
         tokenizer.vocab_size(),
         None,
     );
-    let config = &PretrainConfig {
-        train: match &run {
-            OpenRun::Continued(_) => config.train.clone(),
-            OpenRun::New(_) => Beginning {
-                task: Task::Pretraining,
-                model: &model_config,
-                examples: train.len(),
-                evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
-                since,
-            }
-            .settle(
-                &config.train,
-                |draft, at_most, listener| {
-                    let (device, model, objective, train) = (&device, &model, &objective, &train);
-                    Measurement { config: draft, device, model, objective, targets, train }
-                        .run(at_most, listener)
-                },
-                &mut |event| {
-                    if let Event::Message(line) = event {
-                        notes.push(line.to_owned());
-                    }
-                    listener(event)
-                },
-            )?,
-        },
-        ..config.clone()
+    let beginning = Beginning {
+        task: Task::Pretraining,
+        model: &model_config,
+        examples: train.len(),
+        evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
+        since,
     };
+    let measurement = Measurement {
+        config: &config.train,
+        device: &device,
+        model: &model,
+        objective: &objective,
+        targets,
+        train: &train,
+    };
+    let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
+    let config = &PretrainConfig { train: settled, ..config.clone() };
     let files = ModelFiles {
         mlm_probability: (config.objective == ObjectiveName::Mlm).then_some(config.mlm_probability),
         ..model_files(&model_config, config.objective, Vec::new(), &tokenizer)

@@ -40,7 +40,7 @@ pub use config_file::ModelFiles;
 pub use disk::{FileSum, FileSums};
 pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
-pub use new_run::NewRun;
+pub use new_run::{NewRun, numbered};
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
 pub use tensors::TensorFile;

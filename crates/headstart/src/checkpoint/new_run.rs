@@ -70,13 +70,7 @@ impl NewRun {
     /// # Errors
     /// As for [`NewRun::claim`], but for folders that are taken.
     pub fn claim_numbered(first: &Path) -> Result<Self> {
-        const MOST: u32 = 10_000;
-        for number in 1..MOST {
-            let mut name = first.file_name().unwrap_or_default().to_owned();
-            if number > 1 {
-                name.push(format!("-{number}"));
-            }
-            let dir = first.with_file_name(name);
+        for dir in numbered(first) {
             if dir.exists() {
                 continue;
             }
@@ -146,6 +140,18 @@ impl Drop for NewRun {
             let _ = fs::remove_dir(folder);
         }
     }
+}
+
+/// `first`, `first-2`, `first-3`, and thousands more.
+pub fn numbered(first: &Path) -> impl Iterator<Item = PathBuf> {
+    const MOST: u32 = 10_000;
+    (1..MOST).map(|number| {
+        let mut name = first.file_name().unwrap_or_default().to_owned();
+        if number > 1 {
+            name.push(format!("-{number}"));
+        }
+        first.with_file_name(name)
+    })
 }
 
 /// What stands in a folder that is being set up. The lock is the last to go.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::config::{Method, ModelConfig, Recipe, Task, TrainConfig};
 use crate::error::Result;
 use crate::event::{Event, Listener};
-use crate::train::{EvaluationSplit, StepTime, thousands};
+use crate::setup::run::OpenRun;
+use crate::train::{EvaluationSplit, Measurement, StepTime, thousands};
 
 /// The share of a budget that is kept for what is not measured: saving, and a machine that slows down.
 const RESERVE: f64 = 0.05;
@@ -34,12 +35,39 @@ pub(crate) fn tokens_of(splits: [Option<&EvaluationSplit<'_>>; 2]) -> [usize; 2]
 }
 
 impl Beginning<'_> {
+    /// The settings `measurement` comes with, as they are for a run that continues, and with nothing left open for a new
+    /// one; what is said of them is added to `notes`.
+    ///
+    /// # Errors
+    /// What goes wrong on the device while steps are timed.
+    pub(crate) fn settings(
+        &self,
+        run: &OpenRun,
+        measurement: &Measurement<'_>,
+        notes: &mut Vec<String>,
+        listener: &mut Listener<'_>,
+    ) -> Result<TrainConfig> {
+        if matches!(run, OpenRun::Continued(_)) {
+            return Ok(measurement.config.clone());
+        }
+        let mut noting = |event: Event<'_>| {
+            if let Event::Message(line) = event {
+                notes.push(line.to_owned());
+            }
+            listener(event)
+        };
+        let time_steps = |draft: &TrainConfig, at_most: Duration, listener: &mut Listener<'_>| {
+            Measurement { config: draft, ..*measurement }.run(at_most, listener)
+        };
+        self.settle(measurement.config, time_steps, &mut noting)
+    }
+
     /// `config` with nothing left open. `time_steps` times steps with the settings so far, for about as long as it is
     /// told; it is only asked where there is a budget.
     ///
     /// # Errors
     /// Those of `time_steps`.
-    pub(crate) fn settle(
+    fn settle(
         &self,
         config: &TrainConfig,
         time_steps: impl FnOnce(&TrainConfig, Duration, &mut Listener<'_>) -> Result<StepTime>,

@@ -21,7 +21,7 @@ use crate::optim::Optimizer;
 const MOST_STEPS: u64 = 20;
 
 /// What is timed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Measurement<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) device: &'a Device,
