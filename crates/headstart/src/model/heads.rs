@@ -37,7 +37,7 @@ impl Model {
         scale: f32,
     ) -> LossSum {
         let weight = self.table.view(self.embeddings.tokens(), tape.step());
-        tape.linear_cross_entropy(hidden, rows, targets, weight, scale)
+        tape.linear_cross_entropy(hidden, rows, targets, weight, None, scale)
     }
 
     /// LM logits `[R, V]` of some rows, for generation.

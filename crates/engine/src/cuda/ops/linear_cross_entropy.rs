@@ -2,7 +2,7 @@
 
 use super::select_rows::NO_ROW;
 use super::{THREADS, array, at, dtype, int, single_rows};
-use crate::cuda::{Context, DeviceBuffer, Module};
+use crate::cuda::{Context, DeviceBuffer, DevicePtr, Module};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 
@@ -27,11 +27,12 @@ pub(crate) fn filled(values: &[u32]) -> Vec<u32> {
     values
 }
 
-/// Fills the rows of `outcomes` from `first` on with (loss, 1 or 0 for correct), and the gradient of the logits where it is
-/// given; that may be the logits themselves.
+/// Fills the rows of `outcomes` from `first` on with (loss, 1 or 0 for correct), from logits that lack their bias, and the
+/// gradient of the logits where it is given; that may be the logits themselves.
 pub(crate) fn cross_entropy(
     cuda: &Context,
     logits: &Tensor,
+    bias: Option<DevicePtr>,
     targets: &[u32],
     scale: f32,
     gradient: Option<&Tensor>,
@@ -42,6 +43,7 @@ pub(crate) fn cross_entropy(
     let outcome = outcomes.device_ptr().offset(first * 2 * DType::F32.size());
     let arguments = [
         at(logits),
+        bias.into(),
         array(&targets),
         scale.into(),
         gradient.map(Tensor::device_ptr).into(),
