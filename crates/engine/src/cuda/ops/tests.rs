@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 
 use crate::ops::attention::Attention;
+use crate::ops::dropout::DropoutRows;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::{Activation, Linear};
 use crate::ops::loss::Targets;
@@ -66,6 +67,7 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     let targets: Vec<u32> = rows.iter().map(|r| r * 3 % 19).collect();
     let words = tape.linear_cross_entropy(&h, &rows, &targets, w[0], Some(w[13]), 0.03);
     let mean = tape.pool(&h, Pooling::Mean);
+    let mean = tape.dropout(&mean, Dropout { p: 0.2, site: 8 }, DropoutRows::Sequences);
     let logits = Linear { f32_output: true, ..Linear::new(w[12], None) };
     let scores = tape.linear(&mean, logits, &[]);
     let classes = tape.loss(&scores, Targets::Classes(&[2, 0, 1], Some(&[0.5, 1.0, 2.0])), 0.3);
