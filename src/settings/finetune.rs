@@ -62,7 +62,7 @@ fn finetune_config(
         method: method.unwrap_or(base.method),
         adapters_dim: adapters_dim.map_or(base.adapters_dim, train::none_below_one),
         train_norms: train_norms.unwrap_or(base.train_norms),
-        pooling: pooling.unwrap_or(base.pooling),
+        pooling: pooling.or(base.pooling),
         problem: problem.unwrap_or(base.problem),
         num_classes: num_classes.or(base.num_classes),
         clf_loss_coef: clf_loss_coef.unwrap_or(base.clf_loss_coef),

@@ -213,7 +213,12 @@ fn the_readme_lists_what_a_continued_run_may_be_given_anew() {
 
 #[test]
 fn a_saved_configuration_reads_back_the_same() {
-    let head = HeadConfig { num_classes: 2, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    let head = HeadConfig {
+        num_classes: 2,
+        pooling: HeadPooling::Cls,
+        problem: Problem::SingleLabel,
+        dropout: None,
+    };
     let config = PretrainConfig {
         data: full_data(),
         model: ModelConfig { head: Some(head), ..full_model() },

@@ -56,8 +56,12 @@ pub fn finetune(
     let positions = base.files.config.num_max_positions;
 
     let known = Some(base.files.labels.clone()).filter(|_| begun && config.problem != Problem::Regression);
-    let request =
-        DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
+    let arch = base.files.config.arch;
+    let pooling = match &base.files.config.head {
+        Some(head) if begun => head.pooling,
+        _ => config.pooling.unwrap_or_else(|| arch.pooling()),
+    };
+    let request = DataRequest { config: &config.data, problem: config.problem, arch, pooling, positions };
     let mut labelled = request.load(&tokenizer, known, listener)?;
     labelled.data.hold_out_validation(config.train.seed)?;
     labelled.check_label_column(config.num_classes)?;
@@ -69,7 +73,7 @@ pub fn finetune(
     let model_config = if begun {
         base.files.config.clone()
     } else {
-        model_config(config, &base.files.config, data, tokenizer.roles().cls)
+        model_config(config, &base.files.config, data, pooling, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
     check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
@@ -170,6 +174,7 @@ fn model_config(
     config: &FinetuneConfig,
     base: &ModelConfig,
     data: &ClassificationData,
+    pooling: HeadPooling,
     cls: u32,
 ) -> ModelConfig {
     let num_classes = match config.problem {
@@ -179,8 +184,9 @@ fn model_config(
     let frozen = config.method != Method::Full;
     ModelConfig {
         adapters_dim: config.adapters().or(base.adapters_dim),
-        head: Some(HeadConfig { num_classes, pooling: config.pooling, problem: config.problem }),
-        offset_token: if frozen && config.pooling == HeadPooling::Cls {
+        head: Some(HeadConfig { num_classes, pooling, problem: config.problem, dropout: config.dropout }),
+        // The tutorial's `[CLS]` is new to its trunks.
+        offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {
             Some(cls)
         } else {
             base.offset_token

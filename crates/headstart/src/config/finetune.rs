@@ -48,8 +48,9 @@ pub struct FinetuneConfig {
     pub adapters_dim: i64,
     /// Whether head and adapter tuning also train the layer norms.
     pub train_norms: bool,
-    /// Which row is classified.
-    pub pooling: HeadPooling,
+    /// Which row is classified; absent: the family's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<HeadPooling>,
     /// One class, any number of classes, or a number.
     pub problem: Problem,
     /// Classes the data must have; absent: found from the data.
@@ -81,7 +82,7 @@ impl Default for FinetuneConfig {
             method: Method::Full,
             adapters_dim: -1,
             train_norms: false,
-            pooling: HeadPooling::Cls,
+            pooling: None,
             problem: Problem::SingleLabel,
             num_classes: None,
             clf_loss_coef: 1.0,

@@ -4,7 +4,7 @@
 //! Owns: all of that, for training, evaluation and prediction alike, so that they cannot differ. Never: tokenises
 //! (caches hold the plain ids of whole texts), knows models.
 
-use crate::config::HeadPooling;
+use crate::config::{Arch, HeadPooling};
 use crate::error::{Error, Result};
 use crate::tokenizer::RoleIds;
 
@@ -105,11 +105,18 @@ impl Template {
         }
     }
 
-    /// The template of a trunk of ours under a head: with a final `[CLS]` where the head reads it, else the bare text.
-    pub fn of_head(pooling: HeadPooling, roles: RoleIds, max_positions: usize) -> Self {
-        match pooling {
-            HeadPooling::Cls => Self::naacl2019(roles, max_positions),
-            HeadPooling::Last | HeadPooling::Mean | HeadPooling::Max => Self::bare(roles, max_positions),
+    /// The template of a family under a head: that of an encoder, or for the others a final `[CLS]` where the head reads it and
+    /// the bare text where it does not.
+    pub fn of(arch: Arch, pooling: HeadPooling, roles: RoleIds, max_positions: usize) -> Self {
+        match arch {
+            Arch::Bert | Arch::Electra | Arch::Distilbert | Arch::Modernbert => {
+                Self::bert(roles, max_positions)
+            }
+            Arch::Roberta => Self::roberta(roles, max_positions),
+            Arch::Naacl2019 | Arch::Gpt2 => match pooling {
+                HeadPooling::Cls | HeadPooling::Pooler => Self::naacl2019(roles, max_positions),
+                HeadPooling::Last | HeadPooling::Mean | HeadPooling::Max => Self::bare(roles, max_positions),
+            },
         }
     }
 
@@ -270,11 +277,14 @@ mod tests {
 
     #[test]
     fn a_head_says_which_template_a_trunk_of_ours_has() {
-        let of = |pooling| Template::of_head(pooling, ROLES, 9);
+        let of = |pooling| Template::of(Arch::Gpt2, pooling, ROLES, 9);
         assert_eq!(of(HeadPooling::Cls), Template::naacl2019(ROLES, 9));
         for pooling in [HeadPooling::Last, HeadPooling::Mean, HeadPooling::Max] {
             assert_eq!(of(pooling), Template::bare(ROLES, 9));
         }
+        let encoder = |arch| Template::of(arch, HeadPooling::Mean, ROLES, 9);
+        assert_eq!(encoder(Arch::Electra), Template::bert(ROLES, 9));
+        assert_eq!(encoder(Arch::Roberta), Template::roberta(ROLES, 9));
         assert!(of(HeadPooling::Cls).validate().is_ok());
         let message = Template::naacl2019(ROLES, 1).validate().unwrap_err();
         assert!(message.is_usage() && message.to_string().contains("1 positions leave no room"), "{message}");

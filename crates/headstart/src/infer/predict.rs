@@ -61,8 +61,9 @@ impl Predictor {
                 fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
             });
         };
-        let positions = loaded.files.config.num_max_positions;
-        let template = Template::of_head(head.pooling, loaded.tokenizer.roles(), positions);
+        let config = &loaded.files.config;
+        let roles = loaded.tokenizer.roles();
+        let template = Template::of(config.arch, head.pooling, roles, config.num_max_positions);
         Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 

@@ -52,7 +52,7 @@ impl Model {
     pub fn classify(&self, tape: &mut Tape<'_>, hidden: &Value) -> Option<Value> {
         let head = self.classifier?;
         let pooled = match head.pooling {
-            HeadPooling::Cls | HeadPooling::Last => {
+            HeadPooling::Cls | HeadPooling::Pooler | HeadPooling::Last => {
                 let rows: Vec<u32> = tape.packing().last_rows().collect();
                 tape.select_rows(hidden, &rows)
             }

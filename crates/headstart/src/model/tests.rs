@@ -23,7 +23,12 @@ fn small(arch: Arch) -> ModelConfig {
 }
 
 fn with_all(config: &ModelConfig) -> ModelConfig {
-    let head = HeadConfig { num_classes: 6, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    let head = HeadConfig {
+        num_classes: 6,
+        pooling: HeadPooling::Cls,
+        problem: Problem::SingleLabel,
+        dropout: None,
+    };
     ModelConfig { adapters_dim: Some(8), head: Some(head), offset_token: Some(7), ..config.clone() }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::batch::{Examples, Label};
-use crate::config::{DataConfig, HeadPooling, Problem};
+use crate::config::{Arch, DataConfig, HeadPooling, Problem};
 use crate::data::catalog::FileRole;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
@@ -32,7 +32,9 @@ pub struct DataRequest<'a> {
     pub config: &'a DataConfig,
     /// What the labels are.
     pub problem: Problem,
-    /// What the head reads, which decides the template.
+    /// The model's family and what its head reads, which decide the template.
+    pub arch: Arch,
+    /// See `arch`.
     pub pooling: HeadPooling,
     /// The longest input, in tokens.
     pub positions: usize,
@@ -72,7 +74,7 @@ impl DataRequest<'_> {
         known_labels: Option<Vec<String>>,
         listener: &mut Listener<'_>,
     ) -> Result<Labelled> {
-        let template = Template::of_head(self.pooling, tokenizer.roles(), self.positions);
+        let template = Template::of(self.arch, self.pooling, tokenizer.roles(), self.positions);
         template.validate()?;
         let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? else {
             let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});

@@ -128,6 +128,7 @@ impl Golden {
                 num_classes: get(&head["num_classes"]),
                 pooling: get(&head["pooling"]),
                 problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
+                dropout: None,
             }),
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),
             layout: case.get("layout").map_or_else(LayoutChanges::default, get),

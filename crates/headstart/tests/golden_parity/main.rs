@@ -154,7 +154,12 @@ fn wide_task(arch: Arch) -> Task {
         num_layers: 1,
         dropout: 0.1,
         adapters_dim: Some(33),
-        head: Some(HeadConfig { num_classes: 3, pooling: HeadPooling::Mean, problem: Problem::SingleLabel }),
+        head: Some(HeadConfig {
+            num_classes: 3,
+            pooling: HeadPooling::Mean,
+            problem: Problem::SingleLabel,
+            dropout: None,
+        }),
         ..ModelConfig::default()
     };
     let model = Model::new(&config).unwrap();

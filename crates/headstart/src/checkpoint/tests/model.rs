@@ -101,6 +101,14 @@ fn every_option_comes_back() {
             gated: Some(true),
             norm_bias: Some(false),
             token_types: Some(2),
+            first_norm: Some(false),
+            cls_first: Some(true),
+            pooler: Some(Activation::Tanh),
+            prediction_head: Some(true),
+            head_dropout: Some(crate::config::HeadDropout::Around),
+            head_bias: Some(false),
+            lm_transform: Some(true),
+            lm_bias: Some(true),
         },
         ..with_head(12)
     };
