@@ -35,8 +35,8 @@ impl Tape<'_> {
         assert_eq!(x.tensor.rows(), expected, "dropout of {rows:?}");
         let Some(mut active) = self.active_dropout(Some(dropout)) else { return x.clone() };
         if rows == DropoutRows::Sequences {
-            let first_rows = (0..expected).map(|sequence| self.packing.range(sequence).start);
-            active.row_keys = first_rows.map(|row| active.row_keys[row]).collect();
+            let first_rows = self.packing.first_rows();
+            active.row_keys = first_rows.map(|row| active.row_keys[row as usize]).collect();
         }
         let mut y = self.uninit(expected, x.tensor.cols(), self.precision.activation());
         if let (Some(cuda), Some(slab), Some(drops)) = (device.cuda(), &self.slab, active.on_device()) {
