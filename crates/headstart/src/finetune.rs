@@ -240,8 +240,7 @@ fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) {
     ranked.sort_by_key(|&(rank, _)| rank);
     let mut kept: Vec<usize> = ranked.into_iter().take(most).map(|(_, i)| i).collect();
     kept.sort_unstable();
-    examples.ids = kept.iter().map(|&i| examples.ids[i]).collect();
-    examples.labels = kept.iter().map(|&i| examples.labels[i].clone()).collect();
+    examples.keep(&kept);
 }
 
 fn class_weights(config: &FinetuneConfig, train: &Examples<'_>, classes: usize) -> Option<Vec<f32>> {

@@ -16,8 +16,7 @@ use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::infer::{Loaded, not_finite};
-use crate::model::Inputs;
-use crate::objective::probabilities;
+use crate::objective::{inputs, probabilities};
 
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -97,7 +96,7 @@ impl Predictor {
             }
             let encoded = self.template.encode(&ids, None);
             cut.push(encoded.tokens_cut > 0);
-            batch.sequences.push(TokenTargets::None.sequence(&encoded.input_ids, None, 0));
+            batch.sequences.push(TokenTargets::None.sequence_of(&encoded, None, 0));
         }
         let logits = in_parts_that_fit(self.device(), &mut |_| Signal::Continue, |_| self.logits(&batch))?;
         if !logits.iter().all(|logit| logit.is_finite()) {
@@ -113,7 +112,7 @@ impl Predictor {
         let mut rows = Vec::new();
         for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, Inputs::new(&slab.input_ids), None);
+            let hidden = model.trunk(&mut tape, inputs(model, &slab), None);
             let Some(logits) = model.classify(&mut tape, &hidden) else {
                 unreachable!("checked when loading")
             };

@@ -188,6 +188,7 @@ impl Labelled {
         };
         Examples {
             ids: split.iter().map(|example| example.ids).collect(),
+            seconds: Vec::new(),
             labels: split.iter().map(|example| label(example.label)).collect(),
             template: Some(self.template.clone()),
         }
