@@ -34,7 +34,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),
-    ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tokenizer"]),
+    ("tensors", &["error", "files"]),
+    ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tensors", "tokenizer"]),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
     (

@@ -41,6 +41,7 @@ pub mod report;
 pub mod run_log;
 pub mod schedule;
 pub mod setup;
+pub mod tensors;
 pub mod tokenizer;
 pub mod train;
 mod train_log;

@@ -7,9 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::checkpoint::TOKENIZER_FILE;
-use crate::checkpoint::disk::{FileSum, FileSums, damaged};
 use crate::config::{ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
+use crate::files::{FileSum, FileSums, damaged};
 use crate::tokenizer::RoleIds;
 
 /// Says whose config.json it is, where Hugging Face names the architecture.

@@ -33,18 +33,19 @@ mod new_run;
 mod run_folder;
 mod settings;
 mod state_file;
-mod tensors;
 mod trainer;
+mod weights;
 
 pub use config_file::ModelFiles;
-pub use disk::{FileSum, FileSums};
 pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
-pub use tensors::TensorFile;
 pub use trainer::{Checkpoint, Snapshot};
+
+pub use crate::files::{FileSum, FileSums};
+pub use crate::tensors::TensorFile;
 
 /// Weights, one tensor per parameter under its name.
 const MODEL_FILE: &str = "model.safetensors";

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use headstart_engine::Weights;
 
 use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
-use crate::checkpoint::disk::{FileSum, FileSums, damaged, read_file, write_file};
-use crate::checkpoint::tensors::{TensorFile, write_tensors};
+use crate::checkpoint::disk::{read_file, write_file};
+use crate::checkpoint::weights::{copied, in_place_or_copied, write_tensors};
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE};
 use crate::error::{Error, Result};
+use crate::files::{FileSum, FileSums, damaged};
 use crate::model::Model;
 use crate::params::{Kind, Param, ParamTable};
+use crate::tensors::TensorFile;
 use crate::tokenizer::Tokenizer;
 
 /// The parameter whose rows are the vocabulary, the only one that may grow.
@@ -101,7 +103,7 @@ impl LoadedModel {
     /// [`Error::Checkpoint`] listing what differs from `table`.
     pub fn exact_weights(&self, table: &ParamTable) -> Result<Vec<f32>> {
         check_exact(&self.tensors, table)?;
-        self.tensors.copied(table)
+        copied(&self.tensors, table)
     }
 
     /// [`LoadedModel::exact_weights`] to be used as they are: they stay in the file.
@@ -110,7 +112,7 @@ impl LoadedModel {
     /// As for [`LoadedModel::exact_weights`].
     pub fn mapped_weights(&self, table: &ParamTable) -> Result<Weights> {
         check_exact(&self.tensors, table)?;
-        self.tensors.weights(table)
+        in_place_or_copied(&self.tensors, table)
     }
 
     /// The weights of a model that builds on the stored one: parameters the file lacks start at the initial values

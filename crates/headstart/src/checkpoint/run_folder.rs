@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{
-    FileSum, NewFolder, damaged, names, read_file, recover, remove_folder, replace_file, write_file,
+    NewFolder, names, read_file, recover, remove_folder, replace_file, write_file,
 };
 use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::write_model;
@@ -18,6 +18,7 @@ use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
+use crate::files::{FileSum, damaged};
 use crate::params::ParamTable;
 
 /// A run's folder, open for writing by this process alone.

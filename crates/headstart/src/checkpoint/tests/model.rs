@@ -68,7 +68,7 @@ fn weights_are_used_where_they_lie_or_copied_into_order() {
         .collect();
     tensors.reverse();
     let path = setup.temp.path().join("other.safetensors");
-    super::super::tensors::write_tensors(&path, &tensors).unwrap();
+    super::super::weights::write_tensors(&path, &tensors).unwrap();
     let model = LoadedModel { tensors: TensorFile::open(&path, None).unwrap(), ..model };
     assert_eq!(model.mapped_weights(setup.table()).unwrap().values(), setup.weights);
     let larger = Model::new(&with_head(2)).unwrap();
