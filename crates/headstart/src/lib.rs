@@ -28,6 +28,7 @@ pub mod event;
 pub mod files;
 pub mod finetune;
 pub mod infer;
+pub mod interop;
 pub mod masking;
 pub mod memory;
 pub mod method;
