@@ -9,7 +9,8 @@ use headstart_engine::{Weights, rng};
 use crate::batch::{Examples, Label, TokenTargets};
 use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles};
 use crate::config::{
-    ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Task,
+    ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Task,
+    TextColumns,
 };
 use crate::data::classification::ClassificationData;
 use crate::data::source;
@@ -127,7 +128,11 @@ pub fn finetune(
         train: &train_examples,
     };
     let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
-    let config = &FinetuneConfig { train: settled, ..config.clone() };
+    let config = &FinetuneConfig {
+        train: settled,
+        data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
+        ..config.clone()
+    };
     let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
@@ -195,6 +200,14 @@ fn model_config(
         attention_dropout: if config.dropout.is_some() { None } else { base.attention_dropout },
         initializer_range: config.initializer_range,
         ..base.clone()
+    }
+}
+
+/// The columns as they were asked for; those of pairs are kept where they were found, too: a model of pairs reads pairs.
+fn text_columns(config: &FinetuneConfig, data: &ClassificationData) -> Option<TextColumns> {
+    match data.text_columns.len() {
+        2 => Some(TextColumns::Listed(data.text_columns.clone())),
+        _ => config.data.text_column.clone(),
     }
 }
 
