@@ -95,7 +95,8 @@ pub struct ColumnArgs {
     /// Whether the first row of a table names its columns [default: true]
     #[arg(long, value_name = "true|false")]
     pub header: Option<bool>,
-    /// Column with the text, or several with commas between (without a header by number, from 1) [default: detected]
+    /// Column with the text, or the two of a pair with a comma between (without a header by number, from 1)
+    /// [default: detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
     /// Column with the label, by name [default: detected]

@@ -330,7 +330,7 @@ fn predict(config: &BenchConfig) -> Result<Measured> {
     let predictor = Predictor::load(run_folder(config)?, config.precision, &config.device, config.threads)?;
     let mut times = Vec::new();
     for i in 0..config.warmup + config.steps {
-        let text = [TEXTS[i % TEXTS.len()].to_owned()];
+        let text = [TEXTS[i % TEXTS.len()].into()];
         let began = Instant::now();
         predictor.predict(&text)?;
         if i >= config.warmup {

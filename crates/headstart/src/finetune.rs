@@ -9,8 +9,8 @@ use headstart_engine::{Weights, rng};
 use crate::batch::{Examples, Label, TokenTargets};
 use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, without_lm_head};
 use crate::config::{
-    Arch, ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, ObjectiveName, Problem,
-    Task,
+    Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
+    ObjectiveName, Problem, Task, TextColumns,
 };
 use crate::data::classification::ClassificationData;
 use crate::data::source;
@@ -124,7 +124,11 @@ pub fn finetune(
         train: &train_examples,
     };
     let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
-    let config = &FinetuneConfig { train: settled, ..config.clone() };
+    let config = &FinetuneConfig {
+        train: settled,
+        data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
+        ..config.clone()
+    };
     let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
@@ -244,6 +248,14 @@ impl Reading {
             config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
         let pooling = published.map_or_else(|| model.arch.pooling(), |published| published.pooling);
         Ok(Self { pooling: config.pooling.unwrap_or(pooling), max_length: max_length.min(positions) })
+    }
+}
+
+/// The columns as they were asked for; those of pairs are kept where they were found, too: a model of pairs reads pairs.
+fn text_columns(config: &FinetuneConfig, data: &ClassificationData) -> Option<TextColumns> {
+    match data.text_columns.len() {
+        2 => Some(TextColumns::Listed(data.text_columns.clone())),
+        _ => config.data.text_column.clone(),
     }
 }
 
