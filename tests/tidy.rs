@@ -35,7 +35,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),
     ("tensors", &["error", "files"]),
-    ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tensors", "tokenizer"]),
+    ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
+    (
+        "checkpoint",
+        &["config", "error", "files", "interop", "model", "params", "run_log", "tensors", "tokenizer"],
+    ),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
     (
