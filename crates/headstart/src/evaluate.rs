@@ -81,6 +81,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     } else {
         let (files, roles) = (&loaded.files, loaded.tokenizer.roles());
         let predicts = predicts(model, files)?;
+        loaded.model.check_lm_head()?;
         let inputs = TextInputs::of(&files.config, files.block_size, roles)?;
         let corpus = source::corpus(&config.data, listener)?;
         let never = never_in_text(files.config.arch, roles);

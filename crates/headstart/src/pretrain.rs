@@ -87,6 +87,7 @@ pub fn pretrain(
     let train = inputs.examples(&train)?;
     let [valid, test] = [inputs.evaluated(valid.as_ref())?, inputs.evaluated(test.as_ref())?];
     let model = Model::new(&model_config)?;
+    model.check_lm_head()?;
     check_memory(&model, &device, |_| true)?;
     let weights = match (&stored, &base) {
         (Some(stored), _) => stored.mapped_weights(model.table())?,

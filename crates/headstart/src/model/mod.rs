@@ -88,17 +88,6 @@ impl Model {
                 fix: "choose embed_dim and num_heads so that their quotient is even".into(),
             });
         }
-        if config.embedding_size() != config.embed_dim && !layout.lm_transform {
-            return Err(Error::Config {
-                key: "layout.lm_transform".into(),
-                what: format!(
-                    "embeddings of {} columns cannot score hidden states of {}",
-                    config.embedding_size(),
-                    config.embed_dim
-                ),
-                fix: "leave layout.lm_transform on, or embedding_size out".into(),
-            });
-        }
         let mut table = ParamTable::default();
         let mut build = Builder { config, layout, table: &mut table, layer: None };
         let embeddings = Embeddings::new(&mut build);
@@ -116,6 +105,22 @@ impl Model {
             final_norm,
             lm_head,
             classifier,
+        })
+    }
+
+    /// Checks that the token embedding can score the hidden states: that a language model can be made of them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] when it is narrower, and the head has no transform to its width.
+    pub fn check_lm_head(&self) -> Result<()> {
+        let (narrow, wide) = (self.config.embedding_size(), self.config.embed_dim);
+        if narrow == wide || self.layout.lm_transform {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "layout.lm_transform".into(),
+            what: format!("embeddings of {narrow} columns cannot score hidden states of {wide}"),
+            fix: "leave layout.lm_transform on, or embedding_size out".into(),
         })
     }
 

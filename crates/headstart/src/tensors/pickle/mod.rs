@@ -37,7 +37,9 @@ struct Saved<'a> {
 
 /// Whether a file begins like one of `torch.save`.
 pub(super) fn is_torch(file: &[u8]) -> bool {
-    zipped::is_zip(file) || file.starts_with(&[machine::PROTO])
+    // The length of a safetensors header, with which that file begins, may have the same first byte as a pickle.
+    let is_safetensors = file.get(4..9).is_some_and(|bytes| bytes == [0, 0, 0, 0, b'{']);
+    zipped::is_zip(file) || (file.starts_with(&[machine::PROTO]) && !is_safetensors)
 }
 
 /// Each tensor of a file's state dict, and where it lies.
