@@ -114,7 +114,7 @@ impl Model {
         let Some(transform) = &self.lm_head.transform else {
             return tape.linear_cross_entropy(hidden, rows, targets, weight, bias, scale);
         };
-        let picked = tape.select_rows(hidden, rows);
+        let picked = tape.select_rows_padded(hidden, rows);
         let transformed = transform.forward(tape, &self.table, &picked);
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         tape.linear_cross_entropy(&transformed, &all, targets, weight, bias, scale)
