@@ -340,6 +340,7 @@ pub struct EvalArgs {
 Answers are {\"label\": ..., \"probabilities\": {class: number}}, or columns of a table,
 in the order of the input and behind its own fields.
 A row that cannot be read is answered with an error.
+A model of pairs reads two columns, or lines with a tab between the two texts.
 Examples:
   headstart predict runs/trec --input questions.txt > answers.jsonl
   headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
@@ -353,7 +354,7 @@ pub struct PredictArgs {
     /// How the input is written [default: what the end of the file's name says; text]
     #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
     pub input_format: Option<RowFormat>,
-    /// Column with the text, by name [default: as in training, or detected]
+    /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
     /// File for the answers, which must not exist yet and is there when all are [default: standard output]

@@ -18,7 +18,7 @@ mod tutorial;
 
 pub use bench::bench;
 pub use data::{data_config, default_cache_dir, locations};
-pub use file::text_column_of;
+pub use file::text_fields_of;
 pub use finetune::finetune;
 pub use pretrain::pretrain;
 pub use run::{Run, default_out, new_folder};

@@ -34,7 +34,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),
-    ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tokenizer"]),
+    ("tensors", &["error", "files"]),
+    ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
+    (
+        "checkpoint",
+        &["config", "error", "files", "interop", "model", "params", "run_log", "tensors", "tokenizer"],
+    ),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
     (

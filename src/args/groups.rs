@@ -95,7 +95,8 @@ pub struct ColumnArgs {
     /// Whether the first row of a table names its columns [default: true]
     #[arg(long, value_name = "true|false")]
     pub header: Option<bool>,
-    /// Column with the text, or several with commas between (without a header by number, from 1) [default: detected]
+    /// Column with the text, or the two of a pair with a comma between (without a header by number, from 1)
+    /// [default: detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
     /// Column with the label, by name [default: detected]
@@ -196,9 +197,12 @@ pub struct TuningArgs {
     /// Head and adapter tuning train the layer norms, too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub train_norms: Option<bool>,
-    /// Which position is classified
+    /// Which position is classified [default: the model family's own]
     #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>())]
     pub pooling: Option<HeadPooling>,
+    /// Tokens of the longest input; what is longer is cut [default: what the model was made for, up to 512]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub max_length: Option<usize>,
     /// One class of several, any number of classes, or a number
     #[arg(long, value_name = "NAME", value_parser = one_of::<Problem>())]
     pub problem: Option<Problem>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use headstart::config::{
     Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, Positions, PretrainConfig,
-    Problem, Schedule, TrainConfig,
+    Problem, Schedule, TextColumns, TrainConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -141,7 +141,7 @@ fn full_data() -> DataConfig {
         mirror: Some("m".into()),
         delimiter: Some(";".into()),
         header: Some(false),
-        text_column: Some("t".into()),
+        text_column: Some(TextColumns::Listed(vec!["t".into(), "u".into()])),
         label_column: Some("l".into()),
         max_train_examples: Some(1),
         ..DataConfig::default()
@@ -217,6 +217,7 @@ fn a_saved_configuration_reads_back_the_same() {
         num_classes: 2,
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
+        max_length: None,
         dropout: None,
     };
     let config = PretrainConfig {

@@ -13,7 +13,7 @@ mod recipe;
 mod train;
 
 pub use budget::Budget;
-pub use data::DataConfig;
+pub use data::{DataConfig, TextColumns};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::batch::{Batch, TokenTargets};
 use crate::config::{HeadConfig, PrecisionName, Problem};
+use crate::data::rows::TextInput;
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
 use crate::device::{Device, DeviceChoice, in_parts_that_fit};
@@ -62,7 +63,7 @@ impl Predictor {
         };
         let config = &loaded.files.config;
         let roles = loaded.tokenizer.roles();
-        let template = Template::of(config.arch, head.pooling, roles, config.num_max_positions);
+        let template = Template::of(config.arch, head.pooling, roles, config.max_length());
         Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 
@@ -81,20 +82,19 @@ impl Predictor {
         self.unknown.lock().ok()?.warning("the texts")
     }
 
-    /// ObjectiveName texts, in order.
+    /// Classifies texts, or pairs of texts, in order.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
+    /// [`Error::Config`] where a pair has no room in the model's positions; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
     /// what goes wrong on the device.
-    pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
+    pub fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
         let mut cut = Vec::new();
         let mut batch = Batch::default();
-        for text in texts {
-            let ids = self.loaded.tokenizer.encode(text)?;
-            if let Ok(mut unknown) = self.unknown.lock() {
-                unknown.add(text, &ids, &self.loaded.tokenizer);
-            }
-            let encoded = self.template.encode(&ids, None);
+        for TextInput { first, second } in inputs {
+            self.template.validate(1 + usize::from(second.is_some()))?;
+            let first = self.ids(first)?;
+            let second = second.as_ref().map(|text| self.ids(text)).transpose()?;
+            let encoded = self.template.encode(&first, second.as_deref());
             cut.push(encoded.tokens_cut > 0);
             batch.sequences.push(TokenTargets::None.sequence_of(&encoded, None, 0));
         }
@@ -104,6 +104,15 @@ impl Predictor {
         }
         let rows = logits.chunks_exact(self.head.num_classes);
         Ok(rows.zip(cut).map(|(row, cut)| self.prediction(row, cut)).collect())
+    }
+
+    /// The tokens of a text, which count among those that were predicted.
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.loaded.tokenizer.encode(text)?;
+        if let Ok(mut unknown) = self.unknown.lock() {
+            unknown.add(text, &ids, &self.loaded.tokenizer);
+        }
+        Ok(ids)
     }
 
     /// One row for each sequence.

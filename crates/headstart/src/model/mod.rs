@@ -24,6 +24,8 @@ mod tests;
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::{Tape, Value};
 
+pub use families::{family_layout, layout};
+
 use crate::config::{Layout, ModelConfig, Positions};
 use crate::error::{Error, Result};
 use crate::params::{Param, ParamTable};

@@ -146,6 +146,22 @@ impl Tokenizer {
         load::from_json_bytes(bytes, name)
     }
 
+    /// TEMPORARY until the published tokenizers are here.
+    ///
+    /// # Errors
+    /// As for [`Self::from_file`].
+    pub fn published(folder: &Path) -> Result<Self> {
+        load::from_file(folder, Case::Keep)
+    }
+
+    /// TEMPORARY.
+    ///
+    /// # Errors
+    /// As for [`Self::from_json_bytes`].
+    pub fn from_json_bytes_with_roles(bytes: &[u8], name: &Path, _roles: RoleIds) -> Result<Self> {
+        load::from_json_bytes(bytes, name)
+    }
+
     /// Reads a BERT `vocab.txt`, one piece a line, from memory. `name` is what errors call it.
     ///
     /// # Errors

@@ -140,6 +140,7 @@ impl Golden {
                 num_classes: get(&head["num_classes"]),
                 pooling: get(&head["pooling"]),
                 problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
+                max_length: None,
                 dropout: None,
             }),
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),

@@ -181,6 +181,7 @@ fn config(published: &Json, classifies: bool) -> ModelConfig {
             num_classes,
             pooling,
             problem: Problem::SingleLabel,
+            max_length: None,
             dropout: None,
         }),
         layout,

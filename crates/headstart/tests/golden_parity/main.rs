@@ -193,6 +193,7 @@ fn wide_task(arch: Arch) -> Task {
             num_classes: 3,
             pooling: HeadPooling::Mean,
             problem: Problem::SingleLabel,
+            max_length: None,
             dropout: None,
         }),
         ..ModelConfig::default()

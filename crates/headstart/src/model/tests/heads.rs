@@ -5,8 +5,13 @@ use crate::config::{Activation, HeadDropout};
 
 /// A small model of a family with its own classifier.
 fn classifier(arch: Arch) -> ModelConfig {
-    let head =
-        HeadConfig { num_classes: 3, pooling: arch.pooling(), problem: Problem::SingleLabel, dropout: None };
+    let head = HeadConfig {
+        num_classes: 3,
+        pooling: arch.pooling(),
+        problem: Problem::SingleLabel,
+        max_length: None,
+        dropout: None,
+    };
     let positions = if arch == Arch::Modernbert { Positions::Rotary } else { Positions::Learned };
     ModelConfig { head: Some(head), positions, causal: !arch.is_encoder(), ..small(arch) }
 }

@@ -29,6 +29,7 @@ fn with_all(config: &ModelConfig) -> ModelConfig {
         num_classes: 6,
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
+        max_length: None,
         dropout: None,
     };
     ModelConfig { adapters_dim: Some(8), head: Some(head), offset_token: Some(7), ..config.clone() }
