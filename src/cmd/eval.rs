@@ -17,7 +17,8 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice(device);
-    let data = settings::data_config(data, None, reading, columns, places)?;
+    let data = settings::data_config(data, None, reading, columns, places.clone())?;
+    let run = settings::model_folder(run, places)?;
     let config = EvaluateConfig { data, split, language_model, precision, threads, device };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));

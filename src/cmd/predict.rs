@@ -51,6 +51,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         strict,
         reading,
         compute,
+        places,
     } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -61,6 +62,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
         );
     }
+    let run = settings::model_folder(run, places)?;
     let text_column = text_column.or_else(|| settings::text_column_of(&run));
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
