@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
-use headstart::config::{ObjectiveName, Problem};
+use headstart::config::{Arch, HeadPooling, ObjectiveName, Problem};
 use headstart::data::Split;
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
@@ -244,6 +244,8 @@ pub enum TokenizerCommand {
     Train(TokenizerTrainArgs),
     /// Write a vocab.txt, vocab.json + merges.txt or tokenizer.json as a complete tokenizer.json
     Import(TokenizerImportArgs),
+    /// Print the token ids of texts
+    Encode(TokenizerEncodeArgs),
 }
 
 /// `headstart tokenizer train`.
@@ -282,6 +284,32 @@ pub enum VocabularyKind {
     WordPiece,
     /// GPT-2's, over bytes.
     Bpe,
+}
+
+/// `headstart tokenizer encode`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line of JSON for each line of text: input_ids, token_type_ids and tokens.
+Example: headstart tokenizer encode runs/trec/final --arch bert --num_max_positions 128 < texts.txt")]
+pub struct TokenizerEncodeArgs {
+    /// A model's folder, which is read as it was published, or a tokenizer's file
+    #[arg(value_name = "FOLDER|FILE")]
+    pub from: PathBuf,
+    /// Texts, one a line; - for standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: PathBuf,
+    /// A line is two texts with a tab between
+    #[arg(long)]
+    pub pairs: bool,
+    /// Add the special tokens of this family's classifiers [default: the bare text]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Arch>())]
+    pub arch: Option<Arch>,
+    /// What the classifier reads, which decides whether a decoder's text ends with [CLS] [default: the family's]
+    #[arg(long, value_name = "NAME", requires = "arch", value_parser = one_of::<HeadPooling>())]
+    pub pooling: Option<HeadPooling>,
+    /// Cut to so many tokens, special ones included [default: nothing is cut]
+    #[arg(long, value_name = "N", requires = "arch", value_parser = count::<usize>)]
+    pub num_max_positions: Option<usize>,
 }
 
 /// `headstart tokenizer import`.

@@ -139,7 +139,8 @@ fn pass_on(
     }
 }
 
-fn open(input: &Path) -> Result<Box<dyn Read>> {
+/// A file, or standard input.
+pub fn open(input: &Path) -> Result<Box<dyn Read>> {
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }
