@@ -218,6 +218,7 @@ fn a_saved_configuration_reads_back_the_same() {
         num_classes: 2,
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
+        max_length: None,
         dropout: None,
     };
     let config = PretrainConfig {

@@ -307,7 +307,8 @@ fn finetune_batches(
     let data = &labelled.data;
     let train = labelled.examples(data.get(Split::Train)?);
     model.vocab_size = tokenizer.vocab_size();
-    model.head = Some(HeadConfig { num_classes: data.labels.len(), pooling, problem, dropout: None });
+    let num_classes = data.labels.len();
+    model.head = Some(HeadConfig { num_classes, pooling, problem, max_length: None, dropout: None });
     let order = epoch_order(train.len(), 1, 0);
     let batches = order.chunks(config.batch).cycle().take(config.warmup + config.steps).map(|picked| {
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);

@@ -64,7 +64,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     let positions = loaded.files.config.num_max_positions;
     if let Some(head) = head {
         let HeadConfig { problem, pooling, .. } = head;
-        let arch = loaded.files.config.arch;
+        let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
         let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = request.load(&loaded.tokenizer, known, listener)?;

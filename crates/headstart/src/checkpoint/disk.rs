@@ -1,108 +1,18 @@
 //! Files and folders that are there completely or not at all, and know when they were altered.
 //!
-//! Owns: temporary names, flushing to disk, renames, putting interruptions right, sums. Never: knows what is in them.
+//! Owns: temporary names, flushing to disk, renames, putting interruptions right. Never: knows what is in them.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
 use crate::error::{Error, Result};
-use crate::files::hex;
+use crate::files::{FileSum, SummedFile, damaged};
 
 /// Before the name of what is being written or removed.
 const PARTIAL: &str = ".partial-";
 /// Before the name of what is being replaced.
 const OLD: &str = ".old-";
-
-/// Size and content of a file, to notice when it was truncated or altered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSum {
-    /// Length.
-    pub bytes: u64,
-    /// SHA-256, in lower-case hexadecimal digits.
-    pub sha256: String,
-    /// CRC-32C, in lower-case hexadecimal digits: tells an accident as well, in a tenth of the time. Files of before
-    /// it was written have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crc32c: Option<String>,
-}
-
-/// The sums of a folder's files, by file name.
-pub type FileSums = BTreeMap<String, FileSum>;
-
-impl FileSum {
-    /// The sum of some bytes.
-    pub fn of(content: &[u8]) -> Self {
-        let mut sums = Sums::default();
-        sums.update(content);
-        sums.finish()
-    }
-
-    /// Compares with the content read from `path`.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] when it is not what was written.
-    pub fn check(&self, path: &Path, content: &[u8]) -> Result<()> {
-        let found = content.len() as u64;
-        if found != self.bytes {
-            let what = format!("is truncated or altered: expected {} bytes, found {found}", self.bytes);
-            return Err(damaged(path, what));
-        }
-        let (name, same) = match &self.crc32c {
-            Some(crc) => ("CRC-32C", hex(&crc32c(content).to_be_bytes()) == *crc),
-            None => ("SHA-256", hex(&Sha256::digest(content)) == self.sha256),
-        };
-        if !same {
-            let what = format!("is altered: its content is not what was written ({name} differs)");
-            return Err(damaged(path, what));
-        }
-        Ok(())
-    }
-}
-
-/// The sum of a content that comes in parts.
-#[derive(Default)]
-struct Sums {
-    bytes: u64,
-    sha256: Sha256,
-    crc32c: u32,
-}
-
-impl Sums {
-    fn update(&mut self, content: &[u8]) {
-        self.bytes += content.len() as u64;
-        self.sha256.update(content);
-        self.crc32c = crc32c::crc32c_append(self.crc32c, content);
-    }
-
-    fn finish(self) -> FileSum {
-        let crc32c = Some(hex(&self.crc32c.to_be_bytes()));
-        FileSum { bytes: self.bytes, sha256: hex(&self.sha256.finalize()), crc32c }
-    }
-}
-
-/// The CRC-32C of a content, in parts on all threads.
-fn crc32c(content: &[u8]) -> u32 {
-    const PART: usize = 4 << 20;
-    let parts = content.par_chunks(PART).map(|part| (crc32c::crc32c(part), part.len()));
-    let join = |(a, before): (u32, usize), (b, len)| (crc32c::crc32c_combine(a, b, len), before + len);
-    parts.reduce(|| (0, 0), join).0
-}
-
-/// The error of a file that is not what this program wrote.
-pub(super) fn damaged(path: &Path, what: impl Into<String>) -> Error {
-    Error::Checkpoint {
-        path: path.to_path_buf(),
-        what: what.into(),
-        fix: "restore the folder from a copy, or use another checkpoint or model".into(),
-    }
-}
 
 /// Reads a small file; a missing one is a damaged folder.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -112,38 +22,14 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// A file being written and summed; on the disk when [`NewFile::finish`] returns.
-pub(super) struct NewFile<'a> {
-    path: &'a Path,
-    writer: BufWriter<File>,
-    sums: Sums,
-}
-
-impl<'a> NewFile<'a> {
-    pub fn create(path: &'a Path) -> Result<Self> {
-        let file = File::create(path).map_err(cannot_write(path))?;
-        let writer = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { path, writer, sums: Sums::default() })
-    }
-
-    pub fn write(&mut self, content: &[u8]) -> Result<()> {
-        self.writer.write_all(content).map_err(cannot_write(self.path))?;
-        self.sums.update(content);
-        Ok(())
-    }
-
-    pub fn finish(mut self) -> Result<FileSum> {
-        self.writer.flush().map_err(cannot_write(self.path))?;
-        self.writer.get_ref().sync_all().map_err(cannot_write(self.path))?;
-        Ok(self.sums.finish())
-    }
-}
-
 /// Writes a whole file and waits until it is on the disk.
 pub(super) fn write_file(path: &Path, content: &[u8]) -> Result<FileSum> {
-    let mut file = NewFile::create(path)?;
-    file.write(content)?;
-    file.finish()
+    let write = || {
+        let mut file = SummedFile::create(path)?;
+        file.write(content)?;
+        file.finish()
+    };
+    write().map_err(cannot_write(path))
 }
 
 /// Writes a file so that a reader sees all of the old one or all of the new one.
@@ -263,7 +149,8 @@ fn remove(path: &Path) -> Result<()> {
     removed.map_err(Error::io("remove", path))
 }
 
-fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+/// The error of a disk that refuses what a run saves.
+pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::Checkpoint {
         fix: format!(

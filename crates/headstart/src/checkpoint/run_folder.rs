@@ -9,15 +9,17 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{
-    FileSum, NewFolder, damaged, names, read_file, recover, remove_folder, replace_file, write_file,
+    NewFolder, names, read_file, recover, remove_folder, replace_file, write_file,
 };
 use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::write_model;
+use crate::checkpoint::published_folder::write_published;
 use crate::checkpoint::settings::read_settings;
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
+use crate::files::{FileSum, damaged};
 use crate::params::ParamTable;
 
 /// A run's folder, open for writing by this process alone.
@@ -223,7 +225,9 @@ impl RunFolder {
         readme: &str,
     ) -> Result<PathBuf> {
         let folder = NewFolder::create(&self.final_model())?;
-        write_model(folder.path(), files, table, weights)?;
+        if write_published(folder.path(), files, table, weights)?.is_none() {
+            write_model(folder.path(), files, table, weights)?;
+        }
         write_file(&folder.path().join("README.md"), readme.as_bytes())?;
         folder.commit()?;
         Ok(self.final_model())

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::disk::{damaged, read_file};
+use crate::checkpoint::disk::read_file;
 use crate::checkpoint::{ENVIRONMENT_FILE, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
+use crate::files::damaged;
 use crate::files::hex;
 
 /// Which form a run folder has, as environment.json says; there was no seal in the first.

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::checkpoint::disk::{FileSum, FileSums, damaged};
 use crate::error::Result;
+use crate::files::{FileSum, FileSums, damaged};
 use crate::run_log::LogSum;
 
 /// Counts incompatible changes of trainer_state.json.

@@ -9,10 +9,11 @@ use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{NewFolder, read_file, write_file};
 use crate::checkpoint::model_folder::{LoadedModel, check_shapes, known_sum, open_around, write_model};
 use crate::checkpoint::state_file::{TrainerState, parse_state, state_json};
-use crate::checkpoint::tensors::{TensorFile, all_finite, write_tensors};
+use crate::checkpoint::weights::write_tensors;
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
 use crate::error::Result;
 use crate::params::{Param, ParamTable};
+use crate::tensors::{TensorFile, all_finite};
 
 /// What a checkpoint is made of, borrowed from the loop.
 #[derive(Clone, Copy, Debug)]

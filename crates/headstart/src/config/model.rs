@@ -114,6 +114,9 @@ pub struct HeadConfig {
     pub pooling: HeadPooling,
     /// What the outputs mean.
     pub problem: Problem,
+    /// The longest input, in tokens; absent: what the model has positions for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
     /// Dropout on the pooled row, where the family has it; the model's own when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f32>,
@@ -225,6 +228,12 @@ impl ModelConfig {
     /// The width of the tables of tokens, positions and token types.
     pub fn embedding_size(&self) -> usize {
         self.embedding_size.unwrap_or(self.embed_dim)
+    }
+
+    /// The longest input of a classifier, in tokens.
+    pub fn max_length(&self) -> usize {
+        let of_head = self.head.as_ref().and_then(|head| head.max_length);
+        of_head.unwrap_or(self.num_max_positions).min(self.num_max_positions)
     }
 
     /// The rate on attention probabilities.

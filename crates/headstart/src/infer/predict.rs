@@ -63,7 +63,7 @@ impl Predictor {
         };
         let config = &loaded.files.config;
         let roles = loaded.tokenizer.roles();
-        let template = Template::of(config.arch, head.pooling, roles, config.num_max_positions);
+        let template = Template::of(config.arch, head.pooling, roles, config.max_length());
         Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 

@@ -6,8 +6,8 @@
 use crate::config::{Activation, Arch, HeadDropout, InitScheme, Layout, ModelConfig, NormPlace};
 
 /// The options of a model: its family's, with what its configuration changes.
-pub(super) fn layout(config: &ModelConfig) -> Layout {
-    family(config.arch).with(&config.layout)
+pub fn layout(config: &ModelConfig) -> Layout {
+    family_layout(config.arch).with(&config.layout)
 }
 
 /// What most encoders have in common.
@@ -53,7 +53,8 @@ const DECODER: Layout = Layout {
     ..ENCODER
 };
 
-fn family(arch: Arch) -> Layout {
+/// The options of a family.
+pub fn family_layout(arch: Arch) -> Layout {
     match arch {
         // The model of the NAACL 2019 tutorial (Ruder, Peters, Swayamdipta, Wolf).
         Arch::Naacl2019 => Layout {

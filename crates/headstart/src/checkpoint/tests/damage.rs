@@ -315,7 +315,7 @@ fn a_full_disk_is_an_error_that_names_the_file() {
     assert_says(write_file(full, b"more"), &["/dev/full", "No space left on device", "make room"]);
     let values = vec![1.0_f32; 1 << 20];
     let tensors = [("a".to_owned(), &[1 << 20][..], &values[..])];
-    assert_says(super::super::tensors::write_tensors(full, &tensors), &["/dev/full", "No space left"]);
+    assert_says(super::super::weights::write_tensors(full, &tensors), &["/dev/full", "No space left"]);
 }
 
 #[test]

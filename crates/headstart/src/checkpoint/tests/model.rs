@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::*;
-use crate::checkpoint::{GrownRows, LoadedModel, TensorFile, load_model};
+use crate::checkpoint::{GrownRows, LoadedModel, StoredWeights, TensorFile, load_model};
 use crate::config::{Activation, InitScheme, LayoutChanges, NormPlace, Positions};
 
 /// A stored model of some configuration.
@@ -68,8 +68,8 @@ fn weights_are_used_where_they_lie_or_copied_into_order() {
         .collect();
     tensors.reverse();
     let path = setup.temp.path().join("other.safetensors");
-    super::super::tensors::write_tensors(&path, &tensors).unwrap();
-    let model = LoadedModel { tensors: TensorFile::open(&path, None).unwrap(), ..model };
+    super::super::weights::write_tensors(&path, &tensors).unwrap();
+    let model = LoadedModel { stored: StoredWeights::Own(TensorFile::open(&path, None).unwrap()), ..model };
     assert_eq!(model.mapped_weights(setup.table()).unwrap().values(), setup.weights);
     let larger = Model::new(&with_head(2)).unwrap();
     assert_says(model.mapped_weights(larger.table()), &["classification_head.weight"]);

@@ -1,6 +1,9 @@
 //! Writing files so that a reader sees the whole new file or none of it.
 //!
-//! Owns: the temporary name, the flush to disk, the rename; that only files are read as files; how checksums are written. Never: decides what is written or where.
+//! Owns: the temporary name, the flush to disk, the rename; that only files are read as files; sums (`sums`). Never:
+//! decides what is written or where.
+
+mod sums;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
@@ -10,6 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+pub use sums::{FileSum, FileSums};
+pub(crate) use sums::{SummedFile, damaged};
 
 /// A file of a writer that is alive is locked by then.
 const LOCKED_AFTER: Duration = Duration::from_mins(1);
