@@ -84,6 +84,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let roles = loaded.tokenizer.roles();
         let targets =
             token_targets(predicts, loaded.files.masked_share(), roles, loaded.tokenizer.vocab_size(), None);
+        loaded.model.check_lm_head()?;
         let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
         for split in order {
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;

@@ -73,6 +73,9 @@ pub fn finetune(
         model_config(config, &base, data, Reading { pooling, max_length }, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
+    if config.lm_loss_coef > 0.0 {
+        model.check_lm_head()?;
+    }
     check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
     let weights = if config.from_scratch {
         model.table().initial_values(config.train.seed)

@@ -76,6 +76,7 @@ pub fn pretrain(
     let train = examples(&train, positions)?;
     let [valid, test] = [evaluated(valid.as_ref(), positions)?, evaluated(test.as_ref(), positions)?];
     let model = Model::new(&model_config)?;
+    model.check_lm_head()?;
     check_memory(&model, &device, |_| true)?;
     let weights = match &stored {
         Some(stored) => stored.mapped_weights(model.table())?,
