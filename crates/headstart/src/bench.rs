@@ -282,7 +282,7 @@ fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
     let targets = match config.objective {
         ObjectiveName::Lm => TokenTargets::Next,
         ObjectiveName::Mlm => {
-            TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size }, None)
+            TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size, never: [None; 3] })
         }
     };
     let mut stream = rng::Stream::new(1);
