@@ -15,7 +15,7 @@ use headstart::data::classification::{ClassificationOptions, LabelKind};
 use headstart::data::corpus::TokenStream;
 use headstart::data::download::unpack::{Format, unpack};
 use headstart::data::encoding::{TextEncoding, read_text};
-use headstart::data::rows::{RowFormat, Rows};
+use headstart::data::rows::{RowFormat, Rows, TextFields};
 use headstart::data::source;
 use headstart::data::template::Template;
 use headstart::event::Signal;
@@ -479,7 +479,7 @@ fn rows(_: &Work, bytes: &[u8]) -> bool {
     for format in formats {
         let encoding = encodings[bytes.len() % encodings.len()];
         let source = Box::new(Cursor::new(bytes.to_vec()));
-        let mut rows = Rows::new(source, Path::new("rows"), format, encoding, None);
+        let mut rows = Rows::new(source, Path::new("rows"), format, encoding, TextFields::default());
         while let Ok(some) = rows.next_rows(7) {
             if some.is_empty() {
                 break;
@@ -509,7 +509,7 @@ fn template(_: &Work, bytes: &[u8]) -> bool {
         Template::roberta(roles, most),
         Template::bare(roles, most),
     ] {
-        if template.validate().is_err() {
+        if template.validate(2).is_err() {
             continue;
         }
         let (first, second) = (ids(1), ids(2));
