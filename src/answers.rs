@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
-use headstart::data::rows::{Row, RowContent};
+use headstart::data::rows::{Row, RowContent, TextInput};
 use headstart::files::AtomicFile;
 use headstart::infer::Prediction;
 use serde::Deserialize;
@@ -97,10 +97,10 @@ impl Answers {
     fn json(&self, row: &Row, prediction: Option<&Prediction>) -> String {
         let mut object = Map::new();
         match (&row.content, prediction) {
-            (Ok(RowContent { text, fields }), Some(prediction)) => {
+            (Ok(RowContent { input, fields }), Some(prediction)) => {
                 object.extend(fields.iter().cloned());
                 if fields.is_empty() && self.shape.with_text {
-                    object.insert("text".into(), text.as_str().into());
+                    object.extend(plain_fields(input));
                 }
                 let Prediction { label, probabilities, truncated } = prediction;
                 let mut add = |name: &str, value: Value| {
@@ -125,11 +125,11 @@ impl Answers {
         let plain;
         let fields = match &row.content {
             // A table needs the text to say what was answered.
-            Ok(RowContent { text, fields }) if fields.is_empty() => {
-                plain = vec![("text".to_owned(), Value::from(text.as_str()))];
+            Ok(RowContent { input, fields }) if fields.is_empty() => {
+                plain = plain_fields(input);
                 &plain
             }
-            Ok(RowContent { text: _, fields }) => fields,
+            Ok(RowContent { input: _, fields }) => fields,
             Err(_) => &Vec::new(),
         };
         let line = |cells: &[String]| {
@@ -171,6 +171,14 @@ impl Answers {
         );
         text + &line(&cells)
     }
+}
+
+/// The texts of a plain line under names of ours.
+fn plain_fields(input: &TextInput) -> Vec<(String, Value)> {
+    let TextInput { first, second } = input;
+    let names: &[&str] = if second.is_some() { &["text_a", "text_b"] } else { &["text"] };
+    let texts = std::iter::once(first).chain(second);
+    names.iter().zip(texts).map(|(name, text)| ((*name).to_owned(), text.as_str().into())).collect()
 }
 
 /// A name of ours that the input does not use.
@@ -224,7 +232,7 @@ mod tests {
 
     fn row(line: u64, fields: &[(&str, Value)]) -> Row {
         let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        Row { line, content: Ok(RowContent { text: "some, text".into(), fields }) }
+        Row { line, content: Ok(RowContent { input: "some, text".into(), fields }) }
     }
 
     fn answers(format: AnswerFormat, top_k: Option<usize>) -> Answers {
@@ -256,6 +264,17 @@ mod tests {
         assert_eq!(
             said,
             "{\"id\":7,\"label\":\"a\",\"predicted_label\":\"b\",\"probabilities\":{\"b\":0.75}}\n"
+        );
+        let repeating =
+            Answers::new(Shape { format: AnswerFormat::Jsonl, top_k: Some(1), with_text: true }, None);
+        let mut pair = row(1, &[]);
+        if let Ok(content) = &mut pair.content {
+            content.input.second = Some("another".into());
+        }
+        let said = repeating.unwrap().json(&pair, Some(&prediction()));
+        assert!(
+            said.starts_with("{\"text_a\":\"some, text\",\"text_b\":\"another\",\"label\":\"b\""),
+            "{said}"
         );
         let bad = Row { line: 3, content: Err("no".into()) };
         assert_eq!(one.json(&bad, None), "{\"error\":\"no\",\"line\":3}\n");

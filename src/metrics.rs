@@ -13,7 +13,7 @@ const LABEL_CHARS: usize = 24;
 /// The splits, in the order of their columns.
 const SPLITS: [&str; 3] = ["train", "valid", "test"];
 /// The metrics that each class has, by the start of their names.
-const PER_CLASS: [&str; 2] = ["precision", "recall"];
+const PER_CLASS: [&str; 3] = ["precision", "recall", "f1"];
 
 /// An evaluation's metrics. `metrics` are named `split/metric`; `confusion`, with the true classes as rows, is of the last
 /// of the splits.
@@ -30,14 +30,15 @@ pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, l
     }
     let mut text = aligned(&rows);
     if names.iter().any(per_class) {
-        let mut rows = vec![row(&format!("{last}, by class"), PER_CLASS.map(str::to_owned))];
+        // Only of two classes each has an F1.
+        let there =
+            |kind: &&str| names.iter().any(|name| name.split_once('/').is_some_and(|(of, _)| of == *kind));
+        let kinds: Vec<&str> = PER_CLASS.into_iter().filter(there).collect();
+        let mut rows = vec![row(&format!("{last}, by class"), kinds.iter().map(|&kind| kind.to_owned()))];
         for label in labels {
             // A class that is nowhere has no metrics.
-            let metrics = PER_CLASS.map(|kind| value(last, &format!("{kind}/{label}")));
-            rows.push(row(
-                &shortened(label, LABEL_CHARS),
-                metrics.map(|metric| metric.unwrap_or("-".into())),
-            ));
+            let metric = |kind: &&str| value(last, &format!("{kind}/{label}")).unwrap_or("-".into());
+            rows.push(row(&shortened(label, LABEL_CHARS), kinds.iter().map(metric)));
         }
         text = text + "\n" + &aligned(&rows);
     }

@@ -131,6 +131,19 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
         assert_no_run(&place);
     }
     finetune(&place, "--data columns.csv --text_column text").refuses(1, &["`text`", "words"]);
+    place.write("pairs.csv", "id,one,other,mood\n1,the lake,the river,a\n2,the river,,b\n");
+    for (columns, what) in [
+        ("one,two", "no text column `two`; the columns are id, one, other, mood"),
+        ("one,one", "the text column `one` is named twice"),
+        ("id,one,other", "3 text columns are named, and an example is one text or a pair"),
+    ] {
+        let words = ["pairs.csv:1", what, "fix: ", "--text_column"];
+        finetune(&place, &format!("--data pairs.csv --label_column mood --text_column {columns}"))
+            .refuses(1, &words);
+        assert_no_run(&place);
+    }
+    place.write("odd.toml", "[data]\ntext_column = 3\n");
+    finetune(&place, "--data pairs.csv --config odd.toml").refuses(2, &["odd.toml:2", "a list of two names"]);
     let scores = "text,score\nthe lake,1.5\nthe river,high\n";
     place.write("scores.csv", scores);
     place.write("nan.csv", scores.replace("high", "NaN"));
@@ -140,6 +153,9 @@ fn labels_that_are_missing_or_unusable_are_named_with_their_line() {
     }
     // The way out works.
     finetune(&place, "--data columns.csv --text_column words --label_column mood").succeeds();
+    fs::remove_dir_all(place.path("run")).unwrap();
+    let said = finetune(&place, "--data pairs.csv --text_column one,other --label_column mood");
+    said.succeeds().says(&["train: 2 examples (a 1, b 1); 1 pairs have an empty text"]);
 }
 
 #[cfg(unix)]

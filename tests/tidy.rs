@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("method", &["config", "params"]),
     ("model", &["config", "error", "params"]),
     ("data", &["config", "error", "event", "files", "memory", "tokenizer"]),
+    ("hub", &["data", "error", "event", "files"]),
     ("masking", &["tokenizer"]),
     ("batch", &["data", "files", "masking"]),
     ("schedule", &["config"]),
@@ -35,7 +36,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("objective", &["batch", "config", "model"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective"]),
     ("tensors", &["error", "files"]),
-    ("checkpoint", &["config", "error", "files", "model", "params", "run_log", "tensors", "tokenizer"]),
+    ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
+    (
+        "checkpoint",
+        &["config", "error", "files", "interop", "model", "params", "run_log", "tensors", "tokenizer"],
+    ),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
     (

@@ -12,6 +12,7 @@
 
 mod support;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -307,6 +308,63 @@ fn marks_and_numbers_are_learned_from_tables_and_json() {
     assert!(number(0) > number(1), "{answers:?}");
     assert_eq!(answers[0]["probabilities"], serde_json::json!({}));
     place.run("eval scores --data scores.jsonl --label_column score --json").json();
+}
+
+/// What a pair is classified as lies in its second text, and which text is the second one matters.
+#[test]
+fn pairs_of_texts_are_learned_and_answered() {
+    let (_, place) = places();
+    let mut draws = support::Draws::new(13);
+    let mut rows = String::from("index\tbefore\tafter\tQuality\n");
+    for at in 0..160 {
+        let ((first, _), (second, water)) = (support::sentence(&mut draws), support::sentence(&mut draws));
+        rows += &format!("{at}\t{first}\t\"{second}\t{}\n", i32::from(water));
+    }
+    place.write("pairs.tsv", &rows);
+    let call =
+        format!("finetune --model {} --n_epochs 12 --lr 5e-3 --n_warmup 5 --max_norm 1 --json", shared("lm"));
+    let flags = "--data pairs.tsv --text_column before,after --out pairs";
+    let result = place.run(&format!("{call} {flags}")).json();
+    assert!(metric(&result, "valid/accuracy") > 0.8 && metric(&result, "valid/f1/1") > 0.7, "{result}");
+    // Its columns are remembered, in both formats.
+    let found = place.run("eval pairs --data pairs.tsv --json").json();
+    assert!(metric(&found, "accuracy") > 0.8, "{found}");
+    let (water, land) = ("the old harbour guards the old river .", "the old tower guards the old hill .");
+    let lines = format!("{land}\t\"{water}\n{water}\t\"{land}\n{land}\n");
+    let answers = place.feed("predict pairs/final --with_text", lines.as_bytes()).json_lines();
+    assert_eq!((&answers[0]["label"], &answers[1]["label"]), (&"1".into(), &"0".into()), "{answers:?}");
+    assert_eq!(
+        (&answers[0]["text_a"], answers[1]["text_b"].as_str()),
+        (&land.into(), Some(&*format!("\"{land}")))
+    );
+    assert!(answers[2]["error"].as_str().unwrap().contains("0 tabs"), "{answers:?}");
+    let object = serde_json::json!({"after": format!("\"{water}"), "before": land});
+    let answer = place.feed("predict pairs --input_format jsonl", object.to_string().as_bytes()).json();
+    assert_eq!(answer["probabilities"], answers[0]["probabilities"], "{answer}");
+    place.write("other.csv", format!("a,b\n{land},\"\"\"{water}\"\n"));
+    place
+        .run("predict pairs --input other.csv")
+        .refuses(1, &["no text column `before`; the columns are a, b"]);
+    let answer = place.run("predict pairs --input other.csv --text_column a,b").json();
+    assert_eq!(answer["probabilities"], answers[0]["probabilities"], "{answer}");
+
+    // By their usual names they are found, and kept.
+    place.write("found.tsv", rows.replace("before", "sentence1").replace("after", "sentence2"));
+    let calls = ["--max_steps 1 --out found", "--config listed.toml --max_steps 1 --out listed"];
+    place.write("listed.toml", "[data]\ntext_column = [\"sentence1\", \"sentence2\"]\n");
+    for call in calls {
+        let said = place.run(&format!("finetune --model {} --data found.tsv {call}", shared("lm")));
+        said.succeeds().says(&["pairs of texts in columns `sentence1` and `sentence2`, label in `Quality`"]);
+    }
+    for run in ["found", "listed"] {
+        let saved = fs::read_to_string(place.path(&format!("{run}/config.toml"))).unwrap();
+        assert!(
+            saved.contains("text_column = [\"sentence1\", \"sentence2\"]")
+                || saved.contains("    \"sentence2\",\n]"),
+            "{saved}"
+        );
+    }
+    assert_eq!(place.bytes("found/final/model.safetensors"), place.bytes("listed/final/model.safetensors"));
 }
 
 #[test]

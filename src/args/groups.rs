@@ -49,14 +49,15 @@ pub struct TutorialArgs {
     pub local_rank: Option<String>,
 }
 
-/// Where named data is looked for. A continued run may look elsewhere; what is read is compared by content.
+/// Where named data and models are looked for. A continued run may look elsewhere; what is read is compared by content.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct PlaceArgs {
     /// Folder for downloads and token caches [default: $HEADSTART_CACHE, or headstart/ in the user's cache folder]
     #[arg(long, value_name = "DIR", alias = "dataset_cache")]
     pub cache_dir: Option<PathBuf>,
-    /// Folder of unpacked data sets, searched first and never written (docs/data.md has the layout)
+    /// Folder of unpacked data sets and models, searched first and never written (docs/data.md and docs/models.md have
+    /// the layout)
     #[arg(long, value_name = "DIR")]
     pub mirror: Option<PathBuf>,
     /// Never use the network
@@ -95,7 +96,8 @@ pub struct ColumnArgs {
     /// Whether the first row of a table names its columns [default: true]
     #[arg(long, value_name = "true|false")]
     pub header: Option<bool>,
-    /// Column with the text, or several with commas between (without a header by number, from 1) [default: detected]
+    /// Column with the text, or the two of a pair with a comma between (without a header by number, from 1)
+    /// [default: detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
     /// Column with the label, by name [default: detected]
@@ -196,9 +198,12 @@ pub struct TuningArgs {
     /// Head and adapter tuning train the layer norms, too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub train_norms: Option<bool>,
-    /// Which position is classified
+    /// Which position is classified [default: the model family's own]
     #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>())]
     pub pooling: Option<HeadPooling>,
+    /// Tokens of the longest input; what is longer is cut [default: what the model was made for, up to 512]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub max_length: Option<usize>,
     /// One class of several, any number of classes, or a number
     #[arg(long, value_name = "NAME", value_parser = one_of::<Problem>())]
     pub problem: Option<Problem>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headstart::config::{DataConfig, HeadPooling, Problem};
+use headstart::config::{Arch, DataConfig, HeadPooling, Problem};
 use headstart::data::Split;
 use headstart::data::catalog::{self, Kind};
 use headstart::data::classification::raw::{Conflict, RawData, RawSplit};
@@ -186,8 +186,9 @@ fn summaries(request: Request, samples: usize, progress: &mut Progress) -> Resul
             Summaries::Text(splits)
         }
         DataKind::Labelled => {
-            // Whether a [CLS] is appended changes no number.
-            let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
+            // Which special tokens are added changes no number.
+            let (arch, pooling) = (Arch::default(), HeadPooling::Cls);
+            let request = DataRequest { config: &config, problem, arch, pooling, positions };
             let Labelled { data, template, .. } = request.load(&tokenizer, None, &mut listener)?;
             let found = |split| data.get(split).ok().map(|examples| (split, examples));
             let summary =
@@ -213,7 +214,8 @@ fn raw_summaries(request: Request, samples: usize, progress: &mut Progress) -> R
             Summaries::RawText(splits)
         }
         DataKind::Labelled => {
-            let request = DataRequest { config: &config, problem, pooling: HeadPooling::Cls, positions };
+            let (arch, pooling) = (Arch::default(), HeadPooling::Cls);
+            let request = DataRequest { config: &config, problem, arch, pooling, positions };
             Summaries::RawLabelled(request.read_raw(samples, &mut listener)?)
         }
     };

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::data::rows::TextFields;
 use headstart::eval::Evaluation;
 use headstart::evaluate::{EvaluateConfig, evaluate};
 
@@ -17,7 +18,13 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice(device);
-    let data = settings::data_config(data, None, reading, columns, places)?;
+    let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
+    let run = settings::model_folder(run, places)?;
+    if data.text_column.is_none()
+        && let TextFields::Named(columns) = settings::text_fields_of(&run)
+    {
+        data.text_column = Some(columns);
+    }
     let config = EvaluateConfig { data, split, language_model, precision, threads, device };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use headstart::config::TextColumns;
 use headstart::data::encoding::TextEncoding;
-use headstart::data::rows::{RowFormat, Rows};
+use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
 use headstart::infer::Predictor;
 
 use crate::answers::{AnswerFormat, Answers, Shape};
@@ -51,6 +52,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         strict,
         reading,
         compute,
+        places,
     } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -61,7 +63,11 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
         );
     }
-    let text_column = text_column.or_else(|| settings::text_column_of(&run));
+    let run = settings::model_folder(run, places)?;
+    let wanted = match text_column {
+        Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
+        None => settings::text_fields_of(&run),
+    };
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
@@ -75,7 +81,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let mut counts = Counts::default();
     for (path, source) in sources {
         let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
-        let mut rows = Rows::new(source, path, format, encoding, text_column.clone());
+        let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
         pass_on(&mut rows, path, &predictor, &mut answers, on_bad_row, &mut counts)?;
     }
     let left_out = answers.left_out;
@@ -112,9 +118,9 @@ fn pass_on(
         // What stands before a row that ends it all is answered.
         let good = rows.iter().take_while(|row| ends.is_none() || row.content.is_ok()).count();
         let answered = &rows[..good];
-        let texts: Vec<String> =
-            answered.iter().filter_map(|row| Some(row.content.as_ref().ok()?.text.clone())).collect();
-        let mut predicted = predictor.predict(&texts)?.into_iter();
+        let inputs: Vec<TextInput> =
+            answered.iter().filter_map(|row| Some(row.content.as_ref().ok()?.input.clone())).collect();
+        let mut predicted = predictor.predict(&inputs)?.into_iter();
         let predictions: Vec<_> =
             answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
         counts.cut += predictions.iter().flatten().filter(|prediction| prediction.truncated).count();
@@ -133,7 +139,8 @@ fn pass_on(
     }
 }
 
-fn open(input: &Path) -> Result<Box<dyn Read>> {
+/// A file, or standard input.
+pub fn open(input: &Path) -> Result<Box<dyn Read>> {
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }

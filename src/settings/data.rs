@@ -6,7 +6,7 @@ use std::env;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use headstart::config::DataConfig;
+use headstart::config::{DataConfig, TextColumns};
 use headstart::data::catalog::Locations;
 use headstart::data::source::is_local;
 
@@ -75,7 +75,7 @@ impl Flags {
             offline: offline.unwrap_or(base.offline),
             delimiter: delimiter.or(base.delimiter),
             header: header.or(base.header),
-            text_column: text_column.or(base.text_column),
+            text_column: text_column.map(TextColumns::Typed).or(base.text_column),
             label_column: label_column.or(base.label_column),
             max_train_examples: max_train_examples.or(base.max_train_examples),
         }

@@ -9,10 +9,11 @@ use std::path::Path;
 use anyhow::Result;
 use headstart::Error;
 use headstart::checkpoint::RunFolder;
-use headstart::config::ModelConfig;
+use headstart::config::{ModelConfig, TextColumns};
+use headstart::data::rows::TextFields;
 use headstart::files::read_regular;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
 use super::Usage;
@@ -66,16 +67,22 @@ pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
     }
 }
 
-/// The column that the run of this model was told to read texts from. A model is a run's folder, its `final/` or one of
-/// its checkpoints.
-pub fn text_column_of(model: &Path) -> Option<String> {
+/// The fields that hold texts for this model: the columns that its run was told of or found pairs in; for a run without such,
+/// one. A model is a run's folder, its `final/` or one of its checkpoints; of others nothing is known.
+pub fn text_fields_of(model: &Path) -> TextFields {
     let run = match model.parent() {
         Some(run) if model.ends_with("final") => run,
-        Some(checkpoints) if checkpoints.ends_with("checkpoints") => checkpoints.parent()?,
+        Some(checkpoints) if checkpoints.ends_with("checkpoints") => checkpoints.parent().unwrap_or(model),
         _ => model,
     };
-    let table: toml::Table = fs::read_to_string(run.join("config.toml")).ok()?.parse().ok()?;
-    Some(table.get("data")?.get("text_column")?.as_str()?.to_owned())
+    let text = fs::read_to_string(run.join("config.toml")).ok();
+    let Some(mut table) = text.and_then(|text| text.parse::<toml::Table>().ok()) else {
+        return TextFields::Detect;
+    };
+    let columns = table.get_mut("data").and_then(|data| data.as_table_mut()?.remove("text_column"));
+    columns
+        .and_then(|columns| TextColumns::deserialize(columns).ok())
+        .map_or(TextFields::DetectOne, TextFields::Named)
 }
 
 fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {

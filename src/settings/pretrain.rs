@@ -60,6 +60,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: ObjectiveNam
         arch: arch.unwrap_or(base.arch),
         vocab_size: base.vocab_size,
         embed_dim: embed_dim.unwrap_or(base.embed_dim),
+        embedding_size: base.embedding_size,
         hidden_dim: hidden_dim.unwrap_or(base.hidden_dim),
         num_max_positions: num_max_positions.unwrap_or(base.num_max_positions),
         num_heads: num_heads.unwrap_or(base.num_heads),

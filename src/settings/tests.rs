@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use headstart::config::{
     Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, Positions, PretrainConfig,
-    Problem, Schedule, TrainConfig,
+    Problem, Schedule, TextColumns, TrainConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -141,7 +141,7 @@ fn full_data() -> DataConfig {
         mirror: Some("m".into()),
         delimiter: Some(";".into()),
         header: Some(false),
-        text_column: Some("t".into()),
+        text_column: Some(TextColumns::Listed(vec!["t".into(), "u".into()])),
         label_column: Some("l".into()),
         max_train_examples: Some(1),
         ..DataConfig::default()
@@ -182,7 +182,8 @@ fn every_key_has_its_flag() {
     let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
-    let of_others = ["vocab_size", "causal", "adapters_dim", "head", "offset_token", "layout"];
+    let of_others =
+        ["vocab_size", "causal", "adapters_dim", "head", "offset_token", "layout", "embedding_size"];
     let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     // The tokenizer is the model's.
@@ -213,7 +214,13 @@ fn the_readme_lists_what_a_continued_run_may_be_given_anew() {
 
 #[test]
 fn a_saved_configuration_reads_back_the_same() {
-    let head = HeadConfig { num_classes: 2, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    let head = HeadConfig {
+        num_classes: 2,
+        pooling: HeadPooling::Cls,
+        problem: Problem::SingleLabel,
+        max_length: None,
+        dropout: None,
+    };
     let config = PretrainConfig {
         data: full_data(),
         model: ModelConfig { head: Some(head), ..full_model() },

@@ -58,6 +58,11 @@ impl Packing {
         self.first_positions[sequence]
     }
 
+    /// The row of the first token of each sequence.
+    pub fn first_rows(&self) -> impl Iterator<Item = u32> + '_ {
+        self.offsets[..self.sequences()].iter().map(|&start| start as u32)
+    }
+
     /// The row of the last token of each sequence.
     pub fn last_rows(&self) -> impl Iterator<Item = u32> + '_ {
         self.offsets[1..].iter().map(|&end| (end - 1) as u32)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::cpu::rows::{self, ROWS_PER_TASK, apply_dropout};
 use crate::cpu::scratch::with_rows;
-use crate::cpu::shared::SharedSlice;
+use crate::cpu::shared::SharedTensor;
 use crate::cuda::Slab;
 use crate::cuda::ops::{DeviceDropout, elementwise};
 use crate::device::Device;
@@ -221,7 +221,7 @@ impl<'a> Tape<'a> {
     }
 }
 
-/// Dropout that is on: the rate, the site and the per-token keys.
+/// Dropout that is on: the rate, the site and the rows' keys, one per token unless an op chose among them.
 #[derive(Clone, Debug)]
 pub(crate) struct ActiveDropout {
     pub(crate) rate: DropRate,
@@ -237,9 +237,25 @@ impl ActiveDropout {
         Some(DeviceDropout { row_keys, site: self.site, rate: self.rate })
     }
 
-    /// The key of a token at this site.
+    /// The key of a row at this site.
     pub(crate) fn key(&self, row: usize) -> u64 {
         rng::site_key(self.row_keys[row], self.site)
+    }
+
+    /// Fills `to` with `from` times the dropout factors, on the processor.
+    pub(crate) fn mask(&self, device: &Device, from: &Tensor, to: &mut Tensor) {
+        let (rows, cols, level) = (from.rows(), from.cols(), device.level());
+        let out = SharedTensor::new(to);
+        device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
+            with_rows(cols, |row, scratch| {
+                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                    row.copy_from_slice(from.row(level, r, scratch));
+                    apply_dropout(level, row, self.key(r), 0, self.rate);
+                    // SAFETY: every task has rows of its own.
+                    unsafe { out.write(level, r, 0, row) };
+                }
+            });
+        });
     }
 }
 
@@ -292,19 +308,8 @@ impl Backward<'_> {
 
     /// A gradient times the dropout factors, in f32, on the processor.
     pub(crate) fn masked(&self, gradient: &Tensor, dropout: &ActiveDropout) -> Tensor {
-        let (rows, cols, level) = (gradient.rows(), gradient.cols(), self.device.level());
-        let mut masked = self.uninit(rows, cols, DType::F32);
-        let out = SharedSlice::new(masked.f32_mut());
-        self.device.for_each(rows.div_ceil(ROWS_PER_TASK), |task| {
-            with_rows(cols, |scratch, _| {
-                for r in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
-                    // SAFETY: every task has rows of its own.
-                    let row = unsafe { out.slice(r * cols, cols) };
-                    row.copy_from_slice(gradient.row(level, r, scratch));
-                    apply_dropout(level, row, dropout.key(r), 0, dropout.rate);
-                }
-            });
-        });
+        let mut masked = self.uninit(gradient.rows(), gradient.cols(), DType::F32);
+        dropout.mask(self.device, gradient, &mut masked);
         masked
     }
 

@@ -9,9 +9,9 @@
 use headstart_engine::{Packing, rng};
 use sha2::{Digest, Sha256};
 
-use crate::data::template::Template;
+use crate::data::template::{Encoded, Template};
 use crate::files::hex;
-use crate::masking::Masking;
+use crate::masking::{Masked, Masking};
 
 /// Examples in the order of their data set. An input is put together when its batch is, so that a set of any size
 /// takes no more memory than the mapped file of its tokens.
@@ -19,6 +19,8 @@ use crate::masking::Masking;
 pub struct Examples<'a> {
     /// Token ids of each: whole texts, or blocks of running text.
     pub ids: Vec<&'a [u32]>,
+    /// Of pairs the second text of each; empty where examples are single texts or blocks.
+    pub seconds: Vec<&'a [u32]>,
     /// The label of each; empty for language models.
     pub labels: Vec<Label>,
     /// How the ids of a text become an input; `None` for blocks, which are inputs.
@@ -34,7 +36,7 @@ pub enum Label {
     Values(Vec<f32>),
 }
 
-impl Examples<'_> {
+impl<'a> Examples<'a> {
     /// Number of examples.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -45,11 +47,22 @@ impl Examples<'_> {
         self.ids.is_empty()
     }
 
+    /// Keeps the examples at these places, in this order.
+    pub fn keep(&mut self, places: &[usize]) {
+        let picked = |all: &[&'a [u32]]| places.iter().filter_map(|&i| all.get(i).copied()).collect();
+        (self.ids, self.seconds) = (picked(&self.ids), picked(&self.seconds));
+        self.labels = places.iter().filter_map(|&i| self.labels.get(i).cloned()).collect();
+    }
+
     /// SHA-256 of all ids and labels: the same for the same examples, wherever they were read from.
     pub fn content_sum(&self) -> String {
         let mut sum = Sha256::new();
         sum.update((self.ids.len() as u64).to_le_bytes());
         for ids in &self.ids {
+            sum.update((ids.len() as u64).to_le_bytes());
+            sum.update(bytemuck::cast_slice::<u32, u8>(ids));
+        }
+        for ids in &self.seconds {
             sum.update((ids.len() as u64).to_le_bytes());
             sum.update(bytemuck::cast_slice::<u32, u8>(ids));
         }
@@ -64,8 +77,13 @@ impl Examples<'_> {
 
     /// Number of tokens of the input of example `index`.
     pub fn input_len(&self, index: usize) -> usize {
-        let ids = self.ids[index];
-        self.template.as_ref().map_or(ids.len(), |template| template.encode(ids, None).input_ids.len())
+        self.input(index).map_or_else(|| self.ids[index].len(), |input| input.input_ids.len())
+    }
+
+    /// What the template makes of the texts of example `index`; `None` for a block.
+    fn input(&self, index: usize) -> Option<Encoded> {
+        let second = self.seconds.get(index).copied();
+        self.template.as_ref().map(|template| template.encode(self.ids[index], second))
     }
 
     /// Number of tokens of all inputs.
@@ -75,10 +93,10 @@ impl Examples<'_> {
 
     /// The input of example `index` with its label and targets; `key` seeds the masks.
     pub fn sequence(&self, index: usize, targets: &TokenTargets, key: u64) -> Sequence {
-        let (ids, label) = (self.ids[index], self.labels.get(index).cloned());
-        match &self.template {
-            Some(template) => targets.sequence(&template.encode(ids, None).input_ids, label, key),
-            None => targets.sequence(ids, label, key),
+        let label = self.labels.get(index).cloned();
+        match self.input(index) {
+            Some(input) => targets.sequence_of(&input, label, key),
+            None => targets.sequence(self.ids[index], label, key),
         }
     }
 }
@@ -88,6 +106,8 @@ impl Examples<'_> {
 pub struct Sequence {
     /// Token ids, masked where the objective masks.
     pub input_ids: Vec<u32>,
+    /// The type of each token; `None` where all are 0.
+    pub token_type_ids: Option<Vec<u32>>,
     /// Rows whose hidden state predicts a token.
     pub rows: Vec<u32>,
     /// The tokens they predict.
@@ -117,12 +137,20 @@ impl TokenTargets {
                 rows: (0..ids.len().saturating_sub(1) as u32).collect(),
                 targets: ids.get(1..).unwrap_or_default().to_vec(),
                 label,
+                ..Sequence::default()
             },
             Self::Masked(masking, never) => {
-                let masked = masking.apply(ids, *never, key);
-                Sequence { input_ids: masked.input_ids, rows: masked.rows, targets: masked.targets, label }
+                let Masked { input_ids, rows, targets } = masking.apply(ids, *never, key);
+                Sequence { input_ids, rows, targets, label, ..Sequence::default() }
             }
         }
+    }
+
+    /// The sequence of an input with its targets and token types; `key` seeds the masks.
+    pub fn sequence_of(&self, input: &Encoded, label: Option<Label>, key: u64) -> Sequence {
+        let typed = input.segments.iter().any(|&(length, kind)| length > 0 && kind != 0);
+        let token_type_ids = typed.then(|| input.token_type_ids().collect());
+        Sequence { token_type_ids, ..self.sequence(&input.input_ids, label, key) }
     }
 }
 
@@ -174,6 +202,8 @@ pub struct Slab<'a> {
     pub packing: Packing,
     /// All ids.
     pub input_ids: Vec<u32>,
+    /// The types of all tokens; `None` where all are 0.
+    pub token_type_ids: Option<Vec<u32>>,
     /// All predicting rows, numbered within the slab.
     pub rows: Vec<u32>,
     /// All predicted tokens.
@@ -190,8 +220,11 @@ impl<'a> Slab<'a> {
             let start = packing.range(i).start as u32;
             rows.extend(sequence.rows.iter().map(|r| start + r));
         }
+        let typed = sequences.iter().any(|s| s.token_type_ids.is_some());
+        let types = |s: &Sequence| s.token_type_ids.clone().unwrap_or_else(|| vec![0; s.input_ids.len()]);
         Self {
             packing,
+            token_type_ids: typed.then(|| sequences.iter().flat_map(types).collect()),
             input_ids: sequences.iter().flat_map(|s| s.input_ids.iter().copied()).collect(),
             rows,
             targets: sequences.iter().flat_map(|s| s.targets.iter().copied()).collect(),
@@ -220,6 +253,7 @@ pub fn evaluation_mask_key(index: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::RoleIds;
 
     fn batch(lengths: &[usize]) -> Batch {
         let ids = |n: usize| (0..n as u32).collect::<Vec<_>>();
@@ -239,6 +273,37 @@ mod tests {
         assert_eq!(third.input_ids[third.rows[255] as usize + 1], third.targets[255]);
         assert_eq!(third.packing, Packing::new(&[256, 10, 600], &[2, 3, 4]));
         assert_eq!(slabs[2].rows.len(), 0);
+    }
+
+    #[test]
+    fn token_types_are_there_where_a_template_gives_any_but_0() {
+        let roles = RoleIds { cls: 1, sep: 2, eos: 2, mask: 3, unk: 0, pad: None };
+        let examples = |template, seconds| Examples {
+            ids: vec![&[5, 6][..], &[7]],
+            seconds,
+            template: Some(template),
+            ..Examples::default()
+        };
+        let sequences = |examples: &Examples<'_>| Batch {
+            sequences: (0..2).map(|i| examples.sequence(i, &TokenTargets::None, 0)).collect(),
+        };
+        let pairs = examples(Template::bert(roles, 9), vec![&[8][..], &[]]);
+        let batch = sequences(&pairs);
+        let slab = &batch.slabs(100)[0];
+        assert_eq!(slab.input_ids, [1, 5, 6, 2, 8, 2, 1, 7, 2, 2]);
+        assert_eq!(slab.token_type_ids.as_deref(), Some(&[0, 0, 0, 0, 1, 1, 0, 0, 0, 1][..]));
+        assert_eq!((pairs.input_len(0), pairs.tokens()), (6, 10));
+        for plain in [
+            examples(Template::bert(roles, 9), Vec::new()),
+            examples(Template::roberta(roles, 9), vec![&[8][..], &[]]),
+        ] {
+            assert_eq!(sequences(&plain).slabs(100)[0].token_type_ids, None);
+        }
+        let single = examples(Template::bert(roles, 9), Vec::new());
+        assert_ne!(pairs.content_sum(), single.content_sum());
+        let mut kept = pairs.clone();
+        kept.keep(&[1]);
+        assert_eq!((&kept.ids[..], &kept.seconds[..]), (&[&[7][..]][..], &[&[][..]][..]));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
 use crate::config::{
-    DataConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, PrecisionName, Problem, TrainConfig,
+    DataConfig, HeadConfig, ModelConfig, ObjectiveName, PrecisionName, Problem, TrainConfig,
 };
 use crate::data::source;
 use crate::data::split::Split;
@@ -300,13 +300,15 @@ fn finetune_batches(
     listener: &mut Listener<'_>,
 ) -> Result<(Objective, Vec<Batch>, Option<usize>)> {
     let tokenizer = source::tokenizer(&config.data, listener)?;
-    let (problem, pooling) = (Problem::SingleLabel, HeadPooling::Cls);
-    let request = DataRequest { config: &config.data, problem, pooling, positions: model.num_max_positions };
+    let (problem, arch) = (Problem::SingleLabel, model.arch);
+    let (pooling, positions) = (arch.pooling(), model.num_max_positions);
+    let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
     let labelled = request.load(&tokenizer, None, listener)?;
     let data = &labelled.data;
     let train = labelled.examples(data.get(Split::Train)?);
     model.vocab_size = tokenizer.vocab_size();
-    model.head = Some(HeadConfig { num_classes: data.labels.len(), pooling, problem });
+    let num_classes = data.labels.len();
+    model.head = Some(HeadConfig { num_classes, pooling, problem, max_length: None, dropout: None });
     let order = epoch_order(train.len(), 1, 0);
     let batches = order.chunks(config.batch).cycle().take(config.warmup + config.steps).map(|picked| {
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);
@@ -328,7 +330,7 @@ fn predict(config: &BenchConfig) -> Result<Measured> {
     let predictor = Predictor::load(run_folder(config)?, config.precision, &config.device, config.threads)?;
     let mut times = Vec::new();
     for i in 0..config.warmup + config.steps {
-        let text = [TEXTS[i % TEXTS.len()].to_owned()];
+        let text = [TEXTS[i % TEXTS.len()].into()];
         let began = Instant::now();
         predictor.predict(&text)?;
         if i >= config.warmup {

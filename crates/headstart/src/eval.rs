@@ -2,6 +2,7 @@
 //!
 //! Owns: what is reported and how it is computed. Never: changes a weight.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use headstart_engine::{Precision, Tape, Weights};
@@ -116,7 +117,7 @@ impl Evaluator<'_> {
             Some(Problem::MultiLabel) => scores.multi_label_metrics(&mut metrics),
             Some(Problem::Regression) => {
                 metrics.insert("mse".into(), sums.clf.sum / totals.clf);
-                scores.correlation(&mut metrics);
+                scores.correlations(&mut metrics);
             }
         }
         Ok(Some(Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() }))
@@ -202,7 +203,8 @@ impl Scores {
         }
     }
 
-    /// Accuracy, macro-F1 (over the classes that occur or are predicted), per-class precision and recall.
+    /// Accuracy, macro-F1 (over the classes that occur or are predicted), per-class precision and recall; of two classes F1, too,
+    /// which is what such tasks report of the one that is looked for (GLUE's MRPC: `f1/1`).
     fn class_metrics(&self, names: &[String], metrics: &mut BTreeMap<String, f64>) {
         let total: u64 = self.confusion.iter().flatten().sum();
         let right: u64 = (0..self.confusion.len()).map(|k| self.confusion[k][k]).sum();
@@ -216,9 +218,13 @@ impl Scores {
                 continue;
             }
             let share = |of: u64| if of == 0 { 0.0 } else { hits / of as f64 };
-            f1_sum += 2.0 * hits / (truths + guesses) as f64;
+            let f1 = 2.0 * hits / (truths + guesses) as f64;
+            f1_sum += f1;
             present += 1.0;
             let name = names.get(k).map_or_else(|| k.to_string(), Clone::clone);
+            if self.confusion.len() == 2 {
+                metrics.insert(format!("f1/{name}"), f1);
+            }
             metrics.insert(format!("precision/{name}"), share(guesses));
             metrics.insert(format!("recall/{name}"), share(truths));
         }
@@ -233,16 +239,39 @@ impl Scores {
         metrics.insert("micro_f1".into(), f1);
     }
 
-    /// Pearson's correlation.
-    fn correlation(&self, metrics: &mut BTreeMap<String, f64>) {
-        let n = self.pairs.len() as f64;
-        let mean = |f: &dyn Fn(&(f64, f64)) -> f64| self.pairs.iter().map(f).sum::<f64>() / n;
-        let (mx, my) = (mean(&|p| p.0), mean(&|p| p.1));
-        let (vx, vy) = (mean(&|p| (p.0 - mx).powi(2)), mean(&|p| (p.1 - my).powi(2)));
-        let covariance = mean(&|p| (p.0 - mx) * (p.1 - my));
-        let r = if vx > 0.0 && vy > 0.0 { covariance / (vx * vy).sqrt() } else { 0.0 };
-        metrics.insert("pearson".into(), r);
+    /// Pearson's correlation, and Spearman's, which is that of the ranks.
+    fn correlations(&self, metrics: &mut BTreeMap<String, f64>) {
+        metrics.insert("pearson".into(), pearson(&self.pairs));
+        let [predicted, truth] = [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1]
+            .map(|of| ranks(&self.pairs.iter().map(of).collect::<Vec<_>>()));
+        metrics.insert("spearman".into(), pearson(&predicted.into_iter().zip(truth).collect::<Vec<_>>()));
     }
+}
+
+fn pearson(pairs: &[(f64, f64)]) -> f64 {
+    let n = pairs.len() as f64;
+    let mean = |f: &dyn Fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>() / n;
+    let (mx, my) = (mean(&|p| p.0), mean(&|p| p.1));
+    let (vx, vy) = (mean(&|p| (p.0 - mx).powi(2)), mean(&|p| (p.1 - my).powi(2)));
+    let covariance = mean(&|p| (p.0 - mx) * (p.1 - my));
+    if vx > 0.0 && vy > 0.0 { covariance / (vx * vy).sqrt() } else { 0.0 }
+}
+
+/// The rank of each number, from 1; equal ones have the mean of their places.
+fn ranks(numbers: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..numbers.len()).collect();
+    order.sort_by(|&a, &b| numbers[a].total_cmp(&numbers[b]));
+    let mut ranks = vec![0.0; numbers.len()];
+    let mut before = 0;
+    // 0 and -0 are the same number.
+    for tied in order.chunk_by(|&a, &b| numbers[a].partial_cmp(&numbers[b]) == Some(Ordering::Equal)) {
+        let rank = before as f64 + f64::midpoint(1.0, tied.len() as f64);
+        for &at in tied {
+            ranks[at] = rank;
+        }
+        before += tied.len();
+    }
+    ranks
 }
 
 #[cfg(test)]
@@ -267,6 +296,7 @@ mod tests {
         is("recall/b", 0.5);
         is("macro_f1", f64::midpoint(2.0 / 3.0, 0.5));
         assert!(!metrics.contains_key("recall/c"), "a class that is nowhere has no metrics");
+        assert!(!metrics.contains_key("f1/a"));
     }
 
     #[test]
@@ -279,7 +309,29 @@ mod tests {
         for x in [1.0, 2.0, 4.0] {
             scores.count(&[x], Some(&Label::Values(vec![3.0 - 2.0 * x])), Problem::Regression);
         }
-        scores.correlation(&mut metrics);
-        assert!((metrics["pearson"] + 1.0).abs() < 1e-12);
+        scores.correlations(&mut metrics);
+        assert!((metrics["pearson"] + 1.0).abs() < 1e-12 && (metrics["spearman"] + 1.0).abs() < 1e-12);
+    }
+
+    /// The oracle: `spearmanr`, `pearsonr` and `rankdata` of SciPy.
+    #[test]
+    fn ties_share_the_mean_of_their_ranks() {
+        let (x, y) = ([1.0, 2.0, 2.0, 4.0, 0.5, 2.0, -1.0], [2.0, 1.0, 3.0, 3.0, 0.0, 5.0, -0.0]);
+        assert_eq!(ranks(&x), [3.0, 5.0, 5.0, 7.0, 2.0, 5.0, 1.0]);
+        assert_eq!(ranks(&y), [4.0, 3.0, 5.5, 5.5, 1.5, 7.0, 1.5]);
+        let scores = Scores { pairs: x.into_iter().zip(y).collect(), ..Scores::new(0) };
+        let mut metrics = BTreeMap::new();
+        scores.correlations(&mut metrics);
+        assert!((metrics["spearman"] - 0.773_722_639_998_807_2).abs() < 1e-12, "{metrics:?}");
+        assert!((metrics["pearson"] - 0.645_942_241_466_167_3).abs() < 1e-12, "{metrics:?}");
+    }
+
+    #[test]
+    fn two_classes_have_an_f1_each() {
+        let mut scores = Scores::new(2);
+        scores.confusion = vec![vec![3, 1], vec![2, 4]];
+        let mut metrics = BTreeMap::new();
+        scores.class_metrics(&["0".into(), "1".into()], &mut metrics);
+        assert!((metrics["f1/1"] - 8.0 / 11.0).abs() < 1e-12 && (metrics["f1/0"] - 6.0 / 9.0).abs() < 1e-12);
     }
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::batch::TokenTargets;
-use crate::config::{DataConfig, PrecisionName};
+use crate::config::{DataConfig, HeadConfig, PrecisionName};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::device::DeviceChoice;
@@ -63,8 +63,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     };
     let positions = loaded.files.config.num_max_positions;
     if let Some(head) = head {
-        let pooling = head.pooling;
-        let request = DataRequest { config: &config.data, problem: head.problem, pooling, positions };
+        let HeadConfig { problem, pooling, .. } = head;
+        let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
+        let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = request.load(&loaded.tokenizer, known, listener)?;
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };

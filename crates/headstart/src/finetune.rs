@@ -7,9 +7,10 @@ use std::time::Instant;
 use headstart_engine::{Weights, rng};
 
 use crate::batch::{Examples, Label, TokenTargets};
-use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles};
+use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, without_lm_head};
 use crate::config::{
-    ClassWeights, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Task,
+    Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
+    ObjectiveName, Problem, Task, TextColumns,
 };
 use crate::data::classification::ClassificationData;
 use crate::data::source;
@@ -52,12 +53,12 @@ pub fn finetune(
         None => base_model(config)?,
     };
     let tokenizer = base.tokenizer()?;
-    let predicts = base.files.objective.unwrap_or_default();
-    let positions = base.files.config.num_max_positions;
+    let predicts = base.files.objective.unwrap_or(ObjectiveName::of(&base.files.config));
 
     let known = Some(base.files.labels.clone()).filter(|_| begun && config.problem != Problem::Regression);
-    let request =
-        DataRequest { config: &config.data, problem: config.problem, pooling: config.pooling, positions };
+    let Reading { pooling, max_length } = Reading::of(config, &base, begun)?;
+    let (arch, positions) = (base.files.config.arch, max_length);
+    let request = DataRequest { config: &config.data, problem: config.problem, arch, pooling, positions };
     let mut labelled = request.load(&tokenizer, known, listener)?;
     labelled.data.hold_out_validation(config.train.seed)?;
     labelled.check_label_column(config.num_classes)?;
@@ -69,7 +70,7 @@ pub fn finetune(
     let model_config = if begun {
         base.files.config.clone()
     } else {
-        model_config(config, &base.files.config, data, tokenizer.roles().cls)
+        model_config(config, &base, data, Reading { pooling, max_length }, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
     check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
@@ -123,7 +124,11 @@ pub fn finetune(
         train: &train_examples,
     };
     let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
-    let config = &FinetuneConfig { train: settled, ..config.clone() };
+    let config = &FinetuneConfig {
+        train: settled,
+        data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
+        ..config.clone()
+    };
     let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
@@ -168,19 +173,30 @@ fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {
 /// The base model's sizes with the head, the adapters and the offset this run adds.
 fn model_config(
     config: &FinetuneConfig,
-    base: &ModelConfig,
+    base: &LoadedModel,
     data: &ClassificationData,
+    Reading { pooling, max_length }: Reading,
     cls: u32,
 ) -> ModelConfig {
+    let published = base.published.as_ref();
+    let base = &base.files.config;
     let num_classes = match config.problem {
         Problem::Regression => 1,
         _ => data.labels.len(),
     };
     let frozen = config.method != Method::Full;
-    ModelConfig {
+    let head = HeadConfig {
+        num_classes,
+        pooling,
+        problem: config.problem,
+        max_length: (max_length < base.num_max_positions).then_some(max_length),
+        dropout: config.dropout.or(published.and_then(|published| published.head_dropout)),
+    };
+    let mut model = ModelConfig {
         adapters_dim: config.adapters().or(base.adapters_dim),
-        head: Some(HeadConfig { num_classes, pooling: config.pooling, problem: config.problem }),
-        offset_token: if frozen && config.pooling == HeadPooling::Cls {
+        head: Some(head),
+        // The tutorial's `[CLS]` is new to its trunks.
+        offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {
             Some(cls)
         } else {
             base.offset_token
@@ -189,6 +205,57 @@ fn model_config(
         attention_dropout: if config.dropout.is_some() { None } else { base.attention_dropout },
         initializer_range: config.initializer_range,
         ..base.clone()
+    };
+    if config.lm_loss_coef <= 0.0 {
+        // It would neither train nor be of use.
+        without_lm_head(&mut model);
+    }
+    if published.is_some() && base.arch == Arch::Gpt2 {
+        model.layout.head_bias = Some(false);
+    }
+    model
+}
+
+/// What a head reads of its inputs.
+#[derive(Clone, Copy)]
+struct Reading {
+    pooling: HeadPooling,
+    /// The longest input, in tokens.
+    max_length: usize,
+}
+
+impl Reading {
+    /// That of the run so far; else what was asked for; else what the model's family does.
+    fn of(config: &FinetuneConfig, base: &LoadedModel, begun: bool) -> Result<Self> {
+        /// Longer ones cost more than they bring, unless somebody wants them.
+        const MOST: usize = 512;
+        let model = &base.files.config;
+        if let Some(head) = model.head.as_ref().filter(|_| begun) {
+            return Ok(Self { pooling: head.pooling, max_length: model.max_length() });
+        }
+        let positions = model.num_max_positions;
+        if let Some(length) = config.max_length.filter(|&length| length > positions) {
+            return Err(Error::Config {
+                key: "max_length".into(),
+                what: format!("inputs of {length} tokens are asked for, the model has {positions} positions"),
+                fix: format!("use {positions} at most, or leave it out"),
+            });
+        }
+        let published = base.published.as_ref();
+        let own =
+            published.and_then(|published| published.sentences).and_then(|sentences| sentences.max_length);
+        let max_length =
+            config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
+        let pooling = published.map_or_else(|| model.arch.pooling(), |published| published.pooling);
+        Ok(Self { pooling: config.pooling.unwrap_or(pooling), max_length: max_length.min(positions) })
+    }
+}
+
+/// The columns as they were asked for; those of pairs are kept where they were found, too: a model of pairs reads pairs.
+fn text_columns(config: &FinetuneConfig, data: &ClassificationData) -> Option<TextColumns> {
+    match data.text_columns.len() {
+        2 => Some(TextColumns::Listed(data.text_columns.clone())),
+        _ => config.data.text_column.clone(),
     }
 }
 
@@ -234,8 +301,7 @@ fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) {
     ranked.sort_by_key(|&(rank, _)| rank);
     let mut kept: Vec<usize> = ranked.into_iter().take(most).map(|(_, i)| i).collect();
     kept.sort_unstable();
-    examples.ids = kept.iter().map(|&i| examples.ids[i]).collect();
-    examples.labels = kept.iter().map(|&i| examples.labels[i].clone()).collect();
+    examples.keep(&kept);
 }
 
 fn class_weights(config: &FinetuneConfig, train: &Examples<'_>, classes: usize) -> Option<Vec<f32>> {

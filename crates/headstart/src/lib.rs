@@ -4,6 +4,7 @@
 //!
 //! 1. [`config`] — what the user asked for, validated.
 //! 2. [`tokenizer`] and [`data`] — text becomes token ids, once, in a cache.
+//!    [`hub`] — a published model's name becomes a folder.
 //! 3. [`params`] and [`model`] — the parameter table and the one transformer over the engine's tape.
 //! 4. [`train`] — the loop, the same for pretraining and fine-tuning; [`optim`], [`schedule`], [`masking`].
 //! 5. [`eval`] and [`infer`] — loss, perplexity, accuracy; predict, generate.
@@ -27,7 +28,9 @@ pub mod evaluate;
 pub mod event;
 pub mod files;
 pub mod finetune;
+pub mod hub;
 pub mod infer;
+pub mod interop;
 pub mod masking;
 pub mod memory;
 pub mod method;

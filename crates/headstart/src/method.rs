@@ -14,9 +14,11 @@ pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
         Kind::TokenEmbedding
         | Kind::PositionEmbedding
         | Kind::TokenTypeEmbedding
+        | Kind::EmbeddingProjection
         | Kind::AttentionIn
         | Kind::AttentionOut
         | Kind::FeedForwardUp
-        | Kind::FeedForwardDown => method == Method::Full,
+        | Kind::FeedForwardDown
+        | Kind::LmHead => method == Method::Full,
     }
 }

@@ -65,7 +65,7 @@ impl Objective {
         slab: &Slab<'_>,
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
-        let hidden = model.trunk(tape, Inputs::new(&slab.input_ids), None);
+        let hidden = model.trunk(tape, inputs(model, slab), None);
         let mut sums = Sums::default();
         if self.lm > 0.0 && !slab.rows.is_empty() {
             let scale = (self.lm / denominators.lm) as f32;
@@ -95,6 +95,12 @@ impl Objective {
         };
         part(self.lm, sums.lm.sum, denominators.lm) + part(self.clf, sums.clf.sum, denominators.clf)
     }
+}
+
+/// What a model reads of a slab: token types only where it has more than one.
+pub fn inputs<'a>(model: &Model, slab: &'a Slab<'_>) -> Inputs<'a> {
+    let token_type_ids = slab.token_type_ids.as_deref().filter(|_| model.layout().token_types >= 2);
+    Inputs { input_ids: &slab.input_ids, token_type_ids }
 }
 
 impl Sums {

@@ -31,6 +31,8 @@ pub enum Kind {
     PositionEmbedding,
     /// The embedding of token types.
     TokenTypeEmbedding,
+    /// What widens the embeddings.
+    EmbeddingProjection,
     /// What is added to one token's embedding.
     TokenOffset,
     /// Attention's packed in-projection: the rows of q, k and v.
@@ -45,6 +47,8 @@ pub enum Kind {
     Norm,
     /// An adapter.
     Adapter,
+    /// What the language model's head has beside the token embedding.
+    LmHead,
     /// The classification head.
     Head,
 }

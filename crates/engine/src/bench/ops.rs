@@ -184,7 +184,7 @@ impl<'a> OpRun<'a> {
             )),
             Op::LinearCrossEntropy => {
                 let rows: Vec<u32> = (0..ROWS as u32).collect();
-                tape.linear_cross_entropy(&x, &rows, ids, weight, 1.0 / ROWS as f32);
+                tape.linear_cross_entropy(&x, &rows, ids, weight, None, 1.0 / ROWS as f32);
                 None
             }
         };

@@ -57,7 +57,8 @@ simd! {
 }
 
 simd! {
-    fn add_bf16(a: &mut [f32], b: &[bf16]) {
+    /// a += b.
+    pub(crate) fn add_bf16(a: &mut [f32], b: &[bf16]) {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += f32::from_bits(u32::from(b.to_bits()) << 16));
     }
 }

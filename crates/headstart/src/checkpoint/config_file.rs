@@ -13,7 +13,7 @@ use crate::files::{FileSum, FileSums, damaged};
 use crate::tokenizer::RoleIds;
 
 /// Says whose config.json it is, where Hugging Face names the architecture.
-const MODEL_TYPE: &str = "headstart";
+pub(super) const MODEL_TYPE: &str = "headstart";
 /// Counts incompatible changes of config.json; the reader still takes version 1, whose special_ids had other names.
 const FORMAT_VERSION: u64 = 2;
 /// The key of the sum of all others.

@@ -16,6 +16,7 @@
 //!       optimizer.safetensors  trainer_state.json
 //!   final/                                a model folder: the finished model
 //!     model.safetensors  tokenizer.json  config.json  README.md
+//!     headstart.json  ...                 where it is in the form of `transformers` (`published_folder`)
 //! ```
 //!
 //! Folders are written under the name `.partial-<name>` and renamed when every byte is on the disk. A folder that
@@ -30,9 +31,11 @@ mod find;
 mod lock;
 mod model_folder;
 mod new_run;
+mod published_folder;
 mod run_folder;
 mod settings;
 mod state_file;
+mod stored;
 mod trainer;
 mod weights;
 
@@ -40,8 +43,11 @@ pub use config_file::ModelFiles;
 pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
+pub use published_folder::Published;
+pub(crate) use published_folder::without_lm_head;
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
+pub use stored::StoredWeights;
 pub use trainer::{Checkpoint, Snapshot};
 
 pub use crate::files::{FileSum, FileSums};
@@ -53,6 +59,8 @@ const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Sizes, options, labels, ids.
 const CONFIG_FILE: &str = "config.json";
+/// What `transformers` has no place for, beside its config.json, in a model folder of its form that this program wrote.
+const OWN_FILE: &str = "headstart.json";
 /// The tokenizer in the format of Hugging Face `tokenizers`.
 const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Where the loop stands.

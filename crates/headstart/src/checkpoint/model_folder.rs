@@ -6,13 +6,17 @@
 use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
+use serde_json::Value;
 
-use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
+use crate::checkpoint::config_file::{MODEL_TYPE, ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{read_file, write_file};
-use crate::checkpoint::weights::{copied, in_place_or_copied, write_tensors};
-use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, TOKENIZER_FILE};
+use crate::checkpoint::published_folder::{Published, open_published};
+use crate::checkpoint::stored::StoredWeights;
+use crate::checkpoint::weights::write_tensors;
+use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
 use crate::error::{Error, Result};
 use crate::files::{FileSum, FileSums, damaged};
+use crate::interop::PublishedWeights;
 use crate::model::Model;
 use crate::params::{Kind, Param, ParamTable};
 use crate::tensors::TensorFile;
@@ -30,8 +34,10 @@ pub struct LoadedModel {
     pub chosen: String,
     /// Everything but the weights.
     pub files: ModelFiles,
-    /// The weights by name; they are exactly the parameters of `files.config`.
-    pub tensors: TensorFile,
+    /// The weights; all parameters of `files.config` are among them.
+    pub stored: StoredWeights,
+    /// What else a folder of another program says.
+    pub published: Option<Published>,
 }
 
 /// Rows added to a parameter behind the stored ones.
@@ -102,8 +108,8 @@ impl LoadedModel {
     /// # Errors
     /// [`Error::Checkpoint`] listing what differs from `table`.
     pub fn exact_weights(&self, table: &ParamTable) -> Result<Vec<f32>> {
-        check_exact(&self.tensors, table)?;
-        copied(&self.tensors, table)
+        self.check(table)?;
+        self.stored.copied(table)
     }
 
     /// [`LoadedModel::exact_weights`] to be used as they are: they stay in the file.
@@ -111,8 +117,15 @@ impl LoadedModel {
     /// # Errors
     /// As for [`LoadedModel::exact_weights`].
     pub fn mapped_weights(&self, table: &ParamTable) -> Result<Weights> {
-        check_exact(&self.tensors, table)?;
-        in_place_or_copied(&self.tensors, table)
+        self.check(table)?;
+        self.stored.weights(table)
+    }
+
+    fn check(&self, table: &ParamTable) -> Result<()> {
+        match &self.stored {
+            StoredWeights::Own(tensors) => check_exact(tensors, table),
+            StoredWeights::Published(_) => check_present(&self.stored, table),
+        }
     }
 
     /// The weights of a model that builds on the stored one: parameters the file lacks start at the initial values
@@ -129,7 +142,7 @@ impl LoadedModel {
         let mut weights = vec![0.0; table.len()];
         table.initialise(seed, &mut weights, fresh);
         for param in taken {
-            self.tensors.copy_to(&param.name, &mut weights[param.offset..param.offset + param.len()])?;
+            self.stored.copy_to(&param.name, &mut weights[param.offset..param.offset + param.len()])?;
         }
         Ok((weights, report))
     }
@@ -140,32 +153,33 @@ impl LoadedModel {
         let mut taken = Vec::new();
         let mut unfit = Vec::new();
         for param in table.params() {
-            let stored = self.tensors.shape(&param.name);
-            match stored {
+            let stored = self.stored.shape(&param.name);
+            match stored.as_deref() {
                 None => report.added.push(param.name.clone()),
-                Some(_) if self.tensors.fits(&param.name, &param.shape) => taken.push(param),
+                Some(_) if self.stored.fits(&param.name, &param.shape) => taken.push(param),
                 Some(_) if param.kind == Kind::Head => {
                     report.added.push(param.name.clone());
                     report.discarded.push(param.name.clone());
                 }
                 Some(&[rows, cols])
-                    if grows(param, &[rows, cols]) && self.tensors.fits(&param.name, &[rows, cols]) =>
+                    if grows(param, &[rows, cols]) && self.stored.fits(&param.name, &[rows, cols]) =>
                 {
                     let name = param.name.clone();
                     report.grown.push(GrownRows { name, stored: rows, rows: param.shape[0] });
                     taken.push(param);
                 }
-                Some(_) => unfit.push(difference(&self.tensors, &param.name, &param.shape)),
+                Some(_) => {
+                    unfit.push(difference(&self.stored.describe(&param.name), &param.name, &param.shape));
+                }
             }
         }
-        let known = |name: &str| table.params().iter().any(|param| param.name == name);
-        report.discarded.extend(self.tensors.names().filter(|name| !known(name)).map(String::from));
+        report.discarded.extend(self.stored.left_by(table));
         report.discarded.sort();
         if unfit.is_empty() {
             return Ok((taken, report));
         }
         Err(Error::Checkpoint {
-            path: self.tensors.path().to_path_buf(),
+            path: self.stored.path().to_path_buf(),
             what: format!("does not fit the model:{}", listed(&unfit)),
             fix: "give the model the sizes and the tokenizer of the stored one".into(),
         })
@@ -177,8 +191,8 @@ fn grows(param: &Param, stored: &[usize; 2]) -> bool {
     param.name == TOKEN_EMBEDDING && stored[1] == param.shape[1] && stored[0] < param.shape[0]
 }
 
-fn difference(tensors: &TensorFile, name: &str, shape: &[usize]) -> String {
-    format!("`{name}`: expected {shape:?}, found {}", tensors.describe(name))
+fn difference(found: &str, name: &str, shape: &[usize]) -> String {
+    format!("`{name}`: expected {shape:?}, found {found}")
 }
 
 /// The first few of a list, one a line.
@@ -187,6 +201,22 @@ fn listed(lines: &[String]) -> String {
     let shown = lines[..lines.len().min(MOST)].join("\n    ");
     let more = lines.len().saturating_sub(MOST);
     if more == 0 { format!("\n    {shown}") } else { format!("\n    {shown}\n    and {more} more") }
+}
+
+/// Checks that a published model has all parameters of a table; what it has beyond them is left.
+pub(super) fn check_present(stored: &StoredWeights, table: &ParamTable) -> Result<()> {
+    let unfit = table.params().iter().filter(|param| !stored.fits(&param.name, &param.shape));
+    let lines: Vec<_> =
+        unfit.map(|param| difference(&stored.describe(&param.name), &param.name, &param.shape)).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let what = format!("does not hold what its config.json describes:{}", listed(&lines));
+    Err(Error::Checkpoint {
+        path: stored.path().to_path_buf(),
+        what,
+        fix: "fetch the whole folder of the model again: weights and config.json go together".into(),
+    })
 }
 
 /// Compares a file with a table: the same names, shapes and F32.
@@ -199,7 +229,8 @@ pub(super) fn check_exact(tensors: &TensorFile, table: &ParamTable) -> Result<()
 /// Compares a file with names and shapes, all of them and no others.
 pub(super) fn check_shapes(tensors: &TensorFile, expected: &[(String, &[usize])]) -> Result<()> {
     let unfit = expected.iter().filter(|(name, shape)| !tensors.fits(name, shape));
-    let mut lines: Vec<_> = unfit.map(|(name, shape)| difference(tensors, name, shape)).collect();
+    let mut lines: Vec<_> =
+        unfit.map(|(name, shape)| difference(&tensors.describe(name), name, shape)).collect();
     let known: std::collections::HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     for name in tensors.names().filter(|name| !known.contains(name)) {
         lines.push(format!("`{name}`: expected nothing, found {}", tensors.describe(name)));
@@ -253,11 +284,22 @@ pub(super) fn open_while<T: Send>(
     chosen: String,
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
 ) -> Result<(LoadedModel, T)> {
+    if !is_own(folder)? {
+        let model = open_published(folder, chosen)?;
+        let other = meanwhile(&model.files);
+        return Ok((model, other));
+    }
     let (files, sums) = read_files(folder)?;
     let path = folder.join(MODEL_FILE);
     let open = || TensorFile::open(&path, sums.get(MODEL_FILE));
     let (tensors, other) = rayon::join(open, || meanwhile(&files));
-    Ok((put_together(folder, chosen, files, tensors?)?, other))
+    let tensors = tensors?;
+    if !folder.join(OWN_FILE).is_file() {
+        return Ok((put_together(folder, chosen, files, tensors)?, other));
+    }
+    let stored = StoredWeights::Published(PublishedWeights::of_file(&tensors, files.config.arch)?);
+    check_present(&stored, Model::new(&files.config)?.table())?;
+    Ok((LoadedModel { folder: folder.to_path_buf(), chosen, files, stored, published: None }, other))
 }
 
 /// [`open_folder`] for weights that are open and compared with their sum already.
@@ -265,10 +307,28 @@ pub(super) fn open_around(folder: &Path, chosen: String, tensors: TensorFile) ->
     put_together(folder, chosen, read_files(folder)?.0, tensors)
 }
 
+/// Whether this program wrote the folder.
+fn is_own(folder: &Path) -> Result<bool> {
+    if folder.join(OWN_FILE).is_file() {
+        return Ok(true);
+    }
+    let path = folder.join(CONFIG_FILE);
+    // What is no JSON at all is this program's to complain of.
+    let config: Value = serde_json::from_slice(&read_file(&path)?).unwrap_or_default();
+    Ok(config
+        .as_object()
+        .is_none_or(|config| config.get("model_type").is_some_and(|found| found == MODEL_TYPE)))
+}
+
 /// Everything but the weights, and the sums.
 fn read_files(folder: &Path) -> Result<(ModelFiles, FileSums)> {
-    let path = folder.join(CONFIG_FILE);
+    let own = folder.join(OWN_FILE);
+    let path = if own.is_file() { own } else { folder.join(CONFIG_FILE) };
     let (mut files, sums) = parse_config(&path, &read_file(&path)?)?;
+    if let Some(sum) = sums.get(CONFIG_FILE) {
+        let path = folder.join(CONFIG_FILE);
+        sum.check(&path, &read_file(&path)?)?;
+    }
     let tokenizer = folder.join(TOKENIZER_FILE);
     files.tokenizer_json = read_file(&tokenizer)?;
     if let Some(sum) = sums.get(TOKENIZER_FILE) {
@@ -284,14 +344,16 @@ fn put_together(
     tensors: TensorFile,
 ) -> Result<LoadedModel> {
     check_exact(&tensors, Model::new(&files.config)?.table())?;
-    Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, tensors })
+    let stored = StoredWeights::Own(tensors);
+    Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, stored, published: None })
 }
 
 pub(super) fn tokenizer_of(folder: &Path, files: &ModelFiles) -> Result<Tokenizer> {
     let path = folder.join(TOKENIZER_FILE);
-    let tokenizer = Tokenizer::from_json_bytes(&files.tokenizer_json, &path)?;
+    let tokenizer = Tokenizer::from_json_bytes_with_roles(&files.tokenizer_json, &path, files.special_ids)?;
     let (found, expected) = (tokenizer.vocab_size(), files.config.vocab_size);
-    if found != expected {
+    // Published tables often have more rows than there are pieces, for even sizes.
+    if found > expected || (found < expected && !files.config.arch.is_encoder()) {
         return Err(Error::Checkpoint {
             path,
             what: format!("has {found} pieces, the model beside it was trained with {expected}"),

@@ -13,6 +13,7 @@ use crate::checkpoint::disk::{
 };
 use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::write_model;
+use crate::checkpoint::published_folder::write_published;
 use crate::checkpoint::settings::read_settings;
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
@@ -224,7 +225,9 @@ impl RunFolder {
         readme: &str,
     ) -> Result<PathBuf> {
         let folder = NewFolder::create(&self.final_model())?;
-        write_model(folder.path(), files, table, weights)?;
+        if write_published(folder.path(), files, table, weights)?.is_none() {
+            write_model(folder.path(), files, table, weights)?;
+        }
         write_file(&folder.path().join("README.md"), readme.as_bytes())?;
         folder.commit()?;
         Ok(self.final_model())

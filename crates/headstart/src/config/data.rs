@@ -35,16 +35,36 @@ pub struct DataConfig {
     /// Whether the first row of a table names its columns; absent: it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// The column with the text, by name (without a header, by number from 1), or several with commas between, which are
-    /// joined; absent: detected.
+    /// The column with the text, or the two with the texts of a pair, by name (without a header, by number from 1); absent:
+    /// detected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text_column: Option<String>,
+    pub text_column: Option<TextColumns>,
     /// The column with the label, by name; absent: detected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// Use only so many training examples, drawn evenly over the classes with the run's seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_train_examples: Option<usize>,
+}
+
+/// The columns with the text: one, or the two of a pair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "`text_column` is the name of a column, or a list of two names")]
+pub enum TextColumns {
+    /// As they are typed: a name, or two with a comma between.
+    Typed(String),
+    /// Name by name.
+    Listed(Vec<String>),
+}
+
+impl TextColumns {
+    /// Whether these are the two of a pair, as far as the names alone say.
+    pub fn are_pair(&self) -> bool {
+        match self {
+            Self::Typed(names) => names.contains(','),
+            Self::Listed(names) => names.len() > 1,
+        }
+    }
 }
 
 impl DataConfig {

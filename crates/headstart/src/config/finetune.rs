@@ -48,8 +48,12 @@ pub struct FinetuneConfig {
     pub adapters_dim: i64,
     /// Whether head and adapter tuning also train the layer norms.
     pub train_norms: bool,
-    /// Which row is classified.
-    pub pooling: HeadPooling,
+    /// Which row is classified; absent: the family's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<HeadPooling>,
+    /// The longest input, in tokens; absent: what the model was made for, up to 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
     /// One class, any number of classes, or a number.
     pub problem: Problem,
     /// Classes the data must have; absent: found from the data.
@@ -81,7 +85,8 @@ impl Default for FinetuneConfig {
             method: Method::Full,
             adapters_dim: -1,
             train_norms: false,
-            pooling: HeadPooling::Cls,
+            pooling: None,
+            max_length: None,
             problem: Problem::SingleLabel,
             num_classes: None,
             clf_loss_coef: 1.0,
@@ -120,6 +125,11 @@ impl FinetuneConfig {
                 "use --method adapters, or leave adapters_dim out".into(),
             )
         })?;
+        if let Some(length) = self.max_length {
+            check("max_length", (2..=1 << 20).contains(&length), || {
+                (format!("{length} tokens are no length of an input"), "use a number from 2 on".into())
+            })?;
+        }
         check("clf_loss_coef", self.clf_loss_coef > 0.0 && self.clf_loss_coef.is_finite(), || {
             (format!("{} trains no classifier", self.clf_loss_coef), "use a positive number".into())
         })?;

@@ -31,6 +31,20 @@ pub enum Activation {
     Gelu,
     /// x sigmoid(x) (Elfwing, Uchibe and Doya 2017), also known as Swish.
     Silu,
+    /// tanh(x), as BERT's pooler has it.
+    Tanh,
+}
+
+/// Where a classifier drops out its pooled row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadDropout {
+    /// Nowhere (the tutorial, GPT-2).
+    None,
+    /// Before the last linear (BERT).
+    After,
+    /// Before the last linear, and before the pooler's (RoBERTa).
+    Around,
 }
 
 /// How weights start; biases start at 0. The deviation is `initializer_range`.
@@ -79,6 +93,23 @@ pub struct Layout {
     pub window: usize,
     /// With a window, every so many layers one sees whole sequences, beginning with the first (ModernBERT: 3); 0: none does.
     pub global_every: usize,
+    /// Whether the first block has a norm before its attention, too (ModernBERT: no, for one follows the embeddings).
+    pub first_norm: bool,
+    /// Whether `[CLS]` is the first token of a sequence (BERT) or the last (the tutorial).
+    pub cls_first: bool,
+    /// The activation of the pooler: the linear that a head with the pooling `pooler` has below its own.
+    pub pooler: Activation,
+    /// Whether a classifier, whatever its pooling, has a linear, the feed-forward's activation and a norm below its own linear
+    /// (ModernBERT).
+    pub prediction_head: bool,
+    /// Where a classifier drops out its pooled row.
+    pub head_dropout: HeadDropout,
+    /// Whether the classifier's last linear has a bias.
+    pub head_bias: bool,
+    /// Whether the language model's head has a linear, the feed-forward's activation and a norm below the tied table (BERT).
+    pub lm_transform: bool,
+    /// Whether the logits of the language model have a bias (BERT).
+    pub lm_bias: bool,
     /// How weights start.
     pub init: InitScheme,
 }
@@ -129,6 +160,30 @@ pub struct LayoutChanges {
     /// See [`Layout::global_every`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global_every: Option<usize>,
+    /// See [`Layout::first_norm`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_norm: Option<bool>,
+    /// See [`Layout::cls_first`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cls_first: Option<bool>,
+    /// See [`Layout::pooler`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooler: Option<Activation>,
+    /// See [`Layout::prediction_head`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction_head: Option<bool>,
+    /// See [`Layout::head_dropout`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dropout: Option<HeadDropout>,
+    /// See [`Layout::head_bias`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_bias: Option<bool>,
+    /// See [`Layout::lm_transform`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lm_transform: Option<bool>,
+    /// See [`Layout::lm_bias`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lm_bias: Option<bool>,
     /// See [`Layout::init`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<InitScheme>,
@@ -153,6 +208,14 @@ impl Layout {
             local_rotary_theta,
             window,
             global_every,
+            first_norm,
+            cls_first,
+            pooler,
+            prediction_head,
+            head_dropout,
+            head_bias,
+            lm_transform,
+            lm_bias,
             init,
         } = *changes;
         Self {
@@ -170,6 +233,14 @@ impl Layout {
             local_rotary_theta: local_rotary_theta.unwrap_or(self.local_rotary_theta),
             window: window.unwrap_or(self.window),
             global_every: global_every.unwrap_or(self.global_every),
+            first_norm: first_norm.unwrap_or(self.first_norm),
+            cls_first: cls_first.unwrap_or(self.cls_first),
+            pooler: pooler.unwrap_or(self.pooler),
+            prediction_head: prediction_head.unwrap_or(self.prediction_head),
+            head_dropout: head_dropout.unwrap_or(self.head_dropout),
+            head_bias: head_bias.unwrap_or(self.head_bias),
+            lm_transform: lm_transform.unwrap_or(self.lm_transform),
+            lm_bias: lm_bias.unwrap_or(self.lm_bias),
             init: init.unwrap_or(self.init),
         }
     }

@@ -13,9 +13,9 @@ mod recipe;
 mod train;
 
 pub use budget::Budget;
-pub use data::DataConfig;
+pub use data::{DataConfig, TextColumns};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
-pub use layout::{Activation, InitScheme, Layout, LayoutChanges, NormPlace};
+pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
 pub use pretrain::{ObjectiveName, PretrainConfig};
 pub use recipe::{Recipe, Task};

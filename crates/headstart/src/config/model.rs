@@ -17,6 +17,32 @@ pub enum Arch {
     Naacl2019,
     /// Pre-norm with a final norm, GELU (tanh form), eps 1e-5.
     Gpt2,
+    /// Post-norm, a norm after the embeddings, GELU, token types, eps 1e-12.
+    Bert,
+    /// BERT's with one token type, positions that begin at the third row, eps 1e-5.
+    Roberta,
+    /// BERT's without token types.
+    Distilbert,
+    /// BERT's, its embeddings possibly narrower than its blocks.
+    Electra,
+    /// Pre-norm without biases, rotary positions, gated GELU, windows in two of three layers.
+    Modernbert,
+}
+
+impl Arch {
+    /// Whether it reads in both directions, with a `[CLS]` that was pretrained in the first place.
+    pub fn is_encoder(self) -> bool {
+        !matches!(self, Self::Naacl2019 | Self::Gpt2)
+    }
+
+    /// What a classifier of the family reads.
+    pub fn pooling(self) -> HeadPooling {
+        match self {
+            Self::Naacl2019 | Self::Gpt2 => HeadPooling::Cls,
+            Self::Bert | Self::Roberta | Self::Distilbert | Self::Electra => HeadPooling::Pooler,
+            Self::Modernbert => HeadPooling::Mean,
+        }
+    }
 }
 
 /// How positions are told apart.
@@ -42,6 +68,9 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// The width of the hidden states.
     pub embed_dim: usize,
+    /// The width of the embeddings, where a linear widens them to `embed_dim` (ELECTRA); absent: they have that width.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_size: Option<usize>,
     /// The width inside the feed-forward.
     pub hidden_dim: usize,
     /// The longest sequence.
@@ -85,15 +114,23 @@ pub struct HeadConfig {
     pub pooling: HeadPooling,
     /// What the outputs mean.
     pub problem: Problem,
+    /// The longest input, in tokens; absent: what the model has positions for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Dropout on the pooled row, where the family has it; the model's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f32>,
 }
 
 /// Which row of a sequence the head sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadPooling {
-    /// The final `[CLS]`, appended to every text.
+    /// That of `[CLS]`: the last one in the tutorial, the first one in BERT.
     #[default]
     Cls,
+    /// That of `[CLS]`, through a linear and an activation of its own (BERT's pooler).
+    Pooler,
     /// The last token of the text; no `[CLS]` is appended.
     Last,
     /// The mean over the tokens.
@@ -122,6 +159,7 @@ impl Default for ModelConfig {
             layout: LayoutChanges::default(),
             vocab_size: 0,
             embed_dim: 410,
+            embedding_size: None,
             hidden_dim: 2100,
             num_max_positions: 256,
             num_heads: 10,
@@ -187,6 +225,17 @@ impl ModelConfig {
         self.embed_dim / self.num_heads.max(1)
     }
 
+    /// The width of the tables of tokens, positions and token types.
+    pub fn embedding_size(&self) -> usize {
+        self.embedding_size.unwrap_or(self.embed_dim)
+    }
+
+    /// The longest input of a classifier, in tokens.
+    pub fn max_length(&self) -> usize {
+        let of_head = self.head.as_ref().and_then(|head| head.max_length);
+        of_head.unwrap_or(self.num_max_positions).min(self.num_max_positions)
+    }
+
     /// The rate on attention probabilities.
     pub fn attention_dropout(&self) -> f32 {
         self.attention_dropout.unwrap_or(self.dropout)
@@ -199,6 +248,7 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<()> {
         for (key, value, most) in [
             ("embed_dim", self.embed_dim, 65_536),
+            ("embedding_size", self.embedding_size(), 65_536),
             ("hidden_dim", self.hidden_dim, 1 << 20),
             ("num_max_positions", self.num_max_positions, 1 << 20),
             ("num_heads", self.num_heads, 65_536),

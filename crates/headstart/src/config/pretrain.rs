@@ -16,6 +16,13 @@ pub enum ObjectiveName {
     Mlm,
 }
 
+impl ObjectiveName {
+    /// What a model is fit for that was pretrained elsewhere, or not at all.
+    pub fn of(model: &ModelConfig) -> Self {
+        if model.causal { Self::Lm } else { Self::Mlm }
+    }
+}
+
 /// `headstart pretrain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -133,11 +133,11 @@ pub struct SplitSummary {
     pub examples: u64,
     /// The labels in order, with the number of examples that have each.
     pub label_balance: Vec<(String, u64)>,
-    /// Tokens of the whole texts, without special tokens.
+    /// Tokens of the whole texts, both of a pair together, without special tokens.
     pub text_lengths: LengthSummary,
-    /// Texts cut to fit the positions.
+    /// Texts, or pairs, cut to fit the positions.
     pub truncated: u64,
-    /// Texts without a single token.
+    /// Examples with a text without a single token.
     pub empty_texts: u64,
     /// Tokens that stand for what the vocabulary cannot spell.
     pub unknown_tokens: u64,
@@ -164,17 +164,18 @@ pub fn summarize_split(
 ) -> SplitSummary {
     let unknown = tokenizer.roles().unk;
     let counts = split.class_counts(data.labels.len());
+    let ids = || split.iter().flat_map(|e| e.ids.iter().chain(e.second.unwrap_or_default()));
     let sample = |example: super::classification::Example| SampleExample {
         label: label_text(example.label, &data.labels),
-        pieces: pieces(&template.encode(example.ids, None).input_ids, tokenizer),
+        pieces: pieces(&template.encode(example.ids, example.second).input_ids, tokenizer),
     };
     SplitSummary {
         examples: split.len() as u64,
         label_balance: data.labels.iter().cloned().zip(counts).collect(),
-        text_lengths: LengthSummary::new(split.lengths().map(|n| n as u64).collect()),
-        truncated: split.lengths().filter(|&n| template.cuts(n)).count() as u64,
+        text_lengths: LengthSummary::new(split.lengths().map(|(a, b)| (a + b.unwrap_or(0)) as u64).collect()),
+        truncated: split.lengths().filter(|&(a, b)| template.tokens_cut(a, b) > 0).count() as u64,
         empty_texts: split.empty_texts() as u64,
-        unknown_tokens: split.iter().flat_map(|e| e.ids).filter(|&&id| id == unknown).count() as u64,
+        unknown_tokens: ids().filter(|&&id| id == unknown).count() as u64,
         samples: split.iter().take(samples).map(sample).collect(),
     }
 }
@@ -199,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::data::Split;
+    use crate::data::classification::ClassificationOptions;
     use crate::tokenizer::Case;
 
     fn tokenizer() -> Tokenizer {
@@ -240,5 +242,22 @@ mod tests {
         assert_eq!(summary.text_lengths.max, 3);
         let pieces = ["the", "cat", "[CLS]"].map(str::to_owned).to_vec();
         assert_eq!(summary.samples, [SampleExample { label: "p".into(), pieces }]);
+    }
+
+    #[test]
+    fn both_texts_of_a_pair_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, "text_a,text_b,label\nthe cats,dog,p\ncat,,n\n").unwrap();
+        let (options, tokenizer) = (ClassificationOptions::default(), tokenizer());
+        let cache = dir.path().join("cache");
+        let mut go_on = |_, _| crate::event::Signal::Continue;
+        let data = ClassificationData::load(&path, &options, &tokenizer, &cache, &mut go_on).unwrap();
+        let template = Template::bert(tokenizer.roles(), 6);
+        let summary = summarize_split(&data, data.get(Split::Train).unwrap(), &tokenizer, &template, 2);
+        let SplitSummary { text_lengths, truncated, empty_texts, unknown_tokens, samples, .. } = summary;
+        assert_eq!((text_lengths.max, truncated, empty_texts, unknown_tokens), (4, 1, 1, 1));
+        assert_eq!(samples[0].pieces.join(" "), "[CLS] the cat [SEP] [UNK] [SEP]");
+        assert_eq!(samples[1].pieces.join(" "), "[CLS] cat [SEP] [SEP]");
     }
 }

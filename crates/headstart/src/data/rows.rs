@@ -1,6 +1,6 @@
 //! Texts without labels, row by row: lines, tables and JSON objects of any length, from a file or a stream.
 //!
-//! Owns: which field of a row is the text, and that a row that cannot be read is told apart from the rest. Never: holds
+//! Owns: which field of a row is the text, or which two are a pair of texts, and that a row that cannot be read is told apart from the rest. Never: holds
 //! more than the rows it was asked for, or decides what becomes of a bad one.
 
 use std::collections::VecDeque;
@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::classification::text_column;
+use super::classification::{text_column, text_columns};
 use super::encoding::{TextEncoding, bad};
+use crate::config::TextColumns;
 use crate::error::{Error, Result};
 
 /// Bytes read at a time.
@@ -67,9 +68,36 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowContent {
     /// What is to be classified.
-    pub text: String,
-    /// Names and values in their order, the text among them; none for plain lines.
+    pub input: TextInput,
+    /// Names and values in their order, the texts among them; none for plain lines.
     pub fields: Vec<(String, Value)>,
+}
+
+/// A text, or a pair of texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextInput {
+    /// The text, or the first of a pair.
+    pub first: String,
+    /// The second text of a pair.
+    pub second: Option<String>,
+}
+
+impl From<&str> for TextInput {
+    fn from(text: &str) -> Self {
+        Self { first: text.to_owned(), second: None }
+    }
+}
+
+/// Which fields of a row are its text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TextFields {
+    /// The two that are called like a pair, or else the one that is called like a text, or the only one.
+    #[default]
+    Detect,
+    /// The one that is called like a text, or the only one.
+    DetectOne,
+    /// Those of these names. Where two are named, a tab stands between the two texts of a plain line.
+    Named(TextColumns),
 }
 
 /// The bytes of a row.
@@ -88,9 +116,9 @@ pub struct Rows {
     encoding: TextEncoding,
     /// Whether the source was turned into UTF-8 on the way, with a mark where that failed.
     transcoded: bool,
-    wanted: Option<String>,
-    /// The name of the text's field, once it is known.
-    text_field: Option<String>,
+    wanted: TextFields,
+    /// The names of the texts' fields, once they are known: of one, or of the two of a pair.
+    text_fields: Vec<String>,
     header: Option<Vec<String>>,
     /// The lines before the next one.
     lines: u64,
@@ -105,14 +133,13 @@ impl std::fmt::Debug for Rows {
 }
 
 impl Rows {
-    /// Rows of `source`, which is called `path` in errors. `text_column` names the field with the text; absent: the one
-    /// that is called like a text, or the only one.
+    /// Rows of `source`, which is called `path` in errors.
     pub fn new(
         source: Box<dyn Read>,
         path: &Path,
         format: RowFormat,
         encoding: TextEncoding,
-        text_column: Option<String>,
+        wanted: TextFields,
     ) -> Self {
         let (source, encoding, transcoded): (Box<dyn Read>, _, _) = match encoding {
             TextEncoding::Other(other) if !encoding.cuts_at_line_ends() => {
@@ -126,8 +153,8 @@ impl Rows {
             format,
             encoding,
             transcoded,
-            wanted: text_column,
-            text_field: None,
+            wanted,
+            text_fields: Vec::new(),
             header: None,
             lines: 0,
             ahead: VecDeque::new(),
@@ -157,7 +184,7 @@ impl Rows {
     fn next_row(&mut self) -> Result<Option<Row>> {
         if let (Some(_), None) = (self.format.delimiter(), &self.header) {
             let Some(header) = self.read_header()? else { return Ok(None) };
-            self.text_field = Some(self.find_text(&header, self.lines)?);
+            self.text_fields = self.find_text(&header, self.lines)?;
             self.header = Some(header);
         }
         loop {
@@ -168,9 +195,7 @@ impl Rows {
             }
             let content = match self.format {
                 _ if !closed => Err("a quoted field that begins here does not end".to_owned()),
-                RowFormat::Text => {
-                    self.decode(trimmed(&bytes)).map(|text| RowContent { text, fields: Vec::new() })
-                }
+                RowFormat::Text => self.of_line(&bytes),
                 RowFormat::Csv | RowFormat::Tsv => self.of_table(&bytes),
                 RowFormat::Jsonl => match self.object(&bytes) {
                     Ok(object) => self.of_object(object, line)?,
@@ -192,19 +217,35 @@ impl Rows {
         }
     }
 
-    fn find_text(&self, names: &[String], line: u64) -> Result<String> {
-        if let Some(name) = text_column(names, self.wanted.as_deref()) {
-            return Ok(name.to_owned());
+    fn find_text(&self, names: &[String], line: u64) -> Result<Vec<String>> {
+        let found = match &self.wanted {
+            TextFields::Detect => text_columns(names, None, None),
+            TextFields::DetectOne => Ok(text_column(names, None).map(|column| vec![column])),
+            TextFields::Named(columns) => text_columns(names, Some(columns), None),
+        };
+        let what = match (found, names) {
+            (Ok(Some(columns)), _) => return Ok(columns.into_iter().map(str::to_owned).collect()),
+            (Ok(None), [only]) => return Ok(vec![only.clone()]),
+            (Ok(None), _) => format!("no column looks like the text; the columns are {}", names.join(", ")),
+            (Err(what), _) => what,
+        };
+        let fix = "name the column with `--text_column`, or the two of a pair with a comma between";
+        Err(bad(&self.path, Some(line), what, fix))
+    }
+
+    fn of_line(&self, bytes: &[u8]) -> std::result::Result<RowContent, String> {
+        let first = self.decode(trimmed(bytes))?;
+        let pair = matches!(&self.wanted, TextFields::Named(columns) if columns.are_pair());
+        if !pair {
+            return Ok(RowContent { input: TextInput { first, second: None }, fields: Vec::new() });
         }
-        match (&self.wanted, names) {
-            (None, [only]) => Ok(only.clone()),
-            (wanted, _) => {
-                let what = match wanted {
-                    Some(name) => format!("no text column `{name}`"),
-                    None => "no column looks like the text".to_owned(),
-                };
-                let what = format!("{what}; the columns are {}", names.join(", "));
-                Err(bad(&self.path, Some(line), what, "name the column with `--text_column`"))
+        match first.split('\t').collect::<Vec<_>>()[..] {
+            [first, second] => {
+                let input = TextInput { second: Some(second.to_owned()), ..TextInput::from(first) };
+                Ok(RowContent { input, fields: Vec::new() })
+            }
+            ref texts => {
+                Err(format!("has {} tabs, and one stands between the two texts of a pair", texts.len() - 1))
             }
         }
     }
@@ -215,10 +256,12 @@ impl Rows {
         if values.len() != header.len() {
             return Err(format!("{} fields where the header has {}", values.len(), header.len()));
         }
-        let at = header.iter().position(|name| Some(name) == self.text_field.as_ref());
-        let text = at.and_then(|at| values.get(at)).cloned().unwrap_or_default();
+        let at = |name: &String| header.iter().position(|column| column == name);
+        let mut texts = self.text_fields.iter().map(|name| values.get(at(name)?).cloned());
+        let first = texts.next().flatten().unwrap_or_default();
+        let input = TextInput { first, second: texts.next().flatten() };
         let fields = header.iter().cloned().zip(values.into_iter().map(Value::String)).collect();
-        Ok(RowContent { text, fields })
+        Ok(RowContent { input, fields })
     }
 
     /// The fields of one record of a table.
@@ -247,15 +290,20 @@ impl Rows {
         object: Map<String, Value>,
         line: u64,
     ) -> Result<std::result::Result<RowContent, String>> {
-        if self.text_field.is_none() {
+        if self.text_fields.is_empty() {
             let names: Vec<String> = object.keys().cloned().collect();
-            self.text_field = Some(self.find_text(&names, line)?);
+            self.text_fields = self.find_text(&names, line)?;
         }
-        let name = self.text_field.as_deref().unwrap_or_default();
-        let Some(Value::String(text)) = object.get(name) else {
-            return Ok(Err(format!("there is no text under `{name}`")));
+        let text = |name: &String| match object.get(name) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            _ => Err(format!("there is no text under `{name}`")),
         };
-        Ok(Ok(RowContent { text: text.clone(), fields: object.into_iter().collect() }))
+        let texts: std::result::Result<Vec<_>, _> = self.text_fields.iter().map(text).collect();
+        Ok(texts.map(|texts| {
+            let mut texts = texts.into_iter();
+            let input = TextInput { first: texts.next().unwrap_or_default(), second: texts.next() };
+            RowContent { input, fields: object.into_iter().collect() }
+        }))
     }
 
     /// Whether a line end between quotes is a part of its field.
@@ -371,7 +419,9 @@ mod tests {
     fn rows_in(bytes: &[u8], format: RowFormat, encoding: &str, column: Option<&str>) -> Result<Vec<Row>> {
         let encoding = TextEncoding::from_label(encoding).unwrap();
         let source = Box::new(io::Cursor::new(bytes.to_vec()));
-        let mut rows = Rows::new(source, Path::new("in"), format, encoding, column.map(str::to_owned));
+        let wanted =
+            column.map_or(TextFields::Detect, |name| TextFields::Named(TextColumns::Typed(name.to_owned())));
+        let mut rows = Rows::new(source, Path::new("in"), format, encoding, wanted);
         let mut all = Vec::new();
         loop {
             let some = rows.next_rows(2)?;
@@ -386,7 +436,10 @@ mod tests {
     /// The texts of rows, or what is wrong with them behind a `!`.
     fn texts(rows: &[Row]) -> Vec<(u64, String)> {
         let text = |row: &Row| match &row.content {
-            Ok(content) => content.text.clone(),
+            Ok(RowContent { input: TextInput { first, second: None }, .. }) => first.clone(),
+            Ok(RowContent { input: TextInput { first, second: Some(second) }, .. }) => {
+                format!("{first} | {second}")
+            }
             Err(what) => format!("!{what}"),
         };
         rows.iter().map(|row| (row.line, text(row))).collect()
@@ -449,6 +502,41 @@ mod tests {
         assert_eq!(texts(&rows_in(csv, RowFormat::Csv, "utf-8", Some("b")).unwrap()), [(2, "2".into())]);
         let error = rows_in(csv, RowFormat::Csv, "utf-8", Some("c")).unwrap_err().to_string();
         assert!(error.contains("no text column `c`"), "{error}");
+    }
+
+    #[test]
+    fn pairs_are_two_columns_or_stand_on_both_sides_of_a_tab() {
+        let csv = b"premise,id,hypothesis\na,1,b\nc,2,\n";
+        let both = [(2, "a | b".to_owned()), (3, "c | ".to_owned())];
+        assert_eq!(texts(&rows_in(csv, RowFormat::Csv, "utf-8", None).unwrap()), both);
+        assert_eq!(texts(&rows_in(csv, RowFormat::Csv, "utf-8", Some("premise, hypothesis")).unwrap()), both);
+        let named = rows_in(csv, RowFormat::Csv, "utf-8", Some("hypothesis,id")).unwrap();
+        assert_eq!(texts(&named)[0].1, "b | 1");
+        for (columns, what) in [
+            ("premise,premise", "`premise` is named twice"),
+            ("premise,id,hypothesis", "3 text columns are named"),
+            ("premise,text", "no text column `text`; the columns are premise, id, hypothesis"),
+        ] {
+            let error = rows_in(csv, RowFormat::Csv, "utf-8", Some(columns)).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("--text_column"), "{error}");
+        }
+        let json = b"{\"text_a\":\"a\",\"text_b\":\"b\"}\n{\"text_a\":\"a\"}\n";
+        let rows = texts(&rows_in(json, RowFormat::Jsonl, "utf-8", None).unwrap());
+        assert_eq!(rows[..], [(1, "a | b".to_owned()), (2, "!there is no text under `text_b`".to_owned())]);
+        let lines = b"a\tb\none\na\tb\tc\n\tb\n";
+        assert_eq!(texts(&rows_in(lines, RowFormat::Text, "utf-8", None).unwrap())[0].1, "a\tb");
+        let rows = texts(&rows_in(lines, RowFormat::Text, "utf-8", Some("a,b")).unwrap());
+        let tabs = |n: u32| format!("!has {n} tabs, and one stands between the two texts of a pair");
+        assert_eq!(
+            rows.into_iter().map(|(_, text)| text).collect::<Vec<_>>(),
+            ["a | b".into(), tabs(0), tabs(2), " | b".into()]
+        );
+        let source = || Box::new(io::Cursor::new(csv.to_vec()));
+        let one =
+            Rows::new(source(), Path::new("in"), RowFormat::Csv, TextEncoding::Utf8, TextFields::DetectOne)
+                .next_rows(1)
+                .unwrap_err();
+        assert!(one.to_string().contains("no column looks like the text"), "{one}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Owns: all of that, for training, evaluation and prediction alike, so that they cannot differ. Never: tokenises
 //! (caches hold the plain ids of whole texts), knows models.
 
-use crate::config::HeadPooling;
+use crate::config::{Arch, HeadPooling};
 use crate::error::{Error, Result};
 use crate::tokenizer::RoleIds;
 
@@ -105,41 +105,51 @@ impl Template {
         }
     }
 
-    /// The template of a trunk of ours under a head: with a final `[CLS]` where the head reads it, else the bare text.
-    pub fn of_head(pooling: HeadPooling, roles: RoleIds, max_positions: usize) -> Self {
-        match pooling {
-            HeadPooling::Cls => Self::naacl2019(roles, max_positions),
-            HeadPooling::Last | HeadPooling::Mean | HeadPooling::Max => Self::bare(roles, max_positions),
+    /// The template of a family under a head: that of an encoder, or for the others a final `[CLS]` where the head reads it and
+    /// the bare text where it does not.
+    pub fn of(arch: Arch, pooling: HeadPooling, roles: RoleIds, max_positions: usize) -> Self {
+        match arch {
+            Arch::Bert | Arch::Electra | Arch::Distilbert | Arch::Modernbert => {
+                Self::bert(roles, max_positions)
+            }
+            Arch::Roberta => Self::roberta(roles, max_positions),
+            Arch::Naacl2019 | Arch::Gpt2 => match pooling {
+                HeadPooling::Cls | HeadPooling::Pooler => Self::naacl2019(roles, max_positions),
+                HeadPooling::Last | HeadPooling::Mean | HeadPooling::Max => Self::bare(roles, max_positions),
+            },
         }
     }
 
-    /// Checks that a text has room beside the special tokens.
+    /// Checks that so many texts to an input have room beside the special tokens, a token each.
     ///
     /// # Errors
-    /// [`Error::Config`] when it has none.
-    pub fn validate(&self) -> Result<()> {
-        let special = self.before.len() + self.after.len();
-        if self.max_positions > special {
+    /// [`Error::Config`] when they have none.
+    pub fn validate(&self, texts: usize) -> Result<()> {
+        let special = self.special(texts);
+        if self.max_positions >= special + texts {
             return Ok(());
         }
+        let text = if texts == 2 { "two texts" } else { "text" };
         Err(Error::Config {
             key: "num_max_positions".into(),
             what: format!(
-                "{} positions leave no room for text beside {special} special token(s)",
+                "{} positions leave no room for {text} beside {special} special token(s)",
                 self.max_positions
             ),
-            fix: format!("use at least {}", special + 1),
+            fix: format!("use at least {}", special + texts),
         })
+    }
+
+    /// The special tokens beside so many texts.
+    fn special(&self, texts: usize) -> usize {
+        self.before.len() + self.after.len() + if texts == 2 { self.between.len() } else { 0 }
     }
 
     /// The input of one text, or of two. Of two texts that are too long together, the longer one is cut first, and then
     /// both alike (`longest_first` of Hugging Face).
     pub fn encode(&self, first: &[u32], second: Option<&[u32]>) -> Encoded {
-        let lengths = [first.len(), second.map_or(0, <[u32]>::len)];
-        let special = self.before.len() + self.after.len() + second.map_or(0, |_| self.between.len());
-        let room = self.max_positions.saturating_sub(special);
-        let kept = share(lengths, room);
-        let mut input_ids = Vec::with_capacity(special + kept[0] + kept[1]);
+        let (lengths, kept) = self.lengths(first.len(), second.map(<[u32]>::len));
+        let mut input_ids = Vec::with_capacity(self.max_positions.min(lengths[0] + lengths[1] + 4));
         input_ids.extend_from_slice(&self.before);
         input_ids.extend_from_slice(self.keep(first, kept[0]));
         let mut first_segment = input_ids.len();
@@ -162,14 +172,17 @@ impl Template {
         }
     }
 
-    /// Whether a text of so many tokens alone is cut.
-    pub fn cuts(&self, length: usize) -> bool {
-        length > self.room()
+    /// How many tokens are cut of a text of so many, or of two.
+    pub fn tokens_cut(&self, first: usize, second: Option<usize>) -> usize {
+        let (lengths, kept) = self.lengths(first, second);
+        lengths[0] + lengths[1] - kept[0] - kept[1]
     }
 
-    /// The tokens of a text alone that have room beside the special tokens.
-    pub fn room(&self) -> usize {
-        self.max_positions.saturating_sub(self.before.len() + self.after.len())
+    /// The tokens of both texts, and how many of each stay.
+    fn lengths(&self, first: usize, second: Option<usize>) -> ([usize; 2], [usize; 2]) {
+        let room = self.max_positions.saturating_sub(self.special(1 + usize::from(second.is_some())));
+        let lengths = [first, second.unwrap_or(0)];
+        (lengths, share(lengths, room))
     }
 
     fn keep<'a>(&self, text: &'a [u32], length: usize) -> &'a [u32] {
@@ -265,20 +278,29 @@ mod tests {
         let template = Template { truncation_side: Side::Left, ..Template::bert(ROLES, 5) };
         assert_eq!(template.encode(&[1, 2, 3, 4], None).input_ids, [101, 2, 3, 4, 102]);
         assert_eq!(template.encode(&[1, 2], Some(&[3, 4])).input_ids, [101, 2, 102, 4, 102]);
-        assert!(template.cuts(4) && !template.cuts(3));
+        assert_eq!([3, 4].map(|length| template.tokens_cut(length, None)), [0, 1]);
+        assert_eq!((template.tokens_cut(2, Some(2)), template.tokens_cut(0, Some(2))), (2, 0));
     }
 
     #[test]
     fn a_head_says_which_template_a_trunk_of_ours_has() {
-        let of = |pooling| Template::of_head(pooling, ROLES, 9);
+        let of = |pooling| Template::of(Arch::Gpt2, pooling, ROLES, 9);
         assert_eq!(of(HeadPooling::Cls), Template::naacl2019(ROLES, 9));
         for pooling in [HeadPooling::Last, HeadPooling::Mean, HeadPooling::Max] {
             assert_eq!(of(pooling), Template::bare(ROLES, 9));
         }
-        assert!(of(HeadPooling::Cls).validate().is_ok());
-        let message = Template::naacl2019(ROLES, 1).validate().unwrap_err();
+        let encoder = |arch| Template::of(arch, HeadPooling::Mean, ROLES, 9);
+        assert_eq!(encoder(Arch::Electra), Template::bert(ROLES, 9));
+        assert_eq!(encoder(Arch::Roberta), Template::roberta(ROLES, 9));
+        assert!(of(HeadPooling::Cls).validate(1).is_ok());
+        let message = Template::naacl2019(ROLES, 1).validate(1).unwrap_err();
         assert!(message.is_usage() && message.to_string().contains("1 positions leave no room"), "{message}");
-        assert!(Template::bert(ROLES, 2).validate().is_err() && Template::bare(ROLES, 1).validate().is_ok());
+        assert!(
+            Template::bert(ROLES, 2).validate(1).is_err() && Template::bare(ROLES, 1).validate(1).is_ok()
+        );
+        let message = Template::bert(ROLES, 4).validate(2).unwrap_err().to_string();
+        assert!(message.contains("4 positions leave no room for two texts beside 3 special"), "{message}");
+        assert!(Template::bert(ROLES, 5).validate(2).is_ok());
     }
 
     fn encoding(ids: std::ops::Range<u32>) -> Encoding {

@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use crate::batch::{Batch, TokenTargets};
 use crate::config::{HeadConfig, PrecisionName, Problem};
+use crate::data::rows::TextInput;
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
 use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::infer::{Loaded, not_finite};
-use crate::model::Inputs;
-use crate::objective::probabilities;
+use crate::objective::{inputs, probabilities};
 
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -61,8 +61,9 @@ impl Predictor {
                 fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
             });
         };
-        let positions = loaded.files.config.num_max_positions;
-        let template = Template::of_head(head.pooling, loaded.tokenizer.roles(), positions);
+        let config = &loaded.files.config;
+        let roles = loaded.tokenizer.roles();
+        let template = Template::of(config.arch, head.pooling, roles, config.max_length());
         Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 
@@ -81,22 +82,21 @@ impl Predictor {
         self.unknown.lock().ok()?.warning("the texts")
     }
 
-    /// ObjectiveName texts, in order.
+    /// Classifies texts, or pairs of texts, in order.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
+    /// [`Error::Config`] where a pair has no room in the model's positions; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
     /// what goes wrong on the device.
-    pub fn predict(&self, texts: &[String]) -> Result<Vec<Prediction>> {
+    pub fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
         let mut cut = Vec::new();
         let mut batch = Batch::default();
-        for text in texts {
-            let ids = self.loaded.tokenizer.encode(text)?;
-            if let Ok(mut unknown) = self.unknown.lock() {
-                unknown.add(text, &ids, &self.loaded.tokenizer);
-            }
-            let encoded = self.template.encode(&ids, None);
+        for TextInput { first, second } in inputs {
+            self.template.validate(1 + usize::from(second.is_some()))?;
+            let first = self.ids(first)?;
+            let second = second.as_ref().map(|text| self.ids(text)).transpose()?;
+            let encoded = self.template.encode(&first, second.as_deref());
             cut.push(encoded.tokens_cut > 0);
-            batch.sequences.push(TokenTargets::None.sequence(&encoded.input_ids, None, 0));
+            batch.sequences.push(TokenTargets::None.sequence_of(&encoded, None, 0));
         }
         let logits = in_parts_that_fit(self.device(), &mut |_| Signal::Continue, |_| self.logits(&batch))?;
         if !logits.iter().all(|logit| logit.is_finite()) {
@@ -106,13 +106,22 @@ impl Predictor {
         Ok(rows.zip(cut).map(|(row, cut)| self.prediction(row, cut)).collect())
     }
 
+    /// The tokens of a text, which count among those that were predicted.
+    fn ids(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.loaded.tokenizer.encode(text)?;
+        if let Ok(mut unknown) = self.unknown.lock() {
+            unknown.add(text, &ids, &self.loaded.tokenizer);
+        }
+        Ok(ids)
+    }
+
     /// One row for each sequence.
     fn logits(&self, batch: &Batch) -> Vec<f32> {
         let Loaded { device, weights, model, .. } = &self.loaded;
         let mut rows = Vec::new();
         for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, Inputs::new(&slab.input_ids), None);
+            let hidden = model.trunk(&mut tape, inputs(model, &slab), None);
             let Some(logits) = model.classify(&mut tape, &hidden) else {
                 unreachable!("checked when loading")
             };

@@ -27,10 +27,17 @@ pub(super) struct Block {
 #[derive(Clone, Copy, Debug)]
 struct Around {
     place: NormPlace,
-    norm: Norm,
+    /// `None` where the layout leaves out the first block's.
+    norm: Option<Norm>,
     /// On what the sublayer adds.
     dropout: Dropout,
     adapter: Option<Adapter>,
+}
+
+/// The first dropout site of a layer: site 0 is the embedding's, each block has three after it, the classifier those after
+/// the last block.
+pub(super) fn first_site(layer: usize) -> u32 {
+    1 + 3 * layer as u32
 }
 
 impl Block {
@@ -39,14 +46,14 @@ impl Block {
         let (config, place) = (build.config, build.layout.norm);
         let prefix = format!("transformer.layers.{layer}");
         build.layer = Some(layer);
-        // Site 0 is the embedding's; each block has three after it.
-        let drop = |p, place| Dropout { p, site: 1 + 3 * layer as u32 + place };
-        let norm_1 = Norm::new(build, &format!("{prefix}.norm_1"));
+        let drop = |p, place| Dropout { p, site: first_site(layer) + place };
+        let has_norm = layer > 0 || build.layout.first_norm;
+        let norm_1 = has_norm.then(|| Norm::new(build, &format!("{prefix}.norm_1")));
         let probabilities = drop(config.attention_dropout(), 0);
         let attention = SelfAttention::new(build, &format!("{prefix}.attention"), probabilities);
         let adapter = Adapter::new(build, &format!("{prefix}.adapter_attention"));
         let around_attention = Around { place, norm: norm_1, dropout: drop(config.dropout, 1), adapter };
-        let norm_2 = Norm::new(build, &format!("{prefix}.norm_2"));
+        let norm_2 = Some(Norm::new(build, &format!("{prefix}.norm_2")));
         let feed_forward = FeedForward::new(build, &format!("{prefix}.feed_forward"));
         let adapter = Adapter::new(build, &format!("{prefix}.adapter_feed_forward"));
         let around_feed_forward = Around { place, norm: norm_2, dropout: drop(config.dropout, 2), adapter };
@@ -80,10 +87,11 @@ impl Around {
         h: &Value,
         sublayer: impl FnOnce(&mut Tape<'w>, &Value) -> (Value, Linear),
     ) -> Value {
-        let normed = match self.place {
-            NormPlace::Before | NormPlace::Stream => Some(self.norm.forward(tape, table, h)),
-            NormPlace::After => None,
+        let (before, after) = match self.place {
+            NormPlace::Before | NormPlace::Stream => (self.norm.as_ref(), None),
+            NormPlace::After => (None, self.norm.as_ref()),
         };
+        let normed = before.map(|norm| norm.forward(tape, table, h));
         let x = normed.as_ref().unwrap_or(h);
         let residual = if self.place == NormPlace::Stream { x } else { h };
         let (inner, last) = sublayer(tape, x);
@@ -92,9 +100,9 @@ impl Around {
             Some(adapter) => adapter.add_to(tape, table, &inner, last, residual),
             None => tape.linear(&inner, last, &[residual]),
         };
-        match self.place {
-            NormPlace::Before | NormPlace::Stream => sum,
-            NormPlace::After => self.norm.forward(tape, table, &sum),
+        match after {
+            Some(norm) => norm.forward(tape, table, &sum),
+            None => sum,
         }
     }
 }

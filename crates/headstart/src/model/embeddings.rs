@@ -1,12 +1,14 @@
-//! The embeddings below the blocks: token + position (+ token type) (+ the offset of one token), a norm where there is one, dropout.
+//! The embeddings below the blocks: token + position (+ token type) (+ the offset of one token), a norm where there is one,
+//! dropout, and a linear where the blocks are wider.
 
 use headstart_engine::ops::embedding::Embedding;
+use headstart_engine::ops::linear::Linear;
 use headstart_engine::{Dropout, Tape, Value, View};
 
 use crate::config::Positions;
 use crate::model::Inputs;
 use crate::model::norm::Norm;
-use crate::model::projection::Builder;
+use crate::model::projection::{Builder, Projection};
 use crate::params::{Init, Kind, ParamId, ParamTable, Role};
 
 /// The dropout site; the blocks have those after it.
@@ -25,12 +27,14 @@ pub(super) struct Embeddings {
     norm: Option<Norm>,
     /// On what no norm follows; a norm has it behind itself.
     dropout: Option<Dropout>,
+    /// To the width of the blocks, where that is another.
+    projection: Option<Projection>,
 }
 
 impl Embeddings {
     pub(super) fn new(build: &mut Builder<'_>) -> Self {
         let (config, position_offset) = (build.config, build.layout.position_offset);
-        let width = config.embed_dim;
+        let width = config.embedding_size();
         let tokens = [config.vocab_size, width];
         let tokens = build.weight("transformer.token_embedding", &tokens, Kind::TokenEmbedding);
         let shape = [position_offset + config.num_max_positions, width];
@@ -50,10 +54,17 @@ impl Embeddings {
             .offset_token
             .map(|id| (id, build.weight("transformer.cls_offset", &[1, width], Kind::TokenOffset)));
         let dropout = Dropout { p: config.dropout, site: SITE };
-        let norm = build.layout.embedding_norm.then(|| Norm::new(build, "transformer.embedding_norm"));
+        let norm = build
+            .layout
+            .embedding_norm
+            .then(|| Norm::of_width(build, "transformer.embedding_norm", width, Kind::Norm));
         let norm = norm.map(|norm| norm.with_dropout(dropout));
         let dropout = norm.is_none().then_some(dropout);
-        Self { tokens, positions, position_offset, token_types, offset, norm, dropout }
+        let projection = (width != config.embed_dim).then(|| {
+            let (name, kind) = ("transformer.embedding_projection", Kind::EmbeddingProjection);
+            build.linear(name, config.embed_dim, width, kind)
+        });
+        Self { tokens, positions, position_offset, token_types, offset, norm, dropout, projection }
     }
 
     /// The token table, which the LM head shares.
@@ -77,10 +88,14 @@ impl Embeddings {
             dropout: self.dropout,
         };
         let h = tape.embedding(inputs.input_ids, tables);
-        match &self.norm {
+        let h = match &self.norm {
             Some(norm) => norm.forward(tape, table, &h),
             None => h,
-        }
+        };
+        let Some(projection) = &self.projection else { return h };
+        // The stream of hidden states is f32, whatever the precision.
+        let linear = Linear { f32_output: true, ..projection.linear(tape, table) };
+        tape.linear(&h, linear, &[])
     }
 }
 

@@ -46,5 +46,6 @@ pub(super) fn activation(name: config::Activation) -> Activation {
         config::Activation::GeluTanh => Activation::Gelu,
         config::Activation::Gelu => Activation::GeluExact,
         config::Activation::Silu => Activation::Silu,
+        config::Activation::Tanh => Activation::Tanh,
     }
 }

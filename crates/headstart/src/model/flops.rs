@@ -4,7 +4,7 @@
 //! count as none.
 
 use crate::model::Model;
-use crate::params::{Kind, Param, Role};
+use crate::params::{Kind, Param};
 
 impl Model {
     /// The operations of one forward pass over sequences of these lengths, of which `predicted` tokens are scored by the
@@ -13,7 +13,7 @@ impl Model {
         let (config, params) = (&self.config, self.table.params());
         // A linear's operations for one row of its input.
         let linears = |is: fn(Kind) -> bool| {
-            let weights = params.iter().filter(|param| param.role == Role::Weight && is(param.kind));
+            let weights = params.iter().filter(|param| param.shape.len() == 2 && is(param.kind));
             2.0 * weights.map(Param::len).sum::<usize>() as f64
         };
         let (mut tokens, mut sequences, mut scores) = (0.0, 0.0, 0.0);
@@ -24,7 +24,8 @@ impl Model {
         }
         let attention = 4.0 * config.embed_dim as f64 * scores;
         let of_tokens = linears(of_every_token) * tokens;
-        let of_predicted = linears(|kind| kind == Kind::TokenEmbedding) * predicted as f64;
+        let of_predicted =
+            linears(|kind| matches!(kind, Kind::TokenEmbedding | Kind::LmHead)) * predicted as f64;
         of_tokens + attention + of_predicted + linears(|kind| kind == Kind::Head) * sequences
     }
 
@@ -44,7 +45,8 @@ impl Model {
 /// Whether a kind's weights are multiplied with the hidden state of every token.
 fn of_every_token(kind: Kind) -> bool {
     match kind {
-        Kind::AttentionIn
+        Kind::EmbeddingProjection
+        | Kind::AttentionIn
         | Kind::AttentionOut
         | Kind::FeedForwardUp
         | Kind::FeedForwardDown
@@ -54,6 +56,7 @@ fn of_every_token(kind: Kind) -> bool {
         | Kind::TokenTypeEmbedding
         | Kind::TokenOffset
         | Kind::Norm
+        | Kind::LmHead
         | Kind::Head => false,
     }
 }

@@ -1,28 +1,101 @@
 //! The heads above the trunk: the language model's, tied to the token embedding, and the classifier's.
 
-use headstart_engine::ops::linear::Linear;
+use headstart_engine::ops::dropout::DropoutRows;
+use headstart_engine::ops::linear::{Activation, Linear};
 use headstart_engine::ops::pool::Pooling;
-use headstart_engine::{LossSum, Tape, Tensor, Value};
+use headstart_engine::{Dropout, LossSum, Tape, Tensor, Value};
 
-use crate::config::HeadPooling;
+use crate::config::{HeadDropout, HeadPooling};
 use crate::model::Model;
+use crate::model::block::first_site;
+use crate::model::feed_forward::activation;
+use crate::model::norm::Norm;
 use crate::model::projection::{Builder, Projection};
-use crate::params::Kind;
+use crate::params::{Kind, ParamId, ParamTable};
 
-/// A linear over one row for each sequence.
+/// A linear, an activation and, where there is one, a norm.
+#[derive(Clone, Copy, Debug)]
+struct Transform {
+    dense: Projection,
+    activation: Activation,
+    norm: Option<Norm>,
+}
+
+impl Transform {
+    fn forward(&self, tape: &mut Tape<'_>, table: &ParamTable, x: &Value) -> Value {
+        // What a norm reads is f32.
+        let dense = Linear {
+            activation: self.activation,
+            f32_output: self.norm.is_some(),
+            ..self.dense.linear(tape, table)
+        };
+        let y = tape.linear(x, dense, &[]);
+        match &self.norm {
+            Some(norm) => norm.forward(tape, table, &y),
+            None => y,
+        }
+    }
+}
+
+/// What the language model's head has beside the token embedding: a transform of the hidden states, a bias of the logits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LmHead {
+    transform: Option<Transform>,
+    bias: Option<ParamId>,
+}
+
+impl LmHead {
+    pub(super) fn new(build: &mut Builder<'_>) -> Self {
+        let (config, layout) = (build.config, build.layout);
+        let transform = layout.lm_transform.then(|| {
+            let width = config.embedding_size();
+            let dense = build.block_linear("lm_head.dense", width, config.embed_dim, Kind::LmHead);
+            let norm = Some(Norm::of_width(build, "lm_head.norm", width, Kind::LmHead));
+            Transform { dense, activation: activation(layout.activation), norm }
+        });
+        let bias = layout.lm_bias.then(|| build.bias("lm_head", config.vocab_size, Kind::LmHead));
+        Self { transform, bias }
+    }
+}
+
+/// A linear over one row for each sequence, which a pooler or a prediction head may make another of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Classifier {
     pooling: HeadPooling,
+    /// On the pooled row below the pooler.
+    dropout_below: Option<Dropout>,
+    transform: Option<Transform>,
+    /// On what the last linear reads.
+    dropout: Option<Dropout>,
     linear: Projection,
 }
 
 impl Classifier {
     /// `None` for a model without a head.
     pub(super) fn new(build: &mut Builder<'_>) -> Option<Self> {
-        let head = build.config.head.as_ref()?;
-        let width = build.config.embed_dim;
-        let linear = build.linear("classification_head", head.num_classes, width, Kind::Head);
-        Some(Self { pooling: head.pooling, linear })
+        let (config, layout) = (build.config, build.layout);
+        let head = config.head.as_ref()?;
+        let (width, kind) = (config.embed_dim, Kind::Head);
+        let has_dense = layout.prediction_head || head.pooling == HeadPooling::Pooler;
+        let transform = has_dense.then(|| {
+            let dense = build.block_linear("classification_head.dense", width, width, kind);
+            let name = if layout.prediction_head { layout.activation } else { layout.pooler };
+            let norm = layout
+                .prediction_head
+                .then(|| Norm::of_width(build, "classification_head.norm", width, kind));
+            Transform { dense, activation: activation(name), norm }
+        });
+        let linear = if layout.head_bias {
+            build.linear("classification_head", head.num_classes, width, kind)
+        } else {
+            build.linear_without_bias("classification_head", head.num_classes, width, kind)
+        };
+        let p = head.dropout.unwrap_or(config.dropout);
+        let drop = |place| Some(Dropout { p, site: first_site(config.num_layers) + place });
+        let dropout_below =
+            if has_dense && layout.head_dropout == HeadDropout::Around { drop(0) } else { None };
+        let dropout = if layout.head_dropout == HeadDropout::None { None } else { drop(1) };
+        Some(Self { pooling: head.pooling, dropout_below, transform, dropout, linear })
     }
 }
 
@@ -36,30 +109,55 @@ impl Model {
         targets: &[u32],
         scale: f32,
     ) -> LossSum {
-        let weight = self.table.view(self.embeddings.tokens(), tape.step());
-        tape.linear_cross_entropy(hidden, rows, targets, weight, scale)
+        let view = |id| self.table.view(id, tape.step());
+        let (weight, bias) = (view(self.embeddings.tokens()), self.lm_head.bias.map(view));
+        let Some(transform) = &self.lm_head.transform else {
+            return tape.linear_cross_entropy(hidden, rows, targets, weight, bias, scale);
+        };
+        let picked = tape.select_rows_padded(hidden, rows);
+        let transformed = transform.forward(tape, &self.table, &picked);
+        let all: Vec<u32> = (0..rows.len() as u32).collect();
+        tape.linear_cross_entropy(&transformed, &all, targets, weight, bias, scale)
     }
 
     /// LM logits `[R, V]` of some rows, for generation.
     pub fn lm_logits(&self, tape: &mut Tape<'_>, hidden: &Value, rows: &[u32]) -> Tensor {
-        let picked = tape.select_rows(hidden, rows);
-        let weight = self.table.view(self.embeddings.tokens(), tape.step());
-        let linear = Linear { f32_output: true, ..Linear::new(weight, None) };
-        tape.linear(&picked, linear, &[]).tensor().clone()
+        let mut x = tape.select_rows(hidden, rows);
+        if let Some(transform) = &self.lm_head.transform {
+            x = transform.forward(tape, &self.table, &x);
+        }
+        let view = |id| self.table.view(id, tape.step());
+        let (weight, bias) = (view(self.embeddings.tokens()), self.lm_head.bias.map(view));
+        let linear = Linear { f32_output: true, ..Linear::new(weight, bias) };
+        tape.linear(&x, linear, &[]).tensor().clone()
     }
 
     /// Classification logits `[B, K]`, one row per packed sequence; `None` for a model without a head.
     pub fn classify(&self, tape: &mut Tape<'_>, hidden: &Value) -> Option<Value> {
         let head = self.classifier?;
-        let pooled = match head.pooling {
-            HeadPooling::Cls | HeadPooling::Last => {
-                let rows: Vec<u32> = tape.packing().last_rows().collect();
-                tape.select_rows(hidden, &rows)
-            }
-            HeadPooling::Mean => tape.pool(hidden, Pooling::Mean),
-            HeadPooling::Max => tape.pool(hidden, Pooling::Max),
-        };
+        let mut x = self.pooled(tape, hidden, head.pooling);
+        if let Some(dropout) = head.dropout_below {
+            x = tape.dropout(&x, dropout, DropoutRows::Sequences);
+        }
+        if let Some(transform) = &head.transform {
+            x = transform.forward(tape, &self.table, &x);
+        }
+        if let Some(dropout) = head.dropout {
+            x = tape.dropout(&x, dropout, DropoutRows::Sequences);
+        }
         let linear = Linear { f32_output: true, ..head.linear.linear(tape, &self.table) };
-        Some(tape.linear(&pooled, linear, &[]))
+        Some(tape.linear(&x, linear, &[]))
+    }
+
+    /// The row of each sequence that a classifier reads, before any linear.
+    fn pooled(&self, tape: &mut Tape<'_>, hidden: &Value, pooling: HeadPooling) -> Value {
+        let packing = tape.packing();
+        let rows: Vec<u32> = match pooling {
+            HeadPooling::Mean => return tape.pool(hidden, Pooling::Mean),
+            HeadPooling::Max => return tape.pool(hidden, Pooling::Max),
+            HeadPooling::Cls | HeadPooling::Pooler if self.layout.cls_first => packing.first_rows().collect(),
+            HeadPooling::Cls | HeadPooling::Pooler | HeadPooling::Last => packing.last_rows().collect(),
+        };
+        tape.select_rows(hidden, &rows)
     }
 }

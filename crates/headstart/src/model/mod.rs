@@ -24,13 +24,15 @@ mod tests;
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::{Tape, Value};
 
+pub use families::{family_layout, layout};
+
 use crate::config::{Layout, ModelConfig, Positions};
 use crate::error::{Error, Result};
 use crate::params::{Param, ParamTable};
 use attention::Angles;
 use block::Block;
 use embeddings::Embeddings;
-use heads::Classifier;
+use heads::{Classifier, LmHead};
 use norm::Norm;
 use projection::Builder;
 
@@ -43,6 +45,7 @@ pub struct Model {
     embeddings: Embeddings,
     blocks: Vec<Block>,
     final_norm: Option<Norm>,
+    lm_head: LmHead,
     classifier: Option<Classifier>,
 }
 
@@ -85,14 +88,35 @@ impl Model {
                 fix: "choose embed_dim and num_heads so that their quotient is even".into(),
             });
         }
+        if config.embedding_size() != config.embed_dim && !layout.lm_transform {
+            return Err(Error::Config {
+                key: "layout.lm_transform".into(),
+                what: format!(
+                    "embeddings of {} columns cannot score hidden states of {}",
+                    config.embedding_size(),
+                    config.embed_dim
+                ),
+                fix: "leave layout.lm_transform on, or embedding_size out".into(),
+            });
+        }
         let mut table = ParamTable::default();
         let mut build = Builder { config, layout, table: &mut table, layer: None };
         let embeddings = Embeddings::new(&mut build);
         let blocks = (0..config.num_layers).map(|layer| Block::new(&mut build, layer)).collect();
         let final_norm = layout.final_norm.then(|| Norm::new(&mut build, "transformer.final_norm"));
+        let lm_head = LmHead::new(&mut build);
         let classifier = Classifier::new(&mut build);
         table.freeze_except(|_| true);
-        Ok(Self { config: config.clone(), layout, table, embeddings, blocks, final_norm, classifier })
+        Ok(Self {
+            config: config.clone(),
+            layout,
+            table,
+            embeddings,
+            blocks,
+            final_norm,
+            lm_head,
+            classifier,
+        })
     }
 
     /// Which parameters will ever train; see [`ParamTable::freeze_except`].

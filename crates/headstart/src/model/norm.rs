@@ -6,7 +6,7 @@ use headstart_engine::{Dropout, Tape, Value};
 use crate::model::projection::Builder;
 use crate::params::{Kind, ParamId, ParamTable};
 
-/// Weight and, where the layout has one, bias over the model's width.
+/// Weight and, where the layout has one, bias.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norm {
     weight: ParamId,
@@ -16,10 +16,15 @@ pub(super) struct Norm {
 }
 
 impl Norm {
+    /// Over the model's width.
     pub(super) fn new(build: &mut Builder<'_>, name: &str) -> Self {
-        let width = build.config.embed_dim;
-        let weight = build.weight(name, &[width], Kind::Norm);
-        let bias = build.layout.norm_bias.then(|| build.bias(name, width, Kind::Norm));
+        Self::of_width(build, name, build.config.embed_dim, Kind::Norm)
+    }
+
+    /// Over `width` columns; it belongs to what `kind` says.
+    pub(super) fn of_width(build: &mut Builder<'_>, name: &str, width: usize, kind: Kind) -> Self {
+        let weight = build.norm_weight(name, width, kind);
+        let bias = build.layout.norm_bias.then(|| build.bias(name, width, kind));
         Self { weight, bias, eps: build.layout.norm_eps, dropout: None }
     }
 

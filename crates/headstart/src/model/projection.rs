@@ -29,6 +29,12 @@ impl Builder<'_> {
         self.table.add(format!("{name}.bias"), &[len], Init::Constant(0.0), self.layer, kind, Role::Bias)
     }
 
+    /// The weight of a norm, of whatever kind the parameter is.
+    pub(super) fn norm_weight(&mut self, name: &str, len: usize, kind: Kind) -> ParamId {
+        let init = self.start(Kind::Norm);
+        self.table.add(format!("{name}.weight"), &[len], init, self.layer, kind, Role::Weight)
+    }
+
     /// A linear of a block, which has a bias where the layout has biases.
     pub(super) fn block_linear(
         &mut self,
@@ -37,15 +43,28 @@ impl Builder<'_> {
         inputs: usize,
         kind: Kind,
     ) -> Projection {
-        let weight = self.weight(name, &[outputs, inputs], kind);
-        let bias = self.layout.bias.then(|| self.bias(name, outputs, kind));
-        Projection { weight, bias }
+        if self.layout.bias {
+            self.linear(name, outputs, inputs, kind)
+        } else {
+            self.linear_without_bias(name, outputs, inputs, kind)
+        }
     }
 
     /// A linear with a bias.
     pub(super) fn linear(&mut self, name: &str, outputs: usize, inputs: usize, kind: Kind) -> Projection {
         let weight = self.weight(name, &[outputs, inputs], kind);
         Projection { weight, bias: Some(self.bias(name, outputs, kind)) }
+    }
+
+    /// A linear without one.
+    pub(super) fn linear_without_bias(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+        kind: Kind,
+    ) -> Projection {
+        Projection { weight: self.weight(name, &[outputs, inputs], kind), bias: None }
     }
 
     fn start(&self, kind: Kind) -> Init {

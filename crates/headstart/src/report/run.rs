@@ -106,6 +106,7 @@ fn words(name: &str) -> (&str, &'static str) {
         "micro_f1" => ("micro-F1", ""),
         "mse" => ("mean squared error", ""),
         "pearson" => ("Pearson\u{2019}s correlation", ""),
+        "spearman" => ("Spearman\u{2019}s correlation of the ranks", ""),
         other => (other, ""),
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::batch::{Examples, Label};
-use crate::config::{DataConfig, HeadPooling, Problem};
+use crate::config::{Arch, DataConfig, HeadPooling, Problem};
 use crate::data::catalog::FileRole;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
@@ -32,7 +32,9 @@ pub struct DataRequest<'a> {
     pub config: &'a DataConfig,
     /// What the labels are.
     pub problem: Problem,
-    /// What the head reads, which decides the template.
+    /// The model's family and what its head reads, which decide the template.
+    pub arch: Arch,
+    /// See `arch`.
     pub pooling: HeadPooling,
     /// The longest input, in tokens.
     pub positions: usize,
@@ -72,8 +74,8 @@ impl DataRequest<'_> {
         known_labels: Option<Vec<String>>,
         listener: &mut Listener<'_>,
     ) -> Result<Labelled> {
-        let template = Template::of_head(self.pooling, tokenizer.roles(), self.positions);
-        template.validate()?;
+        let template = Template::of(self.arch, self.pooling, tokenizer.roles(), self.positions);
+        template.validate(1)?;
         let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? else {
             let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
             let data = starter_questions(tokenizer)?;
@@ -83,6 +85,9 @@ impl DataRequest<'_> {
         let cache = source::cache_dir(self.config).join("tokens");
         let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
         let mut data = ClassificationData::load(&path, &options, tokenizer, &cache, &mut progress)?;
+        if let Some(split) = [&data.train, &data.valid, &data.test].into_iter().flatten().next() {
+            template.validate(split.texts_per_example())?;
+        }
         let told = std::mem::take(&mut data.notes);
         for note in &told {
             listener(Event::Message(note));
@@ -186,6 +191,7 @@ impl Labelled {
         };
         Examples {
             ids: split.iter().map(|example| example.ids).collect(),
+            seconds: split.iter().filter_map(|example| example.second).collect(),
             labels: split.iter().map(|example| label(example.label)).collect(),
             template: Some(self.template.clone()),
         }
@@ -233,16 +239,18 @@ impl Labelled {
             let counts = split.class_counts(data.labels.len());
             let classes: Vec<String> =
                 data.labels.iter().zip(counts).map(|(l, n)| format!("{l} {n}")).collect();
-            let cut = match split.lengths().filter(|&n| template.cuts(n)).count() {
+            let texts = texts_or_pairs(split);
+            let cut = match split.lengths().filter(|&(a, b)| template.tokens_cut(a, b) > 0).count() {
                 0 => String::new(),
                 n => format!(
-                    "; {} texts longer than the model's positions were cut{}",
+                    "; {} {texts} longer than the model's positions were cut{}",
                     thousands(n),
                     lost(split, template)
                 ),
             };
             let empty = match split.empty_texts() {
                 0 => String::new(),
+                n if split.texts_per_example() == 2 => format!("; {n} pairs have an empty text"),
                 n => format!("; {n} texts are empty"),
             };
             let (count, classes) = (thousands(split.len()), classes.join(", "));
@@ -256,10 +264,17 @@ impl Labelled {
     }
 }
 
+/// What examples are called.
+fn texts_or_pairs(split: &LabelledSplit) -> &'static str {
+    if split.texts_per_example() == 2 { "pairs" } else { "texts" }
+}
+
 /// What share of a split's tokens is cut, where it is more than a few percent.
 fn lost(split: &LabelledSplit, template: &Template) -> String {
-    let (all, kept) = split.lengths().fold((0, 0), |(all, kept), n| (all + n, kept + n.min(template.room())));
-    let share = 100.0 * (all - kept) as f64 / all.max(1) as f64;
+    let (all, cut) = split
+        .lengths()
+        .fold((0, 0), |(all, cut), (a, b)| (all + a + b.unwrap_or(0), cut + template.tokens_cut(a, b)));
+    let share = 100.0 * cut as f64 / all.max(1) as f64;
     if share > 3.0 { format!(" and lost {share:.0} % of all tokens") } else { String::new() }
 }
 
@@ -272,8 +287,10 @@ fn shared_texts(data: &ClassificationData) -> Vec<String> {
         let shared = split.shared_with(other);
         if shared > 0 {
             let (shared, all) = (thousands(shared), thousands(split.len()));
-            lines
-                .push(format!("warning: {shared} of {all} {name} texts stand in the {other_name} data, too"));
+            let texts = texts_or_pairs(split);
+            lines.push(format!(
+                "warning: {shared} of {all} {name} {texts} stand in the {other_name} data, too"
+            ));
         }
     }
     lines

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use headstart::config::{Activation, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions};
 use headstart::model::Model;
@@ -21,36 +21,48 @@ pub struct Golden {
     pub tensors: HashMap<String, Vec<f64>>,
 }
 
-fn folder() -> PathBuf {
+/// Where the files are.
+pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
 }
 
 /// The names of all cases, sorted.
 pub fn names() -> Vec<String> {
-    let files = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    names_in(&folder())
+}
+
+/// The names of all cases in a folder, sorted.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
     let mut names: Vec<String> =
         files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     names.sort();
     names
 }
 
+/// The texts of a file, and every tensor, widened.
+pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, Vec<f64>>) {
+    let bytes = fs::read(path).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = file.tensors().into_iter().map(|(name, t)| {
+        let data = t.data();
+        let values = match t.dtype() {
+            Dtype::F32 => numbers(data, |b| f64::from(f32::from_le_bytes(b))),
+            Dtype::F64 => numbers(data, f64::from_le_bytes),
+            Dtype::I32 => numbers(data, |b| f64::from(i32::from_le_bytes(b))),
+            other => panic!("{name} is {other:?}"),
+        };
+        (name, values)
+    });
+    (metadata.metadata().clone().unwrap(), tensors.collect())
+}
+
 impl Golden {
     pub fn read(name: &str) -> Self {
-        let bytes = fs::read(folder().join(format!("{name}.safetensors"))).unwrap();
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-        let case = &metadata.metadata().as_ref().unwrap()["case"];
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = file.tensors().into_iter().map(|(name, t)| {
-            let data = t.data();
-            let values = match t.dtype() {
-                Dtype::F32 => numbers(data, |b| f64::from(f32::from_le_bytes(b))),
-                Dtype::F64 => numbers(data, f64::from_le_bytes),
-                Dtype::I32 => numbers(data, |b| f64::from(i32::from_le_bytes(b))),
-                other => panic!("{name} is {other:?}"),
-            };
-            (name, values)
-        });
-        Self { tensors: tensors.collect(), case: serde_json::from_str(case).unwrap() }
+        let (metadata, tensors) = read_tensors(&folder().join(format!("{name}.safetensors")));
+        Self { tensors, case: serde_json::from_str(&metadata["case"]).unwrap() }
     }
 
     /// The task of the file. Names, order and freezing of the parameters must be the file's.
@@ -128,6 +140,8 @@ impl Golden {
                 num_classes: get(&head["num_classes"]),
                 pooling: get(&head["pooling"]),
                 problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
+                max_length: None,
+                dropout: None,
             }),
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),
             layout: case.get("layout").map_or_else(LayoutChanges::default, get),
@@ -146,6 +160,6 @@ fn numbers<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f
     bytes.chunks_exact(N).map(|b| read(b.try_into().unwrap())).collect()
 }
 
-fn get<'a, T: serde::Deserialize<'a>>(json: &'a Json) -> T {
+pub fn get<'a, T: serde::Deserialize<'a>>(json: &'a Json) -> T {
     T::deserialize(json).unwrap()
 }

@@ -116,7 +116,7 @@ impl Trained {
             let out = Linear { dropout: drop(3), ..Linear::new(w[7], None) };
             let h = tape.linear(&mixed, out, &[&h]);
             let scale = 0.5 / batch.rows.len() as f32;
-            sum.add(&tape.linear_cross_entropy(&h, &batch.rows, &batch.targets, w[0], scale));
+            sum.add(&tape.linear_cross_entropy(&h, &batch.rows, &batch.targets, w[0], None, scale));
             tape.backward();
         }
         sum

@@ -1,10 +1,11 @@
 //! What surrounds a linear's matmul on the device: its epilogue, and the way back through it.
 
-use super::elementwise::add;
-use super::{DeviceDropout, THREADS, at, columns_by_blocks, dropout, dtype, int, optional};
+use super::elementwise::{add, add_column_sums};
+use super::{DeviceDropout, THREADS, at, columns_by_blocks, dropout, dtype, int, optional, row_blocks};
 use crate::activation::Activation;
 use crate::cuda::{Context, DevicePtr, Module};
-use crate::tensor::Tensor;
+use crate::dtype::DType;
+use crate::tensor::{Pool, Tensor};
 
 const LINEAR: Module = Module { name: "linear", text: include_str!("../kernels/linear.cu") };
 
@@ -88,4 +89,13 @@ pub(crate) fn epilogue_backward(
     ];
     let grid = columns_by_blocks(dy.rows(), dy.cols());
     cuda.launch(LINEAR, "linear_epilogue_backward", grid, THREADS, 0, &arguments);
+}
+
+/// to += the sums of the columns of z.
+pub(crate) fn add_sums_of_columns(cuda: &Context, pool: &Pool, z: &Tensor, to: DevicePtr) {
+    let partial = Tensor::uninit(pool, row_blocks(z.rows()), z.cols(), DType::F32);
+    let (activation, bias, saved, dropout) = (Activation::Identity, None, None, None);
+    let nothing = Epilogue { bias, saved, activation, scale: 1.0, dropout };
+    epilogue_backward(cuda, z, &nothing, None, Some(&partial));
+    add_column_sums(cuda, &partial, 0, to, z.cols());
 }

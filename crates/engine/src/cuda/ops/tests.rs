@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 
 use crate::ops::attention::Attention;
+use crate::ops::dropout::DropoutRows;
 use crate::ops::embedding::Embedding;
 use crate::ops::linear::{Activation, Linear};
 use crate::ops::loss::Targets;
@@ -64,8 +65,9 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     let h = tape.linear(&hidden, Linear::new(w[11], None), &[&h, &normed]);
     let rows: Vec<u32> = (0..46).filter(|r| r % 4 != 2).collect();
     let targets: Vec<u32> = rows.iter().map(|r| r * 3 % 19).collect();
-    let words = tape.linear_cross_entropy(&h, &rows, &targets, w[0], 0.03);
+    let words = tape.linear_cross_entropy(&h, &rows, &targets, w[0], Some(w[13]), 0.03);
     let mean = tape.pool(&h, Pooling::Mean);
+    let mean = tape.dropout(&mean, Dropout { p: 0.2, site: 8 }, DropoutRows::Sequences);
     let logits = Linear { f32_output: true, ..Linear::new(w[12], None) };
     let scores = tape.linear(&mean, logits, &[]);
     let classes = tape.loss(&scores, Targets::Classes(&[2, 0, 1], Some(&[0.5, 1.0, 2.0])), 0.3);
@@ -103,6 +105,7 @@ fn all_ops_in_a_row_are_the_processors() {
         (1, f),
         (c, f),
         (3, c),
+        (1, 19),
     ];
     for frozen in [&[][..], &[0, 1, 2, 3, 4], &[2, 6, 7, 10, 11]] {
         let table = Table::new(&shapes, frozen);

@@ -30,7 +30,13 @@ fn config() -> ModelConfig {
 }
 
 fn with_head(num_classes: usize) -> ModelConfig {
-    let head = HeadConfig { num_classes, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    let head = HeadConfig {
+        num_classes,
+        pooling: HeadPooling::Cls,
+        problem: Problem::SingleLabel,
+        max_length: None,
+        dropout: None,
+    };
     ModelConfig { head: Some(head), ..config() }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::*;
-use crate::checkpoint::{GrownRows, LoadedModel, TensorFile, load_model};
+use crate::checkpoint::{GrownRows, LoadedModel, StoredWeights, TensorFile, load_model};
 use crate::config::{Activation, InitScheme, LayoutChanges, NormPlace, Positions};
 
 /// A stored model of some configuration.
@@ -69,7 +69,7 @@ fn weights_are_used_where_they_lie_or_copied_into_order() {
     tensors.reverse();
     let path = setup.temp.path().join("other.safetensors");
     super::super::weights::write_tensors(&path, &tensors).unwrap();
-    let model = LoadedModel { tensors: TensorFile::open(&path, None).unwrap(), ..model };
+    let model = LoadedModel { stored: StoredWeights::Own(TensorFile::open(&path, None).unwrap()), ..model };
     assert_eq!(model.mapped_weights(setup.table()).unwrap().values(), setup.weights);
     let larger = Model::new(&with_head(2)).unwrap();
     assert_says(model.mapped_weights(larger.table()), &["classification_head.weight"]);
@@ -101,6 +101,14 @@ fn every_option_comes_back() {
             gated: Some(true),
             norm_bias: Some(false),
             token_types: Some(2),
+            first_norm: Some(false),
+            cls_first: Some(true),
+            pooler: Some(Activation::Tanh),
+            prediction_head: Some(true),
+            head_dropout: Some(crate::config::HeadDropout::Around),
+            head_bias: Some(false),
+            lm_transform: Some(true),
+            lm_bias: Some(true),
         },
         ..with_head(12)
     };

@@ -3,22 +3,16 @@
 //! Owns: the steps and their order. A run killed at any point leaves either nothing or everything, and several
 //! runs at once wait for one another. Never: replaces a folder that is already there.
 
-use std::fs::{self, File, TryLockError};
-use std::io;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use super::provenance::{FetchedSource, Manifest};
 use super::{ENTRIES, Locations, Package, Source, member_sum};
 use crate::data::content::Content;
 use crate::data::download::unpack::{Format, unpack};
-use crate::data::download::{OnProgress, Progress, Stage, download, sha256_file};
+use crate::data::download::{OnProgress, download, lock, sha256_file};
 use crate::error::{Error, Result};
 use crate::files;
-
-/// Between two tries to lock a set that another process fetches.
-const WAIT_FOR_LOCK: Duration = Duration::from_millis(200);
 
 impl Package<'_> {
     /// Downloads and unpacks into the cache, and returns the record of it.
@@ -278,27 +272,6 @@ pub(super) fn remove_abandoned(cache: &Path) {
     }
     for folder in inside(cache).iter().map(PathBuf::as_path).chain([cache]) {
         files::remove_abandoned(folder, |name| name.ends_with(".provenance.json"));
-    }
-}
-
-/// Waits until no other process fetches the same set. The operating system frees the lock of a killed process.
-fn lock(path: &Path, name: &str, on_progress: &mut OnProgress<'_>) -> Result<File> {
-    let file = File::create(path).map_err(Error::io("create", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            // To be asked again and again is to hear a signal, which a call that waits does not.
-            while let Err(TryLockError::WouldBlock) = file.try_lock() {
-                let progress =
-                    Progress { stage: Stage::Waiting, file: name, done_bytes: 0, total_bytes: None };
-                on_progress(progress).or_interrupted(&format!("waiting for {name}"))?;
-                thread::sleep(WAIT_FOR_LOCK);
-            }
-            Ok(file)
-        }
-        // Some network file systems have no locks; a single user does without.
-        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
     }
 }
 

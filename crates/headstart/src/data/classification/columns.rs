@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use super::{ClassificationOptions, Header};
+use crate::config::TextColumns;
 use crate::data::encoding::bad;
 use crate::error::{Error, Result};
 
@@ -24,8 +25,19 @@ const TEXT_COLUMNS: [&str; 13] = [
     "query",
     "title",
 ];
+/// Names of the two text columns of a pair: GLUE's, SNLI's, SICK's, and their like.
+const PAIR_COLUMNS: [[&str; 2]; 8] = [
+    ["sentence1", "sentence2"],
+    ["sentence_a", "sentence_b"],
+    ["premise", "hypothesis"],
+    ["question1", "question2"],
+    ["question", "sentence"],
+    ["text_a", "text_b"],
+    ["text1", "text2"],
+    ["#1 string", "#2 string"],
+];
 /// Names of a label column, the likeliest first.
-const LABEL_COLUMNS: [&str; 13] = [
+const LABEL_COLUMNS: [&str; 16] = [
     "label",
     "labels",
     "class",
@@ -39,6 +51,9 @@ const LABEL_COLUMNS: [&str; 13] = [
     "score",
     "stars",
     "type",
+    "gold_label",
+    "is_duplicate",
+    "quality",
 ];
 /// Names of a column that only tells rows apart, which is never the text or the label unless it is named.
 const ID_COLUMNS: [&str; 14] = [
@@ -61,7 +76,7 @@ const ID_COLUMNS: [&str; 14] = [
 /// The columns of a table that are read, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
-    /// The text: one column, or several that are joined with a space.
+    /// The text: one column, or the two of a pair.
     pub text: Vec<String>,
     /// The label; `None` in a table without one.
     pub label: Option<String>,
@@ -96,11 +111,47 @@ impl Columns {
     }
 }
 
-/// The name of the text column: the one that is asked for, or else one that is called like a text.
-pub(in crate::data) fn text_column<'a>(all: &'a [String], wanted: Option<&str>) -> Option<&'a str> {
+/// The columns with the text: those that are asked for, or else the two that are called like a pair, or the one that is called
+/// like a text; `None` where no column is. `label` is never one of them unless it is asked for.
+///
+/// # Errors
+/// What is wrong with those that are asked for.
+pub(in crate::data) fn text_columns<'a>(
+    all: &'a [String],
+    wanted: Option<&TextColumns>,
+    label: Option<&str>,
+) -> std::result::Result<Option<Vec<&'a str>>, String> {
     match wanted {
-        Some(name) => find(all, name),
-        None => usual(all, &TEXT_COLUMNS, None),
+        Some(wanted) => named(all, wanted).map(Some),
+        None => Ok(usual_pair(all, label).or_else(|| text_column(all, label).map(|column| vec![column]))),
+    }
+}
+
+/// The one column that is called like a text.
+pub(in crate::data) fn text_column<'a>(all: &'a [String], label: Option<&str>) -> Option<&'a str> {
+    usual(all, &TEXT_COLUMNS, label)
+}
+
+/// The first two columns whose names go together.
+fn usual_pair<'a>(all: &'a [String], label: Option<&str>) -> Option<Vec<&'a str>> {
+    PAIR_COLUMNS.iter().find_map(|pair| pair.iter().map(|name| usual(all, &[name], label)).collect())
+}
+
+/// The columns of these names.
+fn named<'a>(all: &'a [String], wanted: &TextColumns) -> std::result::Result<Vec<&'a str>, String> {
+    let names: Vec<&str> = match wanted {
+        TextColumns::Typed(name) if find(all, name).is_some() => vec![name],
+        TextColumns::Typed(names) => names.split(',').map(str::trim).collect(),
+        TextColumns::Listed(names) => names.iter().map(String::as_str).collect(),
+    };
+    if !(1..=2).contains(&names.len()) {
+        return Err(format!("{} text columns are named, and an example is one text or a pair", names.len()));
+    }
+    let missing = |name: &str| format!("no text column `{name}`; the columns are {}", all.join(", "));
+    let found = names.iter().map(|name| find(all, name).ok_or_else(|| missing(name)));
+    match found.collect::<std::result::Result<Vec<_>, _>>()?[..] {
+        [one, other] if one == other => Err(format!("the text column `{one}` is named twice")),
+        ref columns => Ok(columns.to_vec()),
     }
 }
 
@@ -117,21 +168,10 @@ fn usual<'a>(columns: &'a [String], names: &[&str], other: Option<&str>) -> Opti
     names.iter().find_map(|name| all().find(|c| c.trim().eq_ignore_ascii_case(name)))
 }
 
-/// The columns that were asked for by one name, or by several with commas between.
-fn named<'a>(columns: &'a [String], wanted: &str) -> Option<Vec<&'a str>> {
-    match find(columns, wanted) {
-        Some(column) => Some(vec![column]),
-        None if wanted.contains(',') => wanted.split(',').map(|name| find(columns, name.trim())).collect(),
-        None => None,
-    }
-}
-
 fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result<Columns> {
-    let (wanted_text, wanted_label) = (options.text_column.as_deref(), options.label_column.as_deref());
-    let text = match wanted_text {
-        Some(wanted) => named(all, wanted),
-        None => usual(all, &TEXT_COLUMNS, wanted_label).map(|column| vec![column]),
-    };
+    let (wanted_text, wanted_label) = (options.text_column.as_ref(), options.label_column.as_deref());
+    let text = text_columns(all, wanted_text, wanted_label)
+        .map_err(|what| bad(path, Some(1), what, text_fix(options.header)))?;
     let first = text.as_ref().and_then(|text| text.first().copied());
     let label = match wanted_label {
         Some(name) => find(all, name),
@@ -151,8 +191,19 @@ fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result
         (Some(text), Some(label)) if !text.contains(&label) => {
             Ok(Columns { text: text.into_iter().map(str::to_owned).collect(), label: Some(label.to_owned()) })
         }
-        (Some(_), _) => Err(no_column(path, "label", "--label-column", wanted_label, all, options)),
-        (None, _) => Err(no_column(path, "text", "--text-column", wanted_text, all, options)),
+        (Some(_), _) => Err(no_column(path, "label", "--label_column", wanted_label, all, options)),
+        (None, _) => Err(no_column(path, "text", "--text_column", None, all, options)),
+    }
+}
+
+/// The way out where the columns that are asked for are not those of the table.
+fn text_fix(header: Header) -> &'static str {
+    match header {
+        Header::Present => "name one column with `--text_column`, or the two of a pair with a comma between",
+        Header::Absent => {
+            "name one column with `--text_column` by its number, counted from 1, or the two of a pair with a comma \
+             between"
+        }
     }
 }
 

@@ -19,9 +19,11 @@ use crate::tokenizer::{self, Tokenizer};
 pub struct Example<'a> {
     /// The ids of the whole text, without special tokens.
     pub ids: &'a [u32],
+    /// Those of the other text of a pair.
+    pub second: Option<&'a [u32]>,
     /// Its label.
     pub label: &'a Label,
-    /// The same for texts that are the same, spaces at their ends left out.
+    /// The same for texts, or pairs, that are the same, spaces at their ends left out.
     pub fingerprint: u64,
 }
 
@@ -38,6 +40,8 @@ pub struct LabelledSplit {
 pub(super) struct Tokens {
     store: TokenStore,
     starts: Vec<usize>,
+    /// Texts to an example: 1, or 2 where they are pairs, which lie one behind the other.
+    per_example: usize,
     fingerprints: Vec<u64>,
 }
 
@@ -65,8 +69,16 @@ impl LabelledSplit {
     /// Example `index`, or `None` past the last one.
     pub fn get(&self, index: usize) -> Option<Example<'_>> {
         let row = *self.rows.get(index)? as usize;
-        let ids = self.tokens.store.ids().get(self.tokens.starts[row]..self.tokens.starts[row + 1])?;
-        Some(Example { ids, label: self.labels.get(row)?, fingerprint: self.tokens.fingerprints[row] })
+        let (ids, second) = match self.texts_per_example() {
+            2 => (self.tokens.text(2 * row)?, Some(self.tokens.text(2 * row + 1)?)),
+            _ => (self.tokens.text(row)?, None),
+        };
+        Some(Example {
+            ids,
+            second,
+            label: self.labels.get(row)?,
+            fingerprint: self.tokens.fingerprints[row],
+        })
     }
 
     /// All examples.
@@ -74,14 +86,19 @@ impl LabelledSplit {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// Tokens of every text.
-    pub fn lengths(&self) -> impl Iterator<Item = usize> {
-        self.rows.iter().map(|&row| self.tokens.length(row as usize))
+    /// 2 where the examples are pairs of texts, else 1.
+    pub fn texts_per_example(&self) -> usize {
+        self.tokens.per_example
     }
 
-    /// How many texts are empty. They are kept.
+    /// Tokens of every text, and of the other text of its pair.
+    pub fn lengths(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        self.iter().map(|example| (example.ids.len(), example.second.map(<[u32]>::len)))
+    }
+
+    /// How many examples have a text that is empty. They are kept.
     pub fn empty_texts(&self) -> usize {
-        self.lengths().filter(|&n| n == 0).count()
+        self.lengths().filter(|&(first, second)| first == 0 || second == Some(0)).count()
     }
 
     /// How many examples each class has, by class index. Regression has no classes.
@@ -108,57 +125,67 @@ impl Tokens {
         }
         // Not of the tokens: a small vocabulary gives different texts the same ones.
         let fingerprint = |e: &read::TextExample| {
-            let digest = Sha256::digest(e.text.trim());
-            digest.iter().take(8).fold(0, |all, &byte| all << 8 | u64::from(byte))
+            let mut sum = Sha256::new_with_prefix(e.text.trim());
+            if let Some(second) = &e.second {
+                // A byte that no text has.
+                sum.update([0xFF]);
+                sum.update(second.trim());
+            }
+            sum.finalize().iter().take(8).fold(0, |all, &byte| all << 8 | u64::from(byte))
         };
-        Self { store, starts, fingerprints: texts.examples.par_iter().map(fingerprint).collect() }
+        let per_example = texts.per_example();
+        let fingerprints = texts.examples.par_iter().map(fingerprint).collect();
+        Self { store, starts, per_example, fingerprints }
     }
 
     /// Which of them stand for what the vocabulary cannot spell.
     pub fn unknown(&self, texts: &read::Texts, tokenizer: &Tokenizer) -> UnknownTokens {
         let mut unknown = UnknownTokens::default();
-        for (example, bounds) in texts.examples.iter().zip(self.starts.windows(2)) {
-            let ids = self.store.ids().get(bounds[0]..bounds[1]).unwrap_or_default();
-            unknown.add(&example.text, ids, tokenizer);
+        for (at, text) in texts.each().enumerate() {
+            unknown.add(text, self.text(at).unwrap_or_default(), tokenizer);
         }
         unknown
     }
 
-    fn length(&self, row: usize) -> usize {
-        self.starts[row + 1] - self.starts[row]
+    /// The ids of a text.
+    fn text(&self, at: usize) -> Option<&[u32]> {
+        self.store.ids().get(*self.starts.get(at)?..*self.starts.get(at + 1)?)
     }
 }
 
 /// The tokens of a split. The key is made of the texts as read, so a changed file, column or encoding is another
-/// key; labels are read every time, so their errors show every time.
+/// key; labels are read every time, so their errors show every time. Pairs are a kind of their own: `[a, b]` as one example is
+/// not `a` and `b` as two.
 pub(super) fn cached_tokens(
     texts: &read::Texts,
     tokenizer: &Tokenizer,
     cache_folder: &Path,
     progress: Progress<'_>,
 ) -> Result<(Tokens, CacheUse)> {
-    let mut key = CacheKey::new("texts").with(tokenizer.content_hash().as_bytes());
-    for example in &texts.examples {
-        key = key.with(example.text.as_bytes());
+    let kind = if texts.per_example() == 2 { "pairs" } else { "texts" };
+    let mut key = CacheKey::new(kind).with(tokenizer.content_hash().as_bytes());
+    let all: Vec<&str> = texts.each().collect();
+    for text in &all {
+        key = key.with(text.as_bytes());
     }
     let build = |writer: &mut cache::CacheWriter| {
-        let total = texts.examples.iter().map(|e| e.text.len() as u64).sum();
+        let total = all.iter().map(|text| text.len() as u64).sum();
         let mut done = 0;
-        let mut lengths: Vec<u32> = Vec::with_capacity(texts.examples.len());
-        for batch in tokenizer::batches(texts.examples.iter().map(|e| e.text.len())) {
-            let examples = &texts.examples[batch];
-            for ids in tokenise(examples, tokenizer, &mut || cache::go_on(progress, done, total))? {
+        let mut lengths: Vec<u32> = Vec::with_capacity(all.len());
+        for batch in tokenizer::batches(all.iter().map(|text| text.len())) {
+            let batch = &all[batch];
+            for ids in tokenise(batch, tokenizer, &mut || cache::go_on(progress, done, total))? {
                 writer.append(&ids)?;
                 lengths.push(ids.len() as u32);
             }
-            done += examples.iter().map(|e| e.text.len() as u64).sum::<u64>();
+            done += batch.iter().map(|text| text.len() as u64).sum::<u64>();
             cache::go_on(progress, done, total)?;
         }
         Ok(lengths)
     };
     let sound = |ids: &[u32], lengths: &Vec<u32>| {
         let tokens = lengths.iter().map(|&n| n as usize).sum::<usize>();
-        tokenizer.knows(ids) && lengths.len() == texts.examples.len() && tokens == ids.len()
+        tokenizer.knows(ids) && lengths.len() == all.len() && tokens == ids.len()
     };
     let (store, lengths, usage) = cache::load_or_build(cache_folder, &key, sound, build)?;
     Ok((Tokens::new(texts, store, &lengths), usage))
@@ -166,19 +193,19 @@ pub(super) fn cached_tokens(
 
 /// The tokens of texts in memory.
 pub(super) fn tokens_in_memory(texts: &read::Texts, tokenizer: &Tokenizer) -> Result<Tokens> {
-    let ids = tokenise(&texts.examples, tokenizer, &mut || Ok(()))?;
+    let ids = tokenise(&texts.each().collect::<Vec<_>>(), tokenizer, &mut || Ok(()))?;
     let lengths: Vec<u32> = ids.iter().map(|ids| ids.len() as u32).collect();
     Ok(Tokens::new(texts, TokenStore::from_vec(ids.concat()), &lengths))
 }
 
 /// The tokens of texts, on all threads; of a single one, which may be long, piece by piece while `go_on` says so.
 fn tokenise(
-    examples: &[read::TextExample],
+    texts: &[&str],
     tokenizer: &Tokenizer,
     go_on: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Vec<u32>>> {
-    match examples {
-        [example] => Ok(vec![tokenizer.encode_watched(&example.text, go_on)?]),
-        _ => examples.par_iter().map(|e| tokenizer.encode(&e.text)).collect(),
+    match texts {
+        [text] => Ok(vec![tokenizer.encode_watched(text, go_on)?]),
+        _ => texts.par_iter().map(|text| tokenizer.encode(text)).collect(),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{ClassificationData, Label, LabelledSplit};
+use super::{ClassificationData, Example, Label, LabelledSplit};
 use crate::error::{Error, Result};
 
 /// The part of the training data that becomes validation data where a data set has none.
@@ -44,10 +44,11 @@ impl ClassificationData {
 }
 
 impl LabelledSplit {
-    /// How many of these texts stand in `other`, too; empty ones do not count.
+    /// How many of these texts, or pairs, stand in `other`, too; empty ones do not count.
     pub fn shared_with(&self, other: &Self) -> usize {
         let theirs: HashSet<u64> = other.iter().map(|example| example.fingerprint).collect();
-        self.iter().filter(|e| !e.ids.is_empty() && theirs.contains(&e.fingerprint)).count()
+        let empty = |e: &Example<'_>| e.ids.is_empty() && e.second.is_none_or(<[u32]>::is_empty);
+        self.iter().filter(|e| !empty(e) && theirs.contains(&e.fingerprint)).count()
     }
 }
 

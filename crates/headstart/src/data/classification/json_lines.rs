@@ -37,12 +37,13 @@ pub(super) fn read(path: &Path, options: &ClassificationOptions, training: Optio
             }
         };
         let texts = columns.text.iter().map(|name| {
-            object.get(name).and_then(Value::as_str).ok_or_else(|| {
+            object.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
                 let what = format!("there is no text under `{name}`");
                 bad(path, Some(number), what, "give every object its text")
             })
         });
-        let text = texts.collect::<Result<Vec<_>>>()?.join(" ");
+        let mut texts = texts.collect::<Result<Vec<_>>>()?.into_iter();
+        let (text, second) = (texts.next().unwrap_or_default(), texts.next());
         let label = columns.label.as_ref().and_then(|name| object.get(name)).filter(|l| !l.is_null());
         let labels = match label {
             None => {
@@ -60,7 +61,7 @@ pub(super) fn read(path: &Path, options: &ClassificationOptions, training: Optio
         if labels.is_empty() && label.is_some() && options.label_kind != LabelKind::Multi {
             rows.unlabelled.get_or_insert(number);
         }
-        rows.examples.push(TextExample { text, labels, file: 0, line: Some(number) });
+        rows.examples.push(TextExample { text, second, labels, file: 0, line: Some(number) });
     }
     Ok(Rows { columns, ..rows })
 }

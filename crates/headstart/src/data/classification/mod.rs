@@ -21,11 +21,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(in crate::data) use columns::text_column;
+pub(in crate::data) use columns::{text_column, text_columns};
 
 use super::cache::{CacheUse, Progress};
 use super::encoding::TextEncoding;
 use super::split::Split;
+use crate::config::TextColumns;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
@@ -89,9 +90,9 @@ pub struct ClassificationOptions {
     pub delimiter: Option<u8>,
     /// Whether the first row of CSV and TSV names the columns.
     pub header: Header,
-    /// The column with the text (CSV, TSV, JSONL), or several with commas between, which are joined with a space; `None`
-    /// finds it by its name. Without a header, columns have numbers from 1.
-    pub text_column: Option<String>,
+    /// The column with the text (CSV, TSV, JSONL), or the two of a pair; `None` finds them by their names. Without a header,
+    /// columns have numbers from 1.
+    pub text_column: Option<TextColumns>,
     /// The column with the label; `None` finds it by its name.
     pub label_column: Option<String>,
     /// The file with the labels, line by line, where the data is a file with the texts alone.
@@ -118,6 +119,8 @@ pub struct ClassificationData {
     pub valid: Option<LabelledSplit>,
     /// The test examples.
     pub test: Option<LabelledSplit>,
+    /// The columns of the training texts, where they stood in a table: one, or the two of a pair.
+    pub text_columns: Vec<String>,
     /// Whether the token ids came from the cache: [`CacheUse::Hit`] when all of them did.
     pub cache_use: CacheUse,
     /// What people should be told of how the data was read; a line that begins with `warning: ` needs their eyes.
@@ -159,8 +162,12 @@ impl ClassificationData {
         let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {
             let resolved = texts.labels(&data.labels, options.label_kind)?;
-            if split == Split::Train && options.known_labels.is_none() {
-                labels::refuse_one_class(texts, &resolved, &data.labels)?;
+            if split == Split::Train {
+                data.text_columns =
+                    texts.columns.as_ref().map(|columns| columns.text.clone()).unwrap_or_default();
+                if options.known_labels.is_none() {
+                    labels::refuse_one_class(texts, &resolved, &data.labels)?;
+                }
             }
             let (tokens, usage) = examples::cached_tokens(texts, tokenizer, cache_folder, progress)?;
             data.notes.extend(tokens.unknown(texts, tokenizer).warning(&format!("the {split} texts")));
@@ -217,6 +224,7 @@ impl ClassificationData {
             train: None,
             valid: None,
             test: None,
+            text_columns: Vec::new(),
             cache_use: CacheUse::Hit,
             notes: Vec::new(),
         }

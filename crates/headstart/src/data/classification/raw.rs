@@ -31,26 +31,26 @@ pub struct RawSplit {
     pub examples: u64,
     /// The labels in order, with the number of examples that have each; empty for numbers.
     pub label_balance: Vec<(String, u64)>,
-    /// Words of the texts: what stands between spaces.
+    /// Words of the texts, both of a pair together: what stands between spaces.
     pub words: LengthSummary,
-    /// Characters of the texts.
+    /// Characters of the texts, both of a pair together.
     pub characters: LengthSummary,
-    /// Texts without a character.
+    /// Examples with a text without a character.
     pub empty_texts: u64,
-    /// Examples whose text stands there before.
+    /// Examples whose text, or pair, stands there before.
     pub duplicates: u64,
     /// How many texts stand there with different labels.
     pub conflicting_texts: u64,
     /// The first of them.
     pub conflicts: Vec<Conflict>,
-    /// The first examples: label and text.
+    /// The first examples: label and text, or both texts with a tab between.
     pub samples: Vec<(String, String)>,
 }
 
 /// A text that stands there with different labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Conflict {
-    /// The text.
+    /// The text, or both of a pair with a tab between.
     pub text: String,
     /// Where it stands (a line, or a file of its own), and its label there.
     pub places: Vec<(String, String)>,
@@ -101,15 +101,17 @@ impl RawSplit {
         let all = &texts.examples;
         let mut counts: HashMap<&str, u64> = HashMap::new();
         all.iter().flat_map(|e| &e.labels).for_each(|label| *counts.entry(label).or_default() += 1);
-        let mut same_text: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut same_text: HashMap<Vec<&str>, Vec<usize>> = HashMap::new();
         for (at, example) in all.iter().enumerate() {
-            same_text.entry(example.text.trim()).or_default().push(at);
+            same_text.entry(example.texts().map(str::trim).collect()).or_default().push(at);
         }
         let differ = |rows: &&Vec<usize>| rows.iter().any(|&at| all[at].labels != all[rows[0]].labels);
         let mut conflicts: Vec<&Vec<usize>> = same_text.values().filter(differ).collect();
         conflicts.sort_unstable();
         let lengths = |length: fn(&str) -> usize| {
-            LengthSummary::new(all.iter().map(|example| length(&example.text) as u64).collect())
+            LengthSummary::new(
+                all.iter().map(|example| example.texts().map(length).sum::<usize>() as u64).collect(),
+            )
         };
         let label = |example: &read::TextExample| example.labels.join(" | ");
         let place = |at: usize| match all[at].line {
@@ -124,18 +126,18 @@ impl RawSplit {
                 .collect(),
             words: lengths(|text| text.split_whitespace().count()),
             characters: lengths(|text| text.chars().count()),
-            empty_texts: all.iter().filter(|e| e.text.trim().is_empty()).count() as u64,
+            empty_texts: all.iter().filter(|e| e.texts().any(|text| text.trim().is_empty())).count() as u64,
             duplicates: (all.len() - same_text.len()) as u64,
             conflicting_texts: conflicts.len() as u64,
             conflicts: conflicts
                 .iter()
                 .take(LISTED_CONFLICTS)
                 .map(|rows| Conflict {
-                    text: all[rows[0]].text.trim().to_owned(),
+                    text: all[rows[0]].shown().trim().to_owned(),
                     places: rows.iter().map(|&at| (place(at), label(&all[at]))).collect(),
                 })
                 .collect(),
-            samples: all.iter().take(samples).map(|e| (label(e), e.text.clone())).collect(),
+            samples: all.iter().take(samples).map(|e| (label(e), e.shown())).collect(),
         }
     }
 }

@@ -68,10 +68,12 @@ impl Rows {
     }
 }
 
-/// A text with the names of its labels.
+/// A text, or a pair of them, with the names of its labels.
 #[derive(Debug)]
 pub(super) struct TextExample {
     pub text: String,
+    /// The other text of a pair; there in all examples or in none.
+    pub second: Option<String>,
     pub labels: Vec<String>,
     /// Index into [`Texts::files`].
     pub file: usize,
@@ -79,11 +81,24 @@ pub(super) struct TextExample {
     pub line: Option<u64>,
 }
 
+impl TextExample {
+    /// Its one text, or both.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.text.as_str()).chain(self.second.as_deref())
+    }
+
+    /// As it is shown to people: a tab stands between two texts.
+    pub fn shown(&self) -> String {
+        self.texts().collect::<Vec<_>>().join("\t")
+    }
+}
+
 impl Texts {
     /// Texts that are in memory already: pairs of label and text.
     pub fn in_memory(name: &str, pairs: &[(&str, &str)]) -> Self {
         let example = |(at, &(label, text)): (usize, &(&str, &str))| TextExample {
             text: text.to_owned(),
+            second: None,
             labels: vec![label.to_owned()],
             file: 0,
             line: Some(at as u64 + 1),
@@ -101,6 +116,16 @@ impl Texts {
 }
 
 impl Texts {
+    /// Texts to an example: 2 where they are pairs.
+    pub fn per_example(&self) -> usize {
+        self.examples.first().map_or(1, |example| example.texts().count())
+    }
+
+    /// All texts, those of a pair one behind the other.
+    pub fn each(&self) -> impl Iterator<Item = &str> {
+        self.examples.iter().flat_map(TextExample::texts)
+    }
+
     /// What was read, for people: how many rows of which file, and which columns.
     pub fn description(&self, split: Split) -> String {
         let (count, file) = (self.examples.len(), self.files[0].display());
@@ -108,15 +133,14 @@ impl Texts {
             Format::ClassFolders => format!("{split}: {count} texts, one a file, like {file}"),
             _ => format!("{split}: {count} rows of {file}, none refused"),
         };
-        match &self.columns {
-            Some(Columns { text, label: Some(label) }) if self.labelled => {
-                format!("{source}; text in column `{}`, label in `{label}`", text.join("` and `"))
-            }
-            Some(Columns { text, .. }) => format!(
-                "{source}; text in column `{}`; they have no labels, so nothing is measured on them",
-                text.join("` and `")
-            ),
-            None => source,
+        let Some(Columns { text, label }) = &self.columns else { return source };
+        let texts = match &text[..] {
+            [first, second] => format!("pairs of texts in columns `{first}` and `{second}`"),
+            other => format!("text in column `{}`", other.join("` and `")),
+        };
+        match label {
+            Some(label) if self.labelled => format!("{source}; {texts}, label in `{label}`"),
+            _ => format!("{source}; {texts}; they have no labels, so nothing is measured on them"),
         }
     }
 }
@@ -180,7 +204,13 @@ fn read_lines(path: &Path, options: &ClassificationOptions, parse: LineParser) -
     for (at, line) in content.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let number = at as u64 + 1;
         let (labels, text) = parse(line, options.label_kind).ok_or_else(|| no_label(path, number))?;
-        examples.push(TextExample { text: text.trim().to_owned(), labels, file: 0, line: Some(number) });
+        examples.push(TextExample {
+            text: text.trim().to_owned(),
+            second: None,
+            labels,
+            file: 0,
+            line: Some(number),
+        });
     }
     Ok(examples)
 }
@@ -216,6 +246,7 @@ fn read_pair(texts: &Path, labels: &Path, options: &ClassificationOptions) -> Re
         }
         examples.push(TextExample {
             text: text.to_owned(),
+            second: None,
             labels: labels_here,
             file: 0,
             line: Some(at as u64 + 1),
@@ -241,7 +272,8 @@ fn read_class_folders(
     }
     let examples = found.texts.par_iter().zip(&classes).enumerate().map(|(file, (path, class))| {
         let text = encoding::read_any_text(path, options.encoding)?;
-        Ok(TextExample { text: text.trim().to_owned(), labels: vec![class.clone()], file, line: None })
+        let (text, labels) = (text.trim().to_owned(), vec![class.clone()]);
+        Ok(TextExample { text, second: None, labels, file, line: None })
     });
     let examples = examples.collect::<Result<Vec<_>>>()?;
     let notes = found.skipped_note(folder).into_iter().collect();

@@ -46,8 +46,9 @@ pub(super) fn read(
             rows.unlabelled.get_or_insert(line);
         }
         over_lines.extend(record.iter().filter(|f| f.contains('\n')).map(|f| (line, f.to_owned())));
-        let text = texts_at.iter().map(|&at| &record[at]).collect::<Vec<_>>().join(" ");
-        rows.examples.push(TextExample { text, labels, file: 0, line: Some(line) });
+        let mut texts = texts_at.iter().map(|&at| record[at].to_owned());
+        let (text, second) = (texts.next().unwrap_or_default(), texts.next());
+        rows.examples.push(TextExample { text, second, labels, file: 0, line: Some(line) });
     }
     // The reader takes a quote that is never closed as a field up to the end of the file.
     let tail = content.get(last_start..).unwrap_or_default();

@@ -1,10 +1,14 @@
-//! Files from the network: one resumable download with its checksum (`transfer` over `connection`); unpacking is in
-//! [`unpack`].
+//! Files from the network: one resumable download with its checksum (`transfer` over `connection`), small questions
+//! (`ask`); unpacking is in [`unpack`].
 //!
 //! Owns: SHA-256 of files and folders. Never: which data sets exist or where a cache lies
 //! (that is [`super::catalog`]), nor the terminal: progress is a function of the caller's.
 
+mod ask;
 mod connection;
+mod lock;
+mod retry;
+mod token;
 mod transfer;
 pub mod unpack;
 
@@ -15,12 +19,16 @@ mod tests;
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use self::transfer::Transfer;
+pub use self::ask::{Answer, ask};
+pub use self::connection::Method;
+pub use self::lock::lock;
+pub use self::token::Token;
+use self::transfer::{Transfer, with_suffix};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::files;
@@ -72,43 +80,74 @@ const BUFFERS_BETWEEN_LOOKS: u64 = 1 << 10;
 /// Files of a folder that are summed up between two looks at the watcher.
 const FILES_BETWEEN_LOOKS: usize = 512;
 
-/// Downloads `url` to the file `dest` (whose folder exists) and returns the SHA-256 of what arrived, in hex.
-///
-/// Bytes collect in `dest` + `.part`. An interrupted download continues there, in this call or in a later one,
-/// when the server supports ranges and either its ETag / Last-Modified or `expected_sha256` can tell that both
-/// halves belong to the same file; otherwise it starts again. `dest` appears only complete and verified.
+/// A file to be fetched.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// Where it comes from.
+    pub url: &'a str,
+    /// For a server that asks who is there. It goes to the server of `url` and nowhere else, whatever the redirects.
+    pub token: Option<&'a Token>,
+    /// What progress calls it.
+    pub name: &'a str,
+    /// The file in which bytes collect until all are there, in a folder that exists.
+    pub part: PathBuf,
+    /// Its length, where that is known.
+    pub bytes: Option<u64>,
+    /// Its SHA-256 in hex, where that is known.
+    pub sha256: Option<&'a str>,
+}
+
+/// Downloads `url` to the file `dest`, as [`fetch`] does; bytes collect in `dest` + `.part`.
 ///
 /// # Errors
-/// [`Error::Download`] when the server cannot be reached, refuses, keeps breaking off, or sends something with
-/// another checksum than `expected_sha256`; [`Error::Interrupted`], with everything that has arrived kept;
-/// [`Error::Io`] when the disk refuses.
+/// As for [`fetch`].
 pub fn download(
     url: &str,
     dest: &Path,
     expected_sha256: Option<&str>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<String> {
-    let transfer = Transfer::new(url, dest, expected_sha256.is_some());
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    let part = with_suffix(dest, ".part");
+    let wanted = Wanted { url, token: None, name: &name, part, bytes: None, sha256: expected_sha256 };
+    fetch(&wanted, dest, on_progress)
+}
+
+/// Downloads a file to `dest` (whose folder exists) and returns the SHA-256 of what arrived, in hex.
+///
+/// An interrupted download continues where it stopped, in this call or in a later one,
+/// when the server supports ranges and either its ETag / Last-Modified or the known sum can tell that both
+/// halves belong to the same file; otherwise it starts again. `dest` appears only complete and verified.
+///
+/// # Errors
+/// [`Error::Download`] when the server cannot be reached, refuses, keeps breaking off, or sends something with
+/// another checksum or length than is known; [`Error::Interrupted`], with everything that has arrived kept;
+/// [`Error::Io`] when the disk refuses.
+pub fn fetch(wanted: &Wanted<'_>, dest: &Path, on_progress: &mut OnProgress<'_>) -> Result<String> {
+    let transfer = Transfer::new(wanted);
     transfer.run(on_progress)?;
-    let sum = sha256_file(transfer.part(), on_progress)?;
-    if let Some(expected) = expected_sha256
-        && sum != expected
-    {
+    let wrong = |what: String| Error::Download {
+        url: wanted.url.to_owned(),
+        what: format!("what arrived has {what}; it was thrown away"),
+        fix: "run the same command again; if it fails again, the publisher has changed the file".into(),
+    };
+    let arrived = fs::metadata(&wanted.part).map_err(Error::io("read", &wanted.part))?.len();
+    if let Some(expected) = wanted.bytes.filter(|expected| *expected != arrived) {
         transfer.forget()?;
-        return Err(Error::Download {
-            url: url.to_owned(),
-            what: format!("what arrived has SHA-256 {sum}, expected {expected}; it was thrown away"),
-            fix: "run the same command again; if it fails again, the publisher has changed the file".into(),
-        });
+        return Err(wrong(format!("{arrived} bytes, expected {expected}")));
+    }
+    let sum = sum_of_file(&wanted.part, &mut || checking(wanted.name, on_progress))?;
+    if let Some(expected) = wanted.sha256.filter(|expected| *expected != sum) {
+        transfer.forget()?;
+        return Err(wrong(format!("SHA-256 {sum}, expected {expected}")));
     }
     transfer.finish(dest)?;
     Ok(sum)
 }
 
 /// Tells that sums are computed, and ends the work where the watcher says so.
-fn checking(path: &Path, on_progress: &mut OnProgress<'_>) -> Result<()> {
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let progress = Progress { stage: Stage::Checking, file: &file, done_bytes: 0, total_bytes: None };
+fn checking(file: &str, on_progress: &mut OnProgress<'_>) -> Result<()> {
+    let progress = Progress { stage: Stage::Checking, file, done_bytes: 0, total_bytes: None };
     on_progress(progress).or_interrupted(&format!("checking {file}"))
 }
 
@@ -117,7 +156,8 @@ fn checking(path: &Path, on_progress: &mut OnProgress<'_>) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] when the file cannot be read.
 pub fn sha256_file(path: &Path, on_progress: &mut OnProgress<'_>) -> Result<String> {
-    sum_of_file(path, &mut || checking(path, on_progress))
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    sum_of_file(path, &mut || checking(&name, on_progress))
 }
 
 fn sum_of_file(path: &Path, go_on: &mut dyn FnMut() -> Result<()>) -> Result<String> {
@@ -159,7 +199,7 @@ pub fn sha256_folder(folder: &Path, only: &[&str], on_progress: &mut OnProgress<
     // Tens of thousands of small files: waiting for the disk dominates, so it is waited for side by side.
     let mut lines = String::new();
     for paths in paths.chunks(FILES_BETWEEN_LOOKS) {
-        checking(folder, on_progress)?;
+        checking(&folder.file_name().unwrap_or_default().to_string_lossy(), on_progress)?;
         let sums = paths.par_iter().map(|path| {
             let sum = sum_of_file(&folder.join(path), &mut || Ok(()))?;
             Ok(format!("{sum}  {path}\n"))

@@ -6,28 +6,20 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::connection::{Arrival, Connection, Head, LOOK_EVERY};
-use super::{OnProgress, Progress, Stage};
+use super::connection::{Arrival, Connection, Head, Method, Request};
+use super::retry::{MAX_FRUITLESS_ATTEMPTS, asked_wait, busy, is_busy, wait};
+use super::{OnProgress, Progress, Stage, Wanted};
 use crate::error::{Error, Result};
 
-/// Attempts in a row that yield nothing new before an address is given up, and attempts in all.
-const MAX_FRUITLESS_ATTEMPTS: u32 = 3;
+/// Attempts at one file in all.
 const MAX_ATTEMPTS: u32 = 100;
-/// The wait after the first fruitless attempt; each further one waits twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait that a server may ask for.
-const MAX_WAIT_SECONDS: u64 = 60;
 
 /// A file on its way.
 pub(super) struct Transfer<'a> {
-    url: &'a str,
-    file: String,
-    part: PathBuf,
+    wanted: &'a Wanted<'a>,
     version: PathBuf,
-    sum_is_known: bool,
 }
 
 /// What tells one version of a file from another.
@@ -56,27 +48,21 @@ impl Attempt {
 }
 
 impl<'a> Transfer<'a> {
-    pub fn new(url: &'a str, dest: &Path, sum_is_known: bool) -> Self {
-        Self {
-            url,
-            file: dest.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
-            part: with_suffix(dest, ".part"),
-            version: with_suffix(dest, ".part.validator"),
-            sum_is_known,
-        }
+    pub fn new(wanted: &'a Wanted<'a>) -> Self {
+        Self { wanted, version: with_suffix(&wanted.part, ".validator") }
     }
 
     /// The file with everything that has arrived.
-    pub fn part(&self) -> &Path {
-        &self.part
+    fn part(&self) -> &Path {
+        &self.wanted.part
     }
 
     /// Asks until all is there, or the server has been asked often enough.
     pub fn run(&self, on_progress: &mut OnProgress<'_>) -> Result<()> {
-        let (mut most, mut fruitless) = (size_bytes(&self.part), 0);
+        let (mut most, mut fruitless) = (size_bytes(self.part()), 0);
         for _ in 0..MAX_ATTEMPTS {
-            let Attempt::Failed { reason, wait } = self.attempt(on_progress)? else { return Ok(()) };
-            let have = size_bytes(&self.part);
+            let Attempt::Failed { reason, wait: asked } = self.attempt(on_progress)? else { return Ok(()) };
+            let have = size_bytes(self.part());
             // Bytes that had arrived once before are nothing new.
             fruitless = if have > most { 0 } else { fruitless + 1 };
             most = most.max(have);
@@ -84,7 +70,7 @@ impl<'a> Transfer<'a> {
                 return Err(self.given_up(&reason));
             }
             if fruitless > 0 {
-                self.wait(wait.unwrap_or(FIRST_WAIT * 2_u32.pow(fruitless - 1)), on_progress)?;
+                wait(fruitless, asked, &mut || self.tell(size_bytes(self.part()), None, on_progress))?;
             }
         }
         Err(self.given_up("it was asked a hundred times"))
@@ -92,27 +78,28 @@ impl<'a> Transfer<'a> {
 
     /// The name that the finished file gets.
     pub fn finish(&self, dest: &Path) -> Result<()> {
-        fs::rename(&self.part, dest).map_err(Error::io("create", dest))?;
+        fs::rename(self.part(), dest).map_err(Error::io("create", dest))?;
         remove_if_there(&self.version)
     }
 
     pub fn forget(&self) -> Result<()> {
-        remove_if_there(&self.part)?;
+        remove_if_there(self.part())?;
         remove_if_there(&self.version)
     }
 
     fn attempt(&self, on_progress: &mut OnProgress<'_>) -> Result<Attempt> {
         let known = self.known_version();
-        if known.validator.is_none() && !self.sum_is_known {
+        if known.validator.is_none() && self.wanted.sha256.is_none() {
             self.forget()?;
         }
-        let have = size_bytes(&self.part);
+        let have = size_bytes(self.part());
         let mut headers = Vec::new();
         if have > 0 {
             headers.push(("Range", format!("bytes={have}-")));
             headers.extend(known.validator.clone().map(|validator| ("If-Range", validator)));
         }
-        let connection = Connection::open(self.url, headers);
+        let Wanted { url, token, .. } = *self.wanted;
+        let connection = Connection::open(Request { method: Method::Get, url, headers, token });
         let head = match connection.next(&mut || self.tell(have, known.total, on_progress))? {
             Arrival::Head(head) => head,
             // Without a single byte there is probably no such server, or no network.
@@ -153,7 +140,9 @@ impl<'a> Transfer<'a> {
                 self.forget()?;
                 Ok(Attempt::failed("the server refuses to send the rest of the file"))
             }
-            429 | 500..=599 => self.busy(&head),
+            status if is_busy(status) => {
+                Ok(Attempt::Failed { reason: busy(&head), wait: asked_wait(url, &head)? })
+            }
             status => {
                 let what = format!("the server answered {status}");
                 Err(self.error(what, "check the address, or try again later"))
@@ -174,14 +163,14 @@ impl<'a> Transfer<'a> {
             .append(have > 0)
             .write(true)
             .truncate(have == 0)
-            .open(&self.part)
-            .map_err(Error::io("create", &self.part))?;
+            .open(self.part())
+            .map_err(Error::io("create", self.part()))?;
         let mut done = have;
         loop {
             self.tell(done, total, on_progress)?;
             match connection.next(&mut || self.tell(done, total, on_progress))? {
                 Arrival::Bytes(bytes) => {
-                    part.write_all(&bytes).map_err(Error::io("write", &self.part))?;
+                    part.write_all(&bytes).map_err(Error::io("write", self.part()))?;
                     done += bytes.len() as u64;
                 }
                 Arrival::End => break,
@@ -201,35 +190,18 @@ impl<'a> Transfer<'a> {
             }
             _ => {}
         }
-        part.sync_all().map_err(Error::io("write", &self.part))?;
+        part.sync_all().map_err(Error::io("write", self.part()))?;
         Ok(Attempt::Complete)
     }
 
-    /// A server that cannot answer now is asked again, unless it wants to be left alone for long.
-    fn busy(&self, head: &Head) -> Result<Attempt> {
-        let reason = format!("the server answered {}", head.status);
-        match head.retry_after {
-            Some(seconds) if seconds > MAX_WAIT_SECONDS => {
-                let fix = format!("run the same command again in {seconds} seconds, as the server asks");
-                Err(self.error(reason, &fix))
-            }
-            seconds => Ok(Attempt::Failed { reason, wait: seconds.map(Duration::from_secs) }),
-        }
-    }
-
-    fn wait(&self, time: Duration, on_progress: &mut OnProgress<'_>) -> Result<()> {
-        let until = Instant::now() + time;
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
-            self.tell(size_bytes(&self.part), None, on_progress)?;
-            thread::sleep(left.min(LOOK_EVERY));
-        }
-        Ok(())
-    }
-
     fn tell(&self, done: u64, total: Option<u64>, on_progress: &mut OnProgress<'_>) -> Result<()> {
-        let progress =
-            Progress { stage: Stage::Downloading, file: &self.file, done_bytes: done, total_bytes: total };
-        on_progress(progress).or_interrupted(&format!("the download of {}", self.file))
+        let progress = Progress {
+            stage: Stage::Downloading,
+            file: self.wanted.name,
+            done_bytes: done,
+            total_bytes: total,
+        };
+        on_progress(progress).or_interrupted(&format!("the download of {}", self.wanted.name))
     }
 
     /// The version that the partial file belongs to, as [`Self::remember`] keeps it.
@@ -252,7 +224,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn given_up(&self, reason: &str) -> Error {
-        let have = size_bytes(&self.part);
+        let have = size_bytes(self.part());
         self.error(
             format!("the connection keeps breaking off, {have} bytes have arrived ({reason})"),
             "run the same command again: it continues where it stopped",
@@ -260,27 +232,28 @@ impl<'a> Transfer<'a> {
     }
 
     fn error(&self, what: String, fix: &str) -> Error {
-        Error::Download { url: self.url.to_owned(), what, fix: fix.to_owned() }
+        Error::Download { url: self.wanted.url.to_owned(), what, fix: fix.to_owned() }
     }
 }
 
 impl Head {
     /// The version of the file that is sent whole. A weak `ETag` does not promise equal bytes.
     fn version(&self) -> Version {
-        let strong = self.etag.clone().filter(|tag| !tag.starts_with("W/"));
-        Version { validator: strong.or_else(|| self.last_modified.clone()), total: self.content_length }
+        let strong = self.header("etag").filter(|tag| !tag.starts_with("W/"));
+        let validator = strong.or_else(|| self.header("last-modified")).map(str::to_owned);
+        Version { validator, total: self.content_length() }
     }
 
     /// The length of the whole file, where this answer is the rest of it behind `have` bytes of the known version.
     fn continues(&self, have: u64, known: &Version) -> std::result::Result<Option<u64>, String> {
-        let range = self.content_range.as_deref().unwrap_or_default();
+        let range = self.header("content-range").unwrap_or_default();
         let fits = || {
             let (first, rest) = range.strip_prefix("bytes ")?.split_once('-')?;
             let (last, total) = rest.split_once('/')?;
             let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
             let total = if total == "*" { None } else { Some(total.parse::<u64>().ok()?) };
             let length = last.checked_add(1)?.checked_sub(first)?;
-            let sent_as_said = self.content_length.is_none_or(|sent| sent == length);
+            let sent_as_said = self.content_length().is_none_or(|sent| sent == length);
             let same_file = total.zip(known.total).is_none_or(|(said, known)| said == known)
                 && total.is_none_or(|total| last < total);
             (first == have && sent_as_said && same_file).then_some(total.or(known.total))
@@ -297,11 +270,12 @@ impl Head {
 
     /// `bytes */200` -> 200.
     fn range_total(&self) -> Option<u64> {
-        self.content_range.as_deref()?.rsplit('/').next()?.parse().ok()
+        self.header("content-range")?.rsplit('/').next()?.parse().ok()
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// The path with this at the end of its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)

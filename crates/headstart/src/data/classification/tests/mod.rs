@@ -1,5 +1,6 @@
 //! Tests of reading labelled data in every layout, and of the errors.
 
+mod pairs;
 mod people;
 
 use std::fs;
@@ -41,13 +42,16 @@ fn load(files: &[(&str, &str)], target: &str) -> Result<ClassificationData> {
 fn show(data: &ClassificationData, split: Split) -> Vec<(String, String)> {
     let tokenizer = tokenizer();
     let one = |e: Example| {
-        let pieces: Vec<_> = e.ids.iter().map(|&id| tokenizer.id_to_piece(id).unwrap()).collect();
+        let text = |ids: &[u32]| {
+            ids.iter().map(|&id| tokenizer.id_to_piece(id).unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        let texts: Vec<String> = [e.ids].into_iter().chain(e.second).map(text).collect();
         let label = match e.label {
             Label::Class(class) => data.labels[*class as usize].clone(),
             Label::Classes(classes) => format!("{classes:?}"),
             Label::Value(value) => value.to_string(),
         };
-        (label, pieces.join(" "))
+        (label, texts.join(" | "))
     };
     data.get(split).unwrap().iter().map(one).collect()
 }
@@ -168,7 +172,7 @@ fn several_labels_and_numbers_are_options() {
 fn columns_can_be_named() {
     let files = [("a.csv", "text,other,label,mark\nbad,good,x,1\nbad,film,y,2\n")];
     let mut options = ClassificationOptions {
-        text_column: Some("other".into()),
+        text_column: Some(TextColumns::Typed("other".into())),
         label_column: Some("MARK".into()),
         ..ClassificationOptions::default()
     };
@@ -182,7 +186,7 @@ fn columns_can_be_named() {
     );
     let message = error(&[("a.csv", "a,b,c\n1,2,3\n")], "a.csv");
     assert!(
-        message.contains("no column looks like the text") && message.contains("--text-column"),
+        message.contains("no column looks like the text") && message.contains("--text_column"),
         "{message}"
     );
 }

@@ -1,6 +1,7 @@
 //! Tests of files as people have them: other columns, separators and labels than one would like.
 
 use super::*;
+use crate::config::TextColumns;
 use crate::event::Signal;
 
 /// Notes on how files were read, without that on the small vocabulary of these tests.
@@ -34,7 +35,8 @@ fn every_split_has_the_columns_of_training() {
         ("valid.csv", "Label,NOTE,Text,sentiment\nn,good,bad,p\n"),
         ("test.csv", "note,text,label\nx,bad,\ny,good,\n"),
     ];
-    let mut options = ClassificationOptions { text_column: Some("note".into()), ..Default::default() };
+    let mut options =
+        ClassificationOptions { text_column: Some(TextColumns::Typed("note".into())), ..Default::default() };
     assert_eq!(show(&load_with(&other_order, "", &options).unwrap(), Split::Valid), pairs(&[("n", "good")]));
     options.text_column = None;
     let data = load_with(&other_order, "", &options).unwrap();
@@ -199,7 +201,7 @@ fn separators_are_found_and_headers_and_several_columns_are_options() {
     let of = |delimiter: Option<u8>, header: Header, text: &str, label: &str| ClassificationOptions {
         delimiter,
         header,
-        text_column: Some(text.into()),
+        text_column: Some(TextColumns::Typed(text.into())),
         label_column: Some(label.into()),
         ..Default::default()
     };
@@ -211,16 +213,18 @@ fn separators_are_found_and_headers_and_several_columns_are_options() {
     let news = [("a.csv", "\"3\",\"bad\",\"film\"\n\"1\",\"good,\",\"film\"\n")];
     assert!(error(&news, "a.csv").contains("--header false"));
     let data = load_with(&news, "a.csv", &of(None, Header::Absent, "2,3", "1")).unwrap();
-    assert_eq!(show(&data, Split::Train), pairs(&[("3", "bad film"), ("1", "good , film")]));
+    assert_eq!(show(&data, Split::Train), pairs(&[("3", "bad | film"), ("1", "good , | film")]));
     let note = &data.notes[0];
     assert!(
-        note.contains("train: 2 rows") && note.contains("text in column `2` and `3`, label in `1`"),
+        note.contains("train: 2 rows")
+            && note.contains("pairs of texts in columns `2` and `3`, label in `1`"),
         "{note}"
     );
     let message = load_with(&news, "a.csv", &of(None, Header::Absent, "2,4", "1")).unwrap_err().to_string();
-    assert!(message.contains("no text column `2,4`; the columns are 1, 2, 3"), "{message}");
+    assert!(message.contains("no text column `4`; the columns are 1, 2, 3"), "{message}");
     let titled = [("a.csv", "label,title,body\nn,bad,film\np,\"good,\",film\n")];
     let options = of(None, Header::Present, "title, body", "label");
+    let expected = pairs(&[("n", "bad | film"), ("p", "good , | film")]);
     assert_eq!(show(&load_with(&titled, "a.csv", &options).unwrap(), Split::Train), expected);
     let json = [(
         "a.jsonl",

@@ -1,5 +1,7 @@
 //! Sizes, starts, freezing; that options do what they say.
 
+mod heads;
+
 use headstart_engine::{CodePath, Device, Gradients, Packing, Precision, Weights};
 use serde_json::json;
 
@@ -23,7 +25,13 @@ fn small(arch: Arch) -> ModelConfig {
 }
 
 fn with_all(config: &ModelConfig) -> ModelConfig {
-    let head = HeadConfig { num_classes: 6, pooling: HeadPooling::Cls, problem: Problem::SingleLabel };
+    let head = HeadConfig {
+        num_classes: 6,
+        pooling: HeadPooling::Cls,
+        problem: Problem::SingleLabel,
+        max_length: None,
+        dropout: None,
+    };
     ModelConfig { adapters_dim: Some(8), head: Some(head), offset_token: Some(7), ..config.clone() }
 }
 
@@ -57,6 +65,42 @@ fn the_full_models_have_their_published_sizes() {
     assert_eq!(Model::new(&learned).unwrap().table().trainable_len(), 50_396_360);
     let gpt2 = ModelConfig { vocab_size: 50_257, ..ModelConfig::preset("gpt2").unwrap() };
     assert_eq!(Model::new(&gpt2).unwrap().table().trainable_len(), 124_439_808);
+    // With the language model's head: bert-base-uncased, roberta-base, distilbert-base-uncased, ModernBERT-base.
+    let base = |arch, vocab_size| ModelConfig {
+        vocab_size,
+        num_max_positions: 512,
+        causal: false,
+        arch,
+        ..ModelConfig::preset("gpt2").unwrap()
+    };
+    let half = ModelConfig { num_layers: 6, ..base(Arch::Distilbert, 30_522) };
+    let modern = ModelConfig {
+        num_layers: 22,
+        hidden_dim: 1_152,
+        positions: Positions::Rotary,
+        ..base(Arch::Modernbert, 50_368)
+    };
+    for (config, size) in [
+        (base(Arch::Bert, 30_522), 109_514_298),
+        (base(Arch::Roberta, 50_265), 124_697_433),
+        (half, 66_985_530),
+        (modern, 149_655_232),
+    ] {
+        assert_eq!(Model::new(&config).unwrap().table().len(), size, "{:?}", config.arch);
+    }
+    // electra-small-discriminator with a classifier of two, and what the generator's head has beside its table.
+    let pooler =
+        HeadConfig { pooling: HeadPooling::Pooler, ..with_all(&base(Arch::Electra, 1)).head.unwrap() };
+    let small = ModelConfig {
+        embed_dim: 256,
+        embedding_size: Some(128),
+        hidden_dim: 1_024,
+        num_heads: 4,
+        head: Some(HeadConfig { num_classes: 2, ..pooler }),
+        ..base(Arch::Electra, 30_522)
+    };
+    let of_generator = 128 * 256 + 3 * 128 + 30_522;
+    assert_eq!(Model::new(&small).unwrap().table().len(), 13_549_314 + of_generator);
 }
 
 #[test]
@@ -240,10 +284,17 @@ fn what_is_frozen_now_costs_nothing_and_its_gradient_stays_zero() {
 #[test]
 fn every_parameter_knows_its_layer_kind_and_role() {
     let layout = LayoutChanges { token_types: Some(2), embedding_norm: Some(true), ..Default::default() };
-    let config = ModelConfig { positions: Positions::Sinusoidal, layout, ..with_all(&small(Arch::Gpt2)) };
-    let model = Model::new(&config).unwrap();
-    assert!(model.table().params().iter().any(|param| param.kind == Kind::TokenTypeEmbedding));
-    for param in model.table().params() {
+    let gpt2 = ModelConfig { positions: Positions::Sinusoidal, layout, ..with_all(&small(Arch::Gpt2)) };
+    let gpt2 = Model::new(&gpt2).unwrap();
+    assert!(gpt2.table().params().iter().any(|param| param.kind == Kind::TokenTypeEmbedding));
+    let modern = ModelConfig {
+        embedding_size: Some(24),
+        positions: Positions::Rotary,
+        ..with_all(&small(Arch::Modernbert))
+    };
+    let modern = Model::new(&modern).unwrap();
+    assert!(modern.table().params().iter().any(|param| param.name == "classification_head.norm.weight"));
+    for param in gpt2.table().params().iter().chain(modern.table().params()) {
         let layer = param.name.strip_prefix("transformer.layers.").map(|rest| rest[..1].parse().unwrap());
         let kinds = [
             ("token_embedding", Kind::TokenEmbedding),
@@ -256,6 +307,8 @@ fn every_parameter_knows_its_layer_kind_and_role() {
             ("feed_forward.down", Kind::FeedForwardDown),
             ("norm", Kind::Norm),
             ("adapter", Kind::Adapter),
+            ("embedding_projection", Kind::EmbeddingProjection),
+            ("lm_head", Kind::LmHead),
             ("classification_head", Kind::Head),
         ];
         // An adapter of the feed-forward is an adapter.

@@ -1,0 +1,212 @@
+//! Model folders in the form of `transformers`: those of other programs are opened, and a finished model of one of its families
+//! is written so.
+//!
+//! Owns: which files such a folder has. Never: what they say (`interop`).
+//!
+//! A folder that this program wrote has `headstart.json` beside `config.json`: what `transformers` has no place for, and the sums
+//! of all files.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::checkpoint::config_file::{ModelFiles, config_json};
+use crate::checkpoint::disk::{read_file, write_file};
+use crate::checkpoint::model_folder::LoadedModel;
+use crate::checkpoint::stored::StoredWeights;
+use crate::checkpoint::weights::write_tensors;
+use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
+use crate::config::{Arch, HeadConfig, HeadPooling, LayoutChanges, ModelConfig, ObjectiveName, Problem};
+use crate::error::{Error, Result};
+use crate::files::{FileSums, damaged};
+use crate::interop::{Card, PublishedWeights, pieces, read_config, read_sentence_settings, write_config};
+use crate::model::{self, Model};
+use crate::params::ParamTable;
+use crate::tokenizer::Tokenizer;
+
+/// What a published folder says that only a fine-tuning run or `features` asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// What a classifier of it reads.
+    pub pooling: HeadPooling,
+    /// Dropout on a classifier's row.
+    pub head_dropout: Option<f32>,
+    /// How sentence-transformers makes vectors with it.
+    pub sentences: Option<crate::interop::SentenceSettings>,
+    /// Tensors in its files, and numbers in them.
+    pub size: (usize, usize),
+    /// Its config.json's keys that change nothing.
+    pub unused_keys: Vec<String>,
+}
+
+/// Opens the folder of a published model.
+pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedModel> {
+    let path = folder.join(CONFIG_FILE);
+    let card = read_config(&path, &read_file(&path)?)?;
+    let sentences = read_sentence_settings(folder)?;
+    let weights = PublishedWeights::open(folder, card.config.arch)?;
+    let mut config = card.config.clone();
+    let has_lm_head = has_lm_head(&config, &weights);
+    if !has_lm_head {
+        without_lm_head(&mut config);
+    }
+    let (head, labels) = match classes(&weights) {
+        Some(classes) => classifier(folder, &card, classes)?,
+        None => (None, Vec::new()),
+    };
+    if config.arch == Arch::Gpt2 && head.is_some() {
+        config.layout.head_bias = Some(false);
+    }
+    config.head = head;
+    let objective =
+        if config.causal { Some(ObjectiveName::Lm) } else { has_lm_head.then_some(ObjectiveName::Mlm) };
+    // Compared before anything of these sizes is allocated.
+    let table = Model::new(&config)?;
+    let stored = StoredWeights::Published(weights.clone());
+    super::model_folder::check_present(&stored, table.table())?;
+    if objective.is_some() && (!card.tied || weights.is_untied()?) {
+        return Err(Error::Checkpoint {
+            path: weights.path().to_path_buf(),
+            what: "its LM head has a matrix of its own, and here it is the token embedding".into(),
+            fix: "use another model of the family".into(),
+        });
+    }
+    let tokenizer = Tokenizer::published(folder)?;
+    if tokenizer.vocab_size() > config.vocab_size {
+        let (pieces, rows) = (tokenizer.vocab_size(), config.vocab_size);
+        return Err(Error::Checkpoint {
+            path: folder.join(TOKENIZER_FILE),
+            what: format!(
+                "has {pieces} pieces, the model beside it {rows} rows for them: it is another model's"
+            ),
+            fix: "fetch the tokenizer that was published with the model".into(),
+        });
+    }
+    let files = ModelFiles {
+        config,
+        objective,
+        mlm_probability: None,
+        labels,
+        special_ids: tokenizer.roles(),
+        tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
+    };
+    let published = Published {
+        pooling: card.pooling,
+        head_dropout: card.head_dropout,
+        sentences,
+        size: weights.size(),
+        unused_keys: card.unused,
+    };
+    Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, stored, published: Some(published) })
+}
+
+/// Whether all of the family's LM head is stored.
+fn has_lm_head(config: &ModelConfig, weights: &PublishedWeights) -> bool {
+    let layout = model::layout(config);
+    (!layout.lm_transform || weights.has("lm_head.dense.weight"))
+        && (!layout.lm_bias || weights.has("lm_head.bias"))
+}
+
+/// Takes the parameters of its own from a model's LM head: what is left of it is the token embedding.
+pub(crate) fn without_lm_head(config: &mut ModelConfig) {
+    let family = model::family_layout(config.arch);
+    let LayoutChanges { lm_transform, lm_bias, .. } = &mut config.layout;
+    *lm_transform = family.lm_transform.then_some(false);
+    *lm_bias = family.lm_bias.then_some(false);
+}
+
+/// The number of outputs of the classifier that is stored, if one is.
+fn classes(weights: &PublishedWeights) -> Option<usize> {
+    weights.shape("classification_head.weight").and_then(|shape| shape.first().copied())
+}
+
+/// The head that is stored, and its labels.
+fn classifier(folder: &Path, card: &Card, classes: usize) -> Result<(Option<HeadConfig>, Vec<String>)> {
+    let problem =
+        card.problem.unwrap_or(if classes == 1 { Problem::Regression } else { Problem::SingleLabel });
+    let labels = match problem {
+        Problem::Regression => Vec::new(),
+        _ if card.labels.is_empty() => (0..classes).map(|class| format!("LABEL_{class}")).collect(),
+        _ => card.labels.clone(),
+    };
+    if !labels.is_empty() && labels.len() != classes {
+        let what =
+            format!("it names {} labels, the classifier beside it has {classes} outputs", labels.len());
+        return Err(damaged(&folder.join(CONFIG_FILE), what));
+    }
+    let (pooling, dropout) = (card.pooling, card.head_dropout);
+    Ok((Some(HeadConfig { num_classes: classes, pooling, problem, max_length: None, dropout }), labels))
+}
+
+/// The files of a model in the form of `transformers`, into an existing folder; `None`, and nothing written, where it has no
+/// form for the model.
+///
+/// # Errors
+/// [`Error::Io`] naming the file the disk refused.
+pub(super) fn write_published(
+    folder: &Path,
+    files: &ModelFiles,
+    table: &ParamTable,
+    weights: &[f32],
+) -> Result<Option<FileSums>> {
+    let masked = files.objective == Some(ObjectiveName::Mlm) && files.config.head.is_none();
+    let Ok(config) = write_config(&files.config, &files.labels, files.special_ids, masked) else {
+        return Ok(None);
+    };
+    let mut parts = Vec::new();
+    for param in table.params() {
+        let values = &weights[param.offset..param.offset + param.len()];
+        let Some(pieces) = pieces(files.config.arch, param, values) else { return Ok(None) };
+        parts.extend(pieces);
+    }
+    let tensors: Vec<_> =
+        parts.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
+    let mut sums = FileSums::new();
+    sums.insert(MODEL_FILE.into(), write_tensors(&folder.join(MODEL_FILE), &tensors)?);
+    let mut write = |name: &str, content: &[u8]| -> Result<()> {
+        sums.insert(name.into(), write_file(&folder.join(name), content)?);
+        Ok(())
+    };
+    write(TOKENIZER_FILE, &files.tokenizer_json)?;
+    let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
+    text.push('\n');
+    write(CONFIG_FILE, text.as_bytes())?;
+    for (name, content) in tokenizer_notes(files) {
+        write(name, format!("{content:#}\n").as_bytes())?;
+    }
+    let path = folder.join(OWN_FILE);
+    let text = config_json(files, &sums).map_err(|e| damaged(&path, format!("cannot be laid out: {e}")))?;
+    write_file(&path, text.as_bytes())?;
+    Ok(Some(sums))
+}
+
+/// What `transformers` wants to know of a tokenizer beside tokenizer.json.
+fn tokenizer_notes(files: &ModelFiles) -> Vec<(&'static str, Value)> {
+    let Ok(tokenizer) = Tokenizer::from_json_bytes_with_roles(
+        &files.tokenizer_json,
+        Path::new(TOKENIZER_FILE),
+        files.special_ids,
+    ) else {
+        return Vec::new();
+    };
+    let ids = files.special_ids;
+    let named = [
+        ("cls_token", Some(ids.cls)),
+        ("sep_token", Some(ids.sep)),
+        ("mask_token", Some(ids.mask)),
+        ("unk_token", Some(ids.unk)),
+        ("pad_token", ids.pad),
+    ];
+    let special: serde_json::Map<String, Value> = named
+        .into_iter()
+        .filter_map(|(key, id)| Some((key.to_owned(), tokenizer.id_to_piece(id?)?.into())))
+        .collect();
+    let mut settings = special.clone();
+    settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+    settings.insert("model_max_length".into(), json!(files.config.num_max_positions));
+    settings.insert("clean_up_tokenization_spaces".into(), json!(false));
+    vec![
+        ("special_tokens_map.json", Value::Object(special)),
+        ("tokenizer_config.json", Value::Object(settings)),
+    ]
+}

@@ -1,0 +1,26 @@
+//! Models of other programs: what their files say in this program's words, and back.
+//!
+//! Owns: the translation of config.json and of parameters' names, one table a family; the notes of sentence-transformers. Never:
+//! run folders (`checkpoint`), tokenizers, what a model computes. Nothing read is executed, and a key that could change the
+//! mathematics is understood or refused.
+//!
+//! To add a family: its options in `model/families.rs`, its file here (a table of names, and how its config.json is read
+//! and written), its template in `data/template.rs`, and a golden written by the program it comes from.
+
+mod bert;
+mod config_json;
+mod distilbert;
+mod electra;
+mod gpt2;
+mod modernbert;
+mod names;
+mod roberta;
+mod schema;
+mod sentence_transformers;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub use config_json::{Card, read_config, write_config};
+pub use sentence_transformers::{SentenceSettings, read_sentence_settings};
+pub use weights::{PublishedWeights, pieces};

@@ -1,0 +1,125 @@
+//! The notes that sentence-transformers keeps beside a model: how texts become one vector, and how long they may be.
+//!
+//! Owns: modules.json and what it names. Never: the model, the pooling itself.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::config::HeadPooling;
+use crate::error::{Error, Result};
+use crate::files::read_regular;
+
+/// What the folder says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentenceSettings {
+    /// How the rows of a text become one.
+    pub pooling: HeadPooling,
+    /// Whether that is scaled to length 1.
+    pub normalize: bool,
+    /// The longest input, in tokens.
+    pub max_length: Option<usize>,
+}
+
+/// The names of the modes of pooling that are computed here, in both dialects.
+const MODES: [(&str, &str, HeadPooling); 4] = [
+    ("cls", "pooling_mode_cls_token", HeadPooling::Cls),
+    ("mean", "pooling_mode_mean_tokens", HeadPooling::Mean),
+    ("max", "pooling_mode_max_tokens", HeadPooling::Max),
+    ("lasttoken", "pooling_mode_lasttoken", HeadPooling::Last),
+];
+
+/// Reads them; `None` for a folder without.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming a module or a pooling that is not computed here, or what cannot be read.
+pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>> {
+    let path = folder.join("modules.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let modules: Vec<Map<String, Value>> = parse(&path)?;
+    let mut settings = SentenceSettings { pooling: HeadPooling::Mean, normalize: false, max_length: None };
+    for module in &modules {
+        let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
+        let kind = text("type").rsplit('.').next().unwrap_or_default();
+        match kind {
+            "Transformer" => settings.max_length = max_length(folder)?,
+            "Pooling" => {
+                settings.pooling = pooling(&folder.join(safe(&path, text("path"))?).join("config.json"))?;
+            }
+            "Normalize" => settings.normalize = true,
+            other => {
+                let what = format!("it has a module `{other}`, which is not computed here");
+                return Err(refused(
+                    &path,
+                    what,
+                    "use a model of a transformer, a pooling and a normalisation",
+                ));
+            }
+        }
+    }
+    Ok(Some(settings))
+}
+
+/// A folder's name that stays inside it.
+fn safe<'a>(path: &Path, name: &'a str) -> Result<&'a str> {
+    if name.contains(['/', '\\']) || name.contains("..") {
+        return Err(refused(
+            path,
+            format!("its module `{name}` lies outside the folder"),
+            "fetch the model again",
+        ));
+    }
+    Ok(name)
+}
+
+fn max_length(folder: &Path) -> Result<Option<usize>> {
+    let path = folder.join("sentence_bert_config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let settings: Map<String, Value> = parse(&path)?;
+    if settings.get("do_lower_case") == Some(&Value::Bool(true)) {
+        let what = "its `do_lower_case` lower-cases texts before the tokenizer, which is not done here";
+        return Err(refused(&path, what.into(), "use a model whose tokenizer does it"));
+    }
+    Ok(settings.get("max_seq_length").and_then(Value::as_u64).map(|length| length as usize))
+}
+
+fn pooling(path: &Path) -> Result<HeadPooling> {
+    let settings: Map<String, Value> = parse(path)?;
+    let named: Vec<&str> = match settings.get("pooling_mode") {
+        Some(Value::String(mode)) => vec![mode],
+        Some(Value::Array(modes)) => modes.iter().filter_map(Value::as_str).collect(),
+        _ => {
+            let on = |(key, value): (&'_ String, &'_ Value)| {
+                *value == Value::Bool(true) && key.starts_with("pooling_mode_")
+            };
+            settings.iter().filter(|(key, value)| on((key, value))).map(|(key, _)| key.as_str()).collect()
+        }
+    };
+    let known = |name: &str| MODES.iter().find(|(new, old, _)| *new == name || *old == name);
+    if let [name] = named[..] {
+        known(name).map(|mode| mode.2).ok_or_else(|| {
+            refused(
+                path,
+                format!("its pooling `{name}` is not computed here"),
+                "use a model with cls, mean, max or lasttoken",
+            )
+        })
+    } else {
+        let what = format!("it has {} poolings at once, and one is computed here", named.len());
+        Err(refused(path, what, "use a model with cls, mean, max or lasttoken"))
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = read_regular(path)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| refused(path, format!("cannot be read: {e}"), "fetch the model again"))
+}
+
+fn refused(path: &Path, what: String, fix: &str) -> Error {
+    Error::Checkpoint { path: path.to_path_buf(), what, fix: fix.into() }
+}
