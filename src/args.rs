@@ -337,6 +337,7 @@ Examples:
   headstart pretrain --data wikitext-103                         # the tutorial's model and settings
   headstart pretrain --data wikitext-2 --objective mlm --preset small --max_time 3600
   headstart pretrain --data books/ --tokenizer tok.json --preset mini --out runs/books
+  headstart pretrain --from runs/books --data letters/ --out runs/letters
   headstart pretrain --resume runs/books
 Flags override the file of --config, the file overrides the preset and the defaults.")]
 pub struct PretrainArgs {
@@ -344,7 +345,11 @@ pub struct PretrainArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub tutorial: TutorialArgs,
-    /// Next token (lm) or masked tokens (mlm)
+    /// Go on with the pretraining of this model, for text of another kind: a run folder, its final/, a checkpoint, or the
+    /// folder of a published model; family, sizes and tokenizer are the model's
+    #[arg(long, value_name = "RUN", help_heading = "Model")]
+    pub from: Option<PathBuf>,
+    /// Next token (lm) or masked tokens (mlm) [default: what the model is made for: lm, or mlm for encoders such as bert]
     #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<ObjectiveName>())]
     pub objective: Option<ObjectiveName>,
     /// The tutorial's way to say --objective mlm
@@ -353,6 +358,9 @@ pub struct PretrainArgs {
     /// Share of the tokens that masked-LM predicts
     #[arg(long, help_heading = "Objective", value_name = "P")]
     pub mlm_probability: Option<f64>,
+    /// Tokens of a training input [default: the model's positions; for encoders up to 512]
+    #[arg(long, help_heading = "Objective", value_name = "N", value_parser = count::<usize>)]
+    pub block_size: Option<usize>,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]

@@ -140,6 +140,10 @@ fn tokens_come_from_their_file_too_and_are_refused_where_they_cannot_be_any() {
     place.write("huggingface/token", "hf_of_the_file\n");
     place.run("models pull someone/small").succeeds();
     assert!(log.lock().unwrap()[0].to_lowercase().contains("authorization: bearer hf_of_the_file"));
+    Place::new()
+        .with("HF_ENDPOINT", "hub.example")
+        .run("models list")
+        .refuses(2, &["HF_ENDPOINT", "https://", "fix: "]);
     let place = Place::new().with("HF_TOKEN", "two words");
     let done = place.run("models list");
     done.refuses(2, &["HF_TOKEN holds no token", "fix: "]);

@@ -165,7 +165,7 @@ pub struct ModelArgs {
     /// Layers
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_layers: Option<usize>,
-    /// Trained positions, or fixed sines and cosines
+    /// Trained positions, fixed sines and cosines, or rotary ones
     #[arg(long, value_name = "NAME", value_parser = one_of::<Positions>())]
     pub positions: Option<Positions>,
     /// The tutorial's way to say --positions sinusoidal

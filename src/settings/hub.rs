@@ -20,9 +20,8 @@ pub fn hub_options(places: PlaceArgs) -> Result<HubOptions> {
     let PlaceArgs { cache_dir, mirror, offline } = places;
     let home = hub_home()?;
     let cache = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(path);
-    let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
     Ok(HubOptions {
-        endpoint: endpoint.trim_end_matches('/').to_owned(),
+        endpoint: endpoint()?,
         cache_dir: cache.unwrap_or_else(|| home.join("hub")),
         records_dir: cache_dir.map_or_else(default_cache_dir, Ok)?.join("hub"),
         token: token(&home)?,
@@ -65,6 +64,17 @@ pub fn say(model: &Model) {
     for note in notes {
         progress::say(&format!("warning: {note}"));
     }
+}
+
+/// The hub's address.
+fn endpoint() -> Result<String> {
+    let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+    let endpoint = endpoint.trim().trim_end_matches('/');
+    if endpoint.starts_with("https://") || endpoint.starts_with("http://") {
+        return Ok(endpoint.to_owned());
+    }
+    let fix = format!("begin it with https://, as in {ENDPOINT}");
+    Err(Usage(format!("HF_ENDPOINT {endpoint}: this is no address of a hub\n  fix: {fix}")).into())
 }
 
 /// The folder of everything that `huggingface_hub` keeps.

@@ -588,7 +588,7 @@ fn rows(_: &Work, bytes: &[u8]) -> bool {
     for format in formats {
         let encoding = encodings[bytes.len() % encodings.len()];
         let source = Box::new(Cursor::new(bytes.to_vec()));
-        let mut rows = Rows::new(source, Path::new("rows"), format, encoding, TextFields::Detect);
+        let mut rows = Rows::new(source, Path::new("rows"), format, encoding, TextFields::default());
         while let Ok(some) = rows.next_rows(7) {
             if some.is_empty() {
                 break;

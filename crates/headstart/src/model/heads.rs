@@ -101,6 +101,9 @@ impl Classifier {
 
 impl Model {
     /// The summed LM loss of `rows` of the hidden states against `targets`; its gradient is scaled by `scale`.
+    ///
+    /// # Panics
+    /// For a model that [`Model::check_lm_head`] refuses.
     pub fn lm_loss(
         &self,
         tape: &mut Tape<'_>,
@@ -121,6 +124,9 @@ impl Model {
     }
 
     /// LM logits `[R, V]` of some rows, for generation.
+    ///
+    /// # Panics
+    /// As [`Model::lm_loss`].
     pub fn lm_logits(&self, tape: &mut Tape<'_>, hidden: &Value, rows: &[u32]) -> Tensor {
         let mut x = tape.select_rows(hidden, rows);
         if let Some(transform) = &self.lm_head.transform {
