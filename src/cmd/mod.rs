@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod eval;
 pub mod finetune;
 pub mod generate;
+pub mod models;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;

@@ -52,6 +52,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         strict,
         reading,
         compute,
+        places,
     } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -62,6 +63,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
         );
     }
+    let run = settings::model_folder(run, places)?;
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
         None => settings::text_fields_of(&run),
@@ -137,7 +139,8 @@ fn pass_on(
     }
 }
 
-fn open(input: &Path) -> Result<Box<dyn Read>> {
+/// A file, or standard input.
+pub fn open(input: &Path) -> Result<Box<dyn Read>> {
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use headstart::bench::{BenchConfig, Work};
 use headstart::config::{DataConfig, ModelConfig};
 
-use super::{data, devices, pretrain};
+use super::{data, devices, hub, pretrain};
 use crate::args::{BenchArgs, ComputeArgs};
 
 /// What `headstart bench` times.
@@ -34,6 +34,7 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
     config.vocab_size = vocab_size.unwrap_or(if gpt2 { 50_257 } else { 28_996 });
     let mut data = data::source_config(source, DataConfig::default());
     data::fill_cache_dir(&mut data)?;
+    let run = model.map(|name| hub::model_folder(name, hub::places_of(&data))).transpose()?;
     Ok(BenchConfig {
         work,
         model: config,
@@ -55,7 +56,7 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
         warmup,
         stated_peak,
         data,
-        run: model,
+        run,
         profile,
     })
 }

@@ -170,6 +170,9 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     };
     model_config.causal = config.objective == ObjectiveName::Lm;
     let model = Model::new(&model_config)?;
+    if objective.lm > 0.0 {
+        model.check_lm_head()?;
+    }
     let train = TrainConfig { train_batch_size: Some(config.batch), ..TrainConfig::default() };
     let mut weights = Weights::new(model.table().initial_values(train.seed));
     let learns = config.work != Work::Forward;

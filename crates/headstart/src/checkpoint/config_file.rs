@@ -7,9 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::TOKENIZER_FILE;
 use crate::config::{HeadPooling, ModelConfig, ObjectiveName, Problem};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{FileSum, FileSums, damaged};
 use crate::tokenizer::RoleIds;
 
@@ -116,7 +115,7 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
     let sum = sum_of(&map);
     let found = map.remove("model_type").unwrap_or_default();
     if found != MODEL_TYPE {
-        return Err(of_another_program(path, &found));
+        return Err(bad(format!("its model_type is {found}, where this program writes \"{MODEL_TYPE}\"")));
     }
     let version = map.remove("format_version").unwrap_or_default();
     if version != 1 && version != FORMAT_VERSION {
@@ -169,28 +168,6 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         tokenizer_json,
     };
     Ok((files, sums))
-}
-
-/// The error of a config.json that some other program wrote.
-fn of_another_program(path: &Path, model_type: &Value) -> Error {
-    let whose = match model_type.as_str() {
-        Some(name) => format!("model_type {name:?}"),
-        None => "it has no model_type".to_owned(),
-    };
-    let folder = path.parent().unwrap_or(path);
-    let tokenizer = folder.join(TOKENIZER_FILE);
-    let tokenizer = if tokenizer.is_file() {
-        format!("; its tokenizer can be used: --tokenizer {}", tokenizer.display())
-    } else {
-        String::new()
-    };
-    Error::Checkpoint {
-        path: folder.to_path_buf(),
-        what: format!("is the model folder of another program ({whose}), which this version cannot import"),
-        fix: format!(
-            "name a model that `headstart pretrain` or `headstart finetune` made, or pretrain one{tokenizer}"
-        ),
-    }
 }
 
 /// The special_ids of version 1 under their names of today. Its end of line stood for what separates texts, too.

@@ -108,19 +108,21 @@ impl Model {
         })
     }
 
-    /// Checks that the token embedding can score the hidden states: that a language model can be made of them.
+    /// Whether the model has what a language model's loss or logits need: all have, but those whose embeddings are narrower
+    /// than their blocks and whose LM head has no transform, such as ELECTRA's discriminators.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] when it is narrower, and the head has no transform to its width.
+    /// [`Error::Config`] where it has not.
     pub fn check_lm_head(&self) -> Result<()> {
-        let (narrow, wide) = (self.config.embedding_size(), self.config.embed_dim);
-        if narrow == wide || self.layout.lm_transform {
+        let (columns, width) = (self.config.embedding_size(), self.config.embed_dim);
+        if columns == width || self.layout.lm_transform {
             return Ok(());
         }
         Err(Error::Config {
             key: "layout.lm_transform".into(),
-            what: format!("embeddings of {narrow} columns cannot score hidden states of {wide}"),
-            fix: "leave layout.lm_transform on, or embedding_size out".into(),
+            what: format!("embeddings of {columns} columns cannot score hidden states of {width}"),
+            fix: "use a model with a language model's head; this one can be fine-tuned as a classifier, with lm_loss_coef 0"
+                .into(),
         })
     }
 

@@ -29,6 +29,18 @@ fn write(path: &Path, name: &str, values: &[f32]) {
 }
 
 #[test]
+fn a_header_of_any_length_is_safetensors() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("model.safetensors");
+    let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    for length in 8..200 {
+        write_raw(&path, &format!("{header:w$}", w = 8 * length), &1.5_f32.to_le_bytes());
+        let tensors = Tensors::open(temp.path()).unwrap();
+        assert_eq!(tensors.names().collect::<Vec<_>>(), ["x"], "{length}");
+    }
+}
+
+#[test]
 fn every_floating_point_type_of_safetensors_is_read() {
     let temp = tempfile::tempdir().unwrap();
     let header = r#"{"__metadata__":{"format":"pt"},
@@ -38,7 +50,7 @@ fn every_floating_point_type_of_safetensors_is_read() {
         "b":{"dtype":"BF16","shape":[],"data_offsets":[20,22]},
         "ids":{"dtype":"I64","shape":[1],"data_offsets":[22,30]},
         "q":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[30,32]},
-        "none":{"dtype":"F32","shape":[0,18446744073709551615,18446744073709551615],"data_offsets":[32,32]}}"#;
+        "none":{"dtype":"F32","shape":[0,7],"data_offsets":[32,32]}}"#;
     let mut data = 0.1_f64.to_le_bytes().to_vec();
     data.extend(bytemuck::cast::<[f32; 2], [u8; 8]>([1.5, -2.5]));
     data.extend([0x00, 0x3c, 0x01, 0x00]);
@@ -74,6 +86,18 @@ fn every_floating_point_type_of_safetensors_is_read() {
     for rows in [1..3, 2..1, 3..3, 0..usize::MAX] {
         assert_says(tensors.copy_rows_to("f", rows, &mut []), &["`f`: expected 0 numbers"]);
     }
+}
+
+#[test]
+fn a_shape_that_no_memory_has_is_refused_even_where_there_is_nothing_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("a.safetensors");
+    let header = r#"{"none":{"dtype":"F32","shape":[0,18446744073709551615,2],"data_offsets":[0,0]}}"#;
+    write_raw(&path, header, &[]);
+    assert_says(
+        Tensors::open_file(&path),
+        &["a.safetensors", "`none` cannot have the shape [0, 18446744073709551615, 2]"],
+    );
 }
 
 #[test]
