@@ -16,7 +16,7 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 use support::Place;
-use support::published::{configure, folder, keep_tensors, vocabulary};
+use support::published::{configure, folder, keep_tensors, replace_tensor, vocabulary};
 
 /// A model of `case` in the folder `model`, and labelled texts.
 fn place(case: &str) -> Place {
@@ -144,11 +144,24 @@ fn other_programs_formats_are_named() {
     refuses(&place, &["model.gguf", "no config.json", "in safetensors"]);
 }
 
+/// A model of one layer whose vocabulary has so many rows, beside a tokenizer of 97 pieces.
+fn place_with_rows(rows: usize) -> Place {
+    let place = place("bert_mlm");
+    configure(&place, "model", |config| {
+        config.insert("vocab_size".into(), rows.into());
+    });
+    replace_tensor(&place, "model", "bert.embeddings.word_embeddings.weight", &[rows, 27]);
+    replace_tensor(&place, "model", "cls.predictions.bias", &[rows]);
+    place
+}
+
 #[test]
 fn a_tokenizer_that_is_not_the_models_is_named() {
     let place = place("bert_mlm");
     place.write("model/vocab.txt", vocabulary(120));
     refuses(&place, &["120 pieces", "97 rows"]);
+    let far_fewer = place_with_rows(2_000);
+    refuses(&far_fewer, &["97 pieces", "2000 rows"]);
     fs::remove_file(place.path("model/vocab.txt")).unwrap();
     refuses(&place, &["tokenizer"]);
     place.write("model/tokenizer.json", "{}");

@@ -16,21 +16,22 @@ pub fn folder(place: &Place, name: &str, case: &str) {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/hf");
     place.write(&format!("{name}/config.json"), fs::read(goldens.join(format!("{case}.json"))).unwrap());
     place.write(&format!("{name}/vocab.txt"), vocabulary(97));
-    let tensors = Tensors::open_file(&goldens.join(format!("{case}.safetensors"))).unwrap();
-    write(place, name, &tensors, |_| true);
+    let tensors = read(&goldens.join(format!("{case}.safetensors")));
+    write(&place.path(&format!("{name}/model.safetensors")), &tensors);
 }
 
 /// Leaves the tensors that `keep` is true of.
 pub fn keep_tensors(place: &Place, name: &str, keep: impl Fn(&str) -> bool) {
-    let tensors = Tensors::open_file(&place.path(&format!("{name}/model.safetensors"))).unwrap();
-    // The file is read where it lies.
-    write(place, &format!("{name}/new"), &tensors, keep);
-    fs::rename(
-        place.path(&format!("{name}/new/model.safetensors")),
-        place.path(&format!("{name}/model.safetensors")),
-    )
-    .unwrap();
-    fs::remove_dir(place.path(&format!("{name}/new"))).unwrap();
+    change(place, name, |tensors| tensors.retain(|(tensor, ..)| keep(tensor)));
+}
+
+/// Gives a tensor another shape, and zeros.
+pub fn replace_tensor(place: &Place, name: &str, tensor: &str, shape: &[usize]) {
+    let zeros = (tensor.to_owned(), shape.to_vec(), vec![0.0; shape.iter().product()]);
+    change(place, name, |tensors| {
+        tensors.retain(|(other, ..)| other != tensor);
+        tensors.push(zeros);
+    });
 }
 
 /// Changes the config.json of a folder.
@@ -41,8 +42,18 @@ pub fn configure(place: &Place, name: &str, change: impl FnOnce(&mut Map<String,
     place.write(&path, Value::Object(config).to_string());
 }
 
-fn write(place: &Place, name: &str, tensors: &Tensors, keep: impl Fn(&str) -> bool) {
-    fs::create_dir_all(place.path(name)).unwrap();
+/// Name, shape, numbers.
+type Tensor = (String, Vec<usize>, Vec<f32>);
+
+fn change(place: &Place, name: &str, change: impl FnOnce(&mut Vec<Tensor>)) {
+    let path = place.path(&format!("{name}/model.safetensors"));
+    let mut tensors = read(&path);
+    change(&mut tensors);
+    write(&path, &tensors);
+}
+
+fn read(path: &Path) -> Vec<Tensor> {
+    let file = Tensors::open_file(path).unwrap();
     // Beside its weights a golden has what they compute.
     let computed = [
         "hidden",
@@ -57,16 +68,22 @@ fn write(place: &Place, name: &str, tensors: &Tensors, keep: impl Fn(&str) -> bo
     ];
     let is_weight =
         |name: &&str| !computed.contains(name) && !name.starts_with("grad.") && !name.starts_with("after10.");
-    let read = |name: &str| {
-        let shape = tensors.shape(name).unwrap().to_vec();
+    let tensor = |name: &str| {
+        let shape = file.shape(name).unwrap().to_vec();
         let mut values = vec![0.0; shape.iter().product()];
-        tensors.copy_to(name, &mut values).unwrap();
+        file.copy_to(name, &mut values).unwrap();
         (name.to_owned(), shape, values)
     };
-    let kept: Vec<_> = tensors.names().filter(is_weight).filter(|name| keep(name)).map(read).collect();
+    file.names().filter(is_weight).map(tensor).collect()
+}
+
+fn write(path: &Path, tensors: &[Tensor]) {
     let parts: Vec<_> =
-        kept.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
-    write_tensors(&place.path(&format!("{name}/model.safetensors")), &parts).unwrap();
+        tensors.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
+    // What is replaced may be mapped.
+    let new = path.with_extension("new");
+    write_tensors(&new, &parts).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 /// A WordPiece vocabulary of so many pieces, one a line.

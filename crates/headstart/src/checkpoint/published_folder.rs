@@ -27,6 +27,9 @@ use crate::model::{self, Model};
 use crate::params::ParamTable;
 use crate::tokenizer::Tokenizer;
 
+/// Published tables have rows that are no piece's, for even sizes; more than so many are another vocabulary's.
+const EVEN_ROWS: usize = 1_024;
+
 /// What a published folder says that is not kept by what is trained from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
@@ -102,7 +105,7 @@ fn put_together(
         });
     }
     let tokenizer = Tokenizer::published(folder)?;
-    if tokenizer.vocab_size() > config.vocab_size {
+    if !(tokenizer.vocab_size()..=tokenizer.vocab_size() + EVEN_ROWS).contains(&config.vocab_size) {
         let (pieces, rows) = (tokenizer.vocab_size(), config.vocab_size);
         return Err(Error::Checkpoint {
             path: folder.join(TOKENIZER_FILE),
