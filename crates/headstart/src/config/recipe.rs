@@ -117,9 +117,12 @@ impl Values {
     }
 }
 
-/// Falls with the width: 2e-3 at 128, 1e-3 at 256, 3.3e-4 at 768. The tutorial's layout takes no high rates.
+/// Falls with the width: 2e-3 at 128, 1e-3 at 256, 3.3e-4 at 768. The tutorial's layout and post-norm take no high rates.
 fn pretraining_rate(model: &ModelConfig) -> f64 {
-    let most = if model.arch == Arch::Naacl2019 { 1e-3 } else { 3e-3 };
+    let most = match model.arch {
+        Arch::Gpt2 | Arch::Modernbert => 3e-3,
+        Arch::Naacl2019 | Arch::Bert | Arch::Roberta | Arch::Distilbert | Arch::Electra => 1e-3,
+    };
     two_digits((0.256 / model.embed_dim as f64).clamp(1e-4, most))
 }
 
