@@ -13,7 +13,7 @@ use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
-use crate::infer::{Loaded, not_finite};
+use crate::infer::{Loaded, not_finite, wants_pairs};
 use crate::objective::Objective;
 use crate::setup::labelled::DataRequest;
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
@@ -71,6 +71,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
         for split in order {
             if let Ok(part) = labelled.data.get(split) {
+                if loaded.files.pairs && part.texts_per_example() == 1 {
+                    return Err(wants_pairs());
+                }
                 let examples = labelled.examples(part);
                 let evaluator = evaluator(&objective, TokenTargets::None);
                 let labels = &loaded.files.labels;

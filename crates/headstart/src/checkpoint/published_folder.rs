@@ -89,6 +89,7 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
             max_length: sentences.and_then(|sentences| sentences.max_length),
         }),
         labels,
+        pairs: false,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };

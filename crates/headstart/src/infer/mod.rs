@@ -43,6 +43,16 @@ impl Loaded {
     }
 }
 
+/// A single text for a model that was trained on pairs of them.
+pub(crate) fn wants_pairs() -> Error {
+    Error::Config {
+        key: "text_column".into(),
+        what: "the model was trained on pairs of texts, and here is one text at a time".into(),
+        fix: "name two columns, as in `--text_column sentence1,sentence2`; on a plain line a tab stands between the texts"
+            .into(),
+    }
+}
+
 /// A model whose outputs are no numbers: nothing is made of them.
 pub(crate) fn not_finite(model: &Path) -> Error {
     Error::Checkpoint {
