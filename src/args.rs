@@ -345,9 +345,9 @@ pub struct PretrainArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub tutorial: TutorialArgs,
-    /// Go on with the pretraining of this model, for text of another kind: a run folder, its final/, a checkpoint, or the
-    /// folder of a published model; family, sizes and tokenizer are the model's
-    #[arg(long, value_name = "RUN", help_heading = "Model")]
+    /// Go on with the pretraining of this model, on text of another kind: a run folder, its final/, a checkpoint, or a name
+    /// of `headstart models list`; family, sizes and tokenizer are the model's
+    #[arg(long, value_name = "RUN|NAME", help_heading = "Model")]
     pub from: Option<PathBuf>,
     /// Next token (lm) or masked tokens (mlm) [default: what the model is made for: lm, or mlm for encoders such as bert]
     #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<ObjectiveName>())]

@@ -84,12 +84,12 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     } else {
         let (files, roles) = (&loaded.files, loaded.tokenizer.roles());
         let predicts = predicts(model, files)?;
+        loaded.model.check_lm_head()?;
         let inputs = TextInputs::of(&files.config, files.block_size, roles)?;
         let corpus = source::corpus(&config.data, listener)?;
         let never = never_in_text(files.config.arch, roles);
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
-        loaded.model.check_lm_head()?;
         let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
         for split in order {
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;

@@ -102,8 +102,10 @@ pub fn pretrain(
     let never = never_in_text(model_config.arch, tokenizer.roles());
     let targets =
         token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never);
+    let new_head = base.as_ref().is_some_and(|base| base.files.objective.is_none());
+    let task = if config.from.is_some() { Task::Continuing { new_head } } else { Task::Pretraining };
     let beginning = Beginning {
-        task: if config.from.is_some() { Task::Continuing } else { Task::Pretraining },
+        task,
         model: &model_config,
         examples: train.len(),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),

@@ -1,5 +1,5 @@
-//! Model folders in the form of `transformers`: those of other programs are opened, and a finished model of one of its families
-//! is written so.
+//! Model folders of other programs: those in the form of `transformers` and those of the tutorial are opened, and a finished
+//! model of a family that `transformers` has is written so.
 //!
 //! Owns: which files such a folder has. Never: what they say (`interop`).
 //!
@@ -19,7 +19,10 @@ use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
 use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
-use crate::interop::{Card, PublishedWeights, pieces, read_config, read_sentence_settings, write_config};
+use crate::interop::{
+    Card, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, pieces, read_config,
+    read_sentence_settings, read_tutorial, write_config,
+};
 use crate::model::{self, Model};
 use crate::params::ParamTable;
 use crate::tokenizer::Tokenizer;
@@ -28,7 +31,7 @@ use crate::tokenizer::Tokenizer;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
     /// How sentence-transformers makes vectors with it.
-    pub sentences: Option<crate::interop::SentenceSettings>,
+    pub sentences: Option<SentenceSettings>,
     /// Tensors in its files, and numbers in them.
     pub size: (usize, usize),
     /// Its config.json's keys that change nothing.
@@ -41,12 +44,43 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
     let card = read_config(&path, &read_file(&path)?)?;
     let sentences = read_sentence_settings(folder)?;
     let weights = PublishedWeights::open(folder, card.config.arch)?;
+    put_together(folder, chosen, (CONFIG_FILE, card), sentences, &weights)
+}
+
+/// Whether a folder holds what the tutorial's own program left.
+pub(super) fn is_tutorials(folder: &Path) -> bool {
+    folder.join(TUTORIAL_WEIGHTS).is_file() && !folder.join(CONFIG_FILE).is_file()
+}
+
+/// Opens such a folder.
+pub(super) fn open_tutorials(folder: &Path, chosen: String) -> Result<LoadedModel> {
+    let weights = PublishedWeights::open_file(&folder.join(TUTORIAL_WEIGHTS), Arch::Naacl2019)?;
+    let tokens = weights.shape("transformer.token_embedding.weight");
+    let card = read_tutorial(folder, tokens.and_then(|shape| shape.first().copied()))?;
+    put_together(folder, chosen, (TUTORIAL_ARGUMENTS, card), None, &weights).map_err(|error| match error {
+        Error::Missing { what, .. } => Error::Missing {
+            what,
+            fix: "put the vocab.txt of bert-base-cased there, which the tutorial's models were trained with"
+                .into(),
+        },
+        other => other,
+    })
+}
+
+/// The model that a file of a folder says it holds, compared with the weights that it does hold.
+fn put_together(
+    folder: &Path,
+    chosen: String,
+    (source, card): (&str, Card),
+    sentences: Option<SentenceSettings>,
+    weights: &PublishedWeights,
+) -> Result<LoadedModel> {
     let mut config = card.config.clone();
-    let has_lm_head = has_lm_head(&config, &weights);
+    let has_lm_head = has_lm_head(&config, weights);
     if !has_lm_head {
         without_lm_head(&mut config);
     }
-    let (head, labels) = match classes(&weights) {
+    let (head, labels) = match classes(weights) {
         Some(classes) => classifier(folder, &card, classes)?,
         None => (None, Vec::new()),
     };
@@ -57,7 +91,7 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
     let objective =
         if config.causal { Some(ObjectiveName::Lm) } else { has_lm_head.then_some(ObjectiveName::Mlm) };
     // Compared before anything of these sizes is allocated.
-    let table = Model::new(&config)?;
+    let table = Model::new(&config).map_err(|error| damaged(&folder.join(source), error.to_string()))?;
     let stored = StoredWeights::Published(weights.clone());
     super::model_folder::check_present(&stored, table.table())?;
     if objective.is_some() && (!card.tied || weights.is_untied()?) {

@@ -1,6 +1,7 @@
 //! Models of other programs: what their files say in this program's words, and back.
 //!
-//! Owns: the translation of config.json and of parameters' names, one table a family; the notes of sentence-transformers. Never:
+//! Owns: the translation of config.json and of parameters' names, one table a family; the notes of sentence-transformers; the
+//! tutorial's own files. Never:
 //! run folders (`checkpoint`), tokenizers, what a model computes. Nothing read is executed, and a key that could change the
 //! mathematics is understood or refused.
 //!
@@ -19,8 +20,10 @@ mod schema;
 mod sentence_transformers;
 #[cfg(test)]
 mod tests;
+mod tutorial;
 mod weights;
 
 pub use config_json::{Card, read_config, write_config};
 pub use sentence_transformers::{SentenceSettings, read_sentence_settings};
+pub use tutorial::{TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, read_tutorial};
 pub use weights::{PublishedWeights, pieces};

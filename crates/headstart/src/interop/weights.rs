@@ -33,17 +33,26 @@ impl PublishedWeights {
         Ok(Self::of(Tensors::open(folder)?, arch))
     }
 
+    /// Opens the weights in one file.
+    ///
+    /// # Errors
+    /// Those of [`Tensors::open_file`].
+    pub fn open_file(path: &Path, arch: Arch) -> Result<Self> {
+        Ok(Self::of(Tensors::open_file(path)?, arch))
+    }
+
     /// The weights in one file that is open and compared with its sum already.
     ///
     /// # Errors
     /// Those of [`Tensors::open_file`].
     pub fn of_file(file: &TensorFile, arch: Arch) -> Result<Self> {
-        Ok(Self::of(Tensors::open_file(file.path())?, arch))
+        Self::open_file(file.path(), arch)
     }
 
     fn of(tensors: Tensors, arch: Arch) -> Self {
-        let prefix = names::of(arch).map_or("", |names| names.prefix);
-        let prefix = if tensors.names().any(|name| name.starts_with(prefix)) { prefix } else { "" };
+        let names::Names { prefix, trunk, .. } = names::of(arch);
+        let bare = |name: &str| trunk.iter().any(|(_, theirs)| name.starts_with(theirs));
+        let prefix = if tensors.names().any(bare) { "" } else { prefix };
         Self { tensors, arch, prefix }
     }
 
@@ -84,8 +93,7 @@ impl PublishedWeights {
 
     /// What is stored for a parameter, for people, in the files' names.
     pub fn describe(&self, param: &str) -> String {
-        let Some(names) = names::of(self.arch) else { return "nothing".into() };
-        let Some(source) = names.source(self.prefix, param) else { return "nothing".into() };
+        let Some(source) = names::of(self.arch).source(self.prefix, param) else { return "nothing".into() };
         let described = source.tensors.iter().map(|name| {
             let stored = self.stored(name);
             format!("{} in `{name}`", self.tensors.describe(stored.as_deref().unwrap_or(name)))
@@ -155,7 +163,7 @@ impl PublishedWeights {
 
     /// The names of tensors that are used for no parameter of a table, without those that are no parameters.
     pub fn left_by(&self, table: &ParamTable) -> Vec<String> {
-        let Some(names) = names::of(self.arch) else { return Vec::new() };
+        let names = names::of(self.arch);
         let used = self.used_by(table);
         let left = self.tensors.names().filter(|name| {
             !used.contains(*name)
@@ -171,7 +179,7 @@ impl PublishedWeights {
     /// As for [`PublishedWeights::copy_to`].
     pub fn is_untied(&self) -> Result<bool> {
         const TOKENS: &str = "transformer.token_embedding.weight";
-        let decoder = names::of(self.arch).map_or("", |names| names.decoder);
+        let decoder = names::of(self.arch).decoder;
         let (Some(shape), Some(tokens)) = (self.tensors.shape(decoder), self.shape(TOKENS)) else {
             return Ok(false);
         };
@@ -209,7 +217,7 @@ impl PublishedWeights {
 
     /// Where a parameter lies, if all of it is there.
     fn source(&self, param: &str) -> Option<Source> {
-        let mut source = names::of(self.arch)?.source(self.prefix, param)?;
+        let mut source = names::of(self.arch).source(self.prefix, param)?;
         for name in &mut source.tensors {
             *name = self.stored(name)?;
         }
@@ -240,7 +248,7 @@ pub type Piece = (String, Vec<usize>, Vec<f32>);
 
 /// The parts of a parameter in a family's files. `None` where it has no such parameter.
 pub fn pieces(arch: Arch, param: &Param, values: &[f32]) -> Option<Vec<Piece>> {
-    let names: &Names = names::of(arch)?;
+    let names: &Names = names::of(arch);
     let source = names.source(names.prefix, &param.name)?;
     let count = source.tensors.len();
     let mut shape = param.shape.clone();

@@ -196,6 +196,21 @@ fn pickles_are_found_behind_safetensors() {
 }
 
 #[test]
+fn a_header_whose_length_begins_like_a_pickle_is_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("model.safetensors");
+    // Lengths of 128, of 640 (whose second byte is a pickle's protocol, too), and of more than 64 KiB.
+    for length in [0x80, 0x280, 0x1_0280] {
+        let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        write_raw(&path, &format!("{header:length$}"), &2.5_f32.to_le_bytes());
+        assert!(fs::read(&path).unwrap().starts_with(&[0x80]));
+        let mut values = [0.0];
+        Tensors::open_file(&path).unwrap().copy_to("x", &mut values).unwrap();
+        assert_eq!(values[0].to_bits(), 2.5_f32.to_bits());
+    }
+}
+
+#[test]
 fn a_folder_without_weights_says_what_is_there_instead() {
     let temp = tempfile::tempdir().unwrap();
     assert_says(
