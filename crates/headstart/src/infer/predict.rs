@@ -151,8 +151,13 @@ impl Predictor {
         };
         let probabilities = match self.head.problem {
             Problem::Regression => Map::new(),
-            _ => names.iter().cloned().zip(values.iter().map(|&p| Value::from(f64::from(p)))).collect(),
+            _ => names.iter().cloned().zip(values.iter().map(|&p| probability(p))).collect(),
         };
         Prediction { label, probabilities, truncated }
     }
+}
+
+/// With the digits that an f32 has.
+fn probability(p: f32) -> Value {
+    serde_json::from_str(&p.to_string()).unwrap_or_default()
 }
