@@ -58,7 +58,7 @@ struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pretrain and fine-tune on the built-in data, with and without the head start (about two minutes)
+    /// The whole job on built-in data, in a minute or two
     Quickstart(QuickstartArgs),
     /// List, fetch and look into data sets
     #[command(subcommand)]
