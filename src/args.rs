@@ -30,11 +30,17 @@ pub use parsing::{flag_values, flags_of, parse};
 pub const VERSION: &str = env!("HEADSTART_VERSION");
 
 const EXAMPLES: &str = "\
+Begin with:  headstart quickstart
+Then:        headstart finetune --model minilm-l6 --data trec --out runs/trec
+             echo 'Who wrote Hamlet ?' | headstart predict runs/trec";
+
+const MORE: &str = "\
 Examples:
   headstart quickstart
   headstart pretrain --data wikitext-2 --preset small --max_steps 2000 \\
     --out runs/trunk
   headstart finetune --model runs/trunk --data trec --out runs/trec
+  headstart finetune --model minilm-l6 --data trec --out runs/trec
   echo 'Who wrote Hamlet ?' | headstart predict runs/trec
 
 Exit codes: 0 done; 1 failed; 2 called wrongly; 130 stopped by Ctrl-C or SIGTERM, everything saved.
@@ -42,7 +48,7 @@ Flags may be written with dashes, too (--max-steps). Progress goes to stderr, re
 
 /// Transfer learning in NLP: pretrain a transformer once, give every later task a head start.
 #[derive(Debug, Parser)]
-#[command(name = "headstart", version = VERSION, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "headstart", version = VERSION, about, after_help = EXAMPLES, after_long_help = MORE, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -52,7 +58,7 @@ struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pretrain and fine-tune on the built-in data, with and without the head start (about two minutes)
+    /// The whole job on built-in data, in a minute or two
     Quickstart(QuickstartArgs),
     /// List, fetch and look into data sets
     #[command(subcommand)]

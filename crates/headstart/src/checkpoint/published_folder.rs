@@ -126,6 +126,7 @@ fn put_together(
             max_length: sentences.and_then(|sentences| sentences.max_length),
         }),
         labels,
+        pairs: false,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };

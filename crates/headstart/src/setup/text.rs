@@ -7,10 +7,11 @@ use crate::batch::{Examples, TokenTargets};
 use crate::config::{Arch, ModelConfig, ObjectiveName};
 use crate::data::corpus::TokenStream;
 use crate::data::template::Template;
+use crate::data::unknown::UnknownTokens;
 use crate::error::{Error, Result};
 use crate::eval::TextSize;
 use crate::masking::{Masking, Never};
-use crate::tokenizer::RoleIds;
+use crate::tokenizer::{RoleIds, Tokenizer};
 use crate::train::EvaluationSplit;
 
 /// The longest inputs that nobody has asked for: attention in longer ones costs more than it brings.
@@ -92,6 +93,13 @@ impl TextInputs {
         let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
         Ok(Some(EvaluationSplit { examples: self.examples(stream)?, text: Some(text) }))
     }
+}
+
+/// What people should be told of a text of which the tokenizer knows little.
+pub(crate) fn unknown_warning(stream: &TokenStream, tokenizer: &Tokenizer) -> Option<String> {
+    let mut unknown = UnknownTokens::default();
+    unknown.add("", stream.ids(), tokenizer);
+    unknown.warning("the text")
 }
 
 #[cfg(test)]
