@@ -15,6 +15,7 @@ use headstart::config::{ObjectiveName, Problem};
 use headstart::data::Split;
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
+use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
 pub use groups::{
@@ -68,6 +69,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Classify texts: lines, CSV, TSV or JSONL in; JSONL or a table out
     Predict(PredictArgs),
+    /// Turn texts into vectors: lines, CSV, TSV or JSONL in; a NumPy array or JSONL out
+    Features(FeaturesArgs),
     /// Continue a text
     Generate(GenerateArgs),
     /// Say what this machine offers
@@ -372,6 +375,47 @@ pub struct PredictArgs {
     /// Stop at the first row that cannot be read
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+}
+
+/// `headstart features`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A vector is made of the hidden states of a text: by default as a folder of sentence-transformers says,
+else their mean. Lines are {\"embedding\": [...]}, behind the fields of a table or of a JSON object.
+A row that cannot be read ends the work.
+Examples:
+  headstart features runs/trunk --input sentences.txt --output sentences.npy
+  headstart features runs/trunk --input reviews.csv --text_column review --pooling cls > vectors.jsonl")]
+pub struct FeaturesArgs {
+    /// A run folder, its final/, a checkpoint, or a published model's folder
+    #[arg(value_name = "MODEL")]
+    pub run: PathBuf,
+    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: Vec<PathBuf>,
+    /// How the input is written [default: what the end of the file's name says; text]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
+    pub input_format: Option<RowFormat>,
+    /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
+    /// A NumPy array (.npy) or JSON lines (.jsonl), which must not exist yet and is there when all are [default: JSON
+    /// lines on standard output]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How the hidden states of a text become one vector [default: what the folder says; mean]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<FeaturePooling>())]
+    pub pooling: Option<FeaturePooling>,
+    /// Scale every vector to length 1 [default: what the folder says; false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub normalize: Option<bool>,
+    /// Tokens of the longest input; longer texts are cut [default: what the folder says; all positions]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub max_length: Option<usize>,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

@@ -73,6 +73,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device",
             "error",
             "event",
+            "interop",
             "model",
             "objective",
             "params",

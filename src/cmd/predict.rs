@@ -56,12 +56,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
-    if let Some(path) = output.as_deref().filter(|path| path.exists()) {
-        let path = path.display();
-        return Err(
-            Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
-        );
-    }
+    output.as_deref().map_or(Ok(()), new_file)?;
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
         None => settings::text_fields_of(&run),
@@ -137,7 +132,19 @@ fn pass_on(
     }
 }
 
-fn open(input: &Path) -> Result<Box<dyn Read>> {
+/// Refuses a file that exists already.
+pub(super) fn new_file(path: &Path) -> Result<()> {
+    if path.exists() {
+        let path = path.display();
+        return Err(
+            Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
+        );
+    }
+    Ok(())
+}
+
+/// A file, or standard input for `-`.
+pub(super) fn open(input: &Path) -> Result<Box<dyn Read>> {
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }

@@ -242,8 +242,7 @@ impl Reading {
             });
         }
         let published = base.published.as_ref();
-        let own =
-            published.and_then(|published| published.sentences).and_then(|sentences| sentences.max_length);
+        let own = published.and_then(|published| published.sentences.as_ref()?.max_length);
         let max_length =
             config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
         let pooling = published.map_or_else(|| model.arch.pooling(), |published| published.pooling);

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::read_regular;
 
 /// What the folder says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentenceSettings {
     /// How the rows of a text become one.
     pub pooling: HeadPooling,
@@ -19,6 +19,8 @@ pub struct SentenceSettings {
     pub normalize: bool,
     /// The longest input, in tokens.
     pub max_length: Option<usize>,
+    /// What stands before every text.
+    pub prompt: Option<String>,
 }
 
 /// The names of the modes of pooling that are computed here, in both dialects.
@@ -39,14 +41,17 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
         return Ok(None);
     }
     let modules: Vec<Map<String, Value>> = parse(&path)?;
-    let mut settings = SentenceSettings { pooling: HeadPooling::Mean, normalize: false, max_length: None };
+    let mut settings =
+        SentenceSettings { pooling: HeadPooling::Mean, normalize: false, max_length: None, prompt: None };
     for module in &modules {
         let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
         let kind = text("type").rsplit('.').next().unwrap_or_default();
         match kind {
             "Transformer" => settings.max_length = max_length(folder)?,
             "Pooling" => {
-                settings.pooling = pooling(&folder.join(safe(&path, text("path"))?).join("config.json"))?;
+                let path = folder.join(safe(&path, text("path"))?).join("config.json");
+                settings.pooling = pooling(&path)?;
+                settings.prompt = prompt(folder, &path)?;
             }
             "Normalize" => settings.normalize = true,
             other => {
@@ -74,17 +79,34 @@ fn safe<'a>(path: &Path, name: &'a str) -> Result<&'a str> {
     Ok(name)
 }
 
+/// The default prompt, where a folder has one.
+fn prompt(folder: &Path, pooling: &Path) -> Result<Option<String>> {
+    let settings = parse_if_there(&folder.join("config_sentence_transformers.json"))?;
+    let named = settings.get("default_prompt_name").and_then(Value::as_str);
+    let prompt = named.and_then(|name| settings.get("prompts")?.get(name)?.as_str());
+    let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) else { return Ok(None) };
+    if parse::<Map<String, Value>>(pooling)?.get("include_prompt") == Some(&Value::Bool(false)) {
+        let what =
+            "its `include_prompt` leaves the default prompt out of the pooling, which is not computed here";
+        return Err(refused(pooling, what.into(), "use a model without a default prompt"));
+    }
+    Ok(Some(prompt.to_owned()))
+}
+
+/// By either dialect: version 6 leaves it to the tokenizer's settings.
 fn max_length(folder: &Path) -> Result<Option<usize>> {
     let path = folder.join("sentence_bert_config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let settings: Map<String, Value> = parse(&path)?;
+    let settings = parse_if_there(&path)?;
     if settings.get("do_lower_case") == Some(&Value::Bool(true)) {
         let what = "its `do_lower_case` lower-cases texts before the tokenizer, which is not done here";
         return Err(refused(&path, what.into(), "use a model whose tokenizer does it"));
     }
-    Ok(settings.get("max_seq_length").and_then(Value::as_u64).map(|length| length as usize))
+    let own = settings.get("max_seq_length").and_then(Value::as_u64);
+    let tokenizer = parse_if_there(&folder.join("tokenizer_config.json"))?;
+    // Where there is no such length, `transformers` writes a number of thirty digits.
+    let known = |length: &u64| *length <= 1 << 20;
+    let length = own.or(tokenizer.get("model_max_length").and_then(Value::as_u64)).filter(known);
+    Ok(length.map(|length| length as usize))
 }
 
 fn pooling(path: &Path) -> Result<HeadPooling> {
@@ -112,6 +134,10 @@ fn pooling(path: &Path) -> Result<HeadPooling> {
         let what = format!("it has {} poolings at once, and one is computed here", named.len());
         Err(refused(path, what, "use a model with cls, mean, max or lasttoken"))
     }
+}
+
+fn parse_if_there(path: &Path) -> Result<Map<String, Value>> {
+    if path.is_file() { parse(path) } else { Ok(Map::new()) }
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
