@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
-use headstart::config::{ObjectiveName, Problem};
+use headstart::config::{Arch, HeadPooling, ObjectiveName, Problem};
 use headstart::data::Split;
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
@@ -58,6 +58,9 @@ pub enum Command {
     /// List, fetch and look into data sets
     #[command(subcommand)]
     Data(DataCommand),
+    /// List and fetch published models
+    #[command(subcommand)]
+    Models(ModelsCommand),
     /// Train or convert a tokenizer
     #[command(subcommand)]
     Tokenizer(TokenizerCommand),
@@ -183,6 +186,60 @@ pub enum DataKind {
     Labelled,
 }
 
+/// `headstart models ...`.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List the models that have a short name and whether they are on this machine
+    List(ModelsListArgs),
+    /// Say what a model is, its files and their sums, and where it is on this machine
+    Show(ModelsShowArgs),
+    /// Bring a model into the Hugging Face cache as the hub has it now, compare its sums, print its folder
+    Pull(ModelsPullArgs),
+}
+
+/// `headstart models list`.
+#[derive(Debug, Args)]
+pub struct ModelsListArgs {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// `headstart models show`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: headstart models show minilm-l6")]
+pub struct ModelsShowArgs {
+    /// A short name, or owner/name[@revision] of the Hugging Face hub
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// `headstart models pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  headstart models pull minilm-l6
+  headstart models pull prajjwal1/bert-tiny@main
+HF_TOKEN (or the file of `hf auth login`), HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and
+HF_HUB_OFFLINE of the environment are honoured.")]
+pub struct ModelsPullArgs {
+    /// A short name, or owner/name[@revision] of the Hugging Face hub
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
 /// `headstart tokenizer ...`.
 #[derive(Debug, Subcommand)]
 pub enum TokenizerCommand {
@@ -190,6 +247,8 @@ pub enum TokenizerCommand {
     Train(TokenizerTrainArgs),
     /// Write a vocab.txt, vocab.json + merges.txt or tokenizer.json as a complete tokenizer.json
     Import(TokenizerImportArgs),
+    /// Print the token ids of texts
+    Encode(TokenizerEncodeArgs),
 }
 
 /// `headstart tokenizer train`.
@@ -230,6 +289,32 @@ pub enum VocabularyKind {
     Bpe,
 }
 
+/// `headstart tokenizer encode`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line of JSON for each line of text: input_ids, token_type_ids and tokens.
+Example: headstart tokenizer encode runs/trec/final --arch bert --num_max_positions 128 < texts.txt")]
+pub struct TokenizerEncodeArgs {
+    /// A model's folder, which is read as it was published, or a tokenizer's file
+    #[arg(value_name = "FOLDER|FILE")]
+    pub from: PathBuf,
+    /// Texts, one a line; - for standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: PathBuf,
+    /// A line is two texts with a tab between
+    #[arg(long)]
+    pub pairs: bool,
+    /// Add the special tokens of this family's classifiers [default: the bare text]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<Arch>())]
+    pub arch: Option<Arch>,
+    /// What the classifier reads, which decides whether a decoder's text ends with [CLS] [default: the family's]
+    #[arg(long, value_name = "NAME", requires = "arch", value_parser = one_of::<HeadPooling>())]
+    pub pooling: Option<HeadPooling>,
+    /// Cut to so many tokens, special ones included [default: nothing is cut]
+    #[arg(long, value_name = "N", requires = "arch", value_parser = count::<usize>)]
+    pub num_max_positions: Option<usize>,
+}
+
 /// `headstart tokenizer import`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart tokenizer import vocab.txt --out tokenizer.json")]
@@ -255,6 +340,7 @@ Examples:
   headstart pretrain --data wikitext-103                         # the tutorial's model and settings
   headstart pretrain --data wikitext-2 --objective mlm --preset small --max_time 3600
   headstart pretrain --data books/ --tokenizer tok.json --preset mini --out runs/books
+  headstart pretrain --from runs/books --data letters/ --out runs/letters
   headstart pretrain --resume runs/books
 Flags override the file of --config, the file overrides the preset and the defaults.")]
 pub struct PretrainArgs {
@@ -262,7 +348,11 @@ pub struct PretrainArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub tutorial: TutorialArgs,
-    /// Next token (lm) or masked tokens (mlm)
+    /// Go on with the pretraining of this model, for text of another kind: a run folder, its final/, a checkpoint, or the
+    /// folder of a published model; family, sizes and tokenizer are the model's
+    #[arg(long, value_name = "RUN", help_heading = "Model")]
+    pub from: Option<PathBuf>,
+    /// Next token (lm) or masked tokens (mlm) [default: what the model is made for: lm, or mlm for encoders such as bert]
     #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<ObjectiveName>())]
     pub objective: Option<ObjectiveName>,
     /// The tutorial's way to say --objective mlm
@@ -271,6 +361,9 @@ pub struct PretrainArgs {
     /// Share of the tokens that masked-LM predicts
     #[arg(long, help_heading = "Objective", value_name = "P")]
     pub mlm_probability: Option<f64>,
+    /// Tokens of a training input [default: the model's positions; for encoders up to 512]
+    #[arg(long, help_heading = "Objective", value_name = "N", value_parser = count::<usize>)]
+    pub block_size: Option<usize>,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -297,8 +390,8 @@ pub struct FinetuneArgs {
     /// Recognised, with guidance
     #[arg(long, value_name = "NAME", hide = true)]
     pub finetuning_model_class: Option<String>,
-    /// The pretrained model: a run folder, its final/, or a checkpoint
-    #[arg(long, help_heading = "Fine-tuning", value_name = "RUN", alias = "model_checkpoint")]
+    /// The pretrained model: a run folder, its final/, a checkpoint, or a name of `headstart models list`
+    #[arg(long, help_heading = "Fine-tuning", value_name = "RUN|NAME", alias = "model_checkpoint")]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub tuning: TuningArgs,
@@ -312,7 +405,7 @@ pub struct FinetuneArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart eval runs/trec --data trec")]
 pub struct EvalArgs {
-    /// A run folder, its final/, or a checkpoint
+    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     /// A named data set, a file, a folder or an http(s) address
@@ -348,7 +441,7 @@ Examples:
   headstart predict runs/trec --input questions.txt > answers.jsonl
   headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
 pub struct PredictArgs {
-    /// A run folder, its final/, or a checkpoint
+    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
@@ -379,6 +472,8 @@ pub struct PredictArgs {
     pub compute: ComputeArgs,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
 }
 
 /// `headstart features`.
@@ -391,7 +486,7 @@ Examples:
   headstart features runs/trunk --input sentences.txt --output sentences.npy
   headstart features runs/trunk --input reviews.csv --text_column review --pooling cls > vectors.jsonl")]
 pub struct FeaturesArgs {
-    /// A run folder, its final/, a checkpoint, or a published model's folder
+    /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
     /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
@@ -420,13 +515,15 @@ pub struct FeaturesArgs {
     pub compute: ComputeArgs,
     #[command(flatten)]
     pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
 }
 
 /// `headstart generate`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart generate runs/trunk --prompt 'The river' --temperature 0.7")]
 pub struct GenerateArgs {
-    /// A run folder, its final/, or a checkpoint, of a model pretrained with --objective lm
+    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`: a causal language model
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     /// The text to continue (write --prompt=-x for one that begins with a dash)
@@ -449,6 +546,8 @@ pub struct GenerateArgs {
     pub seed: u64,
     #[command(flatten)]
     pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
     /// Print prompt and text as one line of JSON, at the end
     #[arg(long)]
     pub json: bool,
@@ -496,8 +595,8 @@ pub struct BenchArgs {
     /// The processor's peak, where it is known to be higher than what is measured
     #[arg(long, value_name = "GFLOPS")]
     pub stated_peak: Option<f64>,
-    /// The model to predict or generate with: a run folder, its final/, or a checkpoint
-    #[arg(long, value_name = "RUN")]
+    /// The model to predict or generate with: a run folder, its final/, a checkpoint, or a name of `headstart models list`
+    #[arg(long, value_name = "RUN|NAME")]
     pub model: Option<PathBuf>,
     /// Say where the time of a step goes
     #[arg(long)]

@@ -151,6 +151,12 @@ impl Progress {
         signal()
     }
 
+    /// A line of the work's, which goes on unless a signal came.
+    pub fn say(&mut self, line: &str) -> Signal {
+        self.line(line);
+        signal()
+    }
+
     /// Work measured in bytes.
     pub fn bytes(&mut self, what: &str, done: u64, total: u64) -> Signal {
         self.work(what, done, total, true);

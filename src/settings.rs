@@ -11,6 +11,7 @@ mod data;
 pub mod devices;
 mod file;
 mod finetune;
+mod hub;
 mod pretrain;
 mod run;
 mod train;
@@ -20,6 +21,7 @@ pub use bench::bench;
 pub use data::{data_config, default_cache_dir, locations};
 pub use file::text_fields_of;
 pub use finetune::finetune;
+pub use hub::{hub_options, model_folder, places_of, say as say_model};
 pub use pretrain::pretrain;
 pub use run::{Run, default_out, new_folder};
 

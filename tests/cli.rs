@@ -116,7 +116,13 @@ fn a_settings_file_is_read_strictly() {
     let place = Place::new();
     place.write("run.toml", "objective = \"lm\"\n\n[train]\nn_epoch = 3\n");
     place.run("pretrain --config run.toml").refuses(2, &["run.toml:4", "`n_epoch`", "`n_epochs`"]);
-    place.run("pretrain --config none.toml").refuses(2, &["cannot read the settings none.toml"]);
+    place.run("pretrain --config none.toml").refuses(2, &["cannot read the settings none.toml", "fix: "]);
+    place.write("latin1.toml", b"# a\n# caf\xE9\n");
+    let words = ["cannot read the settings latin1.toml: line 2 is not UTF-8", "fix: save"];
+    place.run("pretrain --config latin1.toml").refuses(2, &words);
+    place.write("large.toml", "# a\n[model]\nnum_layers = 9223372036854775808\n");
+    place.run("pretrain --config large.toml").refuses(2, &["large.toml:3", "too large", "fix: "]);
+    place.run("pretrain --config .").refuses(2, &["is a folder, not a file", "fix: "]);
     place.run("pretrain --resume runs/none").refuses(2, &["runs/none", "no run in this folder"]);
 }
 

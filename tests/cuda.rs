@@ -121,6 +121,7 @@ fn losses_of_200_steps_overlay_those_of_the_processor() {
     for (name, flags, first, all) in [
         ("lm", "--objective lm --arch naacl2019 --precision f32 --lr 3e-3", FIRST_F32, F32),
         ("mlm", "--objective mlm --arch gpt2 --precision f32 --lr 3e-3", FIRST_F32, F32),
+        ("bert", "--objective mlm --arch bert --precision f32 --lr 1e-3", FIRST_F32, F32),
         // At 3e-3, the fall from the plateau comes a step sooner or later with any change of rounding.
         ("bf16", "--objective lm --arch gpt2 --precision bf16 --lr 1e-3", FIRST_BF16, BF16),
     ] {
@@ -139,7 +140,8 @@ fn steps_are_replayed_as_graphs() {
     let Some(place) = gpu() else { return };
     let call = "bench train --device cuda --preset micro --vocab_size 200 --num_max_positions 32 --batch 4 --seq 32 --steps 18 \
                 --warmup 2 --threads 1 --json";
-    for kind in ["--precision f32", "--precision bf16", "--precision bf16 --objective mlm"] {
+    let transformed = "--precision bf16 --objective mlm --arch bert";
+    for kind in ["--precision f32", "--precision bf16", "--precision bf16 --objective mlm", transformed] {
         let found = place.run(&format!("{call} {kind}")).json();
         let replayed = found["replayed"].as_f64().unwrap_or_else(|| panic!("{kind}: {found}"));
         // The first step is done as it comes, the second recorded.

@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("method", &["config", "params"]),
     ("model", &["config", "error", "params"]),
     ("data", &["config", "error", "event", "files", "memory", "tokenizer"]),
+    ("hub", &["data", "error", "event", "files"]),
     ("masking", &["tokenizer"]),
     ("batch", &["data", "files", "masking"]),
     ("schedule", &["config"]),

@@ -49,14 +49,15 @@ pub struct TutorialArgs {
     pub local_rank: Option<String>,
 }
 
-/// Where named data is looked for. A continued run may look elsewhere; what is read is compared by content.
+/// Where named data and models are looked for. A continued run may look elsewhere; what is read is compared by content.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct PlaceArgs {
     /// Folder for downloads and token caches [default: $HEADSTART_CACHE, or headstart/ in the user's cache folder]
     #[arg(long, value_name = "DIR", alias = "dataset_cache")]
     pub cache_dir: Option<PathBuf>,
-    /// Folder of unpacked data sets, searched first and never written (docs/data.md has the layout)
+    /// Folder of unpacked data sets and models, searched first and never written (docs/data.md and docs/models.md have
+    /// the layout)
     #[arg(long, value_name = "DIR")]
     pub mirror: Option<PathBuf>,
     /// Never use the network
@@ -164,7 +165,7 @@ pub struct ModelArgs {
     /// Layers
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_layers: Option<usize>,
-    /// Trained positions, or fixed sines and cosines
+    /// Trained positions, fixed sines and cosines, or rotary ones
     #[arg(long, value_name = "NAME", value_parser = one_of::<Positions>())]
     pub positions: Option<Positions>,
     /// The tutorial's way to say --positions sinusoidal

@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(names::<super::super::VocabularyKind>(), ["wordpiece", "bpe"]);
         assert!(names::<headstart::config::DataConfig>().contains(&"cache_dir"));
         for (command, words) in
-            [("pretrain", "values: naacl2019, gpt2"), ("finetune", "values: cls, last, mean, max")]
+            [("pretrain", "values: naacl2019, gpt2"), ("finetune", "values: cls, pooler, last, mean, max")]
         {
             assert!(help(command).contains(words), "{words}");
         }

@@ -18,7 +18,8 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice(device);
-    let mut data = settings::data_config(data, None, reading, columns, places)?;
+    let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
+    let run = settings::model_folder(run, places)?;
     if data.text_column.is_none()
         && let TextFields::Named(columns) = settings::text_fields_of(&run)
     {

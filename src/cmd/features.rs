@@ -32,6 +32,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
         max_length,
         reading,
         compute,
+        places,
     } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -40,6 +41,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
         check_name(path)?;
         new_file(path)?;
     }
+    let run = settings::model_folder(run, places)?;
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
         None => settings::text_fields_of(&run),

@@ -11,7 +11,9 @@ use crate::settings::{self, Run};
 
 /// Runs it.
 pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
-    let Run { config, options, telling } = settings::finetune(args)?;
+    let Run { mut config, options, telling } = settings::finetune(args)?;
+    let places = settings::places_of(&config.data);
+    config.model = config.model.map(|name| settings::model_folder(name, places)).transpose()?;
     progress::stop_on_signal()?;
     let mut progress = Progress::new(telling.verbosity);
     let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));

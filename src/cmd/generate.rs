@@ -12,10 +12,12 @@ use crate::{progress, settings};
 
 /// Runs it.
 pub fn run(args: GenerateArgs) -> Result<ExitCode> {
-    let GenerateArgs { run, prompt, max_new_tokens, temperature, top_k, top_p, seed, compute, json } = args;
+    let GenerateArgs { run, prompt, max_new_tokens, temperature, top_k, top_p, seed, compute, places, json } =
+        args;
     let ComputeArgs { precision, threads, device } = compute;
     let config = GenerateConfig { max_new_tokens, temperature, top_k, top_p, seed };
     config.validate()?;
+    let run = settings::model_folder(run, places)?;
     let choice = settings::devices::choice(device);
     let generator = Generator::load(&run, precision, &choice, threads)?;
     if let Some(note) = choice.note(generator.device()) {

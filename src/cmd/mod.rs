@@ -9,6 +9,7 @@ pub mod eval;
 pub mod features;
 pub mod finetune;
 pub mod generate;
+pub mod models;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;

@@ -52,11 +52,13 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         strict,
         reading,
         compute,
+        places,
     } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     output.as_deref().map_or(Ok(()), new_file)?;
+    let run = settings::model_folder(run, places)?;
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
         None => settings::text_fields_of(&run),
@@ -132,6 +134,7 @@ fn pass_on(
     }
 }
 
+<<<<<<< HEAD
 /// Refuses a file that exists already.
 pub(super) fn new_file(path: &Path) -> Result<()> {
     if path.exists() {
@@ -145,6 +148,10 @@ pub(super) fn new_file(path: &Path) -> Result<()> {
 
 /// A file, or standard input for `-`.
 pub(super) fn open(input: &Path) -> Result<Box<dyn Read>> {
+=======
+/// A file, or standard input.
+pub fn open(input: &Path) -> Result<Box<dyn Read>> {
+>>>>>>> main
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }

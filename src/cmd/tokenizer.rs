@@ -1,27 +1,40 @@
-//! `headstart tokenizer train|import`. Owns: finding the text to learn from. Never: how a vocabulary is learned.
+//! `headstart tokenizer train|import|encode`.
+//!
+//! Owns: finding the text to learn from, how ids are printed. Never: how a vocabulary is learned, what an input looks like.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::config::TextColumns;
 use headstart::data::Split;
 use headstart::data::catalog::{self, FileRole, Locations};
 use headstart::data::corpus::{self, CorpusFiles};
 use headstart::data::encoding::TextEncoding;
+use headstart::data::rows::{Row, RowContent, RowFormat, Rows, TextFields};
+use headstart::data::template::Template;
 use headstart::data::{source, starter};
 use headstart::tokenizer::{Case, Tokenizer, TokenizerKind, TokenizerTrainer, TrainOptions};
 use serde_json::json;
 
-use crate::args::{ReadingArgs, TokenizerCommand, TokenizerImportArgs, TokenizerTrainArgs, VocabularyKind};
+use super::predict::open;
+use crate::args::{
+    ReadingArgs, TokenizerCommand, TokenizerEncodeArgs, TokenizerImportArgs, TokenizerTrainArgs,
+    VocabularyKind,
+};
 use crate::output;
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings::{self, Usage};
+
+/// Lines that are encoded at a time, when so many are there already.
+const LINES: usize = 256;
 
 /// Runs it.
 pub fn run(command: TokenizerCommand) -> Result<ExitCode> {
     match command {
         TokenizerCommand::Train(args) => train(args),
         TokenizerCommand::Import(args) => import(args),
+        TokenizerCommand::Encode(args) => encode(args),
     }
 }
 
@@ -61,6 +74,52 @@ fn import(args: TokenizerImportArgs) -> Result<ExitCode> {
         progress::say(&format!("added `{}` as id {}: the vocabulary had none", added.piece, added.id));
     }
     write(&tokenizer, &out, json)
+}
+
+fn encode(args: TokenizerEncodeArgs) -> Result<ExitCode> {
+    let TokenizerEncodeArgs { from, input, pairs, arch, pooling, num_max_positions } = args;
+    let tokenizer =
+        if from.is_dir() { Tokenizer::published(&from)? } else { Tokenizer::from_file(&from, Case::Keep)? };
+    let (roles, positions) = (tokenizer.roles(), num_max_positions.unwrap_or(usize::MAX));
+    let template =
+        arch.map(|arch| Template::of(arch, pooling.unwrap_or_else(|| arch.pooling()), roles, positions));
+    template.as_ref().map_or(Ok(()), |template| template.validate(1 + usize::from(pairs)))?;
+    let wanted = if pairs {
+        TextFields::Named(TextColumns::Listed(vec!["first".into(), "second".into()]))
+    } else {
+        TextFields::Detect
+    };
+    let mut rows = Rows::new(open(&input)?, &input, RowFormat::Text, TextEncoding::default(), wanted);
+    loop {
+        let some = rows.next_rows(LINES)?;
+        if some.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut text = String::new();
+        for Row { line, content } in some {
+            let RowContent { input: texts, .. } = content.map_err(|what| headstart::Error::BadInput {
+                path: input.clone(),
+                line: Some(line),
+                what,
+                fix: "give each line the texts that --pairs says it has".into(),
+            })?;
+            let first = tokenizer.encode(&texts.first)?;
+            let second = texts.second.as_ref().map(|text| tokenizer.encode(text)).transpose()?;
+            let (ids, types): (Vec<u32>, Vec<u32>) = if let Some(template) = &template {
+                let encoded = template.encode(&first, second.as_deref());
+                let types = encoded.token_type_ids().collect();
+                (encoded.input_ids, types)
+            } else {
+                let ids = [first, second.unwrap_or_default()].concat();
+                let types = vec![0; ids.len()];
+                (ids, types)
+            };
+            let pieces: Vec<_> = ids.iter().filter_map(|&id| tokenizer.id_to_piece(id)).collect();
+            let line = json!({"input_ids": ids, "token_type_ids": types, "tokens": pieces});
+            text += &format!("{line}\n");
+        }
+        output::raw(&text)?;
+    }
 }
 
 /// The file with the training text of what the user named.

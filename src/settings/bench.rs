@@ -6,7 +6,7 @@ use anyhow::Result;
 use headstart::bench::{BenchConfig, Work};
 use headstart::config::{DataConfig, ModelConfig};
 
-use super::{data, devices, pretrain};
+use super::{data, devices, hub, pretrain};
 use crate::args::{BenchArgs, ComputeArgs};
 
 /// What `headstart bench` times.
@@ -30,10 +30,11 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
     let ComputeArgs { precision, threads, device } = compute;
     let preset = ModelConfig::preset(sizes.preset.as_deref().unwrap_or("naacl2019"))?;
     let gpt2 = sizes.preset.as_deref().is_some_and(|name| matches!(name, "gpt2" | "124m"));
-    let mut config = pretrain::model_config(&sizes, preset, objective);
+    let mut config = pretrain::model_config(&sizes, preset);
     config.vocab_size = vocab_size.unwrap_or(if gpt2 { 50_257 } else { 28_996 });
     let mut data = data::source_config(source, DataConfig::default());
     data::fill_cache_dir(&mut data)?;
+    let run = model.map(|name| hub::model_folder(name, hub::places_of(&data))).transpose()?;
     Ok(BenchConfig {
         work,
         model: config,
@@ -55,7 +56,7 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
         warmup,
         stated_peak,
         data,
-        run: model,
+        run,
         profile,
     })
 }

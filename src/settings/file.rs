@@ -7,9 +7,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
+use headstart::Error;
 use headstart::checkpoint::RunFolder;
 use headstart::config::{ModelConfig, TextColumns};
 use headstart::data::rows::TextFields;
+use headstart::files::read_regular;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
@@ -84,8 +86,19 @@ pub fn text_fields_of(model: &Path) -> TextFields {
 }
 
 fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
-    let text = fs::read_to_string(path)
-        .map_err(|e| Usage(format!("cannot read the settings {}: {e}", path.display())))?;
+    let unreadable = |why: String, fix: &str| {
+        Usage(format!("cannot read the settings {}: {why}\n  fix: {fix}", path.display()))
+    };
+    // A pipe would be waited for without end.
+    let bytes = read_regular(path).map_err(|e| match e {
+        Error::Io { source, .. } => unreadable(source.to_string(), "name a file like a run's config.toml"),
+        other => Usage(other.to_string()),
+    })?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let whole = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = whole.iter().filter(|byte| **byte == b'\n').count() + 1;
+        unreadable(format!("line {line} is not UTF-8"), "save the file as UTF-8")
+    })?;
     parse::<C>(path, &text)
 }
 
@@ -104,7 +117,8 @@ fn parse<C: DeserializeOwned>(path: &Path, text: &str) -> Result<Settings> {
     let preset = take_preset(root.get_mut()).map_err(|span| wrong(Some(span), "`preset` is a name"))?;
     let checked = C::deserialize(toml::Deserializer::from(root));
     checked.map_err(|e| wrong(e.span(), e.message()))?;
-    let mut table: toml::Table = text.parse()?;
+    // A table of values takes less than the types do: no number of more than 63 bits.
+    let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| wrong(e.span(), e.message()))?;
     if let Some(toml::Value::Table(model)) = table.get_mut("model") {
         model.remove("preset");
     }

@@ -3,16 +3,30 @@
 //! Owns: its layers, and the table `[model]`. Never: ranges.
 
 use anyhow::Result;
-use headstart::config::{FinetuneConfig, ModelConfig, ObjectiveName, Positions, PretrainConfig};
+use headstart::config::{Arch, FinetuneConfig, ModelConfig, ObjectiveName, Positions, PretrainConfig};
 
 use super::run::{self, Run};
-use super::{data, file, train, tutorial};
+use super::{Usage, data, file, train, tutorial};
 use crate::args::{ModelArgs, PretrainArgs};
 
 /// The settings of `headstart pretrain`.
 pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
-    let PretrainArgs { run, tutorial, objective, mlm, mlm_probability, source, model, train } = args;
+    let PretrainArgs {
+        run,
+        tutorial,
+        from,
+        objective,
+        mlm,
+        mlm_probability,
+        block_size,
+        source,
+        model,
+        train,
+    } = args;
     tutorial::refuse(tutorial)?;
+    if from.is_some() {
+        refuse_sizes(&model)?;
+    }
     let saved = run::saved_config::<PretrainConfig, FinetuneConfig>(&run, ("pretrain", "finetune"))?;
     let allowed = saved.clone().map(|saved| PretrainConfig {
         data: data::source_config(source.free(), saved.data),
@@ -23,12 +37,14 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
     let base = file::layered(base, run.config.as_deref(), model.preset.as_deref(), |base, preset| {
         base.model = with_sizes(&base.model, preset);
     })?;
-    let objective = if mlm { Some(ObjectiveName::Mlm) } else { objective }.unwrap_or(base.objective);
+    let objective = if mlm { Some(ObjectiveName::Mlm) } else { objective };
     let mut config = PretrainConfig {
-        objective,
+        from: from.map(data::absolute_path).or(base.from),
+        objective: objective.or(base.objective),
         mlm_probability: mlm_probability.unwrap_or(base.mlm_probability),
+        block_size: block_size.or(base.block_size),
         data: data::source_config(source, base.data),
-        model: model_config(&model, base.model, objective),
+        model: model_config(&model, base.model),
         train: train::train_config(&train, &base.train),
     };
     run::check_continued(allowed.as_ref(), &config)?;
@@ -39,7 +55,7 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
 }
 
 /// The table `[model]`.
-pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: ObjectiveName) -> ModelConfig {
+pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
     let ModelArgs {
         // Its sizes are in `base`.
         preset: _,
@@ -56,8 +72,14 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: ObjectiveNam
         initializer_range,
     } = *args;
     let positions = if sinusoidal_embeddings { Some(Positions::Sinusoidal) } else { positions };
+    let arch = arch.unwrap_or(base.arch);
+    // What of the family is no option of its layout.
+    let (own_positions, own_dropout) = match arch {
+        Arch::Modernbert if base.arch != arch => (Positions::Rotary, 0.0),
+        _ => (base.positions, base.dropout),
+    };
     ModelConfig {
-        arch: arch.unwrap_or(base.arch),
+        arch,
         vocab_size: base.vocab_size,
         embed_dim: embed_dim.unwrap_or(base.embed_dim),
         embedding_size: base.embedding_size,
@@ -65,9 +87,9 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: ObjectiveNam
         num_max_positions: num_max_positions.unwrap_or(base.num_max_positions),
         num_heads: num_heads.unwrap_or(base.num_heads),
         num_layers: num_layers.unwrap_or(base.num_layers),
-        positions: positions.unwrap_or(base.positions),
-        causal: objective == ObjectiveName::Lm,
-        dropout: dropout.unwrap_or(base.dropout),
+        positions: positions.unwrap_or(own_positions),
+        causal: base.causal,
+        dropout: dropout.unwrap_or(own_dropout),
         attention_dropout: attention_dropout.or(base.attention_dropout),
         initializer_range: initializer_range.unwrap_or(base.initializer_range),
         adapters_dim: base.adapters_dim,
@@ -75,6 +97,44 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig, objective: ObjectiveNam
         offset_token: base.offset_token,
         layout: base.layout,
     }
+}
+
+/// Refuses flags of sizes and options beside a model that has them.
+fn refuse_sizes(args: &ModelArgs) -> Result<()> {
+    let ModelArgs {
+        preset,
+        arch,
+        embed_dim,
+        hidden_dim,
+        num_max_positions,
+        num_heads,
+        num_layers,
+        positions,
+        sinusoidal_embeddings,
+        dropout,
+        attention_dropout,
+        initializer_range,
+    } = args;
+    let given = [
+        ("preset", preset.is_some()),
+        ("arch", arch.is_some()),
+        ("embed_dim", embed_dim.is_some()),
+        ("hidden_dim", hidden_dim.is_some()),
+        ("num_max_positions", num_max_positions.is_some()),
+        ("num_heads", num_heads.is_some()),
+        ("num_layers", num_layers.is_some()),
+        ("positions", positions.is_some()),
+        ("sinusoidal_embeddings", *sinusoidal_embeddings),
+        ("dropout", dropout.is_some()),
+        ("attention_dropout", attention_dropout.is_some()),
+        ("initializer_range", initializer_range.is_some()),
+    ];
+    let Some((flag, _)) = given.iter().find(|(_, given)| *given) else { return Ok(()) };
+    let shorter = if *flag == "num_max_positions" { "; for shorter inputs use --block_size" } else { "" };
+    Err(Usage(format!(
+        "--{flag}: family, sizes and options come from the model that --from names\n  fix: leave --{flag} out{shorter}"
+    ))
+    .into())
 }
 
 /// The model with the block layout and the sizes of a preset.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use headstart::config::{
-    Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, Positions, PretrainConfig,
-    Problem, Schedule, TextColumns, TrainConfig,
+    Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Positions,
+    PretrainConfig, Problem, Schedule, TextColumns, TrainConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -59,7 +59,7 @@ fn flags_override_the_file_which_overrides_the_preset() {
     let config = pretrain_settings(&["--config", file, "--seed", "7"]).unwrap();
     let (model, train) = (&config.model, &config.train);
     assert_eq!((model.embed_dim, model.num_layers, model.arch), (32, 3, Arch::Gpt2));
-    assert_eq!((train.lr, train.seed, model.causal), (Some(0.5), 7, false));
+    assert_eq!((train.lr, train.seed, config.objective), (Some(0.5), 7, Some(ObjectiveName::Mlm)));
     let config = pretrain_settings(&["--config", file, "--preset", "mini", "--num-layers=2"]).unwrap();
     assert_eq!((config.model.embed_dim, config.model.num_layers), (128, 2));
 }
@@ -73,6 +73,44 @@ fn the_tutorials_names_mean_the_same() {
     assert_eq!(config.model.positions, Positions::Sinusoidal);
     let config = finetune_settings(&["--model_checkpoint", "m", "--lm_loss_coef", "-1"]).unwrap();
     assert_eq!(config.model, Some("m".into()));
+}
+
+#[test]
+fn a_family_implies_its_positions_and_dropout() {
+    let config = pretrain_settings(&["--arch", "modernbert", "--preset", "mini"]).unwrap();
+    let of = |config: &PretrainConfig| (config.model.positions, config.model.dropout);
+    assert_eq!((of(&config), config.model.embed_dim), ((Positions::Rotary, 0.0), 128));
+    let config = pretrain_settings(&["--arch", "modernbert", "--dropout", "0.2"]).unwrap();
+    assert_eq!(of(&config), (Positions::Rotary, 0.2));
+    let config = pretrain_settings(&["--arch", "bert"]).unwrap();
+    assert_eq!(of(&config), (Positions::Learned, 0.1));
+    for (flags, words) in [
+        (
+            &["--arch", "bert", "--objective", "lm"][..],
+            &["objective", "bert", "both directions", "fix: use mlm"][..],
+        ),
+        (&["--arch", "modernbert", "--positions", "learned"], &["positions", "rotary"]),
+    ] {
+        let message = pretrain_settings(flags).unwrap_err().to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+}
+
+#[test]
+fn what_a_model_has_is_not_asked_for_beside_it() {
+    let config = pretrain_settings(&["--from", "m", "--block_size", "64"]).unwrap();
+    assert!(config.from.is_some_and(|from| from.ends_with("m")));
+    for flags in
+        [&["--embed_dim", "410"][..], &["--arch", "bert"], &["--preset", "mini"], &["--dropout", "0.1"]]
+    {
+        let message = pretrain_settings(&[&["--from", "m"], flags].concat()).unwrap_err().to_string();
+        assert!(
+            message.contains(flags[0]) && message.contains("--from") && message.contains("fix: leave"),
+            "{message}"
+        );
+    }
+    let message = pretrain_settings(&["--from", "m", "--tokenizer", "t.json"]).unwrap_err().to_string();
+    assert!(message.contains("tokenizer") && message.contains("fix: leave it out"), "{message}");
 }
 
 #[test]
@@ -182,7 +220,8 @@ fn every_key_has_its_flag() {
     let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
-    let of_others = ["vocab_size", "causal", "adapters_dim", "head", "offset_token", "layout"];
+    let of_others =
+        ["vocab_size", "causal", "adapters_dim", "head", "offset_token", "layout", "embedding_size"];
     let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     // The tokenizer is the model's.

@@ -82,6 +82,10 @@ impl Place {
     /// Any command, called in this folder.
     pub fn prepare(&self, mut command: Command) -> Command {
         command.current_dir(&self.dir).env("HEADSTART_CACHE", self.dir.join("cache"));
+        command.env("HF_HOME", self.dir.join("huggingface")).env("HF_HUB_OFFLINE", "1");
+        for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH"] {
+            command.env_remove(name);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Nobody listens there: a test that reaches for the network fails.
         command.env("https_proxy", "http://127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");

@@ -123,8 +123,8 @@ pub enum TokenTargets {
     None,
     /// The next token.
     Next,
-    /// Masked tokens; the second field is an id that is never masked.
-    Masked(Masking, Option<u32>),
+    /// Masked tokens.
+    Masked(Masking),
 }
 
 impl TokenTargets {
@@ -139,8 +139,8 @@ impl TokenTargets {
                 label,
                 ..Sequence::default()
             },
-            Self::Masked(masking, never) => {
-                let Masked { input_ids, rows, targets } = masking.apply(ids, *never, key);
+            Self::Masked(masking) => {
+                let Masked { input_ids, rows, targets } = masking.apply(ids, key);
                 Sequence { input_ids, rows, targets, label, ..Sequence::default() }
             }
         }

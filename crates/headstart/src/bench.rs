@@ -170,6 +170,9 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     };
     model_config.causal = config.objective == ObjectiveName::Lm;
     let model = Model::new(&model_config)?;
+    if objective.lm > 0.0 {
+        model.check_lm_head()?;
+    }
     let train = TrainConfig { train_batch_size: Some(config.batch), ..TrainConfig::default() };
     let mut weights = Weights::new(model.table().initial_values(train.seed));
     let learns = config.work != Work::Forward;
@@ -279,7 +282,7 @@ fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
     let targets = match config.objective {
         ObjectiveName::Lm => TokenTargets::Next,
         ObjectiveName::Mlm => {
-            TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size }, None)
+            TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size, never: [None; 3] })
         }
     };
     let mut stream = rng::Stream::new(1);

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use crate::batch::TokenTargets;
-use crate::config::{DataConfig, HeadConfig, PrecisionName};
+use crate::checkpoint::ModelFiles;
+use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::device::DeviceChoice;
@@ -15,7 +16,7 @@ use crate::event::{Event, Listener, Signal};
 use crate::infer::{Loaded, not_finite};
 use crate::objective::Objective;
 use crate::setup::labelled::DataRequest;
-use crate::setup::text::{evaluated, token_targets};
+use crate::setup::text::{TextInputs, never_in_text, token_targets};
 use crate::train::EvaluationSplit;
 
 /// Sequences an evaluation takes at a time; does not change the result.
@@ -61,7 +62,6 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         targets,
         batch_size: BATCH,
     };
-    let positions = loaded.files.config.num_max_positions;
     if let Some(head) = head {
         let HeadConfig { problem, pooling, .. } = head;
         let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
@@ -79,15 +79,18 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
             }
         }
     } else {
+        let (files, roles) = (&loaded.files, loaded.tokenizer.roles());
+        let predicts = predicts(model, files)?;
+        let inputs = TextInputs::of(&files.config, files.block_size, roles)?;
         let corpus = source::corpus(&config.data, listener)?;
-        let predicts = loaded.files.objective.unwrap_or_default();
-        let roles = loaded.tokenizer.roles();
+        let never = never_in_text(files.config.arch, roles);
         let targets =
-            token_targets(predicts, loaded.files.masked_share(), roles, loaded.tokenizer.vocab_size(), None);
+            token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
+        loaded.model.check_lm_head()?;
         let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
         for split in order {
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;
-            if let Some(split_data) = evaluated(stream.as_ref(), positions)? {
+            if let Some(split_data) = inputs.evaluated(stream.as_ref())? {
                 let evaluator = evaluator(&objective, targets);
                 let EvaluationSplit { examples, text } = split_data;
                 let evaluation = evaluator.run(&split.to_string(), &examples, text, &[], listener)?;
@@ -98,6 +101,17 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     Err(Error::Missing {
         what: "the data has no such split".into(),
         fix: "leave --split out, or name one the data has".into(),
+    })
+}
+
+/// What the model's language-model head predicts.
+fn predicts(model: &Path, files: &ModelFiles) -> Result<ObjectiveName> {
+    let tied_alone = !files.config.arch.is_encoder();
+    files.objective.or(tied_alone.then(|| ObjectiveName::of(&files.config))).ok_or_else(|| Error::Missing {
+        what: format!("{} has no language model's head to evaluate", model.display()),
+        fix: "pretrain it on text like yours with `headstart pretrain --from`, or use a model that was published with \
+              its head"
+            .into(),
     })
 }
 

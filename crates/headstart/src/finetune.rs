@@ -7,7 +7,7 @@ use std::time::Instant;
 use headstart_engine::{Weights, rng};
 
 use crate::batch::{Examples, Label, TokenTargets};
-use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, without_lm_head};
+use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, with_lm_head, without_lm_head};
 use crate::config::{
     Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
     ObjectiveName, Problem, Task, TextColumns,
@@ -20,10 +20,11 @@ use crate::event::{Event, Listener};
 use crate::method::trains;
 use crate::model::Model;
 use crate::objective::Objective;
+use crate::setup::base::Base;
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::run::{OpenRun, check_memory, model_files};
-use crate::setup::text::token_targets;
+use crate::setup::text::{never_in_examples, token_targets};
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
@@ -73,28 +74,31 @@ pub fn finetune(
         model_config(config, &base, data, Reading { pooling, max_length }, tokenizer.roles().cls)
     };
     let mut model = Model::new(&model_config)?;
+    if config.lm_loss_coef > 0.0 {
+        model.check_lm_head()?;
+    }
     check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
+    let start = Base { loaded: &base, seed: config.train.seed, max_length, pooling: Some(pooling) };
     let weights = if config.from_scratch {
-        model.table().initial_values(config.train.seed)
+        start.fresh(&model, &mut notes, listener)
     } else {
-        let (weights, report) = base.weights_for(model.table(), config.train.seed)?;
-        for line in report.summary() {
-            listener(Event::Message(&line));
-        }
-        notes.extend(report.lines());
-        weights
+        start.weights(&model, &mut notes, listener)?
     };
     let (method, norms) = (config.method, config.train_norms);
     model.freeze_except(|param| trains(method, norms, param));
 
     let targets = if config.lm_loss_coef > 0.0 {
-        let never = Some(tokenizer.roles().cls);
+        let never = never_in_examples(model_config.arch, tokenizer.roles());
         token_targets(predicts, base.files.masked_share(), tokenizer.roles(), tokenizer.vocab_size(), never)
     } else {
         TokenTargets::None
     };
     let files = ModelFiles {
+        // A head of more than the token embedding is not there without its loss.
+        objective: Some(predicts).filter(|_| config.lm_loss_coef > 0.0 || !model_config.arch.is_encoder()),
         mlm_probability: base.files.mlm_probability,
+        block_size: base.files.block_size,
+        head_defaults: base.files.head_defaults,
         ..model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer)
     };
     let mut train_examples = labelled.examples(train);
@@ -178,7 +182,7 @@ fn model_config(
     Reading { pooling, max_length }: Reading,
     cls: u32,
 ) -> ModelConfig {
-    let published = base.published.as_ref();
+    let (defaults, objective) = (base.files.head_defaults, base.files.objective);
     let base = &base.files.config;
     let num_classes = match config.problem {
         Problem::Regression => 1,
@@ -190,7 +194,7 @@ fn model_config(
         pooling,
         problem: config.problem,
         max_length: (max_length < base.num_max_positions).then_some(max_length),
-        dropout: config.dropout.or(published.and_then(|published| published.head_dropout)),
+        dropout: config.dropout.or(defaults.and_then(|defaults| defaults.dropout)),
     };
     let mut model = ModelConfig {
         adapters_dim: config.adapters().or(base.adapters_dim),
@@ -209,8 +213,10 @@ fn model_config(
     if config.lm_loss_coef <= 0.0 {
         // It would neither train nor be of use.
         without_lm_head(&mut model);
+    } else if objective.is_none() {
+        with_lm_head(&mut model);
     }
-    if published.is_some() && base.arch == Arch::Gpt2 {
+    if defaults.is_some() && base.arch == Arch::Gpt2 {
         model.layout.head_bias = Some(false);
     }
     model
@@ -225,7 +231,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// That of the run so far; else what was asked for; else what the model's family does.
+    /// That of the run so far; else what was asked for; else that of the head that is there; else what the model's family does.
     fn of(config: &FinetuneConfig, base: &LoadedModel, begun: bool) -> Result<Self> {
         /// Longer ones cost more than they bring, unless somebody wants them.
         const MOST: usize = 512;
@@ -241,12 +247,13 @@ impl Reading {
                 fix: format!("use {positions} at most, or leave it out"),
             });
         }
-        let published = base.published.as_ref();
-        let own = published.and_then(|published| published.sentences.as_ref()?.max_length);
+        let (head, defaults) = (model.head.as_ref(), base.files.head_defaults);
+        let own = head.and_then(|head| head.max_length).or(defaults.and_then(|defaults| defaults.max_length));
         let max_length =
             config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
-        let pooling = published.map_or_else(|| model.arch.pooling(), |published| published.pooling);
-        Ok(Self { pooling: config.pooling.unwrap_or(pooling), max_length: max_length.min(positions) })
+        let family = || defaults.map_or_else(|| model.arch.pooling(), |defaults| defaults.pooling);
+        let pooling = config.pooling.or(head.map(|head| head.pooling)).unwrap_or_else(family);
+        Ok(Self { pooling, max_length: max_length.min(positions) })
     }
 }
 

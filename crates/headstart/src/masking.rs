@@ -14,7 +14,12 @@ pub struct Masking {
     pub mask_id: u32,
     /// Random replacements are drawn from `0..vocab_size`.
     pub vocab_size: usize,
+    /// Ids that are left alone: special tokens.
+    pub never: Never,
 }
+
+/// Up to three ids that are never masked.
+pub type Never = [Option<u32>; 3];
 
 /// A masked sequence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,12 +33,12 @@ pub struct Masked {
 }
 
 impl Masking {
-    /// Masks a sequence; `never` is an id that is left alone (`[CLS]`).
-    pub fn apply(&self, ids: &[u32], never: Option<u32>, key: u64) -> Masked {
+    /// Masks a sequence.
+    pub fn apply(&self, ids: &[u32], key: u64) -> Masked {
         let mut masked = Masked { input_ids: ids.to_vec(), ..Masked::default() };
         for (position, &id) in ids.iter().enumerate() {
             let mut draw = rng::Stream::new(rng::derive(key, position as u64));
-            if draw.uniform() >= self.probability || Some(id) == never {
+            if draw.uniform() >= self.probability || self.never.contains(&Some(id)) {
                 continue;
             }
             masked.rows.push(position as u32);
@@ -55,22 +60,23 @@ mod tests {
 
     #[test]
     fn shares_are_as_stated() {
-        let masking = Masking { probability: 0.15, mask_id: 999, vocab_size: 1_000 };
+        let never = [Some(7), None, Some(9)];
+        let masking = Masking { probability: 0.15, mask_id: 999, vocab_size: 1_000, never };
         let ids: Vec<u32> = (0..200_000).map(|i| i % 900).collect();
-        let masked = masking.apply(&ids, Some(7), 3);
+        let masked = masking.apply(&ids, 3);
         let n = masked.rows.len() as f64;
         assert!((n / ids.len() as f64 - 0.15).abs() < 0.005);
         let (mut replaced, mut kept) = (0.0, 0.0);
         for (&row, &target) in masked.rows.iter().zip(&masked.targets) {
             assert_eq!(ids[row as usize], target);
-            assert_ne!(target, 7);
+            assert!(target != 7 && target != 9);
             replaced += f64::from(u8::from(masked.input_ids[row as usize] == 999));
             kept += f64::from(u8::from(masked.input_ids[row as usize] == target));
         }
         assert!((replaced / n - 0.8).abs() < 0.01 && (kept / n - 0.1).abs() < 0.01, "{replaced} {kept} {n}");
         let changed = ids.iter().zip(&masked.input_ids).filter(|(a, b)| a != b).count();
         assert!(changed <= masked.rows.len());
-        assert_eq!(masked, masking.apply(&ids, Some(7), 3));
-        assert_ne!(masked, masking.apply(&ids, Some(7), 4));
+        assert_eq!(masked, masking.apply(&ids, 3));
+        assert_ne!(masked, masking.apply(&ids, 4));
     }
 }

@@ -195,7 +195,8 @@ impl Tape<'_> {
         head: Head,
         dx: Option<&Tensor>,
     ) -> LossSum {
-        use cuda::ops::linear_cross_entropy::{CHUNK_ELEMENTS, ROW_UNIT, add_to_rows, cross_entropy, filled};
+        use cuda::ops::linear_cross_entropy::{CHUNK_ELEMENTS, add_to_rows, cross_entropy};
+        use cuda::ops::select_rows::{ROW_UNIT, filled};
         let (device, weights, precision) = (self.device, self.weights, self.precision);
         let Head { weight, scale, .. } = head;
         let bias = head.bias.map(|bias| weights.device_f32(cuda, bias));

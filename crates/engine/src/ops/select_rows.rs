@@ -14,19 +14,33 @@ impl Tape<'_> {
     /// # Panics
     /// When a row lies outside x.
     pub fn select_rows(&mut self, x: &Value, rows: &[u32]) -> Value {
+        self.select(x, rows.to_vec())
+    }
+
+    /// As [`Tape::select_rows`], for a number of rows that differs from batch to batch, each row at most once: on a GPU rows of
+    /// zeros follow the last, up to a multiple of 128, so that shapes come again and graphs can be replayed.
+    ///
+    /// # Panics
+    /// When a row lies outside x.
+    pub fn select_rows_padded(&mut self, x: &Value, rows: &[u32]) -> Value {
+        let padded = self.device.cuda().map(|_| cuda::ops::select_rows::filled(rows));
+        self.select(x, padded.unwrap_or_else(|| rows.to_vec()))
+    }
+
+    fn select(&mut self, x: &Value, rows: Vec<u32>) -> Value {
         let device = self.device;
         let _timer = device.time(Work::Other);
         let (cols, level) = (x.tensor.cols(), device.level());
         let mut y = self.uninit(rows.len(), cols, DType::F32);
         if let Some(cuda) = device.cuda() {
-            cuda::ops::select_rows::forward(cuda, &x.tensor, rows, &y);
+            cuda::ops::select_rows::forward(cuda, &x.tensor, &rows, &y);
         } else {
             let mut scratch = vec![0.0; cols];
-            for (to, &from) in y.f32_mut().chunks_exact_mut(cols).zip(rows) {
+            for (to, &from) in y.f32_mut().chunks_exact_mut(cols).zip(&rows) {
                 to.copy_from_slice(x.tensor.row(level, from as usize, &mut scratch));
             }
         }
-        let (x, rows) = (x.clone(), rows.to_vec());
+        let x = x.clone();
         self.record(y, x.id.is_some(), move |back, dy| {
             let device = back.device;
             let _timer = device.time(Work::Other);
@@ -58,6 +72,25 @@ mod tests {
             Gradcheck::new("select_rows", &[("x", 6, cols)], &[]).run(
                 |tape, x, _| tape.select_rows(&x[0], &rows),
                 |x, _| rows.iter().flat_map(|&r| x[0][r as usize * cols..][..cols].to_vec()).collect(),
+            );
+        }
+    }
+
+    /// What is added on a GPU is zeros; so the chosen rows are multiplied and chosen again.
+    #[test]
+    fn gradcheck_of_padded_rows() {
+        for cols in ODD_SIZES {
+            let rows = [4_u32, 0, 5, 2, 1];
+            Gradcheck::new("select_rows", &[("x", 6, cols)], &[]).run(
+                |tape, x, _| {
+                    let padded = tape.select_rows_padded(&x[0], &rows);
+                    assert!(padded.tensor().to_f32_vec()[5 * cols..].iter().all(|&x| x == 0.0));
+                    tape.select_rows(&padded, &[0, 1, 2, 3, 4, 0])
+                },
+                |x, _| {
+                    let again = rows.iter().chain(&rows[..1]);
+                    again.flat_map(|&r| x[0][r as usize * cols..][..cols].to_vec()).collect()
+                },
             );
         }
     }

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::TOKENIZER_FILE;
-use crate::config::{ModelConfig, ObjectiveName, Problem};
+use crate::config::{HeadPooling, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSum, FileSums, damaged};
 use crate::tokenizer::RoleIds;
@@ -19,6 +19,20 @@ const FORMAT_VERSION: u64 = 2;
 /// The key of the sum of all others.
 const SEAL: &str = "sha256";
 
+/// What the folder that a model was published in says of classifiers of it. Whatever is trained from it keeps this.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadDefaults {
+    /// What a classifier reads.
+    pub pooling: HeadPooling,
+    /// Dropout on a classifier's row; the trunk's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f32>,
+    /// The longest input, in tokens; what the model has positions for when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+}
+
 /// Everything of a model but its weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFiles {
@@ -28,6 +42,10 @@ pub struct ModelFiles {
     pub objective: Option<ObjectiveName>,
     /// The share of tokens that a masked language model was pretrained to predict; older folders and other models have none.
     pub mlm_probability: Option<f64>,
+    /// Tokens of the inputs that it was pretrained on, where they were chosen.
+    pub block_size: Option<usize>,
+    /// What the model it comes from says of classifiers; `None` where that was not published.
+    pub head_defaults: Option<HeadDefaults>,
     /// Class names in the order of the head's outputs; empty without a head, and for regression.
     pub labels: Vec<String>,
     /// Ids of the tokens with a role.
@@ -63,6 +81,14 @@ pub(super) fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Re
     if let Some(share) = files.mlm_probability {
         map.insert("mlm_probability".into(), share.into());
     }
+    if let Some(size) = files.block_size {
+        map.insert("block_size".into(), size.into());
+    }
+    if let Some(defaults) = &files.head_defaults {
+        // By way of text, as above.
+        let defaults: Value = serde_json::from_str(&serde_json::to_string(defaults)?)?;
+        map.insert("head_defaults".into(), defaults);
+    }
     let numbered = || files.labels.iter().enumerate();
     let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
     map.insert("id2label".into(), Value::Object(id2label.collect()));
@@ -89,7 +115,7 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
     let sum = sum_of(&map);
     let found = map.remove("model_type").unwrap_or_default();
     if found != MODEL_TYPE {
-        return Err(of_another_program(path, &found));
+        return Err(bad(format!("its model_type is {found}, where this program writes \"{MODEL_TYPE}\"")));
     }
     let version = map.remove("format_version").unwrap_or_default();
     if version != 1 && version != FORMAT_VERSION {
@@ -110,6 +136,8 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         Some(Some(share)) if share > 0.0 && share <= 1.0 => Some(share),
         Some(_) => return Err(bad("its mlm_probability is not a share of the tokens".into())),
     };
+    let block_size = optional(path, &mut map, "block_size")?;
+    let head_defaults = optional(path, &mut map, "head_defaults")?;
     let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
     let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
     let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
@@ -129,29 +157,17 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         return Err(bad(format!("it has {} labels for {} classes", labels.len(), head.num_classes)));
     }
     let tokenizer_json = Vec::new();
-    Ok((ModelFiles { config, objective, mlm_probability, labels, special_ids, tokenizer_json }, sums))
-}
-
-/// The error of a config.json that some other program wrote.
-fn of_another_program(path: &Path, model_type: &Value) -> Error {
-    let whose = match model_type.as_str() {
-        Some(name) => format!("model_type {name:?}"),
-        None => "it has no model_type".to_owned(),
+    let files = ModelFiles {
+        config,
+        objective,
+        mlm_probability,
+        block_size,
+        head_defaults,
+        labels,
+        special_ids,
+        tokenizer_json,
     };
-    let folder = path.parent().unwrap_or(path);
-    let tokenizer = folder.join(TOKENIZER_FILE);
-    let tokenizer = if tokenizer.is_file() {
-        format!("; its tokenizer can be used: --tokenizer {}", tokenizer.display())
-    } else {
-        String::new()
-    };
-    Error::Checkpoint {
-        path: folder.to_path_buf(),
-        what: format!("is the model folder of another program ({whose}), which this version cannot import"),
-        fix: format!(
-            "name a model that `headstart pretrain` or `headstart finetune` made, or pretrain one{tokenizer}"
-        ),
-    }
+    Ok((files, sums))
 }
 
 /// The special_ids of version 1 under their names of today. Its end of line stood for what separates texts, too.
@@ -170,6 +186,15 @@ fn rename_roles(ids: &mut Map<String, Value>) {
 fn field<T: serde::de::DeserializeOwned>(path: &Path, map: &mut Map<String, Value>, key: &str) -> Result<T> {
     let value = map.remove(key).ok_or_else(|| damaged(path, format!("it lacks `{key}`")))?;
     serde_json::from_value(value).map_err(|e| damaged(path, format!("its `{key}`: {e}")))
+}
+
+/// Takes one key that may be missing out of config.json.
+fn optional<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    map: &mut Map<String, Value>,
+    key: &str,
+) -> Result<Option<T>> {
+    if map.contains_key(key) { field(path, map, key).map(Some) } else { Ok(None) }
 }
 
 /// The sizes and options, which are all that is left of config.json.

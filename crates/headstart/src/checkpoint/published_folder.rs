@@ -10,13 +10,13 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::checkpoint::config_file::{ModelFiles, config_json};
+use crate::checkpoint::config_file::{HeadDefaults, ModelFiles, config_json};
 use crate::checkpoint::disk::{read_file, write_file};
 use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
-use crate::config::{Arch, HeadConfig, HeadPooling, LayoutChanges, ModelConfig, ObjectiveName, Problem};
+use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{Card, PublishedWeights, pieces, read_config, read_sentence_settings, write_config};
@@ -24,13 +24,9 @@ use crate::model::{self, Model};
 use crate::params::ParamTable;
 use crate::tokenizer::Tokenizer;
 
-/// What a published folder says that only a fine-tuning run or `features` asks for.
+/// What a published folder says that is not kept by what is trained from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
-    /// What a classifier of it reads.
-    pub pooling: HeadPooling,
-    /// Dropout on a classifier's row.
-    pub head_dropout: Option<f32>,
     /// How sentence-transformers makes vectors with it.
     pub sentences: Option<crate::interop::SentenceSettings>,
     /// Tensors in its files, and numbers in them.
@@ -86,17 +82,17 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
         config,
         objective,
         mlm_probability: None,
+        block_size: None,
+        head_defaults: Some(HeadDefaults {
+            pooling: card.pooling,
+            dropout: card.head_dropout,
+            max_length: sentences.as_ref().and_then(|sentences| sentences.max_length),
+        }),
         labels,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };
-    let published = Published {
-        pooling: card.pooling,
-        head_dropout: card.head_dropout,
-        sentences,
-        size: weights.size(),
-        unused_keys: card.unused,
-    };
+    let published = Published { sentences, size: weights.size(), unused_keys: card.unused };
     Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, stored, published: Some(published) })
 }
 
@@ -113,6 +109,11 @@ pub(crate) fn without_lm_head(config: &mut ModelConfig) {
     let LayoutChanges { lm_transform, lm_bias, .. } = &mut config.layout;
     *lm_transform = family.lm_transform.then_some(false);
     *lm_bias = family.lm_bias.then_some(false);
+}
+
+/// Gives a model without an LM head that of its family.
+pub(crate) fn with_lm_head(config: &mut ModelConfig) {
+    (config.layout.lm_transform, config.layout.lm_bias) = (None, None);
 }
 
 /// The number of outputs of the classifier that is stored, if one is.

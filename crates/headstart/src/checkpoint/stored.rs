@@ -78,6 +78,14 @@ impl StoredWeights {
         }
     }
 
+    /// How many tensors are read for the parameters of a table.
+    pub fn used_by(&self, table: &ParamTable) -> usize {
+        match self {
+            Self::Own(tensors) => table.params().iter().filter(|p| tensors.shape(&p.name).is_some()).count(),
+            Self::Published(weights) => weights.used_by(table).len(),
+        }
+    }
+
     /// The names of what is stored for no parameter of a table, sorted.
     pub fn left_by(&self, table: &ParamTable) -> Vec<String> {
         match self {

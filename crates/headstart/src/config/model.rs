@@ -30,6 +30,19 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Naacl2019 => "naacl2019",
+            Self::Gpt2 => "gpt2",
+            Self::Bert => "bert",
+            Self::Roberta => "roberta",
+            Self::Distilbert => "distilbert",
+            Self::Electra => "electra",
+            Self::Modernbert => "modernbert",
+        }
+    }
+
     /// Whether it reads in both directions, with a `[CLS]` that was pretrained in the first place.
     pub fn is_encoder(self) -> bool {
         !matches!(self, Self::Naacl2019 | Self::Gpt2)
@@ -137,6 +150,19 @@ pub enum HeadPooling {
     Mean,
     /// The largest value over the tokens, column by column.
     Max,
+}
+
+impl HeadPooling {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Pooler => "pooler",
+            Self::Last => "last",
+            Self::Mean => "mean",
+            Self::Max => "max",
+        }
+    }
 }
 
 /// What a head predicts.
@@ -268,7 +294,12 @@ impl ModelConfig {
                 "choose num_heads so that embed_dim / num_heads is a whole number".into(),
             )
         })?;
-        for (key, p) in [("dropout", self.dropout), ("attention_dropout", self.attention_dropout())] {
+        let of_head = self.head.as_ref().and_then(|head| head.dropout).unwrap_or(0.0);
+        for (key, p) in [
+            ("dropout", self.dropout),
+            ("attention_dropout", self.attention_dropout()),
+            ("head.dropout", of_head),
+        ] {
             check(key, (0.0..1.0).contains(&p), || {
                 (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
             })?;

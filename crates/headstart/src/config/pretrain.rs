@@ -1,8 +1,10 @@
 //! What `pretrain` is asked to do. Owns: names, defaults, ranges. Never: the tables it is made of.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::{DataConfig, ModelConfig, TrainConfig, check};
+use super::{Arch, DataConfig, ModelConfig, Positions, TrainConfig, check};
 use crate::error::Result;
 
 /// What pretraining predicts.
@@ -23,17 +25,35 @@ impl ObjectiveName {
     }
 }
 
+impl ObjectiveName {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lm => "lm",
+            Self::Mlm => "mlm",
+        }
+    }
+}
+
 /// `headstart pretrain`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
-    /// Next token or masked tokens.
-    pub objective: ObjectiveName,
+    /// The model whose pretraining is continued: a run folder, its `final/`, a checkpoint or a published model's folder; absent:
+    /// a model of `model`, from scratch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// Next token or masked tokens; absent: what the model is made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveName>,
     /// Share of tokens predicted in masked-LM.
     pub mlm_probability: f64,
+    /// Tokens of a training input; absent: the model's positions, of an encoder up to 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<usize>,
     /// Text and tokenizer.
     pub data: DataConfig,
-    /// Sizes.
+    /// Sizes; those of `from` where that is given.
     pub model: ModelConfig,
     /// The loop.
     pub train: TrainConfig,
@@ -42,8 +62,10 @@ pub struct PretrainConfig {
 impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
-            objective: ObjectiveName::Lm,
+            from: None,
+            objective: None,
             mlm_probability: 0.15,
+            block_size: None,
             data: DataConfig { path: "wikitext-103".into(), ..DataConfig::default() },
             model: ModelConfig::default(),
             train: TrainConfig::default(),
@@ -60,8 +82,42 @@ impl PretrainConfig {
         check("mlm_probability", self.mlm_probability > 0.0 && self.mlm_probability <= 1.0, || {
             (format!("{} is not a share of the tokens", self.mlm_probability), "use 0.15".into())
         })?;
+        if let Some(size) = self.block_size {
+            check("block_size", (2..=1 << 20).contains(&size), || {
+                (format!("{size} tokens are no size of a block"), "use a number from 2 on".into())
+            })?;
+        }
+        if self.from.is_none() {
+            self.check_family()?;
+        }
+        check("tokenizer", self.from.is_none() || self.data.tokenizer.is_none(), || {
+            let what = "the model that `from` names has its own tokenizer, and its weights mean nothing with another";
+            (what.into(), "leave it out".into())
+        })?;
         self.model.validate()?;
         self.data.validate()?;
         self.train.validate()
+    }
+
+    /// What a model of the family is trained to predict from scratch, unless it is told.
+    pub fn objective_of(&self, model: &ModelConfig) -> ObjectiveName {
+        match self.objective {
+            Some(objective) => objective,
+            None if self.from.is_some() => ObjectiveName::of(model),
+            None if model.arch.is_encoder() => ObjectiveName::Mlm,
+            None => ObjectiveName::Lm,
+        }
+    }
+
+    /// Checks that a model from scratch is one of its family.
+    fn check_family(&self) -> Result<()> {
+        let ModelConfig { arch, positions, .. } = self.model;
+        check("objective", !arch.is_encoder() || self.objective != Some(ObjectiveName::Lm), || {
+            let what = format!("{} reads in both directions and cannot predict the next token", arch.name());
+            (what, "use mlm, or leave it out; --arch gpt2 is a model that predicts the next token".into())
+        })?;
+        check("positions", arch != Arch::Modernbert || positions == Positions::Rotary, || {
+            ("modernbert has rotary positions and no others".into(), "use rotary, or leave it out".into())
+        })
     }
 }

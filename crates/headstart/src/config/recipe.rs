@@ -23,6 +23,8 @@ pub enum Recipe {
 pub enum Task {
     /// A language model.
     Pretraining,
+    /// A language model that has been trained on other text.
+    Continuing,
     /// A classifier.
     Finetuning {
         /// Which parameters change.
@@ -56,7 +58,7 @@ const FINETUNING_EPOCHS: (usize, usize) = (3, 10);
 impl Values {
     fn of(recipe: Recipe, task: Task, model: &ModelConfig, examples: usize) -> Self {
         match (recipe, task) {
-            (Recipe::Tutorial, Task::Pretraining) => Self::tutorial_pretraining(true),
+            (Recipe::Tutorial, Task::Pretraining | Task::Continuing) => Self::tutorial_pretraining(true),
             (Recipe::Auto, Task::Pretraining) if model.has_the_tutorials_size() => {
                 Self::tutorial_pretraining(false)
             }
@@ -75,6 +77,14 @@ impl Values {
                 max_norm: 1.0,
                 schedule: Schedule::Cosine,
                 warmup: Warmup::Tenth(1_000),
+            },
+            (Recipe::Auto, Task::Continuing) => Self {
+                lr: continuing_rate(model),
+                train_batch_size: 16,
+                n_epochs: 3,
+                max_norm: 1.0,
+                schedule: Schedule::Linear,
+                warmup: Warmup::Tenth(500),
             },
             (Recipe::Auto, Task::Finetuning { method, from_scratch }) => Self {
                 lr: finetuning_rate(method, from_scratch, model),
@@ -106,6 +116,11 @@ impl Values {
 fn pretraining_rate(model: &ModelConfig) -> f64 {
     let most = if model.arch == Arch::Naacl2019 { 1e-3 } else { 3e-3 };
     two_digits((0.256 / model.embed_dim as f64).clamp(1e-4, most))
+}
+
+/// A twentieth and less of the rate from scratch, for what was learned is to be kept: 1e-4 at 384, 5e-5 at 768.
+fn continuing_rate(model: &ModelConfig) -> f64 {
+    two_digits((0.038_4 / model.embed_dim as f64).clamp(2e-5, 3e-4))
 }
 
 /// What was trained falls with the width, for a large trunk has more to lose; what is new does not.

@@ -206,7 +206,7 @@ impl TokenStream {
         if num_max_positions == 0 || ids.len() < num_max_positions {
             let what =
                 format!("has {} tokens, less than one block of {num_max_positions} positions", ids.len());
-            let fix = "give more text, or a smaller `--num_max_positions`";
+            let fix = "give more text, or a smaller `--block_size` or `--num_max_positions`";
             return Err(bad(&self.source, None, what, fix));
         }
         Ok(Blocks { ids, num_max_positions })

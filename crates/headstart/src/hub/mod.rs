@@ -226,6 +226,14 @@ impl Cached {
         self.record.whole && self.record.files.keys().all(|file| self.files.contains(file))
     }
 
+    /// Whether the weights lie under the sums that the catalogue knows.
+    fn has_weights_of(&self, entry: &Entry) -> bool {
+        self.files.iter().filter(|file| is_weights(file)).all(|file| {
+            let etag = etag_of(&self.folder.join(file)).filter(|etag| is_sha256(etag));
+            entry.pin(file).is_some_and(|pin| etag.as_deref() == Some(pin.sha256))
+        })
+    }
+
     /// The model, its files compared with what is known of them.
     fn checked(
         mut self,
@@ -328,16 +336,6 @@ fn in_cache(reference: &Reference, options: &HubOptions) -> Result<Option<Cached
     };
     let found = find("main").transpose()?;
     Ok(found.filter(|cached| options.offline || cached.has_weights_of(entry)))
-}
-
-impl Cached {
-    /// Whether the weights lie under the sums that the catalogue knows.
-    fn has_weights_of(&self, entry: &Entry) -> bool {
-        self.files.iter().filter(|file| is_weights(file)).all(|file| {
-            let etag = etag_of(&self.folder.join(file)).filter(|etag| is_sha256(etag));
-            entry.pin(file).is_some_and(|pin| etag.as_deref() == Some(pin.sha256))
-        })
-    }
 }
 
 /// A commit's files in the cache, where they are a model.

@@ -83,6 +83,7 @@ impl Generator {
                 fix: "pretrain one with --objective lm".into(),
             });
         }
+        loaded.model.check_lm_head()?;
         Ok(Self { loaded, precision: precision.into() })
     }
 

@@ -3,6 +3,7 @@
 //! Owns: finding a parameter's parts in files of a family, and cutting a parameter into them. Never: reads bytes (`tensors`),
 //! decides what a model is made of.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use headstart_engine::Weights;
@@ -146,15 +147,16 @@ impl PublishedWeights {
         Ok(weights)
     }
 
+    /// The names of the tensors that are read for the parameters of a table.
+    pub fn used_by(&self, table: &ParamTable) -> HashSet<String> {
+        let sources = table.params().iter().filter_map(|param| self.source(&param.name));
+        sources.flat_map(|source| source.tensors).collect()
+    }
+
     /// The names of tensors that are used for no parameter of a table, without those that are no parameters.
     pub fn left_by(&self, table: &ParamTable) -> Vec<String> {
         let Some(names) = names::of(self.arch) else { return Vec::new() };
-        let used: std::collections::HashSet<String> = table
-            .params()
-            .iter()
-            .filter_map(|param| self.source(&param.name))
-            .flat_map(|source| source.tensors)
-            .collect();
+        let used = self.used_by(table);
         let left = self.tensors.names().filter(|name| {
             !used.contains(*name)
                 && !names.copies.iter().any(|copy| name.ends_with(copy))

@@ -101,6 +101,9 @@ impl Classifier {
 
 impl Model {
     /// The summed LM loss of `rows` of the hidden states against `targets`; its gradient is scaled by `scale`.
+    ///
+    /// # Panics
+    /// For a model that [`Model::check_lm_head`] refuses.
     pub fn lm_loss(
         &self,
         tape: &mut Tape<'_>,
@@ -114,13 +117,16 @@ impl Model {
         let Some(transform) = &self.lm_head.transform else {
             return tape.linear_cross_entropy(hidden, rows, targets, weight, bias, scale);
         };
-        let picked = tape.select_rows(hidden, rows);
+        let picked = tape.select_rows_padded(hidden, rows);
         let transformed = transform.forward(tape, &self.table, &picked);
         let all: Vec<u32> = (0..rows.len() as u32).collect();
         tape.linear_cross_entropy(&transformed, &all, targets, weight, bias, scale)
     }
 
     /// LM logits `[R, V]` of some rows, for generation.
+    ///
+    /// # Panics
+    /// As [`Model::lm_loss`].
     pub fn lm_logits(&self, tape: &mut Tape<'_>, hidden: &Value, rows: &[u32]) -> Tensor {
         let mut x = tape.select_rows(hidden, rows);
         if let Some(transform) = &self.lm_head.transform {

@@ -88,17 +88,6 @@ impl Model {
                 fix: "choose embed_dim and num_heads so that their quotient is even".into(),
             });
         }
-        if config.embedding_size() != config.embed_dim && !layout.lm_transform {
-            return Err(Error::Config {
-                key: "layout.lm_transform".into(),
-                what: format!(
-                    "embeddings of {} columns cannot score hidden states of {}",
-                    config.embedding_size(),
-                    config.embed_dim
-                ),
-                fix: "leave layout.lm_transform on, or embedding_size out".into(),
-            });
-        }
         let mut table = ParamTable::default();
         let mut build = Builder { config, layout, table: &mut table, layer: None };
         let embeddings = Embeddings::new(&mut build);
@@ -116,6 +105,24 @@ impl Model {
             final_norm,
             lm_head,
             classifier,
+        })
+    }
+
+    /// Whether the model has what a language model's loss or logits need: all have, but those whose embeddings are narrower
+    /// than their blocks and whose LM head has no transform, such as ELECTRA's discriminators.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it has not.
+    pub fn check_lm_head(&self) -> Result<()> {
+        let (columns, width) = (self.config.embedding_size(), self.config.embed_dim);
+        if columns == width || self.layout.lm_transform {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "layout.lm_transform".into(),
+            what: format!("embeddings of {columns} columns cannot score hidden states of {width}"),
+            fix: "use a model with a language model's head; this one can be fine-tuned as a classifier, with lm_loss_coef 0"
+                .into(),
         })
     }
 

@@ -1,7 +1,8 @@
 //! What the commands share when they put a piece of work together: `pretrain`, `finetune`, `evaluate`, `bench`.
 //!
-//! Owns: opening a run, texts and labelled texts as the examples of a run. Never: the loop (`train`), a method's choices.
+//! Owns: opening a run, the weights it starts from, texts and labelled texts as the examples of a run. Never: the loop (`train`), a method's choices.
 
+pub(crate) mod base;
 pub mod labelled;
 pub(crate) mod pace;
 pub(crate) mod run;

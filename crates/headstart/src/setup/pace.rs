@@ -123,6 +123,7 @@ impl Beginning<'_> {
     fn why(&self, recipe: Recipe) -> String {
         let work = match self.task {
             Task::Pretraining => "pretraining",
+            Task::Continuing => "continued pretraining",
             Task::Finetuning { from_scratch: true, .. } => "training from scratch",
             Task::Finetuning { method: Method::Full, .. } => "fine-tuning everything",
             Task::Finetuning { method: Method::Head, .. } => "fine-tuning the head",
@@ -131,11 +132,8 @@ impl Beginning<'_> {
         match recipe {
             Recipe::Tutorial => format!("the tutorial's settings for {work}"),
             Recipe::Auto => {
-                let arch = format!("{:?}", self.model.arch).to_lowercase();
-                format!(
-                    "chosen for {work}, {arch} layout, {} wide, unless flags say otherwise",
-                    self.model.embed_dim
-                )
+                let (arch, width) = (self.model.arch.name(), self.model.embed_dim);
+                format!("chosen for {work}, {arch} layout, {width} wide, unless flags say otherwise")
             }
         }
     }

@@ -98,6 +98,8 @@ pub(crate) fn model_files(
         config: config.clone(),
         objective: Some(objective),
         mlm_probability: None,
+        block_size: None,
+        head_defaults: None,
         labels,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),

@@ -1,44 +1,95 @@
-//! Running text as the blocks of a language model.
+//! Running text as the inputs of a language model.
 //!
-//! Owns: what an objective predicts of a text. Never: reads files (`data`), the losses (`objective`).
+//! Owns: how long an input is and what stands around it, what an objective predicts of it. Never: reads files (`data`), the
+//! losses (`objective`).
 
 use crate::batch::{Examples, TokenTargets};
-use crate::config::ObjectiveName;
+use crate::config::{Arch, ModelConfig, ObjectiveName};
 use crate::data::corpus::TokenStream;
-use crate::error::Result;
+use crate::data::template::Template;
+use crate::error::{Error, Result};
 use crate::eval::TextSize;
-use crate::masking::Masking;
+use crate::masking::{Masking, Never};
 use crate::tokenizer::RoleIds;
 use crate::train::EvaluationSplit;
 
-/// The token targets of an objective; `never` is an id that is never masked.
+/// The longest inputs that nobody has asked for: attention in longer ones costs more than it brings.
+const LONGEST: usize = 512;
+
+/// The token targets of an objective; `never` are ids that are never masked.
 pub(crate) fn token_targets(
     objective: ObjectiveName,
     probability: f64,
     roles: RoleIds,
     vocab_size: usize,
-    never: Option<u32>,
+    never: Never,
 ) -> TokenTargets {
     match objective {
         ObjectiveName::Lm => TokenTargets::Next,
         ObjectiveName::Mlm => {
-            TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size }, never)
+            TokenTargets::Masked(Masking { probability, mask_id: roles.mask, vocab_size, never })
         }
     }
 }
 
-/// A stream as blocks; the tail that fills none is dropped.
-pub(crate) fn examples(stream: &TokenStream, positions: usize) -> Result<Examples<'_>> {
-    let blocks = stream.blocks(positions)?;
-    Ok(Examples { ids: (0..blocks.count()).map(|i| blocks.get(i)).collect(), ..Examples::default() })
+/// What is never masked in running text: an encoder's special tokens, which say nothing of the text.
+pub(crate) fn never_in_text(arch: Arch, roles: RoleIds) -> Never {
+    if arch.is_encoder() { [Some(roles.cls), Some(roles.sep), roles.pad] } else { [None; 3] }
 }
 
-pub(crate) fn evaluated(
-    stream: Option<&TokenStream>,
-    positions: usize,
-) -> Result<Option<EvaluationSplit<'_>>> {
-    let Some(stream) = stream else { return Ok(None) };
-    let counts = stream.counts();
-    let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
-    Ok(Some(EvaluationSplit { examples: examples(stream, positions)?, text: Some(text) }))
+/// What is never masked in a classifier's inputs.
+pub(crate) fn never_in_examples(arch: Arch, roles: RoleIds) -> Never {
+    if arch.is_encoder() { never_in_text(arch, roles) } else { [Some(roles.cls), None, None] }
+}
+
+/// How a language model reads running text: in blocks, which an encoder has its special tokens around, as when it was
+/// pretrained.
+#[derive(Clone, Debug)]
+pub(crate) struct TextInputs {
+    /// Tokens of the text in one input.
+    block: usize,
+    template: Option<Template>,
+}
+
+impl TextInputs {
+    /// Those of a model; `block_size` is the length of an input, where it was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is longer than the model, or leaves no room for text.
+    pub(crate) fn of(model: &ModelConfig, block_size: Option<usize>, roles: RoleIds) -> Result<Self> {
+        let (arch, positions) = (model.arch, model.num_max_positions);
+        if let Some(size) = block_size.filter(|&size| size > positions) {
+            return Err(Error::Config {
+                key: "block_size".into(),
+                what: format!("blocks of {size} tokens are asked for, the model has {positions} positions"),
+                fix: format!("use {positions} at most, or leave it out"),
+            });
+        }
+        if !arch.is_encoder() {
+            return Ok(Self { block: block_size.unwrap_or(positions), template: None });
+        }
+        let length = block_size.unwrap_or(positions.min(LONGEST));
+        let template = Template::of(arch, arch.pooling(), roles, length);
+        template.validate(1)?;
+        let block = length - template.encode(&[], None).input_ids.len();
+        Ok(Self { block, template: Some(template) })
+    }
+
+    /// A stream as inputs; the tail that fills none is dropped.
+    pub(crate) fn examples<'a>(&self, stream: &'a TokenStream) -> Result<Examples<'a>> {
+        let blocks = stream.blocks(self.block)?;
+        let ids = (0..blocks.count()).map(|i| blocks.get(i)).collect();
+        Ok(Examples { ids, template: self.template.clone(), ..Examples::default() })
+    }
+
+    /// A split that is evaluated, where there is one.
+    pub(crate) fn evaluated<'a>(
+        &self,
+        stream: Option<&'a TokenStream>,
+    ) -> Result<Option<EvaluationSplit<'a>>> {
+        let Some(stream) = stream else { return Ok(None) };
+        let counts = stream.counts();
+        let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
+        Ok(Some(EvaluationSplit { examples: self.examples(stream)?, text: Some(text) }))
+    }
 }

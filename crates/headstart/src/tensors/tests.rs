@@ -29,6 +29,18 @@ fn write(path: &Path, name: &str, values: &[f32]) {
 }
 
 #[test]
+fn a_header_of_any_length_is_safetensors() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("model.safetensors");
+    let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    for length in 8..200 {
+        write_raw(&path, &format!("{header:w$}", w = 8 * length), &1.5_f32.to_le_bytes());
+        let tensors = Tensors::open(temp.path()).unwrap();
+        assert_eq!(tensors.names().collect::<Vec<_>>(), ["x"], "{length}");
+    }
+}
+
+#[test]
 fn every_floating_point_type_of_safetensors_is_read() {
     let temp = tempfile::tempdir().unwrap();
     let header = r#"{"__metadata__":{"format":"pt"},

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// The names of a padding token.
-const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
+pub(super) const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
 /// The names of a token between two texts.
-const SEP_NAMES: [&str; 3] = ["[SEP]", "<sep>", "</s>"];
+pub(super) const SEP_NAMES: [&str; 3] = ["[SEP]", "<sep>", "</s>"];
 
 /// Vocabularies of real tokenizers stay well below this; a larger id is a damaged or hostile file.
 const MAX_VOCAB: usize = 1 << 22;
@@ -63,14 +63,23 @@ fn from_folder(folder: &Path, case: Case) -> Result<Tokenizer> {
 }
 
 pub(super) fn from_json_bytes(bytes: &[u8], name: &Path) -> Result<Tokenizer> {
-    let value = serde_json::from_slice(bytes).map_err(|e| {
+    from_value(json_value(bytes, name)?, name)
+}
+
+/// The content of a tokenizer.json.
+pub(super) fn json_value(bytes: &[u8], name: &Path) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|e| {
         let what = format!("is not a tokenizer.json: {e}");
         bad(name, Some(e.line() as u64).filter(|&l| l > 0), what)
-    })?;
-    from_value(value, name)
+    })
 }
 
 pub(super) fn from_vocab_bytes(bytes: &[u8], case: Case, name: &Path) -> Result<Tokenizer> {
+    from_value(word_piece(&vocab_pieces(bytes, name)?, case), name)
+}
+
+/// The pieces of a vocab.txt.
+pub(super) fn vocab_pieces(bytes: &[u8], name: &Path) -> Result<Vec<String>> {
     let mut vocab: HashMap<&str, usize> = HashMap::new();
     let mut pieces = Vec::new();
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
@@ -93,11 +102,15 @@ pub(super) fn from_vocab_bytes(bytes: &[u8], case: Case, name: &Path) -> Result<
         }
         pieces.push(piece.to_owned());
     }
-    from_value(word_piece(&pieces, case), name)
+    Ok(pieces)
+}
+
+fn from_merges(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Tokenizer> {
+    from_value(merges_value(vocab_path, vocab, case)?, vocab_path)
 }
 
 /// GPT-2's pair of files: the vocabulary as one JSON object and the merges as lines.
-fn from_merges(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Tokenizer> {
+pub(super) fn merges_value(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Value> {
     let vocab: Value = serde_json::from_slice(vocab)
         .map_err(|e| bad(vocab_path, Some(e.line() as u64), format!("is not a vocabulary in JSON: {e}")))?;
     let path = vocab_path.with_file_name("merges.txt");
@@ -113,7 +126,7 @@ fn from_merges(vocab_path: &Path, vocab: &[u8], case: Case) -> Result<Tokenizer>
         };
         merges.push(json!([left, right]));
     }
-    from_value(byte_level_bpe(&vocab, &merges, case), vocab_path)
+    Ok(byte_level_bpe(&vocab, &merges, case))
 }
 
 /// The `tokenizer.json` of a BERT vocabulary.
@@ -158,28 +171,13 @@ pub(super) fn byte_level_bpe(vocab: &Value, merges: &[Value], case: Case) -> Val
 
 /// Checks the ids, adds the missing roles and builds the tokenizer.
 pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
-    if !value["model"].is_object() {
-        return Err(bad(name, None, "is not a tokenizer.json: it has no `model`".into()));
-    }
-    // What cuts, pads or drops at random would change the ids behind our back.
-    for key in ["truncation", "padding"] {
-        value[key] = Value::Null;
-    }
-    if value["model"].get("dropout").is_some() {
-        value["model"]["dropout"] = Value::Null;
-    }
-    fill_holes(&mut value, name)?;
+    prepare(&mut value, name)?;
     let had_unknown = ensure_model_unknown(&mut value);
-    let mut pieces = collect_pieces(&value, name)?;
+    let (mut pieces, model_unknown) = pieces_and_unknown(&value, name)?;
     let id_of = |pieces: &[String], name: &str| pieces.iter().position(|p| p == name).map(|id| id as u32);
     let mut added = Vec::new();
     if let Some((piece, id)) = had_unknown {
         added.push(AddedRole { role: Role::Unk, piece, id });
-    }
-    let model_unknown = model_unknown(&value, &value["model"]);
-    if let Some(id) = model_unknown.filter(|&id| id >= pieces.len() as u64) {
-        let what = format!("its unknown token has the id {id}, but there are only {} pieces", pieces.len());
-        return Err(bad(name, None, what));
     }
     let mut find = |role: Role, known: Option<u32>| {
         let by_name = role.names().iter().find_map(|n| id_of(&pieces, n));
@@ -190,16 +188,76 @@ pub(super) fn from_value(mut value: Value, name: &Path) -> Result<Tokenizer> {
             id
         })
     };
-    let [unk, cls, eos, mask] = Role::ALL.map(|role| {
-        let known = model_unknown.filter(|_| role == Role::Unk);
-        find(role, known.map(|id| id as u32))
-    });
+    let [unk, cls, eos, mask] = Role::ALL.map(|role| find(role, model_unknown.filter(|_| role == Role::Unk)));
     let named = |names: &[&str]| names.iter().find_map(|n| id_of(&pieces, n));
     // A separator is not added: two texts can stand with an end of line between them.
     let (sep, pad) = (named(&SEP_NAMES).unwrap_or(eos), named(&PAD_NAMES));
     let roles = RoleIds { cls, sep, eos, mask, unk, pad };
     declare_special(&mut value, &pieces, roles);
     build(&value, pieces, roles, added, name)
+}
+
+/// As [`from_value`], but no piece is added: the vocabulary has as many as before, and `choose` says which of them play the
+/// roles. It is given the pieces by id, and the id of what the model itself says for text it cannot spell.
+pub(super) fn with_roles(
+    mut value: Value,
+    name: &Path,
+    choose: impl FnOnce(&[String], Option<u32>) -> Result<RoleIds>,
+) -> Result<Tokenizer> {
+    prepare(&mut value, name)?;
+    if let Some((piece, _)) = ensure_model_unknown(&mut value) {
+        return Err(bad(name, None, format!("its unknown token `{piece}` is not in its vocabulary")));
+    }
+    let (pieces, model_unknown) = pieces_and_unknown(&value, name)?;
+    let roles = choose(&pieces, model_unknown)?;
+    let RoleIds { cls, sep, eos, mask, unk, pad } = roles;
+    let ids = [cls, sep, eos, mask, unk].into_iter().chain(pad);
+    if let Some(id) = ids.into_iter().find(|&id| id as usize >= pieces.len()) {
+        let what = format!("there are only {} pieces, and a special token has the id {id}", pieces.len());
+        return Err(bad(name, None, what));
+    }
+    declare_special(&mut value, &pieces, roles);
+    build(&value, pieces, roles, Vec::new(), name)
+}
+
+/// The roles of a vocabulary that has all of them under names of theirs; `unknown` is what its model says it is.
+pub(super) fn roles_by_name(pieces: &[String], unknown: Option<u32>) -> Option<RoleIds> {
+    let named =
+        |names: &[&str]| names.iter().find_map(|n| pieces.iter().position(|p| p == n)).map(|id| id as u32);
+    let eos = named(Role::Eos.names())?;
+    Some(RoleIds {
+        cls: named(Role::Cls.names())?,
+        sep: named(&SEP_NAMES).unwrap_or(eos),
+        eos,
+        mask: named(Role::Mask.names())?,
+        unk: unknown.or_else(|| named(Role::Unk.names()))?,
+        pad: named(&PAD_NAMES),
+    })
+}
+
+/// Takes out what would change the ids behind our back (what cuts, pads or drops at random), and fills the holes.
+fn prepare(value: &mut Value, name: &Path) -> Result<()> {
+    if !value["model"].is_object() {
+        return Err(bad(name, None, "is not a tokenizer.json: it has no `model`".into()));
+    }
+    for key in ["truncation", "padding"] {
+        value[key] = Value::Null;
+    }
+    if value["model"].get("dropout").is_some() {
+        value["model"]["dropout"] = Value::Null;
+    }
+    fill_holes(value, name)
+}
+
+/// The pieces by id, and the id of what the model itself says for text it cannot spell.
+fn pieces_and_unknown(value: &Value, name: &Path) -> Result<(Vec<String>, Option<u32>)> {
+    let pieces = collect_pieces(value, name)?;
+    let unknown = model_unknown(value, &value["model"]);
+    if let Some(id) = unknown.filter(|&id| id >= pieces.len() as u64) {
+        let what = format!("its unknown token has the id {id}, but there are only {} pieces", pieces.len());
+        return Err(bad(name, None, what));
+    }
+    Ok((pieces, unknown.map(|id| id as u32)))
 }
 
 /// Gives ids below the highest that no piece has a piece which no text is spelled with, so that ids fill 0..n. Hugging
@@ -389,12 +447,12 @@ fn build(
     Ok(Tokenizer { inner, pieces, roles, added, reserved, name: name.into(), json: OnceLock::new() })
 }
 
-fn bad(path: &Path, line: Option<u64>, what: String) -> Error {
+pub(super) fn bad(path: &Path, line: Option<u64>, what: String) -> Error {
     let fix = "use a tokenizer.json or vocab.txt as Hugging Face writes them, or `headstart tokenizer train`";
     Error::BadInput { path: path.to_path_buf(), line, what, fix: fix.into() }
 }
 
-fn missing(path: &Path) -> Error {
+pub(super) fn missing(path: &Path) -> Error {
     Error::Missing {
         what: format!("no tokenizer at {}", path.display()),
         fix: "name a tokenizer.json, a vocab.txt or a folder with one of them, or make one with \

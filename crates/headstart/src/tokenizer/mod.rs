@@ -5,6 +5,7 @@
 
 mod guard;
 mod load;
+mod published;
 mod train;
 
 use std::collections::HashSet;
@@ -146,20 +147,25 @@ impl Tokenizer {
         load::from_json_bytes(bytes, name)
     }
 
-    /// TEMPORARY until the published tokenizers are here.
+    /// Reads the tokenizer that a model was published with, from its folder: a `tokenizer.json`, a `vocab.txt`, or a
+    /// `vocab.json` with `merges.txt`, with what `tokenizer_config.json` and its like say beside them. Nothing is added: a role
+    /// that the vocabulary has no token for is played by another of its special tokens, as in GPT-2 all of them are by
+    /// `<|endoftext|>`. Its text comes back as [`Self::to_json`], its roles as [`Self::roles`]; both together are
+    /// [`Self::from_json_bytes_with_roles`].
     ///
     /// # Errors
-    /// As for [`Self::from_file`].
+    /// [`Error::Missing`] when the folder has no vocabulary; [`Error::Io`]; [`Error::BadInput`] when a file is unusable, or no
+    /// special token is known.
     pub fn published(folder: &Path) -> Result<Self> {
-        load::from_file(folder, Case::Keep)
+        published::from_folder(folder)
     }
 
-    /// TEMPORARY.
+    /// Reads a `tokenizer.json` from memory whose roles are known. Nothing is added.
     ///
     /// # Errors
-    /// As for [`Self::from_json_bytes`].
-    pub fn from_json_bytes_with_roles(bytes: &[u8], name: &Path, _roles: RoleIds) -> Result<Self> {
-        load::from_json_bytes(bytes, name)
+    /// [`Error::BadInput`] when the content is unusable, or a role's id is outside the vocabulary.
+    pub fn from_json_bytes_with_roles(bytes: &[u8], name: &Path, roles: RoleIds) -> Result<Self> {
+        load::with_roles(load::json_value(bytes, name)?, name, |_, _| Ok(roles))
     }
 
     /// Reads a BERT `vocab.txt`, one piece a line, from memory. `name` is what errors call it.
@@ -315,7 +321,7 @@ impl Tokenizer {
         &self.canonical().0
     }
 
-    /// SHA-256 of [`Self::to_json`], in lower-case hexadecimal.
+    /// SHA-256 of [`Self::to_json`], and of the roles where they are not those that the names say, in lower-case hexadecimal.
     pub fn content_hash(&self) -> &str {
         &self.canonical().1
     }
@@ -324,8 +330,11 @@ impl Tokenizer {
         self.json.get_or_init(|| {
             // What was read from JSON has a JSON form.
             let json = guarded(|| self.inner.to_string(false).unwrap_or_default()).unwrap_or_default();
-            let hash = files::hex(&Sha256::digest(&json));
-            (json, hash)
+            let mut sum = Sha256::new_with_prefix(&json);
+            if load::roles_by_name(&self.pieces, Some(self.roles.unk)) != Some(self.roles) {
+                sum.update(serde_json::to_vec(&self.roles).unwrap_or_default());
+            }
+            (json, files::hex(&sum.finalize()))
         })
     }
 

@@ -329,3 +329,78 @@ fn batches_are_consecutive_and_long_texts_stand_alone() {
     assert_eq!(batches(lengths.into_iter().map(|n| n.min(LONG_TEXT_BYTES))).last().unwrap().end, 5);
     assert!(batches(std::iter::empty()).is_empty());
 }
+
+/// A folder with these files, opened as a published model's.
+fn published(files: &[(&str, &str)]) -> Result<Tokenizer> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    Tokenizer::published(dir.path())
+}
+
+#[test]
+fn what_stands_beside_a_published_vocabulary_counts() {
+    let vocab =
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncafe\ncaf\u{e9}\nCafe\n\u{4e2d}\n\u{6587}\n\u{4e2d}\u{6587}\n";
+    let ids = |files: &[(&str, &str)], text: &str| {
+        published(&[&[("vocab.txt", vocab)], files].concat()).unwrap().encode(text).unwrap()
+    };
+    let config = |text: &'static str| [("tokenizer_config.json", text)];
+    assert_eq!(ids(&[], "Cafe Caf\u{e9}"), [7, 1], "a vocabulary with a capital keeps them");
+    assert_eq!(ids(&config(r#"{"do_lower_case":true}"#), "Cafe Caf\u{e9}"), [5, 5]);
+    let keep = r#"{"do_lower_case":true,"strip_accents":false,"tokenize_chinese_chars":false}"#;
+    assert_eq!(ids(&config(keep), "Caf\u{e9} \u{4e2d}\u{6587}"), [6, 10]);
+    assert_eq!(ids(&config(r#"{"do_lower_case":null}"#), "Cafe \u{4e2d}\u{6587}"), [7, 8, 9]);
+    let small = published(&[("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncafe\n")]).unwrap();
+    assert_eq!(small.encode("CAFE").unwrap(), [5], "one without lower-cases");
+
+    // Named special tokens come before usual names, in both forms; pieces behind the vocabulary are there.
+    let named = [
+        ("vocab.txt", "<u>\n<c>\n[CLS]\n[SEP]\nword\n"),
+        (
+            "tokenizer_config.json",
+            r#"{"cls_token":{"content":"<c>"},"mask_token":null,"added_tokens_decoder":{"5":{"content":"<m>","special":true},"6":{"content":"own","normalized":false}}}"#,
+        ),
+        ("special_tokens_map.json", r#"{"cls_token":"[CLS]","unk_token":"<u>","mask_token":"<m>"}"#),
+        ("added_tokens.json", r#"{"more":7,"own":6}"#),
+    ];
+    let tokenizer = published(&named).unwrap();
+    let roles = RoleIds { unk: 0, cls: 1, sep: 3, eos: 3, mask: 5, pad: None };
+    assert_eq!((tokenizer.roles(), tokenizer.vocab_size()), (roles, 8));
+    assert_eq!(tokenizer.encode("word own more other").unwrap(), [4, 6, 7, 0]);
+    // The same pieces under other roles are another tokenizer.
+    let other = RoleIds { cls: 2, ..roles };
+    let name = Path::new("saved");
+    let other = Tokenizer::from_json_bytes_with_roles(tokenizer.to_json().as_bytes(), name, other).unwrap();
+    assert_ne!(other.content_hash(), tokenizer.content_hash());
+    let own = Tokenizer::train(
+        "a b a b\n",
+        TrainOptions { kind: TokenizerKind::WordPiece, vocab_size: 20, case: Case::Keep },
+    )
+    .unwrap();
+    let again = Tokenizer::from_json_bytes_with_roles(own.to_json().as_bytes(), name, own.roles()).unwrap();
+    assert_eq!((again.content_hash(), again.to_json()), (own.content_hash(), own.to_json()));
+    let wrong = RoleIds { eos: 99, ..own.roles() };
+    let message =
+        Tokenizer::from_json_bytes_with_roles(own.to_json().as_bytes(), name, wrong).unwrap_err().to_string();
+    assert!(message.contains("special token has the id 99"), "{message}");
+}
+
+#[test]
+fn published_folders_that_are_none_are_named() {
+    let vocab = ("vocab.txt", "[UNK]\n[CLS]\n[SEP]\nword\n");
+    for (files, expected) in [
+        (&[("config.json", "{}")][..], "no tokenizer at"),
+        (&[("spiece.model", "x")], "has its vocabulary in spiece.model alone"),
+        (&[vocab, ("tokenizer_config.json", "{\n]")], "tokenizer_config.json:2: is not a JSON object"),
+        (&[vocab, ("special_tokens_map.json", "[]")], "special_tokens_map.json:1: is not a JSON object"),
+        (&[("tokenizer.json", "[1]")], "tokenizer.json: is not a tokenizer.json: it has no `model`"),
+        (&[("vocab.txt", "a\nb\n")], "its unknown token `[UNK]` is not in its vocabulary"),
+        (&[("vocab.json", "{\"a\":0,\"b\":1}"), ("merges.txt", "")], "vocab.json: has no special token"),
+        (&[("vocab.json", "{\"a\":0}")], "merges.txt"),
+    ] {
+        let message = published(files).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+}

@@ -41,8 +41,15 @@ pub fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The texts of a file, and every tensor, widened.
-pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, Vec<f64>>) {
+/// A tensor of a file.
+pub struct Stored {
+    pub shape: Vec<usize>,
+    /// Widened.
+    pub values: Vec<f64>,
+}
+
+/// The texts of a file, and every tensor.
+pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, Stored>) {
     let bytes = fs::read(path).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -54,7 +61,7 @@ pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, Ve
             Dtype::I32 => numbers(data, |b| f64::from(i32::from_le_bytes(b))),
             other => panic!("{name} is {other:?}"),
         };
-        (name, values)
+        (name, Stored { shape: t.shape().to_vec(), values })
     });
     (metadata.metadata().clone().unwrap(), tensors.collect())
 }
@@ -62,6 +69,7 @@ pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, Ve
 impl Golden {
     pub fn read(name: &str) -> Self {
         let (metadata, tensors) = read_tensors(&folder().join(format!("{name}.safetensors")));
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.values)).collect();
         Self { tensors, case: serde_json::from_str(&metadata["case"]).unwrap() }
     }
 

@@ -94,7 +94,9 @@ impl Task {
                 outcome.lm_loss = lm_loss;
                 outcome.recorded = tape.recorded();
                 (outcome.clf_loss, outcome.clf_logits) = clf.clone();
-                outcome.lm_logits = self.lm_logits(device, &weights, precision, &hidden);
+                if self.lm.is_some() {
+                    outcome.lm_logits = self.lm_logits(device, &weights, precision, &hidden);
+                }
             }
             outcome.losses.push(self.total(lm_loss, clf.0));
             tape.backward();

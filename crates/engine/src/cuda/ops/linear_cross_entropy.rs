@@ -1,6 +1,5 @@
 //! Softmax and cross-entropy over rows of logits on the device, and the gradient of some rows added to where they belong.
 
-use super::select_rows::NO_ROW;
 use super::{THREADS, array, at, dtype, int, single_rows};
 use crate::cuda::{Context, DeviceBuffer, DevicePtr, Module};
 use crate::dtype::DType;
@@ -13,19 +12,8 @@ const CROSS_ENTROPY: Module =
 /// busy. Tests have few rows, and should meet the seam between two chunks all the same.
 pub(crate) const CHUNK_ELEMENTS: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
 
-/// What the number of rows is filled up to a multiple of, so that the numbers of masked tokens, which differ from batch to
-/// batch, lead to few shapes of matmuls, and to graphs that can be replayed.
-pub(crate) const ROW_UNIT: usize = if cfg!(test) { 16 } else { 128 };
-
 /// Threads that share a row of logits.
 const ROW_THREADS: usize = if cfg!(test) { 64 } else { 512 };
-
-/// Rows or their targets, filled up to a multiple of [`ROW_UNIT`] with rows that are none.
-pub(crate) fn filled(values: &[u32]) -> Vec<u32> {
-    let mut values = values.to_vec();
-    values.resize(values.len().next_multiple_of(ROW_UNIT), NO_ROW);
-    values
-}
 
 /// Fills the rows of `outcomes` from `first` on with (loss, 1 or 0 for correct), from logits that lack their bias, and the
 /// gradient of the logits where it is given; that may be the logits themselves.

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::checkpoint::{BestCheckpoint, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState};
+use crate::checkpoint::{
+    BestCheckpoint, HeadDefaults, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState,
+};
 use crate::config::{HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -44,6 +46,12 @@ fn files(config: &ModelConfig) -> ModelFiles {
     let classes = config.head.as_ref().map_or(0, |head| head.num_classes);
     ModelFiles {
         mlm_probability: None,
+        block_size: Some(9),
+        head_defaults: Some(HeadDefaults {
+            pooling: HeadPooling::Mean,
+            dropout: Some(0.2),
+            max_length: None,
+        }),
         config: config.clone(),
         objective: Some(ObjectiveName::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),

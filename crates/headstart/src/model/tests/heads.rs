@@ -84,8 +84,12 @@ fn narrow_embeddings_are_widened_and_score_hidden_states_through_a_transform() {
     assert_eq!(*shape("transformer.embedding_projection.weight"), [64, 24]);
     assert_eq!(*shape("lm_head.dense.weight"), [24, 64]);
     assert!(logits(&model, None).iter().all(|z| z.is_finite()));
-    let layout = LayoutChanges { lm_transform: Some(false), ..Default::default() };
-    let error = Model::new(&ModelConfig { layout, ..config }).unwrap_err();
+    assert!(model.check_lm_head().is_ok());
+    // A discriminator has a classifier and no language model's head.
+    let layout = LayoutChanges { lm_transform: Some(false), lm_bias: Some(false), ..Default::default() };
+    let model = Model::new(&ModelConfig { layout, ..config }).unwrap();
+    assert!(logits(&model, None).iter().all(|z| z.is_finite()));
+    let error = model.check_lm_head().unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("embeddings of 24"), "{error}");
 }
 

@@ -35,9 +35,10 @@ struct Saved<'a> {
     storages: BTreeMap<&'a str, Range<usize>>,
 }
 
-/// Whether a file begins like one of `torch.save`.
+/// Whether a file begins like one of `torch.save`. The length that a safetensors file begins with can look like a pickle's
+/// first byte, but JSON stands behind it.
 pub(super) fn is_torch(file: &[u8]) -> bool {
-    zipped::is_zip(file) || file.starts_with(&[machine::PROTO])
+    zipped::is_zip(file) || (file.starts_with(&[machine::PROTO]) && file.get(size_of::<u64>()) != Some(&b'{'))
 }
 
 /// Each tensor of a file's state dict, and where it lies.

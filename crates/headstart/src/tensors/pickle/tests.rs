@@ -235,7 +235,8 @@ fn files_cut_anywhere_and_with_any_bit_turned_are_errors_or_read() {
             let whole = places(Path::new("a"), cut).is_ok() || plain_values_of(cut).is_ok();
             assert!(!whole, "{name} cut after {end} bytes");
         }
-        for bit in 0..8 * good.len() {
+        // One bit of each byte, each time another.
+        for bit in (0..8 * good.len()).step_by(7) {
             let mut file = good.clone();
             file[bit / 8] ^= 1 << (bit % 8);
             let _ = places(Path::new("a"), &file);

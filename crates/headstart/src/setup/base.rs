@@ -1,0 +1,104 @@
+//! The model that a run starts from: its weights in the model that is trained, and what is said of it.
+//!
+//! Owns: the line about it, the names for train.log. Never: opens folders (`checkpoint`), decides what is trained.
+
+use crate::checkpoint::{LoadReport, LoadedModel};
+use crate::config::HeadPooling;
+use crate::error::Result;
+use crate::event::{Event, Listener};
+use crate::model::Model;
+
+/// A model that weights are taken from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base<'a> {
+    pub(crate) loaded: &'a LoadedModel,
+    /// Where a weight starts that it does not have.
+    pub(crate) seed: u64,
+    /// The longest input of the run, in tokens.
+    pub(crate) max_length: usize,
+    /// What the run's classifier reads, if it has one.
+    pub(crate) pooling: Option<HeadPooling>,
+}
+
+impl Base<'_> {
+    /// The weights for `model`; tells what was taken, and notes the names.
+    pub(crate) fn weights(
+        &self,
+        model: &Model,
+        notes: &mut Vec<String>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<f32>> {
+        let (weights, report) = self.loaded.weights_for(model.table(), self.seed)?;
+        match &self.loaded.published {
+            None => {
+                for line in report.summary() {
+                    listener(Event::Message(&line));
+                }
+                notes.extend(report.lines());
+            }
+            Some(_) => self.tell(&self.used(model, &report), notes, listener, report.lines()),
+        }
+        Ok(weights)
+    }
+
+    /// Weights of their own for `model`, with the sizes of this one; tells so.
+    pub(crate) fn fresh(
+        &self,
+        model: &Model,
+        notes: &mut Vec<String>,
+        listener: &mut Listener<'_>,
+    ) -> Vec<f32> {
+        if self.loaded.published.is_some() {
+            self.tell(
+                "its sizes and its tokenizer are used, its weights are not",
+                notes,
+                listener,
+                Vec::new(),
+            );
+        }
+        model.table().initial_values(self.seed)
+    }
+
+    /// What becomes of its tensors.
+    fn used(&self, model: &Model, report: &LoadReport) -> String {
+        let used = self.loaded.stored.used_by(model.table());
+        format!("{used} tensors used, {} left, {} added", report.discarded.len(), report.added.len())
+    }
+
+    /// One line about a published model; with `names` of what differs, and the keys that were passed over, in the log.
+    fn tell(&self, what: &str, notes: &mut Vec<String>, listener: &mut Listener<'_>, names: Vec<String>) {
+        let Some(published) = &self.loaded.published else { return };
+        let (arch, numbers) = (self.loaded.files.config.arch.name(), published.size.1);
+        let pooling = self.pooling.map(|pooling| format!(", pooling {}", pooling.name())).unwrap_or_default();
+        let line = format!(
+            "model: {arch}, {} parameters; {what}; max_length {}{pooling}",
+            in_millions(numbers),
+            self.max_length
+        );
+        listener(Event::Message(&line));
+        notes.push(line);
+        notes.extend(names);
+        if !published.unused_keys.is_empty() {
+            let keys = published.unused_keys.join(", ");
+            notes.push(format!("keys of config.json that change nothing and were passed over: {keys}"));
+        }
+    }
+}
+
+/// A number of parameters, for people.
+fn in_millions(numbers: usize) -> String {
+    match numbers {
+        0..100_000 => crate::train::thousands(numbers),
+        _ => format!("{:.1} M", numbers as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_counted_in_millions_where_there_are_so_many() {
+        assert_eq!([51_234, 22_713_216, 109_482_240].map(in_millions), ["51,234", "22.7 M", "109.5 M"]);
+    }
+}

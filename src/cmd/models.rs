@@ -1,0 +1,148 @@
+//! `headstart models list|show|pull`: the published models that have a name here.
+//!
+//! Owns: how they are printed. Never: where they are looked for.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headstart::hub::{self, Description, ENTRIES, Entry, Model, Report};
+use serde_json::{Value, json};
+
+use crate::args::{ModelsCommand, ModelsListArgs, ModelsPullArgs, ModelsShowArgs};
+use crate::output::{self, bytes};
+use crate::progress::{self, Progress, Verbosity};
+use crate::settings::{self, Usage};
+
+/// Runs it.
+pub fn run(command: ModelsCommand) -> Result<ExitCode> {
+    match command {
+        ModelsCommand::List(args) => list(args),
+        ModelsCommand::Show(args) => show(args),
+        ModelsCommand::Pull(args) => pull(args),
+    }
+}
+
+fn list(args: ModelsListArgs) -> Result<ExitCode> {
+    let ModelsListArgs { json, places } = args;
+    let options = settings::hub_options(places)?;
+    let mut text =
+        format!("{:<18} {:<11} {:>10} {:>9}  {:<11}\n", "name", "family", "parameters", "", "licence");
+    for entry in ENTRIES {
+        // A folder of the same name, in the folder one stands in, is no model of the catalogue.
+        let named = format!("{}@{}", entry.repo(), entry.commit.unwrap_or("main"));
+        let found = hub::describe(&named, &options)?.and_then(|description| description.found);
+        if json {
+            let mut line = entry_json(entry);
+            line["folder"] = json!(found.map(|model| model.folder));
+            output::json_line(&line)?;
+            continue;
+        }
+        let place = found.map_or("not here", |_| "here");
+        let _ = writeln!(
+            text,
+            "{:<18} {:<11} {:>8.1} M {:>9}  {:<11} {place}",
+            entry.name(),
+            entry.family,
+            entry.parameters as f64 / 1e6,
+            bytes(entry.weights_bytes),
+            entry.licence
+        );
+    }
+    if !json {
+        output::text(&text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn entry_json(entry: &Entry) -> Value {
+    json!({
+        "name": entry.name(), "repo": entry.repo(), "family": entry.family, "parameters": entry.parameters,
+        "weights_bytes": entry.weights_bytes, "licence": entry.licence, "commit": entry.commit,
+    })
+}
+
+fn show(args: ModelsShowArgs) -> Result<ExitCode> {
+    let ModelsShowArgs { name, json, places } = args;
+    let options = settings::hub_options(places)?;
+    let Some(description) = hub::describe(&name, &options)? else { return Err(is_a_path(&name)) };
+    if json {
+        let Description { repo, revision, entry, found } = &description;
+        let found = found.as_ref();
+        output::json_line(&json!({
+            "name": name, "repo": repo, "revision": revision, "catalogue": entry.map(entry_json),
+            "folder": found.map(|model| &model.folder), "commit": found.and_then(|model| model.commit.as_ref()),
+            "files": found.map(|model| &model.files),
+        }))?;
+    } else {
+        output::text(&description_text(&name, &description))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn description_text(name: &str, description: &Description) -> String {
+    let Description { repo, revision, entry, found } = description;
+    let mut text = format!("{repo} at {revision}\n");
+    if let Some(entry) = entry {
+        let _ = writeln!(
+            text,
+            "short name {}; family {}, {:.1} M parameters, {} of weights; licence {}",
+            entry.name(),
+            entry.family,
+            entry.parameters as f64 / 1e6,
+            bytes(entry.weights_bytes),
+            entry.licence
+        );
+    }
+    let Some(model) = found else {
+        let _ = writeln!(text, "not on this machine; to bring it here: headstart models pull {name}");
+        for pin in entry.iter().flat_map(|entry| entry.pins) {
+            let size = pin.bytes.map_or_else(String::new, bytes);
+            let _ = writeln!(text, "  {:<36} {size:>9}  {} (published)", pin.file, pin.sha256);
+        }
+        return text;
+    };
+    let commit = model.commit.as_deref().filter(|commit| commit != revision);
+    let commit = commit.map(|commit| format!(" (commit {commit})")).unwrap_or_default();
+    let _ = writeln!(text, "in {}{commit}", model.folder.display());
+    for file in &model.files {
+        let sum = file.sha256.as_deref().unwrap_or("not summed up yet");
+        let _ = writeln!(text, "  {:<36} {:>9}  {sum}", file.name, bytes(file.bytes));
+    }
+    text
+}
+
+fn pull(args: ModelsPullArgs) -> Result<ExitCode> {
+    let ModelsPullArgs { name, json, places } = args;
+    let options = settings::hub_options(places)?;
+    progress::stop_on_signal()?;
+    let mut progress = Progress::new(Verbosity::Calm);
+    let model = hub::pull(&name, &options, &mut |report| match report {
+        Report::Line(line) => progress.say(line),
+        Report::Progress(p) => progress.download(&p),
+    });
+    progress.finish();
+    let model = model?;
+    let Model { folder, origin, repo, commit, files, notes } = &model;
+    if repo.is_none() {
+        return Err(is_a_path(&name));
+    }
+    if json {
+        output::json_line(&json!({
+            "name": name, "repo": repo, "commit": commit, "folder": folder, "origin": origin, "files": files,
+            "notes": notes,
+        }))?;
+    } else {
+        settings::say_model(&model);
+        output::text(&format!("{}\n", folder.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_a_path(name: &str) -> anyhow::Error {
+    Usage(format!(
+        "{name} is a path (or would lie in a folder that is here), not the name of a published model\n  \
+         fix: `headstart models list` has the short names; owner/name@main is always a name"
+    ))
+    .into()
+}
