@@ -74,6 +74,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Turn texts into vectors: lines, CSV, TSV or JSONL in; a NumPy array or JSONL out
     Features(FeaturesArgs),
+    /// Write a model as a folder that transformers or sentence-transformers reads
+    Export(ExportArgs),
     /// Continue a text
     Generate(GenerateArgs),
     /// Say what this machine offers
@@ -517,6 +519,46 @@ pub struct FeaturesArgs {
     pub reading: ReadingArgs,
     #[command(flatten)]
     pub places: PlaceArgs,
+}
+
+/// `headstart export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder is there when all of it is. A model that the other program has no form for is refused with the reason.
+Examples:
+  headstart export runs/trec --to hf --output trec-model
+  headstart export runs/books --to sentence-transformers --pooling mean --normalize --output books-vectors")]
+pub struct ExportArgs {
+    /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
+    #[arg(value_name = "MODEL")]
+    pub run: PathBuf,
+    /// The program that is to read it: transformers (hf) or sentence-transformers
+    #[arg(long, value_name = "NAME", value_parser = one_of::<ExportTarget>())]
+    pub to: ExportTarget,
+    /// The folder to write, which must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How sentence-transformers is to make one vector of the hidden states [default: what the folder says; mean]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<FeaturePooling>())]
+    pub pooling: Option<FeaturePooling>,
+    /// Whether it is to scale vectors to length 1 [default: what the folder says; false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub normalize: Option<bool>,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The programs that models are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportTarget {
+    /// `transformers`, and everything that reads its folders.
+    Hf,
+    /// sentence-transformers.
+    SentenceTransformers,
 }
 
 /// `headstart generate`.

@@ -134,9 +134,8 @@ fn pass_on(
     }
 }
 
-<<<<<<< HEAD
 /// Refuses a file that exists already.
-pub(super) fn new_file(path: &Path) -> Result<()> {
+pub fn new_file(path: &Path) -> Result<()> {
     if path.exists() {
         let path = path.display();
         return Err(
@@ -146,12 +145,8 @@ pub(super) fn new_file(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file, or standard input for `-`.
-pub(super) fn open(input: &Path) -> Result<Box<dyn Read>> {
-=======
 /// A file, or standard input.
 pub fn open(input: &Path) -> Result<Box<dyn Read>> {
->>>>>>> main
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }

@@ -27,6 +27,7 @@
 
 mod config_file;
 mod disk;
+mod export;
 mod find;
 mod lock;
 mod model_folder;
@@ -40,6 +41,7 @@ mod trainer;
 mod weights;
 
 pub use config_file::{HeadDefaults, ModelFiles};
+pub use export::{ExportForm, Exported, export};
 pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};

@@ -19,8 +19,10 @@ mod schema;
 mod sentence_transformers;
 #[cfg(test)]
 mod tests;
+mod tokenizer_files;
 mod weights;
 
 pub use config_json::{Card, read_config, write_config};
-pub use sentence_transformers::{SentenceSettings, read_sentence_settings};
-pub use weights::{PublishedWeights, pieces};
+pub use sentence_transformers::{SentenceSettings, read_sentence_settings, sentence_files};
+pub use tokenizer_files::tokenizer_files;
+pub use weights::{Piece, PublishedWeights, pieces, prefix};

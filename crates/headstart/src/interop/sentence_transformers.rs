@@ -4,11 +4,12 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::HeadPooling;
 use crate::error::{Error, Result};
 use crate::files::read_regular;
+use crate::interop::schema::object;
 
 /// What the folder says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,49 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
         }
     }
     Ok(Some(settings))
+}
+
+/// Names and contents of these notes for a trunk of `width` columns; in the first dialect, which all versions read.
+///
+/// # Errors
+/// A pooling that sentence-transformers does not have: a sentence.
+pub fn sentence_files(
+    settings: &SentenceSettings,
+    width: usize,
+    positions: usize,
+) -> std::result::Result<Vec<(&'static str, Value)>, String> {
+    let SentenceSettings { pooling, normalize, max_length, prompt } = settings;
+    if !MODES.iter().any(|(_, _, mode)| mode == pooling) {
+        return Err("sentence-transformers pools no row through a linear".into());
+    }
+    let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
+    if *normalize {
+        modules.push(("2_Normalize", "Normalize"));
+    }
+    let module = |(at, (path, kind)): (usize, &(&str, &str))| {
+        let kind = format!("sentence_transformers.models.{kind}");
+        json!({"idx": at, "name": at.to_string(), "path": path, "type": kind})
+    };
+    let mut pooled = object(json!({ "word_embedding_dimension": width }));
+    pooled.extend(MODES.map(|(_, key, mode)| (key.to_owned(), Value::from(mode == *pooling))));
+    pooled.extend(
+        [("pooling_mode_mean_sqrt_len_tokens", false), ("include_prompt", true)]
+            .map(|(key, on)| (key.to_owned(), on.into())),
+    );
+    let mut general = object(json!({ "__version__": {}, "prompts": {}, "default_prompt_name": null }));
+    if let Some(prompt) = prompt {
+        general.insert("prompts".into(), json!({ "default": prompt }));
+        general.insert("default_prompt_name".into(), "default".into());
+    }
+    Ok(vec![
+        ("modules.json", modules.iter().enumerate().map(module).collect()),
+        ("1_Pooling/config.json", Value::Object(pooled)),
+        (
+            "sentence_bert_config.json",
+            json!({ "max_seq_length": max_length.unwrap_or(positions), "do_lower_case": false }),
+        ),
+        ("config_sentence_transformers.json", Value::Object(general)),
+    ])
 }
 
 /// A folder's name that stays inside it.
