@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::config::{HeadPooling, ModelConfig, ObjectiveName, Problem};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::{FileSum, FileSums, damaged};
 use crate::tokenizer::RoleIds;
 
