@@ -544,11 +544,11 @@ pub struct ExportArgs {
     /// Whether it is to scale vectors to length 1 [default: what the folder says; false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub normalize: Option<bool>,
-    #[command(flatten)]
-    pub places: PlaceArgs,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub places: PlaceArgs,
 }
 
 /// The programs that models are written for.

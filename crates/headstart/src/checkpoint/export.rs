@@ -174,7 +174,11 @@ fn card(folder: &Path, form: ExportForm) -> Option<String> {
         ExportForm::SentenceTransformers { .. } => "sentence-transformers",
     };
     let line = |line: &str| {
-        if line.starts_with("library_name:") { format!("library_name: {library}\n") } else { format!("{line}\n") }
+        if line.starts_with("library_name:") {
+            format!("library_name: {library}\n")
+        } else {
+            format!("{line}\n")
+        }
     };
     Some(text.lines().map(line).collect())
 }

@@ -46,7 +46,7 @@ pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
 pub use published_folder::Published;
-pub(crate) use published_folder::{with_lm_head, without_lm_head};
+pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_head};
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
 pub use stored::StoredWeights;

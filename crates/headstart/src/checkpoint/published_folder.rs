@@ -142,10 +142,20 @@ fn classifier(folder: &Path, card: &Card, classes: usize) -> Result<(Option<Head
     Ok((Some(HeadConfig { num_classes: classes, pooling, problem, max_length: None, dropout }), labels))
 }
 
-/// Whether a finished model's own folder is in the form of `transformers`, where there is one. GPT-2's weights lie there with rows
-/// and columns exchanged: they could not be used where they lie, and every start would have to turn them.
-pub(super) fn is_form_of_finished(arch: Arch) -> bool {
-    arch != Arch::Gpt2
+/// What the folder of a finished model is in the form of `transformers`; `None` where it is in this program's own. GPT-2's
+/// weights lie there with rows and columns exchanged: they could not be used where they lie, and every start would have to turn
+/// them.
+pub(super) fn finished_form<'a>(
+    files: &ModelFiles,
+    table: &ParamTable,
+    weights: &'a [f32],
+) -> Option<(Map<String, Value>, Vec<Piece<'a>>)> {
+    if files.config.arch == Arch::Gpt2 { None } else { published_form(files, table, weights).ok() }
+}
+
+/// Whether the folder of a finished model is one that `transformers` reads.
+pub(crate) fn is_published_form(files: &ModelFiles, table: &ParamTable, weights: &[f32]) -> bool {
+    finished_form(files, table, weights).is_some()
 }
 
 /// What a model's config.json says in the form of `transformers`, and its tensors.

@@ -193,3 +193,68 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 fn refused(path: &Path, what: String, fix: &str) -> Error {
     Error::Checkpoint { path: path.to_path_buf(), what, fix: fix.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for pooling in [HeadPooling::Cls, HeadPooling::Mean, HeadPooling::Max, HeadPooling::Last] {
+            for (normalize, max_length, prompt) in
+                [(false, Some(12), None), (true, None, Some("query: ".to_owned()))]
+            {
+                let folder = tempfile::tempdir().unwrap();
+                let settings = SentenceSettings { pooling, normalize, max_length, prompt };
+                for (name, content) in sentence_files(&settings, 8, 64).unwrap() {
+                    let path = folder.path().join(name);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, content.to_string()).unwrap();
+                }
+                let read = read_sentence_settings(folder.path()).unwrap().unwrap();
+                let max_length = max_length.or(Some(64));
+                assert_eq!(read, SentenceSettings { max_length, ..settings });
+            }
+        }
+        let pooler = SentenceSettings {
+            pooling: HeadPooling::Pooler,
+            normalize: false,
+            max_length: None,
+            prompt: None,
+        };
+        assert!(sentence_files(&pooler, 8, 64).is_err());
+    }
+
+    #[test]
+    fn what_is_not_computed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        let modules = |kind: &str| {
+            format!(
+                r#"[{{"path": "", "type": "a.Transformer"}}, {{"path": "1_Pooling", "type": "a.{kind}"}}]"#
+            )
+        };
+        let refused = || read_sentence_settings(folder.path()).unwrap_err().to_string();
+        assert_eq!(read_sentence_settings(folder.path()).unwrap(), None);
+        write("modules.json", &modules("Dense"));
+        assert!(refused().contains("module `Dense`"));
+        write("modules.json", &modules("Pooling"));
+        write("1_Pooling/config.json", r#"{"pooling_mode": "weightedmean"}"#);
+        assert!(refused().contains("`weightedmean`"));
+        write(
+            "1_Pooling/config.json",
+            r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#,
+        );
+        assert!(refused().contains("2 poolings"));
+        write("1_Pooling/config.json", r#"{"pooling_mode": "mean", "include_prompt": false}"#);
+        assert!(read_sentence_settings(folder.path()).is_ok());
+        write(
+            "config_sentence_transformers.json",
+            r#"{"prompts": {"q": "find: "}, "default_prompt_name": "q"}"#,
+        );
+        assert!(refused().contains("include_prompt"));
+    }
+}

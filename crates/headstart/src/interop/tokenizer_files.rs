@@ -122,3 +122,70 @@ fn special_tokens(arch: Arch, tokenizer: &Tokenizer) -> Map<String, Value> {
     let piece = |id: Option<u32>| tokenizer.id_to_piece(id?).map(Value::from);
     named.into_iter().filter_map(|(key, id)| Some((key.to_owned(), piece(id)?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HeadConfig, HeadPooling, Problem};
+    use crate::data::template::Template;
+    use crate::tokenizer::Case;
+
+    const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\ncat\nsat\n";
+
+    fn files(arch: Arch) -> (Tokenizer, TokenizerFiles) {
+        let tokenizer =
+            Tokenizer::from_vocab_bytes(VOCABULARY.as_bytes(), Case::Lower, Path::new("vocab.txt")).unwrap();
+        let head = HeadConfig {
+            num_classes: 2,
+            pooling: HeadPooling::Mean,
+            problem: Problem::SingleLabel,
+            max_length: Some(20),
+            dropout: None,
+        };
+        let config = ModelConfig { arch, num_max_positions: 30, head: Some(head), ..ModelConfig::default() };
+        let files = tokenizer_files(&config, tokenizer.to_json().as_bytes(), tokenizer.roles()).unwrap();
+        (tokenizer, files)
+    }
+
+    #[test]
+    fn the_file_makes_the_inputs_that_a_template_makes() {
+        for arch in [Arch::Bert, Arch::Roberta, Arch::Distilbert, Arch::Electra, Arch::Modernbert, Arch::Gpt2]
+        {
+            let (tokenizer, files) = files(arch);
+            let theirs = tokenizers::Tokenizer::from_bytes(&files[0].1).unwrap();
+            let template = Template::of(arch, HeadPooling::Mean, tokenizer.roles(), 20);
+            let ids = |text: &str| tokenizer.encode(text).unwrap();
+            let single = theirs.encode("the cat", true).unwrap();
+            assert_eq!(single.get_ids(), template.encode(&ids("the cat"), None).input_ids, "{arch:?}");
+            let pair = theirs.encode(("the cat", "sat"), true).unwrap();
+            let ours = template.encode(&ids("the cat"), Some(&ids("sat")));
+            assert_eq!(pair.get_ids(), ours.input_ids, "{arch:?}");
+            if arch.is_encoder() {
+                assert_eq!(pair.get_type_ids(), ours.token_type_ids().collect::<Vec<_>>(), "{arch:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_notes_name_what_a_family_has() {
+        let notes = |arch| {
+            let (_, [_, (_, settings), (_, special)]) = files(arch);
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            (read(&settings), read(&special))
+        };
+        let (settings, special) = notes(Arch::Bert);
+        assert_eq!(settings["model_max_length"], 20);
+        assert_eq!(settings["model_input_names"].as_array().unwrap().len(), 3);
+        let roles = ["cls_token", "sep_token", "mask_token", "unk_token", "pad_token"];
+        assert_eq!(special.as_object().unwrap().keys().collect::<Vec<_>>(), roles);
+        for arch in [Arch::Roberta, Arch::Distilbert, Arch::Modernbert, Arch::Gpt2] {
+            assert_eq!(
+                notes(arch).0["model_input_names"],
+                json!(["input_ids", "attention_mask"]),
+                "{arch:?}"
+            );
+        }
+        assert_eq!(notes(Arch::Roberta).1["bos_token"], "[CLS]");
+        assert_eq!(notes(Arch::Gpt2).1["eos_token"], "[SEP]");
+    }
+}
