@@ -492,7 +492,7 @@ else their mean. Lines are {\"embedding\": [...]}, behind the fields of a table 
 A row that cannot be read ends the work.
 Examples:
   headstart features runs/trunk --input sentences.txt --output sentences.npy
-  headstart features runs/trunk --input reviews.csv --text_column review --pooling cls > vectors.jsonl")]
+  headstart features runs/trunk --input reviews.csv --pooling cls > v.jsonl")]
 pub struct FeaturesArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]

@@ -142,7 +142,8 @@ fn data_that_is_not_here_is_named_with_its_place() {
     tokenizer(&place);
     let arguments = "pretrain --data wikitext-2 --tokenizer tok.json --offline --out r";
     place.run(arguments).refuses(1, &["wikitext-2", "--mirror", "wikitext-2-v1.zip"]);
-    let arguments = "pretrain --data starter --offline --out r";
+    place.write("some.txt", "some text of one's own\n");
+    let arguments = "pretrain --data some.txt --offline --out r";
     place.run(arguments).refuses(1, &["bert-base-cased", "--mirror", "--tokenizer", "tokenizer train"]);
     place.run("pretrain --data nothing --tokenizer tok.json").refuses(1, &["nothing"]);
     assert!(!place.path("r").exists(), "a run folder was made for nothing");
