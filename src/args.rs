@@ -31,11 +31,17 @@ pub use parsing::{flag_values, flags_of, parse};
 pub const VERSION: &str = env!("HEADSTART_VERSION");
 
 const EXAMPLES: &str = "\
+Begin with:  headstart quickstart
+Then:        headstart finetune --model minilm-l6 --data trec --out runs/trec
+             echo 'Who wrote Hamlet ?' | headstart predict runs/trec";
+
+const MORE: &str = "\
 Examples:
   headstart quickstart
   headstart pretrain --data wikitext-2 --preset small --max_steps 2000 \\
     --out runs/trunk
   headstart finetune --model runs/trunk --data trec --out runs/trec
+  headstart finetune --model minilm-l6 --data trec --out runs/trec
   echo 'Who wrote Hamlet ?' | headstart predict runs/trec
 
 Exit codes: 0 done; 1 failed; 2 called wrongly; 130 stopped by Ctrl-C or SIGTERM, everything saved.
@@ -43,7 +49,7 @@ Flags may be written with dashes, too (--max-steps). Progress goes to stderr, re
 
 /// Transfer learning in NLP: pretrain a transformer once, give every later task a head start.
 #[derive(Debug, Parser)]
-#[command(name = "headstart", version = VERSION, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "headstart", version = VERSION, about, after_help = EXAMPLES, after_long_help = MORE, max_term_width = 110)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
@@ -53,7 +59,7 @@ struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Pretrain and fine-tune on the built-in data, with and without the head start (about two minutes)
+    /// The whole job on built-in data, in a minute or two
     Quickstart(QuickstartArgs),
     /// List, fetch and look into data sets
     #[command(subcommand)]
@@ -350,9 +356,9 @@ pub struct PretrainArgs {
     pub run: RunArgs,
     #[command(flatten)]
     pub tutorial: TutorialArgs,
-    /// Go on with the pretraining of this model, for text of another kind: a run folder, its final/, a checkpoint, or the
-    /// folder of a published model; family, sizes and tokenizer are the model's
-    #[arg(long, value_name = "RUN", help_heading = "Model")]
+    /// Go on with the pretraining of this model, on text of another kind: a run folder, its final/, a checkpoint, or a name
+    /// of `headstart models list`; family, sizes and tokenizer are the model's
+    #[arg(long, value_name = "RUN|NAME", help_heading = "Model")]
     pub from: Option<PathBuf>,
     /// Next token (lm) or masked tokens (mlm) [default: what the model is made for: lm, or mlm for encoders such as bert]
     #[arg(long, value_name = "NAME", help_heading = "Objective", value_parser = one_of::<ObjectiveName>())]

@@ -295,7 +295,7 @@ fn impossible_settings_are_refused_before_anything_is_made() {
     }
     // What clap refuses by itself has usage instead of a fix.
     for flags in
-        ["--num_layers=-3", "--num_layers two", "--seed=-1", "--precision f16", "--arch bert", "--n_epoch 1"]
+        ["--num_layers=-3", "--num_layers two", "--seed=-1", "--precision f16", "--arch llama", "--n_epoch 1"]
     {
         pretrain(&place, &format!("{data} {flags}")).refuses(2, &["--help"]);
         assert_no_run(&place);

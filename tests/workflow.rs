@@ -348,6 +348,15 @@ fn pairs_of_texts_are_learned_and_answered() {
     let answer = place.run("predict pairs --input other.csv --text_column a,b").json();
     assert_eq!(answer["probabilities"], answers[0]["probabilities"], "{answer}");
 
+    // A model knows that it reads pairs, also where its run is not.
+    place.copy(&place.path("pairs/final"), "alone");
+    let answer = place.feed("predict alone", format!("{land}\t\"{water}\n").as_bytes()).json();
+    assert_eq!(answer["probabilities"], answers[0]["probabilities"], "{answer}");
+    place.run("predict alone --input other.csv").refuses(1, &["no two columns look like a pair of texts"]);
+    let one = ["the model was trained on pairs of texts", "--text_column sentence1,sentence2"];
+    place.run("predict alone --input other.csv --text_column a").refuses(2, &one);
+    place.run("eval alone --data pairs.tsv --text_column after").refuses(2, &one);
+
     // By their usual names they are found, and kept.
     place.write("found.tsv", rows.replace("before", "sentence1").replace("after", "sentence2"));
     let calls = ["--max_steps 1 --out found", "--config listed.toml --max_steps 1 --out listed"];

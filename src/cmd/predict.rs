@@ -59,10 +59,6 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     output.as_deref().map_or(Ok(()), new_file)?;
     let run = settings::model_folder(run, places)?;
-    let wanted = match text_column {
-        Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
-        None => settings::text_fields_of(&run),
-    };
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
@@ -70,6 +66,14 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     if let Some(note) = choice.note(predictor.device()) {
         progress::say(&note);
     }
+    let wanted = match text_column {
+        Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
+        None => match settings::text_fields_of(&run) {
+            TextFields::Named(columns) => TextFields::Named(columns),
+            _ if predictor.reads_pairs() => TextFields::DetectPair,
+            found => found,
+        },
+    };
     let format = output_format.unwrap_or_else(|| AnswerFormat::of_name(output.as_deref()));
     let mut answers = Answers::new(Shape { format, top_k, with_text }, output.as_deref())?;
     let on_bad_row = if strict { OnBadRow::Stop } else { OnBadRow::Answer };

@@ -11,7 +11,9 @@ use crate::settings::{self, Run};
 
 /// Runs it.
 pub fn run(args: PretrainArgs) -> Result<ExitCode> {
-    let Run { config, options, telling } = settings::pretrain(args)?;
+    let Run { mut config, options, telling } = settings::pretrain(args)?;
+    let places = settings::places_of(&config.data);
+    config.from = config.from.map(|name| settings::model_folder(name, places)).transpose()?;
     progress::stop_on_signal()?;
     let mut progress = Progress::new(telling.verbosity);
     let summary = headstart::pretrain::pretrain(&config, &options, &mut |event| progress.listen(&event));

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! gives each target (or the one called HEADSTART_FUZZ_TARGET) so many seconds, goes on after what it finds, and keeps the
-//! inputs that failed in the build folder. HEADSTART_FUZZ_INPUT=FILE with a target gives it that one input.
+//! inputs that failed in the build folder. Inputs are drawn from their numbers, which begin at HEADSTART_FUZZ_FIRST, or at 0.
+//! HEADSTART_FUZZ_INPUT=FILE with a target gives it that one input.
 //!
 //! Owns: a process for each target, with a bound on memory and a limit of time. Never: knows a format.
 
@@ -61,7 +62,8 @@ fn no_input_ends_in_a_panic_a_hang_or_memory_without_end() {
 
 /// Gives a target inputs in a process of its own, and another process after each that ends badly. What was found.
 fn try_target(target: &Target, place: &Path, seconds: Option<u64>) -> Vec<String> {
-    let (mut found, mut first) = (Vec::new(), 0);
+    let begin = env::var("HEADSTART_FUZZ_FIRST").ok().map(|first| first.parse().expect("a number"));
+    let (mut found, mut first) = (Vec::new(), begin.unwrap_or(0));
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(0));
     loop {
         let left = seconds.map(|_| end.saturating_duration_since(Instant::now()).as_secs());

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use headstart::tensors::{TensorFile, write_tensors};
 use serde_json::json;
 
 use crate::support::{Place, sentences, topics};
@@ -17,6 +18,10 @@ pub fn make(place: &Place) {
     place
         .run(&format!("pretrain --data books --tokenizer tok.json --preset micro {steps} --out lm"))
         .succeeds();
+    let arch = "--arch gpt2 --out gpt2";
+    place
+        .run(&format!("pretrain --data books --tokenizer tok.json --preset micro {steps} {arch}"))
+        .succeeds();
     place.run(&format!("finetune --model lm --data topics {steps} --out clf")).succeeds();
 }
 
@@ -24,6 +29,61 @@ pub fn make(place: &Place) {
 pub fn torch(names: &[&str]) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/headstart/src/tensors/pickle/cases");
     names.iter().map(|name| fs::read(folder.join(name)).unwrap()).collect()
+}
+
+const PUBLISHED: &str = "tests/golden/hf";
+
+/// Each family's config.json, as `transformers` writes it.
+pub fn published_configs() -> Vec<Vec<u8>> {
+    named_like(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PUBLISHED), ".json")
+}
+
+/// A small BERT with a classifier, in the folder of another program.
+pub fn published_model(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(PUBLISHED);
+    fs::copy(golden.join("bert_clf.json"), folder.join("config.json")).unwrap();
+    let golden = TensorFile::open(&golden.join("bert_clf.safetensors"), None).unwrap();
+    let weights = golden.names().filter(|name| name.starts_with("bert.") || name.starts_with("classifier."));
+    let weights: Vec<_> = weights
+        .map(|name| {
+            let shape = golden.shape(name).unwrap();
+            let mut values = vec![0.0; shape.iter().product()];
+            golden.copy_to(name, &mut values).unwrap();
+            (name.to_owned(), shape, values)
+        })
+        .collect();
+    let borrowed: Vec<_> =
+        weights.iter().map(|(name, shape, values)| (name.clone(), *shape, &values[..])).collect();
+    write_tensors(&folder.join("model.safetensors"), &borrowed).unwrap();
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##e", "cat", "c", "##a", "##t"]
+        .map(String::from);
+    let pieces: Vec<String> = special.into_iter().chain((11..97).map(|id| format!("piece{id}"))).collect();
+    fs::write(folder.join("vocab.txt"), pieces.join("\n")).unwrap();
+}
+
+/// What tokenizer_config.json says.
+pub fn tokenizer_settings() -> Vec<Vec<u8>> {
+    let bert = json!({
+        "do_lower_case": true, "unk_token": "[UNK]", "sep_token": { "content": "[SEP]", "lstrip": false }, "cls_token": "[CLS]",
+        "pad_token": "[PAD]", "mask_token": "[MASK]", "strip_accents": null, "tokenize_chinese_chars": true,
+        "model_max_length": 1e30, "tokenizer_class": "BertTokenizer",
+        "added_tokens_decoder": { "97": { "content": "[NEW]", "special": true, "normalized": false } },
+    });
+    vec![bert.to_string().into_bytes(), b"{}".to_vec()]
+}
+
+/// The three files of sentence-transformers, with a zero byte between them.
+pub fn sentence_settings() -> Vec<Vec<u8>> {
+    let module = |idx: u32, path: &str, kind: &str| json!({ "idx": idx, "name": idx.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}") });
+    let modules = json!([
+        module(0, "", "Transformer"),
+        module(1, "1_Pooling", "Pooling"),
+        module(2, "2_Normalize", "Normalize")
+    ]);
+    let pooling = json!({ "word_embedding_dimension": 384, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true });
+    let bert = json!({ "max_seq_length": 256, "do_lower_case": false });
+    vec![format!("{modules}\0{pooling}\0{bert}").into_bytes()]
 }
 
 /// Files of a place.

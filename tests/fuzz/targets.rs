@@ -19,6 +19,8 @@ use headstart::data::rows::{RowFormat, Rows, TextFields};
 use headstart::data::source;
 use headstart::data::template::Template;
 use headstart::event::Signal;
+use headstart::hub;
+use headstart::interop::{read_config, read_sentence_settings};
 use headstart::run_log::{self, RunLog, tensorboard};
 use headstart::tensors::{Dtype, TensorFile, Tensors, plain_values};
 use headstart::tokenizer::{Case, Tokenizer};
@@ -52,7 +54,7 @@ const PLAIN: Target =
     Target { name: "", seeds: |_| Vec::new(), mend: |bytes| bytes, prepare: |_| (), run: |_, _| false };
 
 /// All of them.
-pub const TARGETS: [Target; 30] = [
+pub const TARGETS: [Target; 36] = [
     Target { name: "safetensors", seeds: |_| seeds::safetensors(), run: safetensors, ..PLAIN },
     Target {
         name: "safetensors-header",
@@ -101,6 +103,48 @@ pub const TARGETS: [Target; 30] = [
         mend: seal_config,
         prepare: |work| copy_folder(&work.place.join("clf/final"), &work.own.join("model")),
         run: model_config,
+    },
+    Target {
+        name: "own-config",
+        seeds: |work| seeds::read(&work.place, &["gpt2/final/headstart.json"]),
+        mend: seal_config,
+        prepare: |work| copy_folder(&work.place.join("gpt2/final"), &work.own.join("model")),
+        run: own_config,
+    },
+    Target {
+        name: "published-config",
+        seeds: |_| seeds::published_configs(),
+        run: published_config,
+        ..PLAIN
+    },
+    Target {
+        name: "published-model",
+        seeds: |_| seeds::published_configs().drain(..1).collect(),
+        prepare: |work| seeds::published_model(&work.own.join("model")),
+        run: model_config,
+        ..PLAIN
+    },
+    Target {
+        name: "published-tokenizer",
+        seeds: |_| seeds::tokenizer_settings(),
+        prepare: |work| seeds::published_model(&work.own.join("model")),
+        run: published_tokenizer,
+        ..PLAIN
+    },
+    Target {
+        name: "sentence-settings",
+        seeds: |_| seeds::sentence_settings(),
+        run: sentence_settings,
+        ..PLAIN
+    },
+    Target {
+        name: "hub-record",
+        seeds: |work| {
+            seeds::read(&work.own, &["records/models--a--b/0123456789012345678901234567890123456789.json"])
+        },
+        prepare: hub_place,
+        run: hub_record,
+        ..PLAIN
     },
     Target {
         name: "trainer-state",
@@ -239,9 +283,17 @@ pub const TARGETS: [Target; 30] = [
     Target {
         name: "names",
         seeds: |_| {
-            ["trec", "https://localhost:1/a/b.zip?x=%20#y", "./x", "starter", "a/b@c"]
-                .map(|name| name.as_bytes().to_vec())
-                .to_vec()
+            [
+                "minilm-l6",
+                "owner/name@main",
+                "trec",
+                "https://localhost:1/a/b.zip?x=%20#y",
+                "./x",
+                "starter",
+                "a/b@c",
+            ]
+            .map(|name| name.as_bytes().to_vec())
+            .to_vec()
         },
         run: names,
         ..PLAIN
@@ -344,6 +396,63 @@ fn model_config(work: &Work, bytes: &[u8]) -> bool {
     let folder = work.own.join("model");
     write(&folder.join("config.json"), bytes);
     load_model_and_tokenizer(&folder).is_ok()
+}
+
+fn own_config(work: &Work, bytes: &[u8]) -> bool {
+    let folder = work.own.join("model");
+    write(&folder.join("headstart.json"), bytes);
+    load_model_and_tokenizer(&folder).is_ok()
+}
+
+fn published_config(_: &Work, bytes: &[u8]) -> bool {
+    read_config(Path::new("config.json"), bytes).is_ok()
+}
+
+/// tokenizer_config.json, of a bare vocabulary and of a tokenizer.json.
+fn published_tokenizer(work: &Work, bytes: &[u8]) -> bool {
+    let folder = work.own.join("model");
+    write(&folder.join("tokenizer_config.json"), bytes);
+    write(
+        &folder.join("added_tokens.json"),
+        if bytes.len().is_multiple_of(2) { b"{\"extra\": 97}" } else { b"{}" },
+    );
+    Tokenizer::published(&folder).is_ok_and(|tokenizer| use_tokenizer(&tokenizer))
+}
+
+/// Three files with zero bytes between them.
+fn sentence_settings(work: &Work, bytes: &[u8]) -> bool {
+    fs::create_dir_all(work.own.join("1_Pooling")).unwrap();
+    let mut parts = bytes.splitn(3, |byte| *byte == 0);
+    for name in ["modules.json", "1_Pooling/config.json", "sentence_bert_config.json"] {
+        write(&work.own.join(name), parts.next().unwrap_or_default());
+    }
+    read_sentence_settings(&work.own).is_ok()
+}
+
+fn hub_options(work: &Work) -> hub::HubOptions {
+    hub::HubOptions {
+        endpoint: "http://localhost:9".into(),
+        cache_dir: work.own.join("hub"),
+        records_dir: work.own.join("records"),
+        token: None,
+        offline: true,
+        mirror: None,
+    }
+}
+
+/// A model in the cache as another program puts it there; its record is made by looking at it.
+fn hub_place(work: &Work) {
+    let repo = work.own.join("hub/models--a--b");
+    let snapshot = repo.join("snapshots/0123456789012345678901234567890123456789");
+    seeds::published_model(&snapshot);
+    fs::create_dir_all(repo.join("refs")).unwrap();
+    write(&repo.join("refs/main"), b"0123456789012345678901234567890123456789");
+    hub::resolve("a/b", &hub_options(work), &mut |_| Signal::Continue).unwrap();
+}
+
+fn hub_record(work: &Work, bytes: &[u8]) -> bool {
+    write(&work.own.join("records/models--a--b/0123456789012345678901234567890123456789.json"), bytes);
+    hub::resolve("a/b", &hub_options(work), &mut |_| Signal::Continue).is_ok()
 }
 
 fn trainer_state(work: &Work, bytes: &[u8]) -> bool {
@@ -600,6 +709,7 @@ fn resolve(work: &Work, name: &str) -> headstart::Result<catalog::Resolved> {
 fn names(work: &Work, bytes: &[u8]) -> bool {
     let name = String::from_utf8_lossy(bytes);
     let _ = (Format::of_name(&name), RowFormat::of_name(Path::new(&*name)), source::is_local(&name));
+    let _ = hub::describe(&name, &hub_options(work));
     let found = resolve(work, &name);
     found.is_ok() || catalog::is_named(&name)
 }

@@ -10,6 +10,8 @@
     reason = "helpers of tests fail like tests"
 )]
 
+pub mod published;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

@@ -245,16 +245,30 @@ impl Weights {
     }
 }
 
+/// Numbers that are followed together in [`Gradients`].
+pub(crate) const GRADIENT_BLOCK: usize = 256;
+
 /// Gradient accumulators, f32. All uses of a tied parameter add to the same accumulator, in the order of the tape.
+///
+/// In fine-tuning most rows of the token embedding have no gradient in a step, and many never have one: what was not reached
+/// is known to be zero, and neither the norm nor the optimizer reads it. On the processor alone.
 #[derive(Debug)]
 pub struct Gradients {
     values: Flat,
+    /// Of each block, whether something was added to it since it was zero.
+    reached: Vec<bool>,
+    /// Of each block, whether its moments may be anything but zero; see `ops/adam.rs`.
+    moved: Vec<bool>,
+    /// Whether all blocks are marked.
+    everywhere: bool,
 }
 
 impl Gradients {
     /// `len` zeros.
     pub fn new(len: usize) -> Self {
-        Self { values: Flat::zeros(len) }
+        let blocks = len.div_ceil(GRADIENT_BLOCK);
+        let (reached, moved) = (vec![false; blocks], vec![true; blocks]);
+        Self { values: Flat::zeros(len), reached, moved, everywhere: false }
     }
 
     /// All accumulators.
@@ -264,12 +278,41 @@ impl Gradients {
 
     /// All accumulators, to be changed.
     pub fn values_mut(&mut self) -> &mut [f32] {
+        self.mark_everything();
         self.values.values_mut()
     }
 
     /// Makes all of them zero: the step is skipped or repeated.
     pub fn clear(&mut self) {
         self.values.clear();
+        self.reached.fill(false);
+        self.everywhere = false;
+    }
+
+    /// Of each block of [`GRADIENT_BLOCK`], whether it may be anything but zero.
+    pub(crate) fn reached(&self) -> &[bool] {
+        &self.reached
+    }
+
+    /// All accumulators, what was reached of them, and whose moments may be anything but zero. Whoever takes these leaves the
+    /// accumulators zero.
+    pub(crate) fn taken(&mut self) -> (&mut [f32], &mut [bool], &mut [bool]) {
+        self.everywhere = false;
+        (self.values.values_mut(), &mut self.reached, &mut self.moved)
+    }
+
+    fn mark_everything(&mut self) {
+        if !self.everywhere {
+            self.reached.fill(true);
+            self.moved.fill(true);
+            self.everywhere = true;
+        }
+    }
+
+    fn mark(&mut self, start: usize, len: usize) {
+        if len > 0 {
+            self.reached[start / GRADIENT_BLOCK..=(start + len - 1) / GRADIENT_BLOCK].fill(true);
+        }
     }
 
     pub(crate) fn flat(&self) -> &Flat {
@@ -277,11 +320,13 @@ impl Gradients {
     }
 
     pub(crate) fn flat_mut(&mut self) -> &mut Flat {
+        self.mark_everything();
         &mut self.values
     }
 
     /// The accumulator of one parameter on the device, f32; `None` when it is frozen.
     pub(crate) fn device_mut(&mut self, cuda: &Context, view: View) -> Option<DevicePtr> {
+        self.mark_everything();
         view.grad.map(|start| self.values.device_mut(cuda).offset(start * DType::F32.size()))
     }
 
@@ -294,6 +339,16 @@ impl Gradients {
     /// The accumulator of one parameter; `None` when it is frozen.
     pub(crate) fn get_mut(&mut self, view: View) -> Option<&mut [f32]> {
         let start = view.grad?;
+        self.mark(start, view.len());
+        Some(&mut self.values.values_mut()[start..start + view.len()])
+    }
+
+    /// As [`Gradients::get_mut`], for adding to some rows alone.
+    pub(crate) fn rows_mut(&mut self, view: View, rows: impl Iterator<Item = u32>) -> Option<&mut [f32]> {
+        let start = view.grad?;
+        for row in rows {
+            self.mark(start + row as usize * view.cols, view.cols);
+        }
         Some(&mut self.values.values_mut()[start..start + view.len()])
     }
 }

@@ -13,10 +13,10 @@ use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
-use crate::infer::{Loaded, not_finite};
+use crate::infer::{Loaded, not_finite, wants_pairs};
 use crate::objective::Objective;
 use crate::setup::labelled::DataRequest;
-use crate::setup::text::{TextInputs, never_in_text, token_targets};
+use crate::setup::text::{TextInputs, never_in_text, token_targets, unknown_warning};
 use crate::train::EvaluationSplit;
 
 /// Sequences an evaluation takes at a time; does not change the result.
@@ -48,6 +48,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     if let Some(note) = config.device.note(&loaded.device) {
         let _: Signal = listener(Event::Message(&note));
     }
+    let _: Signal = listener(Event::Message(&format!("evaluating {}", loaded.chosen)));
     let head = loaded.files.config.head.clone().filter(|_| !config.language_model);
     let order = match config.split {
         Some(split) => vec![split],
@@ -71,6 +72,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
         for split in order {
             if let Ok(part) = labelled.data.get(split) {
+                if loaded.files.pairs && part.texts_per_example() == 1 {
+                    return Err(wants_pairs());
+                }
                 let examples = labelled.examples(part);
                 let evaluator = evaluator(&objective, TokenTargets::None);
                 let labels = &loaded.files.labels;
@@ -81,15 +85,20 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     } else {
         let (files, roles) = (&loaded.files, loaded.tokenizer.roles());
         let predicts = predicts(model, files)?;
+        loaded.model.check_lm_head()?;
         let inputs = TextInputs::of(&files.config, files.block_size, roles)?;
         let corpus = source::corpus(&config.data, listener)?;
         let never = never_in_text(files.config.arch, roles);
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
-        loaded.model.check_lm_head()?;
         let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
         for split in order {
             let stream = corpus.stream(split, &loaded.tokenizer, listener)?;
+            if let Some(warning) =
+                stream.as_ref().and_then(|stream| unknown_warning(stream, &loaded.tokenizer))
+            {
+                let _: Signal = listener(Event::Message(&warning));
+            }
             if let Some(split_data) = inputs.evaluated(stream.as_ref())? {
                 let evaluator = evaluator(&objective, targets);
                 let EvaluationSplit { examples, text } = split_data;

@@ -98,6 +98,7 @@ pub fn finetune(
         mlm_probability: base.files.mlm_probability,
         block_size: base.files.block_size,
         head_defaults: base.files.head_defaults,
+        pairs: train.texts_per_example() == 2,
         ..model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer)
     };
     let mut train_examples = labelled.examples(train);

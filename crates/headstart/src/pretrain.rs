@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use headstart_engine::Weights;
 
+use crate::batch::Examples;
 use crate::checkpoint::{Checkpoint, LoadedModel, ModelFiles, load_model, with_lm_head};
 use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, Task};
-use crate::data::source;
+use crate::data::corpus::TokenStream;
+use crate::data::source::{self, CorpusSource};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
@@ -18,6 +20,7 @@ use crate::setup::base::Base;
 use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::run::{OpenRun, check_memory, model_files};
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
+use crate::tokenizer::Tokenizer;
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training, thousands};
 
 /// Pretrains a model as configured, or resumes the run in the folder.
@@ -39,72 +42,31 @@ pub fn pretrain(
     }
     let corpus = source::corpus(&config.data, listener)?;
     let checkpoint = run.newest_checkpoint()?;
-    let stored = checkpoint.as_ref().map(Checkpoint::model).transpose()?;
-    // A run that goes on has its own weights; the model it came from is only needed before its first checkpoint.
-    let base = match (&stored, &config.from) {
-        (None, Some(from)) => Some(load_model(from)?),
-        _ => None,
-    };
-    let known = stored.as_ref().or(base.as_ref());
-    let tokenizer = match known {
-        Some(model) => model.tokenizer()?,
-        None => source::tokenizer(&config.data, listener)?,
-    };
-    let mut model_config = match (&stored, &base) {
-        (Some(stored), _) if config.from.is_some() => stored.files.config.clone(),
-        (_, Some(base)) => continued(config, base)?,
-        _ => ModelConfig { vocab_size: tokenizer.vocab_size(), ..config.model.clone() },
-    };
-    let predicts = config.objective_of(&model_config);
-    model_config.causal = predicts == ObjectiveName::Lm;
-    let inputs = TextInputs::of(&model_config, config.block_size, tokenizer.roles())?;
-
-    let train = corpus.stream(Split::Train, &tokenizer, listener)?;
-    let Some(train) = train else {
-        return Err(Error::Missing {
-            what: "the corpus has no training text".into(),
-            fix: "add a train.txt".into(),
-        });
-    };
-    let valid = corpus.stream(Split::Valid, &tokenizer, listener)?;
-    let test = corpus.stream(Split::Test, &tokenizer, listener)?;
+    let start = Start::of(config, checkpoint.as_ref(), listener)?;
+    let Start { tokenizer, model: model_config, predicts, .. } = &start;
+    let predicts = *predicts;
+    let inputs = TextInputs::of(model_config, config.block_size, tokenizer.roles())?;
     let mut notes = Vec::new();
-    for (split, stream) in [("train", Some(&train)), ("valid", valid.as_ref()), ("test", test.as_ref())] {
-        let line = match stream {
-            Some(s) => format!(
-                "{split}: {} words, {} tokens{}",
-                thousands(s.counts().words as usize),
-                thousands(s.ids().len()),
-                s.cache_use().note(),
-            ),
-            None => format!("{split}: none"),
-        };
-        listener(Event::Message(&line));
-        notes.push(line);
-    }
+    let [train, valid, test] = read_text(&corpus, tokenizer, &mut notes, listener)?;
 
     // Before the folder is made, for a text may be too short.
-    let train = inputs.examples(&train)?;
+    let Some(train) = &train else {
+        let (what, fix) = ("the corpus has no training text".into(), "add a train.txt".into());
+        return Err(Error::Missing { what, fix });
+    };
+    let train = inputs.examples(train)?;
     let [valid, test] = [inputs.evaluated(valid.as_ref())?, inputs.evaluated(test.as_ref())?];
-    let model = Model::new(&model_config)?;
+    let model = Model::new(model_config)?;
     model.check_lm_head()?;
     check_memory(&model, &device, |_| true)?;
-    let weights = match (&stored, &base) {
-        (Some(stored), _) => stored.mapped_weights(model.table())?,
-        (None, Some(loaded)) => {
-            let max_length = (0..train.len()).map(|index| train.input_len(index)).max().unwrap_or(0);
-            let start = Base { loaded, seed: config.train.seed, max_length, pooling: None };
-            Weights::new(start.weights(&model, &mut notes, listener)?)
-        }
-        (None, None) => Weights::new(model.table().initial_values(config.train.seed)),
-    };
+    let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
     let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
     let never = never_in_text(model_config.arch, tokenizer.roles());
     let targets =
         token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never);
     let beginning = Beginning {
-        task: if config.from.is_some() { Task::Continuing } else { Task::Pretraining },
-        model: &model_config,
+        task: start.task(config),
+        model: model_config,
         examples: train.len(),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
         since,
@@ -124,8 +86,8 @@ pub fn pretrain(
     let files = ModelFiles {
         mlm_probability: (predicts == ObjectiveName::Mlm).then_some(config.mlm_probability),
         block_size: config.block_size,
-        head_defaults: known.and_then(|model| model.files.head_defaults),
-        ..model_files(&model_config, predicts, Vec::new(), &tokenizer)
+        head_defaults: start.known().and_then(|model| model.files.head_defaults),
+        ..model_files(model_config, predicts, Vec::new(), tokenizer)
     };
     let folder = run.begin(config, &options.command, &device, &corpus.provenance)?;
     let training = Training {
@@ -148,6 +110,102 @@ pub fn pretrain(
         checkpoint,
     };
     training.run(listener)
+}
+
+/// Reads the splits, and tells what each holds. A corpus without text to train on is found out before the others are read.
+fn read_text(
+    corpus: &CorpusSource,
+    tokenizer: &Tokenizer,
+    notes: &mut Vec<String>,
+    listener: &mut Listener<'_>,
+) -> Result<[Option<TokenStream>; 3]> {
+    let mut streams = [None, None, None];
+    for (stream, split) in streams.iter_mut().zip([Split::Train, Split::Valid, Split::Test]) {
+        *stream = corpus.stream(split, tokenizer, listener)?;
+        if stream.is_none() && split == Split::Train {
+            return Ok(streams);
+        }
+    }
+    for (split, stream) in ["train", "valid", "test"].into_iter().zip(&streams) {
+        let line = match stream {
+            Some(s) => format!(
+                "{split}: {} words, {} tokens{}",
+                thousands(s.counts().words as usize),
+                thousands(s.ids().len()),
+                s.cache_use().note(),
+            ),
+            None => format!("{split}: none"),
+        };
+        listener(Event::Message(&line));
+        notes.push(line);
+    }
+    Ok(streams)
+}
+
+/// What a run starts from.
+struct Start {
+    /// Its own newest checkpoint, where it goes on.
+    stored: Option<LoadedModel>,
+    /// The model that it continues, where that gives the weights: before the first checkpoint.
+    base: Option<LoadedModel>,
+    tokenizer: Tokenizer,
+    model: ModelConfig,
+    predicts: ObjectiveName,
+}
+
+impl Start {
+    fn of(
+        config: &PretrainConfig,
+        checkpoint: Option<&Checkpoint>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Self> {
+        let stored = checkpoint.map(Checkpoint::model).transpose()?;
+        let base = match (&stored, &config.from) {
+            (None, Some(from)) => Some(load_model(from)?),
+            _ => None,
+        };
+        let tokenizer = match stored.as_ref().or(base.as_ref()) {
+            Some(model) => model.tokenizer()?,
+            None => source::tokenizer(&config.data, listener)?,
+        };
+        let mut model = match (&stored, &base) {
+            (Some(stored), _) if config.from.is_some() => stored.files.config.clone(),
+            (_, Some(base)) => continued(config, base)?,
+            _ => ModelConfig { vocab_size: tokenizer.vocab_size(), ..config.model.clone() },
+        };
+        let predicts = config.objective_of(&model);
+        model.causal = predicts == ObjectiveName::Lm;
+        Ok(Self { stored, base, tokenizer, model, predicts })
+    }
+
+    /// The model on disk that the run starts from.
+    fn known(&self) -> Option<&LoadedModel> {
+        self.stored.as_ref().or(self.base.as_ref())
+    }
+
+    fn task(&self, config: &PretrainConfig) -> Task {
+        let new_head = self.base.as_ref().is_some_and(|base| base.files.objective.is_none());
+        if config.from.is_some() { Task::Continuing { new_head } } else { Task::Pretraining }
+    }
+
+    fn weights(
+        &self,
+        model: &Model,
+        seed: u64,
+        train: &Examples<'_>,
+        notes: &mut Vec<String>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Weights> {
+        match (&self.stored, &self.base) {
+            (Some(stored), _) => stored.mapped_weights(model.table()),
+            (None, Some(loaded)) => {
+                let max_length = (0..train.len()).map(|index| train.input_len(index)).max().unwrap_or(0);
+                let base = Base { loaded, seed, max_length, pooling: None };
+                base.weights(model, notes, listener).map(Weights::new)
+            }
+            (None, None) => Ok(Weights::new(model.table().initial_values(seed))),
+        }
+    }
 }
 
 /// The model of `base` with a language model's head and no other, where the settings do not speak against it.

@@ -5,7 +5,7 @@
 //! w = w (- lr decay w when decoupled) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps), as PyTorch computes it.
 //!
 //! Where gradient and moments are zero and nothing decays, nothing would change, and nothing is written: in fine-tuning
-//! that is most of the token embedding.
+//! that is most of the token embedding. What no gradient ever reached is not even read, once its moments were seen to be zero.
 //!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
@@ -16,12 +16,11 @@ use crate::cuda::{self, DeviceBuffer};
 use crate::device::Device;
 use crate::flat::Flat;
 use crate::profile::Work;
-use crate::weights::{Gradients, Weights};
+use crate::weights::{GRADIENT_BLOCK as BLOCK, Gradients, Weights};
 
 /// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
 const ELEMENTS_PER_TASK: usize = 1 << 16;
-/// Elements that are looked at together for whether anything would change.
-const BLOCK: usize = 256;
+const _: () = assert!(ELEMENTS_PER_TASK.is_multiple_of(BLOCK));
 
 /// How weight decay enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,18 +95,18 @@ pub fn squared_norm(device: &Device, gradients: &Gradients) -> SquaredNorm {
         let (sums, count) = cuda::ops::adam::squared_norm(cuda, gradients.device(cuda), gradients.len());
         return SquaredNorm { partial: Partial::Device { sums, count } };
     }
-    let gradients = gradients.values();
+    let (gradients, reached) = (gradients.values(), gradients.reached());
     let tasks = gradients.len().div_ceil(ELEMENTS_PER_TASK);
     let mut partial = vec![0.0_f64; tasks];
     let level = device.level();
     {
         let partial = SharedSlice::new(&mut partial);
         device.for_each(tasks, |task| {
-            let part =
-                &gradients[task * ELEMENTS_PER_TASK..gradients.len().min((task + 1) * ELEMENTS_PER_TASK)];
+            let start = task * ELEMENTS_PER_TASK;
+            let part = &gradients[start..gradients.len().min(start + ELEMENTS_PER_TASK)];
             // SAFETY: every task has an element of its own.
             let slot = unsafe { partial.slice(task, 1) };
-            slot[0] = sum_of_squares(level, part);
+            slot[0] = sum_of_squares(level, part, &reached[start / BLOCK..]);
         });
     }
     SquaredNorm { partial: Partial::Host(partial) }
@@ -179,33 +178,63 @@ impl Adam {
             let constants = [clip, self.beta1, self.beta2, self.eps];
             return cuda::ops::adam::step(cuda, table.collect(), &buffers, constants);
         }
+        let (gradients, reached, moved) = gradients.taken();
         for idle in idle {
-            gradients.values_mut()[idle].fill(0.0);
+            gradients[idle].fill(0.0);
         }
         let level = device.level();
         let weights = SharedSlice::new(weights.values_mut());
-        let gradients = SharedSlice::new(gradients.values_mut());
+        let gradients = SharedSlice::new(gradients);
+        let (was_reached, moved) = (&*reached, SharedSlice::new(moved));
         let (first, second) =
             (SharedSlice::new(first_moment.values_mut()), SharedSlice::new(second_moment.values_mut()));
         let mut chunks = Vec::new();
         for range in ranges {
-            for at in (0..range.len).step_by(ELEMENTS_PER_TASK) {
-                chunks.push((range, at, ELEMENTS_PER_TASK.min(range.len - at)));
+            // Cut where blocks end, so that a block is whole in one task unless a range ends in it.
+            let (mut at, end) = (range.grad, range.grad + range.len);
+            while at < end {
+                let next = end.min((at / ELEMENTS_PER_TASK + 1) * ELEMENTS_PER_TASK);
+                chunks.push((range, at..next));
+                at = next;
             }
         }
         device.for_each(chunks.len(), |i| {
-            let (range, at, len) = chunks[i];
-            // SAFETY: ranges of distinct parameters are disjoint, and so are their chunks.
-            let (w, g, m, v) = unsafe {
-                (
-                    weights.slice(range.start + at, len),
-                    gradients.slice(range.grad + at, len),
-                    first.slice(range.grad + at, len),
-                    second.slice(range.grad + at, len),
-                )
+            let (range, ref chunk) = chunks[i];
+            let stays = |block: usize| {
+                let is_whole = chunk.start <= block * BLOCK && (block + 1) * BLOCK <= chunk.end;
+                // SAFETY: a block that is whole in one task is no other's.
+                is_whole
+                    && range.weight_decay <= 0.0
+                    && !was_reached[block]
+                    && !unsafe { moved.slice(block, 1) }[0]
             };
-            update(level, self, range, clip, w, g, m, v);
+            let mut at = chunk.start;
+            while at < chunk.end {
+                let first_block = at / BLOCK;
+                let mut end = at;
+                while end < chunk.end && !stays(end / BLOCK) {
+                    end = chunk.end.min((end / BLOCK + 1) * BLOCK);
+                }
+                if end == at {
+                    at = (first_block + 1) * BLOCK;
+                    continue;
+                }
+                let whole = at.div_ceil(BLOCK)..end / BLOCK;
+                // SAFETY: ranges of distinct parameters are disjoint, and so are their chunks and their whole blocks.
+                let (w, g, m, v, moved) = unsafe {
+                    (
+                        weights.slice(at - range.grad + range.start, end - at),
+                        gradients.slice(at, end - at),
+                        first.slice(at, end - at),
+                        second.slice(at, end - at),
+                        moved.slice(whole.start, whole.len()),
+                    )
+                };
+                update(level, self, range, clip, w, g, m, v, whole.start * BLOCK - at, moved);
+                at = end;
+            }
         });
+        reached.fill(false);
     }
 }
 
@@ -228,32 +257,55 @@ fn idle(ranges: &[Range], len: usize) -> Vec<std::ops::Range<usize>> {
 }
 
 simd! {
-    fn sum_of_squares(x: &[f32]) -> f64 {
+    fn sum_of_squares(x: &[f32], reached: &[bool]) -> f64 {
         let mut lanes = [0.0_f64; 16];
-        let (chunks, rest) = x.as_chunks::<16>();
-        for chunk in chunks {
-            for (lane, &x) in lanes.iter_mut().zip(chunk) {
+        // A block that was not reached is zero and would add nothing.
+        for (block, _) in x.chunks(BLOCK).zip(reached).filter(|(_, reached)| **reached) {
+            let (chunks, rest) = block.as_chunks::<16>();
+            for chunk in chunks {
+                for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                    *lane += f64::from(x) * f64::from(x);
+                }
+            }
+            for (lane, &x) in lanes.iter_mut().zip(rest) {
                 *lane += f64::from(x) * f64::from(x);
             }
-        }
-        for (lane, &x) in lanes.iter_mut().zip(rest) {
-            *lane += f64::from(x) * f64::from(x);
         }
         lanes.iter().sum()
     }
 }
 
 simd! {
-    fn update(adam: &Adam, range: &Range, clip: f32, w: &mut [f32], g: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    /// `head` elements come before the first whole block; `moved` says of whole blocks whether their moments are other than zero.
+    fn update(
+        adam: &Adam,
+        range: &Range,
+        clip: f32,
+        w: &mut [f32],
+        g: &mut [f32],
+        m: &mut [f32],
+        v: &mut [f32],
+        head: usize,
+        moved: &mut [bool],
+    ) {
         let Rates { step_size, root, coupled, shrink } = adam.rates(range);
         let (rest1, rest2) = (1.0 - adam.beta1, 1.0 - adam.beta2);
         let decays = range.weight_decay > 0.0;
-        let parts = w.chunks_mut(BLOCK).zip(g.chunks_mut(BLOCK)).zip(m.chunks_mut(BLOCK)).zip(v.chunks_mut(BLOCK));
-        for (((w, g), m), v) in parts {
-            let n = w.len();
-            let (g, m, v) = (&mut g[..n], &mut m[..n], &mut v[..n]);
+        let (mut at, mut block) = (0, 0);
+        while at < w.len() {
+            let is_whole = at >= head && at + BLOCK <= w.len();
+            let end = if at < head { head.min(w.len()) } else { w.len().min(at + BLOCK) };
+            let n = end - at;
+            let (w, g) = (&mut w[at..end], &mut g[at..end]);
+            let (m, v) = (&mut m[at..end], &mut v[at..end]);
+            at = end;
             let any = (0..n).fold(0, |bits, i| bits | g[i].to_bits() | m[i].to_bits() | v[i].to_bits());
-            if any == 0 && !decays {
+            let stays = any == 0 && !decays;
+            if is_whole {
+                moved[block] = !stays;
+                block += 1;
+            }
+            if stays {
                 continue;
             }
             for i in 0..n {
@@ -271,6 +323,7 @@ simd! {
 mod tests {
     use super::*;
     use crate::CodePath;
+    use crate::View;
     use crate::rng::Stream;
     use std::num::NonZeroUsize;
 
@@ -350,6 +403,57 @@ mod tests {
                 1.0,
             );
             assert!(weights.values()[BLOCK + 3] < before);
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_changes_no_bit() {
+        // Rows and ranges that end anywhere in blocks; few rows are reached, some later than others, some never.
+        let (rows, cols, rest) = (700, 130, 77);
+        let n = rows * cols + rest;
+        let device = Device::cpu(NonZeroUsize::new(3), CodePath::Auto).unwrap();
+        for weight_decay in [0.0, 0.01] {
+            let run = |everywhere: bool| {
+                let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Decoupled };
+                let mut stream = Stream::new(5);
+                let start: Vec<f32> = (0..n).map(|_| stream.normal() as f32).collect();
+                let (mut weights, mut gradients) = (Weights::new(start), Gradients::new(n));
+                let (mut m, mut v) = (Flat::zeros(n), Flat::zeros(n));
+                let mut norms = Vec::new();
+                for step in 1..=5_usize {
+                    let table = View { offset: 0, rows, cols, grad: Some(0) };
+                    let reached: Vec<u32> = (0..9).map(|i| (i * i * step * 7 % 600) as u32).collect();
+                    let values = if everywhere {
+                        gradients.values_mut()
+                    } else {
+                        gradients.rows_mut(table, reached.iter().copied()).unwrap();
+                        let bias = View { offset: rows * cols, rows: 1, cols: rest, grad: Some(rows * cols) };
+                        gradients.get_mut(bias).unwrap();
+                        gradients.get_mut(View { rows: 1, cols: 0, ..table }).unwrap();
+                        // Marked above; the values lie where they lie.
+                        gradients.taken().0
+                    };
+                    for &row in &reached {
+                        values[row as usize * cols..][..cols].fill(stream.normal() as f32);
+                    }
+                    values[rows * cols..].fill(0.5);
+                    norms.push(squared_norm(&device, &gradients).wait().to_bits());
+                    let range = |start, len, lr| Range {
+                        start,
+                        grad: start,
+                        len,
+                        lr,
+                        weight_decay,
+                        step: step as u64,
+                    };
+                    let ranges = [range(0, rows * cols, 1e-3), range(rows * cols, rest, 2e-3)];
+                    adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &ranges, 0.7);
+                    assert!(gradients.values().iter().all(|&g| g == 0.0));
+                }
+                let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                (norms, bits(weights.values()), bits(m.values()), bits(v.values()))
+            };
+            assert!(run(true) == run(false), "decay {weight_decay}");
         }
     }
 

@@ -155,7 +155,7 @@ impl Saved {
                 let pairs = (0..dh.rows()).filter_map(|r| Some((target(r)?, r as u32)));
                 let dropout = self.dropout.as_ref().and_then(ActiveDropout::on_device);
                 cuda::ops::scatter::Groups::new(cuda, pairs, dh.rows()).add_rows(cuda, &dh, to, dropout);
-            } else if let Some(to) = back.gradients.get_mut(view) {
+            } else if let Some(to) = back.gradients.rows_mut(view, (0..dh.rows()).filter_map(target)) {
                 add_rows(device, &dh, target, to);
             }
         }

@@ -48,6 +48,8 @@ pub struct ModelFiles {
     pub head_defaults: Option<HeadDefaults>,
     /// Class names in the order of the head's outputs; empty without a head, and for regression.
     pub labels: Vec<String>,
+    /// Whether the classifier was trained on pairs of texts.
+    pub pairs: bool,
     /// Ids of the tokens with a role.
     pub special_ids: RoleIds,
     /// The content of tokenizer.json.
@@ -88,6 +90,9 @@ pub(super) fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Re
         // By way of text, as above.
         let defaults: Value = serde_json::from_str(&serde_json::to_string(defaults)?)?;
         map.insert("head_defaults".into(), defaults);
+    }
+    if files.pairs {
+        map.insert("pairs".into(), true.into());
     }
     let numbered = || files.labels.iter().enumerate();
     let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
@@ -138,6 +143,11 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
     };
     let block_size = optional(path, &mut map, "block_size")?;
     let head_defaults = optional(path, &mut map, "head_defaults")?;
+    let pairs = match map.remove("pairs") {
+        None => false,
+        Some(Value::Bool(pairs)) => pairs,
+        Some(_) => return Err(bad("its pairs is neither true nor false".into())),
+    };
     let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
     let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
     let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
@@ -164,6 +174,7 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         block_size,
         head_defaults,
         labels,
+        pairs,
         special_ids,
         tokenizer_json,
     };

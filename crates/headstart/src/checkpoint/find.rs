@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::disk::names;
 use crate::checkpoint::model_folder::{LoadedModel, open_folder, open_while, tokenizer_of};
+use crate::checkpoint::published_folder::is_tutorials;
 use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
 use crate::checkpoint::{CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
@@ -55,7 +57,7 @@ fn find_model(path: &Path) -> Result<(PathBuf, String)> {
     if !path.is_dir() {
         return Err(no_model(path));
     }
-    if path.join(CONFIG_FILE).is_file() {
+    if path.join(CONFIG_FILE).is_file() || is_tutorials(path) {
         return Ok((path.to_path_buf(), path.display().to_string()));
     }
     let last = path.join(FINAL_FOLDER);
@@ -84,6 +86,14 @@ fn no_model(path: &Path) -> Error {
     } else if path.join(RUN_CONFIG_FILE).is_file() {
         let what = format!("the run {shown} has not saved a checkpoint yet");
         (what, "wait for it, or continue it with --resume")
+    } else if let Some(weights) = weights_in(path) {
+        let what = format!("{shown} holds {weights} but no {CONFIG_FILE}, which says what model it is");
+        let fix = if [".gguf", ".onnx"].iter().any(|ending| weights.ends_with(ending)) {
+            "use the model's folder in safetensors: its weights, its config.json and its tokenizer"
+        } else {
+            "fetch the config.json and the tokenizer that came with these weights, too"
+        };
+        (what, fix)
     } else {
         let what = format!(
             "{shown} is neither a run folder nor a checkpoint or model folder: it has no {CONFIG_FILE}, \
@@ -92,4 +102,11 @@ fn no_model(path: &Path) -> Error {
         (what, "name a run folder, its final/, or one of its checkpoints")
     };
     Error::Missing { what, fix: fix.into() }
+}
+
+/// A file that looks like some program's weights.
+fn weights_in(folder: &Path) -> Option<String> {
+    const ENDINGS: [&str; 6] = [".safetensors", ".bin", ".pth", ".pt", ".gguf", ".onnx"];
+    let is_weights = |name: &String| ENDINGS.iter().any(|ending| name.ends_with(ending));
+    names(folder).unwrap_or_default().into_iter().filter(is_weights).min()
 }

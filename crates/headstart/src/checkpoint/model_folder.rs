@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::checkpoint::config_file::{MODEL_TYPE, ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{read_file, write_file};
-use crate::checkpoint::published_folder::{Published, open_published};
+use crate::checkpoint::published_folder::{Published, is_tutorials, open_published, open_tutorials};
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
@@ -211,11 +211,11 @@ pub(super) fn check_present(stored: &StoredWeights, table: &ParamTable) -> Resul
     if lines.is_empty() {
         return Ok(());
     }
-    let what = format!("does not hold what its config.json describes:{}", listed(&lines));
+    let what = format!("does not hold what its configuration describes:{}", listed(&lines));
     Err(Error::Checkpoint {
         path: stored.path().to_path_buf(),
         what,
-        fix: "fetch the whole folder of the model again: weights and config.json go together".into(),
+        fix: "fetch the whole folder of the model again: weights and configuration go together".into(),
     })
 }
 
@@ -284,8 +284,10 @@ pub(super) fn open_while<T: Send>(
     chosen: String,
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
 ) -> Result<(LoadedModel, T)> {
-    if !is_own(folder)? {
-        let model = open_published(folder, chosen)?;
+    let tutorials = is_tutorials(folder);
+    if tutorials || !is_own(folder)? {
+        let open = if tutorials { open_tutorials } else { open_published };
+        let model = open(folder, chosen)?;
         let other = meanwhile(&model.files);
         return Ok((model, other));
     }

@@ -1,5 +1,5 @@
-//! Model folders in the form of `transformers`: those of other programs are opened, and a finished model of one of its families
-//! is written so.
+//! Model folders of other programs: those in the form of `transformers` and those of the tutorial are opened, and a finished
+//! model of a family that `transformers` has is written so.
 //!
 //! Owns: which files such a folder has. Never: what they say (`interop`).
 //!
@@ -20,18 +20,21 @@ use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName,
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{
-    Card, Piece, PublishedWeights, pieces, prefix, read_config, read_sentence_settings, tokenizer_files,
-    tokenizer_max_length, write_config,
+    Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, pieces, prefix,
+    read_config, read_sentence_settings, read_tutorial, tokenizer_files, tokenizer_max_length, write_config,
 };
 use crate::model::{self, Model};
 use crate::params::ParamTable;
 use crate::tokenizer::Tokenizer;
 
+/// Published tables have rows that are no piece's, for even sizes; more than so many are another vocabulary's.
+const EVEN_ROWS: usize = 1_024;
+
 /// What a published folder says that is not kept by what is trained from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
     /// How sentence-transformers makes vectors with it.
-    pub sentences: Option<crate::interop::SentenceSettings>,
+    pub sentences: Option<SentenceSettings>,
     /// Tensors in its files, and numbers in them.
     pub size: (usize, usize),
     /// Its config.json's keys that change nothing.
@@ -44,12 +47,43 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
     let card = read_config(&path, &read_file(&path)?)?;
     let sentences = read_sentence_settings(folder)?;
     let weights = PublishedWeights::open(folder, card.config.arch)?;
+    put_together(folder, chosen, (CONFIG_FILE, card), sentences, &weights)
+}
+
+/// Whether a folder holds what the tutorial's own program left.
+pub(super) fn is_tutorials(folder: &Path) -> bool {
+    folder.join(TUTORIAL_WEIGHTS).is_file() && !folder.join(CONFIG_FILE).is_file()
+}
+
+/// Opens such a folder.
+pub(super) fn open_tutorials(folder: &Path, chosen: String) -> Result<LoadedModel> {
+    let weights = PublishedWeights::open_file(&folder.join(TUTORIAL_WEIGHTS), Arch::Naacl2019)?;
+    let tokens = weights.shape("transformer.token_embedding.weight");
+    let card = read_tutorial(folder, tokens.and_then(|shape| shape.first().copied()))?;
+    put_together(folder, chosen, (TUTORIAL_ARGUMENTS, card), None, &weights).map_err(|error| match error {
+        Error::Missing { what, .. } => Error::Missing {
+            what,
+            fix: "put the vocab.txt of bert-base-cased there, which the tutorial's models were trained with"
+                .into(),
+        },
+        other => other,
+    })
+}
+
+/// The model that a file of a folder says it holds, compared with the weights that it does hold.
+fn put_together(
+    folder: &Path,
+    chosen: String,
+    (source, card): (&str, Card),
+    sentences: Option<SentenceSettings>,
+    weights: &PublishedWeights,
+) -> Result<LoadedModel> {
     let mut config = card.config.clone();
-    let has_lm_head = has_lm_head(&config, &weights);
+    let has_lm_head = has_lm_head(&config, weights);
     if !has_lm_head {
         without_lm_head(&mut config);
     }
-    let (head, labels) = match classes(&weights) {
+    let (head, labels) = match classes(weights) {
         Some(classes) => classifier(folder, &card, classes)?,
         None => (None, Vec::new()),
     };
@@ -60,7 +94,7 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
     let objective =
         if config.causal { Some(ObjectiveName::Lm) } else { has_lm_head.then_some(ObjectiveName::Mlm) };
     // Compared before anything of these sizes is allocated.
-    let table = Model::new(&config)?;
+    let table = Model::new(&config).map_err(|error| damaged(&folder.join(source), error.to_string()))?;
     let stored = StoredWeights::Published(weights.clone());
     super::model_folder::check_present(&stored, table.table())?;
     if objective.is_some() && (!card.tied || weights.is_untied()?) {
@@ -71,7 +105,7 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
         });
     }
     let tokenizer = Tokenizer::published(folder)?;
-    if tokenizer.vocab_size() > config.vocab_size {
+    if !(tokenizer.vocab_size()..=tokenizer.vocab_size() + EVEN_ROWS).contains(&config.vocab_size) {
         let (pieces, rows) = (tokenizer.vocab_size(), config.vocab_size);
         return Err(Error::Checkpoint {
             path: folder.join(TOKENIZER_FILE),
@@ -92,6 +126,7 @@ pub(super) fn open_published(folder: &Path, chosen: String) -> Result<LoadedMode
             max_length: sentences.as_ref().and_then(|sentences| sentences.max_length),
         }),
         labels,
+        pairs: false,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };

@@ -87,14 +87,15 @@ impl PretrainConfig {
                 (format!("{size} tokens are no size of a block"), "use a number from 2 on".into())
             })?;
         }
+        // Beside a model that has sizes, those that are given are compared with its own.
         if self.from.is_none() {
+            self.model.validate()?;
             self.check_family()?;
         }
         check("tokenizer", self.from.is_none() || self.data.tokenizer.is_none(), || {
             let what = "the model that `from` names has its own tokenizer, and its weights mean nothing with another";
             (what.into(), "leave it out".into())
         })?;
-        self.model.validate()?;
         self.data.validate()?;
         self.train.validate()
     }

@@ -24,7 +24,10 @@ pub enum Task {
     /// A language model.
     Pretraining,
     /// A language model that has been trained on other text.
-    Continuing,
+    Continuing {
+        /// Whether its head is new.
+        new_head: bool,
+    },
     /// A classifier.
     Finetuning {
         /// Which parameters change.
@@ -58,7 +61,9 @@ const FINETUNING_EPOCHS: (usize, usize) = (3, 10);
 impl Values {
     fn of(recipe: Recipe, task: Task, model: &ModelConfig, examples: usize) -> Self {
         match (recipe, task) {
-            (Recipe::Tutorial, Task::Pretraining | Task::Continuing) => Self::tutorial_pretraining(true),
+            (Recipe::Tutorial, Task::Pretraining | Task::Continuing { .. }) => {
+                Self::tutorial_pretraining(true)
+            }
             (Recipe::Auto, Task::Pretraining) if model.has_the_tutorials_size() => {
                 Self::tutorial_pretraining(false)
             }
@@ -78,8 +83,8 @@ impl Values {
                 schedule: Schedule::Cosine,
                 warmup: Warmup::Tenth(1_000),
             },
-            (Recipe::Auto, Task::Continuing) => Self {
-                lr: continuing_rate(model),
+            (Recipe::Auto, Task::Continuing { new_head }) => Self {
+                lr: continuing_rate(model, new_head),
                 train_batch_size: 16,
                 n_epochs: 3,
                 max_norm: 1.0,
@@ -112,15 +117,20 @@ impl Values {
     }
 }
 
-/// Falls with the width: 2e-3 at 128, 1e-3 at 256, 3.3e-4 at 768. The tutorial's layout takes no high rates.
+/// Falls with the width: 2e-3 at 128, 1e-3 at 256, 3.3e-4 at 768. The tutorial's layout and post-norm take no high rates.
 fn pretraining_rate(model: &ModelConfig) -> f64 {
-    let most = if model.arch == Arch::Naacl2019 { 1e-3 } else { 3e-3 };
+    let most = match model.arch {
+        Arch::Gpt2 | Arch::Modernbert => 3e-3,
+        Arch::Naacl2019 | Arch::Bert | Arch::Roberta | Arch::Distilbert | Arch::Electra => 1e-3,
+    };
     two_digits((0.256 / model.embed_dim as f64).clamp(1e-4, most))
 }
 
-/// A twentieth and less of the rate from scratch, for what was learned is to be kept: 1e-4 at 384, 5e-5 at 768.
-fn continuing_rate(model: &ModelConfig) -> f64 {
-    two_digits((0.038_4 / model.embed_dim as f64).clamp(2e-5, 3e-4))
+/// A seventh of the rate from scratch and less, for what was learned is to be kept: 1e-4 at 384, 5e-5 at 768. A new head has
+/// to be learned first, and takes three times that.
+fn continuing_rate(model: &ModelConfig, new_head: bool) -> f64 {
+    let rate = (0.038_4 / model.embed_dim as f64).clamp(2e-5, 3e-4);
+    two_digits(if new_head { 3.0 * rate } else { rate })
 }
 
 /// What was trained falls with the width, for a large trunk has more to lose; what is new does not.
@@ -233,6 +243,8 @@ mod tests {
         assert_eq!(rate(tuning(Method::Full), "mini"), Some(1e-3));
         assert_eq!(rate(tuning(Method::Full), "gpt2"), Some(6.8e-5));
         assert!(rate(tuning(Method::Adapters), "mini") > rate(tuning(Method::Full), "mini"));
+        let continued = |new_head| rate(Task::Continuing { new_head }, "gpt2");
+        assert_eq!((continued(false), continued(true)), (Some(5e-5), Some(1.5e-4)));
         let model = ModelConfig::preset("mini").unwrap();
         let short = TrainConfig { max_steps: Some(200), ..TrainConfig::default() };
         let short = chosen(&short, tuning(Method::Full), &model, 800);

@@ -96,7 +96,9 @@ pub enum TextFields {
     Detect,
     /// The one that is called like a text, or the only one.
     DetectOne,
-    /// Those of these names. Where two are named, a tab stands between the two texts of a plain line.
+    /// The two that are called like a pair; a tab stands between the two texts of a plain line.
+    DetectPair,
+    /// Those of these names. Where two are named, plain lines are as those of a pair.
     Named(TextColumns),
 }
 
@@ -220,11 +222,17 @@ impl Rows {
     fn find_text(&self, names: &[String], line: u64) -> Result<Vec<String>> {
         let found = match &self.wanted {
             TextFields::Detect => text_columns(names, None, None),
+            TextFields::DetectPair => {
+                text_columns(names, None, None).map(|found| found.filter(|columns| columns.len() == 2))
+            }
             TextFields::DetectOne => Ok(text_column(names, None).map(|column| vec![column])),
             TextFields::Named(columns) => text_columns(names, Some(columns), None),
         };
         let what = match (found, names) {
             (Ok(Some(columns)), _) => return Ok(columns.into_iter().map(str::to_owned).collect()),
+            (Ok(None), _) if self.wanted == TextFields::DetectPair => {
+                format!("no two columns look like a pair of texts; the columns are {}", names.join(", "))
+            }
             (Ok(None), [only]) => return Ok(vec![only.clone()]),
             (Ok(None), _) => format!("no column looks like the text; the columns are {}", names.join(", ")),
             (Err(what), _) => what,
@@ -235,7 +243,11 @@ impl Rows {
 
     fn of_line(&self, bytes: &[u8]) -> std::result::Result<RowContent, String> {
         let first = self.decode(trimmed(bytes))?;
-        let pair = matches!(&self.wanted, TextFields::Named(columns) if columns.are_pair());
+        let pair = match &self.wanted {
+            TextFields::Detect | TextFields::DetectOne => false,
+            TextFields::DetectPair => true,
+            TextFields::Named(columns) => columns.are_pair(),
+        };
         if !pair {
             return Ok(RowContent { input: TextInput { first, second: None }, fields: Vec::new() });
         }
@@ -532,6 +544,15 @@ mod tests {
             ["a | b".into(), tabs(0), tabs(2), " | b".into()]
         );
         let source = || Box::new(io::Cursor::new(csv.to_vec()));
+        let of = |bytes: &[u8], format| {
+            let source = Box::new(io::Cursor::new(bytes.to_vec()));
+            Rows::new(source, Path::new("in"), format, TextEncoding::Utf8, TextFields::DetectPair)
+                .next_rows(9)
+        };
+        assert_eq!(texts(&of(csv, RowFormat::Csv).unwrap()), both);
+        assert_eq!(texts(&of(b"a\tb\n", RowFormat::Text).unwrap()), [(1, "a | b".to_owned())]);
+        let error = of(b"text\na\n", RowFormat::Csv).unwrap_err().to_string();
+        assert!(error.contains("no two columns look like a pair of texts; the columns are text"), "{error}");
         let one =
             Rows::new(source(), Path::new("in"), RowFormat::Csv, TextEncoding::Utf8, TextFields::DetectOne)
                 .next_rows(1)

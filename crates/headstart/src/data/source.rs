@@ -16,7 +16,7 @@ use crate::data::starter;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::files;
-use crate::tokenizer::{Case, Tokenizer};
+use crate::tokenizer::{Case, Tokenizer, TokenizerKind, TrainOptions};
 
 /// The name of the embedded corpus.
 pub const STARTER_CORPUS: &str = "starter";
@@ -165,11 +165,29 @@ impl CorpusSource {
     }
 }
 
-/// The tokenizer the user named, or bert-base-cased through the catalogue.
+/// A tokenizer of the embedded corpus' own words, as it takes nothing from anywhere.
+///
+/// # Errors
+/// None that the embedded text has cause for.
+pub(crate) fn starter_tokenizer() -> Result<Tokenizer> {
+    const PIECES: usize = 4_096;
+    let options = TrainOptions { kind: TokenizerKind::WordPiece, vocab_size: PIECES, case: Case::Keep };
+    Tokenizer::train(&starter::corpus().train, options)
+}
+
+/// The tokenizer the user named; else the embedded corpus' own for that, and bert-base-cased through the catalogue for others.
 ///
 /// # Errors
 /// [`Error::Missing`] naming `--mirror`, `--tokenizer` and `tokenizer train` when it cannot be had.
 pub fn tokenizer(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Tokenizer> {
+    if config.tokenizer.is_none() && config.path == STARTER_CORPUS {
+        let tokenizer = starter_tokenizer()?;
+        let pieces = tokenizer.vocab_size();
+        listener(Event::Message(&format!(
+            "no --tokenizer is named: one of {pieces} pieces is made from this text"
+        )));
+        return Ok(tokenizer);
+    }
     let name = config.tokenizer.as_deref().unwrap_or(DEFAULT_TOKENIZER);
     let case = if config.lowercase || name == "bert-base-uncased" { Case::Lower } else { Case::Keep };
     let path = Path::new(name);

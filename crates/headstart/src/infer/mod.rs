@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
 
-use crate::checkpoint::{self, ModelFiles};
+use crate::checkpoint::{self, LoadedModel, ModelFiles};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -32,6 +32,8 @@ pub(crate) struct Loaded {
     pub(crate) files: ModelFiles,
     /// The folder, for messages.
     pub(crate) folder: PathBuf,
+    /// Which model of a run it is, for people.
+    pub(crate) chosen: String,
 }
 
 impl Loaded {
@@ -41,7 +43,18 @@ impl Loaded {
         let (loaded, tokenizer) = checkpoint::load_model_and_tokenizer(path)?;
         let model = Model::new(&loaded.files.config)?;
         let weights = loaded.mapped_weights(model.table())?;
-        Ok(Self { device, model, weights, tokenizer, files: loaded.files, folder: loaded.folder })
+        let LoadedModel { files, folder, chosen, .. } = loaded;
+        Ok(Self { device, model, weights, tokenizer, files, folder, chosen })
+    }
+}
+
+/// A single text for a model that was trained on pairs of them.
+pub(crate) fn wants_pairs() -> Error {
+    Error::Config {
+        key: "text_column".into(),
+        what: "the model was trained on pairs of texts, and here is one text at a time".into(),
+        fix: "name two columns, as in `--text_column sentence1,sentence2`; on a plain line a tab stands between the texts"
+            .into(),
     }
 }
 

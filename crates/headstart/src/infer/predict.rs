@@ -16,7 +16,7 @@ use crate::data::unknown::UnknownTokens;
 use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
-use crate::infer::{Loaded, not_finite};
+use crate::infer::{Loaded, not_finite, wants_pairs};
 use crate::objective::{inputs, probabilities};
 
 /// One text's prediction.
@@ -72,6 +72,11 @@ impl Predictor {
         &self.loaded.device
     }
 
+    /// Whether it was trained on pairs of texts.
+    pub fn reads_pairs(&self) -> bool {
+        self.loaded.files.pairs
+    }
+
     /// The class names, in the order of the probabilities.
     pub fn labels(&self) -> &[String] {
         &self.loaded.files.labels
@@ -85,12 +90,15 @@ impl Predictor {
     /// Classifies texts, or pairs of texts, in order.
     ///
     /// # Errors
-    /// [`Error::Config`] where a pair has no room in the model's positions; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
+    /// [`Error::Config`] where a pair has no room in the model's positions, or the model reads pairs and there is one text; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
     /// what goes wrong on the device.
     pub fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
         let mut cut = Vec::new();
         let mut batch = Batch::default();
         for TextInput { first, second } in inputs {
+            if self.reads_pairs() && second.is_none() {
+                return Err(wants_pairs());
+            }
             self.template.validate(1 + usize::from(second.is_some()))?;
             let first = self.ids(first)?;
             let second = second.as_ref().map(|text| self.ids(text)).transpose()?;
@@ -143,8 +151,13 @@ impl Predictor {
         };
         let probabilities = match self.head.problem {
             Problem::Regression => Map::new(),
-            _ => names.iter().cloned().zip(values.iter().map(|&p| Value::from(f64::from(p)))).collect(),
+            _ => names.iter().cloned().zip(values.iter().map(|&p| probability(p))).collect(),
         };
         Prediction { label, probabilities, truncated }
     }
+}
+
+/// With the digits that an f32 has.
+fn probability(p: f32) -> Value {
+    serde_json::from_str(&p.to_string()).unwrap_or_default()
 }

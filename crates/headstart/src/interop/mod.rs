@@ -1,6 +1,7 @@
 //! Models of other programs: what their files say in this program's words, and back.
 //!
-//! Owns: the translation of config.json and of parameters' names, one table a family; the notes of sentence-transformers. Never:
+//! Owns: the translation of config.json and of parameters' names, one table a family; the notes of sentence-transformers; the
+//! tutorial's own files. Never:
 //! run folders (`checkpoint`), tokenizers, what a model computes. Nothing read is executed, and a key that could change the
 //! mathematics is understood or refused.
 //!
@@ -20,6 +21,7 @@ mod sentence_transformers;
 #[cfg(test)]
 mod tests;
 mod tokenizer_files;
+mod tutorial;
 mod weights;
 
 pub use config_json::{Card, read_config, write_config};
@@ -27,4 +29,5 @@ pub use sentence_transformers::{
     SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,
 };
 pub use tokenizer_files::tokenizer_files;
+pub use tutorial::{TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, read_tutorial};
 pub use weights::{Piece, PublishedWeights, pieces, prefix};

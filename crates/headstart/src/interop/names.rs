@@ -3,7 +3,7 @@
 //! Owns: how a name of ours becomes theirs. Never: the tables (one file a family), files.
 
 use crate::config::Arch;
-use crate::interop::{bert, distilbert, electra, gpt2, modernbert, roberta};
+use crate::interop::{bert, distilbert, electra, gpt2, modernbert, roberta, tutorial};
 
 /// How a family names what this program names, without the endings `.weight` and `.bias`, which both have.
 pub(super) struct Names {
@@ -11,7 +11,8 @@ pub(super) struct Names {
     pub(super) prefix: &'static str,
     /// Stands before a block's number.
     pub(super) blocks: &'static str,
-    /// Inside a block. Where one of ours is several of theirs, they are its parts from above to below.
+    /// Inside a block. Where one of ours is several of theirs, they are its parts from above to below. A part with `{n}` has the
+    /// block's number there; behind one that ends in `_` the ending follows without a point.
     pub(super) in_block: &'static [(&'static str, &'static [&'static str])],
     /// The rest of the trunk.
     pub(super) trunk: &'static [(&'static str, &'static str)],
@@ -34,16 +35,16 @@ pub struct Source {
     pub transposed: bool,
 }
 
-/// The table of a family; `None` for the tutorial's, which no other program has.
-pub(super) fn of(arch: Arch) -> Option<&'static Names> {
+/// The table of a family.
+pub(super) fn of(arch: Arch) -> &'static Names {
     match arch {
-        Arch::Naacl2019 => None,
-        Arch::Gpt2 => Some(&gpt2::NAMES),
-        Arch::Bert => Some(&bert::NAMES),
-        Arch::Roberta => Some(&roberta::NAMES),
-        Arch::Distilbert => Some(&distilbert::NAMES),
-        Arch::Electra => Some(&electra::NAMES),
-        Arch::Modernbert => Some(&modernbert::NAMES),
+        Arch::Naacl2019 => &tutorial::NAMES,
+        Arch::Gpt2 => &gpt2::NAMES,
+        Arch::Bert => &bert::NAMES,
+        Arch::Roberta => &roberta::NAMES,
+        Arch::Distilbert => &distilbert::NAMES,
+        Arch::Electra => &electra::NAMES,
+        Arch::Modernbert => &modernbert::NAMES,
     }
 }
 
@@ -64,7 +65,13 @@ impl Names {
         }
         let (block, inside) = stem.strip_prefix("transformer.layers.")?.split_once('.')?;
         let (_, parts) = self.in_block.iter().find(|(ours, _)| *ours == inside)?;
-        let name = |part: &&str| format!("{prefix}{}.{block}.{part}.{ending}", self.blocks);
+        let name = |part: &&str| {
+            if !part.contains("{n}") {
+                return format!("{prefix}{}.{block}.{part}.{ending}", self.blocks);
+            }
+            let point = if part.ends_with('_') { "" } else { "." };
+            format!("{prefix}{}{point}{ending}", part.replace("{n}", block))
+        };
         let transposed = ending == "weight" && self.transposed.contains(&inside);
         Some(Source { tensors: parts.iter().map(name).collect(), transposed })
     }

@@ -34,17 +34,26 @@ impl PublishedWeights {
         Ok(Self::of(Tensors::open(folder)?, arch))
     }
 
+    /// Opens the weights in one file.
+    ///
+    /// # Errors
+    /// Those of [`Tensors::open_file`].
+    pub fn open_file(path: &Path, arch: Arch) -> Result<Self> {
+        Ok(Self::of(Tensors::open_file(path)?, arch))
+    }
+
     /// The weights in one file that is open and compared with its sum already.
     ///
     /// # Errors
     /// Those of [`Tensors::open_file`].
     pub fn of_file(file: &TensorFile, arch: Arch) -> Result<Self> {
-        Ok(Self::of(Tensors::open_file(file.path())?, arch))
+        Self::open_file(file.path(), arch)
     }
 
     fn of(tensors: Tensors, arch: Arch) -> Self {
-        let prefix = names::of(arch).map_or("", |names| names.prefix);
-        let prefix = if tensors.names().any(|name| name.starts_with(prefix)) { prefix } else { "" };
+        let names::Names { prefix, trunk, .. } = names::of(arch);
+        let bare = |name: &str| trunk.iter().any(|(_, theirs)| name.starts_with(theirs));
+        let prefix = if tensors.names().any(bare) { "" } else { prefix };
         Self { tensors, arch, prefix }
     }
 
@@ -85,8 +94,7 @@ impl PublishedWeights {
 
     /// What is stored for a parameter, for people, in the files' names.
     pub fn describe(&self, param: &str) -> String {
-        let Some(names) = names::of(self.arch) else { return "nothing".into() };
-        let Some(source) = names.source(self.prefix, param) else { return "nothing".into() };
+        let Some(source) = names::of(self.arch).source(self.prefix, param) else { return "nothing".into() };
         let described = source.tensors.iter().map(|name| {
             let stored = self.stored(name);
             format!("{} in `{name}`", self.tensors.describe(stored.as_deref().unwrap_or(name)))
@@ -156,7 +164,7 @@ impl PublishedWeights {
 
     /// The names of tensors that are used for no parameter of a table, without those that are no parameters.
     pub fn left_by(&self, table: &ParamTable) -> Vec<String> {
-        let Some(names) = names::of(self.arch) else { return Vec::new() };
+        let names = names::of(self.arch);
         let used = self.used_by(table);
         let left = self.tensors.names().filter(|name| {
             !used.contains(*name)
@@ -172,7 +180,7 @@ impl PublishedWeights {
     /// As for [`PublishedWeights::copy_to`].
     pub fn is_untied(&self) -> Result<bool> {
         const TOKENS: &str = "transformer.token_embedding.weight";
-        let decoder = names::of(self.arch).map_or("", |names| names.decoder);
+        let decoder = names::of(self.arch).decoder;
         let (Some(shape), Some(tokens)) = (self.tensors.shape(decoder), self.shape(TOKENS)) else {
             return Ok(false);
         };
@@ -210,7 +218,7 @@ impl PublishedWeights {
 
     /// Where a parameter lies, if all of it is there.
     fn source(&self, param: &str) -> Option<Source> {
-        let mut source = names::of(self.arch)?.source(self.prefix, param)?;
+        let mut source = names::of(self.arch).source(self.prefix, param)?;
         for name in &mut source.tensors {
             *name = self.stored(name)?;
         }
@@ -242,13 +250,13 @@ pub type Piece<'a> = (String, Vec<usize>, Cow<'a, [f32]>);
 /// What stands before the trunk's names of a model: nothing where it is all there is.
 pub fn prefix(config: &ModelConfig, objective: Option<ObjectiveName>) -> &'static str {
     let trunk_only = config.arch.is_encoder() && config.head.is_none() && objective.is_none();
-    names::of(config.arch).filter(|_| !trunk_only).map_or("", |names| names.prefix)
+    if trunk_only { "" } else { names::of(config.arch).prefix }
 }
 
 /// The parts of a parameter in a family's files, with what stands before the trunk's names. `None` where the family has no such
 /// parameter.
 pub fn pieces<'a>(arch: Arch, prefix: &str, param: &Param, values: &'a [f32]) -> Option<Vec<Piece<'a>>> {
-    let source = names::of(arch)?.source(prefix, &param.name)?;
+    let source = names::of(arch).source(prefix, &param.name)?;
     let count = source.tensors.len();
     let mut shape = param.shape.clone();
     shape[0] /= count;

@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::baseline::Baseline;
 use crate::checkpoint::RunFolder;
 use crate::config::{Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Schedule, TrainConfig};
-use crate::data::source::{STARTER_CORPUS, STARTER_QUESTIONS};
+use crate::data::source::{self, STARTER_CORPUS, STARTER_QUESTIONS};
 use crate::data::starter::{self, LabelledText, QUESTION_LABELS};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
@@ -31,12 +31,10 @@ use crate::finetune::finetune;
 use crate::pretrain::pretrain;
 use crate::report::Confusion;
 use crate::run_log::{Kind, read_metrics};
-use crate::tokenizer::{Case, Tokenizer, TokenizerKind, TrainOptions};
 use crate::train::{Place, RunOptions, Summary, thousands};
 
 use overall::Overall;
 
-const VOCABULARY: usize = 4_096;
 /// The learning rates each arm may choose from. A higher one, 3e-3, serves neither arm (docs/log.md).
 const RATES: [f64; 2] = [3e-4, 1e-3];
 /// How much an example counts beside the penalty on the weights of words alone.
@@ -170,8 +168,7 @@ fn run_sized(
     let mut overall = Overall::new(listener);
     let (corpus, questions) = (starter::corpus(), starter::questions());
     let tokenizer = config.out.join("tokenizer.json");
-    let options = TrainOptions { kind: TokenizerKind::WordPiece, vocab_size: VOCABULARY, case: Case::Keep };
-    Tokenizer::train(&corpus.train, options)?.save(&tokenizer)?;
+    source::starter_tokenizer()?.save(&tokenizer)?;
 
     let runs = RATES.len() as u64 * size.seeds;
     overall.say(&format!(

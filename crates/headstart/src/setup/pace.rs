@@ -123,7 +123,7 @@ impl Beginning<'_> {
     fn why(&self, recipe: Recipe) -> String {
         let work = match self.task {
             Task::Pretraining => "pretraining",
-            Task::Continuing => "continued pretraining",
+            Task::Continuing { .. } => "continued pretraining",
             Task::Finetuning { from_scratch: true, .. } => "training from scratch",
             Task::Finetuning { method: Method::Full, .. } => "fine-tuning everything",
             Task::Finetuning { method: Method::Head, .. } => "fine-tuning the head",

@@ -101,6 +101,7 @@ pub(crate) fn model_files(
         block_size: None,
         head_defaults: None,
         labels,
+        pairs: false,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     }

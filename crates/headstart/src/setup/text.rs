@@ -7,10 +7,11 @@ use crate::batch::{Examples, TokenTargets};
 use crate::config::{Arch, ModelConfig, ObjectiveName};
 use crate::data::corpus::TokenStream;
 use crate::data::template::Template;
+use crate::data::unknown::UnknownTokens;
 use crate::error::{Error, Result};
 use crate::eval::TextSize;
 use crate::masking::{Masking, Never};
-use crate::tokenizer::RoleIds;
+use crate::tokenizer::{RoleIds, Tokenizer};
 use crate::train::EvaluationSplit;
 
 /// The longest inputs that nobody has asked for: attention in longer ones costs more than it brings.
@@ -91,5 +92,53 @@ impl TextInputs {
         let counts = stream.counts();
         let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
         Ok(Some(EvaluationSplit { examples: self.examples(stream)?, text: Some(text) }))
+    }
+}
+
+/// What people should be told of a text of which the tokenizer knows little.
+pub(crate) fn unknown_warning(stream: &TokenStream, tokenizer: &Tokenizer) -> Option<String> {
+    let mut unknown = UnknownTokens::default();
+    unknown.add("", stream.ids(), tokenizer);
+    unknown.warning("the text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLES: RoleIds = RoleIds { cls: 1, sep: 2, eos: 2, mask: 3, unk: 4, pad: Some(0) };
+
+    fn model(arch: Arch, num_max_positions: usize) -> ModelConfig {
+        ModelConfig { arch, num_max_positions, ..ModelConfig::default() }
+    }
+
+    #[test]
+    fn an_encoder_reads_blocks_between_its_special_tokens() {
+        let lengths = |arch, positions, asked| {
+            let inputs = TextInputs::of(&model(arch, positions), asked, ROLES).unwrap();
+            (inputs.block, inputs.template.map(|template| template.encode(&[7, 8], None).input_ids))
+        };
+        assert_eq!(lengths(Arch::Gpt2, 1_024, None), (1_024, None));
+        assert_eq!(lengths(Arch::Naacl2019, 256, Some(64)), (64, None));
+        let bert = Some(vec![1, 7, 8, 2]);
+        assert_eq!(lengths(Arch::Bert, 128, None), (126, bert.clone()));
+        assert_eq!(lengths(Arch::Modernbert, 8_192, None), (510, bert.clone()));
+        assert_eq!(lengths(Arch::Roberta, 512, Some(100)), (98, bert));
+        let refused = |asked| TextInputs::of(&model(Arch::Bert, 16), Some(asked), ROLES).unwrap_err();
+        let long = refused(17).to_string();
+        assert!(long.contains("block_size") && long.contains("16 positions"), "{long}");
+        assert!(refused(2).to_string().contains("no room for text"));
+    }
+
+    #[test]
+    fn special_tokens_of_an_encoder_are_never_masked() {
+        let masked = |arch, never: fn(Arch, RoleIds) -> Never| {
+            let targets = token_targets(ObjectiveName::Mlm, 1.0, ROLES, 9, never(arch, ROLES));
+            targets.sequence(&[1, 7, 2, 0, 4, 8], None, 3).rows
+        };
+        assert_eq!(masked(Arch::Bert, never_in_text), [1, 4, 5]);
+        assert_eq!(masked(Arch::Electra, never_in_examples), [1, 4, 5]);
+        assert_eq!(masked(Arch::Gpt2, never_in_text), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(masked(Arch::Gpt2, never_in_examples), [1, 2, 3, 4, 5]);
     }
 }

@@ -13,7 +13,7 @@ use headstart_engine::FileMap;
 use crate::error::{Error, Result};
 use crate::tensors::dtype::Dtype;
 use crate::tensors::file::all_finite_bytes;
-use crate::tensors::place::Place;
+use crate::tensors::place::{Place, count};
 use crate::tensors::{all_finite, header, pickle, shards};
 
 /// Weights of another program, still in their files. Every tensor listed lies inside its file.
@@ -188,10 +188,14 @@ fn places(path: &Path, map: &[u8]) -> Result<Vec<(String, Place)>> {
     let (start, metadata) = header::parse(map)
         .map_err(|what| unusable(path, format!("is not a whole safetensors file: {what}"), FETCH))?;
     let place = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        if count(&info.shape).is_none() {
+            let what = format!("`{name}` cannot have the shape {:?}", info.shape);
+            return Err(unusable(path, what, FETCH));
+        }
         let dtype = Dtype::of_safetensors(info.dtype);
-        (name, Place::in_order(dtype, info.shape.clone(), start + info.data_offsets.0))
+        Ok((name, Place::in_order(dtype, info.shape.clone(), start + info.data_offsets.0)))
     };
-    Ok(metadata.tensors().into_iter().map(place).collect())
+    metadata.tensors().into_iter().map(place).collect()
 }
 
 fn not_finite(path: &Path, name: &str) -> Error {

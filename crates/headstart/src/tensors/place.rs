@@ -42,7 +42,7 @@ impl Place {
         if shape.len() != strides.len() {
             return Err(format!("has {} dimensions and {} strides", shape.len(), strides.len()));
         }
-        let count = shape.iter().try_fold(1_usize, |count, n| count.checked_mul(*n)).ok_or_else(outside)?;
+        let count = count(&shape).ok_or_else(outside)?;
         if count > 0 {
             let last = shape.iter().zip(&strides).try_fold(offset, |last, (n, stride)| {
                 stride.checked_mul(n - 1).and_then(|further| last.checked_add(further))
@@ -62,10 +62,9 @@ impl Place {
         Ok(Self { dtype, shape, start, strides })
     }
 
-    /// Numbers in one row, which is everything but the first dimension; of a single number, that number. Only where there
-    /// is no row at all can it be more than there are.
+    /// Numbers in one row, which is everything but the first dimension; of a single number, that number.
     pub fn row_len(&self) -> usize {
-        self.shape.iter().skip(1).fold(1, |len, n| len.saturating_mul(*n))
+        self.shape.iter().skip(1).product()
     }
 
     /// Rows; one for a single number.
@@ -119,12 +118,19 @@ impl Place {
     }
 }
 
+/// The numbers in a tensor of this shape; `None` where its dimensions are too large to be multiplied in any order, as they
+/// can be beside one of 0.
+pub(super) fn count(shape: &[usize]) -> Option<usize> {
+    let whole = |product: usize, n: &usize| product.checked_mul((*n).max(1));
+    shape.iter().try_fold(1, whole).map(|product| if shape.contains(&0) { 0 } else { product })
+}
+
 /// Whether numbers lie one behind the other, the last dimension's first. The stride of a dimension of one means nothing.
 fn is_in_order(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(n, stride)| {
         let fits = *n == 1 || *stride == expected;
-        expected = expected.saturating_mul(*n);
+        expected *= n;
         fits
     })
 }

@@ -50,7 +50,7 @@ fn every_floating_point_type_of_safetensors_is_read() {
         "b":{"dtype":"BF16","shape":[],"data_offsets":[20,22]},
         "ids":{"dtype":"I64","shape":[1],"data_offsets":[22,30]},
         "q":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[30,32]},
-        "none":{"dtype":"F32","shape":[0,18446744073709551615,18446744073709551615],"data_offsets":[32,32]}}"#;
+        "none":{"dtype":"F32","shape":[0,7],"data_offsets":[32,32]}}"#;
     let mut data = 0.1_f64.to_le_bytes().to_vec();
     data.extend(bytemuck::cast::<[f32; 2], [u8; 8]>([1.5, -2.5]));
     data.extend([0x00, 0x3c, 0x01, 0x00]);
@@ -86,6 +86,18 @@ fn every_floating_point_type_of_safetensors_is_read() {
     for rows in [1..3, 2..1, 3..3, 0..usize::MAX] {
         assert_says(tensors.copy_rows_to("f", rows, &mut []), &["`f`: expected 0 numbers"]);
     }
+}
+
+#[test]
+fn a_shape_that_no_memory_has_is_refused_even_where_there_is_nothing_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("a.safetensors");
+    let header = r#"{"none":{"dtype":"F32","shape":[0,18446744073709551615,2],"data_offsets":[0,0]}}"#;
+    write_raw(&path, header, &[]);
+    assert_says(
+        Tensors::open_file(&path),
+        &["a.safetensors", "`none` cannot have the shape [0, 18446744073709551615, 2]"],
+    );
 }
 
 #[test]
@@ -181,6 +193,22 @@ fn pickles_are_found_behind_safetensors() {
     assert_eq!(Tensors::open(temp.path()).unwrap().shape("0.bias"), Some(&[2][..]));
     copy("wrapped_legacy.bin", "pytorch_model.bin");
     assert_eq!(Tensors::open(temp.path()).unwrap().names().collect::<Vec<_>>(), ["weight"]);
+}
+
+#[test]
+fn a_header_whose_length_begins_like_a_pickle_is_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("model.safetensors");
+    // Lengths of 128, of 640 (whose second byte is a pickle's protocol, too), and of more than 64 KiB.
+    for length in [0x80, 0x280, 0x1_0280] {
+        let header = r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let header = header.to_owned() + &" ".repeat(length - header.len());
+        write_raw(&path, &header, &2.5_f32.to_le_bytes());
+        assert!(fs::read(&path).unwrap().starts_with(&[0x80]));
+        let mut values = [0.0];
+        Tensors::open_file(&path).unwrap().copy_to("x", &mut values).unwrap();
+        assert_eq!(values[0].to_bits(), 2.5_f32.to_bits());
+    }
 }
 
 #[test]

@@ -105,7 +105,13 @@ impl RawSplit {
         for (at, example) in all.iter().enumerate() {
             same_text.entry(example.texts().map(str::trim).collect()).or_default().push(at);
         }
-        let differ = |rows: &&Vec<usize>| rows.iter().any(|&at| all[at].labels != all[rows[0]].labels);
+        // Of numbers, 5 and 5.00 are the same.
+        let number = |at: usize| all[at].labels.first().and_then(|label| label.parse::<f64>().ok());
+        let same = |a: usize, b: usize| {
+            all[a].labels == all[b].labels
+                || (names.is_empty() && number(a).is_some() && number(a) == number(b))
+        };
+        let differ = |rows: &&Vec<usize>| rows.iter().any(|&at| !same(at, rows[0]));
         let mut conflicts: Vec<&Vec<usize>> = same_text.values().filter(differ).collect();
         conflicts.sort_unstable();
         let lengths = |length: fn(&str) -> usize| {
@@ -167,5 +173,13 @@ mod tests {
         assert_eq!((train.conflicting_texts, &train.samples[..]), (1, &[place("water", "the sea")][..]));
         assert!(data.notes[0].contains("text in column `text`, label in `label`"), "{:?}", data.notes);
         assert!(data.notes[1].contains("look alike"), "{:?}", data.notes);
+        let numbers = "sentence1,sentence2,score\na,b,5\na,b ,5.00\na,c,1\nb,a,2\na,c,1.5\n";
+        std::fs::write(&path, numbers).unwrap();
+        let regression =
+            ClassificationOptions { label_kind: super::super::LabelKind::Regression, ..Default::default() };
+        let data = RawData::read(&path, &regression, 1).unwrap();
+        let train = &data.splits[0].1;
+        assert_eq!((train.duplicates, train.conflicting_texts, &*train.conflicts[0].text), (2, 1, "a\tc"));
+        assert_eq!(train.samples, [place("5", "a\tb")]);
     }
 }

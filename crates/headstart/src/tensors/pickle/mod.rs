@@ -25,9 +25,9 @@ use crate::tensors::foreign::unusable;
 use crate::tensors::place::Place;
 use machine::Pickle;
 
-/// The way out of a pickle that holds more than tensors.
-const PLAIN: &str =
-    "save the weights alone in Python, as safetensors or with `torch.save(model.state_dict(), path)`";
+/// The way out of a file that is damaged, or holds more than tensors.
+const PLAIN: &str = "fetch the file again, or save the weights alone in Python: as safetensors, or with \
+                     `torch.save(model.state_dict(), path)`";
 
 /// A pickle and where its storages lie in the file, by key.
 struct Saved<'a> {

@@ -141,6 +141,9 @@ fn place(saved: &Saved<'_>, tensor: &Tensor) -> Result<Place, String> {
 /// The first few keys of a dictionary, for people.
 fn keys_of(items: &Items<'_>) -> String {
     const MOST: usize = 8;
+    if items.is_empty() {
+        return "it has no keys".into();
+    }
     let shown = |(key, _): &(Value<'_>, Value<'_>)| match key {
         Value::Text(key) => format!("{:?}", key.chars().take(80).collect::<String>()),
         _ => "one that is no text".into(),

@@ -87,6 +87,25 @@ fn a_state_dict_among_other_things_is_found() {
 }
 
 #[test]
+fn a_file_without_tensors_says_so() {
+    // The older form: its magic number, its version, the byte order, what was saved, the storages.
+    let file = |saved: &[u8]| {
+        let about = b"\x80\x02}X\x0d\0\0\0little_endian\x88s.";
+        [b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", &about[..], saved, b"\x80\x02]."]
+            .concat()
+    };
+    let error = refused(&file(b"\x80\x02}."));
+    assert!(
+        error.contains("holds no tensors; it has no keys") && error.contains("fetch the file again"),
+        "{error}"
+    );
+    let error = refused(&file(b"\x80\x02}X\x01\0\0\0aK\x01s."));
+    assert!(error.contains("holds no tensors; its keys are \"a\""), "{error}");
+    let error = refused(&file(b"\x80\x02}K\x01K\x01s."));
+    assert!(error.contains("a tensor's name is no text"), "{error}");
+}
+
+#[test]
 fn quantised_weights_are_named() {
     let tensors = opened("float8_zip");
     assert_eq!(tensors.describe("weight"), "F8_E4M3 [2]");

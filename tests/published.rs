@@ -1,0 +1,226 @@
+//! Published models through the program: fine-tuned by every method, their pretraining continued, and what comes of bad folders.
+//!
+//! Owns: folders of other programs as users have them. Never: what a family computes (the goldens).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::published::{configure, folder, keep_tensors, vocabulary};
+use support::{Place, sentences};
+
+/// A place with labelled texts, running text, and a model of each case in a folder of its name.
+fn place(cases: &[&str]) -> Place {
+    let place = Place::new();
+    place.topics();
+    place.write("books/train.txt", sentences(1, 60));
+    place.write("books/valid.txt", sentences(2, 20));
+    for case in cases {
+        folder(&place, case, case);
+    }
+    place
+}
+
+/// What a finished model's own notes say.
+fn notes(place: &Place, run: &str) -> Value {
+    place.json_file(&format!("{run}/final/headstart.json"))
+}
+
+#[test]
+fn every_family_goes_on_with_its_pretraining_and_is_fine_tuned_from_there() {
+    let place = place(&["bert_mlm", "roberta_mlm", "distilbert_mlm", "electra_mlm", "modernbert_mlm"]);
+    for family in ["bert", "roberta", "distilbert", "electra", "modernbert"] {
+        let model = format!("{family}_mlm");
+        let call =
+            format!("pretrain --from {model} --data books --max_steps 3 --block_size 24 --out {family}");
+        place.run(&call).says(&[
+            &format!("model: {family}, "),
+            "tensors used, 0 left, 0 added; max_length 24",
+            "continued pretraining",
+        ]);
+        let config = place.json_file(&format!("{family}/final/config.json"));
+        assert_eq!(config["model_type"], family);
+        assert!(config["architectures"][0].as_str().unwrap().ends_with("ForMaskedLM"), "{config}");
+        assert_eq!(notes(&place, family)["objective"], "mlm");
+        let result = place.run(&format!("eval {family} --data books --json")).json();
+        assert!(result["metrics"]["ppl"].as_f64().unwrap() > 1.0, "{result}");
+        let call = format!("finetune --model {family} --data topics --max_steps 3 --out {family}-tuned");
+        place.run(&call).succeeds();
+        let answers = place.feed(&format!("predict {family}-tuned"), b"the old river\n").json_lines();
+        assert!(["water", "land"].contains(&answers[0]["label"].as_str().unwrap()), "{answers:?}");
+    }
+}
+
+#[test]
+fn continued_pretraining_is_resumed_to_the_same_bits() {
+    let place = place(&["bert_mlm"]);
+    let call = "pretrain --from bert_mlm --data books --max_steps 6 --save_every 3 --eval_every 2 --block_size 24 --out";
+    place.run(&format!("{call} whole")).succeeds();
+    place.copy(&place.path("whole"), "cut");
+    fs::remove_dir_all(place.path("cut/final")).unwrap();
+    fs::remove_dir_all(place.path("cut/checkpoints/step-00000006")).unwrap();
+    fs::remove_file(place.path("cut/checkpoints/best.json")).unwrap();
+    // The model it came from is not needed any more.
+    fs::rename(place.path("bert_mlm"), place.path("away")).unwrap();
+    place.run("pretrain --resume cut").succeeds();
+    assert_eq!(place.bytes("cut/final/model.safetensors"), place.bytes("whole/final/model.safetensors"));
+    assert_eq!(place.metrics("cut"), place.metrics("whole"));
+    // A run that goes on keeps what it was started with.
+    place.run("pretrain --resume cut --block_size 12").refuses(2, &["--block_size 12", "started with 24"]);
+}
+
+/// A folder of sentence-transformers without an LM head.
+fn sentence_model(place: &Place) {
+    folder(place, "minilm", "bert_mlm");
+    keep_tensors(place, "minilm", |name| !name.starts_with("cls."));
+    place.write(
+        "minilm/modules.json",
+        json!([
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ])
+        .to_string(),
+    );
+    place.write("minilm/1_Pooling/config.json", json!({"pooling_mode_mean_tokens": true}).to_string());
+    place.write("minilm/sentence_bert_config.json", json!({"max_seq_length": 20}).to_string());
+    configure(place, "minilm", |config| {
+        config.insert("classifier_dropout".into(), json!(0.25));
+    });
+}
+
+#[test]
+fn what_a_folder_says_of_classifiers_is_kept_by_what_is_trained_from_it() {
+    let place = place(&[]);
+    sentence_model(&place);
+    // Its LM head is new.
+    let call = "pretrain --from minilm --data books --max_steps 2 --out adapted";
+    place.run(call).says(&["model: bert", "0 left, 5 added", "max_length 39"]);
+    let log = String::from_utf8(place.bytes("adapted/train.log")).unwrap();
+    assert!(log.contains("lm_head.dense.weight") && log.contains("passed over: "), "{log}");
+    for (from, run) in [("minilm", "straight"), ("adapted", "tuned"), ("tuned", "again")] {
+        let call = format!("finetune --model {from} --data topics --max_steps 2 --out {run}");
+        place.run(&call).says(&["were cut"]);
+        let head = notes(&place, run)["head"].clone();
+        assert_eq!(
+            (&head["max_length"], &head["dropout"], &head["pooling"]),
+            (&json!(20), &json!(0.25), &json!("pooler"))
+        );
+        assert_eq!(notes(&place, run)["objective"], Value::Null, "its LM head is gone");
+    }
+    place
+        .run("finetune --model minilm --data topics --max_steps 1 --out x")
+        .says(&["max_length 20, pooling pooler"]);
+    // A head that is there keeps what it reads.
+    place
+        .run("finetune --model minilm --data topics --max_steps 1 --pooling mean --max_length 12 --out mean")
+        .succeeds();
+    place.run("finetune --model mean --data topics --max_steps 1 --out mean-again").succeeds();
+    // `transformers` has no BERT with this pooling.
+    let head = place.json_file("mean-again/final/config.json")["head"].clone();
+    assert_eq!((&head["max_length"], &head["pooling"]), (&json!(12), &json!("mean")));
+    place.run("eval tuned --data books --language_model").refuses(1, &["no language model", "--from"]);
+}
+
+#[test]
+fn a_published_model_is_trained_by_every_method() {
+    let place = place(&["bert_clf", "distilbert_mlm"]);
+    for (model, flags) in [
+        ("bert_clf", "--method head"),
+        ("bert_clf", "--method adapters --adapters_dim 4"),
+        ("distilbert_mlm", "--method adapters --adapters_dim 4 --train_norms"),
+        ("bert_clf", "--lm_loss_coef 0.5"),
+        ("distilbert_mlm", "--lm_loss_coef 0.5"),
+        ("bert_clf", "--from_scratch"),
+    ] {
+        for run in ["whole", "cut"] {
+            let _ = fs::remove_dir_all(place.path(run));
+        }
+        let call = format!(
+            "finetune --model {model} --data topics --max_steps 4 --save_every 2 {flags} --out whole"
+        );
+        place.run(&call).says(&["model: "]);
+        place.copy(&place.path("whole"), "cut");
+        fs::remove_dir_all(place.path("cut/final")).unwrap();
+        fs::remove_dir_all(place.path("cut/checkpoints/step-00000004")).unwrap();
+        fs::remove_file(place.path("cut/checkpoints/best.json")).unwrap();
+        place.run("finetune --resume cut").succeeds();
+        assert_eq!(
+            place.bytes("cut/final/model.safetensors"),
+            place.bytes("whole/final/model.safetensors"),
+            "{call}"
+        );
+        let answers = place.feed("predict whole", b"the old river\n").json_lines();
+        assert_eq!(answers.len(), 1, "{call}");
+        let config = place.json_file("whole/final/config.json");
+        let theirs = config["model_type"] != "headstart";
+        assert_eq!(theirs, !flags.contains("adapters"), "{flags}: {config}");
+    }
+}
+
+#[test]
+fn families_are_pretrained_from_scratch_with_sizes_of_ours() {
+    let place = place(&[]);
+    place.write("vocab.txt", vocabulary(80));
+    for family in ["bert", "roberta", "distilbert", "electra", "modernbert"] {
+        let sizes = "--preset micro --num_max_positions 32 --max_steps 2";
+        let call =
+            format!("pretrain --arch {family} {sizes} --data books --tokenizer vocab.txt --out {family}");
+        place.run(&call).succeeds();
+        let config = place.json_file(&format!("{family}/final/config.json"));
+        assert_eq!(config["model_type"], family, "it is in the form of its family");
+        assert_eq!(notes(&place, family)["objective"], "mlm");
+        let call = format!("finetune --model {family} --data topics --max_steps 1 --out {family}-tuned");
+        place.run(&call).succeeds();
+    }
+    place
+        .run("pretrain --arch bert --objective lm --data books")
+        .refuses(2, &["objective", "both directions", "fix: use mlm"]);
+}
+
+#[test]
+fn the_tutorials_own_files_are_a_model_for_every_command() {
+    let place = place(&[]);
+    place.copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tutorial"), "theirs");
+    place.run("generate theirs --prompt the --max_new_tokens 3 --temperature 0").succeeds();
+    place.run("eval theirs --data books --json").succeeds();
+    place
+        .run("pretrain --from theirs --data books --max_steps 2 --out more")
+        .says(&["model: naacl2019", "26 tensors used, 0 left, 0 added"]);
+    place
+        .run("finetune --model theirs --data topics --max_steps 2 --out tuned")
+        .says(&["model: naacl2019", "pooling cls"]);
+    place.feed("predict tuned", b"the old river\n").succeeds();
+}
+
+#[test]
+fn what_contradicts_a_model_is_named() {
+    let place = place(&["bert_mlm", "gpt2_lm"]);
+    for (flags, words) in [
+        ("--from bert_mlm --objective lm", &["objective", "lm is asked for", "bert", "fix: use mlm"][..]),
+        ("--from gpt2_lm --objective mlm", &["objective", "gpt2", "fix: use lm"]),
+        ("--from bert_mlm --embed_dim 64", &["--embed_dim", "--from", "fix: leave --embed_dim out"]),
+        ("--from bert_mlm --num_max_positions 64", &["--num_max_positions", "--block_size"]),
+        ("--from bert_mlm --tokenizer t.json", &["tokenizer", "fix: leave it out"]),
+        ("--from bert_mlm --block_size 64", &["block_size", "39 positions", "fix: use 39"]),
+        ("--from bert_mlm --block_size 2", &["2 positions leave no room"]),
+    ] {
+        place.run(&format!("pretrain --data books --out run {flags}")).refuses(2, words);
+        assert!(!place.path("run").exists(), "{flags}");
+    }
+    place.write("run.toml", "[model]\nembed_dim = 64\n");
+    let call = "pretrain --from bert_mlm --data books --config run.toml --out run";
+    place.run(call).refuses(2, &["embed_dim", "64 is asked for", "has 27"]);
+    place
+        .run("finetune --model bert_mlm --data topics --max_length 40 --out run")
+        .refuses(2, &["max_length", "39 positions"]);
+    assert!(!place.path("run").exists());
+}
