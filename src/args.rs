@@ -492,7 +492,7 @@ else their mean. Lines are {\"embedding\": [...]}, behind the fields of a table 
 A row that cannot be read ends the work.
 Examples:
   headstart features runs/trunk --input sentences.txt --output sentences.npy
-  headstart features runs/trunk --input reviews.csv --pooling cls > v.jsonl")]
+  headstart features runs/trunk --input reviews.csv --pooling cls --output vectors.jsonl")]
 pub struct FeaturesArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
@@ -533,7 +533,7 @@ pub struct FeaturesArgs {
 The folder is there when all of it is. A model that the other program has no form for is refused with the reason.
 Examples:
   headstart export runs/trec --to hf --output trec-model
-  headstart export runs/books --to sentence-transformers --pooling mean --normalize --output books-vectors")]
+  headstart export runs/books --to sentence-transformers --output books-vectors")]
 pub struct ExportArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]

@@ -278,6 +278,42 @@ def language_model(args, folder, model, texts):
     return judge(f"gpt2, language model's loss {theirs:.4f}", abs(theirs - ours))
 
 
+def continued(args, folder, name, model, texts):
+    """A few steps of pretraining more, out as a language model, in and out again; and the vectors of its trunk."""
+    import numpy as np
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    for split in ("train", "valid"):
+        (folder / "text").mkdir(exist_ok=True)
+        lines = [" ".join(text.split()) for text in texts if text.strip()]
+        (folder / "text" / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    call(args.binary, "pretrain", "--from", model, "--data", folder / "text", "--max_steps", 3, "--lr", 1e-3,
+         "--precision", "f32", "--train_batch_size", 4, "--out", folder / "run-text")
+    final, saved = folder / "out-text", folder / "saved-text"
+    call(args.binary, "export", folder / "run-text", "--to", "hf", "--output", final)
+    kind = AutoModelForCausalLM if name == "gpt2" else AutoModelForMaskedLM
+    network, report = kind.from_pretrained(final, output_loading_info=True)
+    clean = not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    print(f"{name}, {type(network).__name__}: {'every tensor used' if clean else f'BAD: {report}'}", flush=True)
+    network.save_pretrained(saved)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (saved / file).write_bytes((final / file).read_bytes())
+    call(args.binary, "export", saved, "--to", "hf", "--output", folder / "saved-text-again")
+    results = [clean, same_tensors(f"{name}, language model out, in, out", final, folder / "saved-text-again")]
+
+    source = folder / "vectors.jsonl"
+    write_lines(source, [{"text": text} for text in texts])
+    call(args.binary, "features", folder / "run-text", "--input", source, "--output", folder / "vectors.npy")
+    tokenizer, trunk, theirs = AutoTokenizer.from_pretrained(final), AutoModel.from_pretrained(final).eval(), []
+    for text in texts:
+        with torch.no_grad():
+            batch = tokenizer(text, truncation=True, return_tensors="pt")
+            theirs.append(trunk(**batch).last_hidden_state[0].double().mean(0))
+    difference = np.abs(np.load(folder / "vectors.npy") - np.array(torch.stack(theirs))).max()
+    return [*results, judge(f"{name}, mean hidden states", float(difference))]
+
+
 def family(args, name, folder, texts):
     """A family: published, in and out, fine-tuned and out, by `transformers` in and out again."""
     from transformers import AutoModelForSequenceClassification
@@ -295,6 +331,7 @@ def family(args, name, folder, texts):
     results.append(same_tensors(f"{name}, in and out", published, folder / "again"))
     if name == "gpt2":
         results += [language_model(args, folder, folder / "again", texts)]
+    results += continued(args, folder, name, published, texts)
     for task in TASKS:
         final = fine_tuned(args, folder, published, task, texts)
         ours = our_logits(args, folder, final, task, texts)

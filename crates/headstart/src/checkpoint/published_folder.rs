@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{
     Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, pieces, prefix,
-    read_config, read_sentence_settings, read_tutorial, tokenizer_files, write_config,
+    read_config, read_sentence_settings, read_tutorial, tokenizer_files, tokenizer_max_length, write_config,
 };
 use crate::model::{self, Model};
 use crate::params::ParamTable;
@@ -174,7 +174,10 @@ fn classifier(folder: &Path, card: &Card, classes: usize) -> Result<(Option<Head
         return Err(damaged(&folder.join(CONFIG_FILE), what));
     }
     let (pooling, dropout) = (card.pooling, card.head_dropout);
-    Ok((Some(HeadConfig { num_classes: classes, pooling, problem, max_length: None, dropout }), labels))
+    // Its inputs are cut where they were in training.
+    let max_length =
+        tokenizer_max_length(folder)?.filter(|length| (2..card.config.num_max_positions).contains(length));
+    Ok((Some(HeadConfig { num_classes: classes, pooling, problem, max_length, dropout }), labels))
 }
 
 /// What the folder of a finished model is in the form of `transformers`; `None` where it is in this program's own. GPT-2's

@@ -25,7 +25,9 @@ mod tutorial;
 mod weights;
 
 pub use config_json::{Card, read_config, write_config};
-pub use sentence_transformers::{SentenceSettings, read_sentence_settings, sentence_files};
+pub use sentence_transformers::{
+    SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,
+};
 pub use tokenizer_files::tokenizer_files;
 pub use tutorial::{TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, read_tutorial};
 pub use weights::{Piece, PublishedWeights, pieces, prefix};

@@ -146,11 +146,18 @@ fn max_length(folder: &Path) -> Result<Option<usize>> {
         return Err(refused(&path, what.into(), "use a model whose tokenizer does it"));
     }
     let own = settings.get("max_seq_length").and_then(Value::as_u64);
-    let tokenizer = parse_if_there(&folder.join("tokenizer_config.json"))?;
+    Ok(own.map(|length| length as usize).or(tokenizer_max_length(folder)?))
+}
+
+/// The longest input by the tokenizer's settings beside a model.
+///
+/// # Errors
+/// [`Error::Checkpoint`] when they cannot be read.
+pub fn tokenizer_max_length(folder: &Path) -> Result<Option<usize>> {
+    let settings = parse_if_there(&folder.join("tokenizer_config.json"))?;
+    let length = settings.get("model_max_length").and_then(Value::as_u64);
     // Where there is no such length, `transformers` writes a number of thirty digits.
-    let known = |length: &u64| *length <= 1 << 20;
-    let length = own.or(tokenizer.get("model_max_length").and_then(Value::as_u64)).filter(known);
-    Ok(length.map(|length| length as usize))
+    Ok(length.filter(|length| *length <= 1 << 20).map(|length| length as usize))
 }
 
 fn pooling(path: &Path) -> Result<HeadPooling> {
