@@ -15,6 +15,7 @@ use headstart::config::{Arch, HeadPooling, ObjectiveName, Problem};
 use headstart::data::Split;
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
+use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
 pub use groups::{
@@ -77,6 +78,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Classify texts: lines, CSV, TSV or JSONL in; JSONL or a table out
     Predict(PredictArgs),
+    /// Turn texts into vectors: lines, CSV, TSV or JSONL in; a NumPy array or JSONL out
+    Features(FeaturesArgs),
+    /// Write a model as a folder that transformers or sentence-transformers reads
+    Export(ExportArgs),
     /// Continue a text
     Generate(GenerateArgs),
     /// Say what this machine offers
@@ -477,6 +482,89 @@ pub struct PredictArgs {
     pub reading: ReadingArgs,
     #[command(flatten)]
     pub places: PlaceArgs,
+}
+
+/// `headstart features`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A vector is made of the hidden states of a text: by default as a folder of sentence-transformers says,
+else their mean. Lines are {\"embedding\": [...]}, behind the fields of a table or of a JSON object.
+A row that cannot be read ends the work.
+Examples:
+  headstart features runs/trunk --input sentences.txt --output sentences.npy
+  headstart features runs/trunk --input reviews.csv --text_column review --pooling cls > vectors.jsonl")]
+pub struct FeaturesArgs {
+    /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
+    #[arg(value_name = "MODEL")]
+    pub run: PathBuf,
+    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: Vec<PathBuf>,
+    /// How the input is written [default: what the end of the file's name says; text]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
+    pub input_format: Option<RowFormat>,
+    /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
+    /// A NumPy array (.npy) or JSON lines (.jsonl), which must not exist yet and is there when all are [default: JSON
+    /// lines on standard output]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How the hidden states of a text become one vector [default: what the folder says; mean]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<FeaturePooling>())]
+    pub pooling: Option<FeaturePooling>,
+    /// Scale every vector to length 1 [default: what the folder says; false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub normalize: Option<bool>,
+    /// Tokens of the longest input; longer texts are cut [default: what the folder says; all positions]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub max_length: Option<usize>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// `headstart export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The folder is there when all of it is. A model that the other program has no form for is refused with the reason.
+Examples:
+  headstart export runs/trec --to hf --output trec-model
+  headstart export runs/books --to sentence-transformers --pooling mean --normalize --output books-vectors")]
+pub struct ExportArgs {
+    /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
+    #[arg(value_name = "MODEL")]
+    pub run: PathBuf,
+    /// The program that is to read it: transformers (hf) or sentence-transformers
+    #[arg(long, value_name = "NAME", value_parser = one_of::<ExportTarget>())]
+    pub to: ExportTarget,
+    /// The folder to write, which must not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How sentence-transformers is to make one vector of the hidden states [default: what the folder says; mean]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<FeaturePooling>())]
+    pub pooling: Option<FeaturePooling>,
+    /// Whether it is to scale vectors to length 1 [default: what the folder says; false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub normalize: Option<bool>,
+    /// Print the result as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// The programs that models are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportTarget {
+    /// `transformers`, and everything that reads its folders.
+    Hf,
+    /// sentence-transformers.
+    SentenceTransformers,
 }
 
 /// `headstart generate`.

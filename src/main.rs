@@ -10,6 +10,7 @@ mod metrics;
 mod output;
 mod progress;
 mod settings;
+mod vectors;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         Command::Finetune(args) => cmd::finetune::run(*args),
         Command::Eval(args) => cmd::eval::run(args),
         Command::Predict(args) => cmd::predict::run(args),
+        Command::Features(args) => cmd::features::run(args),
+        Command::Export(args) => cmd::export::run(args),
         Command::Generate(args) => cmd::generate::run(args),
         Command::Doctor(args) => cmd::doctor::run(&args),
         Command::Bench(args) => cmd::bench::run(*args),

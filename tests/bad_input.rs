@@ -437,7 +437,8 @@ fn data_that_is_not_here_is_named_with_its_place() {
     finetune(&place, "--data imdb --offline").refuses(1, &["aclImdb_v1.tar.gz", "--mirror", "fix: "]);
     finetune(&place, "--data imdb --offline --mirror none").refuses(2, &["mirror", "none"]);
     finetune(&place, "--data movies").refuses(1, &["`movies`", "imdb", "starter-questions", "fix: "]);
-    let done = place.run("pretrain --data starter --offline --out run");
+    place.write("some.txt", "some text of one's own\n");
+    let done = place.run("pretrain --data some.txt --offline --out run");
     done.refuses(1, &["bert-base-cased", "--mirror", "--tokenizer", "tokenizer train"]);
     // A set of the other kind.
     place.run(&format!("{call} starter-questions")).refuses(2, &["starter-questions", "fix: "]);

@@ -29,9 +29,19 @@ fn tokenizer(place: &Place) {
 fn help_and_version_go_to_stdout() {
     let place = Place::new();
     let help = place.run("--help");
-    for command in
-        ["quickstart", "data", "tokenizer", "pretrain", "finetune", "eval", "predict", "generate", "doctor"]
-    {
+    for command in [
+        "quickstart",
+        "data",
+        "tokenizer",
+        "pretrain",
+        "finetune",
+        "eval",
+        "predict",
+        "features",
+        "export",
+        "generate",
+        "doctor",
+    ] {
         assert!(help.succeeds().stdout.contains(&format!("\n  {command}")), "{}", help.stdout);
         assert!(
             place.run(&format!("{command} --help")).succeeds().stdout.contains("Usage: headstart"),

@@ -74,6 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "device",
             "error",
             "event",
+            "interop",
             "model",
             "objective",
             "params",

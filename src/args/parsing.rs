@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn every_command_in_readme_docs_and_help_is_understood() {
         let mut texts = vec![super::super::EXAMPLES.to_owned()];
-        for name in ["pretrain", "finetune", "eval", "predict", "generate"] {
+        for name in ["pretrain", "finetune", "eval", "predict", "features", "export", "generate"] {
             texts.push(help(name));
         }
         for file in ["README.md", "docs/data.md", "docs/starter-data.md", "BENCHMARKS.md"] {

@@ -6,6 +6,8 @@ pub mod bench;
 pub mod data;
 pub mod doctor;
 pub mod eval;
+pub mod export;
+pub mod features;
 pub mod finetune;
 pub mod generate;
 pub mod models;

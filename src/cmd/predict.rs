@@ -57,12 +57,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
-    if let Some(path) = output.as_deref().filter(|path| path.exists()) {
-        let path = path.display();
-        return Err(
-            Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
-        );
-    }
+    output.as_deref().map_or(Ok(()), new_file)?;
     let run = settings::model_folder(run, places)?;
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
@@ -141,6 +136,17 @@ fn pass_on(
             .into());
         }
     }
+}
+
+/// Refuses a file that exists already.
+pub fn new_file(path: &Path) -> Result<()> {
+    if path.exists() {
+        let path = path.display();
+        return Err(
+            Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
+        );
+    }
+    Ok(())
 }
 
 /// A file, or standard input.

@@ -13,7 +13,6 @@ use crate::config::{
     ObjectiveName, Problem, Task, TextColumns,
 };
 use crate::data::classification::ClassificationData;
-use crate::data::source;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
@@ -152,7 +151,6 @@ pub fn finetune(
         best_by,
         keep_best: true,
         early_stopping: config.early_stopping,
-        readme: readme(config, &data.labels),
         notes,
         files,
         folder,
@@ -323,13 +321,4 @@ fn class_weights(config: &FinetuneConfig, train: &Examples<'_>, classes: usize) 
     }
     let total: f32 = counts.iter().sum();
     Some(counts.into_iter().map(|n| if n > 0.0 { total / (classes as f32 * n) } else { 0.0 }).collect())
-}
-
-fn readme(config: &FinetuneConfig, labels: &[String]) -> String {
-    let labels = if labels.is_empty() { "a number".to_owned() } else { labels.join(", ") };
-    format!(
-        "# A Headstart classifier\n\nFine-tuned on `{}`. ObjectiveName: {labels}.\n\n`headstart predict THIS_FOLDER` classifies the \
-         lines of standard input.\n",
-        source::short_name(&config.data)
-    )
 }

@@ -103,7 +103,6 @@ pub fn pretrain(
         best_by: BestBy::Lowest("nll"),
         keep_best: false,
         early_stopping: 0,
-        readme: readme(config),
         notes,
         files,
         folder,
@@ -251,17 +250,4 @@ fn check_sizes(asked: &ModelConfig, model: &ModelConfig) -> Result<()> {
         });
     }
     Ok(())
-}
-
-fn readme(config: &PretrainConfig) -> String {
-    let objective = match config.objective {
-        Some(ObjectiveName::Mlm) => "masked language model",
-        Some(ObjectiveName::Lm) | None => "language model (next token)",
-    };
-    let pretrained = if config.from.is_some() { "Its pretraining was continued on" } else { "Pretrained on" };
-    format!(
-        "# A Headstart {objective}\n\n{pretrained} `{}`. `headstart finetune --model THIS_FOLDER --data ...` fine-tunes it, \
-         `headstart eval THIS_FOLDER` evaluates it.\n",
-        source::short_name(&config.data)
-    )
 }

@@ -27,6 +27,7 @@
 
 mod config_file;
 mod disk;
+mod export;
 mod find;
 mod lock;
 mod model_folder;
@@ -40,11 +41,12 @@ mod trainer;
 mod weights;
 
 pub use config_file::{HeadDefaults, ModelFiles};
+pub use export::{ExportForm, Exported, export};
 pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
 pub use published_folder::Published;
-pub(crate) use published_folder::{with_lm_head, without_lm_head};
+pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_head};
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
 pub use stored::StoredWeights;

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::checkpoint::config_file::{HeadDefaults, ModelFiles, config_json};
 use crate::checkpoint::disk::{read_file, write_file};
@@ -20,8 +20,8 @@ use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName,
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{
-    Card, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, pieces, read_config,
-    read_sentence_settings, read_tutorial, write_config,
+    Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, pieces, prefix,
+    read_config, read_sentence_settings, read_tutorial, tokenizer_files, write_config,
 };
 use crate::model::{self, Model};
 use crate::params::ParamTable;
@@ -123,7 +123,7 @@ fn put_together(
         head_defaults: Some(HeadDefaults {
             pooling: card.pooling,
             dropout: card.head_dropout,
-            max_length: sentences.and_then(|sentences| sentences.max_length),
+            max_length: sentences.as_ref().and_then(|sentences| sentences.max_length),
         }),
         labels,
         pairs: false,
@@ -177,27 +177,54 @@ fn classifier(folder: &Path, card: &Card, classes: usize) -> Result<(Option<Head
     Ok((Some(HeadConfig { num_classes: classes, pooling, problem, max_length: None, dropout }), labels))
 }
 
-/// The files of a model in the form of `transformers`, into an existing folder; `None`, and nothing written, where it has no
-/// form for the model.
-///
-/// # Errors
-/// [`Error::Io`] naming the file the disk refused.
-pub(super) fn write_published(
-    folder: &Path,
+/// What the folder of a finished model is in the form of `transformers`; `None` where it is in this program's own. GPT-2's
+/// weights lie there with rows and columns exchanged: they could not be used where they lie, and every start would have to turn
+/// them.
+pub(super) fn finished_form<'a>(
     files: &ModelFiles,
     table: &ParamTable,
-    weights: &[f32],
-) -> Result<Option<FileSums>> {
-    let masked = files.objective == Some(ObjectiveName::Mlm) && files.config.head.is_none();
-    let Ok(config) = write_config(&files.config, &files.labels, files.special_ids, masked) else {
-        return Ok(None);
-    };
+    weights: &'a [f32],
+) -> Option<(Map<String, Value>, Vec<Piece<'a>>)> {
+    if files.config.arch == Arch::Gpt2 { None } else { published_form(files, table, weights).ok() }
+}
+
+/// Whether the folder of a finished model is one that `transformers` reads.
+pub(crate) fn is_published_form(files: &ModelFiles, table: &ParamTable, weights: &[f32]) -> bool {
+    finished_form(files, table, weights).is_some()
+}
+
+/// What a model's config.json says in the form of `transformers`, and its tensors.
+///
+/// # Errors
+/// Why `transformers` has no form for the model: a sentence.
+pub(super) fn published_form<'a>(
+    files: &ModelFiles,
+    table: &ParamTable,
+    weights: &'a [f32],
+) -> std::result::Result<(Map<String, Value>, Vec<Piece<'a>>), String> {
+    let ModelFiles { config, objective, labels, special_ids, .. } = files;
+    let masked = *objective == Some(ObjectiveName::Mlm) && config.head.is_none();
+    let description = write_config(config, labels, *special_ids, masked)?;
+    let prefix = prefix(config, *objective);
     let mut parts = Vec::new();
     for param in table.params() {
         let values = &weights[param.offset..param.offset + param.len()];
-        let Some(pieces) = pieces(files.config.arch, param, values) else { return Ok(None) };
-        parts.extend(pieces);
+        let pieces = pieces(config.arch, prefix, param, values);
+        parts.extend(pieces.ok_or_else(|| format!("`transformers` has no place for its `{}`", param.name))?);
     }
+    Ok((description, parts))
+}
+
+/// The files of a model in that form, into an existing folder.
+///
+/// # Errors
+/// [`Error::Checkpoint`] naming the file the disk refused; [`Error::BadInput`] for an unusable tokenizer.
+pub(super) fn write_published(
+    folder: &Path,
+    files: &ModelFiles,
+    config: Map<String, Value>,
+    parts: &[Piece<'_>],
+) -> Result<FileSums> {
     let tensors: Vec<_> =
         parts.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
     let mut sums = FileSums::new();
@@ -206,46 +233,12 @@ pub(super) fn write_published(
         sums.insert(name.into(), write_file(&folder.join(name), content)?);
         Ok(())
     };
-    write(TOKENIZER_FILE, &files.tokenizer_json)?;
-    let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
-    text.push('\n');
-    write(CONFIG_FILE, text.as_bytes())?;
-    for (name, content) in tokenizer_notes(files) {
-        write(name, format!("{content:#}\n").as_bytes())?;
+    write(CONFIG_FILE, format!("{:#}\n", Value::Object(config)).as_bytes())?;
+    for (name, content) in tokenizer_files(&files.config, &files.tokenizer_json, files.special_ids)? {
+        write(name, content.as_bytes())?;
     }
     let path = folder.join(OWN_FILE);
     let text = config_json(files, &sums).map_err(|e| damaged(&path, format!("cannot be laid out: {e}")))?;
     write_file(&path, text.as_bytes())?;
-    Ok(Some(sums))
-}
-
-/// What `transformers` wants to know of a tokenizer beside tokenizer.json.
-fn tokenizer_notes(files: &ModelFiles) -> Vec<(&'static str, Value)> {
-    let Ok(tokenizer) = Tokenizer::from_json_bytes_with_roles(
-        &files.tokenizer_json,
-        Path::new(TOKENIZER_FILE),
-        files.special_ids,
-    ) else {
-        return Vec::new();
-    };
-    let ids = files.special_ids;
-    let named = [
-        ("cls_token", Some(ids.cls)),
-        ("sep_token", Some(ids.sep)),
-        ("mask_token", Some(ids.mask)),
-        ("unk_token", Some(ids.unk)),
-        ("pad_token", ids.pad),
-    ];
-    let special: serde_json::Map<String, Value> = named
-        .into_iter()
-        .filter_map(|(key, id)| Some((key.to_owned(), tokenizer.id_to_piece(id?)?.into())))
-        .collect();
-    let mut settings = special.clone();
-    settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
-    settings.insert("model_max_length".into(), json!(files.config.num_max_positions));
-    settings.insert("clean_up_tokenization_spaces".into(), json!(false));
-    vec![
-        ("special_tokens_map.json", Value::Object(special)),
-        ("tokenizer_config.json", Value::Object(settings)),
-    ]
+    Ok(sums)
 }

@@ -13,7 +13,7 @@ use crate::checkpoint::disk::{
 };
 use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::write_model;
-use crate::checkpoint::published_folder::write_published;
+use crate::checkpoint::published_folder::{finished_form, write_published};
 use crate::checkpoint::settings::read_settings;
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
@@ -225,9 +225,10 @@ impl RunFolder {
         readme: &str,
     ) -> Result<PathBuf> {
         let folder = NewFolder::create(&self.final_model())?;
-        if write_published(folder.path(), files, table, weights)?.is_none() {
-            write_model(folder.path(), files, table, weights)?;
-        }
+        match finished_form(files, table, weights) {
+            Some((config, parts)) => write_published(folder.path(), files, config, &parts)?,
+            None => write_model(folder.path(), files, table, weights)?,
+        };
         write_file(&folder.path().join("README.md"), readme.as_bytes())?;
         folder.commit()?;
         Ok(self.final_model())

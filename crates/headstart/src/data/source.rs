@@ -242,12 +242,6 @@ pub(crate) fn locate(config: &DataConfig, listener: &mut Listener<'_>) -> Result
     resolve(name, config, listener).map(|resolved| Located::Named(Box::new(resolved)))
 }
 
-/// What the data is called where it may be read by others: without the folders it lies in.
-pub(crate) fn short_name(config: &DataConfig) -> String {
-    let last = || Some(Path::new(&config.path).file_name()?.to_string_lossy().into_owned());
-    last().filter(|_| is_local(&config.path)).unwrap_or_else(|| config.path.clone())
-}
-
 /// Whether the name of some data is the path of a file or folder that is there, rather than a data set's or an address.
 pub fn is_local(name: &str) -> bool {
     !catalog::is_named(name) && Path::new(name).exists()

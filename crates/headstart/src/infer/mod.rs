@@ -1,7 +1,8 @@
-//! Using a trained model: classify texts, continue a prompt. The same forward as training, on an inference tape.
+//! Using a trained model: classify texts, continue a prompt, texts as vectors. The same forward as training, on an inference tape.
 //!
 //! Owns: loading a model folder for use. Never: reads standard input, prints.
 
+mod features;
 mod generate;
 mod predict;
 mod sampling;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 
+pub use features::{FeatureExtractor, FeaturePooling, Features, FeaturesConfig};
 pub use generate::{GenerateConfig, Generator};
 pub use predict::{Prediction, Predictor};
 

@@ -148,8 +148,13 @@ pub fn write_config(
     let Some((name, arch)) = FAMILIES.iter().find(|(_, arch)| *arch == config.arch) else {
         return Err("no other program has the tutorial's family of models".into());
     };
-    if config.adapters_dim.is_some() || config.offset_token.is_some() {
+    if config.adapters_dim.is_some() {
         return Err("`transformers` has no adapters inside a model".into());
+    }
+    if config.offset_token.is_some() {
+        return Err(
+            "its [CLS] was trained beside a frozen embedding, which `transformers` has no place for".into()
+        );
     }
     let sizes = match arch {
         Arch::Bert => bert::write(config),
@@ -163,11 +168,7 @@ pub fn write_config(
     map.insert("model_type".into(), (*name).into());
     map.insert("architectures".into(), json!([architecture(config, masked)]));
     map.extend(sizes);
-    for (key, id) in [
-        ("bos_token_id", Some(roles.cls)),
-        ("eos_token_id", Some(roles.eos)),
-        ("pad_token_id", padding(*arch, roles)),
-    ] {
+    for (key, id) in special_ids(*arch, roles) {
         if let Some(id) = id.filter(|_| !map.contains_key(key)) {
             map.insert(key.into(), id.into());
         }
@@ -188,7 +189,8 @@ pub fn write_config(
     }
     match &config.head {
         Some(head) if head.pooling != again.pooling => {
-            Err(format!("`transformers` has no {name} classifier with this pooling"))
+            let [ours, theirs] = [head.pooling, again.pooling].map(read_by_name);
+            Err(format!("its classifier reads {ours}, and that of `transformers`' {name} reads {theirs}"))
         }
         Some(_) if *arch == Arch::Gpt2 && crate::model::layout(config).head_bias => {
             Err("`transformers` has no GPT-2 classifier with a bias".into())
@@ -207,9 +209,39 @@ fn with_lm_head_of(config: &ModelConfig, other: &ModelConfig) -> ModelConfig {
     config
 }
 
-/// The padding token, which Headstart never needs: the vocabulary's, or as `transformers` does without one the end of a text.
-fn padding(arch: Arch, roles: RoleIds) -> Option<u32> {
-    roles.pad.or((arch == Arch::Gpt2).then_some(roles.eos))
+/// The ids that a family's config.json has. Padding, which Headstart never needs, is the vocabulary's, or as `transformers`
+/// does without one the end of a text.
+fn special_ids(arch: Arch, roles: RoleIds) -> Vec<(&'static str, Option<u32>)> {
+    let RoleIds { cls, sep, eos, pad, .. } = roles;
+    match arch {
+        Arch::Gpt2 | Arch::Naacl2019 => vec![
+            ("bos_token_id", Some(eos)),
+            ("eos_token_id", Some(eos)),
+            ("pad_token_id", Some(pad.unwrap_or(eos))),
+        ],
+        Arch::Roberta => {
+            vec![("bos_token_id", Some(cls)), ("eos_token_id", Some(sep)), ("pad_token_id", pad)]
+        }
+        Arch::Modernbert => vec![
+            ("bos_token_id", Some(cls)),
+            ("eos_token_id", Some(sep)),
+            ("cls_token_id", Some(cls)),
+            ("sep_token_id", Some(sep)),
+            ("pad_token_id", pad),
+        ],
+        Arch::Bert | Arch::Distilbert | Arch::Electra => vec![("pad_token_id", pad)],
+    }
+}
+
+/// What a classifier reads, for people.
+fn read_by_name(pooling: HeadPooling) -> &'static str {
+    match pooling {
+        HeadPooling::Cls => "[CLS]",
+        HeadPooling::Pooler => "[CLS] through a pooler",
+        HeadPooling::Last => "the last token",
+        HeadPooling::Mean => "the mean over the tokens",
+        HeadPooling::Max => "the largest over the tokens",
+    }
 }
 
 fn architecture(config: &ModelConfig, masked: bool) -> String {

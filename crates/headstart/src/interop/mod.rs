@@ -20,10 +20,12 @@ mod schema;
 mod sentence_transformers;
 #[cfg(test)]
 mod tests;
+mod tokenizer_files;
 mod tutorial;
 mod weights;
 
 pub use config_json::{Card, read_config, write_config};
-pub use sentence_transformers::{SentenceSettings, read_sentence_settings};
+pub use sentence_transformers::{SentenceSettings, read_sentence_settings, sentence_files};
+pub use tokenizer_files::tokenizer_files;
 pub use tutorial::{TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, read_tutorial};
-pub use weights::{PublishedWeights, pieces};
+pub use weights::{Piece, PublishedWeights, pieces, prefix};

@@ -4,14 +4,15 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::HeadPooling;
 use crate::error::{Error, Result};
 use crate::files::read_regular;
+use crate::interop::schema::object;
 
 /// What the folder says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentenceSettings {
     /// How the rows of a text become one.
     pub pooling: HeadPooling,
@@ -19,6 +20,8 @@ pub struct SentenceSettings {
     pub normalize: bool,
     /// The longest input, in tokens.
     pub max_length: Option<usize>,
+    /// What stands before every text.
+    pub prompt: Option<String>,
 }
 
 /// The names of the modes of pooling that are computed here, in both dialects.
@@ -39,14 +42,17 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
         return Ok(None);
     }
     let modules: Vec<Map<String, Value>> = parse(&path)?;
-    let mut settings = SentenceSettings { pooling: HeadPooling::Mean, normalize: false, max_length: None };
+    let mut settings =
+        SentenceSettings { pooling: HeadPooling::Mean, normalize: false, max_length: None, prompt: None };
     for module in &modules {
         let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
         let kind = text("type").rsplit('.').next().unwrap_or_default();
         match kind {
             "Transformer" => settings.max_length = max_length(folder)?,
             "Pooling" => {
-                settings.pooling = pooling(&folder.join(safe(&path, text("path"))?).join("config.json"))?;
+                let path = folder.join(safe(&path, text("path"))?).join("config.json");
+                settings.pooling = pooling(&path)?;
+                settings.prompt = prompt(folder, &path)?;
             }
             "Normalize" => settings.normalize = true,
             other => {
@@ -62,6 +68,49 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
     Ok(Some(settings))
 }
 
+/// Names and contents of these notes for a trunk of `width` columns; in the first dialect, which all versions read.
+///
+/// # Errors
+/// A pooling that sentence-transformers does not have: a sentence.
+pub fn sentence_files(
+    settings: &SentenceSettings,
+    width: usize,
+    positions: usize,
+) -> std::result::Result<Vec<(&'static str, Value)>, String> {
+    let SentenceSettings { pooling, normalize, max_length, prompt } = settings;
+    if !MODES.iter().any(|(_, _, mode)| mode == pooling) {
+        return Err("sentence-transformers pools no row through a linear".into());
+    }
+    let mut modules = vec![("", "Transformer"), ("1_Pooling", "Pooling")];
+    if *normalize {
+        modules.push(("2_Normalize", "Normalize"));
+    }
+    let module = |(at, (path, kind)): (usize, &(&str, &str))| {
+        let kind = format!("sentence_transformers.models.{kind}");
+        json!({"idx": at, "name": at.to_string(), "path": path, "type": kind})
+    };
+    let mut pooled = object(json!({ "word_embedding_dimension": width }));
+    pooled.extend(MODES.map(|(_, key, mode)| (key.to_owned(), Value::from(mode == *pooling))));
+    pooled.extend(
+        [("pooling_mode_mean_sqrt_len_tokens", false), ("include_prompt", true)]
+            .map(|(key, on)| (key.to_owned(), on.into())),
+    );
+    let mut general = object(json!({ "__version__": {}, "prompts": {}, "default_prompt_name": null }));
+    if let Some(prompt) = prompt {
+        general.insert("prompts".into(), json!({ "default": prompt }));
+        general.insert("default_prompt_name".into(), "default".into());
+    }
+    Ok(vec![
+        ("modules.json", modules.iter().enumerate().map(module).collect()),
+        ("1_Pooling/config.json", Value::Object(pooled)),
+        (
+            "sentence_bert_config.json",
+            json!({ "max_seq_length": max_length.unwrap_or(positions), "do_lower_case": false }),
+        ),
+        ("config_sentence_transformers.json", Value::Object(general)),
+    ])
+}
+
 /// A folder's name that stays inside it.
 fn safe<'a>(path: &Path, name: &'a str) -> Result<&'a str> {
     if name.contains(['/', '\\']) || name.contains("..") {
@@ -74,17 +123,34 @@ fn safe<'a>(path: &Path, name: &'a str) -> Result<&'a str> {
     Ok(name)
 }
 
+/// The default prompt, where a folder has one.
+fn prompt(folder: &Path, pooling: &Path) -> Result<Option<String>> {
+    let settings = parse_if_there(&folder.join("config_sentence_transformers.json"))?;
+    let named = settings.get("default_prompt_name").and_then(Value::as_str);
+    let prompt = named.and_then(|name| settings.get("prompts")?.get(name)?.as_str());
+    let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) else { return Ok(None) };
+    if parse::<Map<String, Value>>(pooling)?.get("include_prompt") == Some(&Value::Bool(false)) {
+        let what =
+            "its `include_prompt` leaves the default prompt out of the pooling, which is not computed here";
+        return Err(refused(pooling, what.into(), "use a model without a default prompt"));
+    }
+    Ok(Some(prompt.to_owned()))
+}
+
+/// By either dialect: version 6 leaves it to the tokenizer's settings.
 fn max_length(folder: &Path) -> Result<Option<usize>> {
     let path = folder.join("sentence_bert_config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let settings: Map<String, Value> = parse(&path)?;
+    let settings = parse_if_there(&path)?;
     if settings.get("do_lower_case") == Some(&Value::Bool(true)) {
         let what = "its `do_lower_case` lower-cases texts before the tokenizer, which is not done here";
         return Err(refused(&path, what.into(), "use a model whose tokenizer does it"));
     }
-    Ok(settings.get("max_seq_length").and_then(Value::as_u64).map(|length| length as usize))
+    let own = settings.get("max_seq_length").and_then(Value::as_u64);
+    let tokenizer = parse_if_there(&folder.join("tokenizer_config.json"))?;
+    // Where there is no such length, `transformers` writes a number of thirty digits.
+    let known = |length: &u64| *length <= 1 << 20;
+    let length = own.or(tokenizer.get("model_max_length").and_then(Value::as_u64)).filter(known);
+    Ok(length.map(|length| length as usize))
 }
 
 fn pooling(path: &Path) -> Result<HeadPooling> {
@@ -114,6 +180,10 @@ fn pooling(path: &Path) -> Result<HeadPooling> {
     }
 }
 
+fn parse_if_there(path: &Path) -> Result<Map<String, Value>> {
+    if path.is_file() { parse(path) } else { Ok(Map::new()) }
+}
+
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = read_regular(path)?;
     serde_json::from_slice(&bytes)
@@ -122,4 +192,69 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 
 fn refused(path: &Path, what: String, fix: &str) -> Error {
     Error::Checkpoint { path: path.to_path_buf(), what, fix: fix.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for pooling in [HeadPooling::Cls, HeadPooling::Mean, HeadPooling::Max, HeadPooling::Last] {
+            for (normalize, max_length, prompt) in
+                [(false, Some(12), None), (true, None, Some("query: ".to_owned()))]
+            {
+                let folder = tempfile::tempdir().unwrap();
+                let settings = SentenceSettings { pooling, normalize, max_length, prompt };
+                for (name, content) in sentence_files(&settings, 8, 64).unwrap() {
+                    let path = folder.path().join(name);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, content.to_string()).unwrap();
+                }
+                let read = read_sentence_settings(folder.path()).unwrap().unwrap();
+                let max_length = max_length.or(Some(64));
+                assert_eq!(read, SentenceSettings { max_length, ..settings });
+            }
+        }
+        let pooler = SentenceSettings {
+            pooling: HeadPooling::Pooler,
+            normalize: false,
+            max_length: None,
+            prompt: None,
+        };
+        assert!(sentence_files(&pooler, 8, 64).is_err());
+    }
+
+    #[test]
+    fn what_is_not_computed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        let modules = |kind: &str| {
+            format!(
+                r#"[{{"path": "", "type": "a.Transformer"}}, {{"path": "1_Pooling", "type": "a.{kind}"}}]"#
+            )
+        };
+        let refused = || read_sentence_settings(folder.path()).unwrap_err().to_string();
+        assert_eq!(read_sentence_settings(folder.path()).unwrap(), None);
+        write("modules.json", &modules("Dense"));
+        assert!(refused().contains("module `Dense`"));
+        write("modules.json", &modules("Pooling"));
+        write("1_Pooling/config.json", r#"{"pooling_mode": "weightedmean"}"#);
+        assert!(refused().contains("`weightedmean`"));
+        write(
+            "1_Pooling/config.json",
+            r#"{"pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true}"#,
+        );
+        assert!(refused().contains("2 poolings"));
+        write("1_Pooling/config.json", r#"{"pooling_mode": "mean", "include_prompt": false}"#);
+        assert!(read_sentence_settings(folder.path()).is_ok());
+        write(
+            "config_sentence_transformers.json",
+            r#"{"prompts": {"q": "find: "}, "default_prompt_name": "q"}"#,
+        );
+        assert!(refused().contains("include_prompt"));
+    }
 }

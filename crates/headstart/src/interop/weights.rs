@@ -3,15 +3,16 @@
 //! Owns: finding a parameter's parts in files of a family, and cutting a parameter into them. Never: reads bytes (`tensors`),
 //! decides what a model is made of.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 
 use headstart_engine::Weights;
 use rayon::prelude::*;
 
-use crate::config::Arch;
+use crate::config::{Arch, ModelConfig, ObjectiveName};
 use crate::error::{Error, Result};
-use crate::interop::names::{self, Names, Source};
+use crate::interop::names::{self, Source};
 use crate::params::{Param, ParamTable};
 use crate::tensors::{TensorFile, Tensors};
 
@@ -244,12 +245,18 @@ impl PublishedWeights {
 }
 
 /// A tensor as a family names and stores it: name, shape, numbers.
-pub type Piece = (String, Vec<usize>, Vec<f32>);
+pub type Piece<'a> = (String, Vec<usize>, Cow<'a, [f32]>);
 
-/// The parts of a parameter in a family's files. `None` where it has no such parameter.
-pub fn pieces(arch: Arch, param: &Param, values: &[f32]) -> Option<Vec<Piece>> {
-    let names: &Names = names::of(arch);
-    let source = names.source(names.prefix, &param.name)?;
+/// What stands before the trunk's names of a model: nothing where it is all there is.
+pub fn prefix(config: &ModelConfig, objective: Option<ObjectiveName>) -> &'static str {
+    let trunk_only = config.arch.is_encoder() && config.head.is_none() && objective.is_none();
+    if trunk_only { "" } else { names::of(config.arch).prefix }
+}
+
+/// The parts of a parameter in a family's files, with what stands before the trunk's names. `None` where the family has no such
+/// parameter.
+pub fn pieces<'a>(arch: Arch, prefix: &str, param: &Param, values: &'a [f32]) -> Option<Vec<Piece<'a>>> {
+    let source = names::of(arch).source(prefix, &param.name)?;
     let count = source.tensors.len();
     let mut shape = param.shape.clone();
     shape[0] /= count;
@@ -259,9 +266,9 @@ pub fn pieces(arch: Arch, param: &Param, values: &[f32]) -> Option<Vec<Piece>> {
         ([rows, cols], true) => {
             let mut turned = vec![0.0; length];
             transpose(part, *rows, *cols, &mut turned);
-            (name, vec![*cols, *rows], turned)
+            (name, vec![*cols, *rows], Cow::Owned(turned))
         }
-        _ => (name, shape.clone(), part.to_vec()),
+        _ => (name, shape.clone(), Cow::Borrowed(part)),
     });
     Some(stored.collect())
 }

@@ -155,8 +155,8 @@ impl Model {
         Some(tape.linear(&x, linear, &[]))
     }
 
-    /// The row of each sequence that a classifier reads, before any linear.
-    fn pooled(&self, tape: &mut Tape<'_>, hidden: &Value, pooling: HeadPooling) -> Value {
+    /// A row `[B, C]` of each sequence: what a classifier reads before any linear, and what features are made of.
+    pub fn pooled(&self, tape: &mut Tape<'_>, hidden: &Value, pooling: HeadPooling) -> Value {
         let packing = tape.packing();
         let rows: Vec<u32> = match pooling {
             HeadPooling::Mean => return tape.pool(hidden, Pooling::Mean),

@@ -116,14 +116,15 @@ fn command(line: &str) -> String {
 }
 
 /// A run's or a model's name: the last part of its path that is not the same for all of them.
-fn named(path: &str) -> String {
+pub(super) fn named(path: &str) -> String {
     let same_for_all = |part: &&str| ["final", "checkpoints"].contains(part) || part.starts_with("step-");
     let parts: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
     let start = parts.iter().rposition(|part| !same_for_all(part)).unwrap_or(0);
     parts[start..].join("/")
 }
 
-fn last_part(path: &str) -> &str {
+/// The last part of a path.
+pub(super) fn last_part(path: &str) -> &str {
     path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(path)
 }
 

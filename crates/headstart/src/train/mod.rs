@@ -8,6 +8,7 @@
 
 mod about;
 mod batches;
+mod card;
 mod length;
 mod measure;
 mod outcome;
@@ -114,7 +115,6 @@ pub(crate) struct Training<'a> {
     /// Evaluations without a better one after which to stop; 0: never.
     pub(crate) early_stopping: u64,
     pub(crate) files: ModelFiles,
-    pub(crate) readme: String,
     /// What was said before there was a folder.
     pub(crate) notes: Vec<String>,
     pub(crate) folder: RunFolder,

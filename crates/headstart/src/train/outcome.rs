@@ -147,7 +147,7 @@ impl Training<'_> {
         }
         let (table, weights) = (self.model.table(), self.weights.values());
         self.device.check()?;
-        let path = self.folder.write_final(&self.files, table, weights, &self.readme)?;
+        let path = self.folder.write_final(&self.files, table, weights, &self.card(running)?)?;
         listener(Event::Saved(&path));
         summary.final_dir = Some(path);
         // An interruption between a save and its clearing up left one checkpoint too many.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headstart::config::{HeadConfig, Problem};
-use headstart::interop::{PublishedWeights, pieces, read_config};
+use headstart::config::{HeadConfig, ObjectiveName, Problem};
+use headstart::interop::{PublishedWeights, pieces, prefix, read_config};
 use headstart::model::Model;
 use headstart::tensors::write_tensors;
 use serde_json::Value as Json;
@@ -77,10 +77,12 @@ pub fn read(name: &str) -> (Golden, Task, Json) {
     let weights = values.copied(table).unwrap();
     let mut tensors: HashMap<String, Vec<f64>> =
         OTHERS.iter().filter_map(|&other| Some((other.into(), stored.get(other)?.values.clone()))).collect();
+    // Each of them has a head of some kind, before whose trunk a prefix stands.
+    let prefix = prefix(&config, Some(ObjectiveName::of(&config)));
     for param in table.params() {
         assert_eq!(values.shape(&param.name), Some(param.shape.clone()), "{name}: {}", param.name);
         let ours = &weights[param.offset..][..param.len()];
-        for (tensor, shape, numbers) in pieces(config.arch, param, ours).unwrap() {
+        for (tensor, shape, numbers) in pieces(config.arch, prefix, param, ours).unwrap() {
             assert_eq!(shape, stored[&tensor].shape, "{name}: {tensor} as it is written");
             assert!(numbers.iter().map(|&v| f64::from(v)).eq(stored[&tensor].values.iter().copied()));
         }

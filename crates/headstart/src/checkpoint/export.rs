@@ -1,0 +1,192 @@
+//! A model as a folder of another program.
+//!
+//! Owns: what goes into such a folder, and that it is whole or not there. Never: what its files say (`interop`).
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::disk::{NewFolder, cannot_write, write_file};
+use crate::checkpoint::find::load_model;
+use crate::checkpoint::model_folder::LoadedModel;
+use crate::checkpoint::published_folder::{published_form, without_lm_head, write_published};
+use crate::checkpoint::stored::StoredWeights;
+use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, Problem};
+use crate::error::{Error, Result};
+use crate::interop::{Piece, SentenceSettings, pieces, read_sentence_settings, sentence_files};
+use crate::model::Model;
+
+/// The longest model card that is taken along, in bytes.
+const CARD_BYTES: u64 = 1 << 20;
+
+/// The form of an exported model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportForm {
+    /// What `from_pretrained` of `transformers` reads, head and all.
+    Transformers,
+    /// The trunk, with what sentence-transformers makes vectors by.
+    SentenceTransformers {
+        /// `None`: as the folder says that the model comes from, else the mean.
+        pooling: Option<HeadPooling>,
+        /// Whether vectors are scaled to length 1. `None`: as that folder says, else no.
+        normalize: Option<bool>,
+    },
+}
+
+/// What was exported.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Exported {
+    /// The new folder.
+    pub folder: PathBuf,
+    /// Which model of a run it is, for people.
+    pub chosen: String,
+    /// The class of `transformers` that reads it.
+    pub architecture: String,
+    /// Tensors in it.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub parameters: usize,
+}
+
+/// Writes the model of `path` (see [`load_model`]) as the new folder `output`.
+///
+/// # Errors
+/// [`Error::Config`] when `output` exists; those of [`load_model`]; [`Error::Checkpoint`] when the other program has no form for the
+/// model, saying why, or the disk refuses. Nothing is left behind.
+pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> {
+    if fs::symlink_metadata(output).is_ok() {
+        return Err(Error::Config {
+            key: "output".into(),
+            what: format!("{} exists already", output.display()),
+            fix: "name a new folder, or move that one away".into(),
+        });
+    }
+    let mut loaded = load_model(path)?;
+    let no_form = |why: String| no_form(path, &why);
+    let notes = match form {
+        ExportForm::Transformers => Vec::new(),
+        ExportForm::SentenceTransformers { pooling, normalize } => {
+            let settings = sentence_settings(&loaded, pooling, normalize)?;
+            keep_trunk(&mut loaded);
+            let ModelConfig { embed_dim, num_max_positions, .. } = loaded.files.config;
+            sentence_files(&settings, embed_dim, num_max_positions).map_err(no_form)?
+        }
+    };
+    let model = Model::new(&loaded.files.config)?;
+    // Nothing is added: all of its parameters were there when it was opened.
+    let (weights, _) = loaded.weights_for(model.table(), 0)?;
+    let (config, mut parts) = published_form(&loaded.files, model.table(), &weights).map_err(no_form)?;
+    parts.extend(spare_pooler(&loaded)?);
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        fs::create_dir_all(parent).map_err(Error::io("create the folder", parent))?;
+    }
+    let exported = Exported {
+        folder: output.to_path_buf(),
+        chosen: loaded.chosen.clone(),
+        architecture: config["architectures"][0].as_str().unwrap_or_default().to_owned(),
+        tensors: parts.len(),
+        parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
+    };
+    let folder = NewFolder::create(output)?;
+    write_published(folder.path(), &loaded.files, config, &parts)?;
+    for (name, content) in notes {
+        let path = folder.path().join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(cannot_write(parent))?;
+        }
+        write_file(&path, format!("{content:#}\n").as_bytes())?;
+    }
+    if let Some(card) = card(&loaded.folder, form) {
+        write_file(&folder.path().join("README.md"), card.as_bytes())?;
+    }
+    folder.commit()?;
+    Ok(exported)
+}
+
+/// How vectors are made: what was asked for, else what the folder says.
+fn sentence_settings(
+    loaded: &LoadedModel,
+    pooling: Option<HeadPooling>,
+    normalize: Option<bool>,
+) -> Result<SentenceSettings> {
+    let folder = read_sentence_settings(&loaded.folder)?;
+    let said = folder.as_ref();
+    let config = &loaded.files.config;
+    let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
+    if pooling == HeadPooling::Cls && !config.arch.is_encoder() {
+        let why = "its [CLS] stands behind the text, and that of sentence-transformers is the first token";
+        return Err(no_form(&loaded.folder, why));
+    }
+    Ok(SentenceSettings {
+        pooling,
+        normalize: normalize.or(said.map(|folder| folder.normalize)).unwrap_or(false),
+        max_length: said.and_then(|folder| folder.max_length).or(Some(config.max_length())),
+        prompt: folder.and_then(|folder| folder.prompt),
+    })
+}
+
+/// Takes the heads from a model.
+fn keep_trunk(loaded: &mut LoadedModel) {
+    let files = &mut loaded.files;
+    files.config.head = None;
+    without_lm_head(&mut files.config);
+    files.labels.clear();
+    if files.config.arch.is_encoder() {
+        files.objective = None;
+    }
+}
+
+/// BERT's pooler beside a trunk without a head: nothing here uses it, and other programs expect it.
+fn spare_pooler(loaded: &LoadedModel) -> Result<Vec<Piece<'static>>> {
+    let files = &loaded.files;
+    let StoredWeights::Published(stored) = &loaded.stored else { return Ok(Vec::new()) };
+    if files.config.arch != Arch::Bert || files.config.head.is_some() || files.objective.is_some() {
+        return Ok(Vec::new());
+    }
+    let head = HeadConfig {
+        num_classes: 1,
+        pooling: HeadPooling::Pooler,
+        problem: Problem::Regression,
+        max_length: None,
+        dropout: None,
+    };
+    let with_pooler = Model::new(&ModelConfig { head: Some(head), ..files.config.clone() })?;
+    let mut parts = Vec::new();
+    for param in with_pooler.table().params() {
+        if param.name.starts_with("classification_head.dense.") && stored.has(&param.name) {
+            let mut values = vec![0.0; param.len()];
+            stored.copy_to(&param.name, &mut values)?;
+            let stored = pieces(Arch::Bert, "", param, &values).into_iter().flatten();
+            parts.extend(stored.map(|(name, shape, values)| (name, shape, Cow::Owned(values.into_owned()))));
+        }
+    }
+    Ok(parts)
+}
+
+/// The model's own card, with the library that reads the new folder.
+fn card(folder: &Path, form: ExportForm) -> Option<String> {
+    let path = folder.join("README.md");
+    let short = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= CARD_BYTES);
+    let text = fs::read_to_string(path).ok().filter(|_| short)?;
+    let library = match form {
+        ExportForm::Transformers => "transformers",
+        ExportForm::SentenceTransformers { .. } => "sentence-transformers",
+    };
+    let line = |line: &str| {
+        if line.starts_with("library_name:") {
+            format!("library_name: {library}\n")
+        } else {
+            format!("{line}\n")
+        }
+    };
+    Some(text.lines().map(line).collect())
+}
+
+fn no_form(path: &Path, why: &str) -> Error {
+    Error::Checkpoint {
+        path: path.to_path_buf(),
+        what: format!("cannot be exported: {why}"),
+        fix: "use it where it lies: predict, eval, features and finetune take it as it is".into(),
+    }
+}

@@ -1,0 +1,235 @@
+//! Texts as vectors: the hidden states of a model's trunk, pooled.
+//!
+//! Owns: what a vector is made of where nobody says it, and that it does not depend on the texts beside it. Never: reads
+//! standard input, writes files.
+
+use std::cmp::Reverse;
+use std::path::Path;
+
+use headstart_engine::{Precision, Tape};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, TokenTargets};
+use crate::config::{HeadPooling, PrecisionName};
+use crate::data::rows::TextInput;
+use crate::data::template::{Encoded, Template};
+use crate::data::unknown::UnknownTokens;
+use crate::device::{Device, DeviceChoice, in_parts_that_fit};
+use crate::error::{Error, Result};
+use crate::event::Signal;
+use crate::infer::{Loaded, not_finite};
+use crate::interop::read_sentence_settings;
+use crate::objective::inputs;
+
+/// How the hidden states of a text become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeaturePooling {
+    /// That of `[CLS]`, wherever the family has it.
+    Cls,
+    /// Their mean.
+    Mean,
+    /// The largest of each column.
+    Max,
+    /// That of the last token.
+    Last,
+}
+
+impl From<FeaturePooling> for HeadPooling {
+    fn from(pooling: FeaturePooling) -> Self {
+        match pooling {
+            FeaturePooling::Cls => Self::Cls,
+            FeaturePooling::Mean => Self::Mean,
+            FeaturePooling::Max => Self::Max,
+            FeaturePooling::Last => Self::Last,
+        }
+    }
+}
+
+/// What the vectors are to be, and how they are computed.
+#[derive(Clone, Debug)]
+pub struct FeaturesConfig {
+    /// `None`: what a sentence-transformers folder says, else the mean.
+    pub pooling: Option<FeaturePooling>,
+    /// Whether vectors are scaled to length 1. `None`: what a sentence-transformers folder says, else no.
+    pub normalize: Option<bool>,
+    /// The longest input, in tokens. `None`: what the folder says, else what the model has positions for.
+    pub max_length: Option<usize>,
+    /// f32 or bf16 products.
+    pub precision: PrecisionName,
+    /// Worker threads; 0: all.
+    pub threads: usize,
+    /// Where to compute.
+    pub device: DeviceChoice,
+}
+
+/// Vectors of some texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// `[texts, width]`, in the order of the texts.
+    pub values: Vec<f32>,
+    /// Whether each text was longer than the longest input and was cut.
+    pub truncated: Vec<bool>,
+}
+
+/// A model that makes vectors.
+#[derive(Debug)]
+pub struct FeatureExtractor {
+    loaded: Loaded,
+    pooling: HeadPooling,
+    normalize: bool,
+    /// Stands before every text.
+    prompt: String,
+    template: Template,
+    precision: Precision,
+    /// Of all texts so far.
+    unknown: UnknownTokens,
+}
+
+impl FeatureExtractor {
+    /// Loads a run folder, its `final/`, a checkpoint, or a published model.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when the folder is damaged; [`Error::Config`] when inputs are to be longer than the model has
+    /// positions for.
+    pub fn load(model: &Path, config: &FeaturesConfig) -> Result<Self> {
+        let loaded = Loaded::open(model, &config.device, config.threads)?;
+        let folder = read_sentence_settings(&loaded.folder)?;
+        let sizes = &loaded.files.config;
+        let positions = sizes.num_max_positions;
+        if let Some(length) = config.max_length.filter(|&length| length > positions) {
+            return Err(Error::Config {
+                key: "max_length".into(),
+                what: format!("inputs of {length} tokens are asked for, the model has {positions} positions"),
+                fix: format!("use {positions} at most, or leave it out"),
+            });
+        }
+        let pooling = config.pooling.map(HeadPooling::from);
+        let said = folder.as_ref();
+        let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
+        let normalize = config.normalize.or(said.map(|folder| folder.normalize)).unwrap_or(false);
+        let length = config.max_length.or(said.and_then(|folder| folder.max_length));
+        let length = length.unwrap_or(sizes.max_length()).min(positions);
+        let template = Template::of(sizes.arch, pooling, loaded.tokenizer.roles(), length);
+        template.validate(1)?;
+        let (precision, unknown) = (config.precision.into(), UnknownTokens::default());
+        let prompt = folder.and_then(|folder| folder.prompt).unwrap_or_default();
+        Ok(Self { loaded, pooling, normalize, prompt, template, precision, unknown })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.loaded.device
+    }
+
+    /// Numbers in a vector.
+    pub fn width(&self) -> usize {
+        self.loaded.files.config.embed_dim
+    }
+
+    /// The longest input, in tokens.
+    pub fn max_length(&self) -> usize {
+        self.template.max_positions
+    }
+
+    /// What the vectors are, for people.
+    pub fn describe(&self) -> String {
+        let what = match self.pooling {
+            HeadPooling::Cls | HeadPooling::Pooler => "the hidden state of [CLS]",
+            HeadPooling::Last => "the hidden state of the last token",
+            HeadPooling::Mean => "the mean of the hidden states",
+            HeadPooling::Max => "the largest of the hidden states",
+        };
+        let scaled = if self.normalize { ", scaled to length 1" } else { "" };
+        let prompt =
+            if self.prompt.is_empty() { String::new() } else { format!(" behind {:?}", self.prompt) };
+        let (width, length) = (self.width(), self.max_length());
+        format!("{width} numbers a text: {what}{scaled}; texts of up to {length} tokens{prompt}")
+    }
+
+    /// What people should be told of the texts so far, where the tokenizer knows little of them.
+    pub fn warning(&self) -> Option<String> {
+        self.unknown.warning("the texts")
+    }
+
+    /// The vectors of texts, or of pairs of texts. A vector is the same whatever stands beside its text.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a pair has no room; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`]
+    /// when the model's outputs are not finite; what goes wrong on the device.
+    pub fn features(&mut self, texts: &[TextInput]) -> Result<Features> {
+        let encoded = texts.par_iter().map(|text| self.encode(text)).collect::<Result<Vec<_>>>()?;
+        for (TextInput { first, second }, (ids, _)) in texts.iter().zip(&encoded) {
+            for (text, ids) in std::iter::once(first).chain(second).zip(ids) {
+                self.unknown.add(text, ids, &self.loaded.tokenizer);
+            }
+        }
+        // Texts of about one length share a slab, in whatever order they come.
+        let length = |at: &usize| encoded[*at].1.input_ids.len();
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|at| Reverse(length(at)));
+        let sequences = order.iter().map(|&at| TokenTargets::None.sequence_of(&encoded[at].1, None, 0));
+        let batch = Batch { sequences: sequences.collect() };
+        let rows = in_parts_that_fit(self.device(), &mut |_| Signal::Continue, |_| self.pooled(&batch))?;
+        if !rows.iter().all(|value| value.is_finite()) {
+            return Err(not_finite(&self.loaded.folder));
+        }
+        let width = self.width();
+        let mut values = vec![0.0; rows.len()];
+        for (row, &at) in rows.chunks_exact(width).zip(&order) {
+            values[at * width..][..width].copy_from_slice(row);
+        }
+        if self.normalize {
+            values.chunks_exact_mut(width).for_each(normalize);
+        }
+        Ok(Features { values, truncated: encoded.iter().map(|(_, input)| input.tokens_cut > 0).collect() })
+    }
+
+    /// The tokens of a text, or of two, and the input that they become.
+    fn encode(&self, TextInput { first, second }: &TextInput) -> Result<(Vec<Vec<u32>>, Encoded)> {
+        self.template.validate(1 + usize::from(second.is_some()))?;
+        let prompted = self.prompt.clone() + first;
+        let texts = std::iter::once(&prompted).chain(second);
+        let tokens = texts.map(|text| self.loaded.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+        let input = self.template.encode(&tokens[0], tokens.get(1).map(Vec::as_slice));
+        Ok((tokens, input))
+    }
+
+    /// A row of hidden states for each sequence.
+    fn pooled(&self, batch: &Batch) -> Vec<f32> {
+        let Loaded { device, weights, model, .. } = &self.loaded;
+        let mut rows = Vec::new();
+        for slab in batch.slabs(device.slab_tokens()) {
+            let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
+            let hidden = model.trunk(&mut tape, inputs(model, &slab), None);
+            rows.extend(model.pooled(&mut tape, &hidden, self.pooling).tensor().to_f32_vec());
+        }
+        rows
+    }
+}
+
+/// Scales a vector to length 1; one of length 0 stays.
+fn normalize(vector: &mut [f32]) {
+    let squares: f64 = vector.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    // The bound of PyTorch's `normalize`.
+    let length = squares.sqrt().max(1e-12);
+    for value in vector {
+        *value = (f64::from(*value) / length) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_scaled_to_length_1_and_nothing_stays_nothing() {
+        let mut vector = [3.0, 0.0, -4.0];
+        normalize(&mut vector);
+        assert_eq!(format!("{vector:?}"), "[0.6, 0.0, -0.8]");
+        let mut nothing = [0.0; 3];
+        normalize(&mut nothing);
+        assert_eq!(format!("{nothing:?}"), "[0.0, 0.0, 0.0]");
+    }
+}

@@ -1,0 +1,107 @@
+//! `headstart features`: rows in, vectors out, in the same order.
+//!
+//! Owns: passing a stream of any length on in chunks. Never: the model, the form of what is written (`vectors`).
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use headstart::config::TextColumns;
+use headstart::data::encoding::TextEncoding;
+use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
+use headstart::infer::{FeatureExtractor, FeaturesConfig};
+
+use crate::args::{ComputeArgs, FeaturesArgs, ReadingArgs};
+use crate::cmd::predict::{new_file, open};
+use crate::vectors::{Vectors, check_name};
+use crate::{progress, settings};
+
+/// Texts at a time, when so many are there already.
+const CHUNK: usize = 1024;
+
+/// Runs it.
+pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
+    let FeaturesArgs {
+        run,
+        input,
+        input_format,
+        text_column,
+        output,
+        pooling,
+        normalize,
+        max_length,
+        reading,
+        compute,
+        places,
+    } = args;
+    let ComputeArgs { precision, threads, device } = compute;
+    let ReadingArgs { encoding } = reading;
+    let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
+    if let Some(path) = output.as_deref() {
+        check_name(path)?;
+        new_file(path)?;
+    }
+    let run = settings::model_folder(run, places)?;
+    let wanted = match text_column {
+        Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
+        None => settings::text_fields_of(&run),
+    };
+    let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
+    let sources: Vec<_> = sources.collect::<Result<_>>()?;
+    let device = settings::devices::choice(device);
+    let config = FeaturesConfig { pooling, normalize, max_length, precision, threads, device };
+    let mut extractor = FeatureExtractor::load(&run, &config)?;
+    if let Some(note) = config.device.note(extractor.device()) {
+        progress::say(&note);
+    }
+    progress::say(&extractor.describe());
+    let mut vectors = Vectors::new(output.as_deref(), extractor.width())?;
+    let mut cut = 0;
+    for (path, source) in sources {
+        let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
+        let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
+        cut += pass_on(&mut rows, path, &mut extractor, &mut vectors)?;
+    }
+    vectors.finish()?;
+    extractor.warning().iter().for_each(|warning| progress::say(warning));
+    if cut > 0 {
+        let most = extractor.max_length();
+        progress::say(&format!("{cut} texts were longer than {most} tokens and were cut"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns how many texts were cut.
+fn pass_on(
+    rows: &mut Rows,
+    path: &Path,
+    extractor: &mut FeatureExtractor,
+    vectors: &mut Vectors,
+) -> Result<usize> {
+    let mut cut = 0;
+    loop {
+        let rows = rows.next_rows(CHUNK)?;
+        if rows.is_empty() {
+            return Ok(cut);
+        }
+        // A row that cannot be read ends it all: vectors without one would belong to other rows. What stands before it is
+        // written.
+        let good = &rows[..rows.iter().take_while(|row| row.content.is_ok()).count()];
+        let texts: Vec<TextInput> =
+            good.iter().filter_map(|row| Some(row.content.as_ref().ok()?.input.clone())).collect();
+        let features = extractor.features(&texts)?;
+        cut += features.truncated.iter().filter(|&&truncated| truncated).count();
+        vectors.write(good, &features)?;
+        if let Some((line, what)) =
+            rows.get(good.len()).and_then(|row| Some((row.line, row.content.as_ref().err()?)))
+        {
+            return Err(headstart::Error::BadInput {
+                path: path.to_path_buf(),
+                line: Some(line),
+                what: what.clone(),
+                fix: "mend the row, or take it out: every vector belongs to a row".into(),
+            }
+            .into());
+        }
+    }
+}
