@@ -28,7 +28,10 @@ impl Base<'_> {
         notes: &mut Vec<String>,
         listener: &mut Listener<'_>,
     ) -> Result<Vec<f32>> {
-        let (weights, report) = self.loaded.weights_for(model.table(), self.seed)?;
+        let (mut weights, report) = self.loaded.weights_for(model.table(), self.seed)?;
+        if report.added.iter().any(|name| name == LM_TRANSFORM) {
+            start_as_identity(model, &mut weights);
+        }
         match &self.loaded.published {
             None => {
                 for line in report.summary() {
@@ -85,6 +88,19 @@ impl Base<'_> {
     }
 }
 
+/// The linear of the LM head's transform.
+const LM_TRANSFORM: &str = "lm_head.dense.weight";
+
+/// A new LM head on a trunk that is trained begins by handing on what the trunk says: with random numbers in between, that would
+/// have to be learned first (docs/log.md).
+fn start_as_identity(model: &Model, weights: &mut [f32]) {
+    let Some(param) = model.table().params().iter().find(|param| param.name == LM_TRANSFORM) else { return };
+    let columns = param.shape[1];
+    for (at, weight) in weights[param.offset..][..param.len()].iter_mut().enumerate() {
+        *weight = if at / columns == at % columns { 1.0 } else { 0.0 };
+    }
+}
+
 /// A number of parameters, for people.
 fn in_millions(numbers: usize) -> String {
     match numbers {
@@ -96,6 +112,31 @@ fn in_millions(numbers: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Arch, ModelConfig};
+
+    #[test]
+    fn a_new_transform_hands_on_what_it_is_given() {
+        let config = ModelConfig {
+            arch: Arch::Electra,
+            vocab_size: 5,
+            embed_dim: 3,
+            embedding_size: Some(2),
+            num_heads: 1,
+            num_layers: 1,
+            ..ModelConfig::default()
+        };
+        let model = Model::new(&config).unwrap();
+        let start = model.table().initial_values(1);
+        let mut weights = start.clone();
+        start_as_identity(&model, &mut weights);
+        let param = model.table().params().iter().find(|param| param.name == LM_TRANSFORM).unwrap();
+        let place = param.offset..param.offset + param.len();
+        assert_eq!(weights[place.clone()], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(
+            (&weights[..place.start], &weights[place.end..]),
+            (&start[..place.start], &start[place.end..])
+        );
+    }
 
     #[test]
     fn parameters_are_counted_in_millions_where_there_are_so_many() {
