@@ -335,11 +335,12 @@ fn an_evaluation_continued_is_logged_once() {
 #[test]
 fn a_continued_run_may_use_other_threads_and_no_longer_needs_the_model_it_came_from() {
     let place = Place::new();
-    place.copy(&trunks("resume").path("lm"), "trunk");
-    let call = FINETUNE.replace("{}/lm", "trunk");
+    // Under its own name, which the model card says.
+    place.copy(&trunks("resume").path("lm"), "lm");
+    let call = FINETUNE.replace("{}/lm", "lm");
     let limited = place.run(&format!("{} --max_time 0.02 --threads 1 --out run", filled(&call)));
     limited.succeeds();
-    fs::remove_dir_all(place.path("trunk")).unwrap();
+    fs::remove_dir_all(place.path("lm")).unwrap();
     let resume =
         "finetune --resume run --threads 2 --max_time 1000 --save_every 5 --valid_batch_size 7 --json";
     place.run(resume).json();

@@ -18,7 +18,7 @@ pub fn make(place: &Place) {
     place
         .run(&format!("pretrain --data books --tokenizer tok.json --preset micro {steps} --out lm"))
         .succeeds();
-    let arch = "--arch gpt2 --out gpt2";
+    let arch = "--arch bert --out bert";
     place
         .run(&format!("pretrain --data books --tokenizer tok.json --preset micro {steps} {arch}"))
         .succeeds();

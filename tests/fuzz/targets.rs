@@ -106,9 +106,9 @@ pub const TARGETS: [Target; 36] = [
     },
     Target {
         name: "own-config",
-        seeds: |work| seeds::read(&work.place, &["gpt2/final/headstart.json"]),
+        seeds: |work| seeds::read(&work.place, &["bert/final/headstart.json"]),
         mend: seal_config,
-        prepare: |work| copy_folder(&work.place.join("gpt2/final"), &work.own.join("model")),
+        prepare: |work| copy_folder(&work.place.join("bert/final"), &work.own.join("model")),
         run: own_config,
     },
     Target {
