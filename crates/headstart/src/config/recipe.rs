@@ -138,6 +138,8 @@ fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f
     let narrow = 128.0 / model.embed_dim as f64;
     match method {
         Method::Full if from_scratch => two_digits((1e-3 * narrow).clamp(1e-4, 1e-3)),
+        // What was published was trained for long: 1e-4 at 384, 5e-5 at 768.
+        Method::Full if model.arch.is_encoder() => two_digits((3e-4 * narrow).clamp(1e-5, 3e-4)),
         Method::Full => two_digits((1e-3 * narrow.powf(1.5)).clamp(2e-5, 1e-3)),
         Method::Adapters => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
         Method::Head => 3e-3,
@@ -243,6 +245,11 @@ mod tests {
         assert_eq!(rate(tuning(Method::Full), "mini"), Some(1e-3));
         assert_eq!(rate(tuning(Method::Full), "gpt2"), Some(6.8e-5));
         assert!(rate(tuning(Method::Adapters), "mini") > rate(tuning(Method::Full), "mini"));
+        let published = |embed_dim| {
+            let model = ModelConfig { arch: Arch::Bert, embed_dim, ..ModelConfig::default() };
+            chosen(&TrainConfig::default(), tuning(Method::Full), &model, 5_000).lr
+        };
+        assert_eq!([384, 768, 32].map(published), [Some(1e-4), Some(5e-5), Some(3e-4)]);
         let continued = |new_head| rate(Task::Continuing { new_head }, "gpt2");
         assert_eq!((continued(false), continued(true)), (Some(5e-5), Some(1.5e-4)));
         let model = ModelConfig::preset("mini").unwrap();
