@@ -4,6 +4,7 @@
 //! runs at once wait for one another. Never: replaces a folder that is already there.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::provenance::{FetchedSource, Manifest};
@@ -89,6 +90,7 @@ impl Package<'_> {
     fn refuse_no_text(&self, source: &Source<'_>, path: &Path) -> Result<()> {
         if self.entry.is_none() && source.format == Format::Plain {
             Content::open(path)?;
+            refuse_web_page(path)?;
         }
         Ok(())
     }
@@ -227,6 +229,26 @@ fn take_by_hand(source: &Source<'_>, path: &Path, on_progress: &mut OnProgress<'
             published: published.is_some(),
         }),
     }
+}
+
+/// A server that wants somebody to sign in, or has nothing under an address, often answers with a page that says so.
+fn refuse_web_page(path: &Path) -> Result<()> {
+    const LOOKED_AT: u64 = 512;
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(LOOKED_AT).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    let start = String::from_utf8_lossy(&start).trim_start_matches('\u{feff}').trim_start().to_lowercase();
+    if !(start.starts_with("<!doctype html") || start.starts_with("<html")) {
+        return Ok(());
+    }
+    Err(Error::BadInput {
+        path: path.to_path_buf(),
+        line: Some(1),
+        what: "is a web page, not data: the server sent a page in place of the file".into(),
+        fix: "open the address in a browser, and name the address of the file itself; what needs signing in is downloaded \
+              there, and its path is named here"
+            .into(),
+    })
 }
 
 /// A folder to unpack in, beside the downloads (so on the same disk), that goes away with this value.

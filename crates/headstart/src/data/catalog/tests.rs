@@ -220,9 +220,12 @@ fn a_failed_download_leaves_nothing_and_says_what_to_do() {
 fn an_answer_that_is_no_archive_or_no_text_is_not_kept() {
     let folder = tempdir().unwrap();
     let locations = locations(&folder);
-    for (file, wrong, right) in
-        [("a.zip", &b"<html>"[..], &set_zip()[..]), ("a.csv", b"\x89PNG\0\0\x01", b"text,label\n")]
-    {
+    let cases: [(_, &[u8], &[u8]); 3] = [
+        ("a.zip", b"<html>", &set_zip()),
+        ("a.csv", b"\x89PNG\0\0\x01", b"text,label\n"),
+        ("b.csv", b"\n <!DOCTYPE HTML><title>Sign in</title>\n", b"text,label\n"),
+    ];
+    for (file, wrong, right) in cases {
         let server = TestServer::start(wrong, Behaviour::default());
         let error = resolve(&server.url(file), &locations, &mut go_on).unwrap_err().to_string();
         assert!(error.contains(file), "{error}");
