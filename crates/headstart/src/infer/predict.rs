@@ -17,6 +17,7 @@ use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::infer::{Loaded, not_finite, wants_pairs};
+use crate::interop::number;
 use crate::objective::{inputs, probabilities};
 
 /// One text's prediction.
@@ -151,13 +152,8 @@ impl Predictor {
         };
         let probabilities = match self.head.problem {
             Problem::Regression => Map::new(),
-            _ => names.iter().cloned().zip(values.iter().map(|&p| probability(p))).collect(),
+            _ => names.iter().cloned().zip(values.iter().map(|&p| number(p))).collect(),
         };
         Prediction { label, probabilities, truncated }
     }
-}
-
-/// With the digits that an f32 has.
-fn probability(p: f32) -> Value {
-    serde_json::from_str(&p.to_string()).unwrap_or_default()
 }

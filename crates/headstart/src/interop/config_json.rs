@@ -181,10 +181,8 @@ pub fn write_config(
     let text = Value::Object(map.clone()).to_string();
     let again = read_config(Path::new("config.json"), text.as_bytes()).map_err(|e| e.to_string())?;
     let trunk = ModelConfig { head: None, layout: again.config.layout, ..config.clone() };
-    if again.config != trunk {
-        return Err(format!("`transformers` has no {name} with these options of the layout"));
-    }
-    if crate::model::layout(&again.config) != crate::model::layout(&with_lm_head_of(config, &again.config)) {
+    let layout = crate::model::layout;
+    if again.config != trunk || layout(&again.config) != layout(&with_heads_of(config, &again.config)) {
         return Err(format!("`transformers` has no {name} with these options of the layout"));
     }
     match &config.head {
@@ -192,15 +190,16 @@ pub fn write_config(
             let [ours, theirs] = [head.pooling, again.pooling].map(read_by_name);
             Err(format!("its classifier reads {ours}, and that of `transformers`' {name} reads {theirs}"))
         }
-        Some(_) if *arch == Arch::Gpt2 && crate::model::layout(config).head_bias => {
-            Err("`transformers` has no GPT-2 classifier with a bias".into())
+        Some(_) if layout(config).head_bias == (*arch == Arch::Gpt2) => {
+            let has = if *arch == Arch::Gpt2 { "has no" } else { "has a" };
+            Err(format!("the classifier of `transformers`' {name} {has} bias"))
         }
         _ => Ok(map),
     }
 }
 
-/// A model's options, with the LM head of another of its family: whether there is one is seen by the tensors.
-fn with_lm_head_of(config: &ModelConfig, other: &ModelConfig) -> ModelConfig {
+/// A model's options, with the heads of another of its family: whether there is an LM head is seen by the tensors.
+fn with_heads_of(config: &ModelConfig, other: &ModelConfig) -> ModelConfig {
     let mut config = ModelConfig { head: None, ..config.clone() };
     let theirs = crate::model::layout(other);
     config.layout.lm_transform = Some(theirs.lm_transform);

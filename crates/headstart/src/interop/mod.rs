@@ -25,6 +25,7 @@ mod tutorial;
 mod weights;
 
 pub use config_json::{Card, read_config, write_config};
+pub(crate) use schema::number;
 pub use sentence_transformers::{
     SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,
 };

@@ -231,7 +231,7 @@ pub(super) fn activation_name(activation: Activation) -> &'static str {
 }
 
 /// A number as it is written, so that 0.1_f32 becomes 0.1 and not 0.10000000149011612.
-pub(super) fn number(value: f32) -> Value {
+pub(crate) fn number(value: f32) -> Value {
     serde_json::from_str(&value.to_string()).unwrap_or_default()
 }
 
