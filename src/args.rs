@@ -13,14 +13,13 @@ use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
 use headstart::config::{Arch, HeadPooling, ObjectiveName, Problem};
 use headstart::data::Split;
-use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
-    TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
+    TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
 };
 #[cfg(test)]
 pub use parsing::names;
@@ -452,15 +451,8 @@ pub struct PredictArgs {
     /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
-    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub input: Vec<PathBuf>,
-    /// How the input is written [default: what the end of the file's name says; text]
-    #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
-    pub input_format: Option<RowFormat>,
-    /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
-    #[arg(long, value_name = "NAME")]
-    pub text_column: Option<String>,
+    #[command(flatten)]
+    pub texts: TextsArgs,
     /// File for the answers, which must not exist yet and is there when all are [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -497,15 +489,8 @@ pub struct FeaturesArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
-    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub input: Vec<PathBuf>,
-    /// How the input is written [default: what the end of the file's name says; text]
-    #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
-    pub input_format: Option<RowFormat>,
-    /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
-    #[arg(long, value_name = "NAME")]
-    pub text_column: Option<String>,
+    #[command(flatten)]
+    pub texts: TextsArgs,
     /// A NumPy array (.npy) or JSON lines (.jsonl), which must not exist yet and is there when all are [default: JSON
     /// lines on standard output]
     #[arg(long, value_name = "FILE")]

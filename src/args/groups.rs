@@ -10,6 +10,7 @@ use headstart::config::{
     Arch, Budget, ClassWeights, HeadPooling, Method, OptimizerName, Positions, PrecisionName, Problem,
     Recipe, Schedule,
 };
+use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
 
 use super::parsing::{count, one_of, seed};
@@ -342,4 +343,18 @@ impl TrainArgs {
     pub fn free(&self) -> Self {
         Self { pace: self.pace.clone(), ..Self::default() }
     }
+}
+
+/// Texts that a model is used on.
+#[derive(Debug, Args)]
+pub struct TextsArgs {
+    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: Vec<PathBuf>,
+    /// How the input is written [default: what the end of the file's name says; text]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
+    pub input_format: Option<RowFormat>,
+    /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
 }

@@ -11,7 +11,7 @@ use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
 use headstart::infer::{FeatureExtractor, FeaturesConfig};
 
-use crate::args::{ComputeArgs, FeaturesArgs, ReadingArgs};
+use crate::args::{ComputeArgs, FeaturesArgs, ReadingArgs, TextsArgs};
 use crate::cmd::predict::{new_file, open};
 use crate::vectors::{Vectors, check_name};
 use crate::{progress, settings};
@@ -21,19 +21,8 @@ const CHUNK: usize = 1024;
 
 /// Runs it.
 pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
-    let FeaturesArgs {
-        run,
-        input,
-        input_format,
-        text_column,
-        output,
-        pooling,
-        normalize,
-        max_length,
-        reading,
-        compute,
-        places,
-    } = args;
+    let FeaturesArgs { run, texts, output, pooling, normalize, max_length, reading, compute, places } = args;
+    let TextsArgs { input, input_format, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;

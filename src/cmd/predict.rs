@@ -14,7 +14,7 @@ use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
 use headstart::infer::Predictor;
 
 use crate::answers::{AnswerFormat, Answers, Shape};
-use crate::args::{ComputeArgs, PredictArgs, ReadingArgs};
+use crate::args::{ComputeArgs, PredictArgs, ReadingArgs, TextsArgs};
 use crate::settings::Usage;
 use crate::{progress, settings};
 
@@ -40,20 +40,9 @@ struct Counts {
 
 /// Runs it.
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
-    let PredictArgs {
-        run,
-        input,
-        input_format,
-        text_column,
-        output,
-        output_format,
-        top_k,
-        with_text,
-        strict,
-        reading,
-        compute,
-        places,
-    } = args;
+    let PredictArgs { run, texts, output, output_format, top_k, with_text, strict, reading, compute, places } =
+        args;
+    let TextsArgs { input, input_format, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
