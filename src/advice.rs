@@ -16,7 +16,7 @@ pub fn flags(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
         EngineError::OutOfMemory { .. } => Some("--train_batch_size, --precision bf16, --device cuda:N"),
         EngineError::ModelTooLarge { .. } => Some("--device cuda:N, --device cpu"),
         EngineError::Cuda { .. } => Some("--device cpu (`headstart doctor` shows the GPU and its driver)"),
-        EngineError::Map { .. } => None,
+        EngineError::Rank { .. } | EngineError::Rendezvous { .. } | EngineError::Map { .. } => None,
     }
 }
 

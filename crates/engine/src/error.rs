@@ -67,6 +67,24 @@ pub enum EngineError {
         /// What the library says about it.
         text: String,
     },
+    /// Another of the processes that train together is gone, or says what went wrong on it.
+    #[error("rank {rank} {what}\n  fix: {fix}")]
+    Rank {
+        /// Which.
+        rank: usize,
+        /// What became of it: "is gone: its connection was closed".
+        what: String,
+        /// The way out.
+        fix: String,
+    },
+    /// The processes that are to train together did not find each other.
+    #[error("the ranks did not come together: {what}\n  fix: {fix}")]
+    Rendezvous {
+        /// Who was waited for, and where.
+        what: String,
+        /// The way out.
+        fix: String,
+    },
     /// A file could not be mapped into memory.
     #[error("cannot map {}: {source}", path.display())]
     Map {

@@ -9,12 +9,14 @@
 //! - [`gpus`], [`CudaOptions`] — the GPUs of a machine, and how one is used. [`Flat`] — values on the host, a GPU, or both.
 //! - [`Weights`], [`Gradients`], [`View`] — flat f32 buffers and the matrices inside them; [`make_resident`].
 //! - [`Tape`] — forward and backward; its methods are the ops in [`ops`].
+//! - [`Collective`] — the processes that train together.
 //! - [`mod@bench`] — the processor's peak and single matmuls, for benchmarks.
 //! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
 //! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map. [`signals`] — which stay ignored.
 
 pub mod alloc;
 pub mod bench;
+pub mod collective;
 pub mod device;
 pub mod dtype;
 pub mod error;
@@ -44,6 +46,7 @@ mod matmul;
 mod testing;
 
 pub use alloc::Allocator;
+pub use collective::Collective;
 pub use cuda::{CudaOptions, Gpu, GraphCounts, Replay, gpus};
 pub use device::{CodePath, Device, Prepared};
 pub use dtype::{DType, Precision};
