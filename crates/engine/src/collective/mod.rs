@@ -6,11 +6,20 @@
 //! No library's reduction takes part: ranks exchange pieces of their gradients, and the owner of a piece adds them in the
 //! order of a fixed binary tree, so that sums have the same bits on any number of ranks.
 
+mod groups;
+mod reduce;
+mod shares;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 
 use std::sync::Arc;
 
 use crate::error::EngineError;
+
+pub use groups::GroupSums;
+pub use reduce::{gather_weights, reduce};
+pub use shares::Shares;
 
 /// A handle to the other ranks; clones are the same handle.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +53,11 @@ impl Collective {
     /// One process by itself.
     pub fn alone() -> Self {
         Self::default()
+    }
+
+    /// A rank with its way to the others.
+    pub(crate) fn linked(rank: usize, world_size: usize, link: Box<dyn Link>) -> Self {
+        Self { others: Some(Arc::new(Others { rank, world_size, link })) }
     }
 
     /// The number of this process, from 0.
