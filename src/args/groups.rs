@@ -246,6 +246,10 @@ pub struct TrainArgs {
     /// Batches to one optimizer step
     #[arg(long, value_name = "N", alias = "gradient_accumulation_steps", value_parser = count::<usize>)]
     pub grad_accum_steps: Option<usize>,
+    /// Groups in which gradients are added: a power of two, on which the bits depend and not on the ranks
+    /// [default: the number of ranks]
+    #[arg(long, alias = "reduction-groups", value_name = "N")]
+    pub reduction_groups: Option<usize>,
     /// Largest learning rate [default: the recipe's]
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,

@@ -25,7 +25,8 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
     {
         data.text_column = Some(columns);
     }
-    let config = EvaluateConfig { data, split, language_model, precision, threads, device };
+    let collective = headstart::Collective::alone();
+    let config = EvaluateConfig { data, split, language_model, precision, threads, device, collective };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();

@@ -110,7 +110,14 @@ pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOpt
         Place::New(_) | Place::Numbered(_) => DeviceName::Cpu,
     });
     let telling = Telling { verbosity: verbosity(verbose), json };
-    Ok((RunOptions { place, command: command_line(), device: devices::choice(device) }, telling))
+    let options = RunOptions {
+        place,
+        command: command_line(),
+        device: devices::choice(device),
+        collective: headstart::Collective::alone(),
+        allow_other_groups: false,
+    };
+    Ok((options, telling))
 }
 
 /// What `--verbose` means.

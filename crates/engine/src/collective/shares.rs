@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::Collective;
+use crate::error::EngineError;
 use crate::ops::adam::{self, ELEMENTS_PER_TASK};
 
 /// Elements of a unit.
@@ -64,6 +65,36 @@ impl Shares {
         self.len_of(self.rank)
     }
 
+    /// Hands rank 0 the values of all ranks in order, a unit at a time; `own` are this rank's. The others only send.
+    ///
+    /// # Errors
+    /// Those of `take` on rank 0; [`EngineError::Rank`] with the rank that is lost.
+    pub fn gather<E: From<EngineError>>(
+        &self,
+        collective: &Collective,
+        own: &[f32],
+        mut take: impl FnMut(&[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut at = 0;
+        for unit in 0..self.units() {
+            let (owner, len) = (self.owner(unit), self.unit(unit).len());
+            if owner == self.rank {
+                let values = &own[at..at + len];
+                at += len;
+                if self.rank == 0 {
+                    take(values)?;
+                } else {
+                    collective.exchange(&[(0, bytemuck::cast_slice(values))], &mut [])?;
+                }
+            } else if self.rank == 0 {
+                let mut values = vec![0.0_f32; len];
+                collective.exchange(&[], &mut [(owner, bytemuck::cast_slice_mut(&mut values))])?;
+                take(&values)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The parts of a range that this rank owns, with the places of their moments among its own.
     pub fn cut(&self, range: adam::Range) -> impl Iterator<Item = adam::Range> {
         let shares = *self;
@@ -115,6 +146,15 @@ mod tests {
                 assert_eq!(places, (0..shares.own_len()).collect::<Vec<_>>());
                 let own: Vec<_> = shares.own().flatten().collect();
                 assert_eq!(own, parts.iter().flat_map(|p| p.grad..p.grad + p.len).collect::<Vec<_>>());
+                let numbers: Vec<f32> = own.iter().map(|&i| i as f32).collect();
+                let mut gathered = Vec::new();
+                let take = |unit: &[f32]| -> Result<(), EngineError> {
+                    gathered.extend_from_slice(unit);
+                    Ok(())
+                };
+                shares.gather(collective, &numbers, take).unwrap();
+                let all = if collective.leads() { len } else { 0 };
+                assert!(gathered == (0..all).map(|i| i as f32).collect::<Vec<_>>());
                 parts
             });
             for part in parts.into_iter().flatten() {
