@@ -13,9 +13,24 @@ mod shares;
 mod testing;
 pub mod tree;
 
+mod handshake;
+mod interfaces;
+mod join;
+mod mpi;
+mod poll;
+mod rendezvous;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod watch;
+
 use std::sync::Arc;
 
+pub use join::{Join, Over};
+pub use rendezvous::Rendezvous;
+
 use crate::error::EngineError;
+use watch::Watch;
 
 pub use groups::GroupSums;
 pub use reduce::{gather_weights, reduce};
@@ -32,7 +47,9 @@ pub struct Collective {
 struct Others {
     rank: usize,
     world_size: usize,
+    local_rank: usize,
     link: Box<dyn Link>,
+    watch: Arc<Watch>,
 }
 
 /// How bytes travel between ranks.
@@ -68,6 +85,11 @@ impl Collective {
     /// The number of processes.
     pub fn world_size(&self) -> usize {
         self.others.as_ref().map_or(1, |others| others.world_size)
+    }
+
+    /// The number of this process among those of its machine, from 0.
+    pub fn local_rank(&self) -> usize {
+        self.others.as_ref().map_or(0, |others| others.local_rank)
     }
 
     /// Whether there is no other process.
