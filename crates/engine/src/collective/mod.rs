@@ -9,8 +9,6 @@
 mod groups;
 mod reduce;
 mod shares;
-#[cfg(test)]
-mod testing;
 pub mod tree;
 
 mod handshake;
@@ -70,11 +68,6 @@ impl Collective {
     /// One process by itself.
     pub fn alone() -> Self {
         Self::default()
-    }
-
-    /// A rank with its way to the others.
-    pub(crate) fn linked(rank: usize, world_size: usize, link: Box<dyn Link>) -> Self {
-        Self { others: Some(Arc::new(Others { rank, world_size, link })) }
     }
 
     /// The number of this process, from 0.

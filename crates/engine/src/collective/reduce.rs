@@ -223,9 +223,9 @@ fn updated<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::on_ranks;
     use super::*;
     use crate::collective::GroupSums;
+    use crate::collective::tests::on_ranks;
     use crate::ops::adam::{Adam, Decay, squared_norm};
     use crate::rng::Stream;
     use crate::{CodePath, Device, Flat, View};

@@ -119,8 +119,8 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::on_ranks;
     use super::*;
+    use crate::collective::tests::on_ranks;
 
     #[test]
     fn every_element_has_one_owner_and_one_place() {
