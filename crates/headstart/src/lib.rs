@@ -51,4 +51,4 @@ mod train_log;
 
 pub use error::{Error, Result};
 // What the program needs of the engine for itself.
-pub use headstart_engine::{Allocator, signals};
+pub use headstart_engine::{Allocator, collective, signals};

@@ -8,7 +8,9 @@
 
 pub mod tree;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::EngineError;
 
@@ -143,4 +145,61 @@ impl Collective {
         self.broadcast_equal(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+/// How a process joins the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The number of this process, from 0.
+    pub rank: usize,
+    /// The number of processes.
+    pub world_size: usize,
+    /// The number of this process among those of its machine.
+    pub local_rank: usize,
+    /// How bytes travel.
+    pub over: Over,
+    /// A rank that is silent for longer is lost.
+    pub timeout: Duration,
+    /// The program's, which must be the same on all.
+    pub version: String,
+}
+
+/// How bytes travel between ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Connections of our own.
+    Tcp {
+        /// Where the ranks find each other.
+        rendezvous: Rendezvous,
+    },
+    /// MPI, which knows rank and world size by itself.
+    Mpi,
+}
+
+/// Where ranks find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rendezvous {
+    /// HOST:PORT, served by rank 0.
+    Address(String),
+    /// Rank 0 writes its address there.
+    File(PathBuf),
+}
+
+impl Collective {
+    /// Joins the others.
+    ///
+    /// # Errors
+    /// [`EngineError::Rendezvous`].
+    pub fn join(join: &Join) -> Result<Self, EngineError> {
+        if join.world_size == 1 {
+            return Ok(Self::alone());
+        }
+        Err(EngineError::Rendezvous { what: format!("{join:?}"), fix: "wait for the link".into() })
+    }
+
+    /// Tells all others why this rank ends.
+    pub fn fail(&self, _why: &str) {}
+
+    /// A clean end.
+    pub fn leave(&self) {}
 }
