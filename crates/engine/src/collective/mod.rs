@@ -8,11 +8,24 @@
 
 pub mod tree;
 
-use std::path::PathBuf;
+mod handshake;
+mod interfaces;
+mod join;
+mod mpi;
+mod poll;
+mod rendezvous;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod watch;
+
 use std::sync::Arc;
-use std::time::Duration;
+
+pub use join::{Join, Over};
+pub use rendezvous::Rendezvous;
 
 use crate::error::EngineError;
+use watch::Watch;
 
 /// A handle to the other ranks; clones are the same handle.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +38,9 @@ pub struct Collective {
 struct Others {
     rank: usize,
     world_size: usize,
+    local_rank: usize,
     link: Box<dyn Link>,
+    watch: Arc<Watch>,
 }
 
 /// How bytes travel between ranks.
@@ -56,6 +71,11 @@ impl Collective {
     /// The number of processes.
     pub fn world_size(&self) -> usize {
         self.others.as_ref().map_or(1, |others| others.world_size)
+    }
+
+    /// The number of this process among those of its machine, from 0.
+    pub fn local_rank(&self) -> usize {
+        self.others.as_ref().map_or(0, |others| others.local_rank)
     }
 
     /// Whether there is no other process.
@@ -147,56 +167,8 @@ impl Collective {
     }
 }
 
-/// How a process joins the others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Join {
-    /// The number of this process, from 0.
-    pub rank: usize,
-    /// The number of processes.
-    pub world_size: usize,
-    /// The number of this process among those of its machine.
-    pub local_rank: usize,
-    /// How bytes travel.
-    pub over: Over,
-    /// A rank that is silent for longer is lost.
-    pub timeout: Duration,
-    /// The program's, which must be the same on all.
-    pub version: String,
-}
-
-/// How bytes travel between ranks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// Connections of our own.
-    Tcp {
-        /// Where the ranks find each other.
-        rendezvous: Rendezvous,
-    },
-    /// MPI, which knows rank and world size by itself.
-    Mpi,
-}
-
-/// Where ranks find each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rendezvous {
-    /// HOST:PORT, served by rank 0.
-    Address(String),
-    /// Rank 0 writes its address there.
-    File(PathBuf),
-}
-
+// A stub until the watch has them.
 impl Collective {
-    /// Joins the others.
-    ///
-    /// # Errors
-    /// [`EngineError::Rendezvous`].
-    pub fn join(join: &Join) -> Result<Self, EngineError> {
-        if join.world_size == 1 {
-            return Ok(Self::alone());
-        }
-        Err(EngineError::Rendezvous { what: format!("{join:?}"), fix: "wait for the link".into() })
-    }
-
     /// Tells all others why this rank ends.
     pub fn fail(&self, _why: &str) {}
 

@@ -1,0 +1,3 @@
+//! Ranks as threads and as processes: what they exchange, and how they end.
+
+mod exchanges;
