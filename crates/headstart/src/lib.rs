@@ -52,4 +52,4 @@ mod train_log;
 
 pub use error::{Error, Result};
 // What the program needs of the engine for itself.
-pub use headstart_engine::{Allocator, Collective, collective, signals};
+pub use headstart_engine::{Allocator, collective, signals};
