@@ -57,7 +57,8 @@ pub(super) fn open(
     fix: &'static str,
 ) -> Result<*mut c_void, EngineError> {
     let by_name = names.iter().map(PathBuf::from);
-    let in_folders = folders.iter().flat_map(|folder| versions(folder, names[names.len() - 1]).into_iter().rev());
+    let in_folders =
+        folders.iter().flat_map(|folder| versions(folder, names[names.len() - 1]).into_iter().rev());
     let mut why = String::new();
     for path in by_name.chain(in_folders) {
         let library = open_for_all(&path);

@@ -90,19 +90,22 @@ impl Nccl {
             versions.iter().map(|b| b.first_chunk().map_or(0, |b| i32::from_le_bytes(*b))).collect();
         let (library, _) = found?;
         agree(&versions)?;
-        let id = if collective.leads() { library.unique_id()? } else { UniqueId([0; UniqueId::BYTES]) };
-        let mut bytes = id.0;
+        // Nothing but zeros stands for rank 0's failure, which the others are not to wait for.
+        let nothing = [0; UniqueId::BYTES];
+        let id = if collective.leads() { library.unique_id() } else { Ok(UniqueId(nothing)) };
+        let mut bytes = id.as_ref().map_or(nothing, |id| id.0);
         collective.broadcast_equal(&mut bytes)?;
+        id.map_err(|failure| unusable(&failure))?;
+        if bytes == nothing {
+            return Err(elsewhere(0));
+        }
         let watched = collective.clone();
         let check = Box::new(move || lost(&watched));
         let (rank, world_size) = (collective.rank(), collective.world_size());
         let made = Self::connect(cuda, library, UniqueId(bytes), (rank, world_size), check, timeout);
         let well = collective.gather_equal(&[u8::from(made.is_ok())])?;
         match well.iter().position(|w| w != &[1]) {
-            Some(other) if made.is_ok() => Err(EngineError::Gpu {
-                what: format!("rank {other} could not connect its GPU with those of the other ranks"),
-                fix: "see what that rank says",
-            }),
+            Some(other) if made.is_ok() => Err(elsewhere(other)),
             _ => made,
         }
     }
@@ -118,8 +121,8 @@ impl Nccl {
     ) -> Result<Self, EngineError> {
         let communicator = cuda.attempt(|| Ok(library.begin(id, rank, world_size)));
         let communicator = match communicator {
-            Some(begun) => begun.map_err(unusable)?,
-            None => return Err(cuda.check_queued().err().unwrap_or_else(|| unusable(no_context()))),
+            Some(begun) => begun.map_err(|failure| unusable(&failure))?,
+            None => return Err(cuda.check_queued().err().unwrap_or_else(|| unusable(&no_context()))),
         };
         let shared = Arc::new(Shared {
             cuda: cuda.clone(),
@@ -135,14 +138,17 @@ impl Nccl {
             match shared.state() {
                 Ok(Progress::Done) => break None,
                 Ok(Progress::UnderWay) => {}
-                Err(failure) => break Some(shared.lost_rank().unwrap_or_else(|| unusable(failure))),
+                Err(failure) => break Some(shared.lost_rank().unwrap_or_else(|| unusable(&failure))),
             }
             if let Err(lost) = (shared.check)() {
                 break Some(lost);
             }
             if began.elapsed() > timeout {
                 break Some(EngineError::Rendezvous {
-                    what: format!("rank {rank} waited {} s for NCCL to connect the GPUs", timeout.as_secs_f32()),
+                    what: format!(
+                        "rank {rank} waited {} s for NCCL to connect the GPUs",
+                        timeout.as_secs_f32()
+                    ),
                     fix: "see that the ranks can reach each other: NCCL_DEBUG=INFO says what it tries, \
                           NCCL_SOCKET_IFNAME=NAME which network to use"
                         .to_owned(),
@@ -174,7 +180,11 @@ impl Nccl {
         let ranks = 0..self.world_size;
         assert!(sends.iter().chain(receives).all(|(rank, ..)| ranks.contains(rank)), "no such rank");
         let raw = |messages: &[(usize, DevicePtr, usize)]| -> Vec<(usize, u64, usize)> {
-            messages.iter().filter(|(_, _, bytes)| *bytes > 0).map(|&(rank, at, bytes)| (rank, at.0, bytes)).collect()
+            messages
+                .iter()
+                .filter(|(_, _, bytes)| *bytes > 0)
+                .map(|&(rank, at, bytes)| (rank, at.0, bytes))
+                .collect()
         };
         let (sends, receives) = (raw(sends), raw(receives));
         let cuda = &self.shared.cuda;
@@ -240,7 +250,9 @@ impl Shared {
             }
             let lost = match (self.check)() {
                 Err(lost) => Some(lost),
-                Ok(()) => self.state().err().map(|failure| self.lost_rank().unwrap_or_else(|| failure.into())),
+                Ok(()) => {
+                    self.state().err().map(|failure| self.lost_rank().unwrap_or_else(|| failure.into()))
+                }
             };
             if let Some(lost) = lost {
                 // First the error: what waits for the GPU goes on as soon as the communicator is gone.
@@ -335,7 +347,11 @@ impl Pause {
 }
 
 fn given_up() -> Failure {
-    Failure { call: "ncclGroupStart", code: 0, text: "the connection to the other ranks was given up".to_owned() }
+    Failure {
+        call: "ncclGroupStart",
+        code: 0,
+        text: "the connection to the other ranks was given up".to_owned(),
+    }
 }
 
 fn no_context() -> Failure {
@@ -343,16 +359,26 @@ fn no_context() -> Failure {
 }
 
 /// An error of connecting.
-fn unusable(failure: Failure) -> EngineError {
+fn unusable(failure: &Failure) -> EngineError {
     EngineError::Gpu {
-        what: format!("NCCL cannot connect it with those of the other ranks: {}: {}", failure.call, failure.text),
+        what: format!(
+            "NCCL cannot connect it with those of the other ranks: {}: {}",
+            failure.call, failure.text
+        ),
         fix: "see that each rank has a GPU of its own; NCCL_DEBUG=INFO says more",
     }
 }
 
 /// Whether a rank is lost.
+#[allow(clippy::unnecessary_wraps, reason = "until ranks watch each other")]
 fn lost(_collective: &Collective) -> Result<(), EngineError> {
     Ok(())
+}
+
+/// Another rank could not connect.
+fn elsewhere(rank: usize) -> EngineError {
+    let what = format!("rank {rank} could not connect its GPU with those of the other ranks");
+    EngineError::Gpu { what, fix: "see what that rank says" }
 }
 
 /// All ranks have one version; 0 stands for none.

@@ -132,13 +132,15 @@ impl Library {
         let library = libraries::open("NCCL", &NAMES, folders, FIX)?;
         // SAFETY: the handle is that of the library of this name.
         let library = unsafe { Self::of(library) }.map_err(|name| {
-            let what = format!("NCCL was found but has no {}: it is too old, or no NCCL", name.to_string_lossy());
+            let what =
+                format!("NCCL was found but has no {}: it is too old, or no NCCL", name.to_string_lossy());
             EngineError::Gpu { what, fix: FIX }
         })?;
         let mut version = 0;
         nccl!(library, None, ncclGetVersion(&raw mut version))?;
         if version < OLDEST {
-            let what = format!("NCCL is too old: {}; 2.14 is the oldest that can be used", version_name(version));
+            let what =
+                format!("NCCL is too old: {}; 2.14 is the oldest that can be used", version_name(version));
             return Err(EngineError::Gpu { what, fix: FIX });
         }
         Ok((library, version))
@@ -179,7 +181,12 @@ impl Library {
     }
 
     /// Begins to connect this rank, whose GPU is the thread's, to the others; [`Library::state`] says when that is done.
-    pub(super) fn begin(&self, id: UniqueId, rank: usize, world_size: usize) -> Result<Communicator, Failure> {
+    pub(super) fn begin(
+        &self,
+        id: UniqueId,
+        rank: usize,
+        world_size: usize,
+    ) -> Result<Communicator, Failure> {
         let (version, size) = (OLDEST as c_uint, size_of::<Config>());
         let mut config = Config { size, magic: 0xcafe_beef, version, blocking: 0 };
         let mut made = ptr::null_mut();

@@ -88,7 +88,8 @@ impl Ranks {
             println!("skipped: {there} of {count} GPUs are there");
             return None;
         }
-        let folder = std::env::temp_dir().join(format!("headstart-nccl-{scenario}-{count}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("headstart-nccl-{scenario}-{count}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let start = |rank: usize| {
             Command::new(std::env::current_exe().unwrap())
@@ -144,9 +145,14 @@ fn as_a_rank() {
     let emulated = crate::load::control(c"emulator_launches").is_some();
     let number = variable(RANK).parse().unwrap();
     let options = CudaOptions::default();
-    let device = Device::gpu(if emulated { 0 } else { number }, std::num::NonZeroUsize::new(1), &options).unwrap();
-    let rank =
-        Rank { number, count: variable(RANKS).parse().unwrap(), folder: Path::new(&variable(FOLDER)).into(), device };
+    let device =
+        Device::gpu(if emulated { 0 } else { number }, std::num::NonZeroUsize::new(1), &options).unwrap();
+    let rank = Rank {
+        number,
+        count: variable(RANKS).parse().unwrap(),
+        folder: Path::new(&variable(FOLDER)).into(),
+        device,
+    };
     match scenario.as_str() {
         "exchange" => exchange_all_to_all(&rank),
         "mismatched" => mismatched(&rank),
@@ -178,7 +184,9 @@ fn exchange_all_to_all(rank: &Rank) {
         });
         let (bytes, small_bytes) = (len * 4, 7 * 4);
         let sends: Vec<_> = (0..ranks)
-            .flat_map(|to| [(to, sent[to].ptr(), bytes), (to, small.ptr(), small_bytes), (to, small.ptr(), 0)])
+            .flat_map(|to| {
+                [(to, sent[to].ptr(), bytes), (to, small.ptr(), small_bytes), (to, small.ptr(), 0)]
+            })
             .collect();
         let receives: Vec<_> = (0..ranks)
             .flat_map(|from| {
@@ -191,20 +199,30 @@ fn exchange_all_to_all(rank: &Rank) {
         drop((sent, again));
         let overwriting = cuda.upload(&vec![f32::NAN; len]);
         let sum = cuda.allocate(len * 4);
-        let all = Parts { own: received.ptr(), own_index: 0, others: received.ptr().offset(bytes), stride: len, count: ranks };
+        let all = Parts {
+            own: received.ptr(),
+            own_index: 0,
+            others: received.ptr().offset(bytes),
+            stride: len,
+            count: ranks,
+        };
         parts::fold(cuda, &all, sum.ptr(), len);
         let (mut found, mut small_found) = (vec![0.0_f32; len], vec![0.0_f32; 7 * ranks]);
         cuda.download(&mut found, sum.ptr());
         cuda.download(&mut small_found, small_received.ptr());
         rank.device.check().unwrap();
         drop(overwriting);
-        let came: Vec<Vec<f32>> =
-            (0..ranks).map(|from| Rank::values(from, me, round, len).iter().map(|x| 2.0 * x).collect()).collect();
+        let came: Vec<Vec<f32>> = (0..ranks)
+            .map(|from| Rank::values(from, me, round, len).iter().map(|x| 2.0 * x).collect())
+            .collect();
         let expected: Vec<f32> = (0..len)
             .map(|i| crate::collective::tree::fold(came.iter().map(|part| part[i]), |a, b| a + b).unwrap())
             .collect();
         assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "round {round}");
-        assert!(small_found.iter().enumerate().all(|(i, x)| *x == (i / 7) as f32), "{small_found:?}");
+        assert!(
+            small_found.iter().enumerate().all(|(i, x)| x.to_bits() == ((i / 7) as f32).to_bits()),
+            "{small_found:?}"
+        );
     }
 }
 
@@ -220,7 +238,8 @@ fn mismatched(rank: &Rank) {
     let buffer = cuda.upload(&[1.0_f32; 100]);
     if rank.number == 0 {
         nccl.exchange(&[(1, buffer.ptr(), 400)], &[]);
-        rank.device.check().unwrap();
+        // All may have been sent before the other rank gives up, or not.
+        let _: Result<(), EngineError> = rank.device.check();
     } else {
         nccl.exchange(&[], &[(0, buffer.ptr(), 396)]);
         assert!(matches!(rank.device.check(), Err(EngineError::Cuda { .. })));
@@ -283,7 +302,10 @@ fn lose_rank_1_without_knowing_it(rank: &Rank) {
     nccl.exchange(&[(other, buffer.ptr(), 40)], &[(other, buffer.ptr().offset(40), 40)]);
     for _ in 0..2 {
         let found = rank.device.check();
-        assert!(matches!(&found, Err(EngineError::Cuda { call, .. }) if call.starts_with("nccl")), "{found:?}");
+        assert!(
+            matches!(&found, Err(EngineError::Cuda { call, .. }) if call.starts_with("nccl")),
+            "{found:?}"
+        );
     }
 }
 
@@ -354,7 +376,7 @@ fn one_rank_exchanges_with_itself_beside_captured_work() {
         let mut found = [0.0_f32; 100];
         cuda.download(&mut found, to.ptr());
         device.check().unwrap();
-        assert_eq!(found, [2.0 * 4.0_f32.powi(round); 100]);
+        assert!(found.iter().all(|x| x.to_bits() == (2.0 * 4.0_f32.powi(round)).to_bits()), "{found:?}");
     }
     let counts = device.graph_counts().unwrap();
     assert_eq!((counts.queued, counts.captured, counts.replayed), (4, 0, 0));
@@ -371,7 +393,8 @@ fn ranks_agree_on_the_version() {
 #[test]
 fn a_missing_library_is_an_error_that_says_where_it_was_sought() {
     let folders = [PathBuf::from("no-such-folder")];
-    let found = super::super::libraries::open("NCCL", &["libno-nccl.so.2", "libno-nccl.so"], &folders, "install it");
+    let found =
+        super::super::libraries::open("NCCL", &["libno-nccl.so.2", "libno-nccl.so"], &folders, "install it");
     let text = found.unwrap_err().to_string();
     for words in ["NCCL (libno-nccl.so.2)", "the system's library paths, no-such-folder", "install it"] {
         assert!(text.contains(words), "{text}");

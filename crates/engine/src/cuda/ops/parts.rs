@@ -84,8 +84,7 @@ mod tests {
                     }
                     let own = cuda.upload(&all[own_index]);
                     let others = cuda.upload(&others);
-                    let parts =
-                        Parts { own: own.ptr(), own_index, others: others.ptr(), stride, count };
+                    let parts = Parts { own: own.ptr(), own_index, others: others.ptr(), stride, count };
                     // Into memory of its own, then in place of its own part.
                     let elsewhere = cuda.upload(&vec![0.0_f32; len]);
                     for to in [elsewhere.ptr(), own.ptr()] {
