@@ -51,8 +51,20 @@ struct Shared {
     /// `None` once it was given back.
     communicator: Mutex<Option<Communicator>>,
     check: Check,
+    /// `None` once all ranks are connected.
+    connecting: Mutex<Option<Connecting>>,
     order: Mutex<Order>,
     ordered: Condvar,
+}
+
+/// Ranks that are about to be connected.
+#[derive(Debug)]
+struct Connecting {
+    rank: usize,
+    began: Instant,
+    timeout: Duration,
+    /// Why they cannot be. The context is none the worse for it.
+    trouble: Option<EngineError>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -119,8 +131,8 @@ impl Nccl {
         check: Check,
         timeout: Duration,
     ) -> Result<Self, EngineError> {
-        let communicator = cuda.attempt(|| Ok(library.begin(id, rank, world_size)));
-        let communicator = match communicator {
+        let began = cuda.attempt(|| Ok(library.begin(id, rank, world_size)));
+        let communicator = match began {
             Some(begun) => begun.map_err(|failure| unusable(&failure))?,
             None => return Err(cuda.check_queued().err().unwrap_or_else(|| unusable(&no_context()))),
         };
@@ -129,41 +141,40 @@ impl Nccl {
             library,
             communicator: Mutex::new(Some(communicator)),
             check,
+            connecting: Mutex::new(Some(Connecting { rank, began: Instant::now(), timeout, trouble: None })),
             order: Mutex::new(Order::Watch),
             ordered: Condvar::new(),
         });
-        let began = Instant::now();
-        let mut pause = Pause::default();
-        let failed = loop {
-            match shared.state() {
-                Ok(Progress::Done) => break None,
-                Ok(Progress::UnderWay) => {}
-                Err(failure) => break Some(shared.lost_rank().unwrap_or_else(|| unusable(&failure))),
-            }
-            if let Err(lost) = (shared.check)() {
-                break Some(lost);
-            }
-            if began.elapsed() > timeout {
-                break Some(EngineError::Rendezvous {
-                    what: format!(
-                        "rank {rank} waited {} s for NCCL to connect the GPUs",
-                        timeout.as_secs_f32()
-                    ),
-                    fix: "see that the ranks can reach each other: NCCL_DEBUG=INFO says what it tries, \
-                          NCCL_SOCKET_IFNAME=NAME which network to use"
-                        .to_owned(),
-                });
-            }
-            pause.wait();
-        };
-        if failed.is_some() {
-            shared.order(Order::GiveUp);
-        }
         let watched = Arc::clone(&shared);
         let watch = thread::Builder::new().name("nccl".to_owned()).spawn(move || watched.watch());
         let watch = watch.map_err(|source| EngineError::Threads { wanted: 1, source })?;
         let made = Self { shared, world_size, watch: Some(watch) };
-        failed.map_or(Ok(made), Err)
+        match made.shared.settle(Progress::UnderWay) {
+            Ok(()) => made.greet(rank),
+            Err(failure) => made.shared.fail_after(&failure),
+        }
+        let trouble = locked(&made.shared.connecting).take().and_then(|connecting| connecting.trouble);
+        cuda.check_queued()?;
+        trouble.map_or(Ok(made), Err)
+    }
+
+    /// Exchanges a first word with each rank: NCCL connects ranks, and takes the memory for it, when they first exchange.
+    fn greet(&self, rank: usize) {
+        let (cuda, word) = (&self.shared.cuda, size_of::<u64>());
+        let expected: Vec<u64> = (0..self.world_size as u64).collect();
+        let (mine, all) = (cuda.upload(&[rank as u64]), cuda.upload(&vec![u64::MAX; self.world_size]));
+        let sends: Vec<_> = (0..self.world_size).map(|to| (to, mine.ptr(), word)).collect();
+        let receives: Vec<_> =
+            (0..self.world_size).map(|from| (from, all.ptr().offset(from * word), word)).collect();
+        self.exchange(&sends, &receives);
+        let mut found = vec![u64::MAX; self.world_size];
+        cuda.download(&mut found, all.ptr());
+        if found != expected {
+            self.shared.fail(EngineError::Gpu {
+                what: format!("through NCCL, the ranks {expected:?} arrive as {found:?}"),
+                fix: "see whether NCCL_P2P_DISABLE=1 helps; NCCL_DEBUG=INFO says more",
+            });
+        }
     }
 
     /// Queues one exchange: sends and receives as (rank, address, bytes), all at once, behind what the stream was given so
@@ -192,10 +203,7 @@ impl Nccl {
             return;
         }
         if let Some(Err(failure)) = cuda.attempt(|| Ok(self.shared.queue(sends, receives))) {
-            let error = self.shared.lost_rank().unwrap_or_else(|| failure.into());
-            if !cuda.is_broken() {
-                cuda.cut_off(error);
-            }
+            self.shared.fail_after(&failure);
             self.shared.order(Order::GiveUp);
         }
     }
@@ -250,13 +258,11 @@ impl Shared {
             }
             let lost = match (self.check)() {
                 Err(lost) => Some(lost),
-                Ok(()) => {
-                    self.state().err().map(|failure| self.lost_rank().unwrap_or_else(|| failure.into()))
-                }
+                Ok(()) => self.state().err().map(|failure| self.name(&failure)).or_else(|| self.overdue()),
             };
             if let Some(lost) = lost {
                 // First the error: what waits for the GPU goes on as soon as the communicator is gone.
-                self.cuda.cut_off(lost);
+                self.fail(lost);
                 return self.abort();
             }
         }
@@ -265,6 +271,43 @@ impl Shared {
     /// The state of the communicator; an error once it was given back.
     fn state(&self) -> Result<Progress, Failure> {
         locked(&self.communicator).map_or_else(|| Err(given_up()), |own| self.library.state(own))
+    }
+
+    /// An error that nothing mends: it sticks in the context, unless the ranks are not connected yet.
+    fn fail(&self, error: EngineError) {
+        match &mut *locked(&self.connecting) {
+            Some(connecting) => {
+                connecting.trouble.get_or_insert(error);
+            }
+            None => self.cuda.cut_off(error),
+        }
+    }
+
+    /// A call of NCCL's failed: an error, unless the watching thread knows better already.
+    fn fail_after(&self, failure: &Failure) {
+        let known = locked(&self.connecting).as_ref().is_some_and(|connecting| connecting.trouble.is_some());
+        if !known && !self.cuda.is_broken() {
+            self.fail(self.name(failure));
+        }
+    }
+
+    /// Connecting takes too long.
+    fn overdue(&self) -> Option<EngineError> {
+        let connecting = locked(&self.connecting);
+        let Connecting { rank, began, timeout, .. } = connecting.as_ref()?;
+        (began.elapsed() > *timeout).then(|| EngineError::Rendezvous {
+            what: format!("rank {rank} waited {} s for NCCL to connect the GPUs", timeout.as_secs_f32()),
+            fix: "see that the ranks reach each other: NCCL_DEBUG=INFO says what NCCL tries, NCCL_SOCKET_IFNAME=NAME which \
+                  network to use, NCCL_P2P_DISABLE=1 to go through the host's memory"
+                .to_owned(),
+        })
+    }
+
+    /// What is behind an error of NCCL's: a rank that is lost, or else NCCL's own words.
+    fn name(&self, failure: &Failure) -> EngineError {
+        let connecting = locked(&self.connecting).is_some();
+        let own = || if connecting { unusable(failure) } else { failure.clone().into() };
+        self.lost_rank().unwrap_or_else(own)
     }
 
     /// The rank that is behind an error of NCCL's, if it becomes known soon.
@@ -292,9 +335,13 @@ impl Shared {
             // SAFETY: whoever has the addresses knows the memory behind them, which this context's stream uses.
             unsafe { self.library.exchange(own, sends, receives, self.cuda.stream()) }
         };
-        let mut progress = begun?;
+        self.settle(begun?)
+    }
+
+    /// Waits until NCCL is done with a call. A rank that is lost meanwhile is the watching thread's affair: it gives the
+    /// communicator up.
+    fn settle(&self, mut progress: Progress) -> Result<(), Failure> {
         let mut pause = Pause::default();
-        // A rank that is lost meanwhile is the watching thread's affair: it gives the communicator up.
         while progress == Progress::UnderWay {
             pause.wait();
             progress = self.state()?;

@@ -19,6 +19,10 @@ const EMULATOR_TIMEOUT: &str = "HEADSTART_EMULATOR_NCCL_TIMEOUT_MS";
 /// How long a lost rank is not known to be lost.
 const UNTIL_NOTICED: Duration = Duration::from_millis(300);
 
+/// How several ranks come to use one real GPU. `ranks`: NCCL 2.30 and newer can be told to allow it; `hosts`: each rank is
+/// made to look like a machine of its own, so that NCCL goes through the network.
+const SHARED: &str = "HEADSTART_TEST_SHARED_GPU";
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One rank's process.
@@ -34,9 +38,8 @@ impl Rank {
         self.device.cuda().unwrap()
     }
 
-    /// Connects, with an id that rank 0 leaves in the folder. A rank is lost some time after it wrote `gone`.
-    fn connect(&self, timeout: Duration) -> Result<Nccl, EngineError> {
-        let (library, _) = Library::find(&[])?;
+    /// The id that rank 0 leaves in the folder.
+    fn id(&self, library: &Library) -> UniqueId {
         let (draft, place) = (self.folder.join("draft"), self.folder.join("id"));
         if self.number == 0 {
             fs::write(&draft, library.unique_id().unwrap().0).unwrap();
@@ -45,7 +48,13 @@ impl Rank {
         while !place.exists() {
             thread::sleep(Duration::from_millis(2));
         }
-        let id = UniqueId(fs::read(&place).unwrap().try_into().unwrap());
+        UniqueId(fs::read(&place).unwrap().try_into().unwrap())
+    }
+
+    /// Connects. A rank is lost some time after it wrote `gone`.
+    fn connect(&self, timeout: Duration) -> Result<Nccl, EngineError> {
+        let (library, _) = Library::find(&[])?;
+        let id = self.id(&library);
         let gone = self.folder.join("gone");
         let check = Box::new(move || {
             let written = fs::metadata(&gone).and_then(|m| m.modified());
@@ -64,6 +73,10 @@ impl Rank {
     }
 }
 
+fn is_emulated() -> bool {
+    crate::load::control(c"emulator_launches").is_some()
+}
+
 /// Ends the process as from outside.
 fn raise(signal: i32) {
     // SAFETY: a signal to the own process.
@@ -72,7 +85,8 @@ fn raise(signal: i32) {
 
 /// The processes of one test, which are gone when it ends.
 struct Ranks {
-    processes: Vec<Child>,
+    /// `None`: it ended.
+    processes: Vec<Option<Child>>,
     folder: PathBuf,
 }
 
@@ -82,18 +96,23 @@ impl Ranks {
         if !crate::load::ready() {
             return None;
         }
-        let emulated = crate::load::control(c"emulator_launches").is_some();
         let there = gpus(&CudaOptions::default()).unwrap().len();
-        if !emulated && there < count {
-            println!("skipped: {there} of {count} GPUs are there");
+        let shared = std::env::var(SHARED).unwrap_or_default();
+        if !is_emulated() && there < started && shared.is_empty() {
+            println!("skipped: {there} of {started} GPUs are there");
             return None;
         }
         let folder =
             std::env::temp_dir().join(format!("headstart-nccl-{scenario}-{count}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let start = |rank: usize| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "cuda::nccl::tests::as_a_rank", "--nocapture"])
+            let mut call = Command::new(std::env::current_exe().unwrap());
+            match shared.as_str() {
+                "ranks" => call.env("NCCL_MULTI_RANK_GPU_ENABLE", "1").env("NCCL_MAX_CTAS", "4"),
+                "hosts" => call.env("NCCL_HOSTID", format!("host{rank}")),
+                _ => &mut call,
+            };
+            call.args(["--exact", "cuda::nccl::tests::as_a_rank", "--nocapture"])
                 .env(SCENARIO, scenario)
                 .env(RANK, rank.to_string())
                 .env(RANKS, count.to_string())
@@ -105,17 +124,14 @@ impl Ranks {
                 .spawn()
                 .unwrap()
         };
-        Some(Self { processes: (0..started).map(start).collect(), folder })
+        Some(Self { processes: (0..started).map(|rank| Some(start(rank))).collect(), folder })
     }
 
     /// What the ranks wrote, once all but the given one ended well.
     fn end_well(mut self, except: Option<usize>) -> Vec<String> {
         let mut written = Vec::new();
-        for (rank, process) in self.processes.drain(..).enumerate().collect::<Vec<_>>() {
-            if except == Some(rank) {
-                self.processes.push(process);
-                continue;
-            }
+        for rank in (0..self.processes.len()).filter(|rank| except != Some(*rank)) {
+            let process = self.processes[rank].take().unwrap();
             let Output { status, stdout, stderr } = process.wait_with_output().unwrap();
             let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
             assert!(status.success(), "rank {rank} ended with {status}:\n{text}");
@@ -128,7 +144,7 @@ impl Ranks {
 
 impl Drop for Ranks {
     fn drop(&mut self) {
-        for process in &mut self.processes {
+        for process in self.processes.iter_mut().flatten() {
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -142,11 +158,10 @@ fn as_a_rank() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     let variable = |name: &str| std::env::var(name).unwrap();
     assert!(crate::load::ready());
-    let emulated = crate::load::control(c"emulator_launches").is_some();
-    let number = variable(RANK).parse().unwrap();
+    let number: usize = variable(RANK).parse().unwrap();
     let options = CudaOptions::default();
-    let device =
-        Device::gpu(if emulated { 0 } else { number }, std::num::NonZeroUsize::new(1), &options).unwrap();
+    let there = if is_emulated() { 1 } else { gpus(&options).unwrap().len() };
+    let device = Device::gpu(number % there, std::num::NonZeroUsize::new(1), &options).unwrap();
     let rank = Rank {
         number,
         count: variable(RANKS).parse().unwrap(),
@@ -160,6 +175,8 @@ fn as_a_rank() {
         "killed" => lose_rank_1(&rank, libc::SIGKILL),
         "stopped" => lose_rank_1(&rank, libc::SIGSTOP),
         "unnamed" => lose_rank_1_without_knowing_it(&rank),
+        "mute" => greet_a_mute_rank(&rank),
+        "speed" => time_exchanges(&rank),
         "absent" => wait_for_an_absent_rank(&rank),
         other => unreachable!("{other}"),
     }
@@ -318,6 +335,64 @@ fn wait_for_an_absent_rank(rank: &Rank) {
     rank.device.check().unwrap();
 }
 
+/// Rank 1 is connected and says nothing.
+fn greet_a_mute_rank(rank: &Rank) {
+    let seen = rank.folder.join("seen");
+    if rank.number == 0 {
+        wait_for_an_absent_rank(rank);
+        fs::write(seen, "").unwrap();
+        return;
+    }
+    let (library, _) = Library::find(&[]).unwrap();
+    let id = rank.id(&library);
+    let own = rank.cuda().attempt(|| library.begin(id, rank.number, rank.count)).unwrap();
+    while !seen.exists() {
+        let _: Result<Progress, Failure> = library.state(own);
+        thread::sleep(Duration::from_millis(5));
+    }
+    library.abort(own).unwrap();
+}
+
+/// What each rank sends to each other in a second, where GPUs are real.
+fn time_exchanges(rank: &Rank) {
+    let (cuda, ranks, me) = (rank.cuda(), rank.count, rank.number);
+    let nccl = rank.connect(PATIENCE).unwrap();
+    let most = if is_emulated() { 1 << 16 } else { 256 << 20 };
+    let (from, to) = (cuda.allocate(most * ranks), cuda.allocate(most * ranks));
+    let others: Vec<usize> = (0..ranks).filter(|other| *other != me).collect();
+    for bytes in (12..=28).step_by(4).map(|power| 1 << power).filter(|bytes| *bytes <= most) {
+        let part = |all: DevicePtr| others.iter().map(move |&rank| (rank, all.offset(rank * bytes), bytes));
+        let (sends, receives): (Vec<_>, Vec<_>) = (part(from.ptr()).collect(), part(to.ptr()).collect());
+        let mut best = f64::INFINITY;
+        for _ in 0..6 {
+            rank.device.check().unwrap();
+            let began = Instant::now();
+            nccl.exchange(&sends, &receives);
+            rank.device.check().unwrap();
+            best = best.min(began.elapsed().as_secs_f64());
+        }
+        let gb_per_s = (bytes * others.len()) as f64 / best / 1e9;
+        println!(
+            "rank {me} of {ranks}: {} KiB to each: {:.3} ms, {gb_per_s:.2} GB/s",
+            bytes >> 10,
+            best * 1e3
+        );
+    }
+}
+
+#[test]
+#[ignore = "for timing on real GPUs"]
+fn speed_of_exchanges() {
+    for count in [2, 4, 8] {
+        let Some(ranks) = Ranks::start("speed", count, count) else { return };
+        for line in
+            ranks.end_well(None).iter().flat_map(|text| text.lines()).filter(|line| line.contains("GB/s"))
+        {
+            println!("{line}");
+        }
+    }
+}
+
 #[test]
 fn two_ranks_exchange() {
     let Some(ranks) = Ranks::start("exchange", 2, 2) else { return };
@@ -332,7 +407,7 @@ fn four_ranks_exchange() {
 
 #[test]
 fn lengths_that_differ_and_messages_nobody_sends_are_seen_on_the_emulator() {
-    if !crate::load::ready() || crate::load::control(c"emulator_launches").is_none() {
+    if !crate::load::ready() || !is_emulated() {
         return;
     }
     for (scenario, words) in [
@@ -355,6 +430,8 @@ fn a_rank_that_is_lost_ends_the_wait_of_the_others() {
 #[test]
 fn a_rank_that_never_comes_is_not_waited_for_for_ever() {
     let Some(ranks) = Ranks::start("absent", 2, 1) else { return };
+    ranks.end_well(None);
+    let Some(ranks) = Ranks::start("mute", 2, 2) else { return };
     ranks.end_well(None);
 }
 
