@@ -159,6 +159,20 @@ pub fn read_regular(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The error of a disk that refuses what a run saves.
+pub(crate) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Checkpoint {
+        fix: format!(
+            "make room on the disk of {} and see that it can be written to; \
+             what was saved before is whole, so the run continues with --resume",
+            parent(&path).display()
+        ),
+        what: format!("cannot be written: {source}"),
+        path,
+    }
+}
+
 /// Bytes as lower-case hexadecimal, as checksums are written.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {

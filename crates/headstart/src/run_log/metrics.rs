@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{Extent, Kind, Record, not_as_logged, precedes};
 use crate::error::{Error, Result};
+use crate::files::cannot_write;
 
 /// The file's name in a run folder.
 pub(super) const FILE_NAME: &str = "metrics.jsonl";
@@ -59,14 +60,14 @@ impl MetricsFile {
         let mut line =
             serde_json::to_vec(record).map_err(|e| Error::io("write", &self.path)(io::Error::from(e)))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io("write", &self.path))?;
+        self.file.write_all(&line).map_err(cannot_write(&self.path))?;
         self.sum.add(&line);
         Ok(())
     }
 
     /// Waits until everything is on the disk; returns what that is.
     pub fn sync(&self) -> Result<Extent> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))?;
+        self.file.sync_data().map_err(cannot_write(&self.path))?;
         Ok(self.sum)
     }
 }

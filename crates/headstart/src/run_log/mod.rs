@@ -157,7 +157,7 @@ impl RunLog {
     /// Appends a record to both logs. Records come in the order of their steps.
     ///
     /// # Errors
-    /// [`Error::Io`] when the disk refuses.
+    /// [`Error::Checkpoint`] naming the log when the disk refuses.
     pub fn log(&mut self, record: &Record) -> Result<()> {
         self.metrics.append(record)?;
         self.events.append(record)
@@ -167,7 +167,7 @@ impl RunLog {
     /// not even a power failure leaves a checkpoint that is ahead of its logs. Returns what they hold.
     ///
     /// # Errors
-    /// [`Error::Io`] when the disk refuses.
+    /// [`Error::Checkpoint`] naming the log when the disk refuses.
     pub fn flush(&mut self) -> Result<LogSum> {
         let tensorboard = Some(self.events.sync()?);
         let Extent { bytes, crc32c } = self.metrics.sync()?;

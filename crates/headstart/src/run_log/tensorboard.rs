@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Extent, Kind, Record, not_as_logged, precedes};
 use crate::error::{Error, Result};
+use crate::files::cannot_write;
 
 /// The folder of the event files in a run folder.
 pub(super) const FOLDER: &str = "tensorboard";
@@ -127,14 +128,14 @@ impl EventFile {
 
     /// Waits until everything is on the disk; returns what that is.
     pub fn sync(&self) -> Result<Extent> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))?;
+        self.file.sync_data().map_err(cannot_write(&self.path))?;
         Ok(self.sum)
     }
 
     /// One write call per frame, so that a running TensorBoard sees whole ones.
     fn write(&mut self, event: &[u8]) -> Result<()> {
         let frame = frame(event);
-        self.file.write_all(&frame).map_err(Error::io("write", &self.path))?;
+        self.file.write_all(&frame).map_err(cannot_write(&self.path))?;
         self.sum.add(&frame);
         Ok(())
     }
