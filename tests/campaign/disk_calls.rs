@@ -57,6 +57,11 @@ impl<'a> DiskCalls<'a> {
                 add(name, Some(place));
             }
             add("finished", Some(finished));
+            // Asked to end when a step is logged after which it evaluates: that comes first when it goes on.
+            let logs = calls.iter().filter(|c| c.name == "write" && c.path.ends_with("/metrics.jsonl"));
+            let place = stand(None);
+            call(work, &place, &shim, Some((logs.map(|c| c.number).nth(2).unwrap(), "stop")));
+            add("stopped before it evaluates", Some(place));
         }
         let mut faults = Vec::new();
         for (s, scene) in scenes.iter().enumerate() {
@@ -117,13 +122,22 @@ impl<'a> DiskCalls<'a> {
             return judge_untouched(work, place, &output);
         };
         counts.add(format!("disk: {fault} at {}", hit.name));
-        if fault.starts_with("kill") {
+        if fault == "stop" {
+            // Asked before it listens, it ends as any process does.
+            if !matches!(output.status.code(), Some(0 | 130) | None) {
+                return Err(format!("asked to end, it ended with {}", said(&output)));
+            }
+        } else if fault.starts_with("kill") {
             counts.add("kills");
             if output.status.code().is_some() {
                 return Err(format!("it was not killed: {}", said(&output)));
             }
         } else {
-            judge(work, place, hit, fault, &output)?;
+            let after_report = calls[..at - 1].iter().rev().find(|call| call.name != "open");
+            let after_report = after_report.is_some_and(|call| {
+                call.path.ends_with(">report.html") || call.path.ends_with("/report.html")
+            });
+            judge(work, place, hit, fault, after_report, &output)?;
         }
         // What was saved before is there, and whole.
         let there = work.whole_checkpoints(place, RUN)?;
@@ -139,7 +153,7 @@ impl<'a> DiskCalls<'a> {
 }
 
 /// What a process may say and do after a call of it failed.
-fn judge(work: &Work, place: &Place, hit: &Call, fault: &str, output: &Output) -> Found {
+fn judge(work: &Work, place: &Place, hit: &Call, fault: &str, after_report: bool, output: &Output) -> Found {
     let heard = |what: String| format!("{what}\n  {} {} in {}", hit.name, fault, hit.path);
     let file = |path: &str| {
         Path::new(path).file_name().unwrap().to_string_lossy().replace(".partial-", "").replace(".old-", "")
@@ -148,8 +162,11 @@ fn judge(work: &Work, place: &Place, hit: &Call, fault: &str, output: &Output) -
         work.same(place, RUN).map_err(heard)?;
         let tried_again = matches!(fault, "EINTR" | "short");
         // A log for people, and reading what can be made again.
-        let harmless =
-            hit.path.ends_with("/train.log") || ["open", "read", "mmap"].contains(&hit.name.as_str());
+        let reads = ["open", "read", "mmap"].contains(&hit.name.as_str());
+        // The report is in its place by then.
+        let report = hit.name == "unlink" && hit.path.contains("/.report.html.");
+        let report = report || (hit.name == "fsync" && after_report);
+        let harmless = reads || report || hit.path.ends_with("/train.log");
         if tried_again || harmless {
             return Ok(());
         }

@@ -5,6 +5,7 @@
  *   kill-before kill-middle kill-after   the process ends as by `kill -9`; in the middle of a write, half of it is written
  *   ENOSPC EIO EINTR                     the call fails so, once
  *   short                                half of it is read or written
+ *   stop                                 the process is asked to end (SIGTERM)
  *   full gone                            from there on the disk is full, or answers nothing but EIO
  *
  * Owns: that one call. Never: judges what the program does about it.
@@ -94,6 +95,10 @@ static enum action decide(const char *call, const char *path, enum needs needs) 
     }
     if (number != from) return PASS;
     if (!strcmp(what, "kill-before")) die();
+    if (!strcmp(what, "stop")) {
+        kill(getpid(), SIGTERM);
+        return PASS;
+    }
     if (!strcmp(what, "kill-middle")) return KILL_MIDDLE;
     if (!strcmp(what, "kill-after")) return KILL_AFTER;
     if (!strcmp(what, "short")) return HALF;

@@ -24,9 +24,18 @@ impl Call {
         const KILLS: [&str; 2] = ["kill-before", "kill-after"];
         match self.name.as_str() {
             "create" => &[KILLS[0], KILLS[1], "ENOSPC", "EIO", "EINTR", "full", "gone"],
-            "write" => {
-                &[KILLS[0], "kill-middle", KILLS[1], "ENOSPC", "EIO", "EINTR", "short", "full", "gone"]
-            }
+            "write" => &[
+                KILLS[0],
+                "kill-middle",
+                KILLS[1],
+                "ENOSPC",
+                "EIO",
+                "EINTR",
+                "short",
+                "stop",
+                "full",
+                "gone",
+            ],
             "fsync" => &["EIO", "ENOSPC", "EINTR", KILLS[1]],
             "ftruncate" => &[KILLS[0], KILLS[1], "EIO", "EINTR"],
             "rename" | "mkdir" => &[KILLS[0], KILLS[1], "EIO", "ENOSPC", "gone"],

@@ -116,8 +116,9 @@ impl Work {
         let place = Place::new().with("HEADSTART_CACHE", Works::cache().display().to_string());
         run(&place);
         let left = Left::of(&place, "run");
-        // Once more, and every checkpoint is kept.
-        let all = format!("{} --keep 99", work.start("run").replace("--keep 2", ""));
+        // Once more, with a checkpoint after every step.
+        let all =
+            work.start("run").replace("--keep 2", "--keep 99").replace("--save_every 2", "--save_every 1");
         let place = Place::new().with("HEADSTART_CACHE", Works::cache().display().to_string());
         place.run(&all).succeeds();
         for step in place.names("run/checkpoints").into_iter().filter(|step| step.starts_with("step-")) {
