@@ -6,11 +6,33 @@
 //! No library's reduction takes part: ranks exchange pieces of their gradients, and the owner of a piece adds them in the
 //! order of a fixed binary tree, so that sums have the same bits on any number of ranks.
 
+mod groups;
+mod reduce;
+mod shares;
 pub mod tree;
+
+mod handshake;
+mod interfaces;
+mod join;
+mod mpi;
+mod poll;
+mod rendezvous;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::sync::Arc;
 
+pub use join::{Join, Over};
+pub use rendezvous::Rendezvous;
+
 use crate::error::EngineError;
+use watch::Watch;
+
+pub use groups::GroupSums;
+pub use reduce::{gather_weights, reduce};
+pub use shares::Shares;
 
 /// A handle to the other ranks; clones are the same handle.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +45,9 @@ pub struct Collective {
 struct Others {
     rank: usize,
     world_size: usize,
+    local_rank: usize,
     link: Box<dyn Link>,
+    watch: Arc<Watch>,
 }
 
 /// How bytes travel between ranks.
@@ -54,6 +78,11 @@ impl Collective {
     /// The number of processes.
     pub fn world_size(&self) -> usize {
         self.others.as_ref().map_or(1, |others| others.world_size)
+    }
+
+    /// The number of this process among those of its machine, from 0.
+    pub fn local_rank(&self) -> usize {
+        self.others.as_ref().map_or(0, |others| others.local_rank)
     }
 
     /// Whether there is no other process.
@@ -143,4 +172,13 @@ impl Collective {
         self.broadcast_equal(&mut bytes)?;
         Ok(bytes)
     }
+}
+
+// A stub until the watch has them.
+impl Collective {
+    /// Tells all others why this rank ends.
+    pub fn fail(&self, _why: &str) {}
+
+    /// A clean end.
+    pub fn leave(&self) {}
 }
