@@ -80,6 +80,8 @@ const CHECKPOINTS_FOLDER: &str = "checkpoints";
 const RUN_CONFIG_FILE: &str = "config.toml";
 /// The command line of a run.
 const COMMAND_FILE: &str = "command.txt";
+/// The report for a browser.
+const REPORT_FILE: &str = "report.html";
 /// Where the run took place.
 const ENVIRONMENT_FILE: &str = "environment.json";
 

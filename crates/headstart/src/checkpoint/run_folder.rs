@@ -18,10 +18,10 @@ use crate::checkpoint::settings::{read_settings, settings_sum};
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{
-    BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RANKS_FOLDER, RUN_CONFIG_FILE,
+    BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RANKS_FOLDER, REPORT_FILE, RUN_CONFIG_FILE,
 };
 use crate::error::{Error, Result};
-use crate::files::{FileSum, damaged};
+use crate::files::{FileSum, damaged, remove_temporary};
 use crate::params::ParamTable;
 
 /// A run's folder, open for writing by this process alone; or one that another rank writes to.
@@ -92,6 +92,7 @@ impl RunFolder {
         Self::settings(dir)?;
         let lock = Lock::take(dir, "writing to this run")?;
         recover(dir, |name| [FINAL_FOLDER, RUN_CONFIG_FILE].contains(&name))?;
+        remove_temporary(dir, |name| name == REPORT_FILE);
         let run = Self::locked(dir.to_path_buf(), lock)?;
         recover(&run.checkpoints(), |name| name == BEST_FILE || step_of(name).is_some())?;
         Ok(run)
@@ -141,7 +142,7 @@ impl RunFolder {
 
     /// The report for a browser.
     pub fn report_html(&self) -> PathBuf {
-        self.dir.join("report.html")
+        self.dir.join(REPORT_FILE)
     }
 
     /// The folder of the checkpoints.

@@ -90,6 +90,12 @@ fn a_claim_that_comes_to_nothing_leaves_nothing() {
     fs::create_dir_all(&deep).unwrap();
     drop(NewRun::claim(&deep).unwrap());
     assert!(names(&deep).is_empty());
+    // A set-up that failed after its last file was there: half a run would be told to go on, and could not.
+    let claimed = NewRun::claim(&deep).unwrap();
+    fs::write(deep.join("config.toml"), "seed = 1\n").unwrap();
+    fs::create_dir(deep.join("checkpoints")).unwrap();
+    drop(claimed);
+    assert!(names(&deep).is_empty());
 }
 
 #[test]
@@ -276,13 +282,16 @@ fn interruptions_are_put_right() {
     }
     fs::write(at(".partial-best.json"), "{").unwrap();
     fs::create_dir(setup.dir().join(".partial-final")).unwrap();
+    fs::write(setup.dir().join(".report.html.1-0.tmp"), "half").unwrap();
+    fs::write(setup.dir().join(".mine.1-0.tmp"), "").unwrap();
     // Between the two renames of a replacement, and after both.
     fs::rename(setup.step(20), at(".old-step-00000020")).unwrap();
     fs::create_dir(at(".old-step-00000010")).unwrap();
 
     let run = RunFolder::open(&setup.dir()).unwrap();
     assert_eq!(names(&run.checkpoints()), [".partial-mine", "best.json", "step-00000010", "step-00000020"]);
-    assert!(!setup.dir().join(".partial-final").exists());
+    let hidden = names(&setup.dir()).into_iter().filter(|name| name.starts_with('.'));
+    assert_eq!(hidden.collect::<Vec<_>>(), [".mine.1-0.tmp"]);
     assert_eq!(run.latest().unwrap().unwrap().state, state(20, 10));
 }
 
