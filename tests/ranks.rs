@@ -153,7 +153,7 @@ fn processes_that_cannot_keep_the_rounding_say_so_or_are_allowed_to() {
     }
     assert!(!place.path("three").exists());
     place
-        .run(&format!("{work} --max_steps 3 --reduction_groups 6 --out x"))
+        .run(&format!("{work} --reduction_groups 6 --out x"))
         .refuses(2, &["reduction_groups", "use 8"]);
     place.run(&format!("{work} --out one --max_time 0")).succeeds();
     for done in run(&place, "pretrain --resume one", 2) {
@@ -182,7 +182,7 @@ fn processes_with_other_settings_or_data_part_before_anything_is_trained() {
         place.command(&format!("{call} {rest} {ranks}")).spawn().unwrap()
     };
     let differing =
-        [("--data a", "--data b", "train"), ("--data a --seed 1", "--data a --seed 2", "settings")];
+        [("--data a", "--data b", "train examples"), ("--data a --seed 1", "--data a --seed 2", "train.seed")];
     for (first, second, key) in differing {
         for done in ends(vec![of(0, first), of(1, second)]) {
             assert_eq!(done.code, Some(2), "{}", done.stderr);
