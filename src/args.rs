@@ -7,6 +7,7 @@
 mod groups;
 mod parsing;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -18,8 +19,8 @@ use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
 pub use groups::{
-    ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, ReadingArgs, RunArgs, SourceArgs,
-    TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
+    ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
+    SourceArgs, TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
 };
 #[cfg(test)]
 pub use parsing::names;
@@ -75,6 +76,8 @@ pub enum Command {
     Finetune(Box<FinetuneArgs>),
     /// Measure a model on data
     Eval(EvalArgs),
+    /// Start pretrain, finetune or eval as several processes on this machine
+    Launch(LaunchArgs),
     /// Classify texts: lines, CSV, TSV or JSONL in; JSONL or a table out
     Predict(PredictArgs),
     /// Turn texts into vectors: lines, CSV, TSV or JSONL in; a NumPy array or JSONL out
@@ -377,6 +380,8 @@ pub struct PretrainArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub train: TrainArgs,
+    #[command(flatten)]
+    pub ranks: RankArgs,
 }
 
 /// `headstart finetune`.
@@ -406,6 +411,8 @@ pub struct FinetuneArgs {
     pub source: LabelledArgs,
     #[command(flatten)]
     pub train: TrainArgs,
+    #[command(flatten)]
+    pub ranks: RankArgs,
 }
 
 /// `headstart eval`.
@@ -435,6 +442,28 @@ pub struct EvalArgs {
     pub columns: ColumnArgs,
     #[command(flatten)]
     pub places: PlaceArgs,
+    #[command(flatten)]
+    pub ranks: RankArgs,
+}
+
+/// `headstart launch`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ctrl-C stops all of them, everything saved. When one fails, so do the others; the exit code is the first one's.
+Examples:
+  headstart launch --nproc 4 -- pretrain --data wikitext-2 --preset small
+  headstart launch --nproc 2 -- finetune --model runs/trunk --data trec
+docs/distributed.md has other launchers, and several machines.")]
+pub struct LaunchArgs {
+    /// Processes to start; they share the processors evenly, or take a GPU each with --device cuda
+    #[arg(long, value_name = "N", alias = "nproc_per_node", value_parser = count::<usize>)]
+    pub nproc: usize,
+    /// Let mpirun start them, and talk over MPI [default: over TCP]
+    #[arg(long)]
+    pub mpi: bool,
+    /// pretrain, finetune or eval, with its flags
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
 }
 
 /// `headstart predict`.

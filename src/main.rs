@@ -6,9 +6,11 @@ mod advice;
 mod answers;
 mod args;
 mod cmd;
+mod launched;
 mod metrics;
 mod output;
 mod progress;
+mod ranks;
 mod settings;
 mod vectors;
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => cmd::pretrain::run(*args),
         Command::Finetune(args) => cmd::finetune::run(*args),
         Command::Eval(args) => cmd::eval::run(args),
+        Command::Launch(args) => cmd::launch::run(args),
         Command::Predict(args) => cmd::predict::run(args),
         Command::Features(args) => cmd::features::run(args),
         Command::Export(args) => cmd::export::run(args),
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<output::Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            progress::say(&format!("error: {}", chain(&error)));
+            progress::complain(&chain(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -75,7 +78,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// The error and its causes, one a line; a cause that the line above quotes already is left out.
-fn chain(error: &anyhow::Error) -> String {
+pub fn chain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();

@@ -7,14 +7,14 @@ mod pace;
 
 use std::io::{self, IsTerminal, Write};
 use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use console::{Term, style};
 use headstart::data::download;
 use headstart::event::{Event, Signal, StepRecord};
-use headstart::signals;
+use headstart::signals::keep_ignored;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use self::pace::Pace;
@@ -34,26 +34,69 @@ const BAR_AFTER: Duration = Duration::from_secs(1);
 
 /// How often Ctrl-C or SIGTERM arrived.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
+/// Whether the work looks at [`SIGNALS`].
+static LISTENING: AtomicBool = AtomicBool::new(false);
+/// Which of several processes this is; only the first one speaks.
+static RANK: AtomicUsize = AtomicUsize::new(0);
 
 /// From now on the first Ctrl-C, SIGTERM or SIGHUP asks the work to save and stop; the second ends the process at once.
 /// One that is ignored, as `nohup` has it, stays so.
 pub fn stop_on_signal() -> Result<()> {
-    let handler = || {
-        if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
-            process::exit(i32::from(INTERRUPTED));
-        }
-        say("stopping: what is done is kept (a second signal exits at once)");
+    LISTENING.store(true, Ordering::SeqCst);
+    keep_ignored(|| ctrlc::set_handler(stop)).context("cannot listen for Ctrl-C")
+}
+
+/// From now on signals are counted, and nothing else.
+pub fn count_signals() -> Result<()> {
+    let count = || {
+        SIGNALS.fetch_add(1, Ordering::SeqCst);
     };
-    signals::keep_ignored(|| ctrlc::set_handler(handler)).context("cannot listen for Ctrl-C")
+    keep_ignored(|| ctrlc::set_handler(count)).context("cannot listen for Ctrl-C")
+}
+
+/// What a signal does, for whoever asks for a stop in another way.
+pub fn stop() {
+    if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 || !LISTENING.load(Ordering::SeqCst) {
+        process::exit(i32::from(INTERRUPTED));
+    }
+    say("stopping: what is done is kept (a second signal exits at once)");
+}
+
+/// How often a signal asked for an end.
+pub fn signals() -> u32 {
+    SIGNALS.load(Ordering::SeqCst)
 }
 
 /// Whether a signal asked for an end.
 pub fn interrupted() -> bool {
-    SIGNALS.load(Ordering::SeqCst) > 0
+    signals() > 0
+}
+
+/// From now on this is one of several processes. All but the first say only what ends them.
+pub fn speak_as(rank: usize) {
+    RANK.store(rank, Ordering::SeqCst);
+}
+
+fn speaks() -> bool {
+    RANK.load(Ordering::SeqCst) == 0
 }
 
 /// A line on standard error; that it may be closed is nobody's concern.
 pub fn say(line: &str) {
+    if speaks() {
+        write(line);
+    }
+}
+
+/// What ends this process, which of several it may be.
+pub fn complain(error: &str) {
+    match RANK.load(Ordering::SeqCst) {
+        0 => write(&format!("error: {error}")),
+        rank => write(&format!("rank {rank}: error: {error}")),
+    }
+}
+
+fn write(line: &str) {
     let columns = io::stderr().is_terminal().then(columns);
     let line = columns.map_or_else(|| line.to_owned(), |columns| wrapped(line, columns));
     let _ = writeln!(io::stderr(), "{}", coloured(&line));
@@ -123,7 +166,7 @@ impl Work {
 impl Progress {
     /// A view with nothing to show yet.
     pub fn new(verbosity: Verbosity) -> Self {
-        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        let bars = (speaks() && io::stderr().is_terminal()).then(MultiProgress::new);
         Self { bars, steps: None, work: None, pace: Pace::default(), last_line: None, verbosity }
     }
 
@@ -183,7 +226,8 @@ impl Progress {
         match &self.bars {
             // A terminal that refuses the line would refuse the complaint, too.
             Some(bars) => drop(bars.println(line)),
-            None => drop(writeln!(io::stderr(), "{line}")),
+            None if speaks() => drop(writeln!(io::stderr(), "{line}")),
+            None => {}
         }
     }
 

@@ -13,6 +13,7 @@ mod file;
 mod finetune;
 mod hub;
 mod pretrain;
+pub mod ranks;
 mod run;
 mod train;
 mod tutorial;

@@ -45,9 +45,27 @@ pub struct RunArgs {
 /// Flags of the tutorial that have no key here.
 #[derive(Debug, Args)]
 pub struct TutorialArgs {
-    /// Recognised, with guidance
+    /// What launchers of the tutorial's days hand on besides their variables
     #[arg(long, value_name = "N", hide = true, allow_hyphen_values = true)]
     pub local_rank: Option<String>,
+}
+
+/// Which of several processes this is. A launcher says it by itself.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Ranks")]
+pub struct RankArgs {
+    /// Number of this process, from 0 [default: what the launcher says, see docs/distributed.md]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub rank: Option<usize>,
+    /// Number of processes; 1 for a process alone, whatever a launcher says
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub world_size: Option<usize>,
+    /// Where the processes find each other: the host of rank 0 and a free port of it, or a file on a disk that all share
+    #[arg(long, value_name = "HOST:PORT|FILE")]
+    pub rendezvous: Option<String>,
+    /// A process that gives no sign of life for so long is lost, and the others stop
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub comm_timeout: f64,
 }
 
 /// Where named data and models are looked for. A continued run may look elsewhere; what is read is compared by content.
@@ -246,6 +264,10 @@ pub struct TrainArgs {
     /// Batches to one optimizer step
     #[arg(long, value_name = "N", alias = "gradient_accumulation_steps", value_parser = count::<usize>)]
     pub grad_accum_steps: Option<usize>,
+    /// Groups in which gradients are added: a power of two, on which the bits depend and not on the ranks
+    /// [default: the number of ranks]
+    #[arg(long, alias = "reduction-groups", value_name = "N")]
+    pub reduction_groups: Option<usize>,
     /// Largest learning rate [default: the recipe's]
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,

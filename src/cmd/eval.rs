@@ -11,25 +11,37 @@ use crate::args::{ComputeArgs, EvalArgs};
 use crate::metrics::tables;
 use crate::output;
 use crate::progress::{Progress, Verbosity};
+use crate::ranks::{self, Ranks};
 use crate::settings;
 
 /// Runs it.
 pub fn run(args: EvalArgs) -> Result<ExitCode> {
-    let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json } = args;
+    let joining = args.ranks.clone();
+    ranks::together(&joining, |ranks| measure(args, ranks))
+}
+
+fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
+    // The ranks have joined already.
+    let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json, ranks: _ } =
+        args;
     let ComputeArgs { precision, threads, device } = compute;
-    let device = settings::devices::choice(device);
+    let device = settings::devices::choice_of_rank(device, ranks);
     let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
-    let run = settings::model_folder(run, places)?;
+    let run = ranks.one_first(|| settings::model_folder(run, places))?;
     if data.text_column.is_none()
         && let TextFields::Named(columns) = settings::text_fields_of(&run)
     {
         data.text_column = Some(columns);
     }
-    let config = EvaluateConfig { data, split, language_model, precision, threads, device };
+    let collective = ranks.collective.clone();
+    let config = EvaluateConfig { data, split, language_model, precision, threads, device, collective };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();
     let evaluation = evaluation?;
+    if !ranks.collective.leads() {
+        return Ok(ExitCode::SUCCESS);
+    }
     if json {
         output::json_line(&evaluation)?;
     } else {

@@ -7,16 +7,21 @@ use anyhow::Result;
 use super::report;
 use crate::args::FinetuneArgs;
 use crate::progress::{self, Progress};
+use crate::ranks;
 use crate::settings::{self, Run};
 
 /// Runs it.
 pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
-    let Run { mut config, options, telling } = settings::finetune(args)?;
-    let places = settings::places_of(&config.data);
-    config.model = config.model.map(|name| settings::model_folder(name, places)).transpose()?;
-    progress::stop_on_signal()?;
-    let mut progress = Progress::new(telling.verbosity);
-    let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
-    progress.finish();
-    report(&summary?, telling.json)
+    let joining = args.ranks.clone();
+    ranks::together(&joining, |ranks| {
+        let Run { mut config, options, telling } = settings::finetune(args, ranks)?;
+        let places = settings::places_of(&config.data);
+        let here = |name| ranks.one_first(|| settings::model_folder(name, places));
+        config.model = config.model.map(here).transpose()?;
+        progress::stop_on_signal()?;
+        let mut progress = Progress::new(telling.verbosity);
+        let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
+        progress.finish();
+        report(&summary?, telling.json, ranks)
+    })
 }

@@ -10,6 +10,7 @@ pub mod export;
 pub mod features;
 pub mod finetune;
 pub mod generate;
+pub mod launch;
 pub mod models;
 pub mod predict;
 pub mod pretrain;
@@ -25,13 +26,14 @@ use headstart::train::Summary;
 use crate::INTERRUPTED;
 use crate::metrics::tables;
 use crate::output;
+use crate::ranks::Ranks;
 
-/// Prints how a training run ended; the exit code says whether a signal stopped it.
-fn report(summary: &Summary, json: bool) -> Result<ExitCode> {
-    if json {
-        output::json_line(summary)?;
-    } else {
-        output::text(&summary_text(summary))?;
+/// Prints how a training run ended, once for all its ranks; the exit code says whether a signal stopped it.
+fn report(summary: &Summary, json: bool, ranks: &Ranks) -> Result<ExitCode> {
+    match (ranks.collective.leads(), json) {
+        (false, _) => {}
+        (true, true) => output::json_line(summary)?,
+        (true, false) => output::text(&summary_text(summary))?,
     }
     let by_signal = summary.stopped.as_deref() == Some("signal");
     Ok(if by_signal { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })

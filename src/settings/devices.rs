@@ -8,18 +8,37 @@ use std::path::{Path, PathBuf};
 
 use headstart::device::{CudaOptions, DeviceChoice, DeviceName, Replay};
 
+use crate::ranks::Ranks;
+
 /// A device with everything needed to open it. Nothing is searched for the processor.
 pub fn choice(name: DeviceName) -> DeviceChoice {
     let cuda = if name == DeviceName::Cpu { CudaOptions::default() } else { cuda_options() };
-    DeviceChoice { name, cuda }
+    DeviceChoice { name, cuda, own_gpu: 0, own_threads: 0 }
 }
 
-/// The device that a run was started on; the processor where its folder does not say.
-pub fn of_run(dir: &Path) -> DeviceName {
+/// The device of one of several processes: its own GPU and its share of the processor.
+pub fn choice_of_rank(name: DeviceName, ranks: &Ranks) -> DeviceChoice {
+    let choice = choice(name);
+    if ranks.collective.is_alone() {
+        return choice;
+    }
+    // A launcher may show each process one GPU only, which is then the first.
+    let seen = || headstart::device::gpus(&choice.cuda).map_or(0, |gpus| gpus.len());
+    let own_gpu = if name == DeviceName::Cpu || seen() == 1 { 0 } else { ranks.local_rank };
+    DeviceChoice { own_gpu, own_threads: ranks.own_threads, ..choice }
+}
+
+/// The device that a run was started on, whichever of the GPUs it was; the processor where its folder does not say.
+pub fn of_run(dir: &Path, ranks: &Ranks) -> DeviceName {
     let text = fs::read_to_string(dir.join("environment.json")).unwrap_or_default();
     let environment: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let device = environment.get("device").and_then(serde_json::Value::as_str).unwrap_or_default();
-    device.split(' ').next().and_then(|name| name.parse().ok()).unwrap_or_default()
+    let name = device.split(' ').next().and_then(|name| name.parse().ok()).unwrap_or_default();
+    match name {
+        // Rank 0's, which wrote it down.
+        DeviceName::Cuda(_) if !ranks.collective.is_alone() => DeviceName::Cuda(None),
+        name => name,
+    }
 }
 
 /// The folders of a toolkit and of the Python environments at hand; compiled kernels lie in the cache folder.

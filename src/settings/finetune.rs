@@ -10,11 +10,13 @@ use headstart::config::{FinetuneConfig, PretrainConfig};
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
 use crate::args::{FinetuneArgs, LabelledArgs, TrainArgs, TuningArgs};
+use crate::ranks::Ranks;
 
 /// The settings of `headstart finetune`.
-pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
-    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train } = args;
-    tutorial::refuse(tutorial)?;
+pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>> {
+    // The ranks have joined already.
+    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train, ranks: _ } = args;
+    tutorial::refuse(tutorial, ranks)?;
     let saved = run::saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
     let allowed = saved.clone().map(|saved| FinetuneConfig {
         data: data::labelled_config(source.free(), saved.data),
@@ -29,7 +31,7 @@ pub fn finetune(args: FinetuneArgs) -> Result<Run<FinetuneConfig>> {
         tutorial::check_model_class(&class, &config)?;
     }
     data::fill_cache_dir(&mut config.data)?;
-    let (options, telling) = run::options(run, "finetune", &config.data)?;
+    let (options, telling) = run::options(run, "finetune", &config.data, ranks)?;
     Ok(Run { config, options, telling })
 }
 

@@ -8,9 +8,10 @@ use headstart::config::{Arch, FinetuneConfig, ModelConfig, ObjectiveName, Positi
 use super::run::{self, Run};
 use super::{Usage, data, file, train, tutorial};
 use crate::args::{ModelArgs, PretrainArgs};
+use crate::ranks::Ranks;
 
 /// The settings of `headstart pretrain`.
-pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
+pub fn pretrain(args: PretrainArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>> {
     let PretrainArgs {
         run,
         tutorial,
@@ -22,8 +23,10 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
         source,
         model,
         train,
+        // Joined already.
+        ranks: _,
     } = args;
-    tutorial::refuse(tutorial)?;
+    tutorial::refuse(tutorial, ranks)?;
     if from.is_some() {
         refuse_sizes(&model)?;
     }
@@ -50,7 +53,7 @@ pub fn pretrain(args: PretrainArgs) -> Result<Run<PretrainConfig>> {
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     data::fill_cache_dir(&mut config.data)?;
-    let (options, telling) = run::options(run, "pretrain", &config.data)?;
+    let (options, telling) = run::options(run, "pretrain", &config.data, ranks)?;
     Ok(Run { config, options, telling })
 }
 

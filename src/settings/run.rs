@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use super::{Usage, devices, file};
 use crate::args::{PaceArgs, PlaceArgs, RunArgs, flag_values, flags_of};
 use crate::progress::Verbosity;
+use crate::ranks::Ranks;
 
 /// A training run, ready to start.
 #[derive(Debug)]
@@ -96,7 +97,12 @@ pub fn free_flags() -> Vec<String> {
 }
 
 /// Where a run of `command` writes, and how it is told.
-pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOptions, Telling)> {
+pub fn options(
+    run: RunArgs,
+    command: &str,
+    data: &DataConfig,
+    ranks: &Ranks,
+) -> Result<(RunOptions, Telling)> {
     let resumed = resumed(&run)?.map(Path::to_path_buf);
     // The file has been read into the configuration.
     let RunArgs { config: _, out, resume: _, json, verbose, device } = run;
@@ -106,11 +112,18 @@ pub fn options(run: RunArgs, command: &str, data: &DataConfig) -> Result<(RunOpt
         (None, None) => Place::Numbered(default_out(&format!("{command}-{}", short_name(&data.path)))),
     };
     let device = device.unwrap_or_else(|| match &place {
-        Place::Continued(dir) => devices::of_run(dir),
+        Place::Continued(dir) => devices::of_run(dir, ranks),
         Place::New(_) | Place::Numbered(_) => DeviceName::Cpu,
     });
     let telling = Telling { verbosity: verbosity(verbose), json };
-    Ok((RunOptions { place, command: command_line(), device: devices::choice(device) }, telling))
+    let options = RunOptions {
+        place,
+        command: command_line(),
+        device: devices::choice_of_rank(device, ranks),
+        collective: ranks.collective.clone(),
+        allow_other_groups: false,
+    };
+    Ok((options, telling))
 }
 
 /// What `--verbose` means.

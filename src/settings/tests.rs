@@ -12,6 +12,7 @@ use headstart::config::{
 use super::run::{free_flags, short_name};
 use super::{finetune, pretrain};
 use crate::args::{Command, names, parse};
+use crate::ranks::Ranks;
 
 fn parsed(arguments: &[&str]) -> Command {
     parse(std::iter::once("headstart").chain(arguments.iter().copied()).map(Into::into)).unwrap()
@@ -19,14 +20,14 @@ fn parsed(arguments: &[&str]) -> Command {
 
 fn pretrain_settings(arguments: &[&str]) -> Result<PretrainConfig> {
     match parsed(&[&["pretrain", "--cache_dir", "cache"], arguments].concat()) {
-        Command::Pretrain(args) => pretrain(*args).map(|run| run.config),
+        Command::Pretrain(args) => pretrain(*args, &Ranks::default()).map(|run| run.config),
         other => panic!("{other:?}"),
     }
 }
 
 fn finetune_settings(arguments: &[&str]) -> Result<FinetuneConfig> {
     match parsed(&[&["finetune", "--cache_dir", "cache"], arguments].concat()) {
-        Command::Finetune(args) => finetune(*args).map(|run| run.config),
+        Command::Finetune(args) => finetune(*args, &Ranks::default()).map(|run| run.config),
         other => panic!("{other:?}"),
     }
 }

@@ -7,14 +7,18 @@ use headstart::config::FinetuneConfig;
 
 use super::Usage;
 use crate::args::TutorialArgs;
+use crate::ranks::Ranks;
 
-/// Refuses what cannot be had: a rank among several processes. -1 is the tutorial's word for one process.
-pub fn refuse(args: TutorialArgs) -> Result<()> {
+/// Refuses a rank that no launcher has told of otherwise: alone it is too little to go by. -1 is the tutorial's word for
+/// one process.
+pub fn refuse(args: TutorialArgs, ranks: &Ranks) -> Result<()> {
     let TutorialArgs { local_rank } = args;
-    let Some(rank) = local_rank.filter(|rank| rank != "-1") else { return Ok(()) };
+    let Some(rank) = local_rank.filter(|rank| rank != "-1" && !ranks.launched) else { return Ok(()) };
     Err(Usage(format!(
-        "--local_rank {rank}: this version runs as one process, which uses all processors by itself\n  \
-         fix: leave it out and start without a launcher; --threads N sets the number of threads"
+        "--local_rank {rank}: one of several processes is also told RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as \
+         torchrun does, and they are not set\n  \
+         fix: for one process leave it out: it uses all processors by itself (--threads N sets the number of threads); \
+         `headstart launch --nproc N -- pretrain ...` starts several (docs/distributed.md)"
     ))
     .into())
 }

@@ -73,9 +73,9 @@ pub enum DeviceName {
     /// The processor.
     #[default]
     Cpu,
-    /// An NVIDIA GPU, numbered from 0.
-    Cuda(usize),
-    /// The first GPU if there is one, else the processor.
+    /// An NVIDIA GPU, numbered from 0; without a number this process's own.
+    Cuda(Option<usize>),
+    /// This process's own GPU if there is one, else the processor.
     Auto,
 }
 
@@ -87,11 +87,11 @@ impl FromStr for DeviceName {
         match name {
             "cpu" => Ok(Self::Cpu),
             "auto" => Ok(Self::Auto),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Cuda(None)),
             _ => name
                 .strip_prefix("cuda")
                 .and_then(number)
-                .map(Self::Cuda)
+                .map(|ordinal| Self::Cuda(Some(ordinal)))
                 .ok_or_else(|| format!("{name}: no such device; use cpu, cuda, cuda:N or auto")),
         }
     }
@@ -104,21 +104,25 @@ pub struct DeviceChoice {
     pub name: DeviceName,
     /// For GPUs only.
     pub cuda: CudaOptions,
+    /// The GPU of this process where none is numbered: the first, but for processes that share a machine.
+    pub own_gpu: usize,
+    /// How many threads "all" are; 0: as many as the machine has for this process. Fewer for processes that share it.
+    pub own_threads: usize,
 }
 
 impl DeviceChoice {
-    /// Opens it, with so many threads for what the processor does; 0: all.
+    /// Opens it, with so many threads for what the processor does; 0: all of its own.
     ///
     /// # Errors
     /// [`Error::Engine`] that says what was looked for, when there is no such device.
     pub fn open(&self, threads: usize) -> Result<Device> {
-        let threads = NonZeroUsize::new(threads);
+        let threads = NonZeroUsize::new(threads).or(NonZeroUsize::new(self.own_threads));
         let cpu = || headstart_engine::Device::cpu(threads, CodePath::Auto);
         let gpu = |ordinal| headstart_engine::Device::gpu(ordinal, threads, &self.cuda);
         let engine = match self.name {
             DeviceName::Cpu => cpu()?,
-            DeviceName::Cuda(ordinal) => gpu(ordinal)?,
-            DeviceName::Auto => gpu(0).or_else(|_| cpu())?,
+            DeviceName::Cuda(ordinal) => gpu(ordinal.unwrap_or(self.own_gpu))?,
+            DeviceName::Auto => gpu(self.own_gpu).or_else(|_| cpu())?,
         };
         Ok(engine.into())
     }
@@ -167,9 +171,9 @@ mod tests {
         let expected = [
             DeviceName::Cpu,
             DeviceName::Auto,
-            DeviceName::Cuda(0),
-            DeviceName::Cuda(0),
-            DeviceName::Cuda(3),
+            DeviceName::Cuda(None),
+            DeviceName::Cuda(Some(0)),
+            DeviceName::Cuda(Some(3)),
         ];
         assert_eq!(named, expected);
         for unknown in ["", "gpu", "cuda:", "cuda:x", "cuda3", "cuda:-1"] {

@@ -40,6 +40,7 @@ pub mod optim;
 pub mod params;
 pub mod pretrain;
 pub mod quickstart;
+pub mod ranks;
 pub mod report;
 pub mod run_log;
 pub mod schedule;
@@ -51,4 +52,4 @@ mod train_log;
 
 pub use error::{Error, Result};
 // What the program needs of the engine for itself.
-pub use headstart_engine::{Allocator, signals};
+pub use headstart_engine::{Allocator, collective, signals};

@@ -7,7 +7,7 @@ use crate::dtype::DType;
 const PARTS: Module = Module { name: "parts", text: include_str!("../kernels/parts.cu") };
 
 /// The most parts that one sum has.
-const MOST_PARTS: usize = 64;
+pub(crate) const MOST_PARTS: usize = 64;
 
 /// The parts of a sum, f32, in the order of the ranks they come from.
 #[derive(Clone, Copy, Debug)]
