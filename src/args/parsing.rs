@@ -27,9 +27,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 
 /// The whole command, with flags spelled as their fields and the library's defaults in the help texts.
 fn command() -> clap::Command {
-    with_underscores(Cli::command())
-        .mut_subcommand("pretrain", |c| with_defaults(c, &PretrainConfig::default()))
-        .mut_subcommand("finetune", |c| with_defaults(c, &FinetuneConfig::default()))
+    let with_all_defaults = |command: clap::Command| {
+        command
+            .mut_subcommand("pretrain", |c| with_defaults(c, &PretrainConfig::default()))
+            .mut_subcommand("finetune", |c| with_defaults(c, &FinetuneConfig::default()))
+    };
+    with_all_defaults(with_underscores(Cli::command())).mut_subcommand("plan", with_all_defaults)
 }
 
 /// Spells every flag as the key it is, where clap's own habit is dashes.
