@@ -55,6 +55,9 @@ pub(crate) trait Link: std::fmt::Debug + Send + Sync {
         sends: &[(usize, &[u8])],
         receives: &mut [(usize, &mut [u8])],
     ) -> Result<(), EngineError>;
+
+    /// A clean end; nothing is exchanged afterwards.
+    fn leave(&self) {}
 }
 
 impl Collective {
@@ -86,6 +89,41 @@ impl Collective {
     /// Whether this is rank 0, which alone writes and speaks.
     pub fn leads(&self) -> bool {
         self.rank() == 0
+    }
+
+    /// Whether all ranks are there; asked between parts of long work.
+    ///
+    /// # Errors
+    /// [`EngineError::Rank`] with the rank that was lost first, and what became of it.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.others.as_ref().map_or(Ok(()), |others| others.watch.check())
+    }
+
+    /// Lets all ranks know that one was asked to stop. They hear of it at different times, and must agree on when.
+    pub fn ask_stop(&self) {
+        if let Some(others) = &self.others {
+            others.watch.ask_stop();
+        }
+    }
+
+    /// Whether [`Self::ask_stop`] was called on any rank, as far as this one has heard.
+    pub fn stop_asked(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| others.watch.stop_asked())
+    }
+
+    /// Tells the other ranks why this one ends, so that their errors say it; returns when they know, or after a short time.
+    pub fn fail(&self, why: &str) {
+        if let Some(others) = &self.others {
+            others.watch.fail(why);
+        }
+    }
+
+    /// A clean end, after the last exchange: that this process goes is no loss to the others. (Without it, it is.)
+    pub fn leave(&self) {
+        if let Some(others) = &self.others {
+            others.watch.leave();
+            others.link.leave();
+        }
     }
 
     /// See [`Link::exchange`].

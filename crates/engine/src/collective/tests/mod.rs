@@ -1,3 +1,22 @@
-//! Ranks as threads and as processes: what they exchange, and how they end.
+//! Ranks as threads and as processes: what they exchange, how they meet, and how they end.
 
 mod exchanges;
+mod losses;
+mod meeting;
+#[cfg(unix)]
+mod processes;
+
+use std::time::Duration;
+
+use super::Collective;
+
+/// Runs `work` on every rank of `world_size`, each on a thread of its own; its results by rank.
+fn on_all<T: Send>(world_size: usize, timeout: Duration, work: impl Fn(Collective) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let ranks = Collective::in_threads_with(world_size, timeout).unwrap();
+        let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
+        started.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+const LONG: Duration = Duration::from_secs(30);
