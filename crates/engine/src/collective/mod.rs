@@ -204,12 +204,3 @@ impl Collective {
         Ok(bytes)
     }
 }
-
-// A stub until the watch has them.
-impl Collective {
-    /// Tells all others why this rank ends.
-    pub fn fail(&self, _why: &str) {}
-
-    /// A clean end.
-    pub fn leave(&self) {}
-}
