@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use headstart::config::DataConfig;
 use headstart::plan::{self, Memory, Parameters, Plan, Time};
 
@@ -24,7 +24,7 @@ pub fn run(command: PlanCommand) -> Result<ExitCode> {
             let ranks = work.ranks.clone();
             let Run { mut config, telling, .. } = settings::pretrain(work, &alone)?;
             config.from = config.from.map(|name| here(name, &config.data)).transpose()?;
-            let assumed = settings::assumptions(assumed, &ranks, &config.data)?;
+            let assumed = settings::assumptions(&assumed, &ranks, &config.data)?;
             (plan::pretrain(&config, &assumed)?, telling.json)
         }
         PlanCommand::Finetune(args) => {
@@ -32,7 +32,7 @@ pub fn run(command: PlanCommand) -> Result<ExitCode> {
             let ranks = work.ranks.clone();
             let Run { mut config, telling, .. } = settings::finetune(work, &alone)?;
             config.model = config.model.map(|name| here(name, &config.data)).transpose()?;
-            let assumed = settings::assumptions(assumed, &ranks, &config.data)?;
+            let assumed = settings::assumptions(&assumed, &ranks, &config.data)?;
             (plan::finetune(&config, &assumed)?, telling.json)
         }
     };
@@ -48,6 +48,7 @@ pub fn run(command: PlanCommand) -> Result<ExitCode> {
 fn here(name: PathBuf, data: &DataConfig) -> Result<PathBuf> {
     let places = PlaceArgs { offline: Some(true), ..settings::places_of(data) };
     settings::model_folder(name, places)
+        .context("a plan fetches nothing; `headstart models pull` brings a model here")
 }
 
 fn text(plan: &Plan) -> String {

@@ -15,8 +15,8 @@ use crate::args::{AssumedArgs, RankArgs};
 const VOCAB_SIZE: usize = 28_996;
 
 /// What is assumed of a run on this data.
-pub fn assumptions(args: AssumedArgs, ranks: &RankArgs, data: &DataConfig) -> Result<Assumptions> {
-    let AssumedArgs { examples, tokens_per_example, vocab_size, gflops, bandwidth, latency } = args;
+pub fn assumptions(args: &AssumedArgs, ranks: &RankArgs, data: &DataConfig) -> Result<Assumptions> {
+    let AssumedArgs { examples, tokens_per_example, vocab_size, gflops, bandwidth, latency } = *args;
     let vocab_size = match vocab_size {
         Some(size) => size,
         None => data.tokenizer.as_deref().map_or(Ok(VOCAB_SIZE), vocab_size_of)?,

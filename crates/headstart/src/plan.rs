@@ -23,7 +23,7 @@ const LONGEST: usize = 512;
 /// Examples where nobody says how many there are: enough that the number changes nothing.
 const MANY: usize = 1 << 20;
 /// Bytes that a process takes beside the model: the program, its pools, blocks of products.
-const FIXED_BYTES: u64 = 40 << 20;
+const FIXED_BYTES: u64 = 18 << 20;
 /// Times that the ranks wait for each other's messages in a step: pieces of the gradient, sums of losses and of the norm,
 /// pieces of the weights, whether to go on.
 const ROUNDS: f64 = 4.0;
