@@ -30,6 +30,9 @@ pub struct RunArgs {
     // Absent, given alone (the folder is --out), or with a folder.
     #[expect(clippy::option_option, reason = "clap's way to tell the three cases apart")]
     pub resume: Option<Option<PathBuf>>,
+    /// Continue a run with a number of processes that cannot keep its rounding
+    #[arg(long, requires = "resume")]
+    pub allow_other_groups: bool,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -264,6 +267,10 @@ pub struct TrainArgs {
     /// Batches to one optimizer step
     #[arg(long, value_name = "N", alias = "gradient_accumulation_steps", value_parser = count::<usize>)]
     pub grad_accum_steps: Option<usize>,
+    /// Groups in which gradients are added: a power of two, on which the bits depend and not on the ranks
+    /// [default: the number of ranks]
+    #[arg(long, alias = "reduction-groups", value_name = "N")]
+    pub reduction_groups: Option<usize>,
     /// Largest learning rate [default: the recipe's]
     #[arg(long, value_name = "X")]
     pub lr: Option<f64>,

@@ -33,7 +33,8 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     {
         data.text_column = Some(columns);
     }
-    let config = EvaluateConfig { data, split, language_model, precision, threads, device };
+    let collective = ranks.collective.clone();
+    let config = EvaluateConfig { data, split, language_model, precision, threads, device, collective };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();

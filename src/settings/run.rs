@@ -105,7 +105,7 @@ pub fn options(
 ) -> Result<(RunOptions, Telling)> {
     let resumed = resumed(&run)?.map(Path::to_path_buf);
     // The file has been read into the configuration.
-    let RunArgs { config: _, out, resume: _, json, verbose, device } = run;
+    let RunArgs { config: _, out, resume: _, allow_other_groups, json, verbose, device } = run;
     let place = match (resumed, out) {
         (Some(dir), _) => Place::Continued(dir),
         (None, Some(dir)) => Place::New(dir),
@@ -116,8 +116,14 @@ pub fn options(
         Place::New(_) | Place::Numbered(_) => DeviceName::Cpu,
     });
     let telling = Telling { verbosity: verbosity(verbose), json };
-    let device = devices::choice_of_rank(device, ranks);
-    Ok((RunOptions { place, command: command_line(), device }, telling))
+    let options = RunOptions {
+        place,
+        command: command_line(),
+        device: devices::choice_of_rank(device, ranks),
+        collective: ranks.collective.clone(),
+        allow_other_groups,
+    };
+    Ok((options, telling))
 }
 
 /// What `--verbose` means.

@@ -40,7 +40,12 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let temporary = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir())
+    }
+
+    /// A place in a folder of one's choice.
+    pub fn within(folder: &Path) -> Self {
+        let temporary = tempfile::tempdir_in(folder).unwrap();
         Self { dir: temporary.path().to_path_buf(), environment: Vec::new(), _temporary: Some(temporary) }
     }
 
@@ -212,7 +217,8 @@ impl Place {
 /// Step, kind, and the metrics with their bits.
 pub type Metrics = (u64, &'static str, Vec<(String, u64)>);
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder with all it has.
+pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

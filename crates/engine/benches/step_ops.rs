@@ -54,7 +54,8 @@ fn adam(device: &Device) -> [Duration; 2] {
     let mut gradients = Gradients::new(PARAMETERS);
     let (mut m, mut v) = (Flat::zeros(PARAMETERS), Flat::zeros(PARAMETERS));
     let settings = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
-    let range = Range { start: 0, grad: 0, len: PARAMETERS, lr: 0.125, weight_decay: 0.0, step: 1 };
+    let range =
+        Range { start: 0, grad: 0, moment: 0, len: PARAMETERS, lr: 0.125, weight_decay: 0.0, step: 1 };
     gradients.values_mut().fill(3.0);
     assert!((squared_norm(device, &gradients).wait() - 9.0 * PARAMETERS as f64).abs() < 1.0);
     settings.step(device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);

@@ -20,6 +20,11 @@ pub struct LossSum {
 }
 
 impl LossSum {
+    /// A loss that is known.
+    pub fn of(sum: f64, correct: u64) -> Self {
+        Self { sum, correct, pending: Vec::new() }
+    }
+
     /// A loss that is still being computed: two f64 on a GPU, the sum and the number of correct ones.
     pub(crate) fn pending(sums: DeviceBuffer) -> Self {
         Self { pending: vec![Arc::new(sums)], ..Self::default() }

@@ -170,6 +170,11 @@ impl Weights {
         (values, rounded)
     }
 
+    /// All values on the device, to be changed there in part; the bf16 copy is made again from all of them.
+    pub(crate) fn device_changed(&mut self, cuda: &Context) -> DevicePtr {
+        self.owned_mut().device_mut(cuda)
+    }
+
     /// One parameter on the device, as an operand of matmuls of a type.
     pub(crate) fn device_matrix(&self, cuda: &Context, view: View, dtype: DType) -> Matrix {
         let values = match dtype {
@@ -299,6 +304,25 @@ impl Gradients {
     pub(crate) fn taken(&mut self) -> (&mut [f32], &mut [bool], &mut [bool]) {
         self.everywhere = false;
         (self.values.values_mut(), &mut self.reached, &mut self.moved)
+    }
+
+    /// All accumulators and what was reached of them, for sums with those of other groups and ranks.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [f32], &mut [bool]) {
+        self.everywhere = false;
+        (self.values.values_mut(), &mut self.reached)
+    }
+
+    /// Exchanges the accumulators with those of `other`, of the same length; what is known of the moments stays.
+    pub(crate) fn swap_sums(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.values, &mut other.values);
+        std::mem::swap(&mut self.reached, &mut other.reached);
+        // Each marks anew what it is given.
+        (self.everywhere, other.everywhere) = (false, false);
+    }
+
+    /// Of each block, whether its moments may be anything but zero.
+    pub(crate) fn moved(&self) -> &[bool] {
+        &self.moved
     }
 
     fn mark_everything(&mut self) {

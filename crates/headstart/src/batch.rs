@@ -6,12 +6,18 @@
 //! is the unit of reduction, so results depend neither on threads nor on `train_batch_size` against
 //! `grad_accum_steps`.
 
+use std::ops::Range;
+
+use headstart_engine::collective::tree;
 use headstart_engine::{Packing, rng};
 use sha2::{Digest, Sha256};
 
 use crate::data::template::{Encoded, Template};
 use crate::files::hex;
 use crate::masking::{Masked, Masking};
+
+/// Tokens of the slabs that groups of gradients are made of, whatever the size of a device's own.
+const GROUPED_TOKENS: usize = 512;
 
 /// Examples in the order of their data set. An input is put together when its batch is, so that a set of any size
 /// takes no more memory than the mapped file of its tokens.
@@ -180,12 +186,34 @@ impl Batch {
     /// Cut into slabs of about so many tokens (a slab ends with the sequence that reaches them); each with the
     /// packing of its sequences, numbered within the whole batch.
     pub fn slabs(&self, slab_tokens: usize) -> Vec<Slab<'_>> {
+        self.slabs_of(0..self.sequences.len(), slab_tokens)
+    }
+
+    /// As [`Batch::slabs`], of some of the sequences.
+    pub fn slabs_of(&self, sequences: Range<usize>, slab_tokens: usize) -> Vec<Slab<'_>> {
+        let cut = self.cut(sequences, slab_tokens);
+        cut.into_iter().map(|part| Slab::new(&self.sequences[part.clone()], part.start)).collect()
+    }
+
+    /// The sequences of each of so many groups: neighbouring slabs of [`GROUPED_TOKENS`], as even in number as can be. The data
+    /// alone decide, so every rank knows the groups of all.
+    pub fn groups(&self, groups: usize) -> Vec<Range<usize>> {
+        if groups == 1 {
+            return vec![0..self.sequences.len()];
+        }
+        let slabs = self.cut(0..self.sequences.len(), GROUPED_TOKENS);
+        let start = |slab: usize| slabs.get(slab).map_or(self.sequences.len(), |part| part.start);
+        let group = |group| tree::group(slabs.len(), groups, group);
+        (0..groups).map(|g| start(group(g).start)..start(group(g).end)).collect()
+    }
+
+    fn cut(&self, sequences: Range<usize>, slab_tokens: usize) -> Vec<Range<usize>> {
         let mut slabs = Vec::new();
-        let (mut first, mut tokens) = (0, 0);
-        for (i, sequence) in self.sequences.iter().enumerate() {
-            tokens += sequence.input_ids.len();
-            if tokens >= slab_tokens || i + 1 == self.sequences.len() {
-                slabs.push(Slab::new(&self.sequences[first..=i], first));
+        let (mut first, mut tokens) = (sequences.start, 0);
+        for i in sequences.clone() {
+            tokens += self.sequences[i].input_ids.len();
+            if tokens >= slab_tokens || i + 1 == sequences.end {
+                slabs.push(first..i + 1);
                 (first, tokens) = (i + 1, 0);
             }
         }
@@ -273,6 +301,20 @@ mod tests {
         assert_eq!(third.input_ids[third.rows[255] as usize + 1], third.targets[255]);
         assert_eq!(third.packing, Packing::new(&[256, 10, 600], &[2, 3, 4]));
         assert_eq!(slabs[2].rows.len(), 0);
+    }
+
+    #[test]
+    fn groups_are_whole_slabs_in_order() {
+        let batch = batch(&[256, 256, 256, 10, 600, 1, 1, 512, 3]);
+        let slabs = |range| batch.slabs_of(range, 512).iter().map(|s| s.packing.clone()).collect::<Vec<_>>();
+        for groups in [1, 2, 4, 8] {
+            let parts = batch.groups(groups);
+            assert_eq!(parts.len(), groups);
+            assert_eq!(parts.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..9).collect::<Vec<_>>());
+            let all: Vec<Packing> = parts.into_iter().flat_map(slabs).collect();
+            assert_eq!(all, slabs(0..9), "{groups} groups");
+        }
+        assert_eq!(batch.groups(2), [0..5, 5..9]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headstart_engine::bench::peak_gflops;
+use headstart_engine::collective::{Exchange, GroupSums};
 use headstart_engine::{Gradients, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
@@ -26,6 +27,7 @@ use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
+use crate::ranks::Ranks;
 use crate::setup::labelled::DataRequest;
 use crate::train::Step;
 
@@ -177,7 +179,9 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let mut weights = Weights::new(model.table().initial_values(train.seed));
     let learns = config.work != Work::Forward;
     let mut gradients = Gradients::new(if learns { model.table().trainable_len() } else { 0 });
-    let mut optimizer = learns.then(|| Optimizer::new(model.table(), &train));
+    let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
+    let mut optimizer =
+        learns.then(|| Optimizer::new(model.table(), &train, Exchange::alone(model.table().trainable_len())));
     let precision = config.precision.into();
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
@@ -196,23 +200,26 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
         if let Some(optimizer) = &mut optimizer {
             let mut work = Step {
                 device: &device,
+                ranks: &ranks,
                 model: &model,
                 objective: &objective,
                 precision,
                 seed: train.seed,
                 weights: &mut weights,
                 gradients: &mut gradients,
+                group_sums: &mut group_sums,
                 optimizer,
             };
             let mut now = ready.take().unwrap_or_else(|| work.ready(batch.clone(), step));
             let next = || batches.get(i + 1).cloned();
-            let Some(computed) = work.forward_backward(&mut now, next, listener)? else {
+            let computed = work.forward_backward(&mut now, next, listener)?;
+            if work.reduce(computed.as_ref(), &now.batch)?.is_none() {
                 return Err(Error::Interrupted {
                     what: "the measurement was stopped".into(),
                     fix: "call it again".into(),
                 });
-            };
-            ready = computed.next;
+            }
+            ready = computed.and_then(|computed| computed.next);
             // As in the loop, a GPU goes on with the update while the next step begins.
             let norm = work.gradient_norm()?;
             work.update(norm, train.peak_lr(), step, step)?;

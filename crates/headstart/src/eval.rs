@@ -13,7 +13,8 @@ use crate::device::{Device, in_parts_that_fit};
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
 use crate::model::Model;
-use crate::objective::{Denominators, Objective, Sums, probabilities};
+use crate::objective::{Denominators, Objective, Sums, probabilities, sums_of_ranks};
+use crate::ranks::Ranks;
 
 /// The size of the text behind a language-model split, for perplexities of words and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,6 +47,8 @@ pub struct Evaluation {
 pub struct Evaluator<'a> {
     /// Where.
     pub device: &'a Device,
+    /// The ranks that share the examples; every one of them has the metrics of all.
+    pub ranks: &'a Ranks,
     /// The model.
     pub model: &'a Model,
     /// Its weights.
@@ -73,33 +76,24 @@ impl Evaluator<'_> {
         class_names: &[String],
         listener: &mut Listener<'_>,
     ) -> Result<Option<Evaluation>> {
-        let mut sums = Sums::default();
-        let mut totals = Denominators { lm: 0.0, clf: 0.0 };
         let problem = self.model.config().head.as_ref().map(|h| h.problem);
         let classes = self.model.config().head.as_ref().map_or(0, |h| h.num_classes);
         let mut scores = Scores::new(if problem == Some(Problem::SingleLabel) { classes } else { 0 });
-        for first in (0..examples.len()).step_by(self.batch_size) {
-            let batch = self.batch(examples, first);
-            let denominators = self.objective.denominators(&batch);
-            totals.lm += denominators.lm;
-            totals.clf += denominators.clf;
-            let forward = |listener: &mut Listener<'_>| self.forward(&batch, denominators, listener);
-            let Some((parts, rows)) = in_parts_that_fit(self.device, listener, forward)? else {
-                return Ok(None);
-            };
-            for part in &parts {
-                sums.add(part);
-            }
-            if let Some(problem) = problem {
-                for (sequence, row) in batch.sequences.iter().zip(rows.chunks_exact(classes.max(1))) {
-                    scores.count(row, sequence.label.as_ref(), problem);
-                }
-            }
-            let done = (first + batch.sequences.len()) as u64;
-            let event = Event::Progress { what: "evaluating", done, total: examples.len() as u64 };
-            if listener(event) == Signal::Stop && done < examples.len() as u64 {
-                return Ok(None);
-            }
+        let own = self.own_part(examples, problem, classes, &mut scores, listener)?;
+        let counts = own.as_ref().map(|(_, counts)| &counts[..]);
+        let (Some(parts), Some(counts)) = (
+            sums_of_ranks(own.as_ref().map(|(parts, _)| &parts[..]), self.ranks)?,
+            Denominators::of_ranks(counts, self.ranks)?,
+        ) else {
+            return Ok(None);
+        };
+        scores.add_other_ranks(self.ranks)?;
+        // Slab by slab and batch by batch in the order of the examples, whoever computed them.
+        let (mut sums, mut totals) = (Sums::default(), Denominators { lm: 0.0, clf: 0.0 });
+        parts.iter().for_each(|part| sums.add(part));
+        for count in &counts {
+            totals.lm += count.lm;
+            totals.clf += count.clf;
         }
         let mut metrics = BTreeMap::new();
         metrics.insert("loss".to_owned(), self.objective.loss(&sums, totals));
@@ -121,6 +115,43 @@ impl Evaluator<'_> {
             }
         }
         Ok(Some(Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() }))
+    }
+
+    /// The sums of this rank's slabs and the denominators of its batches; counts its predictions. `None` when the listener
+    /// asked to stop before they were whole.
+    fn own_part(
+        &self,
+        examples: &Examples<'_>,
+        problem: Option<Problem>,
+        classes: usize,
+        scores: &mut Scores,
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<(Vec<Sums>, Vec<Denominators>)>> {
+        let (mut sums, mut counts) = (Vec::new(), Vec::new());
+        let own = self.ranks.share_of(examples.len().div_ceil(self.batch_size));
+        let first = own.start * self.batch_size;
+        let total = examples.len().min(own.end * self.batch_size).saturating_sub(first);
+        for first in own.map(|batch| batch * self.batch_size) {
+            let batch = self.batch(examples, first);
+            let denominators = self.objective.denominators(&batch);
+            counts.push(denominators);
+            let forward = |listener: &mut Listener<'_>| self.forward(&batch, denominators, listener);
+            let Some((parts, rows)) = in_parts_that_fit(self.device, listener, forward)? else {
+                return Ok(None);
+            };
+            sums.extend(parts);
+            if let Some(problem) = problem {
+                for (sequence, row) in batch.sequences.iter().zip(rows.chunks_exact(classes.max(1))) {
+                    scores.count(row, sequence.label.as_ref(), problem);
+                }
+            }
+            let done = first + batch.sequences.len() - (examples.len() - total).min(first);
+            let event = Event::Progress { what: "evaluating", done: done as u64, total: total as u64 };
+            if listener(event) == Signal::Stop && done < total {
+                return Ok(None);
+            }
+        }
+        Ok(Some((sums, counts)))
     }
 
     /// The sums of each slab, and the logits of its sequences where there is a head; `None` when the listener asked to
@@ -185,6 +216,27 @@ struct Scores {
 impl Scores {
     fn new(classes: usize) -> Self {
         Self { confusion: vec![vec![0; classes]; classes], multi_label: [0; 4], pairs: Vec::new() }
+    }
+
+    /// Adds what other ranks counted, in the order of ranks.
+    fn add_other_ranks(&mut self, ranks: &Ranks) -> Result<()> {
+        if ranks.collective().is_alone() {
+            return Ok(());
+        }
+        let counts = self.confusion.iter().flatten().chain(&self.multi_label).copied();
+        let numbers = self.pairs.iter().flat_map(|(value, truth)| [value.to_bits(), truth.to_bits()]);
+        let mine: Vec<u64> = counts.chain(numbers).collect();
+        let classes = self.confusion.len();
+        *self = Self::new(classes);
+        for bytes in ranks.collective().gather(bytemuck::cast_slice(&mine))? {
+            let numbers = bytemuck::pod_collect_to_vec::<u8, u64>(&bytes);
+            let (counts, pairs) = numbers.split_at(classes * classes + self.multi_label.len());
+            let places = self.confusion.iter_mut().flatten().chain(&mut self.multi_label);
+            places.zip(counts).for_each(|(place, count)| *place += count);
+            let pair = |[value, truth]: &[u64; 2]| (f64::from_bits(*value), f64::from_bits(*truth));
+            self.pairs.extend(pairs.as_chunks().0.iter().map(pair));
+        }
+        Ok(())
     }
 
     fn count(&mut self, logits: &[f32], label: Option<&Label>, problem: Problem) {

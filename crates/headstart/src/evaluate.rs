@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use headstart_engine::Collective;
+
 use crate::batch::TokenTargets;
 use crate::checkpoint::ModelFiles;
 use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName};
@@ -15,6 +17,7 @@ use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
 use crate::infer::{Loaded, not_finite, wants_pairs};
 use crate::objective::Objective;
+use crate::ranks::Ranks;
 use crate::setup::labelled::DataRequest;
 use crate::setup::text::{TextInputs, never_in_text, token_targets, unknown_warning};
 use crate::train::EvaluationSplit;
@@ -37,6 +40,8 @@ pub struct EvaluateConfig {
     pub threads: usize,
     /// Where to compute.
     pub device: DeviceChoice,
+    /// The ranks that share the examples.
+    pub collective: Collective,
 }
 
 /// Evaluates a run folder, its `final/`, or a checkpoint.
@@ -54,8 +59,10 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         Some(split) => vec![split],
         None => vec![Split::Test, Split::Valid, Split::Train],
     };
+    let ranks = Ranks::without_groups(&config.collective);
     let evaluator = |objective, targets| Evaluator {
         device: &loaded.device,
+        ranks: &ranks,
         model: &loaded.model,
         weights: &loaded.weights,
         precision: config.precision.into(),
@@ -68,7 +75,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
         let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
-        let labelled = request.load(&loaded.tokenizer, known, listener)?;
+        let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
         for split in order {
             if let Ok(part) = labelled.data.get(split) {
@@ -87,13 +94,13 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let predicts = predicts(model, files)?;
         loaded.model.check_lm_head()?;
         let inputs = TextInputs::of(&files.config, files.block_size, roles)?;
-        let corpus = source::corpus(&config.data, listener)?;
+        let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
         let never = never_in_text(files.config.arch, roles);
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
         let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
         for split in order {
-            let stream = corpus.stream(split, &loaded.tokenizer, listener)?;
+            let stream = ranks.leader_first(|| corpus.stream(split, &loaded.tokenizer, listener))?;
             if let Some(warning) =
                 stream.as_ref().and_then(|stream| unknown_warning(stream, &loaded.tokenizer))
             {

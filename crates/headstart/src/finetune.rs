@@ -22,7 +22,7 @@ use crate::objective::Objective;
 use crate::setup::base::Base;
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
-use crate::setup::run::{OpenRun, check_memory, model_files};
+use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
 
@@ -38,7 +38,8 @@ pub fn finetune(
 ) -> Result<Summary> {
     let since = Instant::now();
     config.validate()?;
-    let run = OpenRun::open(&options.place, listener)?;
+    let ranks = ranks_of(options, &config.train, listener)?;
+    let run = OpenRun::open(&options.place, &ranks, listener)?;
     let device = options.device.open(config.train.threads)?;
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
@@ -59,7 +60,7 @@ pub fn finetune(
     let Reading { pooling, max_length } = Reading::of(config, &base, begun)?;
     let (arch, positions) = (base.files.config.arch, max_length);
     let request = DataRequest { config: &config.data, problem: config.problem, arch, pooling, positions };
-    let mut labelled = request.load(&tokenizer, known, listener)?;
+    let mut labelled = ranks.leader_first(|| request.load(&tokenizer, known, listener))?;
     labelled.data.hold_out_validation(config.train.seed)?;
     labelled.check_label_column(config.num_classes)?;
     let data = &labelled.data;
@@ -127,13 +128,20 @@ pub fn finetune(
         targets,
         train: &train_examples,
     };
-    let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
+    let settled = beginning.settings(&run, &ranks, &measurement, &mut notes, listener)?;
     let config = &FinetuneConfig {
         train: settled,
         data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
         ..config.clone()
     };
-    let folder = run.begin(config, &options.command, &device, &labelled.provenance)?;
+    let [valid_examples, test_examples] =
+        [&valid, &test].map(|split| split.as_ref().map(|split| &split.examples));
+    let identity = Identity {
+        splits: [Some(&train_examples), valid_examples, test_examples],
+        tokenizer: &tokenizer,
+        weights: &weights,
+    };
+    let folder = run.begin(config, &options.command, &device, &ranks, &identity, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
         Problem::Regression => BestBy::Lowest("mse"),
@@ -141,6 +149,7 @@ pub fn finetune(
     let training = Training {
         config: &config.train,
         device,
+        ranks,
         model,
         weights: Weights::new(weights),
         objective,

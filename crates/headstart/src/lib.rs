@@ -41,6 +41,7 @@ pub mod params;
 pub mod plan;
 pub mod pretrain;
 pub mod quickstart;
+pub mod ranks;
 pub mod report;
 pub mod run_log;
 pub mod schedule;

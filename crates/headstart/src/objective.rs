@@ -8,7 +8,9 @@ use headstart_engine::{Tape, Tensor};
 
 use crate::batch::{Batch, Label, Sequence, Slab};
 use crate::config::Problem;
+use crate::error::Result;
 use crate::model::{Inputs, Model};
+use crate::ranks::Ranks;
 
 /// The weights of the losses.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,11 +105,40 @@ pub fn inputs<'a>(model: &Model, slab: &'a Slab<'_>) -> Inputs<'a> {
     Inputs { input_ids: &slab.input_ids, token_type_ids }
 }
 
+impl Denominators {
+    /// Those of every rank's batches, in the order of ranks; `None` where any rank has none, because it was stopped.
+    ///
+    /// # Errors
+    /// A rank that is lost.
+    pub fn of_ranks(own: Option<&[Self]>, ranks: &Ranks) -> Result<Option<Vec<Self>>> {
+        if ranks.collective().is_alone() {
+            return Ok(own.map(<[Self]>::to_vec));
+        }
+        let bits = |part: &Self| [part.lm.to_bits(), part.clf.to_bits()];
+        let all = gather_parts(own.map(|own| own.iter().flat_map(bits).collect()), ranks)?;
+        let part = |[lm, clf]: &[u64; 2]| Self { lm: f64::from_bits(*lm), clf: f64::from_bits(*clf) };
+        Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(part).collect()))
+    }
+}
+
 impl Sums {
     /// Adds another slab's, in slab order.
     pub fn add(&mut self, other: &Self) {
         self.lm.add(&other.lm);
         self.clf.add(&other.clf);
+    }
+
+    /// What other ranks are told, once it has been waited for.
+    fn to_bits(&self) -> [u64; 4] {
+        [self.lm.sum.to_bits(), self.lm.correct, self.clf.sum.to_bits(), self.clf.correct]
+    }
+
+    fn from_bits(bits: &[u64; 4]) -> Self {
+        let [lm, lm_correct, clf, clf_correct] = *bits;
+        Self {
+            lm: LossSum::of(f64::from_bits(lm), lm_correct),
+            clf: LossSum::of(f64::from_bits(clf), clf_correct),
+        }
     }
 
     /// Waits for what a device still computes of them.
@@ -133,6 +164,29 @@ impl Labels {
         }
         if values.is_empty() { Self::Classes(classes) } else { Self::Values(values) }
     }
+}
+
+/// The sums of every slab, in the order of ranks, so that they are added as one process adds them; `None` where any rank has
+/// none, because it was stopped.
+///
+/// # Errors
+/// A rank that is lost.
+pub fn sums_of_ranks(own: Option<&[Sums]>, ranks: &Ranks) -> Result<Option<Vec<Sums>>> {
+    if ranks.collective().is_alone() {
+        return Ok(own.map(<[Sums]>::to_vec));
+    }
+    let all = gather_parts(own.map(|own| own.iter().flat_map(Sums::to_bits).collect()), ranks)?;
+    Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(Sums::from_bits).collect()))
+}
+
+/// The numbers of all ranks, in the order of ranks; `None` where any rank has none.
+fn gather_parts(own: Option<Vec<u64>>, ranks: &Ranks) -> Result<Option<Vec<u64>>> {
+    let is_there = u64::from(own.is_some());
+    let mine: Vec<u64> = std::iter::once(is_there).chain(own.unwrap_or_default()).collect();
+    let all = ranks.collective().gather(bytemuck::cast_slice(&mine))?;
+    let all: Vec<Vec<u64>> = all.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect();
+    let all_there = all.iter().all(|numbers| numbers.first() == Some(&1));
+    Ok(all_there.then(|| all.iter().flat_map(|numbers| &numbers[1..]).copied().collect()))
 }
 
 /// Probabilities (single- and multi-label) or numbers (regression) of one row of logits, and its label's index

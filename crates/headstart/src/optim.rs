@@ -3,21 +3,24 @@
 //! Owns: moments, which parameters are updated at which rate, decay and count of updates. Never: the schedule (a rate
 //! comes in), what trains when (the parameter table says), or the gradients' origin.
 
+use headstart_engine::collective::Exchange;
 use headstart_engine::ops::adam::{Adam, Decay, Range};
-use headstart_engine::{Device, Flat, Gradients, Weights};
+use headstart_engine::{Device, EngineError, Flat, Gradients, Weights};
 
 use crate::config::{OptimizerName, TrainConfig};
 use crate::params::ParamTable;
 
 /// Adam or AdamW with its moments.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Optimizer {
     adam: Adam,
     max_norm: f64,
     phases: Vec<Phase>,
     /// Of the update that is made.
     ranges: Vec<Range>,
-    /// First moments, in the order of the parameters that ever train.
+    /// The way to the other ranks; each updates its share of the parameters.
+    pub exchange: Exchange,
+    /// First moments, in the order of the parameters that ever train: of this rank's share.
     pub first_moment: Flat,
     /// Second moments.
     pub second_moment: Flat,
@@ -46,8 +49,9 @@ struct Segment {
 
 impl Optimizer {
     /// Fresh moments for the parameters of a table that ever train. Adam's coupled decay applies to all of them, as in
-    /// the tutorial; AdamW's only to matrices.
-    pub fn new(table: &ParamTable, config: &TrainConfig) -> Self {
+    /// the tutorial; AdamW's only to matrices. Of several ranks each has the moments of its share.
+    pub fn new(table: &ParamTable, config: &TrainConfig, exchange: Exchange) -> Self {
+        let own_len = exchange.shares().own_len();
         let decay = match config.optimizer {
             OptimizerName::Adam => Decay::Coupled,
             OptimizerName::AdamW => Decay::Decoupled,
@@ -62,15 +66,20 @@ impl Optimizer {
             max_norm: config.clip(),
             phases: starts.iter().enumerate().map(phase).collect(),
             ranges: Vec::new(),
-            first_moment: Flat::zeros(table.trainable_len()),
-            second_moment: Flat::zeros(table.trainable_len()),
+            first_moment: Flat::zeros(own_len),
+            second_moment: Flat::zeros(own_len),
+            exchange,
             updates: vec![0; starts.len()],
         }
     }
 
     /// Update number `update` (from 1) in optimizer step `step`, at rate `lr` times each parameter's factor, with gradients
     /// of norm `norm` clipped to the maximum; gradients are left zero. Adam's corrections are for the updates that a
-    /// parameter has had itself: those of phases in which it was frozen do not count.
+    /// parameter has had itself: those of phases in which it was frozen do not count. Of several ranks each updates its share
+    /// and receives the others'.
+    ///
+    /// # Errors
+    /// [`EngineError::Rank`] with the rank that is lost.
     pub fn step(
         &mut self,
         device: &Device,
@@ -80,7 +89,7 @@ impl Optimizer {
         lr: f64,
         step: u64,
         update: u64,
-    ) {
+    ) -> Result<(), EngineError> {
         let clip = if self.max_norm > 0.0 { (self.max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let now = self.phases.partition_point(|phase| phase.from <= step).saturating_sub(1);
         self.ranges.clear();
@@ -89,8 +98,11 @@ impl Optimizer {
             self.ranges.push(Range { lr: (lr * factor) as f32, step: update - missed, ..*range });
         }
         self.updates[now] += 1;
+        let shares = self.exchange.shares();
+        let own: Vec<Range> = self.ranges.iter().flat_map(|range| shares.cut(*range)).collect();
         let (first, second) = (&mut self.first_moment, &mut self.second_moment);
-        self.adam.step(device, weights, gradients, first, second, &self.ranges, clip as f32);
+        self.adam.step(device, weights, gradients, first, second, &own, clip as f32);
+        self.exchange.gather_weights(device, gradients, weights, &self.ranges)
     }
 }
 
@@ -118,7 +130,7 @@ fn segments(table: &ParamTable, phase: usize, decay: Decay, weight_decay: f32) -
             }
             _ => {
                 let (start, len) = (param.offset, param.len());
-                let range = Range { start, grad, len, lr: 0.0, weight_decay, step: 0 };
+                let range = Range { start, grad, moment: grad, len, lr: 0.0, weight_decay, step: 0 };
                 segments.push(Segment { range, factor, frozen_in });
             }
         }
@@ -154,7 +166,7 @@ mod tests {
     fn train(table: &ParamTable, steps: u64, skipped: &[u64]) -> Vec<[Vec<f32>; 3]> {
         let device = Device::cpu(None, CodePath::Portable).unwrap();
         let config = TrainConfig { max_norm: Some(0.0), ..TrainConfig::default() };
-        let mut optimizer = Optimizer::new(table, &config);
+        let mut optimizer = Optimizer::new(table, &config, Exchange::alone(table.trainable_len()));
         let mut weights = Weights::new(table.initial_values(1));
         let mut gradients = Gradients::new(table.trainable_len());
         let (mut update, mut after) = (0, Vec::new());
@@ -167,7 +179,7 @@ mod tests {
                         gradients.values_mut()[start..start + param.len()].fill(GRADIENT);
                     }
                 }
-                optimizer.step(&device, &mut weights, &mut gradients, 1.0, LR, step, update);
+                optimizer.step(&device, &mut weights, &mut gradients, 1.0, LR, step, update).unwrap();
                 assert!(gradients.values().iter().all(|&g| g == 0.0));
             }
             after.push(
@@ -264,7 +276,8 @@ mod tests {
         let trained = |trains: fn(&Param) -> bool| {
             let mut table = table.clone();
             table.freeze_except(trains);
-            let optimizer = Optimizer::new(&table, &TrainConfig::default());
+            let exchange = Exchange::alone(table.trainable_len());
+            let optimizer = Optimizer::new(&table, &TrainConfig::default(), exchange);
             let ranges = optimizer.phases[0].segments.iter().map(|s| (s.range.start, s.range.len));
             ranges.collect::<Vec<_>>()
         };

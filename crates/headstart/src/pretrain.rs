@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::base::Base;
 use crate::setup::pace::{Beginning, tokens_of};
-use crate::setup::run::{OpenRun, check_memory, model_files};
+use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
 use crate::tokenizer::Tokenizer;
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training, thousands};
@@ -35,19 +35,20 @@ pub fn pretrain(
 ) -> Result<Summary> {
     let since = Instant::now();
     config.validate()?;
-    let run = OpenRun::open(&options.place, listener)?;
+    let ranks = ranks_of(options, &config.train, listener)?;
+    let run = OpenRun::open(&options.place, &ranks, listener)?;
     let device = options.device.open(config.train.threads)?;
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
-    let corpus = source::corpus(&config.data, listener)?;
+    let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
     let checkpoint = run.newest_checkpoint()?;
-    let start = Start::of(config, checkpoint.as_ref(), listener)?;
+    let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), listener))?;
     let Start { tokenizer, model: model_config, predicts, .. } = &start;
     let predicts = *predicts;
     let inputs = TextInputs::of(model_config, config.block_size, tokenizer.roles())?;
     let mut notes = Vec::new();
-    let [train, valid, test] = read_text(&corpus, tokenizer, &mut notes, listener)?;
+    let [train, valid, test] = ranks.leader_first(|| read_text(&corpus, tokenizer, &mut notes, listener))?;
 
     // Before the folder is made, for a text may be too short.
     let Some(train) = &train else {
@@ -79,7 +80,7 @@ pub fn pretrain(
         targets,
         train: &train,
     };
-    let settled = beginning.settings(&run, &measurement, &mut notes, listener)?;
+    let settled = beginning.settings(&run, &ranks, &measurement, &mut notes, listener)?;
     let as_settings = ModelConfig { vocab_size: config.model.vocab_size, ..model_config.clone() };
     let config =
         &PretrainConfig { objective: Some(predicts), model: as_settings, train: settled, ..config.clone() };
@@ -89,10 +90,18 @@ pub fn pretrain(
         head_defaults: start.known().and_then(|model| model.files.head_defaults),
         ..model_files(model_config, predicts, Vec::new(), tokenizer)
     };
-    let folder = run.begin(config, &options.command, &device, &corpus.provenance)?;
+    let [valid_examples, test_examples] =
+        [&valid, &test].map(|split| split.as_ref().map(|split| &split.examples));
+    let identity = Identity {
+        splits: [Some(&train), valid_examples, test_examples],
+        tokenizer: tokenizer,
+        weights: weights.values(),
+    };
+    let folder = run.begin(config, &options.command, &device, &ranks, &identity, &corpus.provenance)?;
     let training = Training {
         config: &config.train,
         device,
+        ranks,
         model,
         weights,
         objective,

@@ -6,6 +6,11 @@
 //! No library's reduction takes part: ranks exchange pieces of their gradients, and the owner of a piece adds them in the
 //! order of a fixed binary tree, so that sums have the same bits on any number of ranks.
 
+mod exchange;
+mod groups;
+mod reduce;
+mod reduce_device;
+mod shares;
 pub mod tree;
 
 mod handshake;
@@ -20,12 +25,17 @@ mod tests;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use join::{Join, Over};
 pub use rendezvous::Rendezvous;
 
 use crate::error::EngineError;
 use watch::Watch;
+
+pub use exchange::Exchange;
+pub use groups::GroupSums;
+pub use shares::Shares;
 
 /// A handle to the other ranks; clones are the same handle.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +107,11 @@ impl Collective {
     /// [`EngineError::Rank`] with the rank that was lost first, and what became of it.
     pub fn check(&self) -> Result<(), EngineError> {
         self.others.as_ref().map_or(Ok(()), |others| others.watch.check())
+    }
+
+    /// How long a rank may be silent.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.others.as_ref().map_or(Duration::ZERO, |others| others.watch.timeout())
     }
 
     /// Lets all ranks know that one was asked to stop. They hear of it at different times, and must agree on when.

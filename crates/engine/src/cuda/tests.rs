@@ -140,6 +140,7 @@ fn adam_and_the_norm_are_the_processors() {
                 let part = |start, len, weight_decay| Range {
                     start,
                     grad: start,
+                    moment: start,
                     len,
                     lr: 1e-3,
                     weight_decay,
@@ -173,7 +174,7 @@ fn uneven_ranges(step: u64) -> (Vec<Range>, usize, usize) {
     for (i, len) in lens.into_iter().enumerate() {
         let lr = 1e-3 * (1 + i) as f32;
         let weight_decay = [0.0, 0.01, 0.03][i % 3];
-        ranges.push(Range { start, grad, len, lr, weight_decay, step: step + i as u64 });
+        ranges.push(Range { start, grad, moment: grad, len, lr, weight_decay, step: step + i as u64 });
         start += len + [0, 1, 130][i % 3];
         grad += len;
     }

@@ -9,17 +9,19 @@
 //!
 //! Ranges carry their own rate, decay and step count, so freezing and per-layer rates need nothing else.
 
+use crate::collective::{Collective, Shares};
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda::ops::adam::DeviceRange;
 use crate::cuda::{self, DeviceBuffer};
 use crate::device::Device;
+use crate::error::EngineError;
 use crate::flat::Flat;
 use crate::profile::Work;
 use crate::weights::{GRADIENT_BLOCK as BLOCK, Gradients, Weights};
 
-/// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads.
-const ELEMENTS_PER_TASK: usize = 1 << 16;
+/// Elements that one task handles; fixed, so that the norm's partial sums do not depend on threads or ranks.
+pub(crate) const ELEMENTS_PER_TASK: usize = 1 << 16;
 const _: () = assert!(ELEMENTS_PER_TASK.is_multiple_of(BLOCK));
 
 /// How weight decay enters.
@@ -49,8 +51,10 @@ pub struct Adam {
 pub struct Range {
     /// First element in the weights.
     pub start: usize,
-    /// First element in the gradients and moments.
+    /// First element in the gradients.
     pub grad: usize,
+    /// First element in the moments: the same number, unless they are shared out among ranks.
+    pub moment: usize,
     /// Number of elements.
     pub len: usize,
     /// Learning rate of this step.
@@ -76,12 +80,31 @@ enum Partial {
 impl SquaredNorm {
     /// The sum, once it is there; not finite if any of the terms is not.
     pub fn wait(self) -> f64 {
+        self.partial_sums().iter().sum()
+    }
+
+    /// The sum over gradients of which each rank has its own share: the same bits as where one has all.
+    ///
+    /// # Errors
+    /// [`EngineError::Rank`] with the rank that is lost.
+    pub fn over_ranks(self, collective: &Collective, shares: &Shares) -> Result<f64, EngineError> {
+        let mine = self.partial_sums();
+        if collective.is_alone() {
+            return Ok(mine.iter().sum());
+        }
+        let all = collective.gather_equal(bytemuck::cast_slice(&mine))?;
+        let sums = |bytes: &Vec<u8>| bytemuck::pod_collect_to_vec::<u8, f64>(bytes);
+        let all: Vec<Vec<f64>> = all.iter().map(sums).collect();
+        Ok((0..mine.len()).map(|unit| all[shares.owner(unit)][unit]).sum())
+    }
+
+    fn partial_sums(self) -> Vec<f64> {
         match self.partial {
-            Partial::Host(sums) => sums.iter().sum(),
+            Partial::Host(sums) => sums,
             Partial::Device { sums, count } => {
                 let mut partial = vec![0.0; count];
                 sums.context().download(&mut partial, sums.ptr());
-                partial.iter().sum()
+                partial
             }
         }
     }
@@ -161,7 +184,11 @@ impl Adam {
         if let Some(cuda) = device.cuda() {
             let table = ranges.iter().map(|range| {
                 let Rates { step_size, root, coupled, shrink } = self.rates(range);
-                DeviceRange::new(range.start, range.grad, range.len, [step_size, root, coupled, shrink])
+                DeviceRange::new(
+                    [range.start, range.grad, range.moment],
+                    range.len,
+                    [step_size, root, coupled, shrink],
+                )
             });
             let (values, rounded) = weights.device_step(cuda);
             let buffers = cuda::ops::adam::Buffers {
@@ -225,8 +252,8 @@ impl Adam {
                     (
                         weights.slice(at - range.grad + range.start, end - at),
                         gradients.slice(at, end - at),
-                        first.slice(at, end - at),
-                        second.slice(at, end - at),
+                        first.slice(at - range.grad + range.moment, end - at),
+                        second.slice(at - range.grad + range.moment, end - at),
                         moved.slice(whole.start, whole.len()),
                     )
                 };
@@ -354,8 +381,15 @@ mod tests {
                         let (c1, c2) = (1.0 - 0.9_f64.powi(step), 1.0 - 0.999_f64.powi(step));
                         *w -= 1e-3 * (*m / c1) / ((*v / c2).sqrt() + 1e-8);
                     }
-                    let range =
-                        Range { start: 0, grad: 0, len: n, lr: 1e-3, weight_decay: 0.01, step: step as u64 };
+                    let range = Range {
+                        start: 0,
+                        grad: 0,
+                        moment: 0,
+                        len: n,
+                        lr: 1e-3,
+                        weight_decay: 0.01,
+                        step: step as u64,
+                    };
                     assert!(squared_norm(&device, &gradients).wait().is_finite());
                     adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 0.5);
                     assert!(gradients.values().iter().all(|&g| g == 0.0));
@@ -380,7 +414,8 @@ mod tests {
             let (mut m, mut v) = (Flat::zeros(2 * BLOCK), Flat::zeros(2 * BLOCK));
             let mut gradients = Gradients::new(2 * BLOCK);
             gradients.values_mut()[BLOCK + 3] = 1.0;
-            let range = Range { start: 0, grad: 0, len: 2 * BLOCK, lr: 0.1, weight_decay, step: 1 };
+            let range =
+                Range { start: 0, grad: 0, moment: 0, len: 2 * BLOCK, lr: 0.1, weight_decay, step: 1 };
             adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &[range], 1.0);
             let w = weights.values();
             assert!(w[BLOCK + 3] < 0.95);
@@ -441,6 +476,7 @@ mod tests {
                     let range = |start, len, lr| Range {
                         start,
                         grad: start,
+                        moment: start,
                         len,
                         lr,
                         weight_decay,

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::{FileSum, SummedFile, damaged};
+use crate::files::{FileSum, SummedFile, cannot_write, damaged};
 
 /// Before the name of what is being written or removed.
 const PARTIAL: &str = ".partial-";
@@ -147,20 +147,6 @@ fn remove(path: &Path) -> Result<()> {
         Err(e) => Err(e),
     };
     removed.map_err(Error::io("remove", path))
-}
-
-/// The error of a disk that refuses what a run saves.
-pub(super) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_path_buf();
-    move |source| Error::Checkpoint {
-        fix: format!(
-            "make room on the disk of {} and see that it can be written to; \
-             what was saved before is whole, so the run continues with --resume",
-            parent(&path).display()
-        ),
-        what: format!("cannot be written: {source}"),
-        path,
-    }
 }
 
 fn beside(prefix: &str, path: &Path) -> PathBuf {

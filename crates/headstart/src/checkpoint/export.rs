@@ -6,13 +6,14 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::disk::{NewFolder, cannot_write, write_file};
+use crate::checkpoint::disk::{NewFolder, write_file};
 use crate::checkpoint::find::load_model;
 use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::published_folder::{published_form, without_lm_head, write_published};
 use crate::checkpoint::stored::StoredWeights;
 use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, Problem};
 use crate::error::{Error, Result};
+use crate::files::cannot_write;
 use crate::interop::{Piece, SentenceSettings, pieces, read_sentence_settings, sentence_files};
 use crate::model::Model;
 

@@ -9,6 +9,7 @@
 //!   command.txt  environment.json  metrics.jsonl  train.log  report.html
 //!   run.lock                              locked by the process that writes to the run
 //!   tensorboard/
+//!   ranks/rank-0001.log                   what the other ranks of a distributed run said
 //!   checkpoints/
 //!     best.json                           which of them is the best
 //!     step-00001000/                      a model folder, and what resuming needs besides
@@ -50,7 +51,7 @@ pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_he
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
 pub use stored::StoredWeights;
-pub use trainer::{Checkpoint, Snapshot};
+pub use trainer::{Checkpoint, Moment, Moments, Snapshot};
 
 pub use crate::files::{FileSum, FileSums};
 pub use crate::tensors::TensorFile;
@@ -71,12 +72,16 @@ const STATE_FILE: &str = "trainer_state.json";
 const BEST_FILE: &str = "best.json";
 /// The finished model's folder.
 const FINAL_FOLDER: &str = "final";
+/// What other ranks than 0 said.
+const RANKS_FOLDER: &str = "ranks";
 /// The checkpoints' folder.
 const CHECKPOINTS_FOLDER: &str = "checkpoints";
 /// The resolved configuration; its presence makes a folder a run folder.
 const RUN_CONFIG_FILE: &str = "config.toml";
 /// The command line of a run.
 const COMMAND_FILE: &str = "command.txt";
+/// The report for a browser.
+const REPORT_FILE: &str = "report.html";
 /// Where the run took place.
 const ENVIRONMENT_FILE: &str = "environment.json";
 

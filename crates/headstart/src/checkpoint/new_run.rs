@@ -131,6 +131,11 @@ impl Drop for NewRun {
         }
         // What cannot be removed is no obstacle to the next start.
         if self.lock.is_some() {
+            // First what makes it a run; where that stays, it is a whole one without a step, which goes on.
+            let config = self.dir.join(RUN_CONFIG_FILE);
+            if fs::remove_file(&config).is_err() && config.exists() {
+                return;
+            }
             for name in SET_UP {
                 let path = self.dir.join(name);
                 let _ = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };

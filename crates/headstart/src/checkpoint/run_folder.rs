@@ -14,27 +14,54 @@ use crate::checkpoint::disk::{
 use crate::checkpoint::lock::Lock;
 use crate::checkpoint::model_folder::write_model;
 use crate::checkpoint::published_folder::{finished_form, write_published};
-use crate::checkpoint::settings::read_settings;
+use crate::checkpoint::settings::{read_settings, settings_sum};
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
-use crate::checkpoint::{BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
+use crate::checkpoint::{
+    BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RANKS_FOLDER, REPORT_FILE, RUN_CONFIG_FILE,
+};
 use crate::error::{Error, Result};
-use crate::files::{FileSum, damaged};
+use crate::files::{FileSum, damaged, remove_temporary};
 use crate::params::ParamTable;
 
-/// A run's folder, open for writing by this process alone.
+/// A run's folder, open for writing by this process alone; or one that another rank writes to.
 #[derive(Debug)]
 pub struct RunFolder {
     dir: PathBuf,
     settings_sum: String,
-    _lock: Lock,
+    rank: usize,
+    _lock: Option<Lock>,
 }
 
 impl RunFolder {
     /// A folder that was just set up, or is put right.
     pub(super) fn locked(dir: PathBuf, lock: Lock) -> Result<Self> {
         let (_, settings_sum) = read_settings(&dir)?;
-        Ok(Self { dir, settings_sum, _lock: lock })
+        Ok(Self { dir, settings_sum, rank: 0, _lock: Some(lock) })
+    }
+
+    /// The folder of a new run that rank 0 writes to, as another rank sees it: it may be on another machine. `config_toml` are
+    /// the settings as this rank has them.
+    pub(crate) fn followed(dir: &Path, rank: usize, config_toml: &str) -> Self {
+        Self { dir: dir.to_path_buf(), settings_sum: settings_sum(config_toml), rank, _lock: None }
+    }
+
+    /// The folder of a run that rank 0 continues, as another rank sees it.
+    ///
+    /// # Errors
+    /// As for [`RunFolder::settings`].
+    pub(crate) fn followed_on(dir: &Path, rank: usize) -> Result<Self> {
+        Self::settings(dir)?;
+        let (_, settings_sum) = read_settings(dir)?;
+        Ok(Self { dir: dir.to_path_buf(), settings_sum, rank, _lock: None })
+    }
+
+    /// A checkpoint that rank 0 found, for another rank.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when it is not there or damaged.
+    pub(crate) fn checkpoint_of(dir: &Path, step: u64) -> Result<Checkpoint> {
+        open_step(&dir.join(CHECKPOINTS_FOLDER).join(step_name(step)), step)
     }
 
     /// Whether `dir` holds a run that can be opened; an interrupted set-up is none and may be repeated.
@@ -65,6 +92,7 @@ impl RunFolder {
         Self::settings(dir)?;
         let lock = Lock::take(dir, "writing to this run")?;
         recover(dir, |name| [FINAL_FOLDER, RUN_CONFIG_FILE].contains(&name))?;
+        remove_temporary(dir, |name| name == REPORT_FILE);
         let run = Self::locked(dir.to_path_buf(), lock)?;
         recover(&run.checkpoints(), |name| name == BEST_FILE || step_of(name).is_some())?;
         Ok(run)
@@ -96,9 +124,15 @@ impl RunFolder {
         self.dir.join("metrics.jsonl")
     }
 
-    /// What was said to people.
-    pub fn train_log(&self) -> PathBuf {
-        self.dir.join("train.log")
+    /// What was said to people; other ranks than 0 have logs of their own in the folder `ranks`. `None` where a rank does not
+    /// see the run's folder.
+    pub fn train_log(&self) -> Option<PathBuf> {
+        if self.rank == 0 {
+            return Some(self.dir.join("train.log"));
+        }
+        let folder = self.dir.join(RANKS_FOLDER);
+        let made = self.dir.is_dir() && std::fs::create_dir_all(&folder).is_ok();
+        made.then(|| folder.join(format!("rank-{:04}.log", self.rank)))
     }
 
     /// The folder of TensorBoard's event files.
@@ -108,7 +142,7 @@ impl RunFolder {
 
     /// The report for a browser.
     pub fn report_html(&self) -> PathBuf {
-        self.dir.join("report.html")
+        self.dir.join(REPORT_FILE)
     }
 
     /// The folder of the checkpoints.

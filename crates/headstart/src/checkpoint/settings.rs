@@ -50,6 +50,11 @@ pub(super) fn read_settings(dir: &Path) -> Result<(String, String)> {
     Ok((text, sum))
 }
 
+/// The sum of settings that are not on this rank's disk.
+pub(super) fn settings_sum(config_toml: &str) -> String {
+    sum_of(&format!("{}\n", config_toml.trim_end()))
+}
+
 fn sum_of(settings: &str) -> String {
     hex(&Sha256::digest(settings))
 }

@@ -3,20 +3,45 @@
 //! Owns: optimizer.safetensors, the loop's state, what a whole checkpoint is. Never: knows which ones are kept, or the
 //! form of trainer_state.json (`state_file`).
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{NewFolder, read_file, write_file};
 use crate::checkpoint::model_folder::{LoadedModel, check_shapes, known_sum, open_around, write_model};
 use crate::checkpoint::state_file::{TrainerState, parse_state, state_json};
-use crate::checkpoint::weights::write_tensors;
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
 use crate::error::Result;
+use crate::files::cannot_write;
 use crate::params::{Param, ParamTable};
-use crate::tensors::{TensorFile, all_finite};
+use crate::tensors::{TensorFile, TensorWriter};
+
+/// Adam's moments, wherever they are: hands the first (mean gradients) or the second (mean squared gradients), in the order of
+/// the trainable parameters, piece by piece to its second argument.
+pub type Moments<'a> = dyn Fn(Moment, &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
+
+/// Which of Adam's moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Mean gradients.
+    First,
+    /// Mean squared gradients.
+    Second,
+}
+
+impl Moment {
+    /// Both, in the order in which they are written.
+    pub const ALL: [Self; 2] = [Self::First, Self::Second];
+
+    /// The name of its tensor for a parameter.
+    fn name(self, param: &Param) -> String {
+        let which = if self == Self::First { "first" } else { "second" };
+        format!("{which}_moment.{}", param.name)
+    }
+}
 
 /// What a checkpoint is made of, borrowed from the loop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Snapshot<'a> {
     /// Where the loop stands.
     pub state: &'a TrainerState,
@@ -24,24 +49,10 @@ pub struct Snapshot<'a> {
     pub table: &'a ParamTable,
     /// Weights in table order.
     pub weights: &'a [f32],
-    /// Adam's mean gradients, in the order of the trainable parameters.
-    pub first_moment: &'a [f32],
-    /// Adam's mean squared gradients, in the same order.
-    pub second_moment: &'a [f32],
+    /// Adam's moments.
+    pub moments: &'a Moments<'a>,
     /// Everything of the model but its weights.
     pub files: &'a ModelFiles,
-}
-
-impl Snapshot<'_> {
-    /// What of it is not finite, in words.
-    pub(crate) fn not_finite(&self) -> Option<&'static str> {
-        let all = [
-            ("not all weights are finite", self.weights),
-            ("not all of the optimizer's moments are finite", self.first_moment),
-            ("not all of the optimizer's moments are finite", self.second_moment),
-        ];
-        all.into_iter().find(|(_, values)| !all_finite(values)).map(|(what, _)| what)
-    }
 }
 
 /// A whole checkpoint, every byte of it compared with its sums.
@@ -81,53 +92,54 @@ impl Checkpoint {
         open_around(&self.folder, self.folder.display().to_string(), self.model.clone())
     }
 
-    /// The first and second moments, in the order of the trainable parameters of `table`.
+    /// The first and second moments at these places, one after the other, in the order of the trainable parameters of `table`.
     ///
     /// # Errors
     /// [`crate::Error::Checkpoint`] when the file is damaged, or listing what differs from `table`.
-    pub fn load_optimizer(&self, table: &ParamTable) -> Result<(Vec<f32>, Vec<f32>)> {
+    pub fn load_optimizer(&self, table: &ParamTable, places: &[Range<usize>]) -> Result<[Vec<f32>; 2]> {
         let file = &self.optimizer;
-        let expected: Vec<_> = ["first", "second"]
+        let expected: Vec<_> = Moment::ALL
             .iter()
-            .flat_map(|which| trainable(table).map(move |(p, _)| (moment_name(which, p), &p.shape[..])))
+            .flat_map(|which| trainable(table).map(move |(p, _)| (which.name(p), &p.shape[..])))
             .collect();
         check_shapes(file, &expected)?;
-        let read = |which| -> Result<Vec<f32>> {
-            let mut values = vec![0.0; table.trainable_len()];
-            for (param, at) in trainable(table) {
-                file.copy_to(&moment_name(which, param), &mut values[at..at + param.len()])?;
+        let read = |which: Moment| -> Result<Vec<f32>> {
+            let mut values = vec![0.0; places.iter().map(Range::len).sum()];
+            let mut rest = &mut values[..];
+            for place in places {
+                let overlapping =
+                    trainable(table).filter(|(p, at)| *at < place.end && place.start < at + p.len());
+                for (param, at) in overlapping {
+                    let (from, to) = (place.start.max(at), place.end.min(at + param.len()));
+                    let (part, behind) = rest.split_at_mut(to - from);
+                    file.copy_part(&which.name(param), from - at, part)?;
+                    rest = behind;
+                }
             }
             Ok(values)
         };
-        Ok((read("first")?, read("second")?))
+        Ok([read(Moment::First)?, read(Moment::Second)?])
     }
 }
 
 /// Writes a checkpoint folder of the name `target`, whole or not at all.
 pub(super) fn write_checkpoint(target: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
-    let Snapshot { state, table, weights, first_moment, second_moment, files } = *snapshot;
-    assert_eq!(first_moment.len(), table.trainable_len(), "moments lie in the order of trainable parameters");
-    assert_eq!(
-        second_moment.len(),
-        table.trainable_len(),
-        "moments lie in the order of trainable parameters"
-    );
+    let Snapshot { state, table, weights, moments, files } = *snapshot;
     let folder = NewFolder::create(target)?;
     let mut sums = write_model(folder.path(), files, table, weights)?;
-    let mut moments = Vec::new();
-    for (which, values) in [("first", first_moment), ("second", second_moment)] {
-        let each = trainable(table);
-        moments.extend(each.map(|(p, at)| (moment_name(which, p), &p.shape[..], &values[at..at + p.len()])));
+    let path = folder.path().join(OPTIMIZER_FILE);
+    let arrays: Vec<_> = Moment::ALL
+        .iter()
+        .flat_map(|which| trainable(table).map(|(p, _)| (which.name(p), &p.shape[..])))
+        .collect();
+    let mut writer = TensorWriter::create(&path, &arrays).map_err(cannot_write(&path))?;
+    for which in Moment::ALL {
+        moments(which, &mut |values| writer.write(values).map_err(cannot_write(&path)))?;
     }
-    let sum = write_tensors(&folder.path().join(OPTIMIZER_FILE), &moments)?;
-    sums.insert(OPTIMIZER_FILE.into(), sum);
+    sums.insert(OPTIMIZER_FILE.into(), writer.finish().map_err(cannot_write(&path))?);
     let path = folder.path().join(STATE_FILE);
     write_file(&path, &state_json(&path, state, &sums)?)?;
     folder.commit()
-}
-
-fn moment_name(which: &str, param: &Param) -> String {
-    format!("{which}_moment.{}", param.name)
 }
 
 /// The trainable parameters, each with its place in the moments.

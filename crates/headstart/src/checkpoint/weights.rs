@@ -6,9 +6,8 @@ use std::path::Path;
 
 use headstart_engine::Weights;
 
-use crate::checkpoint::disk::cannot_write;
 use crate::error::Result;
-use crate::files::FileSum;
+use crate::files::{FileSum, cannot_write};
 use crate::params::ParamTable;
 use crate::tensors::{self, TensorFile};
 

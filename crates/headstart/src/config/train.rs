@@ -87,6 +87,10 @@ pub struct TrainConfig {
     pub valid_batch_size: usize,
     /// Batches to one optimizer step.
     pub grad_accum_steps: usize,
+    /// Groups in which the gradients of a batch are added, a power of two that the number of ranks divides; on it, and not on
+    /// the ranks, the bits depend. Absent: as many as there are ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reduction_groups: Option<usize>,
     /// Largest learning rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
@@ -137,6 +141,7 @@ impl Default for TrainConfig {
             train_batch_size: None,
             valid_batch_size: 8,
             grad_accum_steps: 1,
+            reduction_groups: None,
             lr: None,
             max_norm: None,
             weight_decay: 0.0,

@@ -119,6 +119,16 @@ pub fn remove_abandoned(folder: &Path, is_ours: impl Fn(&str) -> bool) {
     }
 }
 
+/// Removes such files from a folder that nobody else writes to. Whether it works is not this run's concern.
+pub(crate) fn remove_temporary(folder: &Path, is_ours: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if parts_of_temporary(&name).is_some_and(|(destination, _)| is_ours(destination)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Destination and process of a temporary file's name: `.NAME.PROCESS-NUMBER.tmp`.
 fn parts_of_temporary(name: &str) -> Option<(&str, u32)> {
     let (destination, unique) = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.')?;
@@ -157,6 +167,20 @@ pub fn read_regular(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path)?.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     Ok(bytes)
+}
+
+/// The error of a disk that refuses what a run saves.
+pub(crate) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Checkpoint {
+        fix: format!(
+            "make room on the disk of {} and see that it can be written to; \
+             what was saved before is whole, so the run continues with --resume",
+            parent(&path).display()
+        ),
+        what: format!("cannot be written: {source}"),
+        path,
+    }
 }
 
 /// Bytes as lower-case hexadecimal, as checksums are written.

@@ -63,7 +63,7 @@ impl FileSum {
 }
 
 /// The sum of a content that comes in parts.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sums {
     bytes: u64,
     sha256: Sha256,
@@ -101,6 +101,7 @@ pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Error {
 }
 
 /// A file being written and summed; on the disk when [`SummedFile::finish`] returns.
+#[derive(Debug)]
 pub(crate) struct SummedFile {
     writer: BufWriter<File>,
     sums: Sums,

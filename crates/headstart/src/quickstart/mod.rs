@@ -17,6 +17,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use headstart_engine::Collective;
 use serde::Serialize;
 
 use crate::baseline::Baseline;
@@ -397,7 +398,13 @@ fn finetune_config(
 
 fn run_options(config: &QuickstartConfig, dir: &Path) -> RunOptions {
     let device = config.device.clone();
-    RunOptions { place: Place::New(dir.to_path_buf()), command: "headstart quickstart".into(), device }
+    RunOptions {
+        place: Place::New(dir.to_path_buf()),
+        command: "headstart quickstart".into(),
+        device,
+        collective: Collective::alone(),
+        allow_other_groups: false,
+    }
 }
 
 fn check_free(out: &Path) -> Result<()> {

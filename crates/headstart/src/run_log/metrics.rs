@@ -10,41 +10,36 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Kind, Record, precedes};
+use super::{Extent, Kind, Record, not_as_logged, precedes};
 use crate::error::{Error, Result};
+use crate::files::cannot_write;
 
 /// The file's name in a run folder.
 pub(super) const FILE_NAME: &str = "metrics.jsonl";
-
-/// Length and content of the file up to a step, to notice when it was altered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSum {
-    /// Length.
-    pub bytes: u64,
-    /// CRC-32C of the content.
-    pub crc32c: u32,
-}
 
 /// The open file.
 #[derive(Debug)]
 pub(super) struct MetricsFile {
     file: File,
     path: PathBuf,
-    sum: LogSum,
+    sum: Extent,
 }
 
 impl MetricsFile {
     /// Opens the file for appending, without what comes after the checkpoint of `step`; creates it if it is not there.
     /// What stays must be what the checkpoint knows of it, `expected`.
-    pub fn open_cut_back(path: &Path, step: u64, expected: Option<&LogSum>) -> Result<Self> {
+    pub fn open_cut_back(path: &Path, step: u64, expected: Option<Extent>) -> Result<Self> {
         let is_there = path.exists();
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
         let file = options.open(path).map_err(Error::io("open", path))?;
-        let mut sum = LogSum { bytes: 0, crc32c: 0 };
+        let mut sum = Extent::default();
         scan(path, |record, line| {
-            let keep = precedes(step, record.step, record.kind == Kind::Test);
+            let keep = match expected {
+                // An evaluation that was due after the checkpoint has its step, and is not of it.
+                Some(expected) => sum.bytes + line.len() as u64 <= expected.bytes,
+                None => precedes(step, record.step, record.kind == Kind::Test),
+            };
             if keep {
                 sum.add(line);
             }
@@ -52,15 +47,9 @@ impl MetricsFile {
         })?;
         // A file that was moved away is begun anew.
         if let Some(expected) = expected.filter(|_| is_there)
-            && sum != *expected
+            && sum != expected
         {
-            return Err(Error::Checkpoint {
-                path: path.to_path_buf(),
-                what: format!("is not what was logged until the checkpoint of step {step}: altered or cut"),
-                fix: "bring back the file that was there; or move it away: the run goes on without the metrics before \
-                      that step"
-                    .into(),
-            });
+            return Err(not_as_logged(path, step, "the run goes on without the metrics before that step"));
         }
         file.set_len(sum.bytes).map_err(Error::io("shorten", path))?;
         Ok(Self { file, path: path.to_path_buf(), sum })
@@ -71,22 +60,15 @@ impl MetricsFile {
         let mut line =
             serde_json::to_vec(record).map_err(|e| Error::io("write", &self.path)(io::Error::from(e)))?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(Error::io("write", &self.path))?;
+        self.file.write_all(&line).map_err(cannot_write(&self.path))?;
         self.sum.add(&line);
         Ok(())
     }
 
     /// Waits until everything is on the disk; returns what that is.
-    pub fn sync(&self) -> Result<LogSum> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))?;
-        Ok(self.sum.clone())
-    }
-}
-
-impl LogSum {
-    fn add(&mut self, line: &[u8]) {
-        self.bytes += line.len() as u64;
-        self.crc32c = crc32c::crc32c_append(self.crc32c, line);
+    pub fn sync(&self) -> Result<Extent> {
+        self.file.sync_data().map_err(cannot_write(&self.path))?;
+        Ok(self.sum)
     }
 }
 

@@ -8,11 +8,12 @@
 //! string, 2: simple_value float } } }`, encoded as protocol buffers encode them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Record, precedes};
+use super::{Extent, Kind, Record, not_as_logged, precedes};
 use crate::error::{Error, Result};
+use crate::files::cannot_write;
 
 /// The folder of the event files in a run folder.
 pub(super) const FOLDER: &str = "tensorboard";
@@ -76,16 +77,36 @@ pub fn read_scalars(path: &Path) -> Result<Vec<Scalar>> {
 pub(super) struct EventFile {
     file: File,
     path: PathBuf,
+    /// Of all files of the folder.
+    sum: Extent,
 }
 
 impl EventFile {
     /// Opens the newest event file of `folder` for appending, after cutting what comes after the checkpoint of `step` off
-    /// all of them; creates folder and file if they are not there.
-    pub fn open_cut_back(folder: &Path, step: u64, wall_time_s: f64) -> Result<Self> {
+    /// all of them; creates folder and file if they are not there. What stays must be what the checkpoint knows of it,
+    /// `expected`.
+    pub fn open_cut_back(
+        folder: &Path,
+        step: u64,
+        expected: Option<Extent>,
+        wall_time_s: f64,
+    ) -> Result<Self> {
         fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
         let files = event_files(folder)?;
+        let (mut sum, mut kept) = (Extent::default(), Vec::new());
         for path in &files {
-            let keep_bytes = bytes_up_to(path, step)?;
+            let most = expected.map(|expected| expected.bytes - sum.bytes);
+            let keep_bytes = bytes_up_to(path, step, most)?;
+            add_content(&mut sum, path, keep_bytes)?;
+            kept.push(keep_bytes);
+        }
+        // Files that were moved away are begun anew.
+        if let (Some(expected), Some(last)) = (expected, files.last())
+            && sum != expected
+        {
+            return Err(not_as_logged(last, step, "metrics.jsonl holds the same values"));
+        }
+        for (path, keep_bytes) in files.iter().zip(kept) {
             let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
             file.set_len(keep_bytes).map_err(Error::io("shorten", path))?;
         }
@@ -94,7 +115,7 @@ impl EventFile {
         let file =
             OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io("open", &path))?;
         let is_new = file.metadata().map_err(Error::io("read", &path))?.len() == 0;
-        let mut events = Self { file, path };
+        let mut events = Self { file, path, sum };
         if is_new {
             events.write(&version_event(wall_time_s))?;
         }
@@ -105,27 +126,50 @@ impl EventFile {
         self.write(&scalar_event(record))
     }
 
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(Error::io("write", &self.path))
+    /// Waits until everything is on the disk; returns what that is.
+    pub fn sync(&self) -> Result<Extent> {
+        self.file.sync_data().map_err(cannot_write(&self.path))?;
+        Ok(self.sum)
     }
 
     /// One write call per frame, so that a running TensorBoard sees whole ones.
     fn write(&mut self, event: &[u8]) -> Result<()> {
-        self.file.write_all(&frame(event)).map_err(Error::io("write", &self.path))
+        let frame = frame(event);
+        self.file.write_all(&frame).map_err(cannot_write(&self.path))?;
+        self.sum.add(&frame);
+        Ok(())
     }
 }
 
-/// The length of the file without the first record after the checkpoint of `step` and everything behind it.
-fn bytes_up_to(path: &Path, step: u64) -> Result<u64> {
+/// The length of the file without the first record after the checkpoint of `step` and everything behind it; where the
+/// checkpoint knows how much there was, of the records that lie within these `most` bytes.
+fn bytes_up_to(path: &Path, step: u64, most: Option<u64>) -> Result<u64> {
     let mut frames = Frames::open(path)?;
     loop {
         let start = frames.offset;
         match frames.next()? {
+            Frame::Event(_) if most.is_some_and(|most| frames.offset <= most) => {}
+            _ if most.is_some() => return Ok(start),
             // The first event has no values; it names the format.
             Frame::Event(event) if event.values.is_empty() => {}
             Frame::Event(event) if precedes(step, event.step, event.is_test()) => {}
             _ => return Ok(start),
         }
+    }
+}
+
+/// Adds the first `bytes` of a file.
+fn add_content(sum: &mut Extent, path: &Path, bytes: u64) -> Result<()> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let mut reader = BufReader::new(file.take(bytes));
+    loop {
+        let content = reader.fill_buf().map_err(Error::io("read", path))?;
+        if content.is_empty() {
+            return Ok(());
+        }
+        sum.add(content);
+        let read = content.len();
+        reader.consume(read);
     }
 }
 

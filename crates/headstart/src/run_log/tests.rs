@@ -131,6 +131,66 @@ fn a_log_that_is_not_what_a_checkpoint_knows_is_noticed() {
 }
 
 #[test]
+fn an_event_file_that_is_not_what_a_checkpoint_knows_is_noticed() {
+    let dir = tempdir().unwrap();
+    let mut log = RunLog::open(dir.path(), 0, None, START_S).unwrap();
+    for record in records(3) {
+        log.log(&record).unwrap();
+    }
+    let known = log.flush().unwrap();
+    for record in &records(5)[records(3).len()..] {
+        log.log(record).unwrap();
+    }
+    let path = event_file(dir.path());
+    let whole = fs::read(&path).unwrap();
+    let open = || RunLog::open(dir.path(), 3, Some(&known), START_S + 9.0);
+    for at in 0..known.tensorboard.unwrap().bytes as usize {
+        let mut other = whole.clone();
+        other[at] ^= 1;
+        fs::write(&path, &other).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("tfevents"), "byte {at}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), other, "it is left as it is");
+        fs::write(&path, &whole[..at]).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("tfevents") && error.contains("checkpoint of step 3"), "cut at {at}: {error}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open().unwrap().flush().unwrap(), known);
+    assert_logs_hold(dir.path(), &records(3));
+    // A checkpoint of before there were such sums.
+    let older = LogSum { tensorboard: None, ..known.clone() };
+    let text = serde_json::to_string(&older).unwrap();
+    assert!(!text.contains("tensorboard") && serde_json::from_str::<LogSum>(&text).unwrap() == older);
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    RunLog::open(dir.path(), 3, Some(&older), START_S).unwrap();
+    // Moved away, it is begun anew.
+    fs::remove_file(&path).unwrap();
+    let again = open().unwrap().flush().unwrap();
+    assert_eq!(event_file(dir.path()).metadata().unwrap().len(), again.tensorboard.unwrap().bytes);
+}
+
+/// An evaluation that was stopped is made up for after the checkpoint of its step; killed before the next checkpoint, it is
+/// made up for again.
+#[test]
+fn a_record_of_the_checkpoints_step_that_came_after_it_is_cut_off() {
+    let dir = tempdir().unwrap();
+    let mut log = RunLog::open(dir.path(), 0, None, START_S).unwrap();
+    let all = records(4);
+    for record in &all[..5] {
+        log.log(record).unwrap();
+    }
+    let known = log.flush().unwrap();
+    for round in 0..2 {
+        let mut log = RunLog::open(dir.path(), 4, Some(&known), START_S).unwrap();
+        assert_logs_hold(dir.path(), &all[..5]);
+        log.log(&all[5]).unwrap();
+        assert_logs_hold(dir.path(), &all);
+        assert_eq!((all[5].step, all[5].kind), (4, Kind::Valid), "{round}");
+    }
+}
+
+#[test]
 fn a_resume_cuts_back_to_the_checkpoint_and_continues() {
     for checkpoint in 0..=9 {
         let dir = tempdir().unwrap();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Method, ModelConfig, Recipe, Task, TrainConfig};
 use crate::error::Result;
 use crate::event::{Event, Listener};
+use crate::ranks::Ranks;
 use crate::setup::run::OpenRun;
 use crate::train::{EvaluationSplit, Measurement, StepTime, thousands};
 
@@ -43,13 +44,26 @@ impl Beginning<'_> {
     pub(crate) fn settings(
         &self,
         run: &OpenRun,
+        ranks: &Ranks,
         measurement: &Measurement<'_>,
         notes: &mut Vec<String>,
         listener: &mut Listener<'_>,
     ) -> Result<TrainConfig> {
-        if matches!(run, OpenRun::Continued(_)) {
+        if run.is_continued() {
             return Ok(measurement.config.clone());
         }
+        let mut settled = ranks.of_leader(|| self.settled(ranks, measurement, notes, listener))?;
+        settled.reduction_groups = (ranks.groups() > 1).then_some(ranks.groups());
+        Ok(settled)
+    }
+
+    fn settled(
+        &self,
+        ranks: &Ranks,
+        measurement: &Measurement<'_>,
+        notes: &mut Vec<String>,
+        listener: &mut Listener<'_>,
+    ) -> Result<TrainConfig> {
         let mut noting = |event: Event<'_>| {
             if let Event::Message(line) = event {
                 notes.push(line.to_owned());
@@ -57,7 +71,10 @@ impl Beginning<'_> {
             listener(event)
         };
         let time_steps = |draft: &TrainConfig, at_most: Duration, listener: &mut Listener<'_>| {
-            Measurement { config: draft, ..*measurement }.run(at_most, listener)
+            let mut step = Measurement { config: draft, ..*measurement }.run(at_most, listener)?;
+            // One rank is measured, with the whole batch.
+            step.seconds /= ranks.collective().world_size() as f64;
+            Ok(step)
         };
         self.settle(measurement.config, time_steps, &mut noting)
     }

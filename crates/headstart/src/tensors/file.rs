@@ -96,6 +96,26 @@ impl TensorFile {
         Ok(())
     }
 
+    /// Copies the values of an array from number `first` on, as many as there is room for, bit for bit.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] when there is none of this name, it is not f32, or it ends before that.
+    pub fn copy_part(&self, name: &str, first: usize, values: &mut [f32]) -> Result<()> {
+        let skipped = first * size_of::<f32>();
+        let bytes = self.bytes(name).filter(|all| skipped + size_of_val(values) <= all.len());
+        let Some(bytes) = bytes else {
+            let (end, found) = (first + values.len(), self.describe(name));
+            return Err(damaged(
+                &self.path,
+                format!("`{name}`: expected {end} numbers in F32, found {found}"),
+            ));
+        };
+        let start = bytes.start + skipped;
+        let bytes = &self.map[start..start + size_of_val(values)];
+        bytemuck::cast_slice_mut::<f32, u8>(values).copy_from_slice(bytes);
+        Ok(())
+    }
+
     /// The mapped file.
     pub(crate) fn map(&self) -> &FileMap {
         &self.map

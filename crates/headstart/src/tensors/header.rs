@@ -25,25 +25,68 @@ const MAX_HEADER_BYTES: u64 = 16 << 20;
 /// # Errors
 /// What the operating system says; nothing is removed.
 pub fn write_tensors<'a>(path: &Path, tensors: &[(String, &'a [usize], &'a [f32])]) -> io::Result<FileSum> {
-    let mut end = 0;
-    let infos = tensors.iter().map(|(name, shape, values)| {
-        let start = end;
-        end += size_of_val(*values);
-        (name.clone(), TensorInfo { dtype: Dtype::F32, shape: shape.to_vec(), data_offsets: (start, end) })
-    });
-    // Hugging Face's reader insists on this note.
-    let note = HashMap::from([("format".into(), "pt".into())]);
-    let metadata = Metadata::new(Some(note), infos.collect()).map_err(io::Error::other)?;
-    let mut header = serde_json::to_vec(&metadata)?;
-    header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
-
-    let mut file = SummedFile::create(path)?;
-    file.write(&(header.len() as u64).to_le_bytes())?;
-    file.write(&header)?;
+    let arrays: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), *shape)).collect();
+    let mut writer = TensorWriter::create(path, &arrays)?;
     for (_, _, values) in tensors {
-        file.write(bytemuck::cast_slice(values))?;
+        writer.write(values)?;
     }
-    file.finish()
+    writer.finish()
+}
+
+/// A safetensors file whose values come piece by piece, in the order of its arrays.
+#[derive(Debug)]
+pub struct TensorWriter {
+    file: SummedFile,
+    /// Bytes that are still to come.
+    left: usize,
+}
+
+impl TensorWriter {
+    /// A new file with these arrays, named and with their shapes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn create(path: &Path, arrays: &[(String, &[usize])]) -> io::Result<Self> {
+        let mut end = 0;
+        let infos = arrays.iter().map(|(name, shape)| {
+            let start = end;
+            end += shape.iter().product::<usize>() * size_of::<f32>();
+            (
+                name.clone(),
+                TensorInfo { dtype: Dtype::F32, shape: shape.to_vec(), data_offsets: (start, end) },
+            )
+        });
+        // Hugging Face's reader insists on this note.
+        let note = HashMap::from([("format".into(), "pt".into())]);
+        let metadata = Metadata::new(Some(note), infos.collect()).map_err(io::Error::other)?;
+        let mut header = serde_json::to_vec(&metadata)?;
+        header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
+        let mut file = SummedFile::create(path)?;
+        file.write(&(header.len() as u64).to_le_bytes())?;
+        file.write(&header)?;
+        Ok(Self { file, left: end })
+    }
+
+    /// The next values.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn write(&mut self, values: &[f32]) -> io::Result<()> {
+        self.left = self.left.checked_sub(size_of_val(values)).ok_or_else(wrong_length)?;
+        self.file.write(bytemuck::cast_slice(values))
+    }
+
+    /// The whole file's sums, once it is on the disk.
+    ///
+    /// # Errors
+    /// What the operating system says; values that did not come.
+    pub fn finish(self) -> io::Result<FileSum> {
+        if self.left == 0 { self.file.finish() } else { Err(wrong_length()) }
+    }
+}
+
+fn wrong_length() -> io::Error {
+    io::Error::other("the values are not as many as the arrays have")
 }
 
 /// Where the arrays begin, and the header. The crate's own entry point adds up the lengths of a hostile header

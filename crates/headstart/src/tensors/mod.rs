@@ -17,7 +17,7 @@ mod shards;
 pub use dtype::Dtype;
 pub use file::{TensorFile, all_finite};
 pub use foreign::Tensors;
-pub use header::write_tensors;
+pub use header::{TensorWriter, write_tensors};
 pub use pickle::plain_values;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use headstart_engine::collective::{Exchange, GroupSums};
 use headstart_engine::{Gradients, Weights};
 
 use super::batches::Batches;
@@ -16,6 +17,7 @@ use crate::event::Listener;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
+use crate::ranks::Ranks;
 
 /// So many steps are timed at most.
 const MOST_STEPS: u64 = 20;
@@ -47,7 +49,9 @@ impl Measurement<'_> {
         let Self { config, device, model, objective, targets, train } = *self;
         let mut weights = Weights::new(model.table().initial_values(config.seed));
         let mut gradients = Gradients::new(model.table().trainable_len());
-        let mut optimizer = Optimizer::new(model.table(), config);
+        let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
+        let mut optimizer =
+            Optimizer::new(model.table(), config, Exchange::alone(model.table().trainable_len()));
         let mut batches = Batches::new(train.clone(), targets, config);
         let began = Instant::now();
         let mut timed = StepTime { seconds: 0.0, tokens: 0.0 };
@@ -56,16 +60,19 @@ impl Measurement<'_> {
             let since = Instant::now();
             let mut work = Step {
                 device,
+                ranks: &ranks,
                 model,
                 objective,
                 precision: config.precision.into(),
                 seed: config.seed,
                 weights: &mut weights,
                 gradients: &mut gradients,
+                group_sums: &mut group_sums,
                 optimizer: &mut optimizer,
             };
             let mut ready = work.ready(batches.of(step), step);
-            if work.forward_backward(&mut ready, || None, listener)?.is_none() {
+            let computed = work.forward_backward(&mut ready, || None, listener)?;
+            if work.reduce(computed.as_ref(), &ready.batch)?.is_none() {
                 return Err(Error::Interrupted {
                     what: "the run was stopped before its first step".into(),
                     fix: "start it again".into(),

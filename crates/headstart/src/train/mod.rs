@@ -18,10 +18,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::{Gradients, Weights};
+use headstart_engine::collective::{Exchange, GroupSums, Shares};
+use headstart_engine::{Collective, Flat, Gradients, Weights};
 
 use crate::batch::{Examples, TokenTargets};
-use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, Snapshot, TrainerState};
+use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, Moment, RunFolder, Snapshot, TrainerState};
 use crate::config::TrainConfig;
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
@@ -30,8 +31,10 @@ use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
+use crate::ranks::Ranks;
 use crate::run_log::{Kind, Record, RunLog};
 use crate::schedule;
+use crate::tensors::all_finite;
 use crate::train_log::TrainLog;
 
 use batches::{Batches, DataPosition};
@@ -69,6 +72,10 @@ pub struct RunOptions {
     pub command: String,
     /// Where to compute; a resumed run may continue on another device.
     pub device: DeviceChoice,
+    /// The other ranks.
+    pub collective: Collective,
+    /// Whether a run may go on with a number of ranks that its groups cannot be shared among.
+    pub allow_other_groups: bool,
 }
 
 /// A split that is evaluated.
@@ -101,6 +108,7 @@ impl BestBy {
 pub(crate) struct Training<'a> {
     pub(crate) config: &'a TrainConfig,
     pub(crate) device: Device,
+    pub(crate) ranks: Ranks,
     pub(crate) model: Model,
     pub(crate) weights: Weights,
     pub(crate) objective: Objective,
@@ -128,8 +136,10 @@ pub(crate) struct Training<'a> {
 struct Running<'a> {
     optimizer: Optimizer,
     gradients: Gradients,
+    group_sums: GroupSums,
     state: TrainerState,
-    log: RunLog,
+    /// Rank 0 keeps it.
+    log: Option<RunLog>,
     /// When the last step will be done.
     estimate: Estimate,
     /// When this process began.
@@ -170,10 +180,18 @@ impl Stop {
 impl<'a> Training<'a> {
     /// Runs (or resumes) to the end, a stop, or an error.
     pub(crate) fn run(mut self, listener: &mut Listener<'_>) -> Result<Summary> {
-        let mut log = TrainLog::open(&self.folder.train_log(), &self.notes)?;
+        let mut log = self.folder.train_log().map(|path| TrainLog::open(&path, &self.notes)).transpose()?;
+        let collective = self.ranks.collective().clone();
         let listener: &mut Listener<'_> = &mut |event| {
-            log.event(&event);
-            listener(event)
+            if let Some(log) = &mut log {
+                log.event(&event);
+            }
+            // What one rank is asked, all hear soon; when to stop they agree on.
+            if listener(event) == Signal::Stop {
+                collective.ask_stop();
+                return Signal::Stop;
+            }
+            if collective.stop_asked() { Signal::Stop } else { Signal::Continue }
         };
         let mut running = self.start(listener)?;
         if running.total_steps == 0 {
@@ -200,12 +218,14 @@ impl<'a> Training<'a> {
             let step = running.state.step + 1;
             let mut work = Step {
                 device: &self.device,
+                ranks: &self.ranks,
                 model: &self.model,
                 objective: &self.objective,
                 precision: self.config.precision.into(),
                 seed: self.config.seed,
                 weights: &mut self.weights,
                 gradients: &mut running.gradients,
+                group_sums: &mut running.group_sums,
                 optimizer: &mut running.optimizer,
             };
 
@@ -217,20 +237,21 @@ impl<'a> Training<'a> {
             };
             let next = || (step < total_steps).then(|| batches.of(step + 1));
 
-            // Forward and backward over its slabs, again in smaller ones where memory is full.
-            let Some(computed) = work.forward_backward(&mut ready, next, listener)? else {
-                // Stopped in its middle, the step was not.
+            // Forward and backward over this rank's slabs, again in smaller ones where memory is full.
+            let computed = work.forward_backward(&mut ready, next, listener)?;
+
+            // Reduce: losses and gradients are added over the ranks.
+            let Some(loss) = work.reduce(computed.as_ref(), &ready.batch)? else {
+                // Stopped in its middle, on whichever rank, the step was not.
                 if running.saved != running.state.step {
                     self.save(running, listener)?;
                 }
                 return Ok(Some(Stop::Signal));
             };
-            running.ready = computed.next;
-
-            // Reduce: one process has all slabs, so the gradients are the batch's already.
+            running.ready = computed.and_then(|computed| computed.next);
 
             // The norm of the gradients.
-            let (loss, grad_norm) = (computed.loss, work.gradient_norm()?);
+            let grad_norm = work.gradient_norm()?;
 
             // Update the weights, or skip a step whose metrics are not finite.
             let factor = schedule::factor(self.config.curve(), self.config.warmup(), total_steps, step);
@@ -273,6 +294,7 @@ impl<'a> Training<'a> {
             if step < total_steps {
                 let elapsed_s = running.started.elapsed().as_secs_f64();
                 let out_of_time = self.config.max_time.is_some_and(|most| elapsed_s >= most);
+                let [stop, out_of_time] = self.ranks.any([stop, out_of_time])?;
                 let reasons = [
                     (stop, Stop::Signal),
                     (out_of_time, Stop::MaxTime),
@@ -301,12 +323,18 @@ impl<'a> Training<'a> {
         let steps_per_epoch = batches.steps_per_epoch();
         let total_steps = self.config.total_steps(batches.examples());
         let table = self.model.table();
-        let mut optimizer = Optimizer::new(table, self.config);
+        let exchange = Exchange::new(&self.device, self.ranks.collective(), table.trainable_len())?;
+        if let Some(why) = exchange.detour() {
+            let line = format!("the GPUs exchange gradients by way of the processors, which is slow: {why}");
+            listener(Event::Message(&line));
+        }
+        let mut optimizer = Optimizer::new(table, self.config, exchange);
         let mut state = TrainerState::default();
         if let Some(checkpoint) = self.checkpoint.take() {
             self.same_run(&checkpoint, &data)?;
             self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
-            let (first, second) = checkpoint.load_optimizer(table)?;
+            let places: Vec<_> = optimizer.exchange.shares().own().collect();
+            let [first, second] = checkpoint.load_optimizer(table, &places)?;
             (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
             state = checkpoint.state;
             if let Some(tokens) = state.slab_tokens {
@@ -317,14 +345,18 @@ impl<'a> Training<'a> {
         }
         let settings = self.folder.settings_sum().to_owned();
         let state = TrainerState { seed: self.config.seed, settings, data, ..state };
-        let log = RunLog::open(self.folder.dir(), state.step, state.logged.as_ref(), unix_seconds())?;
+        let log = match self.ranks.leads() {
+            true => Some(RunLog::open(self.folder.dir(), state.step, state.logged.as_ref(), unix_seconds())?),
+            false => None,
+        };
         self.announce_length(steps_per_epoch, total_steps, listener);
         let line = format!(
-            "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {} threads, {}",
+            "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",
             thousands(table.len()),
             thousands(table.trainable_len()),
             thousands(batches.examples()),
             thousands((batches.tokens() as f64 * total_steps as f64 / steps_per_epoch as f64) as usize),
+            self.several_ranks(),
             self.device.threads(),
             self.device_name(),
         );
@@ -332,6 +364,7 @@ impl<'a> Training<'a> {
         Ok(Running {
             optimizer,
             gradients: Gradients::new(table.trainable_len()),
+            group_sums: GroupSums::default(),
             elapsed_before_s: state.elapsed_s,
             saved: state.step,
             state,
@@ -345,6 +378,16 @@ impl<'a> Training<'a> {
             last_valid: None,
             last_test: None,
         })
+    }
+
+    /// "4 ranks with ", where there are several.
+    fn several_ranks(&self) -> String {
+        match (self.ranks.collective().world_size(), self.ranks.groups()) {
+            (1, 1) => String::new(),
+            (1, groups) => format!("gradients added in {groups} groups, "),
+            (ranks, groups) if ranks == groups => format!("{ranks} ranks with "),
+            (ranks, groups) => format!("{ranks} ranks (gradients added in {groups} groups) with "),
+        }
     }
 
     /// The sums of what the splits hold.
@@ -405,7 +448,9 @@ impl<'a> Training<'a> {
             let line = format!("step {} is skipped: its {what} is not finite", step.step);
             listener(Event::Message(&line));
         }
-        running.log.log(&record)?;
+        if let Some(log) = &mut running.log {
+            log.log(&record)?;
+        }
         let in_a_row = running.state.skipped_in_a_row;
         match failure.filter(|_| in_a_row >= MOST_SKIPPED_IN_A_ROW) {
             None => Ok(()),
@@ -425,7 +470,9 @@ impl<'a> Training<'a> {
         let Some(evaluation) = evaluation else { return Ok(None) };
         let step = running.state.step;
         let record = to_record(Kind::Valid, step, &evaluation);
-        running.log.log(&record)?;
+        if let Some(log) = &mut running.log {
+            log.log(&record)?;
+        }
         let name = self.best_by.name();
         let sign = if matches!(self.best_by, BestBy::Lowest(_)) { -1.0 } else { 1.0 };
         let metric = |name| evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
@@ -459,6 +506,7 @@ impl<'a> Training<'a> {
     ) -> Result<Option<Evaluation>> {
         let evaluator = Evaluator {
             device: &self.device,
+            ranks: &self.ranks,
             model: &self.model,
             weights: &self.weights,
             precision: self.config.precision.into(),
@@ -470,7 +518,7 @@ impl<'a> Training<'a> {
     }
 
     fn save(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<()> {
-        let logged = running.log.flush()?;
+        let logged = running.log.as_mut().map(RunLog::flush).transpose()?;
         let DataPosition { epoch, sequences_in_epoch, sequences, tokens } =
             running.batches.position(running.state.step);
         running.state = TrainerState {
@@ -480,25 +528,52 @@ impl<'a> Training<'a> {
             tokens,
             elapsed_s: running.elapsed_before_s + running.started.elapsed().as_secs_f64(),
             slab_tokens: self.device.is_cuda().then(|| self.device.slab_tokens()),
-            logged: Some(logged),
+            logged,
             ..std::mem::take(&mut running.state)
         };
-        let snapshot = Snapshot {
-            state: &running.state,
-            table: self.model.table(),
-            weights: self.weights.values(),
-            first_moment: running.optimizer.first_moment.values(),
-            second_moment: running.optimizer.second_moment.values(),
-            files: &self.files,
-        };
+        let (first, second) = (&running.optimizer.first_moment, &running.optimizer.second_moment);
+        let finite = [self.weights.values(), first.values(), second.values()].map(all_finite);
         self.device.check()?; // what could not be read from the device is not saved
         // A rate can be so large that one update of finite gradients overflows.
-        if let Some(what) = snapshot.not_finite() {
-            return Err(not_finite(&self.folder, &running.state, format!("{what} after the update")));
+        let [bad_weights, bad_moments] = self.ranks.any([!finite[0], !finite[1] || !finite[2]])?;
+        let what = match (bad_weights, bad_moments) {
+            (true, _) => Some("not all weights are finite after the update"),
+            (_, true) => Some("not all of the optimizer's moments are finite after the update"),
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Err(not_finite(&self.folder, &running.state, what.to_owned()));
         }
-        let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
+        let shares = running.optimizer.exchange.shares();
+        let moments = |which: Moment, write: &mut dyn FnMut(&[f32]) -> Result<()>| {
+            let own = if which == Moment::First { first } else { second };
+            self.gather_moments(&shares, own, write)
+        };
         running.saved = running.state.step;
+        if !self.ranks.leads() {
+            // In the order in which rank 0 writes them.
+            for which in Moment::ALL {
+                moments(which, &mut |_| Ok(()))?;
+            }
+            return Ok(());
+        }
+        let (state, table, files) = (&running.state, self.model.table(), &self.files);
+        let snapshot = Snapshot { state, table, weights: self.weights.values(), moments: &moments, files };
+        let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
         listener(Event::Saved(&path));
         Ok(())
+    }
+
+    /// Hands rank 0 all moments in order, unit by unit, each from the rank that has it.
+    fn gather_moments(
+        &self,
+        shares: &Shares,
+        own: &Flat,
+        write: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        if self.ranks.collective().is_alone() {
+            return write(own.values());
+        }
+        shares.gather(self.ranks.collective(), own.values(), |unit| write(unit))
     }
 }

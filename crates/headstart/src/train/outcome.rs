@@ -59,7 +59,8 @@ impl Training<'_> {
         let Some(split) = &self.valid else { return Ok(()) };
         // Forward is a third of a step's work.
         let seconds = split.examples.tokens() as f64 / (3.0 * tokens_per_s);
-        if reason == Stop::Signal && seconds > SHORT_EVALUATION_S {
+        let [takes_long] = self.ranks.any([seconds > SHORT_EVALUATION_S])?;
+        if reason == Stop::Signal && takes_long {
             return Ok(());
         }
         // A signal has been heard; one that comes now is another.
@@ -104,9 +105,17 @@ impl Training<'_> {
             summary.metrics_step = Some(*step);
             summarise(&mut summary, "test", evaluation);
         }
-        running.log.flush()?;
-        self.report(&summary, &running)?;
+        self.close(&mut running, &summary)?;
         Ok(summary)
+    }
+
+    /// The end of the logs, and the report; returns when rank 0 has written them.
+    fn close(&self, running: &mut Running<'_>, summary: &Summary) -> Result<()> {
+        if let Some(log) = &mut running.log {
+            log.flush()?;
+            self.report(summary, running)?;
+        }
+        self.ranks.wait_for_all()
     }
 
     /// The finished model, evaluated and written; `false` when the listener asked to stop before that.
@@ -119,9 +128,9 @@ impl Training<'_> {
         self.refuse_ruined_weights(running)?;
         let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
         let mut step = running.state.step;
-        if let (Some(best), Some(folder)) = (best, self.folder.best()?) {
-            let weights = Checkpoint::open(&folder)?.model()?.exact_weights(self.model.table())?;
-            self.weights = Weights::new(weights);
+        if let Some(best) = best
+            && self.take_best()?
+        {
             listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
             running.last_valid = None;
             step = best.step;
@@ -141,18 +150,42 @@ impl Training<'_> {
         if let Some(split) = &self.test {
             let Some(evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
             let record = to_record(Kind::Test, running.state.step, &evaluation);
-            running.log.log(&record)?;
+            if let Some(log) = &mut running.log {
+                log.log(&record)?;
+            }
             listener(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
             running.last_test = Some((step, evaluation));
         }
         let (table, weights) = (self.model.table(), self.weights.values());
         self.device.check()?;
+        if !self.ranks.leads() {
+            summary.final_dir = Some(self.folder.final_model());
+            return Ok(true);
+        }
         let path = self.folder.write_final(&self.files, table, weights, &self.card(running)?)?;
         listener(Event::Saved(&path));
         summary.final_dir = Some(path);
         // An interruption between a save and its clearing up left one checkpoint too many.
         self.folder.prune(self.config.keep, running.state.best)?;
         Ok(true)
+    }
+
+    /// Goes back to the weights of the best checkpoint, which rank 0 reads; whether there is one.
+    fn take_best(&mut self) -> Result<bool> {
+        let table = self.model.table();
+        let mut weights = None;
+        let found = self.ranks.of_leader(|| {
+            if let Some(folder) = self.folder.best()? {
+                weights = Some(Checkpoint::open(&folder)?.model()?.exact_weights(table)?);
+            }
+            Ok(weights.is_some())
+        })?;
+        if found {
+            let mut weights = weights.unwrap_or_else(|| vec![0.0; table.len()]);
+            self.ranks.broadcast(&mut weights)?;
+            self.weights = Weights::new(weights);
+        }
+        Ok(found)
     }
 
     /// A run that ends on skipped steps: where the batch of the last update has no finite loss any more, the weights are to
@@ -196,7 +229,9 @@ impl Training<'_> {
                     break;
                 };
                 let record = to_record(kind, running.state.step, &evaluation);
-                running.log.log(&record)?;
+                if let Some(log) = &mut running.log {
+                    log.log(&record)?;
+                }
                 listener(Event::Evaluation {
                     record: &record,
                     metric: self.best_by.name(),
@@ -205,8 +240,7 @@ impl Training<'_> {
                 summarise(&mut summary, name, &evaluation);
             }
         }
-        running.log.flush()?;
-        self.report(&summary, running)?;
+        self.close(running, &summary)?;
         Ok(summary)
     }
 

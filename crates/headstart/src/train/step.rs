@@ -1,8 +1,9 @@
 //! One optimizer step.
 //!
-//! Owns: forward and backward over the slabs of a batch, the update. Never: which batch comes next, when to stop.
+//! Owns: forward and backward over a rank's slabs of a batch, the sum over ranks, the update. Never: which batch comes next,
+//! when to stop.
 
-use headstart_engine::ops::adam::squared_norm;
+use headstart_engine::collective::GroupSums;
 use headstart_engine::{Gradients, Precision, Prepared, Tape, Weights, make_resident};
 
 use crate::batch::Batch;
@@ -10,19 +11,22 @@ use crate::device::{Device, in_parts_that_fit};
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
 use crate::model::Model;
-use crate::objective::{Objective, Sums};
+use crate::objective::{self, Objective, Sums};
 use crate::optim::Optimizer;
+use crate::ranks::Ranks;
 
 /// What an optimizer step reads and changes.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
     pub(crate) device: &'a Device,
+    pub(crate) ranks: &'a Ranks,
     pub(crate) model: &'a Model,
     pub(crate) objective: &'a Objective,
     pub(crate) precision: Precision,
     pub(crate) seed: u64,
     pub(crate) weights: &'a mut Weights,
     pub(crate) gradients: &'a mut Gradients,
+    pub(crate) group_sums: &'a mut GroupSums,
     pub(crate) optimizer: &'a mut Optimizer,
 }
 
@@ -31,13 +35,14 @@ pub(crate) struct Step<'a> {
 pub(crate) struct Ready {
     pub(crate) batch: Batch,
     pub(crate) step: u64,
-    prepared: Option<Prepared<Sums>>,
+    prepared: Option<Prepared<Vec<Sums>>>,
 }
 
-/// What forward and backward found, besides the gradients, which are left in place.
+/// What forward and backward found on this rank, besides the gradients, which are left in place.
 #[derive(Debug)]
 pub(crate) struct Computed {
-    pub(crate) loss: f64,
+    /// Of each slab.
+    sums: Vec<Sums>,
     /// The batch after this one.
     pub(crate) next: Option<Ready>,
 }
@@ -51,7 +56,7 @@ impl Step<'_> {
         Ready { batch, step, prepared }
     }
 
-    /// Forward and backward over the batch's slabs. `next` gives the batch after this one, which is prepared while a GPU
+    /// Forward and backward over this rank's slabs of the batch. `next` gives the batch after this one, which is prepared while a GPU
     /// computes. `None` when the listener asked to stop: the work is discarded, and the gradients are zero.
     ///
     /// # Errors
@@ -69,9 +74,9 @@ impl Step<'_> {
         let mut after = None;
         let mut again = false;
         let device = self.device;
-        let loss = in_parts_that_fit(device, listener, |listener| {
+        let sums = in_parts_that_fit(device, listener, |listener| {
             if again {
-                self.gradients.clear();
+                self.clear();
             }
             again = true;
             let (batch, step) = (&ready.batch, ready.step);
@@ -84,38 +89,70 @@ impl Step<'_> {
             if let Some(next) = next.take() {
                 after = next().map(|batch| self.ready(batch, step + 1));
             }
-            sums.wait();
-            Some(self.objective.loss(&sums, self.objective.denominators(batch)))
+            sums.iter_mut().for_each(Sums::wait);
+            Some(sums)
         })?;
-        if loss.is_none() {
-            self.gradients.clear();
+        if sums.is_none() {
+            self.clear();
         }
-        Ok(loss.map(|loss| Computed { loss, next: after }))
+        Ok(sums.map(|sums| Computed { sums, next: after }))
     }
 
-    /// All slabs of a batch, forward and backward, one after the other, as long as it goes on.
-    fn gradients_of(&mut self, batch: &Batch, step: u64, go_on: &mut dyn FnMut() -> bool) -> Option<Sums> {
+    /// All slabs of this rank's groups, forward and backward, one after the other, as long as it goes on.
+    fn gradients_of(
+        &mut self,
+        batch: &Batch,
+        step: u64,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<Vec<Sums>> {
         let denominators = self.objective.denominators(batch);
-        let mut sums = Sums::default();
-        for slab in batch.slabs(self.device.slab_tokens()) {
-            if !go_on() {
-                return None;
+        let mut sums = Vec::new();
+        let own = self.ranks.own_groups();
+        for sequences in &batch.groups(self.ranks.groups())[own.clone()] {
+            for slab in batch.slabs_of(sequences.clone(), self.device.slab_tokens()) {
+                if !go_on() {
+                    return None;
+                }
+                let (weights, gradients) = (&*self.weights, &mut *self.gradients);
+                let mut tape = Tape::training(
+                    self.device,
+                    weights,
+                    gradients,
+                    &slab.packing,
+                    self.precision,
+                    self.seed,
+                    step,
+                );
+                let (part, _) = self.objective.forward(self.model, &mut tape, &slab, denominators);
+                tape.backward();
+                sums.push(part);
             }
-            let (weights, gradients) = (&*self.weights, &mut *self.gradients);
-            let mut tape = Tape::training(
-                self.device,
-                weights,
-                gradients,
-                &slab.packing,
-                self.precision,
-                self.seed,
-                step,
-            );
-            let (part, _) = self.objective.forward(self.model, &mut tape, &slab, denominators);
-            tape.backward();
-            sums.add(&part);
+            self.group_sums.add(self.device, self.gradients, own.len());
         }
         Some(sums)
+    }
+
+    /// Adds up the losses and gradients of all ranks; each is left with the gradients of its share. Gives the loss of the
+    /// batch, or `None`, with all gradients zero, where any rank was stopped in its middle: `computed` is then `None` there.
+    ///
+    /// # Errors
+    /// A rank that is lost.
+    pub(crate) fn reduce(&mut self, computed: Option<&Computed>, batch: &Batch) -> Result<Option<f64>> {
+        let own = computed.map(|computed| &computed.sums[..]);
+        let Some(sums) = objective::sums_of_ranks(own, self.ranks)? else {
+            self.clear();
+            return Ok(None);
+        };
+        self.optimizer.exchange.reduce(self.device, self.gradients)?;
+        let mut whole = Sums::default();
+        sums.iter().for_each(|part| whole.add(part));
+        Ok(Some(self.objective.loss(&whole, self.objective.denominators(batch))))
+    }
+
+    /// Forgets what was computed of a step.
+    fn clear(&mut self) {
+        self.gradients.clear();
+        self.group_sums.clear();
     }
 
     /// The global norm of the gradients.
@@ -123,7 +160,7 @@ impl Step<'_> {
     /// # Errors
     /// What goes wrong on the device.
     pub(crate) fn gradient_norm(&self) -> Result<f64> {
-        let norm = squared_norm(self.device, self.gradients).wait().sqrt();
+        let norm = self.optimizer.exchange.squared_norm(self.device, self.gradients)?.sqrt();
         self.device.check_queued()?;
         Ok(norm)
     }
@@ -134,12 +171,12 @@ impl Step<'_> {
     /// # Errors
     /// What goes wrong on the device.
     pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64, update: u64) -> Result<()> {
-        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step, update);
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step, update)?;
         Ok(self.device.check_queued()?)
     }
 
     /// Leaves the gradients zero without an update.
     pub(super) fn skip(&mut self) {
-        self.gradients.clear();
+        self.clear();
     }
 }

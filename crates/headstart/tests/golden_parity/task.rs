@@ -256,7 +256,8 @@ impl Task {
             .iter()
             .filter_map(|p| {
                 let (lr, weight_decay) = (o.lr as f32, o.weight_decay as f32);
-                Some(Range { start: p.offset, grad: p.grad?, len: p.len(), lr, weight_decay, step })
+                let (start, grad) = (p.offset, p.grad?);
+                Some(Range { start, grad, moment: grad, len: p.len(), lr, weight_decay, step })
             })
             .collect();
         let adam =

@@ -20,3 +20,8 @@ fn on_all<T: Send>(world_size: usize, timeout: Duration, work: impl Fn(Collectiv
 }
 
 const LONG: Duration = Duration::from_secs(30);
+
+/// What `work` gives on each rank of `world_size`, in the order of ranks.
+pub(super) fn on_ranks<T: Send>(world_size: usize, work: impl Fn(&Collective) -> T + Sync) -> Vec<T> {
+    on_all(world_size, LONG, |collective| work(&collective))
+}

@@ -91,6 +91,11 @@ impl Shared {
 }
 
 impl Watch {
+    /// How long a rank may be silent.
+    pub fn timeout(&self) -> Duration {
+        self.shared.timeout
+    }
+
     /// Starts to watch over `lines`: of rank 0 to all others, of others to rank 0. A rank that is silent for longer than
     /// `timeout` is lost.
     pub fn start(rank: usize, lines: Vec<(usize, TcpStream)>, timeout: Duration) -> io::Result<Self> {

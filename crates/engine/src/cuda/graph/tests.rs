@@ -133,7 +133,7 @@ impl Trained {
         sum.wait();
         let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Coupled };
         let n = self.moments[0].len();
-        let range = Range { start: 0, grad: 0, len: n, lr: 1e-2, weight_decay: 0.0, step: number };
+        let range = Range { start: 0, grad: 0, moment: 0, len: n, lr: 1e-2, weight_decay: 0.0, step: number };
         let [first, second] = &mut self.moments;
         adam.step(&self.device, &mut self.weights, &mut self.gradients, first, second, &[range], 0.7);
         self.device.check().unwrap();

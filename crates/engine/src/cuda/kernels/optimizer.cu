@@ -26,7 +26,8 @@ extern "C" __global__ void sum_of_squares(const float *x, double *partial, unsig
 // A run of parameters that share rate and decay; laid out as `DeviceRange` in cuda/ops/adam.rs.
 struct Range {
     u64 start;       // its first element in the weights
-    u64 grad;        // its first element in the gradients and moments
+    u64 grad;        // its first element in the gradients
+    u64 moment;      // its first element in the moments
     u64 len;         // its elements
     u64 first_block; // the block that takes its first elements
     float step_size, root, coupled, shrink; // `Rates` in ops/adam.rs
@@ -43,8 +44,8 @@ extern "C" __global__ void adam_step(float *w, unsigned short *rounded, float *g
     u64 end = first + (u64)per_block < range.len ? first + (u64)per_block : range.len;
     w += range.start;
     g += range.grad;
-    m += range.grad;
-    v += range.grad;
+    m += range.moment;
+    v += range.moment;
     for (u64 i = first + threadIdx.x; i < end; i += blockDim.x) {
         float gradient = g[i] * clip + range.coupled * w[i];
         float first_moment = beta1 * m[i] + (1.0f - beta1) * gradient;

@@ -24,6 +24,7 @@ const THREADS: usize = 256;
 pub(crate) struct DeviceRange {
     start: u64,
     grad: u64,
+    moment: u64,
     len: u64,
     /// The first of the blocks that share its elements.
     first_block: u64,
@@ -34,12 +35,12 @@ pub(crate) struct DeviceRange {
 }
 
 impl DeviceRange {
-    /// `len` elements, from `start` on in the weights and from `grad` on in the gradients and moments, with what Adam
+    /// `len` elements, from `start` on in the weights, `grad` in the gradients and `moment` in the moments, with what Adam
     /// multiplies by: step size, root, coupled decay, shrink.
-    pub(crate) fn new(start: usize, grad: usize, len: usize, rates: [f32; 4]) -> Self {
-        let [start, grad, len] = [start, grad, len].map(|n| n as u64);
+    pub(crate) fn new([start, grad, moment]: [usize; 3], len: usize, rates: [f32; 4]) -> Self {
+        let [start, grad, moment, len] = [start, grad, moment, len].map(|n| n as u64);
         let [step_size, root, coupled, shrink] = rates;
-        Self { start, grad, len, first_block: 0, step_size, root, coupled, shrink }
+        Self { start, grad, moment, len, first_block: 0, step_size, root, coupled, shrink }
     }
 }
 

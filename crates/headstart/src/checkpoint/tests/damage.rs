@@ -288,7 +288,7 @@ fn a_disk_that_refuses_leaves_the_older_checkpoint() {
     // The new folder cannot take its place.
     fs::write(setup.step(20), "in the way").unwrap();
     let state = state(20, 20);
-    let error = run.save_checkpoint(&setup.snapshot(&state), 1);
+    let error = setup.save_as(&run, &state, 1);
     assert_says(error, &["step-00000020", "cannot be written", "--resume"]);
     assert_eq!(names(&run.checkpoints()), ["best.json", "step-00000010", "step-00000020"]);
     assert_eq!(run.latest().unwrap().unwrap().state.step, 10);
@@ -298,7 +298,7 @@ fn a_disk_that_refuses_leaves_the_older_checkpoint() {
     let aside = setup.temp.path().join("aside");
     fs::rename(run.checkpoints(), &aside).unwrap();
     fs::write(run.checkpoints(), "").unwrap();
-    let result = run.save_checkpoint(&setup.snapshot(&state), 1);
+    let result = setup.save_as(&run, &state, 1);
     assert_says(result, &["checkpoints/.partial-step-00000020"]);
     Checkpoint::open(&aside.join("step-00000010")).unwrap();
 }

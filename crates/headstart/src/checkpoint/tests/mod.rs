@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::checkpoint::{
-    BestCheckpoint, HeadDefaults, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState,
+    BestCheckpoint, Checkpoint, HeadDefaults, ModelFiles, Moment, NewRun, RunFolder, Snapshot, TrainerState,
 };
 use crate::config::{HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
@@ -98,21 +98,25 @@ impl Setup {
         create_run(&self.dir(), "seed = 1\n", "headstart pretrain", &environment).unwrap()
     }
 
-    fn snapshot<'a>(&'a self, state: &'a TrainerState) -> Snapshot<'a> {
-        Snapshot {
-            state,
-            table: self.table(),
-            weights: &self.weights,
-            first_moment: &self.first,
-            second_moment: &self.second,
-            files: &self.files,
-        }
+    /// Saves the state as a run does; the moments come in pieces that do not end where parameters do.
+    fn save_as(&self, run: &RunFolder, state: &TrainerState, keep: usize) -> Result<PathBuf> {
+        let moments = |which, write: &mut dyn FnMut(&[f32]) -> Result<()>| {
+            let values = if which == Moment::First { &self.first } else { &self.second };
+            values.chunks(7).try_for_each(write)
+        };
+        let (table, weights, files) = (self.table(), &self.weights[..], &self.files);
+        run.save_checkpoint(&Snapshot { state, table, weights, moments: &moments, files }, keep)
+    }
+
+    /// All moments of a checkpoint.
+    fn moments_of(&self, checkpoint: &Checkpoint) -> Result<[Vec<f32>; 2]> {
+        checkpoint.load_optimizer(self.table(), &[0..self.table().trainable_len()])
     }
 
     /// Saves step after step, keeping all; `best` is the best one's step.
     fn save(&self, run: &RunFolder, steps: &[u64], best: u64) {
         for step in steps {
-            run.save_checkpoint(&self.snapshot(&state(*step, best)), 100).unwrap();
+            self.save_as(run, &state(*step, best), 100).unwrap();
         }
     }
 

@@ -234,7 +234,7 @@ fn a_model_that_could_not_be_loaded_is_not_saved() {
     setup.files = files(&with_head(3));
     let bad =
         TrainerState { best: Some(BestCheckpoint { step: 1, value: f64::NAN, loss: None }), ..state(1, 1) };
-    assert_says(run.save_checkpoint(&setup.snapshot(&bad), 3), &["trainer_state.json", "not finite"]);
+    assert_says(setup.save_as(&run, &bad, 3), &["trainer_state.json", "not finite"]);
     assert!(names(&run.checkpoints()).is_empty());
     assert!(!names(run.dir()).iter().any(|name| name.contains("final")));
 }

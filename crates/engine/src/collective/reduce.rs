@@ -1,0 +1,282 @@
+//! The sum of gradients over ranks, and updated weights back to all.
+//!
+//! Owns: what travels, and the order in which it is added: that of the tree, by our own code. Never: how bytes travel
+//! (`Link`), who owns what (`shares`), what an update is.
+//!
+//! Both go piece by piece, so that what lies between is a few MiB whatever the model. Of each piece only the blocks travel
+//! that a gradient reached (or whose weights may have changed): in fine-tuning that leaves out most of the token embedding.
+//! Gradients travel from the end of the buffer on, in the order in which backward completes them.
+
+use std::ops::Range;
+
+use super::shares::UNIT;
+use super::{Collective, Shares, tree};
+use crate::error::EngineError;
+use crate::ops::adam;
+use crate::weights::{GRADIENT_BLOCK as BLOCK, Gradients, Weights};
+
+/// Units of each rank in a piece.
+const UNITS_OF_RANK: usize = 4;
+
+/// Adds up the gradients of all ranks. Each is left with the sum of its own share; what it has of the others' counts as not
+/// reached, and is zero once the weights are updated.
+///
+/// # Errors
+/// [`EngineError::Rank`] with the rank that is lost.
+pub(super) fn reduce(
+    collective: &Collective,
+    shares: &Shares,
+    gradients: &mut Gradients,
+) -> Result<(), EngineError> {
+    if collective.is_alone() {
+        return Ok(());
+    }
+    let (values, reached) = gradients.parts_mut();
+    for piece in shares.pieces(UNITS_OF_RANK).rev() {
+        reduce_piece(collective, shares, piece, values, reached)?;
+    }
+    Ok(())
+}
+
+fn reduce_piece(
+    collective: &Collective,
+    shares: &Shares,
+    piece: Range<usize>,
+    values: &mut [f32],
+    reached: &mut [bool],
+) -> Result<(), EngineError> {
+    let (rank, world_size) = (collective.rank(), collective.world_size());
+    // Which blocks of the others' units are sent, and which of the own ones come.
+    let marks: Vec<Vec<u8>> = (0..world_size)
+        .map(|owner| blocks(shares, &piece, owner).map(|block| u8::from(reached[block])).collect())
+        .collect();
+    let mut theirs = vec![vec![0; marks[rank].len()]; world_size];
+    exchange(collective, &marks, &mut theirs)?;
+    let packed: Vec<Vec<f32>> = (0..world_size)
+        .map(|owner| {
+            let mut packed = Vec::new();
+            for block in blocks(shares, &piece, owner).filter(|&block| owner != rank && reached[block]) {
+                packed.extend_from_slice(&values[elements(shares, block)]);
+            }
+            packed
+        })
+        .collect();
+    theirs[rank].copy_from_slice(&marks[rank]);
+    let lengths = |marks: &Vec<u8>| {
+        let marked = blocks(shares, &piece, rank).zip(marks).filter(|(_, mark)| **mark != 0);
+        marked.map(|(block, _)| elements(shares, block).len()).sum()
+    };
+    let mut received: Vec<Vec<f32>> = (0..world_size)
+        .map(|from| if from == rank { Vec::new() } else { vec![0.0; lengths(&theirs[from])] })
+        .collect();
+    exchange(collective, &packed, &mut received)?;
+    // Where the next block of each rank begins in what was received of it.
+    let mut at = vec![0; world_size];
+    for (i, block) in blocks(shares, &piece, rank).enumerate() {
+        let own = elements(shares, block);
+        let parts = (0..world_size).map(|from| {
+            (theirs[from][i] != 0).then(|| {
+                if from == rank {
+                    return values[own.clone()].to_vec();
+                }
+                at[from] += own.len();
+                received[from][at[from] - own.len()..at[from]].to_vec()
+            })
+        });
+        if let Some(Some(sum)) = tree::fold(parts.collect::<Vec<_>>(), add) {
+            values[own].copy_from_slice(&sum);
+            reached[block] = true;
+        }
+    }
+    for owner in (0..world_size).filter(|&owner| owner != rank) {
+        for block in blocks(shares, &piece, owner) {
+            reached[block] = false;
+        }
+    }
+    Ok(())
+}
+
+/// Two neighbours' sums of a block; what only one of them reached is taken as it is, as `groups` has it.
+fn add(left: Option<Vec<f32>>, right: Option<Vec<f32>>) -> Option<Vec<f32>> {
+    match (left, right) {
+        (Some(mut left), Some(right)) => {
+            for (left, right) in left.iter_mut().zip(&right) {
+                *left += right;
+            }
+            Some(left)
+        }
+        (one, other) => one.or(other),
+    }
+}
+
+/// Gives every rank the weights that the others have just updated. `ranges` are those of the update, whole, in the order of
+/// both their weights and their gradients.
+///
+/// # Errors
+/// [`EngineError::Rank`] with the rank that is lost.
+pub(super) fn gather_weights(
+    collective: &Collective,
+    shares: &Shares,
+    gradients: &Gradients,
+    weights: &mut Weights,
+    ranges: &[adam::Range],
+) -> Result<(), EngineError> {
+    if collective.is_alone() {
+        return Ok(());
+    }
+    let (rank, world_size) = (collective.rank(), collective.world_size());
+    let values = weights.values_mut();
+    for piece in shares.pieces(UNITS_OF_RANK) {
+        let mine: Vec<usize> = blocks(shares, &piece, rank).collect();
+        // Where gradient and moments are zero and nothing decays, no weight has changed.
+        let decays = |block: usize| {
+            shares.updated(ranges, elements(shares, block)).any(|part| part.weight_decay > 0.0)
+        };
+        let marks: Vec<u8> =
+            mine.iter().map(|&block| u8::from(gradients.moved()[block] || decays(block))).collect();
+        let mut theirs: Vec<Vec<u8>> =
+            (0..world_size).map(|owner| vec![0; blocks(shares, &piece, owner).count()]).collect();
+        exchange(collective, &vec![marks.clone(); world_size], &mut theirs)?;
+        theirs[rank] = marks;
+        let parts = |owner: usize| {
+            let marked = blocks(shares, &piece, owner).zip(&theirs[owner]).filter(|(_, mark)| **mark != 0);
+            marked.flat_map(|(block, _)| shares.updated(ranges, elements(shares, block)))
+        };
+        let mut packed = Vec::new();
+        for part in parts(rank) {
+            packed.extend_from_slice(&values[part.start..part.start + part.len]);
+        }
+        let mut received: Vec<Vec<f32>> = (0..world_size)
+            .map(|owner| vec![0.0; if owner == rank { 0 } else { parts(owner).map(|part| part.len).sum() }])
+            .collect();
+        exchange(collective, &vec![packed; world_size], &mut received)?;
+        for (owner, received) in received.iter().enumerate().filter(|(owner, _)| *owner != rank) {
+            let mut at = 0;
+            for part in parts(owner) {
+                values[part.start..part.start + part.len].copy_from_slice(&received[at..at + part.len]);
+                at += part.len;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends each rank its own and receives from each, but for this rank itself.
+fn exchange<T: bytemuck::Pod>(
+    collective: &Collective,
+    out: &[Vec<T>],
+    into: &mut [Vec<T>],
+) -> Result<(), EngineError> {
+    let rank = collective.rank();
+    let sends: Vec<(usize, &[u8])> = out
+        .iter()
+        .enumerate()
+        .filter(|(to, _)| *to != rank)
+        .map(|(to, values)| (to, bytemuck::cast_slice(values)))
+        .collect();
+    let mut receives: Vec<(usize, &mut [u8])> = into
+        .iter_mut()
+        .enumerate()
+        .filter(|(from, _)| *from != rank)
+        .map(|(from, values)| (from, bytemuck::cast_slice_mut(values)))
+        .collect();
+    collective.exchange(&sends, &mut receives)
+}
+
+/// The blocks of a piece that a rank owns.
+fn blocks(shares: &Shares, piece: &Range<usize>, owner: usize) -> impl Iterator<Item = usize> + use<> {
+    let shares = *shares;
+    let units = piece.clone().filter(move |&unit| shares.owner(unit) == owner);
+    units.flat_map(move |unit| {
+        let elements = shares.unit(unit);
+        elements.start / BLOCK..elements.end.div_ceil(BLOCK)
+    })
+}
+
+/// The elements of a block.
+fn elements(shares: &Shares, block: usize) -> Range<usize> {
+    let unit = shares.unit(block * BLOCK / UNIT);
+    block * BLOCK..unit.end.min((block + 1) * BLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collective::tests::on_ranks;
+    use crate::collective::{Exchange, GroupSums};
+    use crate::ops::adam::{Adam, Decay};
+    use crate::rng::Stream;
+    use crate::{CodePath, Device, Flat, View};
+
+    const GROUPS: usize = 4;
+    const FROZEN: usize = 1_000;
+
+    /// A table whose rows are reached here and there, and a dense part; some weights before them do not train.
+    fn gradient_of(group: usize, step: u64, gradients: &mut Gradients, [rows, cols, rest]: [usize; 3]) {
+        let mut stream = Stream::new(step * 100 + group as u64);
+        let table = View { offset: FROZEN, rows, cols, grad: Some(0) };
+        for i in 0..5 {
+            let row = (i * i * 37 + group * 11 + step as usize) as u32 % rows as u32;
+            let values = gradients.rows_mut(table, std::iter::once(row)).unwrap();
+            for value in &mut values[row as usize * cols..][..cols] {
+                *value += stream.normal() as f32;
+            }
+        }
+        let dense = View { offset: FROZEN + rows * cols, rows: 1, cols: rest, grad: Some(rows * cols) };
+        for value in gradients.get_mut(dense).unwrap() {
+            *value += stream.normal() as f32;
+        }
+    }
+
+    #[test]
+    fn weights_and_norms_have_the_same_bits_on_any_number_of_ranks() {
+        let sizes = [3_000, 130, 2 * UNIT + 77];
+        let n = sizes[0] * sizes[1] + sizes[2];
+        for (decay, weight_decay) in [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.01)] {
+            let run = |collective: &Collective| {
+                let device = Device::cpu(std::num::NonZeroUsize::new(1), CodePath::Auto).unwrap();
+                let exchange = Exchange::new(&device, collective, n).unwrap();
+                let shares = exchange.shares();
+                let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
+                let mut stream = Stream::new(5);
+                let mut weights = Weights::new((0..n + FROZEN).map(|_| stream.normal() as f32).collect());
+                let (mut gradients, mut sums) = (Gradients::new(n), GroupSums::default());
+                let (mut m, mut v) = (Flat::zeros(shares.own_len()), Flat::zeros(shares.own_len()));
+                let mut norms = Vec::new();
+                for step in 1..=4 {
+                    let own = tree::groups_of(collective.rank(), collective.world_size(), GROUPS);
+                    for group in own.clone() {
+                        gradient_of(group, step, &mut gradients, sizes);
+                        sums.add(&device, &mut gradients, own.len());
+                    }
+                    exchange.reduce(&device, &mut gradients).unwrap();
+                    let norm = exchange.squared_norm(&device, &gradients).unwrap();
+                    norms.push(norm.to_bits());
+                    let range = |start, len, lr| adam::Range {
+                        start: start + FROZEN,
+                        grad: start,
+                        moment: start,
+                        len,
+                        lr,
+                        weight_decay,
+                        step,
+                    };
+                    // In step 3 the table is frozen.
+                    let (table, dense) = (range(0, n - sizes[2], 1e-3), range(n - sizes[2], sizes[2], 2e-3));
+                    let ranges = if step == 3 { vec![dense] } else { vec![table, dense] };
+                    let cut: Vec<_> = ranges.iter().flat_map(|range| shares.cut(*range)).collect();
+                    adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &cut, 0.7);
+                    assert!(gradients.values().iter().all(|&g| g == 0.0));
+                    exchange.gather_weights(&device, &gradients, &mut weights, &ranges).unwrap();
+                }
+                (norms, weights.values().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
+            };
+            let alone = on_ranks(1, run).remove(0);
+            for world_size in [2, 4] {
+                for (rank, result) in on_ranks(world_size, run).into_iter().enumerate() {
+                    assert!(result == alone, "rank {rank} of {world_size}, decay {weight_decay}");
+                }
+            }
+        }
+    }
+}
