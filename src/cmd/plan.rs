@@ -66,7 +66,7 @@ fn text(plan: &Plan) -> String {
     } = plan;
     let Parameters { embeddings, attention, feed_forward, norms, adapters, heads, total, trainable } =
         parameters;
-    let Memory { weights, gradients, moments, activations, total: memory } = memory;
+    let Memory { weights, gradients, moments, group_sums, activations, total: memory } = memory;
     let parts = [
         ("embeddings", embeddings),
         ("attention", attention),
@@ -104,11 +104,12 @@ fn text(plan: &Plan) -> String {
     lines.push((
         of_each,
         format!(
-            "{}: weights {}, gradients {}, moments {}, activations about {}",
+            "{}: weights {}, gradients {}, moments {}{}, activations about {}",
             bytes(*memory),
             bytes(*weights),
             bytes(*gradients),
             bytes(*moments),
+            if *group_sums > 0 { format!(", sums of groups {}", bytes(*group_sums)) } else { String::new() },
             bytes(*activations)
         ),
     ));
@@ -117,6 +118,10 @@ fn text(plan: &Plan) -> String {
             "traffic",
             format!("{} a step sent by each of {ranks} ranks, and received", bytes(*traffic_bytes)),
         ));
+    }
+    if ranks > sequences_per_step {
+        let idle = ranks - sequences_per_step;
+        lines.push(("note", format!("{idle} ranks have nothing to compute: a larger --train_batch_size gives them some")));
     }
     match time {
         None => lines.push(("time", "unknown: --gflops says how fast a process is".into())),

@@ -104,6 +104,8 @@ pub struct Memory {
     pub gradients: u64,
     /// The rank's share of the optimizer's moments.
     pub moments: u64,
+    /// Sums of groups that wait for their neighbours, where a rank has several `reduction_groups`.
+    pub group_sums: u64,
     /// What a slab's forward pass keeps for backward, and the program: an estimate.
     pub activations: u64,
     /// All of these.
@@ -274,7 +276,12 @@ impl Work<'_> {
             tokens_per_step,
             steps,
             flops_per_step,
-            memory: Memory::of(&parameters, ranks, activations(model, tokens_per_example, self.predicted)),
+            memory: Memory::of(
+                &parameters,
+                ranks,
+                train.reduction_groups.unwrap_or(ranks) / ranks,
+                activations(model, tokens_per_example, self.predicted),
+            ),
             traffic_bytes,
             time: None,
         };
@@ -302,14 +309,21 @@ impl Assumptions {
                 });
             }
         }
-        if self.latency_us >= 0.0 && self.latency_us.is_finite() {
-            return Ok(());
+        let refuse = |key: &str, what: String, fix: &str| {
+            Err(Error::Config { key: key.into(), what, fix: fix.into() })
+        };
+        if !self.ranks.is_power_of_two() {
+            let what = format!("{} ranks: gradients are added in a binary tree", self.ranks);
+            return refuse("world_size", what, "use a power of two");
         }
-        Err(Error::Config {
-            key: "latency".into(),
-            what: format!("{} is not possible", self.latency_us),
-            fix: "use microseconds, 0 or more".into(),
-        })
+        if !(self.latency_us >= 0.0 && self.latency_us.is_finite()) {
+            return refuse(
+                "latency",
+                format!("{} is not possible", self.latency_us),
+                "use microseconds, 0 or more",
+            );
+        }
+        Ok(())
     }
 }
 
@@ -369,11 +383,15 @@ impl Parameters {
 }
 
 impl Memory {
-    fn of(parameters: &Parameters, ranks: usize, activations: u64) -> Self {
+    /// `groups` are those of a rank.
+    fn of(parameters: &Parameters, ranks: usize, groups: usize, activations: u64) -> Self {
         let (weights, gradients) = (4 * parameters.total as u64, 4 * parameters.trainable as u64);
         // Two moments a parameter, of those that this rank updates.
         let moments = 8 * parameters.trainable.div_ceil(ranks) as u64;
-        Self { weights, gradients, moments, activations, total: weights + gradients + moments + activations }
+        // One for each level of the tree below the rank's own.
+        let group_sums = u64::from(groups.max(1).ilog2()) * gradients;
+        let total = weights + gradients + moments + group_sums + activations;
+        Self { weights, gradients, moments, group_sums, activations, total }
     }
 }
 
@@ -418,7 +436,10 @@ mod tests {
         assert_eq!((total, alone.traffic_bytes, alone.tokens_per_step), (trainable, 0, 8 * 256));
         let four = pretrain(&small(), &assumed(4)).unwrap();
         assert_eq!(four.memory.moments, 8 * (trainable as u64).div_ceil(4));
-        assert_eq!(four.memory.weights, 4 * total as u64);
+        assert_eq!((four.memory.weights, four.memory.group_sums), (4 * total as u64, 0));
+        let mut config = small();
+        config.train.reduction_groups = Some(16);
+        assert_eq!(pretrain(&config, &assumed(4)).unwrap().memory.group_sums, 2 * 4 * trainable as u64);
         // Three quarters of the gradient go out, and three quarters of the weights.
         assert_eq!(four.traffic_bytes, 6 * trainable as u64);
         assert_eq!(four.flops_per_step.to_bits(), alone.flops_per_step.to_bits());
@@ -451,9 +472,10 @@ mod tests {
         assert!((four.traffic_s - (plan.traffic_bytes as f64 / 1e9 + 1e-3)).abs() < 1e-12);
         assert!((four.efficiency - four.compute_s / four.step_s).abs() < 1e-12);
         assert!(four.overlapped_step_s < four.step_s && four.overlapped_efficiency > four.efficiency);
-        // Eight sequences do not go evenly among five: three of them have two.
-        let five = pretrain(&small(), &assumed(5)).unwrap().time.unwrap();
-        assert!((five.compute_s - alone.compute_s / 4.0).abs() < 1e-12);
+        // Eight sequences are too few for sixteen: half of them wait for the others.
+        let many = pretrain(&small(), &assumed(16)).unwrap().time.unwrap();
+        assert!((many.compute_s - alone.compute_s / 8.0).abs() < 1e-12);
+        assert!(many.efficiency < 0.5);
     }
 
     #[test]
@@ -466,6 +488,7 @@ mod tests {
         assert_eq!(pretrain(&config, &known).unwrap().steps, Some(33));
         for wrong in [
             Assumptions { ranks: 0, ..assumed(1) },
+            Assumptions { ranks: 3, ..assumed(1) },
             Assumptions { gflops: Some(f64::NAN), ..assumed(1) },
             Assumptions { bandwidth_gbit: 0.0, ..assumed(1) },
             Assumptions { latency_us: -1.0, ..assumed(1) },

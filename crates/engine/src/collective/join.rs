@@ -9,14 +9,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::handshake::{self, Door, Hello, Purpose, Word, call, hear, say};
-use super::rendezvous::{Place, Rendezvous, TURN, find, random};
+use super::rendezvous::{At, Place, Rendezvous, TURN, find, random};
 use super::tcp::Mesh;
 use super::watch::Watch;
 use super::{Collective, Others};
 use crate::error::EngineError;
 
 /// Ranks are waited for this many times as long as a rank may be silent later: machines start at different times.
-const PATIENCE: u32 = 10;
+pub const PATIENCE: u32 = 10;
 
 /// What a process knows of itself and the others before it joins them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Collective {
                 }
                 Ok(over_tcp(join, rendezvous, None)?)
             }
-            Over::Mpi => super::mpi::join(join),
+            Over::Mpi => Ok(over_mpi(join)?),
         }
     }
 
@@ -137,6 +137,15 @@ impl Collective {
     }
 }
 
+#[cfg(feature = "mpi")]
+use super::mpi::join as over_mpi;
+
+#[cfg(not(feature = "mpi"))]
+fn over_mpi(_: &Join) -> Result<Collective, Trouble> {
+    let fix = "build it with `cargo build --release --features mpi`, which needs an MPI with its headers, and libclang";
+    Err(trouble("this program was built without MPI".to_owned(), fix))
+}
+
 /// Joins over TCP; rank 0 may bring the listener of its door.
 fn over_tcp(
     join: &Join,
@@ -160,7 +169,8 @@ fn over_tcp(
     Ok(Collective { others: Some(Arc::new(Others { rank, world_size, local_rank, link, watch })) })
 }
 
-const NETWORK: &str = "see whether the network between the machines works, and what the other ranks wrote";
+pub const NETWORK: &str =
+    "see whether the network between the machines works, and what the other ranks wrote";
 
 /// The connections of data, by rank (none to itself), and those of the watch.
 type Connections = (Vec<Option<TcpStream>>, Vec<(usize, TcpStream)>);
@@ -212,7 +222,7 @@ fn introduce(
 /// The part of every other rank.
 fn follow(join: &Join, rendezvous: &Rendezvous, deadline: Instant) -> Result<Connections, Trouble> {
     let hello = Hello::new(Purpose::Data, 0, join.rank, join.world_size, &join.version);
-    let (leader, places) = find(rendezvous, &hello, deadline)?;
+    let (leader, places) = find(&At::Rendezvous(rendezvous.clone()), &hello, deadline)?;
     let deadline = Instant::now() + join.timeout;
     let result = connect(join, &leader, &places, deadline);
     if let Err(trouble) = &result {
