@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::config_file::ModelFiles;
-use crate::checkpoint::disk::{NewFolder, cannot_write, read_file, write_file};
+use crate::checkpoint::disk::{NewFolder, read_file, write_file};
 use crate::checkpoint::model_folder::{LoadedModel, check_shapes, known_sum, open_around, write_model};
 use crate::checkpoint::state_file::{TrainerState, parse_state, state_json};
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, TOKENIZER_FILE};
 use crate::error::Result;
+use crate::files::cannot_write;
 use crate::params::{Param, ParamTable};
 use crate::tensors::{TensorFile, TensorWriter};
 
