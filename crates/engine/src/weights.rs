@@ -170,6 +170,11 @@ impl Weights {
         (values, rounded)
     }
 
+    /// All values on the device, to be changed there in part; the bf16 copy is made again from all of them.
+    pub(crate) fn device_changed(&mut self, cuda: &Context) -> DevicePtr {
+        self.owned_mut().device_mut(cuda)
+    }
+
     /// One parameter on the device, as an operand of matmuls of a type.
     pub(crate) fn device_matrix(&self, cuda: &Context, view: View, dtype: DType) -> Matrix {
         let values = match dtype {

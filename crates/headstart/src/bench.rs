@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headstart_engine::bench::peak_gflops;
-use headstart_engine::collective::GroupSums;
+use headstart_engine::collective::{Exchange, GroupSums};
 use headstart_engine::{Gradients, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
@@ -180,7 +180,8 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let learns = config.work != Work::Forward;
     let mut gradients = Gradients::new(if learns { model.table().trainable_len() } else { 0 });
     let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
-    let mut optimizer = learns.then(|| Optimizer::new(model.table(), &train, ranks.collective()));
+    let mut optimizer =
+        learns.then(|| Optimizer::new(model.table(), &train, Exchange::alone(model.table().trainable_len())));
     let precision = config.precision.into();
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);

@@ -3,23 +3,23 @@
 //! Owns: moments, which parameters are updated at which rate, decay and count of updates. Never: the schedule (a rate
 //! comes in), what trains when (the parameter table says), or the gradients' origin.
 
-use headstart_engine::collective::{Shares, gather_weights};
+use headstart_engine::collective::Exchange;
 use headstart_engine::ops::adam::{Adam, Decay, Range};
-use headstart_engine::{Collective, Device, EngineError, Flat, Gradients, Weights};
+use headstart_engine::{Device, EngineError, Flat, Gradients, Weights};
 
 use crate::config::{OptimizerName, TrainConfig};
 use crate::params::ParamTable;
 
 /// Adam or AdamW with its moments.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Optimizer {
     adam: Adam,
     max_norm: f64,
     phases: Vec<Phase>,
     /// Of the update that is made.
     ranges: Vec<Range>,
-    /// What of the parameters this rank updates: all, where it is alone.
-    pub shares: Shares,
+    /// The way to the other ranks; each updates its share of the parameters.
+    pub exchange: Exchange,
     /// First moments, in the order of the parameters that ever train: of this rank's share.
     pub first_moment: Flat,
     /// Second moments.
@@ -50,8 +50,8 @@ struct Segment {
 impl Optimizer {
     /// Fresh moments for the parameters of a table that ever train. Adam's coupled decay applies to all of them, as in
     /// the tutorial; AdamW's only to matrices. Of several ranks each has the moments of its share.
-    pub fn new(table: &ParamTable, config: &TrainConfig, collective: &Collective) -> Self {
-        let shares = Shares::new(collective, table.trainable_len());
+    pub fn new(table: &ParamTable, config: &TrainConfig, exchange: Exchange) -> Self {
+        let own_len = exchange.shares().own_len();
         let decay = match config.optimizer {
             OptimizerName::Adam => Decay::Coupled,
             OptimizerName::AdamW => Decay::Decoupled,
@@ -66,9 +66,9 @@ impl Optimizer {
             max_norm: config.clip(),
             phases: starts.iter().enumerate().map(phase).collect(),
             ranges: Vec::new(),
-            first_moment: Flat::zeros(shares.own_len()),
-            second_moment: Flat::zeros(shares.own_len()),
-            shares,
+            first_moment: Flat::zeros(own_len),
+            second_moment: Flat::zeros(own_len),
+            exchange,
             updates: vec![0; starts.len()],
         }
     }
@@ -83,7 +83,6 @@ impl Optimizer {
     pub fn step(
         &mut self,
         device: &Device,
-        collective: &Collective,
         weights: &mut Weights,
         gradients: &mut Gradients,
         norm: f64,
@@ -99,11 +98,11 @@ impl Optimizer {
             self.ranges.push(Range { lr: (lr * factor) as f32, step: update - missed, ..*range });
         }
         self.updates[now] += 1;
-        let shares = self.shares;
+        let shares = self.exchange.shares();
         let own: Vec<Range> = self.ranges.iter().flat_map(|range| shares.cut(*range)).collect();
         let (first, second) = (&mut self.first_moment, &mut self.second_moment);
         self.adam.step(device, weights, gradients, first, second, &own, clip as f32);
-        gather_weights(collective, &shares, gradients, weights, &self.ranges)
+        self.exchange.gather_weights(device, gradients, weights, &self.ranges)
     }
 }
 
@@ -167,8 +166,7 @@ mod tests {
     fn train(table: &ParamTable, steps: u64, skipped: &[u64]) -> Vec<[Vec<f32>; 3]> {
         let device = Device::cpu(None, CodePath::Portable).unwrap();
         let config = TrainConfig { max_norm: Some(0.0), ..TrainConfig::default() };
-        let alone = Collective::alone();
-        let mut optimizer = Optimizer::new(table, &config, &alone);
+        let mut optimizer = Optimizer::new(table, &config, Exchange::alone(table.trainable_len()));
         let mut weights = Weights::new(table.initial_values(1));
         let mut gradients = Gradients::new(table.trainable_len());
         let (mut update, mut after) = (0, Vec::new());
@@ -181,7 +179,7 @@ mod tests {
                         gradients.values_mut()[start..start + param.len()].fill(GRADIENT);
                     }
                 }
-                optimizer.step(&device, &alone, &mut weights, &mut gradients, 1.0, LR, step, update).unwrap();
+                optimizer.step(&device, &mut weights, &mut gradients, 1.0, LR, step, update).unwrap();
                 assert!(gradients.values().iter().all(|&g| g == 0.0));
             }
             after.push(
@@ -278,7 +276,8 @@ mod tests {
         let trained = |trains: fn(&Param) -> bool| {
             let mut table = table.clone();
             table.freeze_except(trains);
-            let optimizer = Optimizer::new(&table, &TrainConfig::default(), &Collective::alone());
+            let exchange = Exchange::alone(table.trainable_len());
+            let optimizer = Optimizer::new(&table, &TrainConfig::default(), exchange);
             let ranges = optimizer.phases[0].segments.iter().map(|s| (s.range.start, s.range.len));
             ranges.collect::<Vec<_>>()
         };

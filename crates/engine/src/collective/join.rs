@@ -104,7 +104,7 @@ impl Collective {
     /// As [`Self::join`].
     #[doc(hidden)]
     pub fn in_threads(world_size: usize) -> Result<Vec<Self>, EngineError> {
-        Self::in_threads_with(world_size, Duration::from_secs(60))
+        Self::in_threads_with(world_size, Duration::from_mins(1))
     }
 
     /// [`Self::in_threads`] where a rank may be silent for `timeout`.

@@ -6,8 +6,10 @@
 //! No library's reduction takes part: ranks exchange pieces of their gradients, and the owner of a piece adds them in the
 //! order of a fixed binary tree, so that sums have the same bits on any number of ranks.
 
+mod exchange;
 mod groups;
 mod reduce;
+mod reduce_device;
 mod shares;
 pub mod tree;
 
@@ -23,6 +25,7 @@ mod tests;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use join::{Join, Over};
 pub use rendezvous::Rendezvous;
@@ -30,8 +33,8 @@ pub use rendezvous::Rendezvous;
 use crate::error::EngineError;
 use watch::Watch;
 
+pub use exchange::Exchange;
 pub use groups::GroupSums;
-pub use reduce::{gather_weights, reduce};
 pub use shares::Shares;
 
 /// A handle to the other ranks; clones are the same handle.
@@ -62,6 +65,9 @@ pub(crate) trait Link: std::fmt::Debug + Send + Sync {
         sends: &[(usize, &[u8])],
         receives: &mut [(usize, &mut [u8])],
     ) -> Result<(), EngineError>;
+
+    /// A clean end; nothing is exchanged afterwards.
+    fn leave(&self) {}
 }
 
 impl Collective {
@@ -93,6 +99,46 @@ impl Collective {
     /// Whether this is rank 0, which alone writes and speaks.
     pub fn leads(&self) -> bool {
         self.rank() == 0
+    }
+
+    /// Whether all ranks are there; asked between parts of long work.
+    ///
+    /// # Errors
+    /// [`EngineError::Rank`] with the rank that was lost first, and what became of it.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.others.as_ref().map_or(Ok(()), |others| others.watch.check())
+    }
+
+    /// How long a rank may be silent.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.others.as_ref().map_or(Duration::ZERO, |others| others.watch.timeout())
+    }
+
+    /// Lets all ranks know that one was asked to stop. They hear of it at different times, and must agree on when.
+    pub fn ask_stop(&self) {
+        if let Some(others) = &self.others {
+            others.watch.ask_stop();
+        }
+    }
+
+    /// Whether [`Self::ask_stop`] was called on any rank, as far as this one has heard.
+    pub fn stop_asked(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| others.watch.stop_asked())
+    }
+
+    /// Tells the other ranks why this one ends, so that their errors say it; returns when they know, or after a short time.
+    pub fn fail(&self, why: &str) {
+        if let Some(others) = &self.others {
+            others.watch.fail(why);
+        }
+    }
+
+    /// A clean end, after the last exchange: that this process goes is no loss to the others. (Without it, it is.)
+    pub fn leave(&self) {
+        if let Some(others) = &self.others {
+            others.watch.leave();
+            others.link.leave();
+        }
     }
 
     /// See [`Link::exchange`].
@@ -172,13 +218,4 @@ impl Collective {
         self.broadcast_equal(&mut bytes)?;
         Ok(bytes)
     }
-}
-
-// A stub until the watch has them.
-impl Collective {
-    /// Tells all others why this rank ends.
-    pub fn fail(&self, _why: &str) {}
-
-    /// A clean end.
-    pub fn leave(&self) {}
 }

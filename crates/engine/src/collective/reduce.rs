@@ -23,7 +23,7 @@ const UNITS_OF_RANK: usize = 4;
 ///
 /// # Errors
 /// [`EngineError::Rank`] with the rank that is lost.
-pub fn reduce(
+pub(super) fn reduce(
     collective: &Collective,
     shares: &Shares,
     gradients: &mut Gradients,
@@ -32,7 +32,7 @@ pub fn reduce(
         return Ok(());
     }
     let (values, reached) = gradients.parts_mut();
-    for piece in pieces(collective, shares).rev() {
+    for piece in shares.pieces(UNITS_OF_RANK).rev() {
         reduce_piece(collective, shares, piece, values, reached)?;
     }
     Ok(())
@@ -114,7 +114,7 @@ fn add(left: Option<Vec<f32>>, right: Option<Vec<f32>>) -> Option<Vec<f32>> {
 ///
 /// # Errors
 /// [`EngineError::Rank`] with the rank that is lost.
-pub fn gather_weights(
+pub(super) fn gather_weights(
     collective: &Collective,
     shares: &Shares,
     gradients: &Gradients,
@@ -126,10 +126,12 @@ pub fn gather_weights(
     }
     let (rank, world_size) = (collective.rank(), collective.world_size());
     let values = weights.values_mut();
-    for piece in pieces(collective, shares) {
+    for piece in shares.pieces(UNITS_OF_RANK) {
         let mine: Vec<usize> = blocks(shares, &piece, rank).collect();
         // Where gradient and moments are zero and nothing decays, no weight has changed.
-        let decays = |block: usize| updated(shares, ranges, block).any(|part| part.weight_decay > 0.0);
+        let decays = |block: usize| {
+            shares.updated(ranges, elements(shares, block)).any(|part| part.weight_decay > 0.0)
+        };
         let marks: Vec<u8> =
             mine.iter().map(|&block| u8::from(gradients.moved()[block] || decays(block))).collect();
         let mut theirs: Vec<Vec<u8>> =
@@ -138,7 +140,7 @@ pub fn gather_weights(
         theirs[rank] = marks;
         let parts = |owner: usize| {
             let marked = blocks(shares, &piece, owner).zip(&theirs[owner]).filter(|(_, mark)| **mark != 0);
-            marked.flat_map(|(block, _)| updated(shares, ranges, block))
+            marked.flat_map(|(block, _)| shares.updated(ranges, elements(shares, block)))
         };
         let mut packed = Vec::new();
         for part in parts(rank) {
@@ -181,12 +183,6 @@ fn exchange<T: bytemuck::Pod>(
     collective.exchange(&sends, &mut receives)
 }
 
-/// Runs of units that travel together.
-fn pieces(collective: &Collective, shares: &Shares) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
-    let (units, step) = (shares.units(), UNITS_OF_RANK * collective.world_size());
-    (0..units.div_ceil(step)).map(move |piece| piece * step..units.min((piece + 1) * step))
-}
-
 /// The blocks of a piece that a rank owns.
 fn blocks(shares: &Shares, piece: &Range<usize>, owner: usize) -> impl Iterator<Item = usize> + use<> {
     let shares = *shares;
@@ -203,30 +199,12 @@ fn elements(shares: &Shares, block: usize) -> Range<usize> {
     block * BLOCK..unit.end.min((block + 1) * BLOCK)
 }
 
-/// What of the updated ranges lies in a block.
-fn updated<'a>(
-    shares: &Shares,
-    ranges: &'a [adam::Range],
-    block: usize,
-) -> impl Iterator<Item = adam::Range> + use<'a> {
-    let within = elements(shares, block);
-    let first = ranges.partition_point(|range| range.grad + range.len <= within.start);
-    let overlapping = ranges[first..].iter().take_while({
-        let end = within.end;
-        move |range| range.grad < end
-    });
-    overlapping.map(move |range| {
-        let (from, to) = (range.grad.max(within.start), (range.grad + range.len).min(within.end));
-        adam::Range { start: range.start + (from - range.grad), grad: from, len: to - from, ..*range }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collective::GroupSums;
     use crate::collective::tests::on_ranks;
-    use crate::ops::adam::{Adam, Decay, squared_norm};
+    use crate::collective::{Exchange, GroupSums};
+    use crate::ops::adam::{Adam, Decay};
     use crate::rng::Stream;
     use crate::{CodePath, Device, Flat, View};
 
@@ -257,7 +235,8 @@ mod tests {
         for (decay, weight_decay) in [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.01)] {
             let run = |collective: &Collective| {
                 let device = Device::cpu(std::num::NonZeroUsize::new(1), CodePath::Auto).unwrap();
-                let shares = Shares::new(collective, n);
+                let exchange = Exchange::new(&device, collective, n).unwrap();
+                let shares = exchange.shares();
                 let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay };
                 let mut stream = Stream::new(5);
                 let mut weights = Weights::new((0..n + FROZEN).map(|_| stream.normal() as f32).collect());
@@ -268,10 +247,10 @@ mod tests {
                     let own = tree::groups_of(collective.rank(), collective.world_size(), GROUPS);
                     for group in own.clone() {
                         gradient_of(group, step, &mut gradients, sizes);
-                        sums.add(&mut gradients, own.len());
+                        sums.add(&device, &mut gradients, own.len());
                     }
-                    reduce(collective, &shares, &mut gradients).unwrap();
-                    let norm = squared_norm(&device, &gradients).over_ranks(collective, &shares).unwrap();
+                    exchange.reduce(&device, &mut gradients).unwrap();
+                    let norm = exchange.squared_norm(&device, &gradients).unwrap();
                     norms.push(norm.to_bits());
                     let range = |start, len, lr| adam::Range {
                         start: start + FROZEN,
@@ -288,7 +267,7 @@ mod tests {
                     let cut: Vec<_> = ranges.iter().flat_map(|range| shares.cut(*range)).collect();
                     adam.step(&device, &mut weights, &mut gradients, &mut m, &mut v, &cut, 0.7);
                     assert!(gradients.values().iter().all(|&g| g == 0.0));
-                    gather_weights(collective, &shares, &gradients, &mut weights, &ranges).unwrap();
+                    exchange.gather_weights(&device, &gradients, &mut weights, &ranges).unwrap();
                 }
                 (norms, weights.values().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
             };

@@ -85,7 +85,8 @@ impl Place {
         let own = Hello::new(Purpose::Data, self.mark, 0, world_size, version);
         let mut seats: Vec<Option<TcpStream>> = (1..world_size).map(|_| None).collect();
         while seats.iter().any(Option::is_none) {
-            for (stream, hello) in self.door.visitors() {
+            let mut visitors = self.door.visitors().into_iter();
+            while let Some((stream, hello)) = visitors.next() {
                 if hello.run != self.mark || hello.purpose != Purpose::Data {
                     continue; // of another run, by an old file
                 }
@@ -106,6 +107,7 @@ impl Place {
                 if let Some(wrong) = wrong {
                     let mut told: Vec<TcpStream> = seats.into_iter().flatten().collect();
                     told.push(stream);
+                    told.extend(visitors.map(|(stream, _)| stream));
                     return Err(self.refuse(told, world_size, wrong));
                 }
             }

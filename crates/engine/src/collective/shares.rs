@@ -28,6 +28,42 @@ impl Shares {
         Self { len, rank: collective.rank(), world_size: collective.world_size() }
     }
 
+    /// The rank whose view this is.
+    pub(super) fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The number of ranks.
+    pub(super) fn world_size(&self) -> usize {
+        self.world_size
+    }
+
+    /// Runs of units that travel together: so many of each rank.
+    pub(super) fn pieces(
+        &self,
+        units_of_rank: usize,
+    ) -> impl DoubleEndedIterator<Item = Range<usize>> + use<> {
+        let (units, step) = (self.units(), units_of_rank * self.world_size);
+        (0..units.div_ceil(step)).map(move |piece| piece * step..units.min((piece + 1) * step))
+    }
+
+    /// What of updated ranges, which lie in order, is within some elements.
+    pub(super) fn updated<'a>(
+        &self,
+        ranges: &'a [adam::Range],
+        within: Range<usize>,
+    ) -> impl Iterator<Item = adam::Range> + use<'a> {
+        let first = ranges.partition_point(|range| range.grad + range.len <= within.start);
+        let overlapping = ranges[first..].iter().take_while({
+            let end = within.end;
+            move |range| range.grad < end
+        });
+        overlapping.map(move |range| {
+            let (from, to) = (range.grad.max(within.start), (range.grad + range.len).min(within.end));
+            adam::Range { start: range.start + (from - range.grad), grad: from, len: to - from, ..*range }
+        })
+    }
+
     /// The rank of a unit.
     pub(crate) fn owner(&self, unit: usize) -> usize {
         unit % self.world_size

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
@@ -34,7 +34,9 @@ pub(super) struct Inner {
     pub(super) properties: driver::Properties,
     handles: Handles,
     pool: Pool,
-    pub(super) error: Mutex<Option<EngineError>>,
+    error: Mutex<Option<EngineError>>,
+    /// The error is that the other ranks are out of reach, which nothing mends.
+    cut_off: AtomicBool,
     staging: Mutex<Staging>,
     pub(super) graphs: Mutex<Graphs>,
     /// Counts how often lasting memory was given back.
@@ -45,6 +47,8 @@ pub(super) struct Inner {
     pub(super) kernels: Mutex<HashMap<[&'static str; 2], Loaded>>,
     pub(super) plans: OnceLock<Plans>,
     pub(super) cubins: cache::Cubins,
+    /// Folders that may hold NVIDIA's libraries.
+    pub(super) libraries: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +160,7 @@ impl Context {
             handles: Handles { context, stream },
             pool: Pool::default(),
             error: Mutex::default(),
+            cut_off: AtomicBool::default(),
             staging: Mutex::default(),
             graphs: Mutex::new(graphs),
             lasting: AtomicU64::default(),
@@ -163,6 +168,7 @@ impl Context {
             kernels: Mutex::default(),
             plans: OnceLock::new(),
             cubins,
+            libraries: options.libraries.clone(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -226,6 +232,9 @@ impl Context {
             Some(EngineError::Cuda { call, code, text }) => {
                 Err(EngineError::Cuda { call, code: *code, text: text.clone() })
             }
+            Some(EngineError::Rank { rank, what, fix }) => {
+                Err(EngineError::Rank { rank: *rank, what: what.clone(), fix: fix.clone() })
+            }
             Some(_) => error.take().map_or(Ok(()), Err),
         }
     }
@@ -238,6 +247,19 @@ impl Context {
     /// Keeps the first error.
     pub(super) fn fail(&self, error: EngineError) {
         locked(&self.inner.error).get_or_insert(error);
+    }
+
+    /// The other ranks are out of reach: the error takes the place of any other, and is not forgotten.
+    pub(super) fn cut_off(&self, error: EngineError) {
+        let mut stuck = locked(&self.inner.error);
+        self.inner.cut_off.store(true, Ordering::Relaxed);
+        *stuck = Some(error);
+    }
+
+    /// Forgets the error of calls that nobody needed after all.
+    pub(super) fn forget_error(&self) -> Option<EngineError> {
+        let mut error = locked(&self.inner.error);
+        if self.inner.cut_off.load(Ordering::Relaxed) { None } else { error.take() }
     }
 
     /// Runs a call in this context unless an error stuck; its result, if it has one.

@@ -532,7 +532,7 @@ impl Context {
         });
         let Some((captured, executable)) = made else {
             inputs.give_back(self.pool());
-            graphs.capture_failed(locked(&self.inner.error).take());
+            graphs.capture_failed(self.forget_error());
             return None;
         };
         let last_used = graphs.now();
@@ -571,7 +571,7 @@ impl Context {
             return Some(inputs);
         }
         // An error here is not an error of the work either, which is queued now.
-        let error = locked(&self.inner.error).take();
+        let error = self.forget_error();
         let none = || "no memory for the inputs of a graph".to_owned();
         graphs.counts.disabled = Some(error.map_or_else(none, |error| error.to_string()));
         graphs.forget(self.pool()); // there is no way left to send inputs to those there are

@@ -1,4 +1,4 @@
-//! Finding NVIDIA's libraries: the driver, NVRTC, cuBLASLt.
+//! Finding NVIDIA's libraries: the driver, NVRTC, cuBLASLt; and NCCL, once ranks exchange.
 //!
 //! Owns: where they are looked for, and the error when they are not found. Never: calls into them.
 //!
@@ -6,6 +6,7 @@
 //! a Python environment) is opened here by its full path first; from then on the loader finds it by its bare name, since it
 //! is already open.
 
+use std::ffi::{CStr, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -31,10 +32,10 @@ pub(super) fn find(folders: &[PathBuf]) -> Result<(), EngineError> {
             if !found.is_empty() {
                 // NVRTC opens its built-in functions by bare name, which finds them only if they are open already.
                 for builtins in versions(folder, "libnvrtc-builtins.so") {
-                    open_for_all(&builtins);
+                    let _: *mut c_void = open_for_all(&builtins);
                 }
             }
-            if found.iter().rev().any(|path| open_for_all(path)) {
+            if found.iter().rev().any(|path| !open_for_all(path).is_null()) {
                 break;
             }
         }
@@ -44,19 +45,81 @@ pub(super) fn find(folders: &[PathBuf]) -> Result<(), EngineError> {
     if missing.is_empty() { Ok(()) } else { Err(absent(&missing, folders)) }
 }
 
-/// Opens a library so that the system's loader finds it by its own name from now on.
+/// Opens a library that has no binding: by its names, as the system's loader finds it, or else from the given folders. The
+/// handle is never closed.
+///
+/// # Errors
+/// [`EngineError::Gpu`] that names it and where it was sought.
+pub(super) fn open(
+    what: &str,
+    names: &[&str],
+    folders: &[PathBuf],
+    fix: &'static str,
+) -> Result<*mut c_void, EngineError> {
+    let by_name = names.iter().map(PathBuf::from);
+    let in_folders =
+        folders.iter().flat_map(|folder| versions(folder, names[names.len() - 1]).into_iter().rev());
+    let mut why = String::new();
+    for path in by_name.chain(in_folders) {
+        let library = open_for_all(&path);
+        if !library.is_null() {
+            return Ok(library);
+        }
+        // A file that is there and cannot be opened lacks something else, which the loader names.
+        if path.is_file() {
+            why = format!(" (the loader says: {})", loader_error());
+        }
+    }
+    let what = format!("not found: {what} ({}); looked in {}{why}", names[0], places(folders));
+    Err(EngineError::Gpu { what, fix })
+}
+
+/// The address of one of a library's functions; `None` if it has no such function.
+///
+/// # Safety
+/// `library` is a handle of [`open`].
 #[cfg(unix)]
-fn open_for_all(path: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
-    // SAFETY: the path ends with a zero; loading NVIDIA's libraries runs their initialisers, which is what asking for
-    // a GPU means. The handle is never closed.
-    !unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
+pub(super) unsafe fn symbol(library: *mut c_void, name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: the caller's, and the name ends with a zero.
+    let found = unsafe { libc::dlsym(library, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
 }
 
 #[cfg(not(unix))]
-fn open_for_all(_path: &Path) -> bool {
-    false
+pub(super) unsafe fn symbol(_library: *mut c_void, _name: &CStr) -> Option<*mut c_void> {
+    None
+}
+
+/// Opens a library so that the system's loader finds it by its own name from now on; null if that is not possible.
+#[cfg(unix)]
+fn open_for_all(path: &Path) -> *mut c_void {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return std::ptr::null_mut() };
+    // SAFETY: the path ends with a zero; loading NVIDIA's libraries runs their initialisers, which is what asking for
+    // a GPU means. The handle is never closed.
+    unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }
+}
+
+#[cfg(not(unix))]
+fn open_for_all(_path: &Path) -> *mut c_void {
+    std::ptr::null_mut()
+}
+
+/// Why the library asked for last could not be opened.
+#[cfg(unix)]
+fn loader_error() -> String {
+    // SAFETY: the loader's message is a string of its own, or null.
+    let text = unsafe { libc::dlerror() };
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as above; it ends with a zero.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn loader_error() -> String {
+    String::new()
 }
 
 /// The files `name`, `name.12`, `name.13.0` of a folder, oldest first.
@@ -73,15 +136,20 @@ fn versions(folder: &Path, name: &str) -> Vec<PathBuf> {
 
 fn absent(missing: &[&(&str, &str)], folders: &[PathBuf]) -> EngineError {
     let names: Vec<String> = missing.iter().map(|(what, file)| format!("{what} ({file})")).collect();
-    let mut places = "the system's library paths".to_owned();
-    for folder in folders {
-        places += &format!(", {}", folder.display());
-    }
     let fix = if missing.iter().any(|(_, file)| *file == "libcuda.so") {
         "install NVIDIA's driver, or compute on the processor"
     } else {
         "install the CUDA toolkit 12 or newer, or `pip install nvidia-cuda-nvrtc nvidia-cublas` in an active \
          environment, or set LD_LIBRARY_PATH or CUDA_HOME"
     };
-    EngineError::Gpu { what: format!("not found: {}; looked in {places}", names.join(", ")), fix }
+    EngineError::Gpu { what: format!("not found: {}; looked in {}", names.join(", "), places(folders)), fix }
+}
+
+/// Where libraries are sought, in words.
+fn places(folders: &[PathBuf]) -> String {
+    let mut places = "the system's library paths".to_owned();
+    for folder in folders {
+        places += &format!(", {}", folder.display());
+    }
+    places
 }

@@ -28,6 +28,7 @@
 //!   replayed if its ops wait for nothing, ask for the same buffers and launches each time, leave room for the longest upload
 //!   where lengths differ from batch to batch (`cuda.upload_within`), and take memory that outlives the step with
 //!   `allocate_lasting` / `upload_lasting`.
+//! - Other ranks' GPUs: [`Nccl`] queues exchanges on the same stream, outside of what [`Context::run`] may capture.
 //! - Errors stick, like CUDA's own: after the first one, allocations are empty and launches do nothing, until
 //!   [`Context::check`] reports it, once per step.
 
@@ -43,6 +44,8 @@ mod graph;
 mod kernels;
 mod launch;
 mod libraries;
+#[cfg_attr(not(test), allow(dead_code, reason = "until ranks exchange gradients"))]
+mod nccl;
 pub(crate) mod ops;
 mod pinned;
 mod slab;
@@ -54,6 +57,8 @@ pub use context::{CudaOptions, Gpu, gpus};
 pub(crate) use graph::Prepared;
 pub use graph::{GraphCounts, Replay};
 pub(crate) use kernels::Module;
+#[allow(unused_imports, reason = "until ranks exchange gradients")]
+pub(crate) use nccl::Nccl;
 pub(crate) use slab::Slab;
 
 /// Locks; a thread that panicked while it held the lock left nothing half done that matters.

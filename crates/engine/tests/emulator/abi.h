@@ -1,6 +1,6 @@
 // The part of NVIDIA's binary interface that the engine calls: names, numbers and layouts as the libraries have them.
 //
-// Owns: declarations shared by the three emulated libraries. Never: behaviour.
+// Owns: declarations shared by the emulated libraries. Never: behaviour.
 
 #pragma once
 

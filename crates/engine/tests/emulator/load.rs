@@ -18,7 +18,7 @@ pub fn ready() -> bool {
     *READY.get_or_init(|| match target() {
         Ok(Target::Real) => true,
         Ok(Target::Emulated(folder)) => {
-            for name in ["libcuda.so", "libnvrtc.so", "libcublasLt.so"] {
+            for name in ["libcuda.so", "libnvrtc.so", "libcublasLt.so", "libnccl.so.2"] {
                 let path = CString::new(folder.join(name).to_str().unwrap()).unwrap();
                 // SAFETY: the path ends with a zero; the library is ours, and is never closed.
                 let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };

@@ -1,5 +1,5 @@
-//! Builds the emulated CUDA libraries that tests run on where there is no GPU: `libcuda.so`, `libnvrtc.so` and
-//! `libcublasLt.so`, from the C++ sources beside this file, with the system's `g++`.
+//! Builds the emulated CUDA libraries that tests run on where there is no GPU: `libcuda.so`, `libnvrtc.so`,
+//! `libcublasLt.so` and `libnccl.so.2`, from the C++ sources beside this file, with the system's `g++`.
 //!
 //! Owns: where they are built and when again. Used as a module by the engine's tests, which load them into their own
 //! process, and by the program's tests, whose child processes find them by `LD_LIBRARY_PATH`. Never: part of Headstart.
@@ -11,15 +11,16 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The sources of each library, the names under which the engine's loader asks for it first, and what it is linked with.
-const LIBRARIES: [(&str, &[&str], &[&str]); 3] = [
+const LIBRARIES: [(&str, &[&str], &[&str]); 4] = [
     (
         "libcuda.so",
         &["driver.cpp", "memory.cpp", "streams.cpp", "launch.cpp", "blocks.cpp"],
         &["-ldl", "-pthread"],
     ),
     ("libnvrtc.so", &["nvrtc.cpp"], &["-ldl"]),
-    // It calls the emulated driver, which lies beside it.
+    // These call the emulated driver, which lies beside them.
     ("libcublasLt.so", &["cublaslt.cpp"], &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN", "-pthread"]),
+    ("libnccl.so.2", &["nccl.cpp"], &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN", "-pthread"]),
 ];
 
 const HEADERS: [&str; 5] = ["abi.h", "emulator.h", "blocks.h", "device.h", "abi_device.h"];

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use headstart_engine::collective::GroupSums;
+use headstart_engine::collective::{Exchange, GroupSums};
 use headstart_engine::{Gradients, Weights};
 
 use super::batches::Batches;
@@ -50,7 +50,8 @@ impl Measurement<'_> {
         let mut weights = Weights::new(model.table().initial_values(config.seed));
         let mut gradients = Gradients::new(model.table().trainable_len());
         let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
-        let mut optimizer = Optimizer::new(model.table(), config, ranks.collective());
+        let mut optimizer =
+            Optimizer::new(model.table(), config, Exchange::alone(model.table().trainable_len()));
         let mut batches = Batches::new(train.clone(), targets, config);
         let began = Instant::now();
         let mut timed = StepTime { seconds: 0.0, tokens: 0.0 };

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::collective::{GroupSums, Shares};
+use headstart_engine::collective::{Exchange, GroupSums, Shares};
 use headstart_engine::{Collective, Flat, Gradients, Weights};
 
 use crate::batch::{Examples, TokenTargets};
@@ -182,11 +182,17 @@ impl<'a> Training<'a> {
     /// Runs (or resumes) to the end, a stop, or an error.
     pub(crate) fn run(mut self, listener: &mut Listener<'_>) -> Result<Summary> {
         let mut log = self.folder.train_log().map(|path| TrainLog::open(&path, &self.notes)).transpose()?;
+        let collective = self.ranks.collective().clone();
         let listener: &mut Listener<'_> = &mut |event| {
             if let Some(log) = &mut log {
                 log.event(&event);
             }
-            listener(event)
+            // What one rank is asked, all hear soon; when to stop they agree on.
+            if listener(event) == Signal::Stop {
+                collective.ask_stop();
+                return Signal::Stop;
+            }
+            if collective.stop_asked() { Signal::Stop } else { Signal::Continue }
         };
         let mut running = self.start(listener)?;
         if running.total_steps == 0 {
@@ -318,12 +324,17 @@ impl<'a> Training<'a> {
         let steps_per_epoch = batches.steps_per_epoch();
         let total_steps = self.config.total_steps(batches.examples());
         let table = self.model.table();
-        let mut optimizer = Optimizer::new(table, self.config, self.ranks.collective());
+        let exchange = Exchange::new(&self.device, self.ranks.collective(), table.trainable_len())?;
+        if let Some(why) = exchange.detour() {
+            let line = format!("the GPUs exchange gradients by way of the processors, which is slow: {why}");
+            listener(Event::Message(&line));
+        }
+        let mut optimizer = Optimizer::new(table, self.config, exchange);
         let mut state = TrainerState::default();
         if let Some(checkpoint) = self.checkpoint.take() {
             self.same_run(&checkpoint, &data)?;
             self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
-            let places: Vec<_> = optimizer.shares.own().collect();
+            let places: Vec<_> = optimizer.exchange.shares().own().collect();
             let [first, second] = checkpoint.load_optimizer(table, &places)?;
             (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
             state = checkpoint.state;
@@ -553,7 +564,7 @@ impl<'a> Training<'a> {
         if let Some(what) = what {
             return Err(not_finite(&self.folder, &running.state, what.to_owned()));
         }
-        let shares = running.optimizer.shares;
+        let shares = running.optimizer.exchange.shares();
         let moments = |which: Moment, write: &mut dyn FnMut(&[f32]) -> Result<()>| {
             let own = if which == Moment::First { first } else { second };
             self.gather_moments(&shares, own, write)

@@ -3,8 +3,7 @@
 //! Owns: forward and backward over a rank's slabs of a batch, the sum over ranks, the update. Never: which batch comes next,
 //! when to stop.
 
-use headstart_engine::collective::{self, GroupSums};
-use headstart_engine::ops::adam::squared_norm;
+use headstart_engine::collective::GroupSums;
 use headstart_engine::{Gradients, Precision, Prepared, Tape, Weights, make_resident};
 
 use crate::batch::Batch;
@@ -128,7 +127,7 @@ impl Step<'_> {
                 tape.backward();
                 sums.push(part);
             }
-            self.group_sums.add(self.gradients, own.len());
+            self.group_sums.add(self.device, self.gradients, own.len());
         }
         Some(sums)
     }
@@ -144,7 +143,7 @@ impl Step<'_> {
             self.clear();
             return Ok(None);
         };
-        collective::reduce(self.ranks.collective(), &self.optimizer.shares, self.gradients)?;
+        self.optimizer.exchange.reduce(self.device, self.gradients)?;
         let mut whole = Sums::default();
         sums.iter().for_each(|part| whole.add(part));
         Ok(Some(self.objective.loss(&whole, self.objective.denominators(batch))))
@@ -161,8 +160,7 @@ impl Step<'_> {
     /// # Errors
     /// What goes wrong on the device.
     pub(crate) fn gradient_norm(&self) -> Result<f64> {
-        let squared = squared_norm(self.device, self.gradients);
-        let norm = squared.over_ranks(self.ranks.collective(), &self.optimizer.shares)?.sqrt();
+        let norm = self.optimizer.exchange.squared_norm(self.device, self.gradients)?.sqrt();
         self.device.check_queued()?;
         Ok(norm)
     }
@@ -173,8 +171,7 @@ impl Step<'_> {
     /// # Errors
     /// What goes wrong on the device.
     pub(crate) fn update(&mut self, norm: f64, lr: f64, step: u64, update: u64) -> Result<()> {
-        let collective = self.ranks.collective();
-        self.optimizer.step(self.device, collective, self.weights, self.gradients, norm, lr, step, update)?;
+        self.optimizer.step(self.device, self.weights, self.gradients, norm, lr, step, update)?;
         Ok(self.device.check_queued()?)
     }
 

@@ -1,17 +1,8 @@
 //! Messages of all sizes between ranks that are threads.
 
+use super::{LONG, on_all};
 use crate::collective::Collective;
 use crate::rng::Stream;
-
-/// Runs `work` on every rank of `world_size`, each on a thread of its own.
-fn on_all(world_size: usize, work: impl Fn(&Collective) + Sync) {
-    std::thread::scope(|scope| {
-        for rank in Collective::in_threads(world_size).unwrap() {
-            let work = &work;
-            scope.spawn(move || work(&rank));
-        }
-    });
-}
 
 /// What `from` sends to `to` as its message `number`.
 fn message(from: usize, to: usize, number: usize, length: usize) -> Vec<u8> {
@@ -26,7 +17,7 @@ fn messages_of_all_sizes_arrive_in_order_whatever_the_sizes_the_other_way() {
     let lengths =
         |from: usize, to: usize| [0, 1, 5 * from + to, 6_000_001 * (from + 1) / (to + 1), 0, 65_537, 3];
     for world_size in [2, 3, 4] {
-        on_all(world_size, |collective| {
+        on_all(world_size, LONG, |collective| {
             let rank = collective.rank();
             let others: Vec<usize> = (0..world_size).filter(|&other| other != rank).collect();
             for round in 0..3 {
@@ -54,7 +45,7 @@ fn messages_of_all_sizes_arrive_in_order_whatever_the_sizes_the_other_way() {
 
 #[test]
 fn what_ranks_bring_is_gathered_and_what_rank_0_has_is_broadcast() {
-    on_all(3, |collective| {
+    on_all(3, LONG, |collective| {
         let mine = vec![collective.rank() as u8; collective.rank() * 2];
         assert_eq!(collective.gather(&mine).unwrap(), [vec![], vec![1; 2], vec![2; 4]]);
         assert_eq!(collective.gather_equal(&[collective.rank() as u8]).unwrap(), [[0], [1], [2]]);

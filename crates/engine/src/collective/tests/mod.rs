@@ -1,15 +1,27 @@
-//! Ranks as threads and as processes: what they exchange, and how they end.
+//! Ranks as threads and as processes: what they exchange, how they meet, and how they end.
 
 mod exchanges;
+mod losses;
+mod meeting;
+#[cfg(unix)]
+mod processes;
+
+use std::time::Duration;
 
 use super::Collective;
 
-/// What `work` gives on each rank of `world_size`, each a thread of its own, in the order of ranks.
-pub(super) fn on_ranks<T: Send>(world_size: usize, work: impl Fn(&Collective) -> T + Sync) -> Vec<T> {
-    let ranks = Collective::in_threads(world_size).unwrap();
+/// Runs `work` on every rank of `world_size`, each on a thread of its own; its results by rank.
+fn on_all<T: Send>(world_size: usize, timeout: Duration, work: impl Fn(Collective) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
-        let work = &work;
-        let running: Vec<_> = ranks.iter().map(|rank| scope.spawn(move || work(rank))).collect();
-        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let ranks = Collective::in_threads_with(world_size, timeout).unwrap();
+        let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
+        started.into_iter().map(|one| one.join().unwrap()).collect()
     })
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// What `work` gives on each rank of `world_size`, in the order of ranks.
+pub(super) fn on_ranks<T: Send>(world_size: usize, work: impl Fn(&Collective) -> T + Sync) -> Vec<T> {
+    on_all(world_size, LONG, |collective| work(&collective))
 }

@@ -5,7 +5,8 @@ use crate::cuda::{Context, DevicePtr, Module};
 use crate::dtype::DType;
 use crate::tensor::{Pool, Tensor};
 
-const ELEMENTWISE: Module = Module { name: "elementwise", text: include_str!("../kernels/elementwise.cu") };
+pub(super) const ELEMENTWISE: Module =
+    Module { name: "elementwise", text: include_str!("../kernels/elementwise.cu") };
 
 /// Warps that share the rows of partial sums: `ROW_GROUPS` in `elementwise.cu`.
 const ROW_GROUPS: usize = 16;
