@@ -152,9 +152,7 @@ fn processes_that_cannot_keep_the_rounding_say_so_or_are_allowed_to() {
         done.refuses(2, &["world_size", "3 ranks", "start 2 ranks, or 4"]);
     }
     assert!(!place.path("three").exists());
-    place
-        .run(&format!("{work} --reduction_groups 6 --out x"))
-        .refuses(2, &["reduction_groups", "use 8"]);
+    place.run(&format!("{work} --reduction_groups 6 --out x")).refuses(2, &["reduction_groups", "use 8"]);
     place.run(&format!("{work} --out one --max_time 0")).succeeds();
     for done in run(&place, "pretrain --resume one", 2) {
         done.refuses(2, &["2 ranks cannot share the 1 reduction_groups", "--allow_other_groups"]);
@@ -181,8 +179,10 @@ fn processes_with_other_settings_or_data_part_before_anything_is_trained() {
         let ranks = format!("--rank {rank} --world_size 2 --rendezvous 127.0.0.1:{port}");
         place.command(&format!("{call} {rest} {ranks}")).spawn().unwrap()
     };
-    let differing =
-        [("--data a", "--data b", "train examples"), ("--data a --seed 1", "--data a --seed 2", "train.seed")];
+    let differing = [
+        ("--data a", "--data b", "train examples"),
+        ("--data a --seed 1", "--data a --seed 2", "train.seed"),
+    ];
     for (first, second, key) in differing {
         for done in ends(vec![of(0, first), of(1, second)]) {
             assert_eq!(done.code, Some(2), "{}", done.stderr);

@@ -121,7 +121,10 @@ fn text(plan: &Plan) -> String {
     }
     if ranks > sequences_per_step {
         let idle = ranks - sequences_per_step;
-        lines.push(("note", format!("{idle} ranks have nothing to compute: a larger --train_batch_size gives them some")));
+        lines.push((
+            "note",
+            format!("{idle} ranks have nothing to compute: a larger --train_batch_size gives them some"),
+        ));
     }
     match time {
         None => lines.push(("time", "unknown: --gflops says how fast a process is".into())),

@@ -34,7 +34,7 @@ pub use rendezvous::Rendezvous;
 use crate::error::EngineError;
 use watch::Watch;
 
-pub use exchange::Exchange;
+pub use exchange::{Completed, Exchange, Sums};
 pub use groups::GroupSums;
 pub use shares::Shares;
 

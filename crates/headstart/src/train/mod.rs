@@ -227,6 +227,7 @@ impl<'a> Training<'a> {
                 gradients: &mut running.gradients,
                 group_sums: &mut running.group_sums,
                 optimizer: &mut running.optimizer,
+                summed: None,
             };
 
             // The next batch: a GPU has prepared it during the step before.
