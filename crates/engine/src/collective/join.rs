@@ -3,6 +3,7 @@
 //! Owns: [`Join`], who connects to whom, in which order, and that all ranks succeed or all fail for the same reason.
 //! Never: what is sent afterwards.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -256,7 +257,9 @@ fn connect(
     let mut door = TcpListener::bind((at, 0)).and_then(Door::new).map_err(cannot)?;
     let port = door.address().map_err(cannot)?.port();
     say(leader, Word::Ports, &port.to_string()).map_err(|e| broke(0, &e))?;
-    let ports = expect(leader, 0, Word::Ports, deadline)?;
+    // Rank 0 waits for all until the deadline, and then says who is late.
+    let patient = deadline + join.timeout;
+    let ports = expect(leader, 0, Word::Ports, patient)?;
     let ports: Vec<u16> = ports.split(' ').map(str::parse).collect::<Result<_, _>>().map_err(|_| odd())?;
     if ports.len() != seen.len() {
         return Err(odd());
@@ -279,7 +282,7 @@ fn connect(
         peers[from] = Some(stream);
     }
     say(leader, Word::Ready, "").map_err(|e| broke(0, &e))?;
-    expect(leader, 0, Word::Go, deadline + join.timeout)?;
+    expect(leader, 0, Word::Go, patient)?;
     Ok((peers, line))
 }
 
@@ -326,5 +329,10 @@ fn expect(stream: &TcpStream, rank: usize, word: Word, deadline: Instant) -> Res
 }
 
 fn broke(rank: usize, error: &std::io::Error) -> Trouble {
-    trouble(format!("the connection to rank {rank} broke while they met: {error}"), NETWORK)
+    let what = match error.kind() {
+        ErrorKind::TimedOut => format!("rank {rank} came and was silent then"),
+        ErrorKind::UnexpectedEof => format!("rank {rank} came and is gone: its connection was closed"),
+        _ => format!("rank {rank} came and is gone: {error}"),
+    };
+    trouble(what, NETWORK)
 }
