@@ -2,6 +2,7 @@
 //!
 //! Owns: which call, and what must hold after it. Never: how it is made to go wrong (`shim`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -123,6 +124,7 @@ impl<'a> DiskCalls<'a> {
     fn go_wrong(&self, scene: &Scene<'_>, place: &Place, at: usize, fault: &str, counts: &Counts) -> Found {
         let work = scene.work;
         let before = work.whole_checkpoints(place, RUN)?.pop();
+        let lengths = lengths(&place.path(scene.under));
         let output = call(work, place, &self.shim, scene.under, Some((at, fault)));
         counts.add("runs");
         let calls = shim::calls(&place.path("calls"));
@@ -136,10 +138,13 @@ impl<'a> DiskCalls<'a> {
             if !matches!(output.status.code(), Some(0 | 130) | None) {
                 return Err(format!("asked to end, it ended with {}", said(&output)));
             }
-        } else if fault.starts_with("kill") {
+        } else if fault.starts_with("kill") || fault == "power" {
             counts.add("kills");
             if output.status.code().is_some() {
                 return Err(format!("it was not killed: {}", said(&output)));
+            }
+            if fault == "power" {
+                lose_power(&shim::noted(&place.path("calls")), lengths, counts);
             }
         } else {
             let before = calls[..at - 1].iter().rev().find(|call| call.name != "open");
@@ -209,9 +214,9 @@ fn judge_untouched(work: &Work, place: &Place, output: &Output) -> Found {
 
 /// The newest checkpoint that was put in its place before the fault; one that is asked to end goes on for a while.
 fn newest_committed(calls: &[Call], at: usize, fault: &str) -> Option<String> {
-    let before = calls
-        .iter()
-        .filter(|call| fault == "stop" || call.number < at || (call.number == at && fault == "kill-after"));
+    let before = calls.iter().filter(|call| {
+        fault == "stop" || call.number < at || (call.number == at && ["kill-after", "power"].contains(&fault))
+    });
     let committed = before.filter(|call| call.name == "rename").filter_map(|call| {
         let target = call.path.split_once('>')?.1;
         target.rsplit('/').next().filter(|name| name.starts_with("step-")).map(str::to_owned)
@@ -222,6 +227,61 @@ fn newest_committed(calls: &[Call], at: usize, fault: &str) -> Option<String> {
 /// Whether a checkpoint stands aside for the one that replaces it.
 fn pushed_aside(place: &Place) -> bool {
     place.names(&format!("{RUN}/checkpoints")).iter().any(|name| name.starts_with(".old-step-"))
+}
+
+/// How long files are, all of it on the disk.
+fn lengths(folder: &Path) -> BTreeMap<String, u64> {
+    let mut lengths = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path().canonicalize().unwrap();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                lengths.insert(path.display().to_string(), path.metadata().unwrap().len());
+            }
+        }
+    }
+    lengths
+}
+
+/// Takes away what a power failure may take: what was written to a file since it was last flushed, and files whose folder
+/// was not flushed since they were made.
+fn lose_power(noted: &[Call], mut on_disk: BTreeMap<String, u64>, counts: &Counts) {
+    let mut new: BTreeSet<String> = BTreeSet::new();
+    for call in noted {
+        match call.name.as_str() {
+            "create" if !on_disk.contains_key(&call.path) => {
+                new.insert(call.path.clone());
+                on_disk.insert(call.path.clone(), 0);
+            }
+            "rename" => {
+                let (from, to) = call.path.split_once('>').unwrap();
+                let moved = |path: &String| path.replacen(from, to, usize::from(path.starts_with(from)));
+                on_disk = on_disk.iter().map(|(path, length)| (moved(path), *length)).collect();
+                new = new.iter().map(moved).collect();
+            }
+            length if call.number == 0 => {
+                new.retain(|path| Path::new(path).parent() != Some(Path::new(&call.path)));
+                if let Some(known) = on_disk.get_mut(&call.path) {
+                    *known = length.parse().unwrap();
+                }
+            }
+            _ => {}
+        }
+    }
+    for (path, length) in on_disk {
+        if new.contains(&path) {
+            counts.add("disk: files gone with the power");
+            let _ = fs::remove_file(&path);
+        } else if let Ok(file) = fs::OpenOptions::new().write(true).open(&path)
+            && file.metadata().unwrap().len() > length
+        {
+            counts.add("disk: files shorter without power");
+            file.set_len(length).unwrap();
+        }
+    }
 }
 
 impl Scene<'_> {

@@ -10,9 +10,9 @@ use std::process::Command;
 /// One call that touched the folder.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// From 1.
+    /// From 1; 0 for what is no call: how long a file is when it was flushed to the disk.
     pub number: usize,
-    /// `create`, `open`, `read`, `write`, `fsync`, `ftruncate`, `mmap`, `rename`, `unlink`, `mkdir`.
+    /// That length, or `create`, `open`, `read`, `write`, `fsync`, `ftruncate`, `mmap`, `rename`, `unlink`, `mkdir`.
     pub name: String,
     /// The file; of a rename `FROM>TO`.
     pub path: String,
@@ -36,9 +36,9 @@ impl Call {
                 "full",
                 "gone",
             ],
-            "fsync" => &["EIO", "ENOSPC", "EINTR", KILLS[1]],
+            "fsync" => &["EIO", "ENOSPC", "EINTR", "power"],
             "ftruncate" => &[KILLS[0], KILLS[1], "EIO", "EINTR"],
-            "rename" | "mkdir" => &[KILLS[0], KILLS[1], "EIO", "ENOSPC", "gone"],
+            "rename" | "mkdir" => &[KILLS[0], KILLS[1], "power", "EIO", "ENOSPC", "gone"],
             "unlink" => &[KILLS[0], KILLS[1], "EIO", "gone"],
             "open" | "read" => &["EIO", "EINTR"],
             _ => &["EIO"],
@@ -76,6 +76,11 @@ pub fn load(command: &mut Command, library: &Path, folder: &Path, log: &Path, fa
 
 /// The calls that a process made.
 pub fn calls(log: &Path) -> Vec<Call> {
+    noted(log).into_iter().filter(|call| call.number > 0).collect()
+}
+
+/// The calls that a process made, and what was flushed between them.
+pub fn noted(log: &Path) -> Vec<Call> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let call = |line: &str| {
         let mut words = line.splitn(3, ' ');
