@@ -4,6 +4,7 @@
 
 use std::env;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,7 +51,11 @@ impl Call {
 pub fn build() -> Result<PathBuf, String> {
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".into());
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/campaign/shim.c");
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("campaign-shim.so");
+    // One that is at work is not replaced by another.
+    let mut hasher = DefaultHasher::new();
+    fs::read(&source).map_err(|e| format!("{}: {e}", source.display()))?.hash(&mut hasher);
+    let library =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("campaign-shim-{:016x}.so", hasher.finish()));
     let draft = library.with_extension(format!("{}.draft", std::process::id()));
     let mut call = Command::new(&compiler);
     call.args(["-std=gnu11", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-o"])
