@@ -58,6 +58,8 @@ fn text(plan: &Plan) -> String {
         sequences_per_step,
         tokens_per_example,
         tokens_per_step,
+        slabs_per_step,
+        sequences_of_rank,
         steps,
         flops_per_step,
         memory,
@@ -119,12 +121,24 @@ fn text(plan: &Plan) -> String {
             format!("{} a step sent by each of {ranks} ranks, and received", bytes(*traffic_bytes)),
         ));
     }
+<<<<<<< HEAD
     if ranks > sequences_per_step {
         let idle = ranks - sequences_per_step;
         lines.push((
             "note",
             format!("{idle} ranks have nothing to compute: a larger --train_batch_size gives them some"),
         ));
+=======
+    if *ranks > 1 {
+        let share = format!("up to {sequences_of_rank} sequences each, in whole slabs of about 512 tokens");
+        let idle = ranks.saturating_sub(*slabs_per_step);
+        lines.push(match idle {
+            0 => ("ranks", share),
+            idle => {
+                ("ranks", format!("{share}; {idle} have none: a larger --train_batch_size gives them some"))
+            }
+        });
+>>>>>>> h-cli13
     }
     match time {
         None => lines.push(("time", "unknown: --gflops says how fast a process is".into())),
@@ -198,6 +212,8 @@ mod tests {
             sequences_per_step: 8,
             tokens_per_example: 256,
             tokens_per_step: 2_048,
+            slabs_per_step: 4,
+            sequences_of_rank: 4,
             steps: Some(100),
             flops_per_step: 2.5e12,
             memory: Memory { weights: 28_000_000, ..Memory::default() },

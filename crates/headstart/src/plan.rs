@@ -7,6 +7,7 @@
 
 use serde::Serialize;
 
+use crate::batch::GROUPED_TOKENS;
 use crate::checkpoint::{LoadedModel, load_model, with_lm_head, without_lm_head};
 use crate::config::{
     FinetuneConfig, HeadConfig, Method, ModelConfig, ObjectiveName, PretrainConfig, Problem, Task,
@@ -62,6 +63,10 @@ pub struct Plan {
     pub tokens_per_example: usize,
     /// Tokens of an optimizer step, over all ranks.
     pub tokens_per_step: usize,
+    /// Pieces that a step is cut into, which ranks take whole.
+    pub slabs_per_step: usize,
+    /// Sequences of a step of the rank that has most.
+    pub sequences_of_rank: usize,
     /// Optimizer steps of the run; `None`: unknown.
     pub steps: Option<u64>,
     /// Operations of an optimizer step, over all ranks.
@@ -264,6 +269,10 @@ impl Work<'_> {
             assumed.tokens_per_example.unwrap_or(self.tokens).min(model.num_max_positions);
         let sequences_per_step = train.global_batch();
         let tokens_per_step = sequences_per_step * tokens_per_example;
+        // A slab ends with the sequence that fills it, and ranks take contiguous slabs, as evenly as can be.
+        let per_slab = GROUPED_TOKENS.div_ceil(tokens_per_example).min(sequences_per_step);
+        let slabs_per_step = sequences_per_step.div_ceil(per_slab);
+        let sequences_of_rank = (per_slab * slabs_per_step.div_ceil(ranks)).min(sequences_per_step);
         let predicted = (self.predicted * tokens_per_step as f64).round() as usize;
         let lengths = std::iter::repeat_n(tokens_per_example, sequences_per_step);
         let flops_per_step = self.passes * built.forward_flops(lengths, predicted);
@@ -274,6 +283,8 @@ impl Work<'_> {
             sequences_per_step,
             tokens_per_example,
             tokens_per_step,
+            slabs_per_step,
+            sequences_of_rank,
             steps,
             flops_per_step,
             memory: Memory::of(
@@ -330,8 +341,8 @@ impl Assumptions {
 impl Plan {
     fn time(&self, gflops: f64, assumed: &Assumptions) -> Time {
         let ranks = self.ranks as f64;
-        // Batches are cut into whole sequences: the rank with most of them is waited for.
-        let most = self.sequences_per_step.div_ceil(self.ranks) as f64;
+        // The rank with most is waited for.
+        let most = self.sequences_of_rank as f64;
         let alone_s = self.flops_per_step / (gflops * 1e9);
         let compute_s = alone_s * most / self.sequences_per_step as f64;
         let (bytes_s, waits_s) = if self.ranks == 1 {
@@ -343,7 +354,7 @@ impl Plan {
             )
         };
         let tokens_of_rank = self.tokens_per_example as f64 * most;
-        let last_backward_s = BACKWARD * compute_s * (SLAB_TOKENS as f64 / tokens_of_rank).min(1.0);
+        let last_backward_s = BACKWARD * compute_s * (GROUPED_TOKENS as f64 / tokens_of_rank).min(1.0);
         // Gradients are the first half of the bytes; the weights can only follow.
         let hidden_s = last_backward_s.min(bytes_s / 2.0);
         let step_s = compute_s + bytes_s + waits_s;
@@ -472,9 +483,11 @@ mod tests {
         assert!((four.traffic_s - (plan.traffic_bytes as f64 / 1e9 + 1e-3)).abs() < 1e-12);
         assert!((four.efficiency - four.compute_s / four.step_s).abs() < 1e-12);
         assert!(four.overlapped_step_s < four.step_s && four.overlapped_efficiency > four.efficiency);
-        // Eight sequences are too few for sixteen: half of them wait for the others.
-        let many = pretrain(&small(), &assumed(16)).unwrap().time.unwrap();
-        assert!((many.compute_s - alone.compute_s / 8.0).abs() < 1e-12);
+        // Eight sequences are four slabs, too few for eight: half of them wait for the others.
+        let plan = pretrain(&small(), &assumed(8)).unwrap();
+        assert_eq!((plan.slabs_per_step, plan.sequences_of_rank), (4, 2));
+        let many = plan.time.unwrap();
+        assert!((many.compute_s - alone.compute_s / 4.0).abs() < 1e-12);
         assert!(many.efficiency < 0.5);
     }
 

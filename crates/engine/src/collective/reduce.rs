@@ -271,7 +271,7 @@ mod tests {
         let sizes = [3_000, 130, 2 * UNIT + 77];
         let n = sizes[0] * sizes[1] + sizes[2];
         for (decay, weight_decay) in [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.01)] {
-            let run = |collective: &Collective| {
+            let run = |collective: &Collective, beside: bool| {
                 let device = Device::cpu(std::num::NonZeroUsize::new(1), CodePath::Auto).unwrap();
                 let exchange = Exchange::new(&device, collective, n).unwrap();
                 let shares = exchange.shares();
@@ -283,11 +283,22 @@ mod tests {
                 let mut norms = Vec::new();
                 for step in 1..=4 {
                     let own = tree::groups_of(collective.rank(), collective.world_size(), GROUPS);
-                    for group in own.clone() {
-                        gradient_of(group, step, &mut gradients, sizes);
-                        sums.add(&device, &mut gradients, own.len());
+                    if beside && own.len() == 1 && exchange.can_reduce_beside(&device) {
+                        let ((), sums) = exchange.reduce_beside(|completed| {
+                            gradient_of(own.start, step, &mut gradients, sizes);
+                            for first in [n, n - 2 * UNIT, n - 2 * UNIT - 1, 0] {
+                                completed.from(first, &gradients);
+                            }
+                        });
+                        exchange.put(&sums.unwrap().unwrap(), &mut gradients);
+                    } else {
+                        for group in own.clone() {
+                            gradient_of(group, step, &mut gradients, sizes);
+                            sums.add(&device, &mut gradients, own.len());
+                        }
+                        assert!(!exchange.can_reduce_beside(&device) || exchange.all_go_on(true).unwrap());
+                        exchange.reduce(&device, &mut gradients).unwrap();
                     }
-                    exchange.reduce(&device, &mut gradients).unwrap();
                     let norm = exchange.squared_norm(&device, &gradients).unwrap();
                     norms.push(norm.to_bits());
                     let range = |start, len, lr| adam::Range {
@@ -309,12 +320,36 @@ mod tests {
                 }
                 (norms, weights.values().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
             };
-            let alone = on_ranks(1, run).remove(0);
-            for world_size in [2, 4] {
-                for (rank, result) in on_ranks(world_size, run).into_iter().enumerate() {
-                    assert!(result == alone, "rank {rank} of {world_size}, decay {weight_decay}");
+            let alone = on_ranks(1, |rank| run(rank, false)).remove(0);
+            for (world_size, beside) in [(2, false), (4, false), (4, true)] {
+                let results = on_ranks(world_size, |rank| run(rank, beside));
+                for (rank, result) in results.into_iter().enumerate() {
+                    assert!(
+                        result == alone,
+                        "rank {rank} of {world_size}, beside {beside}, decay {weight_decay}"
+                    );
                 }
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_added_up_where_one_rank_does_not_go_on() {
+        on_ranks(2, |collective| {
+            let device = Device::cpu(std::num::NonZeroUsize::new(1), CodePath::Portable).unwrap();
+            let gradients = Gradients::new(40 * UNIT);
+            let exchange = Exchange::new(&device, collective, gradients.values().len()).unwrap();
+            for step in 0..3 {
+                if collective.rank() == step % 2 {
+                    let (result, sums) = exchange.reduce_beside(|completed| {
+                        completed.from(0, &gradients);
+                        step
+                    });
+                    assert!(result == step && sums.unwrap().is_none());
+                } else {
+                    assert!(!exchange.all_go_on(false).unwrap());
+                }
+            }
+        });
     }
 }
