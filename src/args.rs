@@ -78,6 +78,9 @@ pub enum Command {
     Eval(EvalArgs),
     /// Start pretrain, finetune or eval as several processes on this machine
     Launch(LaunchArgs),
+    /// Say what a run will take, without starting it
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Classify texts: lines, CSV, TSV or JSONL in; JSONL or a table out
     Predict(PredictArgs),
     /// Turn texts into vectors: lines, CSV, TSV or JSONL in; a NumPy array or JSONL out
@@ -464,6 +467,56 @@ pub struct LaunchArgs {
     /// pretrain, finetune or eval, with its flags
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+}
+
+/// `headstart plan ...`.
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// What `headstart pretrain` with the same flags takes
+    Pretrain(Box<PlanArgs<PretrainArgs>>),
+    /// What `headstart finetune` with the same flags takes
+    Finetune(Box<PlanArgs<FinetuneArgs>>),
+}
+
+/// `headstart plan pretrain` and `headstart plan finetune`: a command's flags, and what nothing but a run would tell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is started, fetched or written, and no data is read.
+Examples:
+  headstart plan pretrain --preset gpt2 --max_steps 10000 --gflops 500
+  headstart plan pretrain --preset gpt2 --world_size 64 --gflops 2000 --bandwidth 100
+  headstart plan finetune --model runs/trunk --examples 5452 --gflops 100 --json
+docs/scaling.md has the formulas, and what they were compared with.")]
+pub struct PlanArgs<Work: Args> {
+    #[command(flatten)]
+    pub assumed: AssumedArgs,
+    #[command(flatten)]
+    pub work: Work,
+}
+
+/// What is not known before a run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Plan")]
+pub struct AssumedArgs {
+    /// Training examples; for running text, inputs of the model [default: unknown, --max_steps says the length]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub examples: Option<usize>,
+    /// Tokens of an example [default: as many as one may have]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub tokens_per_example: Option<usize>,
+    /// Pieces of a new model's vocabulary [default: those of --tokenizer, if it is a file here; else 28,996]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub vocab_size: Option<usize>,
+    /// What one process computes, in 10^9 operations a second, as `headstart bench train` measures [default: unknown, no
+    /// times are said]
+    #[arg(long, value_name = "GFLOPS")]
+    pub gflops: Option<f64>,
+    /// What the network of one process carries each way, in 10^9 bits a second
+    #[arg(long, value_name = "GBIT", default_value_t = 10.0)]
+    pub bandwidth: f64,
+    /// How long a message takes, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 50.0)]
+    pub latency: f64,
 }
 
 /// `headstart predict`.

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Finetune(args) => cmd::finetune::run(*args),
         Command::Eval(args) => cmd::eval::run(args),
         Command::Launch(args) => cmd::launch::run(args),
+        Command::Plan(command) => cmd::plan::run(command),
         Command::Predict(args) => cmd::predict::run(args),
         Command::Features(args) => cmd::features::run(args),
         Command::Export(args) => cmd::export::run(args),

@@ -43,6 +43,17 @@ pub fn together(args: &RankArgs, work: impl FnOnce(&Ranks) -> Result<ExitCode>) 
     result
 }
 
+/// A variable of the environment that is set to something.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// How this process would join others without a flag.
+pub fn launched_as() -> Result<Option<Join>, Usage> {
+    let flags = RankArgs { rank: None, world_size: None, rendezvous: None, comm_timeout: 60.0 };
+    ranks::ranks(&flags, &variable, Mpi::HERE)
+}
+
 impl Ranks {
     /// Work that brings something to this machine: rank 0 does it first, so that the others find it there.
     pub fn one_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -57,7 +68,6 @@ impl Ranks {
     }
 
     fn join(args: &RankArgs) -> Result<Self> {
-        let variable = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
         let Some(join) = ranks::ranks(args, &variable, Mpi::HERE)? else {
             let launched = args.rank.is_some() || variable("RANK").is_some();
             return Ok(Self { launched, ..Self::default() });

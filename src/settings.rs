@@ -12,6 +12,7 @@ pub mod devices;
 mod file;
 mod finetune;
 mod hub;
+mod plan;
 mod pretrain;
 pub mod ranks;
 mod run;
@@ -23,6 +24,7 @@ pub use data::{data_config, default_cache_dir, locations};
 pub use file::text_fields_of;
 pub use finetune::finetune;
 pub use hub::{hub_options, model_folder, places_of, say as say_model};
+pub use plan::assumptions;
 pub use pretrain::pretrain;
 pub use run::{Run, default_out, new_folder};
 

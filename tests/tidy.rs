@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "checkpoint",
         &["config", "error", "files", "interop", "model", "params", "run_log", "tensors", "tokenizer"],
     ),
+    ("plan", &["batch", "checkpoint", "config", "device", "error", "method", "model", "params"]),
     ("report", &["error", "files", "run_log"]),
     ("train_log", &["error", "event"]),
     (

@@ -124,6 +124,46 @@ item_trec() {
     "$hs" finetune --model "$RESULTS/books" --data trec --mirror "$DATA" --offline --device "$DEVICE" --precision bf16 --out "$RESULTS/trec-$(date +%s)"
 }
 
+# Exchanges between ranks, as far as this machine has GPUs for them.
+item_nccl() { bin/engine-tests --test-threads 1 --nocapture cuda::nccl cuda::ops::parts; }
+# The same with several ranks on one GPU: as ranks of one machine, and as if each were a machine of its own.
+item_nccl_shared() {
+    local ok=0
+    for shared in ranks hosts; do
+        echo "-- $shared"
+        HEADSTART_TEST_SHARED_GPU=$shared bin/engine-tests --test-threads 1 --nocapture cuda::nccl || ok=1
+    done
+    return $ok
+}
+# What ranks send to each other in a second.
+item_nccl_speed() { bin/engine-tests --test-threads 1 --nocapture --ignored cuda::nccl::tests::speed | tee "$RESULTS/nccl-speed.txt"; }
+# The same weights from any number of ranks, a GPU for each.
+item_ranks() {
+    local gpus precision world rank out sums code=0
+    gpus=$(nvidia-smi -L | wc -l)
+    for precision in f32 bf16; do
+        sums=()
+        for world in 1 2 4 8; do
+            [ "$world" -le "$gpus" ] || continue
+            out=$RESULTS/ranks-$precision-$world-$(date +%s)
+            local started=()
+            for ((rank = 0; rank < world; rank++)); do
+                "$hs" pretrain --data "$DATA/books" --tokenizer "$DATA/vocab/bert-base-cased/vocab.txt" --device "cuda:$rank" \
+                    --precision "$precision" --train_batch_size 256 --reduction_groups 8 --max_steps 60 --rank "$rank" \
+                    --world_size "$world" --rendezvous 127.0.0.1:29555 --out "$out" &
+                started+=($!)
+            done
+            for rank in "${!started[@]}"; do
+                wait "${started[$rank]}" || { echo "rank $rank of $world failed"; code=1; }
+            done
+            sums+=("$(cd "$out/final" && find . -type f -name '*.safetensors' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)")
+            echo "$precision, $world ranks: ${sums[-1]}"
+        done
+        [ "$(printf '%s\n' "${sums[@]}" | sort -u | wc -l)" -eq 1 ] || { echo "$precision: the weights differ"; code=1; }
+    done
+    return $code
+}
+
 items=$(declare -F | sed -n 's/^declare -f item_//p')
 if [ $# -eq 0 ] || [ "$1" = list ]; then
     printf '%s\n' "$items"

@@ -30,6 +30,9 @@ pub struct RunArgs {
     // Absent, given alone (the folder is --out), or with a folder.
     #[expect(clippy::option_option, reason = "clap's way to tell the three cases apart")]
     pub resume: Option<Option<PathBuf>>,
+    /// Continue a run with a number of processes that cannot keep its rounding
+    #[arg(long, requires = "resume")]
+    pub allow_other_groups: bool,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,

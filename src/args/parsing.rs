@@ -27,9 +27,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 
 /// The whole command, with flags spelled as their fields and the library's defaults in the help texts.
 fn command() -> clap::Command {
-    with_underscores(Cli::command())
-        .mut_subcommand("pretrain", |c| with_defaults(c, &PretrainConfig::default()))
-        .mut_subcommand("finetune", |c| with_defaults(c, &FinetuneConfig::default()))
+    let with_all_defaults = |command: clap::Command| {
+        command
+            .mut_subcommand("pretrain", |c| with_defaults(c, &PretrainConfig::default()))
+            .mut_subcommand("finetune", |c| with_defaults(c, &FinetuneConfig::default()))
+    };
+    with_all_defaults(with_underscores(Cli::command())).mut_subcommand("plan", with_all_defaults)
 }
 
 /// Spells every flag as the key it is, where clap's own habit is dashes.
@@ -198,11 +201,22 @@ mod tests {
         }
     }
 
+    fn of_project(file: &str) -> String {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    }
+
     /// The commands that a text shows: lines that begin with the program, or pipe into it.
     fn shown_commands(text: &str) -> Vec<Vec<String>> {
         let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
         let ours = lines.filter_map(|line| {
             let line = line.strip_prefix("Example: ").unwrap_or(line);
+            // What a launcher starts.
+            let launchers = ["mpirun ", "srun ", "torchrun "];
+            let line = match line.find("headstart ") {
+                Some(at) if launchers.iter().any(|launcher| line.starts_with(launcher)) => &line[at..],
+                _ => line,
+            };
+            let line = line.split(" || ").next().unwrap_or_default();
             let line = line.rsplit_once(" | ").map_or(line, |(_, last)| last);
             let line = line.split(" > ").next().unwrap_or_default();
             let arguments = line.strip_prefix("headstart ");
@@ -226,12 +240,24 @@ mod tests {
     #[test]
     fn every_command_in_readme_docs_and_help_is_understood() {
         let mut texts = vec![super::super::EXAMPLES.to_owned()];
-        for name in ["pretrain", "finetune", "eval", "predict", "features", "export", "generate"] {
+        for name in ["pretrain", "finetune", "eval", "launch", "predict", "features", "export", "generate"] {
             texts.push(help(name));
         }
-        for file in ["README.md", "docs/data.md", "docs/starter-data.md", "BENCHMARKS.md"] {
-            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-            texts.push(std::fs::read_to_string(path).unwrap());
+        let mut plan = command();
+        let plan =
+            plan.find_subcommand_mut("plan").and_then(|plan| plan.find_subcommand_mut("pretrain")).unwrap();
+        texts.push(plan.render_long_help().to_string());
+        for file in [
+            "README.md",
+            "docs/data.md",
+            "docs/starter-data.md",
+            "docs/distributed.md",
+            "docs/scaling.md",
+            "docs/deploy/headstart.sbatch",
+            "docs/deploy/skypilot.yaml",
+            "BENCHMARKS.md",
+        ] {
+            texts.push(of_project(file));
         }
         let commands: Vec<Vec<String>> =
             texts.iter().flat_map(|text| shown_commands(&text.replace("\\\n", " "))).collect();
@@ -239,6 +265,62 @@ mod tests {
         for command in commands {
             let parsed = parse(command.iter().map(Into::into));
             assert!(parsed.is_ok(), "{}: {}", command.join(" "), parsed.unwrap_err());
+        }
+    }
+
+    /// The list of `key: [a, "b", c]`.
+    fn flow_list(line: &str, key: &str) -> Option<Vec<String>> {
+        let list = line.trim().strip_prefix(key)?.strip_prefix(": [")?.strip_suffix(']')?;
+        Some(list.split(", ").map(|word| word.trim_matches('"').to_owned()).collect())
+    }
+
+    #[test]
+    fn what_manifests_start_is_understood() {
+        for file in ["docs/deploy/trainjob-torch.yaml", "docs/deploy/trainjob-mpi.yaml"] {
+            let text = of_project(file);
+            let lines: Vec<&str> = text.lines().collect();
+            let mut started = 0;
+            for (command, arguments) in lines.iter().zip(&lines[1..]) {
+                let Some(mut words) = flow_list(command, "command") else { continue };
+                words.extend(flow_list(arguments, "args").unwrap_or_default());
+                let Some(at) = words.iter().position(|word| word == "headstart") else { continue };
+                started += 1;
+                let parsed = parse(words[at..].iter().map(Into::into));
+                assert!(parsed.is_ok(), "{file}: {}: {}", words.join(" "), parsed.unwrap_err());
+            }
+            assert_eq!(started, 1, "{file}");
+        }
+    }
+
+    /// What of YAML can be told without a parser: two spaces a level, one level at a time, keys with a value or a block.
+    #[test]
+    fn manifests_are_indented_as_yaml_is() {
+        for file in ["trainjob-torch.yaml", "trainjob-mpi.yaml", "skypilot.yaml"] {
+            let text = of_project(&format!("docs/deploy/{file}"));
+            let (mut before, mut block) = (0, None);
+            for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line)) {
+                let content = line.trim_start_matches(' ');
+                let mut indent = line.len() - content.len();
+                if content.is_empty() || content.starts_with('#') || block.is_some_and(|of| indent > of) {
+                    continue;
+                }
+                block = None;
+                assert!(
+                    !line.contains('\t') && indent % 2 == 0 && indent <= before + 2,
+                    "{file}:{number}: {line}"
+                );
+                let item = content.strip_prefix("- ");
+                indent += if item.is_some() { 2 } else { 0 };
+                let entry = item.unwrap_or(content);
+                let key = entry.split_once(": ").map_or(entry.strip_suffix(':'), |(key, _)| Some(key));
+                assert!(key.is_some() || item.is_some() || entry == "---", "{file}:{number}: {line}");
+                let opens = entry.ends_with(':');
+                if entry.ends_with('|') {
+                    block = Some(indent);
+                }
+                // Only a key without a value has something below it.
+                before = if opens || block.is_some() { indent } else { indent.saturating_sub(2) };
+            }
         }
     }
 

@@ -9,12 +9,15 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Result;
+use headstart::collective::{Join, Over};
 use headstart::device;
 use serde::Serialize;
 
 use crate::args::{DoctorArgs, VERSION};
 use crate::output::{self, bytes};
-use crate::settings;
+use crate::ranks::launched_as;
+use crate::settings::ranks::Mpi;
+use crate::settings::{self, Usage};
 
 /// What was found.
 #[derive(Serialize)]
@@ -30,6 +33,10 @@ struct Findings {
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     no_gpu: Option<String>,
+    /// Whether ranks can talk over MPI.
+    mpi: bool,
+    /// Which of several processes a launcher says that this is.
+    launcher: String,
     cache_dir: Option<String>,
     cache_exists: bool,
     named_data_here: Vec<&'static str>,
@@ -103,9 +110,23 @@ fn look() -> Findings {
         memory_available_bytes: kilobytes(&memory, "MemAvailable"),
         gpus,
         no_gpu,
+        mpi: Mpi::HERE == Mpi::BuiltIn,
+        launcher: launcher(),
         cache_exists: cache_dir.as_ref().is_some_and(|dir| dir.is_dir()),
         cache_dir: cache_dir.map(|dir| dir.display().to_string()),
         named_data_here: here.iter().filter(|l| l.found.is_some()).map(|l| l.entry.name).collect(),
+    }
+}
+
+/// What the variables of launchers would make of a run that is started here.
+fn launcher() -> String {
+    match launched_as() {
+        Ok(None) => "none: one process".into(),
+        Ok(Some(Join { rank, world_size, over, .. })) => match over {
+            Over::Mpi => format!("rank {rank}, over MPI"),
+            Over::Tcp { rendezvous } => format!("rank {rank} of {world_size}, meeting at {rendezvous}"),
+        },
+        Err(Usage(what)) => what.replace("\n ", ";"),
     }
 }
 
@@ -120,6 +141,8 @@ fn text(findings: &Findings) -> String {
         memory_available_bytes,
         gpus,
         no_gpu,
+        mpi,
+        launcher,
         cache_dir,
         cache_exists,
         named_data_here,
@@ -146,6 +169,8 @@ fn text(findings: &Findings) -> String {
         ("threads", threads.to_string()),
         ("memory", format!("{}, {} available", size(memory_bytes), size(memory_available_bytes))),
         ("gpu", graphics),
+        ("ranks", if *mpi { "over TCP or MPI" } else { "over TCP (MPI is not built in)" }.to_owned()),
+        ("launcher", launcher.clone()),
         ("cache", cache),
         ("named data", list(named_data_here)),
     ] {

@@ -12,6 +12,7 @@ pub mod finetune;
 pub mod generate;
 pub mod launch;
 pub mod models;
+pub mod plan;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;

@@ -105,7 +105,7 @@ pub fn options(
 ) -> Result<(RunOptions, Telling)> {
     let resumed = resumed(&run)?.map(Path::to_path_buf);
     // The file has been read into the configuration.
-    let RunArgs { config: _, out, resume: _, json, verbose, device } = run;
+    let RunArgs { config: _, out, resume: _, allow_other_groups, json, verbose, device } = run;
     let place = match (resumed, out) {
         (Some(dir), _) => Place::Continued(dir),
         (None, Some(dir)) => Place::New(dir),
@@ -121,7 +121,7 @@ pub fn options(
         command: command_line(),
         device: devices::choice_of_rank(device, ranks),
         collective: ranks.collective.clone(),
-        allow_other_groups: false,
+        allow_other_groups,
     };
     Ok((options, telling))
 }

@@ -17,7 +17,7 @@ pub fn refuse(args: TutorialArgs, ranks: &Ranks) -> Result<()> {
     Err(Usage(format!(
         "--local_rank {rank}: one of several processes is also told RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as \
          torchrun does, and they are not set\n  \
-         fix: for one process leave it out: it uses all processors by itself (--threads N sets the number of threads); \
+         fix: leave it out: one process uses all processors by itself (--threads N sets the number of threads); \
          `headstart launch --nproc N -- pretrain ...` starts several (docs/distributed.md)"
     ))
     .into())

@@ -46,7 +46,7 @@ mod matmul;
 mod testing;
 
 pub use alloc::Allocator;
-pub use collective::{Collective, Join, Over, Rendezvous};
+pub use collective::Collective;
 pub use cuda::{CudaOptions, Gpu, GraphCounts, Replay, gpus};
 pub use device::{CodePath, Device, Prepared};
 pub use dtype::{DType, Precision};

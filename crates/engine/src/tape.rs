@@ -83,6 +83,8 @@ pub struct Tape<'a> {
     /// In the order of the forward pass.
     recorded: Vec<Recorded>,
     values: usize,
+    /// Whether `backward` tells how far the gradients are complete.
+    tells: bool,
 }
 
 impl<'a> Tape<'a> {
@@ -94,7 +96,17 @@ impl<'a> Tape<'a> {
         precision: Precision,
     ) -> Self {
         let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, None)));
-        Self { device, weights, packing, precision, slab, training: None, recorded: Vec::new(), values: 0 }
+        Self {
+            device,
+            weights,
+            packing,
+            precision,
+            slab,
+            training: None,
+            recorded: Vec::new(),
+            values: 0,
+            tells: false,
+        }
     }
 
     /// A tape that records. Gradients are added to `gradients`; dropout masks follow from `seed`, the optimizer
@@ -111,7 +123,17 @@ impl<'a> Tape<'a> {
         let row_keys: Arc<[u64]> = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
         let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(&row_keys))));
         let training = Some(Training { gradients, step, row_keys });
-        Self { device, weights, packing, precision, slab, training, recorded: Vec::new(), values: 0 }
+        Self {
+            device,
+            weights,
+            packing,
+            precision,
+            slab,
+            training,
+            recorded: Vec::new(),
+            values: 0,
+            tells: false,
+        }
     }
 
     /// The batch this tape computes.
@@ -124,14 +146,41 @@ impl<'a> Tape<'a> {
         self.training.as_ref().map(|training| training.step)
     }
 
+    /// Has [`Tape::completes_from`] heard by [`Tape::backward_telling`].
+    #[must_use]
+    pub fn telling(self) -> Self {
+        Self { tells: true, ..self }
+    }
+
+    /// Ops from here on add to no gradient before element `first`, and ops until here to none behind it: once backward has come
+    /// back to here, all from `first` on are complete.
+    pub fn completes_from(&mut self, first: usize) {
+        if self.tells {
+            self.record_root(move |back| {
+                if let Some(tell) = &mut back.tell {
+                    tell(first, back.gradients);
+                }
+            });
+        }
+    }
+
     /// Runs every recorded op backward, last first, adding to the gradients the tape was given.
     /// Losses were scaled when they were computed.
     pub fn backward(self) {
-        self.backward_from(Vec::new());
+        self.backward_from(Vec::new(), None);
+    }
+
+    /// As [`Tape::backward`]; tells from which element on the gradients are complete, at the end that all are.
+    pub fn backward_telling(self, tell: &mut dyn FnMut(usize, &Gradients)) {
+        self.backward_from(Vec::new(), Some(tell));
     }
 
     /// As [`Tape::backward`], from given output gradients; returns what reached the values nobody recorded.
-    pub(crate) fn backward_from(self, seeds: Vec<(usize, Tensor)>) -> Vec<Option<Tensor>> {
+    pub(crate) fn backward_from(
+        self,
+        seeds: Vec<(usize, Tensor)>,
+        tell: Option<&mut dyn FnMut(usize, &Gradients)>,
+    ) -> Vec<Option<Tensor>> {
         let Some(training) = self.training else { return Vec::new() };
         let mut back = Backward {
             device: self.device,
@@ -140,6 +189,11 @@ impl<'a> Tape<'a> {
             precision: self.precision,
             slab: self.slab,
             gradients: training.gradients,
+            // One by one, so that its lifetime may shrink.
+            tell: match tell {
+                Some(tell) => Some(tell),
+                None => None,
+            },
             value_gradients: (0..self.values).map(|_| None).collect(),
         };
         for (id, gradient) in seeds {
@@ -147,6 +201,9 @@ impl<'a> Tape<'a> {
         }
         for Recorded(backward) in self.recorded.into_iter().rev() {
             backward(&mut back);
+        }
+        if let Some(tell) = back.tell {
+            tell(0, back.gradients);
         }
         back.value_gradients
     }
@@ -260,7 +317,6 @@ impl ActiveDropout {
 }
 
 /// The state of the walk back.
-#[derive(Debug)]
 pub(crate) struct Backward<'a> {
     pub(crate) device: &'a Device,
     pub(crate) weights: &'a Weights,
@@ -268,6 +324,8 @@ pub(crate) struct Backward<'a> {
     pub(crate) precision: Precision,
     pub(crate) slab: Option<Arc<Slab>>,
     pub(crate) gradients: &'a mut Gradients,
+    /// Hears how far the gradients are complete.
+    tell: Option<&'a mut dyn FnMut(usize, &Gradients)>,
     value_gradients: Vec<Option<Tensor>>,
 }
 

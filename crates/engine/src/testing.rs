@@ -196,7 +196,7 @@ impl Gradcheck {
         let y = forward(&mut tape, &leaves, &views);
         let out = y.tensor.to_f32_vec();
         let seed = Tensor::from_f32(device.pool(), y.tensor.rows(), y.tensor.cols(), dy);
-        let found = tape.backward_from(vec![(y.id.unwrap(), seed)]);
+        let found = tape.backward_from(vec![(y.id.unwrap(), seed)], None);
         let gradient_of = |leaf: &Value| match &found[leaf.id.unwrap()] {
             Some(t) => t.to_f32_vec(),
             None => vec![0.0; leaf.tensor.rows() * leaf.tensor.cols()],

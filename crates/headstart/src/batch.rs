@@ -17,7 +17,7 @@ use crate::files::hex;
 use crate::masking::{Masked, Masking};
 
 /// Tokens of the slabs that groups of gradients are made of, whatever the size of a device's own.
-const GROUPED_TOKENS: usize = 512;
+pub(crate) const GROUPED_TOKENS: usize = 512;
 
 /// Examples in the order of their data set. An input is put together when its batch is, so that a set of any size
 /// takes no more memory than the mapped file of its tokens.

@@ -209,6 +209,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
                 gradients: &mut gradients,
                 group_sums: &mut group_sums,
                 optimizer,
+                summed: None,
             };
             let mut now = ready.take().unwrap_or_else(|| work.ready(batch.clone(), step));
             let next = || batches.get(i + 1).cloned();

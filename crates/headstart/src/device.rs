@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 
 /// Tokens of a slab on the processor.
-const SLAB_TOKENS: usize = 512;
+pub(crate) const SLAB_TOKENS: usize = 512;
 /// Tokens of a slab on a GPU at first: enough rows to fill its multiprocessors.
 const CUDA_SLAB_TOKENS: usize = 16_384;
 /// The smallest slab, where halving ends.

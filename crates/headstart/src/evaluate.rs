@@ -59,8 +59,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         Some(split) => vec![split],
         None => vec![Split::Test, Split::Valid, Split::Train],
     };
-    // Nothing is added in groups here.
-    let ranks = Ranks::new(&config.collective, None)?;
+    let ranks = Ranks::without_groups(&config.collective);
     let evaluator = |objective, targets| Evaluator {
         device: &loaded.device,
         ranks: &ranks,

@@ -22,7 +22,7 @@ use crate::objective::Objective;
 use crate::setup::base::Base;
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
-use crate::setup::run::{OpenRun, check_memory, model_files, ranks_of};
+use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
 
@@ -134,7 +134,14 @@ pub fn finetune(
         data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
         ..config.clone()
     };
-    let folder = run.begin(config, &options.command, &device, &ranks, &labelled.provenance)?;
+    let [valid_examples, test_examples] =
+        [&valid, &test].map(|split| split.as_ref().map(|split| &split.examples));
+    let identity = Identity {
+        splits: [Some(&train_examples), valid_examples, test_examples],
+        tokenizer: &tokenizer,
+        weights: &weights,
+    };
+    let folder = run.begin(config, &options.command, &device, &ranks, &identity, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
         Problem::Regression => BestBy::Lowest("mse"),

@@ -8,7 +8,7 @@
 //! 3. [`params`] and [`model`] — the parameter table and the one transformer over the engine's tape.
 //! 4. [`train`] — the loop, the same for pretraining and fine-tuning; [`optim`], [`schedule`], [`masking`].
 //! 5. [`eval`] and [`infer`] — loss, perplexity, accuracy; predict, generate.
-//! 6. [`mod@bench`] — how fast all that is. [`checkpoint`] and [`run_log`] — what a run leaves on disk.
+//! 6. [`mod@bench`] — how fast all that is; [`plan`] — what a run will take. [`checkpoint`] and [`run_log`] — what a run leaves on disk.
 //!
 //! Shape letters in the docs: B batch, T time, N packed tokens, C embed, H heads, D head, F hidden, V vocab,
 //! L layers. Nothing in this crate touches a terminal, an environment variable or the process.
@@ -38,6 +38,7 @@ pub mod model;
 pub mod objective;
 pub mod optim;
 pub mod params;
+pub mod plan;
 pub mod pretrain;
 pub mod quickstart;
 pub mod ranks;

@@ -195,6 +195,12 @@ impl ParamTable {
         self.phases.get(phase).map_or(trains, |phase| phase.factors[index])
     }
 
+    /// Where the gradients of the parameters from a layer on begin: those of layers below lie before it.
+    pub fn first_grad_of(&self, layer: usize) -> usize {
+        let from = self.params.iter().position(|param| param.layer == Some(layer)).unwrap_or_default();
+        self.params[from..].iter().find_map(|param| param.grad).unwrap_or(self.trainable_len)
+    }
+
     /// All parameters.
     pub fn params(&self) -> &[Param] {
         &self.params

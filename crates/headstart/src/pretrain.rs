@@ -18,7 +18,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::base::Base;
 use crate::setup::pace::{Beginning, tokens_of};
-use crate::setup::run::{OpenRun, check_memory, model_files, ranks_of};
+use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
 use crate::tokenizer::Tokenizer;
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training, thousands};
@@ -90,7 +90,14 @@ pub fn pretrain(
         head_defaults: start.known().and_then(|model| model.files.head_defaults),
         ..model_files(model_config, predicts, Vec::new(), tokenizer)
     };
-    let folder = run.begin(config, &options.command, &device, &ranks, &corpus.provenance)?;
+    let [valid_examples, test_examples] =
+        [&valid, &test].map(|split| split.as_ref().map(|split| &split.examples));
+    let identity = Identity {
+        splits: [Some(&train), valid_examples, test_examples],
+        tokenizer: tokenizer,
+        weights: weights.values(),
+    };
+    let folder = run.begin(config, &options.command, &device, &ranks, &identity, &corpus.provenance)?;
     let training = Training {
         config: &config.train,
         device,

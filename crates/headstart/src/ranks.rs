@@ -5,6 +5,7 @@
 //! Every rank runs the same code on the same settings. What could differ (a signal, a clock, a disk, a file that was read) is
 //! asked of all, or of rank 0 alone, before anything depends on it, so that no rank waits for one that went another way.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use headstart_engine::Collective;
@@ -52,19 +53,25 @@ impl Ranks {
             );
         }
         if !groups.is_multiple_of(ranks) {
+            let started = match groups {
+                1 => "continue it as one process".to_owned(),
+                _ => format!("start {groups} ranks, or {}", groups / 2),
+            };
             return refuse(
                 "world_size",
                 format!(
-                    "{ranks} ranks cannot share the {groups} groups in which this run adds its gradients, so rounding would \
-                     differ from the steps before"
+                    "{ranks} ranks cannot share the {groups} reduction_groups of this run, so it would go on with other \
+                     rounding"
                 ),
-                format!(
-                    "start {groups} ranks, or a power of two below; --allow_other_groups goes on with {ranks} groups and \
-                     other rounding"
-                ),
+                format!("{started}; or allow that with --allow_other_groups"),
             );
         }
         Ok(Self { collective: collective.clone(), groups })
+    }
+
+    /// The ranks of work in which no gradients are added: any number of them.
+    pub fn without_groups(collective: &Collective) -> Self {
+        Self { collective: collective.clone(), groups: 1 }
     }
 
     /// The way to the others.
@@ -146,28 +153,27 @@ impl Ranks {
         self.collective.gather_equal(&[0]).map(|_| ()).map_err(Error::Engine)
     }
 
-    /// Compares what has to be the same everywhere: names, and values that people can read.
+    /// Compares what has to be the same everywhere: values that people can read, by name.
     ///
     /// # Errors
     /// [`Error::Config`] on every rank, with the name, the first rank that differs from rank 0, and both values.
-    pub fn agree(&self, mine: &[(&str, String)]) -> Result<()> {
+    pub fn agree(&self, mine: &BTreeMap<String, String>) -> Result<()> {
         if self.collective.is_alone() {
             return Ok(());
         }
-        let values: Vec<&String> = mine.iter().map(|(_, value)| value).collect();
-        let all = self.collective.gather(&serde_json::to_vec(&values).unwrap_or_default())?;
-        let read = |values: &Vec<u8>| serde_json::from_slice::<Vec<String>>(values).unwrap_or_default();
-        let all: Vec<Vec<String>> = all.iter().map(read).collect();
+        let all = self.collective.gather(&serde_json::to_vec(mine).unwrap_or_default())?;
+        let read =
+            |values: &Vec<u8>| serde_json::from_slice::<BTreeMap<String, String>>(values).unwrap_or_default();
+        let all: Vec<BTreeMap<String, String>> = all.iter().map(read).collect();
         for (rank, theirs) in all.iter().enumerate() {
-            for (i, (name, _)) in mine.iter().enumerate() {
-                if theirs.get(i) != all[0].get(i) {
-                    let value = |of: &Vec<String>| of.get(i).cloned().unwrap_or_default();
-                    return Err(Error::Config {
-                        key: (*name).into(),
-                        what: format!("rank 0 has {}, rank {rank} has {}", value(&all[0]), value(theirs)),
-                        fix: "start all ranks with the same program, settings and files".into(),
-                    });
-                }
+            let names = all[0].keys().chain(theirs.keys());
+            if let Some(name) = names.into_iter().find(|name| theirs.get(*name) != all[0].get(*name)) {
+                let value = |of: &BTreeMap<String, String>| of.get(name).map_or("none".into(), Clone::clone);
+                return Err(Error::Config {
+                    key: name.clone(),
+                    what: format!("rank 0 has {}, rank {rank} has {}", value(&all[0]), value(theirs)),
+                    fix: "start all ranks with the same program, settings and files".into(),
+                });
             }
         }
         Ok(())
@@ -193,7 +199,7 @@ mod tests {
         assert_eq!((ranks.groups(), ranks.own_groups(), ranks.share_of(7)), (1, 0..1, 0..7));
         assert_eq!(ranks.any([true, false]).unwrap(), [true, false]);
         assert_eq!(ranks.of_leader(|| Ok(3)).unwrap(), 3);
-        ranks.agree(&[("data", "x".into())]).unwrap();
+        ranks.agree(&BTreeMap::new()).unwrap();
         assert_eq!(Ranks::new(&alone, Some(4)).unwrap().own_groups(), 0..4);
         let error = Ranks::new(&alone, Some(6)).unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("use 8"), "{error}");

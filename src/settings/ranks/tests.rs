@@ -1,3 +1,5 @@
+//! What launchers say, in tables.
+
 use super::*;
 
 /// What a process is told: variables as `NAME=value`, separated by blanks; `\n` stands for the end of a line.

@@ -3,12 +3,45 @@
 //! Owns: which way they go: over NCCL between GPUs, else over the link between hosts. Never: what is added in which order
 //! (`reduce`, `reduce_device`), who owns what (`shares`).
 
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use super::reduce::{Packed, Sum};
+use super::shares::UNIT;
 use super::{Collective, Shares, reduce, reduce_device};
 use crate::cuda::Nccl;
 use crate::device::Device;
 use crate::error::EngineError;
 use crate::ops::adam::{self, squared_norm};
 use crate::weights::{Gradients, Weights};
+
+/// Pieces that may wait to be sent: some 2 MiB of each rank's share.
+const PIECES_BETWEEN: usize = 4;
+
+/// Sums of all pieces of this rank's share.
+#[derive(Debug)]
+pub struct Sums(Vec<Sum>);
+
+/// How far gradients are complete, from their end on.
+#[derive(Debug)]
+pub struct Completed<'a> {
+    shares: &'a Shares,
+    /// Those that are not.
+    pieces: VecDeque<Range<usize>>,
+    completed: SyncSender<Packed>,
+}
+
+impl Completed<'_> {
+    /// All elements from here on are complete; they may wait here for the other ranks.
+    pub fn from(&mut self, first: usize, gradients: &Gradients) {
+        while let Some(piece) = self.pieces.front().filter(|piece| piece.start * UNIT >= first) {
+            // Where nobody takes it, an error waits.
+            let _ = self.completed.send(Packed::of(self.shares, gradients, piece.clone()));
+            self.pieces.pop_front();
+        }
+    }
+}
 
 /// The exchange of one run's gradients and weights.
 #[derive(Debug)]
@@ -60,8 +93,17 @@ impl Exchange {
         self.detour.as_deref()
     }
 
-    /// Adds up the gradients of all ranks. Each is left with the sum of its own share; what it has of the others' is zero once
-    /// the weights are updated, and counts as zero until then.
+    /// Whether all ranks have a whole batch's gradients, or are about to; each says so of itself before the sum is made.
+    ///
+    /// # Errors
+    /// [`EngineError::Rank`] with the rank that is lost.
+    pub fn all_go_on(&self, this_one: bool) -> Result<bool, EngineError> {
+        let all = self.collective.gather_equal(&[u8::from(this_one)])?;
+        Ok(all.iter().all(|one| one == &[1]))
+    }
+
+    /// Adds up the gradients of all ranks, which all go on. Each is left with the sum of its own share; what it has of the
+    /// others' is zero once the weights are updated, and counts as zero until then.
     ///
     /// # Errors
     /// [`EngineError::Rank`] with the rank that is lost.
@@ -74,6 +116,48 @@ impl Exchange {
             }
             _ => reduce::reduce(&self.collective, &self.shares, gradients),
         }
+    }
+
+    /// Whether the sum can be made beside the work that completes the gradients.
+    pub fn can_reduce_beside(&self, device: &Device) -> bool {
+        !self.collective.is_alone() && !device.is_cuda()
+    }
+
+    /// Does `work`, which computes gradients and tells how far they are complete, and meanwhile adds up over the ranks what is.
+    /// To be asked of all ranks is whether they go on, first. What is added up is to be put into the gradients afterwards;
+    /// `None` where a rank does not go on.
+    pub fn reduce_beside<T>(
+        &self,
+        work: impl FnOnce(&mut Completed<'_>) -> T,
+    ) -> (T, Result<Option<Sums>, EngineError>) {
+        std::thread::scope(|scope| {
+            let (completed, packed) = sync_channel(PIECES_BETWEEN);
+            let sums = scope.spawn(move || {
+                let all_go_on = self.all_go_on(true)?;
+                let mut sums = Vec::new();
+                for piece in packed {
+                    if all_go_on {
+                        sums.push(reduce::add_up(&self.collective, &self.shares, piece)?);
+                    }
+                }
+                Ok(all_go_on.then_some(Sums(sums)))
+            });
+            let pieces = reduce::pieces(&self.shares).collect::<VecDeque<_>>();
+            let mut completed = Completed { shares: &self.shares, pieces, completed };
+            let result = work(&mut completed);
+            drop(completed);
+            let panicked = || EngineError::Rank {
+                rank: self.collective.rank(),
+                what: "stopped exchanging gradients".into(),
+                fix: "report this".into(),
+            };
+            (result, sums.join().unwrap_or_else(|_| Err(panicked())))
+        })
+    }
+
+    /// Puts what was added up beside the work into the gradients, as [`Exchange::reduce`] leaves them.
+    pub fn put(&self, sums: &Sums, gradients: &mut Gradients) {
+        sums.0.iter().for_each(|sum| sum.put(&self.shares, gradients));
     }
 
     /// The square of the norm of all gradients: the same bits on all ranks, and as where one process has all.

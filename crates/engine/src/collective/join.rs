@@ -3,20 +3,21 @@
 //! Owns: [`Join`], who connects to whom, in which order, and that all ranks succeed or all fail for the same reason.
 //! Never: what is sent afterwards.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::handshake::{self, Door, Hello, Purpose, Word, call, hear, say};
-use super::rendezvous::{Place, Rendezvous, TURN, find, random};
+use super::rendezvous::{At, Place, Rendezvous, TURN, find, random};
 use super::tcp::Mesh;
 use super::watch::Watch;
 use super::{Collective, Others};
 use crate::error::EngineError;
 
 /// Ranks are waited for this many times as long as a rank may be silent later: machines start at different times.
-const PATIENCE: u32 = 10;
+pub const PATIENCE: u32 = 10;
 
 /// What a process knows of itself and the others before it joins them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +95,7 @@ impl Collective {
                 }
                 Ok(over_tcp(join, rendezvous, None)?)
             }
-            Over::Mpi => super::mpi::join(join),
+            Over::Mpi => Ok(over_mpi(join)?),
         }
     }
 
@@ -137,6 +138,15 @@ impl Collective {
     }
 }
 
+#[cfg(feature = "mpi")]
+use super::mpi::join as over_mpi;
+
+#[cfg(not(feature = "mpi"))]
+fn over_mpi(_: &Join) -> Result<Collective, Trouble> {
+    let fix = "build it with `cargo build --release --features mpi`, which needs an MPI with its headers, and libclang";
+    Err(trouble("this program was built without MPI".to_owned(), fix))
+}
+
 /// Joins over TCP; rank 0 may bring the listener of its door.
 fn over_tcp(
     join: &Join,
@@ -160,7 +170,8 @@ fn over_tcp(
     Ok(Collective { others: Some(Arc::new(Others { rank, world_size, local_rank, link, watch })) })
 }
 
-const NETWORK: &str = "see whether the network between the machines works, and what the other ranks wrote";
+pub const NETWORK: &str =
+    "see whether the network between the machines works, and what the other ranks wrote";
 
 /// The connections of data, by rank (none to itself), and those of the watch.
 type Connections = (Vec<Option<TcpStream>>, Vec<(usize, TcpStream)>);
@@ -212,7 +223,7 @@ fn introduce(
 /// The part of every other rank.
 fn follow(join: &Join, rendezvous: &Rendezvous, deadline: Instant) -> Result<Connections, Trouble> {
     let hello = Hello::new(Purpose::Data, 0, join.rank, join.world_size, &join.version);
-    let (leader, places) = find(rendezvous, &hello, deadline)?;
+    let (leader, places) = find(&At::Rendezvous(rendezvous.clone()), &hello, deadline)?;
     let deadline = Instant::now() + join.timeout;
     let result = connect(join, &leader, &places, deadline);
     if let Err(trouble) = &result {
@@ -246,7 +257,9 @@ fn connect(
     let mut door = TcpListener::bind((at, 0)).and_then(Door::new).map_err(cannot)?;
     let port = door.address().map_err(cannot)?.port();
     say(leader, Word::Ports, &port.to_string()).map_err(|e| broke(0, &e))?;
-    let ports = expect(leader, 0, Word::Ports, deadline)?;
+    // Rank 0 waits for all until the deadline, and then says who is late.
+    let patient = deadline + join.timeout;
+    let ports = expect(leader, 0, Word::Ports, patient)?;
     let ports: Vec<u16> = ports.split(' ').map(str::parse).collect::<Result<_, _>>().map_err(|_| odd())?;
     if ports.len() != seen.len() {
         return Err(odd());
@@ -269,7 +282,7 @@ fn connect(
         peers[from] = Some(stream);
     }
     say(leader, Word::Ready, "").map_err(|e| broke(0, &e))?;
-    expect(leader, 0, Word::Go, deadline + join.timeout)?;
+    expect(leader, 0, Word::Go, patient)?;
     Ok((peers, line))
 }
 
@@ -316,5 +329,10 @@ fn expect(stream: &TcpStream, rank: usize, word: Word, deadline: Instant) -> Res
 }
 
 fn broke(rank: usize, error: &std::io::Error) -> Trouble {
-    trouble(format!("the connection to rank {rank} broke while they met: {error}"), NETWORK)
+    let what = match error.kind() {
+        ErrorKind::TimedOut => format!("rank {rank} came and was silent then"),
+        ErrorKind::UnexpectedEof => format!("rank {rank} came and is gone: its connection was closed"),
+        _ => format!("rank {rank} came and is gone: {error}"),
+    };
+    trouble(what, NETWORK)
 }

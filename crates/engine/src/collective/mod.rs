@@ -16,6 +16,7 @@ pub mod tree;
 mod handshake;
 mod interfaces;
 mod join;
+#[cfg(feature = "mpi")]
 mod mpi;
 mod poll;
 mod rendezvous;
@@ -33,7 +34,7 @@ pub use rendezvous::Rendezvous;
 use crate::error::EngineError;
 use watch::Watch;
 
-pub use exchange::Exchange;
+pub use exchange::{Completed, Exchange, Sums};
 pub use groups::GroupSums;
 pub use shares::Shares;
 
@@ -66,8 +67,8 @@ pub(crate) trait Link: std::fmt::Debug + Send + Sync {
         receives: &mut [(usize, &mut [u8])],
     ) -> Result<(), EngineError>;
 
-    /// A clean end; nothing is exchanged afterwards.
-    fn leave(&self) {}
+    /// A clean end, of the watch too; nothing is exchanged afterwards.
+    fn leave(&self);
 }
 
 impl Collective {
@@ -133,10 +134,10 @@ impl Collective {
         }
     }
 
-    /// A clean end, after the last exchange: that this process goes is no loss to the others. (Without it, it is.)
+    /// A clean end, after the last exchange: that this process goes is no loss to the others. (Without it, it is.) Over MPI it
+    /// waits for the others to leave, too.
     pub fn leave(&self) {
         if let Some(others) = &self.others {
-            others.watch.leave();
             others.link.leave();
         }
     }

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::shares::UNIT;
-use super::{Collective, Shares, tree};
+use super::{Collective, Shares};
 use crate::error::EngineError;
 use crate::ops::adam;
 use crate::weights::{GRADIENT_BLOCK as BLOCK, Gradients, Weights};
@@ -28,85 +28,126 @@ pub(super) fn reduce(
     shares: &Shares,
     gradients: &mut Gradients,
 ) -> Result<(), EngineError> {
-    if collective.is_alone() {
-        return Ok(());
-    }
-    let (values, reached) = gradients.parts_mut();
-    for piece in shares.pieces(UNITS_OF_RANK).rev() {
-        reduce_piece(collective, shares, piece, values, reached)?;
+    for piece in pieces(shares) {
+        let sum = add_up(collective, shares, Packed::of(shares, gradients, piece))?;
+        sum.put(shares, gradients);
     }
     Ok(())
 }
 
-fn reduce_piece(
-    collective: &Collective,
-    shares: &Shares,
+/// The pieces in the order in which they travel.
+pub(super) fn pieces(shares: &Shares) -> impl Iterator<Item = Range<usize>> + use<> {
+    shares.pieces(UNITS_OF_RANK).rev()
+}
+
+/// What one rank has of a piece: of each owner's blocks which were reached, and those, one behind the other.
+#[derive(Debug)]
+pub(super) struct Packed {
     piece: Range<usize>,
-    values: &mut [f32],
-    reached: &mut [bool],
-) -> Result<(), EngineError> {
-    let (rank, world_size) = (collective.rank(), collective.world_size());
-    // Which blocks of the others' units are sent, and which of the own ones come.
-    let marks: Vec<Vec<u8>> = (0..world_size)
-        .map(|owner| blocks(shares, &piece, owner).map(|block| u8::from(reached[block])).collect())
-        .collect();
-    let mut theirs = vec![vec![0; marks[rank].len()]; world_size];
-    exchange(collective, &marks, &mut theirs)?;
-    let packed: Vec<Vec<f32>> = (0..world_size)
-        .map(|owner| {
+    marks: Vec<Vec<u8>>,
+    values: Vec<Vec<f32>>,
+}
+
+impl Packed {
+    /// Its units are complete.
+    pub(super) fn of(shares: &Shares, gradients: &Gradients, piece: Range<usize>) -> Self {
+        let (values, reached) = (gradients.values(), gradients.reached());
+        let owners = 0..shares.world_size();
+        let mark = |block| u8::from(reached[block]);
+        let marks = owners.clone().map(|owner| blocks(shares, &piece, owner).map(mark).collect()).collect();
+        let packed = |owner| {
             let mut packed = Vec::new();
-            for block in blocks(shares, &piece, owner).filter(|&block| owner != rank && reached[block]) {
+            for block in blocks(shares, &piece, owner).filter(|&block| reached[block]) {
                 packed.extend_from_slice(&values[elements(shares, block)]);
             }
             packed
-        })
-        .collect();
+        };
+        Self { values: owners.map(packed).collect(), marks, piece }
+    }
+}
+
+/// The sum over the ranks of the blocks that one of them owns in a piece.
+#[derive(Debug)]
+pub(super) struct Sum {
+    piece: Range<usize>,
+    /// Of each block, whether any rank reached it.
+    reached: Vec<bool>,
+    /// Those, one behind the other.
+    values: Vec<f32>,
+}
+
+impl Sum {
+    /// Puts it into the place of what this rank has of it; what it has of the others' counts as not reached.
+    pub(super) fn put(&self, shares: &Shares, gradients: &mut Gradients) {
+        let (values, reached) = gradients.parts_mut();
+        for owner in (0..shares.world_size()).filter(|&owner| owner != shares.rank()) {
+            for block in blocks(shares, &self.piece, owner) {
+                reached[block] = false;
+            }
+        }
+        let mut rest = &self.values[..];
+        for (block, &was_reached) in blocks(shares, &self.piece, shares.rank()).zip(&self.reached) {
+            reached[block] = was_reached;
+            if was_reached {
+                let own = elements(shares, block);
+                let (sum, behind) = rest.split_at(own.len());
+                values[own].copy_from_slice(sum);
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// Sends each rank its blocks and adds up the own ones of all ranks.
+pub(super) fn add_up(collective: &Collective, shares: &Shares, mine: Packed) -> Result<Sum, EngineError> {
+    let (rank, world_size) = (shares.rank(), shares.world_size());
+    let Packed { piece, marks, values } = mine;
+    let mut theirs = vec![vec![0; marks[rank].len()]; world_size];
+    exchange(collective, &marks, &mut theirs)?;
     theirs[rank].copy_from_slice(&marks[rank]);
-    let lengths = |marks: &Vec<u8>| {
+    let length = |marks: &Vec<u8>| {
         let marked = blocks(shares, &piece, rank).zip(marks).filter(|(_, mark)| **mark != 0);
         marked.map(|(block, _)| elements(shares, block).len()).sum()
     };
-    let mut received: Vec<Vec<f32>> = (0..world_size)
-        .map(|from| if from == rank { Vec::new() } else { vec![0.0; lengths(&theirs[from])] })
-        .collect();
-    exchange(collective, &packed, &mut received)?;
-    // Where the next block of each rank begins in what was received of it.
+    let mut parts: Vec<Vec<f32>> =
+        (0..world_size).map(|from| vec![0.0; if from == rank { 0 } else { length(&theirs[from]) }]).collect();
+    exchange(collective, &values, &mut parts)?;
+    parts[rank].clone_from(&values[rank]);
+    let mut sum =
+        Sum { reached: Vec::with_capacity(marks[rank].len()), values: Vec::new(), piece: piece.clone() };
+    // Where the next block of each rank begins among its parts, and the level of the tree that is being added.
     let mut at = vec![0; world_size];
+    let mut level = vec![[0.0; BLOCK]; world_size];
+    let mut is_there = vec![false; world_size];
     for (i, block) in blocks(shares, &piece, rank).enumerate() {
-        let own = elements(shares, block);
-        let parts = (0..world_size).map(|from| {
-            (theirs[from][i] != 0).then(|| {
-                if from == rank {
-                    return values[own.clone()].to_vec();
-                }
-                at[from] += own.len();
-                received[from][at[from] - own.len()..at[from]].to_vec()
-            })
-        });
-        if let Some(Some(sum)) = tree::fold(parts.collect::<Vec<_>>(), add) {
-            values[own].copy_from_slice(&sum);
-            reached[block] = true;
-        }
-    }
-    for owner in (0..world_size).filter(|&owner| owner != rank) {
-        for block in blocks(shares, &piece, owner) {
-            reached[block] = false;
-        }
-    }
-    Ok(())
-}
-
-/// Two neighbours' sums of a block; what only one of them reached is taken as it is, as `groups` has it.
-fn add(left: Option<Vec<f32>>, right: Option<Vec<f32>>) -> Option<Vec<f32>> {
-    match (left, right) {
-        (Some(mut left), Some(right)) => {
-            for (left, right) in left.iter_mut().zip(&right) {
-                *left += right;
+        let len = elements(shares, block).len();
+        for from in 0..world_size {
+            is_there[from] = theirs[from][i] != 0;
+            if is_there[from] {
+                level[from][..len].copy_from_slice(&parts[from][at[from]..at[from] + len]);
+                at[from] += len;
             }
-            Some(left)
         }
-        (one, other) => one.or(other),
+        let mut width = world_size;
+        while width > 1 {
+            for pair in 0..width / 2 {
+                let (left, right) = (2 * pair, 2 * pair + 1);
+                // What only one of them reached is taken as it is, as `groups` has it.
+                match (is_there[left], is_there[right]) {
+                    (true, true) => level[pair] = std::array::from_fn(|k| level[left][k] + level[right][k]),
+                    (true, false) => level[pair] = level[left],
+                    (false, _) => level[pair] = level[right],
+                }
+                is_there[pair] = is_there[left] || is_there[right];
+            }
+            width /= 2;
+        }
+        sum.reached.push(is_there[0]);
+        if is_there[0] {
+            sum.values.extend_from_slice(&level[0][..len]);
+        }
     }
+    Ok(sum)
 }
 
 /// Gives every rank the weights that the others have just updated. `ranges` are those of the update, whole, in the order of
@@ -121,9 +162,6 @@ pub(super) fn gather_weights(
     weights: &mut Weights,
     ranges: &[adam::Range],
 ) -> Result<(), EngineError> {
-    if collective.is_alone() {
-        return Ok(());
-    }
     let (rank, world_size) = (collective.rank(), collective.world_size());
     let values = weights.values_mut();
     for piece in shares.pieces(UNITS_OF_RANK) {
@@ -203,7 +241,7 @@ fn elements(shares: &Shares, block: usize) -> Range<usize> {
 mod tests {
     use super::*;
     use crate::collective::tests::on_ranks;
-    use crate::collective::{Exchange, GroupSums};
+    use crate::collective::{Exchange, GroupSums, tree};
     use crate::ops::adam::{Adam, Decay};
     use crate::rng::Stream;
     use crate::{CodePath, Device, Flat, View};
@@ -233,7 +271,7 @@ mod tests {
         let sizes = [3_000, 130, 2 * UNIT + 77];
         let n = sizes[0] * sizes[1] + sizes[2];
         for (decay, weight_decay) in [(Decay::Coupled, 0.0), (Decay::Decoupled, 0.01)] {
-            let run = |collective: &Collective| {
+            let run = |collective: &Collective, beside: bool| {
                 let device = Device::cpu(std::num::NonZeroUsize::new(1), CodePath::Auto).unwrap();
                 let exchange = Exchange::new(&device, collective, n).unwrap();
                 let shares = exchange.shares();
@@ -245,11 +283,22 @@ mod tests {
                 let mut norms = Vec::new();
                 for step in 1..=4 {
                     let own = tree::groups_of(collective.rank(), collective.world_size(), GROUPS);
-                    for group in own.clone() {
-                        gradient_of(group, step, &mut gradients, sizes);
-                        sums.add(&device, &mut gradients, own.len());
+                    if beside && own.len() == 1 && exchange.can_reduce_beside(&device) {
+                        let ((), sums) = exchange.reduce_beside(|completed| {
+                            gradient_of(own.start, step, &mut gradients, sizes);
+                            for first in [n, n - 2 * UNIT, n - 2 * UNIT - 1, 0] {
+                                completed.from(first, &gradients);
+                            }
+                        });
+                        exchange.put(&sums.unwrap().unwrap(), &mut gradients);
+                    } else {
+                        for group in own.clone() {
+                            gradient_of(group, step, &mut gradients, sizes);
+                            sums.add(&device, &mut gradients, own.len());
+                        }
+                        assert!(!exchange.can_reduce_beside(&device) || exchange.all_go_on(true).unwrap());
+                        exchange.reduce(&device, &mut gradients).unwrap();
                     }
-                    exchange.reduce(&device, &mut gradients).unwrap();
                     let norm = exchange.squared_norm(&device, &gradients).unwrap();
                     norms.push(norm.to_bits());
                     let range = |start, len, lr| adam::Range {
@@ -271,12 +320,36 @@ mod tests {
                 }
                 (norms, weights.values().iter().map(|w| w.to_bits()).collect::<Vec<_>>())
             };
-            let alone = on_ranks(1, run).remove(0);
-            for world_size in [2, 4] {
-                for (rank, result) in on_ranks(world_size, run).into_iter().enumerate() {
-                    assert!(result == alone, "rank {rank} of {world_size}, decay {weight_decay}");
+            let alone = on_ranks(1, |rank| run(rank, false)).remove(0);
+            for (world_size, beside) in [(2, false), (4, false), (4, true)] {
+                let results = on_ranks(world_size, |rank| run(rank, beside));
+                for (rank, result) in results.into_iter().enumerate() {
+                    assert!(
+                        result == alone,
+                        "rank {rank} of {world_size}, beside {beside}, decay {weight_decay}"
+                    );
                 }
             }
         }
+    }
+
+    #[test]
+    fn nothing_is_added_up_where_one_rank_does_not_go_on() {
+        on_ranks(2, |collective| {
+            let device = Device::cpu(std::num::NonZeroUsize::new(1), CodePath::Portable).unwrap();
+            let gradients = Gradients::new(40 * UNIT);
+            let exchange = Exchange::new(&device, collective, gradients.values().len()).unwrap();
+            for step in 0..3 {
+                if collective.rank() == step % 2 {
+                    let (result, sums) = exchange.reduce_beside(|completed| {
+                        completed.from(0, &gradients);
+                        step
+                    });
+                    assert!(result == step && sums.unwrap().is_none());
+                } else {
+                    assert!(!exchange.all_go_on(false).unwrap());
+                }
+            }
+        });
     }
 }

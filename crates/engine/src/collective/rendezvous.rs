@@ -38,6 +38,14 @@ impl std::fmt::Display for Rendezvous {
     }
 }
 
+/// Where to look for rank 0.
+pub enum At {
+    Rendezvous(Rendezvous),
+    /// What would be in its file.
+    #[cfg(feature = "mpi")]
+    Known(String),
+}
+
 /// Rank 0's door, and the mark by which those know it who read of it.
 pub struct Place {
     pub door: Door,
@@ -200,14 +208,10 @@ fn address_of(stream: &TcpStream) -> String {
 }
 
 /// Looks for rank 0 until it is there, and waits with it for the others: the connection to it, and its first frame.
-pub fn find(
-    rendezvous: &Rendezvous,
-    hello: &Hello,
-    deadline: Instant,
-) -> Result<(TcpStream, String), Trouble> {
+pub fn find(at: &At, hello: &Hello, deadline: Instant) -> Result<(TcpStream, String), Trouble> {
     let mut last = String::from("nothing was tried");
     while Instant::now() < deadline {
-        match candidates(rendezvous) {
+        match at.candidates() {
             Err(why) => last = why,
             Ok((run, addresses)) => {
                 for address in addresses {
@@ -223,7 +227,7 @@ pub fn find(
         sleep(Duration::from_millis(100));
     }
     Err(trouble(
-        format!("rank {} did not find rank 0 at {rendezvous} ({last})", hello.rank),
+        format!("rank {} did not find rank 0 at {at} ({last})", hello.rank),
         "see whether rank 0 was started, what it wrote, and whether this machine reaches that address",
     ))
 }
@@ -240,16 +244,30 @@ fn knock(
     Ok((stream, word, text))
 }
 
-/// Where rank 0 may be, and its mark.
-fn candidates(rendezvous: &Rendezvous) -> Result<(u64, Vec<SocketAddr>), String> {
-    match rendezvous {
-        Rendezvous::Address(address) => {
-            let found = address.to_socket_addrs().map_err(|e| format!("{address}: {e}"))?;
-            Ok((0, found.collect()))
+impl At {
+    /// Where rank 0 may be, and its mark.
+    fn candidates(&self) -> Result<(u64, Vec<SocketAddr>), String> {
+        match self {
+            Self::Rendezvous(Rendezvous::Address(address)) => {
+                let found = address.to_socket_addrs().map_err(|e| format!("{address}: {e}"))?;
+                Ok((0, found.collect()))
+            }
+            Self::Rendezvous(Rendezvous::File(path)) => {
+                let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+                read_file(&text).ok_or_else(|| format!("{} holds no addresses of ranks", path.display()))
+            }
+            #[cfg(feature = "mpi")]
+            Self::Known(text) => read_file(text).ok_or_else(|| "rank 0 said no address".to_owned()),
         }
-        Rendezvous::File(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-            read_file(&text).ok_or_else(|| format!("{} holds no addresses of ranks", path.display()))
+    }
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rendezvous(rendezvous) => rendezvous.fmt(f),
+            #[cfg(feature = "mpi")]
+            Self::Known(_) => f.write_str("the addresses that it told over MPI"),
         }
     }
 }
@@ -262,12 +280,17 @@ fn read_file(text: &str) -> Option<(u64, Vec<SocketAddr>)> {
     (!addresses.is_empty()).then_some((mark, addresses))
 }
 
-fn write_file(path: &Path, mark: u64, addresses: &[SocketAddr]) -> std::io::Result<()> {
+/// What tells others where rank 0 is.
+pub fn to_text(mark: u64, addresses: &[SocketAddr]) -> String {
     let lines: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    format!("{FILE_HEAD}\n{mark:x}\n{lines}")
+}
+
+fn write_file(path: &Path, mark: u64, addresses: &[SocketAddr]) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{mark:x}"));
     let new = path.with_file_name(name);
-    std::fs::write(&new, format!("{FILE_HEAD}\n{mark:x}\n{lines}"))?;
+    std::fs::write(&new, to_text(mark, addresses))?;
     std::fs::rename(&new, path)
 }
 

@@ -85,6 +85,10 @@ impl Link for Mesh {
             }
         }
     }
+
+    fn leave(&self) {
+        self.watch.leave();
+    }
 }
 
 /// Sends what the system takes; how much that was.

@@ -44,7 +44,6 @@ mod graph;
 mod kernels;
 mod launch;
 mod libraries;
-#[cfg_attr(not(test), allow(dead_code, reason = "until ranks exchange gradients"))]
 mod nccl;
 pub(crate) mod ops;
 mod pinned;
@@ -57,7 +56,6 @@ pub use context::{CudaOptions, Gpu, gpus};
 pub(crate) use graph::Prepared;
 pub use graph::{GraphCounts, Replay};
 pub(crate) use kernels::Module;
-#[allow(unused_imports, reason = "until ranks exchange gradients")]
 pub(crate) use nccl::Nccl;
 pub(crate) use slab::Slab;
 

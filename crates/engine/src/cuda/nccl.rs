@@ -112,7 +112,7 @@ impl Nccl {
             return Err(elsewhere(0));
         }
         let watched = collective.clone();
-        let check = Box::new(move || lost(&watched));
+        let check = Box::new(move || watched.check());
         let (rank, world_size) = (collective.rank(), collective.world_size());
         let made = Self::connect(cuda, library, UniqueId(bytes), (rank, world_size), check, timeout);
         let well = collective.gather_equal(&[u8::from(made.is_ok())])?;
@@ -414,12 +414,6 @@ fn unusable(failure: &Failure) -> EngineError {
         ),
         fix: "see that each rank has a GPU of its own; NCCL_DEBUG=INFO says more",
     }
-}
-
-/// Whether a rank is lost.
-#[allow(clippy::unnecessary_wraps, reason = "until ranks watch each other")]
-fn lost(_collective: &Collective) -> Result<(), EngineError> {
-    Ok(())
 }
 
 /// Another rank could not connect.

@@ -399,7 +399,7 @@ mod tests {
                 let leaf = tape.leaf(Tensor::from_f32(device.pool(), 37, cols, &x));
                 let mut out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, bias, 0.25);
                 out.wait();
-                let found = tape.backward_from(Vec::new());
+                let found = tape.backward_from(Vec::new(), None);
                 let what = format!(
                     "linear_cross_entropy {classes} x {cols} {bias:?} {precision:?} {}",
                     device.name()
@@ -440,7 +440,7 @@ mod tests {
             let leaf = tape.leaf(Tensor::from_f32(device.pool(), count, cols, &x));
             let mut out = tape.linear_cross_entropy(&leaf, &rows, &targets, view, None, scale);
             out.wait();
-            let found = tape.backward_from(Vec::new());
+            let found = tape.backward_from(Vec::new(), None);
             let name = device.name();
             // A GPU's library has an order of its own.
             let limit = if device.is_cuda() { between_devices(Precision::F32) } else { LIMIT };

@@ -170,7 +170,7 @@ mod tests {
                     let logits = tape.leaf(Tensor::from_f32(device.pool(), rows, classes, &z));
                     let mut out = tape.loss(&logits, targets, 0.5);
                     out.wait();
-                    let found = tape.backward_from(Vec::new());
+                    let found = tape.backward_from(Vec::new(), None);
                     let z64: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
                     close(&[out.sum as f32], &[reference(&z64, classes, targets)], 5e-6, "loss");
                     let slope = |i: usize| {

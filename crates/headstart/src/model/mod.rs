@@ -168,6 +168,8 @@ impl Model {
         let mut h = self.embeddings.forward(tape, &self.table, inputs);
         let angles = Angles::new(tape, &self.config, &self.layout);
         for (layer, block) in self.blocks.iter().enumerate() {
+            // What comes before a block has its parameters before the block's.
+            tape.completes_from(self.table.first_grad_of(layer));
             let cache = caches.as_mut().map(|caches| &mut caches[layer]);
             h = block.forward(tape, &self.table, &h, &angles, cache);
         }

@@ -2,12 +2,14 @@
 //!
 //! Owns: the order in which a run is opened. Never: the layout of the folder (`checkpoint`).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use headstart_engine::Device;
 use serde_json::{Value, json};
 
-use crate::checkpoint::{Checkpoint, ModelFiles, NewRun, RunFolder};
+use crate::batch::Examples;
+use crate::checkpoint::{Checkpoint, FileSum, ModelFiles, NewRun, RunFolder};
 use crate::config::{ModelConfig, ObjectiveName, TrainConfig};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
@@ -85,8 +87,13 @@ impl OpenRun {
         command: &str,
         device: &Device,
         ranks: &Ranks,
+        identity: &Identity<'_>,
         provenance: &Value,
     ) -> Result<RunFolder> {
+        // Before anything is written.
+        if !ranks.collective().is_alone() {
+            ranks.agree(&identity.values(config, device))?;
+        }
         let rank = ranks.collective().rank();
         let folder = match self {
             Self::Continued(run) => run,
@@ -108,6 +115,64 @@ impl OpenRun {
         };
         ranks.wait_for_all()?;
         Ok(folder)
+    }
+}
+
+/// What has to be the same on all ranks, besides the settings.
+pub(crate) struct Identity<'a> {
+    /// The training, validation and test examples.
+    pub(crate) splits: [Option<&'a Examples<'a>>; 3],
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) weights: &'a [f32],
+}
+
+impl Identity<'_> {
+    fn values(&self, config: &impl serde::Serialize, device: &Device) -> BTreeMap<String, String> {
+        let mut values = BTreeMap::new();
+        flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut values);
+        // Files may lie elsewhere on another machine; what is in them is compared below.
+        values.retain(|name, _| !ELSEWHERE.contains(&name.as_str()));
+        for (name, split) in
+            ["train examples", "valid examples", "test examples"].into_iter().zip(self.splits)
+        {
+            values.insert(name.into(), split.map_or("none".into(), Examples::content_sum));
+        }
+        let sum = |bytes: &[u8]| FileSum::of(bytes).sha256;
+        values.insert("tokenizer".into(), sum(self.tokenizer.to_json().as_bytes()));
+        values.insert("weights".into(), sum(bytemuck::cast_slice(self.weights)));
+        values.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        let kind = if device.is_cuda() { "a GPU" } else { "the processor" };
+        values.insert("device".into(), kind.into());
+        values.insert("code path".into(), device.code_path().to_string());
+        values
+    }
+}
+
+/// Settings that may differ from rank to rank.
+const ELSEWHERE: [&str; 8] = [
+    "model",
+    "from",
+    "data.path",
+    "data.cache_dir",
+    "data.mirror",
+    "data.offline",
+    "train.threads",
+    "train.max_time",
+];
+
+/// The settings as text, each under its key with the tables it is in.
+fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(table) => {
+            for (key, value) in table {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                flatten(&name, value, into);
+            }
+        }
+        Value::Null => {}
+        other => {
+            into.insert(name.to_owned(), other.to_string());
+        }
     }
 }
 

@@ -69,6 +69,7 @@ impl Measurement<'_> {
                 gradients: &mut gradients,
                 group_sums: &mut group_sums,
                 optimizer: &mut optimizer,
+                summed: None,
             };
             let mut ready = work.ready(batches.of(step), step);
             let computed = work.forward_backward(&mut ready, || None, listener)?;

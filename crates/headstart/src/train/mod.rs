@@ -28,7 +28,6 @@ use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator, TextSize};
 use crate::event::{Event, Listener, Signal, StepRecord};
-use crate::files::FileSum;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
@@ -228,6 +227,7 @@ impl<'a> Training<'a> {
                 gradients: &mut running.gradients,
                 group_sums: &mut running.group_sums,
                 optimizer: &mut running.optimizer,
+                summed: None,
             };
 
             // The next batch: a GPU has prepared it during the step before.
@@ -346,7 +346,6 @@ impl<'a> Training<'a> {
         }
         let settings = self.folder.settings_sum().to_owned();
         let state = TrainerState { seed: self.config.seed, settings, data, ..state };
-        self.ranks.agree(&self.identity(&state))?;
         let log = match self.ranks.leads() {
             true => Some(RunLog::open(self.folder.dir(), state.step, state.logged.as_ref(), unix_seconds())?),
             false => None,
@@ -380,24 +379,6 @@ impl<'a> Training<'a> {
             last_valid: None,
             last_test: None,
         })
-    }
-
-    /// What has to be the same on all ranks.
-    fn identity(&self, state: &TrainerState) -> Vec<(&'static str, String)> {
-        let device = if self.device.is_cuda() { "a GPU" } else { "the processor" };
-        let split = |name: &str| state.data.get(name).cloned().unwrap_or_default();
-        vec![
-            ("headstart", env!("CARGO_PKG_VERSION").to_owned()),
-            ("settings", state.settings.clone()),
-            ("device", device.to_owned()),
-            ("code_path", self.device.code_path().to_owned()),
-            ("step", state.step.to_string()),
-            ("tokenizer", FileSum::of(&self.files.tokenizer_json).sha256),
-            ("train", split("train")),
-            ("valid", split("valid")),
-            ("test", split("test")),
-            ("weights", FileSum::of(bytemuck::cast_slice(self.weights.values())).sha256),
-        ]
     }
 
     /// "4 ranks with ", where there are several.

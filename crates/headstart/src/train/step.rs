@@ -3,15 +3,15 @@
 //! Owns: forward and backward over a rank's slabs of a batch, the sum over ranks, the update. Never: which batch comes next,
 //! when to stop.
 
-use headstart_engine::collective::GroupSums;
-use headstart_engine::{Gradients, Precision, Prepared, Tape, Weights, make_resident};
+use headstart_engine::collective::{self, GroupSums};
+use headstart_engine::{EngineError, Gradients, Precision, Prepared, Tape, Weights, make_resident};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Slab};
 use crate::device::{Device, in_parts_that_fit};
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
 use crate::model::Model;
-use crate::objective::{self, Objective, Sums};
+use crate::objective::{self, Denominators, Objective, Sums};
 use crate::optim::Optimizer;
 use crate::ranks::Ranks;
 
@@ -28,6 +28,8 @@ pub(crate) struct Step<'a> {
     pub(crate) gradients: &'a mut Gradients,
     pub(crate) group_sums: &'a mut GroupSums,
     pub(crate) optimizer: &'a mut Optimizer,
+    /// What the ranks' gradients add up to, where that was done beside the last slab.
+    pub(crate) summed: Option<Result<Option<collective::Sums>, EngineError>>,
 }
 
 /// The batch of a step, with what could be done for it before its turn.
@@ -105,31 +107,51 @@ impl Step<'_> {
         step: u64,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Option<Vec<Sums>> {
-        let denominators = self.objective.denominators(batch);
+        let (model, objective) = (self.model, self.objective);
+        let denominators = objective.denominators(batch);
         let mut sums = Vec::new();
         let own = self.ranks.own_groups();
+        // With one group to a rank, what its last slab completes is on its way while the rest is computed.
+        let beside = own.len() == 1 && self.optimizer.exchange.can_reduce_beside(self.device);
         for sequences in &batch.groups(self.ranks.groups())[own.clone()] {
-            for slab in batch.slabs_of(sequences.clone(), self.device.slab_tokens()) {
+            let slabs = batch.slabs_of(sequences.clone(), self.device.slab_tokens());
+            for (i, slab) in slabs.iter().enumerate() {
                 if !go_on() {
                     return None;
                 }
-                let (weights, gradients) = (&*self.weights, &mut *self.gradients);
-                let mut tape = Tape::training(
-                    self.device,
-                    weights,
-                    gradients,
-                    &slab.packing,
-                    self.precision,
-                    self.seed,
-                    step,
-                );
-                let (part, _) = self.objective.forward(self.model, &mut tape, &slab, denominators);
-                tape.backward();
-                sums.push(part);
+                sums.push(if beside && i + 1 == slabs.len() {
+                    self.last_slab(slab, step, denominators)
+                } else {
+                    let mut tape = self.tape(slab, step);
+                    let (part, _) = objective.forward(model, &mut tape, slab, denominators);
+                    tape.backward();
+                    part
+                });
             }
             self.group_sums.add(self.device, self.gradients, own.len());
         }
         Some(sums)
+    }
+
+    /// The last slab of this rank, while its gradients are exchanged.
+    fn last_slab(&mut self, slab: &Slab<'_>, step: u64, denominators: Denominators) -> Sums {
+        let (model, objective) = (self.model, self.objective);
+        let (device, precision, seed) = (self.device, self.precision, self.seed);
+        let (weights, gradients) = (&*self.weights, &mut *self.gradients);
+        let (part, summed) = self.optimizer.exchange.reduce_beside(|completed| {
+            let tape = Tape::training(device, weights, gradients, &slab.packing, precision, seed, step);
+            let mut tape = tape.telling();
+            let (part, _) = objective.forward(model, &mut tape, slab, denominators);
+            tape.backward_telling(&mut |first, gradients| completed.from(first, gradients));
+            part
+        });
+        self.summed = Some(summed);
+        part
+    }
+
+    fn tape<'b>(&'b mut self, slab: &'b Slab<'_>, step: u64) -> Tape<'b> {
+        let (weights, gradients) = (&*self.weights, &mut *self.gradients);
+        Tape::training(self.device, weights, gradients, &slab.packing, self.precision, self.seed, step)
     }
 
     /// Adds up the losses and gradients of all ranks; each is left with the gradients of its share. Gives the loss of the
@@ -138,12 +160,26 @@ impl Step<'_> {
     /// # Errors
     /// A rank that is lost.
     pub(crate) fn reduce(&mut self, computed: Option<&Computed>, batch: &Batch) -> Result<Option<f64>> {
+        let exchange = &self.optimizer.exchange;
+        match (self.summed.take(), computed) {
+            // Made beside the last slab.
+            (Some(summed), _) => match summed? {
+                Some(sums) => exchange.put(&sums, self.gradients),
+                None => {
+                    self.clear();
+                    return Ok(None);
+                }
+            },
+            (None, computed) if exchange.all_go_on(computed.is_some())? => {
+                exchange.reduce(self.device, self.gradients)?;
+            }
+            (None, _) => {
+                self.clear();
+                return Ok(None);
+            }
+        }
         let own = computed.map(|computed| &computed.sums[..]);
-        let Some(sums) = objective::sums_of_ranks(own, self.ranks)? else {
-            self.clear();
-            return Ok(None);
-        };
-        self.optimizer.exchange.reduce(self.device, self.gradients)?;
+        let Some(sums) = objective::sums_of_ranks(own, self.ranks)? else { return Ok(None) };
         let mut whole = Sums::default();
         sums.iter().for_each(|part| whole.add(part));
         Ok(Some(self.objective.loss(&whole, self.objective.denominators(batch))))

@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::EngineError;
+use crate::collective::handshake::{self, Hello, Purpose, Word};
 use crate::collective::{Collective, Join, Over, Rendezvous};
 
 /// A port that was free a moment ago.
@@ -124,6 +125,42 @@ fn what_differs_is_named_on_all_ranks() {
     let mut beyond = joins(2, &address(), LONG);
     beyond[1].rank = 2;
     assert!(Collective::join(&beyond[1]).unwrap_err().to_string().contains("this is rank 2 of 2\n"));
+}
+
+#[test]
+fn a_rank_that_comes_and_goes_again_is_named() {
+    let rendezvous = address();
+    let joins = joins(3, &rendezvous, LONG);
+    let Rendezvous::Address(at) = &rendezvous else { unreachable!() };
+    // It is number 2, and leaves when it was told where the others are.
+    let greeting = Hello::new(Purpose::Data, 0, 2, 3, "1.2.3");
+    std::thread::scope(|scope| {
+        let others = [&joins[0], &joins[1]].map(|join| scope.spawn(|| Collective::join(join)));
+        let start = Instant::now();
+        let stream = loop {
+            match handshake::call(at.parse().unwrap(), &greeting, LONG) {
+                Ok(stream) => break stream,
+                Err(e) => assert!(start.elapsed() < LONG, "{e}"),
+            }
+        };
+        assert_eq!(handshake::hear(&stream, start + LONG).unwrap().0, Word::Places);
+        drop(stream);
+        for other in others {
+            let why = other.join().unwrap().unwrap_err().to_string();
+            assert!(why.contains(": rank 2 came and is gone: "), "{why}");
+        }
+    });
+}
+
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn without_mpi_the_error_says_how_to_build() {
+    let join = Join { over: Over::Mpi, ..joins(2, &address(), LONG).remove(0) };
+    let why = Collective::join(&join).unwrap_err().to_string();
+    assert!(
+        why.contains("without MPI\n  fix: build it with `cargo build --release --features mpi`"),
+        "{why}"
+    );
 }
 
 #[test]

@@ -1,10 +1,8 @@
-//! Ranks as threads and as processes: what they exchange, how they meet, and how they end.
+//! Ranks as threads: what they exchange, how they meet, and how they end. (As processes: `tests/ranks.rs`.)
 
 mod exchanges;
 mod losses;
 mod meeting;
-#[cfg(unix)]
-mod processes;
 
 use std::time::Duration;
 

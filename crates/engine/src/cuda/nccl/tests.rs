@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use super::*;
+use crate::collective::{Exchange, Join, Over, Rendezvous};
 use crate::cuda::ops::parts::{self, Parts};
 use crate::cuda::{CudaOptions, gpus};
 use crate::device::Device;
+use crate::ops::adam;
+use crate::weights::{Gradients, Weights};
 
 /// What a rank's process is told: scenario, rank, ranks, a folder of the test's.
 const SCENARIO: &str = "HEADSTART_TEST_NCCL_SCENARIO";
@@ -176,6 +179,9 @@ fn as_a_rank() {
         "stopped" => lose_rank_1(&rank, libc::SIGSTOP),
         "unnamed" => lose_rank_1_without_knowing_it(&rank),
         "mute" => greet_a_mute_rank(&rank),
+        "joined" => train_together(&rank, None),
+        "joined_killed" => train_together(&rank, Some(libc::SIGKILL)),
+        "joined_stopped" => train_together(&rank, Some(libc::SIGSTOP)),
         "speed" => time_exchanges(&rank),
         "absent" => wait_for_an_absent_rank(&rank),
         other => unreachable!("{other}"),
@@ -335,6 +341,62 @@ fn wait_for_an_absent_rank(rank: &Rank) {
     rank.device.check().unwrap();
 }
 
+/// A step's exchanges, between ranks that joined each other over TCP; rank 1 may be lost in the next one.
+fn train_together(rank: &Rank, signal: Option<i32>) {
+    let (me, ranks) = (rank.number, rank.count);
+    let join = Join {
+        rank: me,
+        world_size: ranks,
+        local_rank: me,
+        over: Over::Tcp { rendezvous: Rendezvous::File(rank.folder.join("rendezvous")) },
+        timeout: Duration::from_secs(if signal == Some(libc::SIGSTOP) { 3 } else { 20 }),
+        version: String::new(),
+    };
+    let collective = Collective::join(&join).unwrap();
+    let len = 70 * 65_536 + 777;
+    let exchange = Exchange::new(&rank.device, &collective, len).unwrap();
+    assert!(exchange.detour().is_none(), "{:?}", exchange.detour());
+    let parts: Vec<Vec<f32>> = (0..ranks).map(|from| Rank::values(from, 0, from, len)).collect();
+    let mut gradients = Gradients::new(len);
+    gradients.values_mut().copy_from_slice(&parts[me]);
+    exchange.reduce(&rank.device, &mut gradients).unwrap();
+    rank.device.check().unwrap();
+    let sum =
+        |i: usize| crate::collective::tree::fold(parts.iter().map(|part| part[i]), |a, b| a + b).unwrap();
+    for i in exchange.shares().own().flatten() {
+        assert_eq!(gradients.values()[i].to_bits(), sum(i).to_bits(), "element {i}");
+    }
+    // Each rank changes its own share of the weights, and all have the same afterwards.
+    let mut weights = Weights::new(vec![0.0; len]);
+    for i in exchange.shares().own().flatten() {
+        weights.values_mut()[i] = sum(i);
+    }
+    let range = |start: usize, len: usize| adam::Range {
+        start,
+        grad: start,
+        moment: 0,
+        len,
+        lr: 1.0,
+        weight_decay: 0.1,
+        step: 1,
+    };
+    let ranges = [range(0, 100_000), range(100_000, len - 100_000)];
+    exchange.gather_weights(&rank.device, &gradients, &mut weights, &ranges).unwrap();
+    rank.device.check().unwrap();
+    assert!(weights.values().iter().enumerate().all(|(i, weight)| weight.to_bits() == sum(i).to_bits()));
+    let Some(signal) = signal else {
+        drop(exchange);
+        collective.leave();
+        return;
+    };
+    if me == 1 {
+        raise(signal);
+    }
+    exchange.reduce(&rank.device, &mut gradients).unwrap();
+    let lost = rank.device.check();
+    assert!(matches!(lost, Err(EngineError::Rank { rank: 1, .. })), "{lost:?}");
+}
+
 /// Rank 1 is connected and says nothing.
 fn greet_a_mute_rank(rank: &Rank) {
     let seen = rank.folder.join("seen");
@@ -390,6 +452,19 @@ fn speed_of_exchanges() {
         {
             println!("{line}");
         }
+    }
+}
+
+#[test]
+fn ranks_that_joined_add_gradients_share_weights_and_name_the_one_that_is_lost() {
+    for (scenario, count, lost) in [
+        ("joined", 2, None),
+        ("joined", 4, None),
+        ("joined_killed", 4, Some(1)),
+        ("joined_stopped", 2, Some(1)),
+    ] {
+        let Some(ranks) = Ranks::start(scenario, count, count) else { return };
+        ranks.end_well(lost);
     }
 }
 

@@ -14,7 +14,6 @@ pub(crate) mod linear;
 pub(crate) mod linear_cross_entropy;
 pub(crate) mod loss;
 pub(crate) mod norm;
-#[cfg_attr(not(test), allow(dead_code, reason = "until ranks exchange gradients"))]
 pub(crate) mod parts;
 pub(crate) mod pool;
 pub(crate) mod rotary;

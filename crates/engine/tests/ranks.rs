@@ -1,10 +1,20 @@
 //! Ranks as processes, which are killed and stopped.
+//!
+//! Owns: what only processes can show. Never: what threads can (`src/collective/tests/`).
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::collective::{Collective, Join, Over, Rendezvous};
+use headstart_engine::collective::{Collective, Join, Over, Rendezvous};
 
 const SIZE: &str = "HEADSTART_TEST_WORLD_SIZE";
 const RANK: &str = "HEADSTART_TEST_RANK";
@@ -70,7 +80,7 @@ fn start(name: &str, world_size: usize, timeout: u32, length: usize) -> Vec<Rank
     let mut ranks: Vec<Rank> = (0..world_size)
         .map(|rank| {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "collective::tests::processes::rank", "--ignored", "--nocapture"])
+                .args(["--exact", "rank", "--ignored", "--nocapture"])
                 .envs([
                     (SIZE, world_size.to_string()),
                     (RANK, rank.to_string()),
