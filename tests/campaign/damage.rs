@@ -4,19 +4,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::support::{Draws, Place, copy_folder};
-use crate::works::{Work, Works, alone, draws, named};
+use crate::works::{Work, Works, all_end, alone, draws, named};
 use crate::{Case, Counts, Found};
 
 /// For people, or made anew; nothing is read from it.
 const UNREAD: [&str; 6] =
     ["train.log", "report.html", "README.md", "run.lock", "environment.json", "command.txt"];
-/// What an answer to a damaged folder may take.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A folder to be damaged.
 struct Subject<'a> {
@@ -138,7 +133,7 @@ fn ask(subject: &Subject<'_>, place: &Place, counts: &Counts) -> Found {
 /// Goes on; if that is refused, it goes on once the file is as it was.
 fn resume(subject: &Subject<'_>, place: &Place, file: &Path, whole: &[u8], counts: &Counts) -> Found {
     let work = subject.work;
-    let output = bounded(place.command(&format!("{} --resume run", work.command)))?;
+    let output = all_end(vec![place.command(&format!("{} --resume run", work.command))])?.remove(0);
     counts.add("runs");
     if output.status.success() {
         let name = file.file_name().unwrap().to_string_lossy();
@@ -162,19 +157,4 @@ fn resume(subject: &Subject<'_>, place: &Place, file: &Path, whole: &[u8], count
     fs::write(place.path("run").join(file), whole).unwrap();
     work.ends_as_it_would_have(place, "run", &alone, counts)
         .map_err(|what| format!("refused, and with the file as it was: {what}"))
-}
-
-/// The output of a process that must end.
-fn bounded(mut command: Command) -> Result<Output, String> {
-    let mut child: Child = command.spawn().unwrap();
-    let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if began.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return Err(format!("it hangs: nothing after {} s", PATIENCE.as_secs()));
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    Ok(child.wait_with_output().unwrap())
 }

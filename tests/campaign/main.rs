@@ -24,8 +24,8 @@ use std::collections::BTreeMap;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ use works::Works;
 mod damage;
 mod disk_calls;
 mod processes;
+mod ranks;
 mod shim;
 #[path = "../support/mod.rs"]
 mod support;
@@ -67,27 +68,40 @@ struct Part<'a> {
 
 #[test]
 fn no_run_is_lost() {
-    let works = Works::make();
+    let (works, of_ranks) = (LazyLock::new(Works::make), LazyLock::new(Works::of_ranks));
+    let long =
+        ["SECONDS", "RUNS"].iter().any(|name| env::var_os(format!("HEADSTART_CAMPAIGN_{name}")).is_some());
+    let shim = shim::build().inspect_err(|why| {
+        assert_ne!(env::var("CI").as_deref(), Ok("true"), "{why}");
+        println!("SKIPPED: whatever needs calls of the disk to go wrong: {why}");
+    });
+    let hosts = ranks::hosts_can_be();
     let only = env::var("HEADSTART_CAMPAIGN_PART").ok();
-    let mut parts = vec![
-        Part { name: "damage", cases: 90, case: damage::part(&works) },
-        Part { name: "processes", cases: 16, case: processes::part(&works) },
-    ];
-    match shim::build() {
-        Ok(shim) => {
-            let calls = DiskCalls::trace(&works, shim);
-            let case =
-                Box::new(move |number, place: &Place, counts: &Counts| calls.case(number, place, counts));
-            parts.push(Part { name: "disk", cases: 70, case });
-        }
-        Err(why) => {
-            assert_ne!(env::var("CI").as_deref(), Ok("true"), "{why}");
-            println!("SKIPPED: the part `disk`: {why}");
-        }
-    }
     let (counts, mut found) = (Counts::default(), Vec::new());
-    for part in parts.iter().filter(|part| only.as_deref().is_none_or(|only| only == part.name)) {
-        found.extend(try_part(part, &counts));
+    for (name, cases) in [("disk", 600), ("damage", 300), ("processes", 48), ("ranks", 20), ("hosts", 0)] {
+        if only.as_deref().is_some_and(|only| only != name) {
+            continue;
+        }
+        let case: Case<'_> = match (name, &shim) {
+            ("disk", Ok(shim)) => {
+                let calls = DiskCalls::trace(&works, shim.clone());
+                Box::new(move |number, place, counts| calls.case(number, place, counts))
+            }
+            ("disk", Err(_)) => continue,
+            ("damage", _) => damage::part(&works),
+            ("processes", _) => processes::part(&works),
+            ("ranks", shim) => ranks::part(&of_ranks, shim.clone().ok()),
+            // Only on demand: it makes network interfaces.
+            _ if !long => continue,
+            _ => match &hosts {
+                Ok(()) => ranks::part_of_hosts(&of_ranks),
+                Err(why) => {
+                    println!("SKIPPED: the part `hosts`: {why}");
+                    continue;
+                }
+            },
+        };
+        found.extend(try_part(&Part { name, cases, case }, &counts));
     }
     let counted = counts.0.lock().unwrap();
     println!("{} found", found.len());

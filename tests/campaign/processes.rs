@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{Draws, Place};
-use crate::works::{Left, Starts, Work, Works, alone, draws, named, said};
+use crate::works::{Left, Starts, Work, Works, alone, draws, named, said, wait};
 use crate::{Case, Counts, Found};
 
 /// Seeds of rival starts; what each of them leaves is made when it is first needed.
@@ -88,13 +88,7 @@ fn rival_resumes(work: &Work, place: &Place, draws: &mut Draws, counts: &Counts)
 }
 
 /// Ends a run, and the runs that go on with it, a few times.
-pub fn ended_at_random(
-    work: &Work,
-    place: &Place,
-    draws: &mut Draws,
-    starts: &Starts,
-    counts: &Counts,
-) -> Found {
+fn ended_at_random(work: &Work, place: &Place, draws: &mut Draws, starts: &Starts, counts: &Counts) -> Found {
     for _ in 0..=draws.below(4) {
         end_once(work, place, draws, starts, counts)?;
         work.whole_checkpoints(place, "run")?;
@@ -112,29 +106,36 @@ fn end_once(work: &Work, place: &Place, draws: &mut Draws, starts: &Starts, coun
     let mut children: Vec<Child> = commands.into_iter().map(|mut command| command.spawn().unwrap()).collect();
     let asks = draws.below(3) == 0;
     let victim = draws.below(children.len());
-    // Small moments are met as often as large ones.
-    let wait = Duration::from_micros(1 << (8 + draws.below(10))) * (1 + draws.below(16) as u32) / 8;
-    wait_for(wait);
+    let wait_s = a_moment(draws);
     if children[victim].try_wait().unwrap().is_none() {
         counts.add(if asks { "processes: asked to end" } else { "kills" });
         if asks {
-            let id = children[victim].id().to_string();
-            Command::new("kill").args(["-TERM", &id]).status().unwrap();
+            signal(&children[victim], "TERM");
         } else {
             children[victim].kill().unwrap();
         }
     }
-    for (rank, child) in children.into_iter().enumerate() {
-        let output = child.wait_with_output().unwrap();
+    for (rank, output) in wait(children)?.into_iter().enumerate() {
         counts.add("runs");
         let ended = output.status.success() || output.status.code() == Some(130);
-        let killed = output.status.code().is_none() && (rank == victim);
-        // Asked before it listens, it ends as any process does; a set-up is then incomplete.
+        // Asked before it listens, it ends as any process does.
+        let killed = output.status.code().is_none() && rank == victim;
         if !ended && !killed {
-            named(&output, &[]).map_err(|what| format!("after {wait:?}: {what}"))?;
+            named(&output, &[]).map_err(|what| format!("after {wait_s:?}: {what}"))?;
         }
     }
     Ok(())
+}
+
+/// Waits for a random time; small ones are met as often as large ones.
+pub fn a_moment(draws: &mut Draws) -> Duration {
+    let wait = Duration::from_micros(1 << (8 + draws.below(10))) * (1 + draws.below(16) as u32) / 8;
+    wait_for(wait);
+    wait
+}
+
+pub fn signal(child: &Child, name: &str) {
+    Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
 }
 
 fn wait_for(time: Duration) {

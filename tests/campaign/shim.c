@@ -6,6 +6,7 @@
  *   ENOSPC EIO EINTR                     the call fails so, once
  *   short                                half of it is read or written
  *   stop                                 the process is asked to end (SIGTERM)
+ *   power                                the process ends after it; of what is not flushed the test takes something away
  *   full gone                            from there on the disk is full, or answers nothing but EIO
  *
  * Owns: that one call. Never: judges what the program does about it.
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -73,18 +75,31 @@ static void path_at(int dir, const char *path, char *out) {
     snprintf(out + n, MOST - n, "/%s", path);
 }
 
+static void note(const char *log, long number, const char *what, const char *path) {
+    char line[3 * MOST];
+    int n = snprintf(line, sizeof line, "%ld %s %s\n", number, what, path);
+    int fd = REAL(open64)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd < 0 || REAL(write)(fd, line, (size_t)n) != n) abort();
+    close(fd);
+}
+
+/* Notes how long a file is when a power failure would leave it so: under number 0, for it is no call. */
+static void on_disk(int fd) {
+    char full[MOST], size[32];
+    struct stat64 found;
+    const char *log = getenv("CAMPAIGN_LOG");
+    path_of_fd(fd, full);
+    if (!log || !in_folder(full) || fstat64(fd, &found)) return;
+    snprintf(size, sizeof size, "%lld", (long long)found.st_size);
+    note(log, 0, size, full);
+}
+
 /* Counts a call and says what becomes of it; with FAIL, errno is set. */
 static enum action decide(const char *call, const char *path, enum needs needs) {
     if (!in_folder(path)) return PASS;
     long number = atomic_fetch_add(&count, 1) + 1;
     const char *log = getenv("CAMPAIGN_LOG"), *at = getenv("CAMPAIGN_AT"), *what = getenv("CAMPAIGN_DO");
-    if (log) {
-        char line[3 * MOST];
-        int n = snprintf(line, sizeof line, "%ld %s %s\n", number, call, path);
-        int fd = REAL(open64)(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-        if (fd < 0 || REAL(write)(fd, line, (size_t)n) != n) abort();
-        close(fd);
-    }
+    if (log) note(log, number, call, path);
     if (!at || !what) return PASS;
     long from = atol(at);
     if (!strcmp(what, "full") || !strcmp(what, "gone")) {
@@ -100,7 +115,7 @@ static enum action decide(const char *call, const char *path, enum needs needs) 
         return PASS;
     }
     if (!strcmp(what, "kill-middle")) return KILL_MIDDLE;
-    if (!strcmp(what, "kill-after")) return KILL_AFTER;
+    if (!strcmp(what, "kill-after") || !strcmp(what, "power")) return KILL_AFTER;
     if (!strcmp(what, "short")) return HALF;
     errno = !strcmp(what, "ENOSPC") ? ENOSPC : !strcmp(what, "EIO") ? EIO : EINTR;
     return FAIL;
@@ -216,12 +231,17 @@ ssize_t sendfile64(int out, int in, off64_t *from, size_t size) {
 #undef DOES
 }
 
-int fsync(int fd) { WHOLE(on_fd("fsync", fd, NOTHING), -1, REAL(fsync)(fd)); }
+static int flushed(int fd, int result) {
+    if (!result) on_disk(fd);
+    return result;
+}
 
-int fdatasync(int fd) { WHOLE(on_fd("fsync", fd, NOTHING), -1, REAL(fdatasync)(fd)); }
+int fsync(int fd) { WHOLE(on_fd("fsync", fd, NOTHING), -1, flushed(fd, REAL(fsync)(fd))); }
+
+int fdatasync(int fd) { WHOLE(on_fd("fsync", fd, NOTHING), -1, flushed(fd, REAL(fdatasync)(fd))); }
 
 int ftruncate64(int fd, off64_t size) {
-    WHOLE(on_fd("ftruncate", fd, NOTHING), -1, REAL(ftruncate64)(fd, size));
+    WHOLE(on_fd("ftruncate", fd, NOTHING), -1, flushed(fd, REAL(ftruncate64)(fd, size)));
 }
 
 void *mmap64(void *address, size_t size, int protection, int flags, int fd, off64_t at) {

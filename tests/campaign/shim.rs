@@ -4,15 +4,16 @@
 
 use std::env;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// One call that touched the folder.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// From 1.
+    /// From 1; 0 for what is no call: how long a file is when it was flushed to the disk.
     pub number: usize,
-    /// `create`, `open`, `read`, `write`, `fsync`, `ftruncate`, `mmap`, `rename`, `unlink`, `mkdir`.
+    /// That length, or `create`, `open`, `read`, `write`, `fsync`, `ftruncate`, `mmap`, `rename`, `unlink`, `mkdir`.
     pub name: String,
     /// The file; of a rename `FROM>TO`.
     pub path: String,
@@ -36,9 +37,9 @@ impl Call {
                 "full",
                 "gone",
             ],
-            "fsync" => &["EIO", "ENOSPC", "EINTR", KILLS[1]],
+            "fsync" => &["EIO", "ENOSPC", "EINTR", "power"],
             "ftruncate" => &[KILLS[0], KILLS[1], "EIO", "EINTR"],
-            "rename" | "mkdir" => &[KILLS[0], KILLS[1], "EIO", "ENOSPC", "gone"],
+            "rename" | "mkdir" => &[KILLS[0], KILLS[1], "power", "EIO", "ENOSPC", "gone"],
             "unlink" => &[KILLS[0], KILLS[1], "EIO", "gone"],
             "open" | "read" => &["EIO", "EINTR"],
             _ => &["EIO"],
@@ -50,7 +51,11 @@ impl Call {
 pub fn build() -> Result<PathBuf, String> {
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".into());
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/campaign/shim.c");
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("campaign-shim.so");
+    // One that is at work is not replaced by another.
+    let mut hasher = DefaultHasher::new();
+    fs::read(&source).map_err(|e| format!("{}: {e}", source.display()))?.hash(&mut hasher);
+    let library =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("campaign-shim-{:016x}.so", hasher.finish()));
     let draft = library.with_extension(format!("{}.draft", std::process::id()));
     let mut call = Command::new(&compiler);
     call.args(["-std=gnu11", "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-o"])
@@ -76,6 +81,11 @@ pub fn load(command: &mut Command, library: &Path, folder: &Path, log: &Path, fa
 
 /// The calls that a process made.
 pub fn calls(log: &Path) -> Vec<Call> {
+    noted(log).into_iter().filter(|call| call.number > 0).collect()
+}
+
+/// The calls that a process made, and what was flushed between them.
+pub fn noted(log: &Path) -> Vec<Call> {
     let text = fs::read_to_string(log).unwrap_or_default();
     let call = |line: &str| {
         let mut words = line.splitn(3, ' ');

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::Counts;
 use crate::support::{Draws, Metrics, Place, sentences, topics};
@@ -58,11 +60,35 @@ impl Works {
 
     /// Makes the data and runs each kind once.
     pub fn make() -> Self {
+        let steps = "--max_steps 7 --n_warmup 2 --lr 3e-3 --eval_every 3 --save_every 2";
+        Self::of(&[
+            ("lm", "pretrain", &format!("--arch gpt2 {steps}")),
+            ("adapters", "finetune", "--adapters_dim 4 --n_epochs 2 --eval_every 3 --save_every 2"),
+            ("bert", "pretrain", &format!("--arch bert --precision bf16 {steps}")),
+        ])
+    }
+
+    /// The kinds whose bits must not depend on the number of ranks, with dropout and a last batch that is not full.
+    pub fn of_ranks() -> Self {
+        let steps = "--max_steps 7 --n_warmup 2 --lr 3e-3 --eval_every 3 --save_every 2 --reduction_groups 4";
+        let epochs = "--n_epochs 2 --eval_every 3 --save_every 2 --reduction_groups 4";
+        Self::of(&[
+            ("lm", "pretrain", &format!("--arch gpt2 {steps}")),
+            ("lm, bf16", "pretrain", &format!("--arch gpt2 --precision bf16 {steps}")),
+            ("mlm", "pretrain", &format!("--objective mlm --arch gpt2 {steps}")),
+            ("mlm, bert, bf16", "pretrain", &format!("--arch bert --precision bf16 {steps}")),
+            ("full", "finetune", &format!("--lm_loss_coef 0.5 {epochs}")),
+            ("full, bf16", "finetune", &format!("--precision bf16 {epochs}")),
+            ("adapters", "finetune", &format!("--method adapters --adapters_dim 4 {epochs}")),
+        ])
+    }
+
+    fn of(kinds: &[(&'static str, &'static str, &str)]) -> Self {
         let data = Place::new().with("HEADSTART_CACHE", Self::cache().display().to_string());
         data.write("books/train.txt", sentences(1, 120));
         data.write("books/valid.txt", sentences(2, 12));
         data.write("books/test.txt", sentences(6, 12));
-        for (seed, name, lines) in [(3, "train", 40), (4, "valid", 12), (5, "test", 12)] {
+        for (seed, name, lines) in [(3, "train", 37), (4, "valid", 12), (5, "test", 12)] {
             data.write(&format!("topics/{name}.csv"), topics(seed, lines));
         }
         data.run("tokenizer train books --vocab_size 150 --out tok.json").succeeds();
@@ -71,32 +97,21 @@ impl Works {
         data.run(&format!("{trunk} --out trunk")).succeeds();
         let at = data.path("").display().to_string();
         let at = at.trim_end_matches('/');
-        let books =
-            format!("--data {at}/books --tokenizer {at}/tok.json --preset micro --train_batch_size 4");
-        let tune =
-            format!("--model {at}/trunk --data {at}/topics --train_batch_size 8 --lr 3e-3 --n_warmup 2");
-        let books_question = format!("eval MODEL --data {at}/books --threads 1 --json");
-        let topics_question = format!("eval MODEL --data {at}/topics --threads 1 --json");
-        let text = format!("predict MODEL --input {at}/topics/test.csv --threads 1");
-        let steps = "--max_steps 7 --n_warmup 2 --lr 3e-3 --eval_every 3 --save_every 2";
-        let kinds = [
-            ("lm", "pretrain", format!("{books} --arch gpt2 {steps}"), vec![books_question.clone()]),
-            (
-                "adapters",
-                "finetune",
-                format!("{tune} --adapters_dim 4 --n_epochs 2 --eval_every 3 --save_every 2"),
-                vec![topics_question, text],
-            ),
-            (
-                "bert",
-                "pretrain",
-                format!("{books} --arch bert --precision bf16 {steps}"),
-                vec![books_question],
-            ),
-        ];
-        let works =
-            kinds.map(|(name, command, flags, questions)| Work::make(name, command, flags, questions));
-        Self { works: works.into(), _data: data }
+        let work = |(name, command, flags): &(&'static str, &'static str, &str)| {
+            let books = format!(
+                "--data {at}/books --tokenizer {at}/tok.json --preset micro --train_batch_size 5 {flags}"
+            );
+            let topics = format!(
+                "--model {at}/trunk --data {at}/topics --train_batch_size 8 --lr 3e-3 --n_warmup 2 {flags}"
+            );
+            let ask = |data: &str| format!("eval MODEL --data {at}/{data} --threads 1 --json");
+            let predict = format!("predict MODEL --input {at}/topics/test.csv --threads 1");
+            match *command {
+                "pretrain" => Work::make(name, command, books, vec![ask("books")]),
+                _ => Work::make(name, command, topics, vec![ask("topics"), predict]),
+            }
+        };
+        Self { works: kinds.iter().map(work).collect(), _data: data }
     }
 }
 
@@ -202,8 +217,7 @@ impl Work {
         counts: &Counts,
     ) -> Result<(), String> {
         let call = self.go_on(place, run);
-        for mut command in starts(place, &call) {
-            let output = command.output().unwrap();
+        for output in all_end(starts(place, &call))? {
             counts.add("runs");
             if !output.status.success() {
                 return Err(format!("`{call}` does not go on: {}", said(&output)));
@@ -279,6 +293,35 @@ fn plain(output: &Output, model: &str) -> String {
     };
     fields.remove("model");
     serde_json::Value::Object(fields).to_string()
+}
+
+/// What an end may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Starts processes together and waits until all have ended, which they must within a minute.
+pub fn all_end(commands: Vec<Command>) -> Result<Vec<Output>, String> {
+    let children = commands.into_iter().map(|mut command| command.spawn().unwrap()).collect();
+    wait(children)
+}
+
+/// Waits for the end of processes, which must come within a minute.
+pub fn wait(mut children: Vec<Child>) -> Result<Vec<Output>, String> {
+    let began = Instant::now();
+    while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+        if began.elapsed() > PATIENCE {
+            for child in &mut children {
+                child.kill().unwrap();
+            }
+            let outputs = children.into_iter().map(|child| said(&child.wait_with_output().unwrap()));
+            return Err(format!(
+                "no end in {} s: {}",
+                PATIENCE.as_secs(),
+                outputs.collect::<Vec<_>>().join("\n")
+            ));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(children.into_iter().map(|child| child.wait_with_output().unwrap()).collect())
 }
 
 /// What a process said.

@@ -2,12 +2,12 @@
 //!
 //! Owns: temporary names, flushing to disk, renames, putting interruptions right. Never: knows what is in them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::{FileSum, SummedFile, cannot_write, damaged};
+use crate::files::{FileSum, SummedFile, cannot_write, damaged, parent, sync_folder};
 
 /// Before the name of what is being written or removed.
 const PARTIAL: &str = ".partial-";
@@ -130,14 +130,6 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Waits until a folder's entries are on the disk. Elsewhere than on Unix a folder cannot be opened for that.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("flush", folder))?;
-    }
-    Ok(())
-}
-
 /// Removes a file or a folder with all it has, if it is there.
 fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
@@ -153,11 +145,4 @@ fn beside(prefix: &str, path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(prefix);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::checkpoint::disk::{names, replace_file, sync_folder, write_file};
+use crate::checkpoint::disk::{names, replace_file, write_file};
 use crate::checkpoint::lock::{LOCK_FILE, Lock};
 use crate::checkpoint::run_folder::RunFolder;
 use crate::checkpoint::settings::{RUN_FORMAT, sealed};
 use crate::checkpoint::{CHECKPOINTS_FOLDER, COMMAND_FILE, ENVIRONMENT_FILE, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
+use crate::files::{parent, sync_folder};
 
 /// TensorBoard's files.
 const TENSORBOARD_FOLDER: &str = "tensorboard";
@@ -116,6 +117,10 @@ impl NewRun {
         };
         // Nothing is lost yet, so whatever the disk refuses has the same way out.
         write().map_err(|error| no_folder(&dir, &error))?;
+        for folder in &self.made {
+            // It is not ours, and may be one that cannot be read.
+            let _ = sync_folder(parent(folder));
+        }
         self.made.clear();
         match self.lock.take() {
             Some(lock) => RunFolder::locked(dir, lock),

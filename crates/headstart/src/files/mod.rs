@@ -169,6 +169,14 @@ pub fn read_regular(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Waits until a folder's entries are on the disk. Elsewhere than on Unix a folder cannot be opened for that.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("flush", folder))?;
+    }
+    Ok(())
+}
+
 /// The error of a disk that refuses what a run saves.
 pub(crate) fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
@@ -192,7 +200,8 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn parent(path: &Path) -> &Path {
+/// The folder a path lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

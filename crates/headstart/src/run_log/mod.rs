@@ -20,6 +20,7 @@ pub use metrics::read_metrics;
 use self::metrics::MetricsFile;
 use self::tensorboard::EventFile;
 use crate::error::{Error, Result};
+use crate::files::sync_folder;
 
 /// What a record measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -151,6 +152,9 @@ impl RunLog {
         let metrics = MetricsFile::open_cut_back(&run_dir.join(metrics::FILE_NAME), step, known)?;
         let known = expected.and_then(|known| known.tensorboard);
         let events = EventFile::open_cut_back(&run_dir.join(tensorboard::FOLDER), step, known, wall_time_s)?;
+        // Without this a power failure could leave a checkpoint, and no log.
+        sync_folder(&run_dir.join(tensorboard::FOLDER))?;
+        sync_folder(run_dir)?;
         Ok(Self { metrics, events })
     }
 
