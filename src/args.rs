@@ -227,6 +227,9 @@ pub struct ModelsShowArgs {
     /// A short name, or owner/name[@revision] of the Hugging Face hub
     #[arg(value_name = "NAME")]
     pub name: String,
+    /// Compute a text's vector with it, and compare with the published program's where that is known
+    #[arg(long)]
+    pub check: bool,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -611,6 +614,10 @@ pub struct ExportArgs {
     /// The folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// For a model of the families naacl2019 and gpt2 that transformers has no form for: write Python code beside it, with
+    /// which `from_pretrained(..., trust_remote_code=True)` loads it
+    #[arg(long)]
+    pub with_code: bool,
     /// How sentence-transformers is to make one vector of the hidden states [default: what the folder says; mean]
     #[arg(long, value_name = "NAME", value_parser = one_of::<FeaturePooling>())]
     pub pooling: Option<FeaturePooling>,
@@ -689,7 +696,7 @@ pub struct BenchArgs {
     /// What to time
     #[arg(value_name = "WORK", value_parser = one_of::<Work>())]
     pub work: Work,
-    /// Sequences a step [default: 8; 4 for the preset gpt2; 16 for finetune]
+    /// Sequences a step [default: 8; 4 for the preset gpt2; 16 for finetune, 32 for features]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub batch: Option<usize>,
     /// Tokens a sequence [default: 256; 512 for the preset gpt2]
@@ -710,7 +717,7 @@ pub struct BenchArgs {
     /// The processor's peak, where it is known to be higher than what is measured
     #[arg(long, value_name = "GFLOPS")]
     pub stated_peak: Option<f64>,
-    /// The model to predict or generate with: a run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// The model to predict, make vectors or generate with: a run folder, its final/, a checkpoint, or a name of `headstart models list`
     #[arg(long, value_name = "RUN|NAME")]
     pub model: Option<PathBuf>,
     /// Say where the time of a step goes

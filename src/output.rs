@@ -2,6 +2,8 @@
 //!
 //! Owns: that a closed pipe (`| head`) ends the program quietly. Never: progress, which goes to standard error.
 
+pub mod wrap;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use console::{Term, style};
 use headstart::data::download;
 use headstart::event::{Event, Signal, StepRecord};
-use headstart::signals::keep_ignored;
+use headstart::{files, signals::keep_ignored};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use self::pace::Pace;
@@ -57,7 +57,7 @@ pub fn count_signals() -> Result<()> {
 /// What a signal does, for whoever asks for a stop in another way.
 pub fn stop() {
     if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 || !LISTENING.load(Ordering::SeqCst) {
-        process::exit(i32::from(INTERRUPTED));
+        exit_with_nothing_unfinished();
     }
     say("stopping: what is done is kept (a second signal exits at once)");
 }
@@ -65,6 +65,16 @@ pub fn stop() {
 /// How often a signal asked for an end.
 pub fn signals() -> u32 {
     SIGNALS.load(Ordering::SeqCst)
+}
+
+/// From now on the first Ctrl-C, SIGTERM or SIGHUP ends the process at once, without the file that it was writing.
+pub fn exit_on_signal() -> Result<()> {
+    keep_ignored(|| ctrlc::set_handler(|| exit_with_nothing_unfinished())).context("cannot listen for Ctrl-C")
+}
+
+fn exit_with_nothing_unfinished() -> ! {
+    let _nothing = files::remove_unfinished();
+    process::exit(i32::from(INTERRUPTED))
 }
 
 /// Whether a signal asked for an end.
@@ -204,6 +214,11 @@ impl Progress {
     pub fn bytes(&mut self, what: &str, done: u64, total: u64) -> Signal {
         self.work(what, done, total, true);
         signal()
+    }
+
+    /// Rows, of nobody knows how many.
+    pub fn count(&mut self, what: &str, rows: usize) {
+        self.work(what, rows as u64, 0, false);
     }
 
     /// Takes the bars away.

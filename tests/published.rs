@@ -13,6 +13,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use support::published::{configure, folder, keep_tensors, vocabulary};
@@ -223,4 +224,90 @@ fn what_contradicts_a_model_is_named() {
         .run("finetune --model bert_mlm --data topics --max_length 40 --out run")
         .refuses(2, &["max_length", "39 positions"]);
     assert!(!place.path("run").exists());
+}
+
+/// The files of a place whose names are hidden: nobody would look for them.
+fn hidden(place: &Place) -> Vec<String> {
+    place.names(".").into_iter().filter(|name| name.starts_with('.')).collect()
+}
+
+/// `features` into a file, while it waits for more texts.
+#[cfg(unix)]
+fn half_written(place: &Place) -> std::process::Child {
+    let mut command = place.command("features bert_mlm --input - --output vectors.npy");
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let since = std::time::Instant::now();
+    while hidden(place).is_empty() {
+        assert!(since.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_is_whole_or_not_there_and_nothing_is_left_beside_it() {
+    let place = place(&["bert_mlm"]);
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let mut child = half_written(&place);
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
+        assert!(hidden(&place).is_empty() && !place.path("vectors.npy").exists(), "{signal}");
+    }
+    // What leaves no time to tidy up is made up for by whoever writes the same file next.
+    let mut child = half_written(&place);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(hidden(&place).len(), 1);
+    place.write("bad.jsonl", "{\"text\": \"one\"}\nno object\n");
+    place.run("features bert_mlm --input bad.jsonl --output vectors.npy").refuses(1, &["bad.jsonl:2"]);
+    assert!(hidden(&place).is_empty() && !place.path("vectors.npy").exists());
+    place.feed("features bert_mlm --output vectors.npy", b"one\n").succeeds();
+    assert!(hidden(&place).is_empty() && place.path("vectors.npy").exists());
+
+    let export = "export bert_mlm --to hf --output out";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg("trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\"");
+    shell.arg(env!("CARGO_BIN_EXE_headstart")).args(export.split(' '));
+    let output = place.prepare(shell).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("File too large") && said.contains("make room on its disk"), "{said}");
+    assert!(!said.contains("--resume") && hidden(&place).is_empty() && !place.path("out").exists(), "{said}");
+}
+
+#[test]
+fn the_tutorials_family_goes_out_with_code_beside_it_and_comes_in_again() {
+    let place = place(&["bert_mlm"]);
+    place.run("tokenizer train starter --vocab_size 300 --out tok.json").succeeds();
+    let trunk = "pretrain --tokenizer tok.json --preset micro --arch naacl2019 --data books --max_steps 2 --out trunk";
+    place.run(trunk).says(&["for transformers: headstart export trunk --to hf --with-code --output DIR"]);
+    place.run("finetune --model trunk --data topics --adapters_dim 4 --max_steps 2 --out tuned").succeeds();
+    for (run, class) in [("trunk", "ForCausalLM"), ("tuned", "ForSequenceClassification")] {
+        let folder = format!("{run}-out");
+        let call = format!("export {run} --to hf --output {folder}");
+        place.run(&call).refuses(1, &["the tutorial's family", "add --with-code"]);
+        place.run(&format!("{call} --with-code")).succeeds();
+        let config = place.json_file(&format!("{folder}/config.json"));
+        assert_eq!(config["architectures"], json!([format!("Headstart{class}")]));
+        assert_eq!(config["auto_map"]["AutoConfig"], "configuration_headstart.HeadstartConfig");
+        for file in ["configuration_headstart.py", "modeling_headstart.py"] {
+            let ours = Path::new("crates/headstart/src/interop/code").join(file);
+            assert_eq!(place.bytes(&format!("{folder}/{file}")), fs::read(ours).unwrap(), "{file}");
+        }
+        let model = format!("{run}/final/model.safetensors");
+        assert_eq!(place.tensors(&format!("{folder}/model.safetensors")), place.tensors(&model));
+    }
+    let answers =
+        |model: &str| place.feed(&format!("predict {model}"), b"the old river\nthe hill\n").json_lines();
+    assert_eq!(answers("tuned-out"), answers("tuned"));
+    place.run("finetune --model trunk-out --data topics --max_steps 1 --out again").succeeds();
+    place.run("export tuned-out --to hf --with-code --output twice").succeeds();
+    assert_eq!(place.bytes("twice/model.safetensors"), place.bytes("tuned-out/model.safetensors"));
+    place.run("export bert_mlm --to hf --with-code --output no").refuses(1, &["naacl2019 and gpt2 only"]);
+    place.run("export tuned --to sentence-transformers --with-code --output no").refuses(2, &["--with-code"]);
+    // Without our notes it is a folder with somebody's code.
+    fs::remove_file(place.path("tuned-out/headstart.json")).unwrap();
+    place.run("predict tuned-out").refuses(1, &["config.json", "fix:"]);
 }

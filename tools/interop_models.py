@@ -3,6 +3,8 @@
     python tools/interop_models.py features MODEL TEXTS...    vectors of a sentence-transformers folder
     python tools/interop_models.py roundtrip MODEL TEXTS...   models out of this program, into `transformers`, and back
     python tools/interop_models.py golden [--check]           writes tests/golden/sentences, or compares with it
+    python tools/interop_models.py code                       small models of ours, with our code in `transformers`
+    python tools/interop_models.py vector MODEL TEXT          the numbers that the catalogue (hub/catalogue.rs) has of a model
 
 MODEL is the folder of a published model; TEXTS are files of lines, or folders of .txt files, of which a sample is taken.
 Needs torch, transformers, sentence-transformers, safetensors, and the program (--binary). Nothing is downloaded.
@@ -445,6 +447,117 @@ def golden(args):
     return [True]
 
 
+# code ------------------------------------------------------------------------------------------
+
+# Options of trunks, as flags and as a table of a settings file, each with a fine-tuning.
+CODED = [
+    ("as the tutorial's", ["--arch", "naacl2019"], "", "single", []),
+    ("as GPT-2's, with [CLS]", ["--arch", "gpt2"], "", "single", ["--method", "head"]),
+    ("masked, sines", ["--arch", "naacl2019", "--objective", "mlm", "--positions", "sinusoidal"], "", "pairs", []),
+    ("rotary, windows, gated", ["--arch", "naacl2019", "--positions", "rotary"],
+     'norm = "before"\nfinal_norm = true\ngated = true\nactivation = "silu"\nbias = false\nwindow = 3\nglobal_every = 2\n'
+     'first_norm = false\nembedding_norm = true\nnorm_bias = false\n', "multi-label", ["--pooling", "max"]),
+    ("post-norm, adapters", ["--arch", "naacl2019"], 'norm = "after"\nactivation = "gelu"\nposition_offset = 2\n', "regression",
+     ["--pooling", "mean", "--adapters_dim", "6"]),
+]
+WORDS = "the old harbour guards a river of stone and light under seven hills where nobody counts boats , at night .".split()
+
+
+def coded(args, folder, name, flags, layout, task, more):
+    """A model of the tutorial's family: pretrained, fine-tuned, out with code, in `transformers`, and in again."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    folder.mkdir()
+    draw = random.Random(7)
+    lines = [" ".join(draw.choices(WORDS, k=draw.randint(1, 12))) for _ in range(300)]
+    for split in ("train", "valid"):
+        (folder / "text").mkdir(exist_ok=True)
+        (folder / "text" / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = folder / "settings.toml"
+    settings.write_text(f"[model.layout]\n{layout}", encoding="utf-8")
+    call(args.binary, "tokenizer", "train", folder / "text", "--vocab_size", 300, "--out", folder / "tok.json")
+    call(args.binary, "pretrain", "--config", settings, "--preset", "micro", "--tokenizer", folder / "tok.json", "--data",
+         folder / "text", "--max_steps", 5, "--lr", 1e-3, "--initializer_range", 0.2, "--num_max_positions", 24, "--precision", "f32",
+         "--out", folder / "trunk", *flags)
+    source = folder / f"{task}.jsonl"
+    write_lines(source, rows_of(task, lines))
+    data = ["--text_column", "a,b"] if task == "pairs" else []
+    data += ["--problem", task] if task in ("regression", "multi-label") else []
+    call(args.binary, "finetune", "--model", folder / "trunk", "--data", source, "--max_steps", 5, "--lr", 1e-3,
+         "--initializer_range", 0.2, "--max_length", 20, "--precision", "f32", "--out", folder / "tuned", *data, *more)
+    for run in ("trunk", "tuned"):
+        call(args.binary, "export", folder / run, "--to", "hf", "--with-code", "--output", folder / f"{run}-out")
+
+    final, texts, results = folder / "tuned-out", lines[:64], []
+    ours = our_logits(args, folder, folder / "tuned" / "final", task, texts)
+    tokenizer = AutoTokenizer.from_pretrained(final)
+    model, report = AutoModelForSequenceClassification.from_pretrained(final, trust_remote_code=True, output_loading_info=True)
+    results.append(not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")))
+    print(f"{name}: {'every tensor used' if results[-1] else f'BAD: {report}'}")
+    logits = []
+    for side in ("right", "left"):
+        tokenizer.padding_side = side
+        rows = rows_of(task, texts)
+        columns = [[row[key] for row in rows] for key in (("a", "b") if task == "pairs" else ("text",))]
+        batch = tokenizer(*columns, padding=True, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            logits.append(model.eval()(**batch).logits.double())
+        if task in ("single", "pairs"):
+            logits[-1] = logits[-1].log_softmax(-1)
+        results.append(judge_logits(f"{name}, {task}, padded on the {side}", ours, np.array(logits[-1])))
+
+    masked = "mlm" in flags
+    network = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(
+        folder / "trunk-out", trust_remote_code=True).eval()
+    if not masked:
+        ids, tokenizer = [], AutoTokenizer.from_pretrained(folder / "trunk-out")
+        for count, line in enumerate(lines):
+            ids += tokenizer(line, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            if len(ids) >= 24:
+                break
+        part = folder / "part.txt"
+        part.write_text("".join(line + "\n" for line in lines[: count + 1]), encoding="utf-8")
+        with torch.no_grad():
+            tokens = torch.tensor([ids[:24]])
+            theirs = float(network(input_ids=tokens, labels=tokens).loss)
+        result = subprocess.run([str(args.binary), "eval", str(folder / "trunk"), "--data", str(part), "--split", "train",
+                                 "--json"], check=True, capture_output=True)
+        results.append(judge(f"{name}, language model's loss {theirs:.4f}",
+                             abs(theirs - json.loads(result.stdout)["metrics"]["nll"])))
+    else:
+        # The hidden states of the trunk are those that `features` gives.
+        vectors, source = folder / "vectors.npy", folder / "lines.jsonl"
+        write_lines(source, [{"text": text} for text in texts])
+        call(args.binary, "features", folder / "trunk", "--input", source, "--output", vectors, "--pooling", "mean")
+        tokenizer, theirs = AutoTokenizer.from_pretrained(folder / "trunk-out"), []
+        for text in texts:
+            with torch.no_grad():
+                batch = tokenizer(text, return_tensors="pt")
+                theirs.append(network.transformer(**batch).last_hidden_state[0].double().mean(0))
+        results.append(judge(f"{name}, mean hidden states",
+                             float(np.abs(np.load(vectors) - np.array(torch.stack(theirs))).max())))
+    call(args.binary, "export", final, "--to", "hf", "--with-code", "--output", folder / "again")
+    return [*results, same_tensors(f"{name}, out, in, out", final, folder / "again")]
+
+
+def code(args):
+    with tempfile.TemporaryDirectory() as folder:
+        return [good for at, case in enumerate(CODED) for good in coded(args, Path(folder) / str(at), *case)]
+
+
+# vector ----------------------------------------------------------------------------------------
+
+
+def vector(args):
+    from sentence_transformers import SentenceTransformer
+
+    numbers = SentenceTransformer(args.model, device="cpu").encode([args.text], show_progress_bar=False)[0][:8]
+    print(", ".join(f"{float(number):.8g}" for number in numbers))
+    return [True]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -458,6 +571,13 @@ def main():
     command = commands.add_parser("golden")
     command.set_defaults(run=golden)
     command.add_argument("--check", action="store_true", help="compare with the files instead of writing them")
+    command = commands.add_parser("code")
+    command.set_defaults(run=code)
+    command.add_argument("--binary", default="target/release/headstart")
+    command = commands.add_parser("vector")
+    command.set_defaults(run=vector)
+    command.add_argument("model", help="the folder of a published sentence-transformers model")
+    command.add_argument("text")
     args = parser.parse_args()
     sys.exit(0 if all(args.run(args)) else 1)
 

@@ -12,9 +12,10 @@ use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
 use headstart::infer::{FeatureExtractor, FeaturesConfig};
 
 use crate::args::{ComputeArgs, FeaturesArgs, ReadingArgs, TextsArgs};
-use crate::cmd::predict::{new_file, open};
+use crate::cmd::predict::{begin_file, open};
+use crate::progress::{self, Progress, Verbosity};
+use crate::settings;
 use crate::vectors::{Vectors, check_name};
-use crate::{progress, settings};
 
 /// Texts at a time, when so many are there already.
 const CHUNK: usize = 1024;
@@ -28,7 +29,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     if let Some(path) = output.as_deref() {
         check_name(path)?;
-        new_file(path)?;
+        begin_file(path)?;
     }
     let run = settings::model_folder(run, places)?;
     let wanted = match text_column {
@@ -45,12 +46,21 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
     }
     progress::say(&extractor.describe());
     let mut vectors = Vectors::new(output.as_deref(), extractor.width())?;
-    let mut cut = 0;
+    // Vectors on standard output are progress enough.
+    let mut progress = output.is_some().then(|| Progress::new(Verbosity::Calm));
+    let (mut cut, mut done) = (0, 0);
     for (path, source) in sources {
         let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
         let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
-        cut += pass_on(&mut rows, path, &mut extractor, &mut vectors)?;
+        let mut tell = |rows| {
+            done += rows;
+            if let Some(progress) = &mut progress {
+                progress.count("making vectors", done);
+            }
+        };
+        cut += pass_on(&mut rows, path, &mut extractor, &mut vectors, &mut tell)?;
     }
+    progress.iter_mut().for_each(Progress::finish);
     vectors.finish()?;
     extractor.warning().iter().for_each(|warning| progress::say(warning));
     if cut > 0 {
@@ -60,12 +70,13 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns how many texts were cut.
+/// Returns how many texts were cut; `tell` hears of every so many rows.
 fn pass_on(
     rows: &mut Rows,
     path: &Path,
     extractor: &mut FeatureExtractor,
     vectors: &mut Vectors,
+    tell: &mut dyn FnMut(usize),
 ) -> Result<usize> {
     let mut cut = 0;
     loop {
@@ -81,6 +92,7 @@ fn pass_on(
         let features = extractor.features(&texts)?;
         cut += features.truncated.iter().filter(|&&truncated| truncated).count();
         vectors.write(good, &features)?;
+        tell(good.len());
         if let Some((line, what)) =
             rows.get(good.len()).and_then(|row| Some((row.line, row.content.as_ref().err()?)))
         {

@@ -22,6 +22,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::checkpoint::{WayOut, way_to_transformers};
 use headstart::train::Summary;
 
 use crate::INTERRUPTED;
@@ -73,6 +74,13 @@ fn summary_text(summary: &Summary) -> String {
     match final_dir {
         Some(dir) => {
             let _ = writeln!(text, "model: {}", dir.display());
+            let more = match way_to_transformers(dir) {
+                Ok(Some(WayOut::Exported)) => "",
+                Ok(Some(WayOut::ExportedWithCode)) => " --with-code",
+                Ok(None) | Err(_) => return text,
+            };
+            let run = run_dir.display();
+            let _ = writeln!(text, "for transformers: headstart export {run} --to hf{more} --output DIR");
         }
         None if stopped.is_some() => {
             let dir = run_dir.display();

@@ -6,13 +6,19 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::config::PrecisionName;
+use headstart::device::DeviceChoice;
 use headstart::hub::{self, Description, ENTRIES, Entry, Model, Report};
+use headstart::infer::{FeatureExtractor, FeaturePooling, FeaturesConfig};
 use serde_json::{Value, json};
 
 use crate::args::{ModelsCommand, ModelsListArgs, ModelsPullArgs, ModelsShowArgs};
 use crate::output::{self, bytes};
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings::{self, Usage};
+
+/// Of numbers of about 0.05, which f32 sums in another order reach.
+const LARGEST_DIFFERENCE: f32 = 1e-5;
 
 /// Runs it.
 pub fn run(command: ModelsCommand) -> Result<ExitCode> {
@@ -63,19 +69,29 @@ fn entry_json(entry: &Entry) -> Value {
 }
 
 fn show(args: ModelsShowArgs) -> Result<ExitCode> {
-    let ModelsShowArgs { name, json, places } = args;
+    let ModelsShowArgs { name, check, json, places } = args;
     let options = settings::hub_options(places)?;
     let Some(description) = hub::describe(&name, &options)? else { return Err(is_a_path(&name)) };
+    let checked = description.found.as_ref().filter(|_| check).map(difference).transpose()?.flatten();
     if json {
         let Description { repo, revision, entry, found } = &description;
         let found = found.as_ref();
         output::json_line(&json!({
             "name": name, "repo": repo, "revision": revision, "catalogue": entry.map(entry_json),
             "folder": found.map(|model| &model.folder), "commit": found.and_then(|model| model.commit.as_ref()),
-            "files": found.map(|model| &model.files),
+            "files": found.map(|model| &model.files), "golden_difference": checked,
         }))?;
     } else {
-        output::text(&description_text(&name, &description))?;
+        let mut text = description_text(&name, &description);
+        match checked {
+            Some(difference) => text += &difference_text(difference),
+            None if check => {
+                text += "not compared: what should come of it is not known, or its files are not here with their known sums \
+                         (`headstart models pull` sums them up)\n";
+            }
+            None => {}
+        }
+        output::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -127,16 +143,39 @@ fn pull(args: ModelsPullArgs) -> Result<ExitCode> {
     if repo.is_none() {
         return Err(is_a_path(&name));
     }
+    let checked = difference(&model)?;
     if json {
         output::json_line(&json!({
             "name": name, "repo": repo, "commit": commit, "folder": folder, "origin": origin, "files": files,
-            "notes": notes,
+            "notes": notes, "golden_difference": checked,
         }))?;
     } else {
         settings::say_model(&model);
+        if let Some(difference) = checked {
+            progress::say(difference_text(difference).trim_end());
+        }
         output::text(&format!("{}\n", folder.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The largest difference between what a model gives here and what is known to come of it, where that is known.
+fn difference(model: &Model) -> Result<Option<f32>> {
+    let Some(golden) = model.golden() else { return Ok(None) };
+    let config = FeaturesConfig {
+        pooling: Some(FeaturePooling::Mean),
+        normalize: Some(true),
+        max_length: None,
+        precision: PrecisionName::F32,
+        threads: 0,
+        device: DeviceChoice::default(),
+    };
+    Ok(Some(FeatureExtractor::load(&model.folder, &config)?.difference(golden.text, golden.vector)?))
+}
+
+fn difference_text(difference: f32) -> String {
+    let warning = if difference <= LARGEST_DIFFERENCE { "" } else { "warning: " };
+    format!("{warning}largest difference from sentence-transformers' vector of a text: {difference:.1e}\n")
 }
 
 fn is_a_path(name: &str) -> anyhow::Error {

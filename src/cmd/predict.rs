@@ -2,21 +2,22 @@
 //!
 //! Owns: passing a stream of any length on in chunks, and what becomes of a row that cannot be read. Never: the model.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use headstart::config::TextColumns;
 use headstart::data::encoding::TextEncoding;
-use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
+use headstart::data::rows::{self, RowFormat, Rows, TextFields, TextInput};
+use headstart::files::remove_abandoned_of;
 use headstart::infer::Predictor;
 
 use crate::answers::{AnswerFormat, Answers, Shape};
 use crate::args::{ComputeArgs, PredictArgs, ReadingArgs, TextsArgs};
+use crate::progress::{self, Progress, Verbosity};
+use crate::settings;
 use crate::settings::Usage;
-use crate::{progress, settings};
 
 /// Texts classified at a time, when so many are there already.
 const CHUNK: usize = 256;
@@ -46,7 +47,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
-    output.as_deref().map_or(Ok(()), new_file)?;
+    output.as_deref().map_or(Ok(()), begin_file)?;
     let run = settings::model_folder(run, places)?;
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
@@ -67,11 +68,18 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let mut answers = Answers::new(Shape { format, top_k, with_text }, output.as_deref())?;
     let on_bad_row = if strict { OnBadRow::Stop } else { OnBadRow::Answer };
     let mut counts = Counts::default();
+    // Answers on standard output are progress enough.
+    let mut progress = output.is_some().then(|| Progress::new(Verbosity::Calm));
     for (path, source) in sources {
         let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
         let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
-        pass_on(&mut rows, path, &predictor, &mut answers, on_bad_row, &mut counts)?;
+        pass_on(&mut rows, path, &predictor, &mut answers, on_bad_row, &mut counts, &mut |rows| {
+            if let Some(progress) = &mut progress {
+                progress.count("classifying", rows);
+            }
+        })?;
     }
+    progress.iter_mut().for_each(Progress::finish);
     let left_out = answers.left_out;
     answers.finish()?;
     predictor.warning().iter().for_each(|warning| progress::say(warning));
@@ -95,6 +103,7 @@ fn pass_on(
     answers: &mut Answers,
     on_bad_row: OnBadRow,
     counts: &mut Counts,
+    tell: &mut dyn FnMut(usize),
 ) -> Result<()> {
     loop {
         let rows = rows.next_rows(CHUNK)?;
@@ -115,6 +124,7 @@ fn pass_on(
         counts.rows += answered.len();
         counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
         answers.write(answered, &predictions)?;
+        tell(counts.rows);
         if let Some((line, what)) = ends {
             return Err(headstart::Error::BadInput {
                 path: path.to_path_buf(),
@@ -127,15 +137,17 @@ fn pass_on(
     }
 }
 
-/// Refuses a file that exists already.
-pub fn new_file(path: &Path) -> Result<()> {
+/// Refuses a file that exists already, and sees to it that none but a whole one is left: what an earlier process that was
+/// killed left of it goes now, and what this one has of it when a signal ends it goes then.
+pub fn begin_file(path: &Path) -> Result<()> {
     if path.exists() {
         let path = path.display();
         return Err(
             Usage(format!("--output {path}: the file exists\n  fix: name another, or move it away")).into()
         );
     }
-    Ok(())
+    remove_abandoned_of(path);
+    progress::exit_on_signal()
 }
 
 /// A file, or standard input.
@@ -143,5 +155,5 @@ pub fn open(input: &Path) -> Result<Box<dyn Read>> {
     if input == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }
-    Ok(Box::new(File::open(input).with_context(|| format!("cannot read {}", input.display()))?))
+    Ok(rows::open(input)?)
 }

@@ -14,6 +14,7 @@ use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{Row, RowContent, RowFormat, Rows, TextFields};
 use headstart::data::template::Template;
 use headstart::data::{source, starter};
+use headstart::files::remove_abandoned_of;
 use headstart::tokenizer::{Case, Tokenizer, TokenizerKind, TokenizerTrainer, TrainOptions};
 use serde_json::json;
 
@@ -165,6 +166,7 @@ fn refuse_existing(out: &Path) -> Result<()> {
             Usage(format!("--out {out}: the file exists\n  fix: name another, or move it away")).into()
         );
     }
+    remove_abandoned_of(out);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 use anyhow::Result;
 use headstart::bench::{BenchConfig, Work};
 use headstart::config::{DataConfig, ModelConfig};
+use headstart::data::source::STARTER_QUESTIONS;
 
 use super::{data, devices, hub, pretrain};
 use crate::args::{BenchArgs, ComputeArgs};
@@ -32,7 +33,12 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
     let gpt2 = sizes.preset.as_deref().is_some_and(|name| matches!(name, "gpt2" | "124m"));
     let mut config = pretrain::model_config(&sizes, preset);
     config.vocab_size = vocab_size.unwrap_or(if gpt2 { 50_257 } else { 28_996 });
-    let mut data = data::source_config(source, DataConfig::default());
+    let mut base = DataConfig::default();
+    if work == Work::Features {
+        // Some texts are in the program itself.
+        STARTER_QUESTIONS.clone_into(&mut base.path);
+    }
+    let mut data = data::source_config(source, base);
     data::fill_cache_dir(&mut data)?;
     let run = model.map(|name| hub::model_folder(name, hub::places_of(&data))).transpose()?;
     Ok(BenchConfig {
@@ -44,13 +50,14 @@ pub fn bench(args: BenchArgs) -> Result<BenchConfig> {
         device: devices::choice(device),
         batch: batch.unwrap_or(match work {
             Work::Finetune => 16,
+            Work::Features => 32,
             _ if gpt2 => 4,
             _ => 8,
         }),
         seq: seq.unwrap_or(if gpt2 { 512 } else { 256 }),
         steps: steps.unwrap_or(match work {
             Work::Train | Work::Forward => 6,
-            Work::Finetune => 40,
+            Work::Finetune | Work::Features => 40,
             Work::Predict | Work::Generate => 200,
         }),
         warmup,

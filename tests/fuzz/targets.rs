@@ -576,7 +576,7 @@ fn labelled(work: &Work, name: &str, bytes: &[u8]) -> bool {
     let kinds = [LabelKind::Single, LabelKind::Multi, LabelKind::Regression];
     let read = kinds.map(|label_kind| {
         let options = ClassificationOptions { label_kind, ..ClassificationOptions::default() };
-        RawData::read(&path, &options, 2).is_ok()
+        RawData::read(&path, &options, 2, &mut |_| Signal::Continue).is_ok()
     });
     read.contains(&true)
 }

@@ -13,11 +13,13 @@
 //! - [`mod@bench`] — the processor's peak and single matmuls, for benchmarks.
 //! - [`mod@alloc`], [`profile`] — counting allocations, timing kinds of work.
 //! - [`rng`] — counter-based randomness. [`FileMap`] — a safe read-only file map. [`signals`] — which stay ignored.
+//!   [`disk_space`] — what a file system has free.
 
 pub mod alloc;
 pub mod bench;
 pub mod collective;
 pub mod device;
+pub mod disk_space;
 pub mod dtype;
 pub mod error;
 pub mod file_map;

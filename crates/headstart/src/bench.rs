@@ -15,20 +15,24 @@ use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
 use crate::config::{
-    DataConfig, HeadConfig, ModelConfig, ObjectiveName, PrecisionName, Problem, TrainConfig,
+    Arch, DataConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, PrecisionName, Problem,
+    TrainConfig,
 };
+use crate::data::rows::TextInput;
 use crate::data::source;
 use crate::data::split::Split;
+use crate::data::template::Template;
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::event::Listener;
-use crate::infer::{GenerateConfig, Generator, Predictor};
+use crate::infer::{FeatureExtractor, FeaturesConfig, GenerateConfig, Generator, Predictor};
 use crate::masking::Masking;
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
 use crate::ranks::Ranks;
 use crate::setup::labelled::DataRequest;
+use crate::tokenizer::RoleIds;
 use crate::train::Step;
 
 /// What is timed.
@@ -43,6 +47,8 @@ pub enum Work {
     Finetune,
     /// Classifying one short text at a time.
     Predict,
+    /// Vectors of a data set's texts, a batch at a time.
+    Features,
     /// Continuing one text.
     Generate,
 }
@@ -72,9 +78,9 @@ pub struct BenchConfig {
     pub warmup: usize,
     /// The processor's peak in GFLOP/s, if it is known to be higher than what is measured.
     pub stated_peak: Option<f64>,
-    /// Labelled texts and their tokenizer (finetune).
+    /// Labelled texts and their tokenizer (finetune); labelled texts (features).
     pub data: DataConfig,
-    /// A model folder (predict, generate).
+    /// A model folder (predict, features, generate).
     pub run: Option<PathBuf>,
     /// Whether to say where the time goes.
     pub profile: bool,
@@ -159,6 +165,7 @@ pub fn bench(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measur
     match config.work {
         Work::Train | Work::Forward | Work::Finetune => steps(config, listener),
         Work::Predict => predict(config),
+        Work::Features => features(config, listener),
         Work::Generate => generate(config),
     }
 }
@@ -277,6 +284,9 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     })
 }
 
+/// Any ids will do for random tokens.
+const ROLES: RoleIds = RoleIds { mask: 0, cls: 1, sep: 2, eos: 2, unk: 3, pad: None };
+
 /// Batches of random tokens, all of the same size.
 fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
     let (vocab_size, seq) = (config.model.vocab_size, config.seq);
@@ -289,14 +299,19 @@ fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
     }
     let targets = match config.objective {
         ObjectiveName::Lm => TokenTargets::Next,
-        ObjectiveName::Mlm => {
-            TokenTargets::Masked(Masking { probability: 0.15, mask_id: 0, vocab_size, never: [None; 3] })
-        }
+        ObjectiveName::Mlm => TokenTargets::Masked(Masking {
+            probability: 0.15,
+            mask_id: ROLES.mask,
+            vocab_size,
+            never: [Some(ROLES.cls), Some(ROLES.sep), None],
+        }),
     };
+    // An encoder's have its special tokens around them, as in pretraining.
+    let template = Template::of(config.model.arch, HeadPooling::Last, ROLES, seq);
     let mut stream = rng::Stream::new(1);
     let mut sequence = |step: u64, i: usize| {
         let ids: Vec<u32> = (0..seq).map(|_| stream.below(vocab_size) as u32).collect();
-        targets.sequence(&ids, None, training_mask_key(1, step, i))
+        targets.sequence_of(&template.encode(&ids, None), None, training_mask_key(1, step, i))
     };
     let all = (config.warmup + config.steps) as u64;
     Ok((0..all)
@@ -362,6 +377,45 @@ fn predict(config: &BenchConfig) -> Result<Measured> {
     })
 }
 
+fn features(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> {
+    let wanted = FeaturesConfig {
+        pooling: None,
+        normalize: None,
+        max_length: None,
+        precision: config.precision,
+        threads: config.threads,
+        device: config.device.clone(),
+    };
+    let mut extractor = FeatureExtractor::load(run_folder(config)?, &wanted)?;
+    let (problem, arch, pooling, positions) = (Problem::SingleLabel, Arch::default(), HeadPooling::Last, 2);
+    let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
+    let batches = config.warmup + config.steps;
+    let raw = request.read_raw(batches.saturating_mul(config.batch), listener)?;
+    let samples = raw.splits.into_iter().next().map(|(_, split)| split.samples).unwrap_or_default();
+    let texts: Vec<TextInput> = samples.iter().map(|(_, text)| TextInput::from(text.as_str())).collect();
+    let mut next = texts.iter().cycle().cloned();
+    let (mut times, mut examples) = (Vec::new(), 0);
+    for i in 0..batches {
+        let batch: Vec<TextInput> = next.by_ref().take(config.batch).collect();
+        let began = Instant::now();
+        extractor.features(&batch)?;
+        if i >= config.warmup {
+            times.push(began.elapsed().as_secs_f64());
+            examples += batch.len();
+        }
+    }
+    let total: f64 = times.iter().sum();
+    Ok(Measured {
+        seconds: quantile(&mut times, 0.5),
+        examples_per_s: Some(examples as f64 / total),
+        threads: extractor.device().threads(),
+        code_path: extractor.device().code_path(),
+        device: extractor.device().name(),
+        device_peak_mib: peak_mib(extractor.device()),
+        ..Measured::default()
+    })
+}
+
 fn generate(config: &BenchConfig) -> Result<Measured> {
     let generator = Generator::load(run_folder(config)?, config.precision, &config.device, config.threads)?;
     let tokens = config.steps;
@@ -393,7 +447,7 @@ fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
     config.run.as_deref().ok_or_else(|| Error::Config {
         key: "model".into(),
         what: "this needs a model, and none is named".into(),
-        fix: "name a run folder: --model runs/trec (predict), --model runs/trunk (generate)".into(),
+        fix: "name a run folder: --model runs/trec (predict, features), --model runs/trunk (generate)".into(),
     })
 }
 
@@ -466,11 +520,25 @@ mod tests {
     }
 
     #[test]
+    fn an_encoder_is_measured_with_its_special_tokens() {
+        let mut bert = BenchConfig { objective: ObjectiveName::Mlm, ..config(Work::Train) };
+        bert.model.arch = Arch::Bert;
+        for batch in random_batches(&bert).unwrap() {
+            for sequence in batch.sequences {
+                let ids = &sequence.input_ids;
+                assert_eq!((ids.len(), ids[0], ids[8]), (9, ROLES.cls, ROLES.sep));
+                assert!(!sequence.rows.contains(&0) && !sequence.rows.contains(&8));
+            }
+        }
+        let none = random_batches(&config(Work::Train)).unwrap();
+        assert!(none.iter().flat_map(|b| &b.sequences).any(|s| s.input_ids[0] != ROLES.cls));
+    }
+
+    #[test]
     fn impossible_settings_are_refused() {
         let none = BenchConfig { steps: 0, ..config(Work::Train) };
         let long = BenchConfig { seq: 1_000, ..config(Work::Train) };
-        let unnamed = config(Work::Predict);
-        for config in [none, long, unnamed] {
+        for config in [none, long, config(Work::Predict), config(Work::Features)] {
             assert!(bench(&config, &mut |_| crate::event::Signal::Continue).unwrap_err().is_usage());
         }
     }

@@ -108,3 +108,8 @@ impl Error {
         matches!(self, Self::Config { .. })
     }
 }
+
+/// An [`Error::BadInput`], in short.
+pub(crate) fn bad(path: &Path, line: Option<u64>, what: String, fix: impl Into<String>) -> Error {
+    Error::BadInput { path: path.to_path_buf(), line, what, fix: fix.into() }
+}

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files::{FileSum, SummedFile, cannot_write, damaged, parent, sync_folder};
+use crate::files::{self, FileSum, SummedFile, Unfinished, cannot_write, damaged, parent, sync_folder};
 
 /// Before the name of what is being written or removed.
 const PARTIAL: &str = ".partial-";
@@ -42,7 +42,7 @@ pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
 
 /// A folder being written under a temporary name. Dropped without [`NewFolder::commit`] it is removed.
 pub(super) struct NewFolder {
-    partial: PathBuf,
+    partial: Unfinished,
     target: PathBuf,
 }
 
@@ -51,41 +51,38 @@ impl NewFolder {
     pub fn create(target: &Path) -> Result<Self> {
         let partial = beside(PARTIAL, target);
         remove(&partial)?;
-        fs::create_dir(&partial).map_err(cannot_write(&partial))?;
+        let (partial, ()) =
+            Unfinished::new(partial, |path| fs::create_dir(path).map_err(cannot_write(path)))?;
         Ok(Self { partial, target: target.to_path_buf() })
     }
 
     /// Where the files go.
     pub fn path(&self) -> &Path {
-        &self.partial
+        self.partial.path()
     }
 
     /// Puts the folder in its place, instead of an older one of its name.
     pub fn commit(self) -> Result<()> {
-        sync_folder(&self.partial)?;
+        sync_folder(self.path())?;
         let old = beside(OLD, &self.target);
         let replaces = self.target.is_dir();
         if replaces {
             remove(&old)?;
-            fs::rename(&self.target, &old).map_err(cannot_write(&self.target))?;
         }
-        if let Err(source) = fs::rename(&self.partial, &self.target) {
+        self.partial.finish(|| {
             if replaces {
-                // As good as it gets: the next start tries the same.
-                let _ = fs::rename(&old, &self.target);
+                fs::rename(&self.target, &old).map_err(cannot_write(&self.target))?;
             }
-            return Err(cannot_write(&self.target)(source));
-        }
+            fs::rename(self.path(), &self.target).map_err(|source| {
+                if replaces {
+                    // As good as it gets: the next start tries the same.
+                    let _ = fs::rename(&old, &self.target);
+                }
+                cannot_write(&self.target)(source)
+            })
+        })?;
         sync_folder(parent(&self.target))?;
         remove(&old)
-    }
-}
-
-impl Drop for NewFolder {
-    fn drop(&mut self) {
-        // After a commit there is nothing under this name. After an error it frees the room; that error is reported,
-        // and what cannot be removed now is removed at the next start.
-        let _ = remove(&self.partial);
     }
 }
 
@@ -132,13 +129,7 @@ pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
 
 /// Removes a file or a folder with all it has, if it is there.
 fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => Err(e),
-    };
-    removed.map_err(Error::io("remove", path))
+    files::remove(path).map_err(Error::io("remove", path))
 }
 
 fn beside(prefix: &str, path: &Path) -> PathBuf {

@@ -6,15 +6,20 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::OWN_FILE;
+use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{NewFolder, write_file};
 use crate::checkpoint::find::load_model;
 use crate::checkpoint::model_folder::LoadedModel;
-use crate::checkpoint::published_folder::{published_form, without_lm_head, write_published};
+use crate::checkpoint::published_folder::{code_form, published_form, without_lm_head, write_published};
 use crate::checkpoint::stored::StoredWeights;
-use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, Problem};
+use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::files::cannot_write;
-use crate::interop::{Piece, SentenceSettings, pieces, read_sentence_settings, sentence_files};
+use crate::interop::{
+    CODE_FILES, Piece, SentenceSettings, pieces, read_sentence_settings, sentence_files, write_code_config,
+    write_config,
+};
 use crate::model::Model;
 
 /// The longest model card that is taken along, in bytes.
@@ -25,6 +30,8 @@ const CARD_BYTES: u64 = 1 << 20;
 pub enum ExportForm {
     /// What `from_pretrained` of `transformers` reads, head and all.
     Transformers,
+    /// The same for a family that `transformers` has not: with code of ours beside it, which it runs if it is told to.
+    TransformersWithCode,
     /// The trunk, with what sentence-transformers makes vectors by.
     SentenceTransformers {
         /// `None`: as the folder says that the model comes from, else the mean.
@@ -63,9 +70,10 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
         });
     }
     let mut loaded = load_model(path)?;
-    let no_form = |why: String| no_form(path, &why);
+    let arch = loaded.files.config.arch;
+    let no_form = |why: String| no_form(path, &why, arch);
     let notes = match form {
-        ExportForm::Transformers => Vec::new(),
+        ExportForm::Transformers | ExportForm::TransformersWithCode => Vec::new(),
         ExportForm::SentenceTransformers { pooling, normalize } => {
             let settings = sentence_settings(&loaded, pooling, normalize)?;
             keep_trunk(&mut loaded);
@@ -76,7 +84,9 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
     let model = Model::new(&loaded.files.config)?;
     // Nothing is added: all of its parameters were there when it was opened.
     let (weights, _) = loaded.weights_for(model.table(), 0)?;
-    let (config, mut parts) = published_form(&loaded.files, model.table(), &weights).map_err(no_form)?;
+    let with_code = form == ExportForm::TransformersWithCode;
+    let form_of = if with_code { code_form } else { published_form };
+    let (config, mut parts) = form_of(&loaded.files, model.table(), &weights).map_err(no_form)?;
     parts.extend(spare_pooler(&loaded)?);
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
@@ -89,20 +99,67 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
         tensors: parts.len(),
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
-    let folder = NewFolder::create(output)?;
-    write_published(folder.path(), &loaded.files, config, &parts)?;
-    for (name, content) in notes {
-        let path = folder.path().join(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(cannot_write(parent))?;
+    let card = card(&loaded.folder, form);
+    let write = || {
+        let folder = NewFolder::create(output)?;
+        write_published(folder.path(), &loaded.files, config, &parts)?;
+        for (name, content) in notes {
+            let path = folder.path().join(name);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(cannot_write(parent))?;
+            }
+            write_file(&path, format!("{content:#}\n").as_bytes())?;
         }
-        write_file(&path, format!("{content:#}\n").as_bytes())?;
-    }
-    if let Some(card) = card(&loaded.folder, form) {
-        write_file(&folder.path().join("README.md"), card.as_bytes())?;
-    }
-    folder.commit()?;
+        for (name, code) in CODE_FILES.iter().filter(|_| with_code) {
+            write_file(&folder.path().join(name), code.as_bytes())?;
+        }
+        if let Some(card) = card {
+            write_file(&folder.path().join("README.md"), card.as_bytes())?;
+        }
+        folder.commit()
+    };
+    write().map_err(nothing_to_resume)?;
     Ok(exported)
+}
+
+/// How a finished model gets to `transformers`, which does not read its folder as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// Exported: its family lies there otherwise.
+    Exported,
+    /// Exported with code: `transformers` does not have its family.
+    ExportedWithCode,
+}
+
+/// The way of the finished model in a folder; `None` where its folder is read as it is, or there is no way.
+///
+/// # Errors
+/// Those of [`load_model`].
+pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
+    if folder.join(OWN_FILE).is_file() {
+        return Ok(None);
+    }
+    let ModelFiles { config, labels, special_ids, objective, .. } = load_model(folder)?.files;
+    let masked = objective == Some(ObjectiveName::Mlm) && config.head.is_none();
+    if write_config(&config, &labels, special_ids, masked).is_ok() {
+        return Ok(Some(WayOut::Exported));
+    }
+    let coded = write_code_config(&config, &labels, special_ids, objective);
+    Ok(coded.is_ok().then_some(WayOut::ExportedWithCode))
+}
+
+/// The error of a disk that refuses what is exported: there is no run to go on with.
+fn nothing_to_resume(error: Error) -> Error {
+    match error {
+        Error::Checkpoint { path, what, .. } => Error::Checkpoint {
+            path,
+            what,
+            fix: "make room on its disk and see that it can be written to, or name an --output elsewhere; nothing is left of \
+                  this try, and the model is as it was"
+                .into(),
+        },
+        other => other,
+    }
 }
 
 /// How vectors are made: what was asked for, else what the folder says.
@@ -117,7 +174,7 @@ fn sentence_settings(
     let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
     if pooling == HeadPooling::Cls && !config.arch.is_encoder() {
         let why = "its [CLS] stands behind the text, and that of sentence-transformers is the first token";
-        return Err(no_form(&loaded.folder, why));
+        return Err(no_form(&loaded.folder, why, config.arch));
     }
     Ok(SentenceSettings {
         pooling,
@@ -171,7 +228,7 @@ fn card(folder: &Path, form: ExportForm) -> Option<String> {
     let short = fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= CARD_BYTES);
     let text = fs::read_to_string(path).ok().filter(|_| short)?;
     let library = match form {
-        ExportForm::Transformers => "transformers",
+        ExportForm::Transformers | ExportForm::TransformersWithCode => "transformers",
         ExportForm::SentenceTransformers { .. } => "sentence-transformers",
     };
     let line = |line: &str| {
@@ -184,10 +241,17 @@ fn card(folder: &Path, form: ExportForm) -> Option<String> {
     Some(text.lines().map(line).collect())
 }
 
-fn no_form(path: &Path, why: &str) -> Error {
+fn no_form(path: &Path, why: &str, arch: Arch) -> Error {
+    let with_code = if arch.is_encoder() {
+        ""
+    } else {
+        ", or add --with-code to write code for `transformers` beside it"
+    };
     Error::Checkpoint {
         path: path.to_path_buf(),
         what: format!("cannot be exported: {why}"),
-        fix: "use it where it lies: predict, eval, features and finetune take it as it is".into(),
+        fix: format!(
+            "use it where it lies: predict, eval, features and finetune take it as it is{with_code}"
+        ),
     }
 }

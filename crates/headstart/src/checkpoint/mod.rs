@@ -42,7 +42,7 @@ mod trainer;
 mod weights;
 
 pub use config_file::{HeadDefaults, ModelFiles};
-pub use export::{ExportForm, Exported, export};
+pub use export::{ExportForm, Exported, WayOut, export, way_to_transformers};
 pub use find::{load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};

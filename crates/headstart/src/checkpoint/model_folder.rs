@@ -16,7 +16,7 @@ use crate::checkpoint::weights::write_tensors;
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
 use crate::error::{Error, Result};
 use crate::files::{FileSum, FileSums, damaged};
-use crate::interop::PublishedWeights;
+use crate::interop::{CODE_MODEL_TYPE, PublishedWeights};
 use crate::model::Model;
 use crate::params::{Kind, Param, ParamTable};
 use crate::tensors::TensorFile;
@@ -296,7 +296,8 @@ pub(super) fn open_while<T: Send>(
     let open = || TensorFile::open(&path, sums.get(MODEL_FILE));
     let (tensors, other) = rayon::join(open, || meanwhile(&files));
     let tensors = tensors?;
-    if !folder.join(OWN_FILE).is_file() {
+    // What stands beside code of ours has this program's names, too.
+    if !folder.join(OWN_FILE).is_file() || has_code(folder)? {
         return Ok((put_together(folder, chosen, files, tensors)?, other));
     }
     let stored = StoredWeights::Published(PublishedWeights::of_file(&tensors, files.config.arch)?);
@@ -314,12 +315,17 @@ fn is_own(folder: &Path) -> Result<bool> {
     if folder.join(OWN_FILE).is_file() {
         return Ok(true);
     }
-    let path = folder.join(CONFIG_FILE);
     // What is no JSON at all is this program's to complain of.
-    let config: Value = serde_json::from_slice(&read_file(&path)?).unwrap_or_default();
+    let config: Value = serde_json::from_slice(&read_file(&folder.join(CONFIG_FILE))?).unwrap_or_default();
     Ok(config
         .as_object()
         .is_none_or(|config| config.get("model_type").is_some_and(|found| found == MODEL_TYPE)))
+}
+
+/// Whether a folder that this program wrote has code of ours beside the weights, which then have our names.
+fn has_code(folder: &Path) -> Result<bool> {
+    let config: Value = serde_json::from_slice(&read_file(&folder.join(CONFIG_FILE))?).unwrap_or_default();
+    Ok(config["model_type"] == CODE_MODEL_TYPE)
 }
 
 /// Everything but the weights, and the sums.

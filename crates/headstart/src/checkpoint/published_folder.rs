@@ -6,6 +6,7 @@
 //! A folder that this program wrote has `headstart.json` beside `config.json`: what `transformers` has no place for, and the sums
 //! of all files.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -20,11 +21,12 @@ use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName,
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{
-    Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, pieces, prefix,
-    read_config, read_sentence_settings, read_tutorial, tokenizer_files, tokenizer_max_length, write_config,
+    Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, has_code, pieces,
+    prefix, read_config, read_sentence_settings, read_tutorial, tokenizer_files, tokenizer_max_length,
+    write_code_config, write_config,
 };
 use crate::model::{self, Model};
-use crate::params::ParamTable;
+use crate::params::{Param, ParamTable};
 use crate::tokenizer::Tokenizer;
 
 /// Published tables have rows that are no piece's, for even sizes; more than so many are another vocabulary's.
@@ -216,6 +218,25 @@ pub(super) fn published_form<'a>(
         parts.extend(pieces.ok_or_else(|| format!("`transformers` has no place for its `{}`", param.name))?);
     }
     Ok((description, parts))
+}
+
+/// The same for the code that is written beside a model of the tutorial's family, which has its parameters under their own names.
+///
+/// # Errors
+/// Why it has no form for the model: a sentence.
+pub(super) fn code_form<'a>(
+    files: &ModelFiles,
+    table: &ParamTable,
+    weights: &'a [f32],
+) -> std::result::Result<(Map<String, Value>, Vec<Piece<'a>>), String> {
+    let ModelFiles { config, objective, labels, special_ids, .. } = files;
+    let description = write_code_config(config, labels, *special_ids, *objective)?;
+    let part = |param: &Param| {
+        let values = Cow::Borrowed(&weights[param.offset..param.offset + param.len()]);
+        let placed = has_code(&param.name).then(|| (param.name.clone(), param.shape.clone(), values));
+        placed.ok_or_else(|| format!("the code that goes with it has no place for its `{}`", param.name))
+    };
+    Ok((description, table.params().iter().map(part).collect::<std::result::Result<_, _>>()?))
 }
 
 /// The files of a model in that form, into an existing folder.

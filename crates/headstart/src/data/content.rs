@@ -10,8 +10,7 @@ use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::encoding::bad;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 use crate::files;
 
 /// Endings of compressed files, which are read as what they hold.

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
 use super::content::COMPRESSED_ENDINGS;
-use super::encoding::{self, TextBlocks, TextEncoding, bad};
+use super::encoding::{self, TextBlocks, TextEncoding};
 use super::split::Split;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 use crate::files;
 use crate::tokenizer::{self, Tokenizer, TokenizerTrainer, TrainOptions, Trained};
 

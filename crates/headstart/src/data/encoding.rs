@@ -6,7 +6,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use crate::error::{Error, Result};
+use super::watch::Watch;
+use crate::error::{Error, Result, bad};
+use crate::event::{Listener, Signal};
 use crate::memory;
 
 /// Bytes read at a time. Large enough that the threads behind have work, small enough for a lively progress bar.
@@ -207,16 +209,33 @@ impl TextBlocks {
 /// # Errors
 /// As for [`TextBlocks`].
 pub fn read_text(path: &Path, encoding: TextEncoding) -> Result<String> {
-    let text = read_any_text(path, encoding)?;
+    read_text_watched(path, encoding, &mut |_| Signal::Continue)
+}
+
+/// As [`read_text`], while `listener` says so.
+pub(super) fn read_text_watched(
+    path: &Path,
+    encoding: TextEncoding,
+    listener: &mut Listener<'_>,
+) -> Result<String> {
+    let text = read_blocks(path, encoding, listener)?;
     if text.trim().is_empty() { Err(empty(path)) } else { Ok(text) }
 }
 
 /// As [`read_text`], where an empty file is an empty text.
 pub(crate) fn read_any_text(path: &Path, encoding: TextEncoding) -> Result<String> {
+    read_blocks(path, encoding, &mut |_| Signal::Continue)
+}
+
+fn read_blocks(path: &Path, encoding: TextEncoding, listener: &mut Listener<'_>) -> Result<String> {
     let mut blocks = TextBlocks::open_any(path, encoding)?;
     memory::check_fits(&format!("the text of {}", path.display()), blocks.total_bytes().saturating_mul(2))?;
-    let mut text = String::new();
+    let total = blocks.total_bytes();
+    let mut watch = Watch::new(listener, format!("reading {}", path.display()), total);
+    let (mut text, mut done) = (String::new(), 0);
     while let Some(block) = blocks.next_block()? {
+        done += block.file_bytes;
+        watch.at(done)?;
         if text.is_empty() {
             text = block.text;
         } else {
@@ -229,11 +248,6 @@ pub(crate) fn read_any_text(path: &Path, encoding: TextEncoding) -> Result<Strin
 /// The error for a file without any text.
 pub(crate) fn empty(path: &Path) -> Error {
     bad(path, None, "the file is empty".into(), "give a file with text in it")
-}
-
-/// An [`Error::BadInput`], in short.
-pub(crate) fn bad(path: &Path, line: Option<u64>, what: String, fix: impl Into<String>) -> Error {
-    Error::BadInput { path: path.to_path_buf(), line, what, fix: fix.into() }
 }
 
 /// Whether bytes that are not UTF-8 are among those that windows-1252 has quotation marks and dashes for, and Latin-1

@@ -251,7 +251,7 @@ mod tests {
         std::fs::write(&path, "text_a,text_b,label\nthe cats,dog,p\ncat,,n\n").unwrap();
         let (options, tokenizer) = (ClassificationOptions::default(), tokenizer());
         let cache = dir.path().join("cache");
-        let mut go_on = |_, _| crate::event::Signal::Continue;
+        let mut go_on = |_: crate::event::Event<'_>| crate::event::Signal::Continue;
         let data = ClassificationData::load(&path, &options, &tokenizer, &cache, &mut go_on).unwrap();
         let template = Template::bert(tokenizer.roles(), 6);
         let summary = summarize_split(&data, data.get(Split::Train).unwrap(), &tokenizer, &template, 2);

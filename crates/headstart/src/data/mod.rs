@@ -14,5 +14,6 @@ pub mod split;
 pub mod starter;
 pub mod template;
 pub mod unknown;
+mod watch;
 
 pub use split::Split;

@@ -4,16 +4,18 @@
 //! more than the rows it was asked for, or decides what becomes of a bad one.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::classification::{text_column, text_columns};
-use super::encoding::{TextEncoding, bad};
+use super::classification::{Dialect, listed, separator_line, text_column, text_columns};
+use super::content::{Content, plain_name};
+use super::encoding::TextEncoding;
 use crate::config::TextColumns;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 1 << 16;
@@ -37,7 +39,7 @@ pub enum RowFormat {
 impl RowFormat {
     /// What the end of a file's name says; lines where it says nothing.
     pub fn of_name(path: &Path) -> Self {
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let ending = plain_name(path).extension().unwrap_or_default().to_string_lossy().to_lowercase();
         match ending.as_str() {
             "csv" => Self::Csv,
             "tsv" | "tab" => Self::Tsv,
@@ -46,6 +48,7 @@ impl RowFormat {
         }
     }
 
+    /// What stands between the columns of a table of this format.
     fn delimiter(self) -> Option<u8> {
         match self {
             Self::Csv => Some(b','),
@@ -102,6 +105,17 @@ pub enum TextFields {
     Named(TextColumns),
 }
 
+/// A file of rows, unpacked where it is compressed; what is no file (a pipe) as it comes.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be opened; [`Error::BadInput`] when it is a folder or a file that is no text.
+pub fn open(path: &Path) -> Result<Box<dyn Read>> {
+    if path.is_file() || path.is_dir() {
+        return Ok(Box::new(Content::open(path)?));
+    }
+    Ok(Box::new(File::open(path).map_err(Error::io("read", path))?))
+}
+
 /// The bytes of a row.
 struct Record {
     line: u64,
@@ -122,6 +136,8 @@ pub struct Rows {
     /// The names of the texts' fields, once they are known: of one, or of the two of a pair.
     text_fields: Vec<String>,
     header: Option<Vec<String>>,
+    /// How a table is written, once its beginning has been looked at.
+    dialect: Dialect,
     /// The lines before the next one.
     lines: u64,
     /// Lines that were read ahead of their turn.
@@ -158,6 +174,7 @@ impl Rows {
             wanted,
             text_fields: Vec::new(),
             header: None,
+            dialect: Dialect { delimiter: b',', quoting: false, backslashes: false },
             lines: 0,
             ahead: VecDeque::new(),
         }
@@ -208,10 +225,28 @@ impl Rows {
         }
     }
 
+    /// How the table is written, by as much of it as is there without waiting for more.
+    fn find_dialect(&mut self) -> Result<()> {
+        let Some(usual) = self.format.delimiter() else { return Ok(()) };
+        let there = self.reader.fill_buf().map_err(Error::io("read", &self.path))?;
+        let whole_lines = there.iter().rposition(|&b| b == b'\n').map_or(there.len(), |last| last + 1);
+        let beginning = String::from_utf8_lossy(&there[..whole_lines]);
+        let beginning = beginning.strip_prefix('\u{feff}').unwrap_or(&beginning);
+        self.dialect = match separator_line(beginning) {
+            Some((delimiter, end)) => {
+                Dialect { delimiter, ..Dialect::of_beginning(&beginning[end..], delimiter) }
+            }
+            None => Dialect::of_beginning(beginning, usual),
+        };
+        Ok(())
+    }
+
     fn read_header(&mut self) -> Result<Option<Vec<String>>> {
+        self.find_dialect()?;
         loop {
             let Some(Record { line, bytes, closed: _ }) = self.next_record()? else { return Ok(None) };
-            if !bytes.iter().all(u8::is_ascii_whitespace) {
+            let names_separator = line == 1 && separator_line(&String::from_utf8_lossy(&bytes)).is_some();
+            if !names_separator && !bytes.iter().all(u8::is_ascii_whitespace) {
                 let fix = "give the table a first row with the names of its columns";
                 let fields = self.fields(&bytes);
                 return fields.map(Some).map_err(|what| bad(&self.path, Some(line), what, fix));
@@ -231,10 +266,10 @@ impl Rows {
         let what = match (found, names) {
             (Ok(Some(columns)), _) => return Ok(columns.into_iter().map(str::to_owned).collect()),
             (Ok(None), _) if self.wanted == TextFields::DetectPair => {
-                format!("no two columns look like a pair of texts; the columns are {}", names.join(", "))
+                format!("no two columns look like a pair of texts; the columns are {}", listed(names))
             }
             (Ok(None), [only]) => return Ok(vec![only.clone()]),
-            (Ok(None), _) => format!("no column looks like the text; the columns are {}", names.join(", ")),
+            (Ok(None), _) => format!("no column looks like the text; the columns are {}", listed(names)),
             (Err(what), _) => what,
         };
         let fix = "name the column with `--text_column`, or the two of a pair with a comma between";
@@ -278,9 +313,9 @@ impl Rows {
 
     /// The fields of one record of a table.
     fn fields(&self, bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
-        let mut reader = csv::ReaderBuilder::new()
-            .delimiter(self.format.delimiter().unwrap_or(b','))
-            .quoting(self.quotes())
+        let mut reader = self
+            .dialect
+            .builder()
             .has_headers(false)
             .flexible(true)
             .buffer_capacity(bytes.len() + 1)
@@ -318,11 +353,6 @@ impl Rows {
         }))
     }
 
-    /// Whether a line end between quotes is a part of its field.
-    fn quotes(&self) -> bool {
-        self.format == RowFormat::Csv
-    }
-
     /// The next record with the number of its first line: a line, or in a table all lines up to the one that closes the
     /// quotes.
     fn next_record(&mut self) -> Result<Option<Record>> {
@@ -332,13 +362,20 @@ impl Rows {
         if first == 1 && record.starts_with(b"\xEF\xBB\xBF") && self.encoding == TextEncoding::Utf8 {
             record.drain(..3);
         }
-        let odd = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'"').count() % 2 == 1;
-        if !self.quotes() || !odd(&record) {
+        let dialect = self.dialect;
+        if !dialect.is_open_behind(&record) {
             return Ok(Some(Record { line: first, bytes: record, closed: true }));
         }
+        // The line that closes it has an odd number of quotes: of two rows with a quote too many each, neither is lost.
+        let odd = |line: &[u8]| {
+            let escaped = |at: usize| dialect.backslashes && at > 0 && line[at - 1] == b'\\';
+            (0..line.len()).filter(|&at| line[at] == b'"' && !escaped(at)).count() % 2 == 1
+        };
         let mut more: Vec<Vec<u8>> = Vec::new();
+        let mut so_far = record.clone();
         while let Some(line) = self.next_line()? {
-            let closed = odd(&line);
+            so_far.extend_from_slice(&line);
+            let closed = odd(&line) && !dialect.is_open_behind(&so_far);
             more.push(line);
             if closed {
                 self.lines += more.len() as u64;
@@ -486,6 +523,26 @@ mod tests {
         assert_eq!(fields, &[("id".to_owned(), "1".into()), ("review".to_owned(), "calm".into())]);
         check(b"text\n\"a\" b\n", RowFormat::Tsv, &[(2, "\"a\" b")]);
         check(b"", RowFormat::Csv, &[]);
+    }
+
+    #[test]
+    fn tables_are_read_as_training_reads_them() {
+        // A separator that the name does not promise, one that the first line names, quotes as pandas and as MySQL write them.
+        check(b"id;text\n1;a, b\n2;\"c; d\"\n", RowFormat::Csv, &[(2, "a, b"), (3, "c; d")]);
+        check(b"sep=;\r\nid;text\r\n1;a\r\n", RowFormat::Csv, &[(3, "a")]);
+        check(b"id\ttext\n1\t\"a\n\"\"b\"\"\"\n", RowFormat::Tsv, &[(2, "a\n\"b\"")]);
+        let mysql = b"id,text\n1,\"so \\\"they\\\", say\"\n2,\"a \\\"\nb\"\n3,c\n";
+        check(mysql, RowFormat::Csv, &[(2, "so \"they\", say"), (3, "a \"\nb"), (5, "c")]);
+        // A quote inside of a field is text.
+        check(
+            b"id,text\n1,5\" wide\n2,6\" wide\n3,c\n",
+            RowFormat::Csv,
+            &[(2, "5\" wide"), (3, "6\" wide"), (4, "c")],
+        );
+        let twice = b"id,text\n1,\"open\n2,\"calm\"\n3,old\n";
+        let open = "!a quoted field that begins here does not end";
+        check(twice, RowFormat::Csv, &[(2, open), (3, "calm"), (4, "old")]);
+        assert_eq!(RowFormat::of_name(Path::new("a.tsv.gz")), RowFormat::Tsv);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Writing files so that a reader sees the whole new file or none of it.
 //!
-//! Owns: the temporary name, the flush to disk, the rename; that only files are read as files; sums (`sums`). Never:
-//! decides what is written or where.
+//! Owns: the temporary name, the flush to disk, the rename; that only files are read as files; sums (`sums`); an end with
+//! nothing half written (`unfinished`). Never: decides what is written or where.
 
 mod sums;
+mod unfinished;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
@@ -16,6 +17,8 @@ use crate::error::{Error, Result};
 
 pub use sums::{FileSum, FileSums};
 pub(crate) use sums::{SummedFile, damaged};
+pub use unfinished::{NothingUnfinished, remove_unfinished};
+pub(crate) use unfinished::{Unfinished, remove};
 
 /// A file of a writer that is alive is locked by then.
 const LOCKED_AFTER: Duration = Duration::from_mins(1);
@@ -27,9 +30,9 @@ const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 /// Dropped without [`AtomicFile::commit`] it leaves nothing behind.
 #[derive(Debug)]
 pub struct AtomicFile {
-    // Both are `None` only after `commit` has taken them.
+    // `None` only after `commit` has taken it.
     writer: Option<BufWriter<File>>,
-    temporary: PathBuf,
+    temporary: Unfinished,
     destination: PathBuf,
 }
 
@@ -46,7 +49,8 @@ impl AtomicFile {
         let name = destination.file_name().unwrap_or_default().to_string_lossy();
         let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!(".{name}.{}-{unique}.tmp", std::process::id()));
-        let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+        let (temporary, file) =
+            Unfinished::new(temporary, |path| File::create(path).map_err(Error::io("create", path)))?;
         // Held while this process lives, which is how `remove_abandoned` knows. Some file systems have no locks.
         let _ = file.try_lock();
         Ok(Self { writer: Some(BufWriter::new(file)), temporary, destination: destination.to_path_buf() })
@@ -73,19 +77,13 @@ impl AtomicFile {
             let file = writer.into_inner().map_err(|e| fail(e.into_error()))?;
             file.sync_all().map_err(fail)?;
         }
-        fs::rename(&self.temporary, &self.destination).map_err(Error::io("write", &self.destination))?;
+        let rename = || fs::rename(self.temporary.path(), &self.destination).map_err(fail);
+        self.temporary.finish(rename)?;
         // The rename itself is durable only once the folder is; some file systems refuse this, harmlessly.
         if let Ok(folder) = File::open(parent(&self.destination)) {
             let _ = folder.sync_all();
         }
         Ok(())
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        // After a commit the temporary name no longer exists and this does nothing.
-        let _ = fs::remove_file(&self.temporary);
     }
 }
 
@@ -127,6 +125,12 @@ pub(crate) fn remove_temporary(folder: &Path, is_ours: impl Fn(&str) -> bool) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Removes what a process that was killed while it wrote this file has left beside it.
+pub fn remove_abandoned_of(destination: &Path) {
+    let name = destination.file_name().unwrap_or_default().to_string_lossy();
+    remove_abandoned(parent(destination), |of| of == name);
 }
 
 /// Destination and process of a temporary file's name: `.NAME.PROCESS-NUMBER.tmp`.
@@ -225,10 +229,10 @@ mod tests {
         let new = dir.path().join(format!(".new.tokens.{me}-78.tmp"));
         fs::write(&new, "").unwrap();
         let writing = AtomicFile::create(&dir.path().join("b.tokens")).unwrap();
-        File::open(&writing.temporary).unwrap().set_modified(old).ok();
+        File::open(writing.temporary.path()).unwrap().set_modified(old).ok();
         remove_abandoned(dir.path(), |name| name.ends_with(".tokens"));
         assert!(!dir.path().join(&names[0]).exists());
-        assert!(new.exists() && writing.temporary.exists());
+        assert!(new.exists() && writing.temporary.path().exists());
         assert!(names[1..].iter().all(|name| dir.path().join(name).exists()));
     }
 

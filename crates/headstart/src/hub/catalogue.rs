@@ -21,6 +21,8 @@ pub struct Entry {
     pub commit: Option<&'static str>,
     /// What is known of its files.
     pub pins: &'static [Pin],
+    /// What the program that the model comes from computes with it, where that is known.
+    pub golden: Option<Golden>,
 }
 
 impl Entry {
@@ -38,6 +40,15 @@ impl Entry {
     pub fn pin(&self, file: &str) -> Option<&'static Pin> {
         self.pins.iter().find(|pin| pin.file == file)
     }
+}
+
+/// The beginning of the vector that sentence-transformers makes of a text (`tools/interop_models.py vector`).
+#[derive(Debug, Clone, Copy)]
+pub struct Golden {
+    /// The text.
+    pub text: &'static str,
+    /// Its first numbers.
+    pub vector: &'static [f32],
 }
 
 /// What is known of a file.
@@ -80,6 +91,7 @@ pub const ENTRIES: &[Entry] = &[
             17_756_393,
             "dab2c2bddcfb48ea430ef63fd76d46d67d704487844d967256a50dd7d7fd0a66",
         )],
+        golden: None,
     },
     Entry {
         names: &["minilm-l6", "all-MiniLM-L6-v2"],
@@ -102,6 +114,19 @@ pub const ENTRIES: &[Entry] = &[
             ),
             sized("config.json", 612, "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
         ],
+        golden: Some(Golden {
+            text: "The old harbour guards the river.",
+            vector: &[
+                0.012_089_625,
+                0.096_874_55,
+                -0.018_705_837,
+                0.003_847_730_3,
+                0.066_344_4,
+                0.012_959_524,
+                0.015_523_978,
+                -0.062_146_567,
+            ],
+        }),
     },
     Entry {
         names: &["minilm-l12"],
@@ -112,6 +137,7 @@ pub const ENTRIES: &[Entry] = &[
         licence: "MIT",
         commit: Some("44acabbec0ef496f6dbc93adadea57f376b7c0ec"),
         pins: &[],
+        golden: None,
     },
     Entry {
         names: &["e5-small-v2"],
@@ -122,6 +148,7 @@ pub const ENTRIES: &[Entry] = &[
         licence: "MIT",
         commit: None,
         pins: &[pin("model.safetensors", "45bfa60070649aae2244fbc9d508537779b93b6f353c17b0f95ceccb1c5116c1")],
+        golden: None,
     },
     Entry {
         names: &["bert-base-cased"],
@@ -136,6 +163,7 @@ pub const ENTRIES: &[Entry] = &[
             435_755_784,
             "1d8bdcee6021e2c25f0325e84889b61c2eb26b843eef5659c247af138d64f050",
         )],
+        golden: None,
     },
     Entry {
         names: &["bert-base-uncased"],
@@ -160,6 +188,7 @@ pub const ENTRIES: &[Entry] = &[
             pin("config.json", "7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20"),
             pin("vocab.txt", "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"),
         ],
+        golden: None,
     },
     Entry {
         names: &["distilbert", "distilbert-base-uncased"],
@@ -177,6 +206,7 @@ pub const ENTRIES: &[Entry] = &[
             ),
             pin("config.json", "69c94b0222d5d1f4b0ad027ca7416cdafb98378cbbb8305d0bf47c9365c60c83"),
         ],
+        golden: None,
     },
     Entry {
         names: &["roberta-base", "roberta"],
@@ -194,6 +224,7 @@ pub const ENTRIES: &[Entry] = &[
             ),
             pin("pytorch_model.bin", "278b7a95739c4392fae9b818bb5343dde20be1b89318f37a6d939e1e1b9e461b"),
         ],
+        golden: None,
     },
     Entry {
         names: &["electra-small", "electra-small-discriminator"],
@@ -204,6 +235,7 @@ pub const ENTRIES: &[Entry] = &[
         licence: "Apache-2.0",
         commit: None,
         pins: &[],
+        golden: None,
     },
     Entry {
         names: &["electra-base", "electra-base-discriminator"],
@@ -214,6 +246,7 @@ pub const ENTRIES: &[Entry] = &[
         licence: "Apache-2.0",
         commit: None,
         pins: &[],
+        golden: None,
     },
     Entry {
         names: &["distilgpt2"],
@@ -228,6 +261,7 @@ pub const ENTRIES: &[Entry] = &[
             352_824_413,
             "e1ff18884359fe8beb795a5f414feb85a6ce3d929ad019c0d958c039d2b94a1b",
         )],
+        golden: None,
     },
     Entry {
         names: &["gpt2"],
@@ -253,6 +287,7 @@ pub const ENTRIES: &[Entry] = &[
             pin("tokenizer.json", "8414cab924d8b9b33013f0d221c5862f365ee9be39c5c2bfae8a5a9e970478a6"),
             pin("config.json", "0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4"),
         ],
+        golden: None,
     },
     Entry {
         names: &["modernbert-base", "modernbert"],
@@ -275,5 +310,6 @@ pub const ENTRIES: &[Entry] = &[
                 "9fd55248d51d33976b324fc11592e28071da7d41e0e9401dfb7082e30574b7b1",
             ),
         ],
+        golden: None,
     },
 ];

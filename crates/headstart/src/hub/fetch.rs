@@ -3,6 +3,9 @@
 //! Owns: the steps and their order. A run that is killed at any point leaves whole files, links to whole files, and
 //! `.incomplete` ones that the next run goes on with. Never: replaces a file that is there.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use super::cache::RepoFolder;
 use super::choose::{is_weights, needed};
 use super::name::Reference;
@@ -54,6 +57,12 @@ pub(super) fn fetch(
     let to_come = || missing.iter().filter(|missing| !missing.is_here);
     if to_come().next().is_some() {
         let bytes: u64 = to_come().filter_map(|missing| missing.head.bytes).sum();
+        let mut here = 0;
+        for missing in to_come() {
+            here += fs::metadata(part(&folder.blob(&missing.head.etag)?, &missing.head.etag))
+                .map_or(0, |m| m.len());
+        }
+        download::check_room(&format!("{}/{repo}", options.endpoint), &snapshot, bytes.saturating_sub(here))?;
         report(Report::Line(&format!(
             "downloading {repo} (commit {}): {} files, {}, into {}",
             &commit[..12],
@@ -105,11 +114,16 @@ fn bring(
         url: &remote.url_of(commit, file),
         token: remote.options.token.as_ref(),
         name: file,
-        part: blob.with_file_name(format!("{}.incomplete", head.etag)),
+        part: part(&blob, &head.etag),
         bytes: head.bytes,
         sha256: promised.map(|pin| pin.sha256).or(etag),
     };
     download::fetch(&wanted, &blob, on_progress).map(Some)
+}
+
+/// The file in which a blob's bytes collect, under the name that the hub's own library gives it.
+fn part(blob: &Path, etag: &str) -> PathBuf {
+    blob.with_file_name(format!("{etag}.incomplete"))
 }
 
 /// Before anything is downloaded: whether the hub has the weights that the catalogue knows.

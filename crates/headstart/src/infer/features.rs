@@ -186,6 +186,15 @@ impl FeatureExtractor {
         Ok(Features { values, truncated: encoded.iter().map(|(_, input)| input.tokens_cut > 0).collect() })
     }
 
+    /// The largest difference between the beginning of a text's vector and what it is known to be.
+    ///
+    /// # Errors
+    /// As for [`Self::features`].
+    pub fn difference(&mut self, text: &str, known: &[f32]) -> Result<f32> {
+        let Features { values, .. } = self.features(&[TextInput::from(text)])?;
+        Ok(values.iter().zip(known).map(|(value, known)| (value - known).abs()).fold(0.0, f32::max))
+    }
+
     /// The tokens of a text, or of two, and the input that they become.
     fn encode(&self, TextInput { first, second }: &TextInput) -> Result<(Vec<Vec<u32>>, Encoded)> {
         self.template.validate(1 + usize::from(second.is_some()))?;

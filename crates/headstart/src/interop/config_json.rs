@@ -261,7 +261,7 @@ fn architecture(config: &ModelConfig, masked: bool) -> String {
     format!("{name}{class}")
 }
 
-fn describe_head(map: &mut Map<String, Value>, head: &HeadConfig, labels: &[String]) {
+pub(super) fn describe_head(map: &mut Map<String, Value>, head: &HeadConfig, labels: &[String]) {
     let problem = match head.problem {
         Problem::SingleLabel => "single_label_classification",
         Problem::MultiLabel => "multi_label_classification",

@@ -1,14 +1,15 @@
 //! Models of other programs: what their files say in this program's words, and back.
 //!
 //! Owns: the translation of config.json and of parameters' names, one table a family; the notes of sentence-transformers; the
-//! tutorial's own files. Never:
-//! run folders (`checkpoint`), tokenizers, what a model computes. Nothing read is executed, and a key that could change the
+//! tutorial's own files; the code that goes with its models. Never: run folders (`checkpoint`), tokenizers, what a model
+//! computes. Nothing read is executed, and a key that could change the
 //! mathematics is understood or refused.
 //!
 //! To add a family: its options in `model/families.rs`, its file here (a table of names, and how its config.json is read
 //! and written), its template in `data/template.rs`, and a golden written by the program it comes from.
 
 mod bert;
+mod code;
 mod config_json;
 mod distilbert;
 mod electra;
@@ -24,6 +25,7 @@ mod tokenizer_files;
 mod tutorial;
 mod weights;
 
+pub use code::{CODE_FILES, CODE_MODEL_TYPE, has_code, write_code_config};
 pub use config_json::{Card, read_config, write_config};
 pub(crate) use schema::number;
 pub use sentence_transformers::{

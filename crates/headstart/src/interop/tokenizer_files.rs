@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Arch, ModelConfig};
+use crate::config::{Arch, HeadPooling, ModelConfig};
 use crate::error::{Error, Result};
 use crate::interop::schema::object;
 use crate::model::layout;
@@ -38,6 +38,8 @@ pub fn tokenizer_files(
     let kept = whole.remove("post_processor").unwrap_or_default();
     let post_processor = if config.arch.is_encoder() {
         surrounded(config.arch, [(piece(roles.cls), roles.cls), (piece(roles.sep), roles.sep)])
+    } else if reads_cls(config) {
+        followed([(piece(roles.cls), roles.cls), (piece(roles.sep), roles.sep)])
     } else if kept["type"] == "ByteLevel" {
         // It moves offsets and adds nothing.
         kept
@@ -46,7 +48,7 @@ pub fn tokenizer_files(
     };
     whole.insert("post_processor".into(), post_processor);
 
-    let special = special_tokens(config.arch, &tokenizer);
+    let special = special_tokens(config, &tokenizer);
     let mut settings = object(json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": config.max_length(),
@@ -73,6 +75,30 @@ fn input_names(config: &ModelConfig) -> Value {
     }
 }
 
+/// Whether the model's classifier reads `[CLS]`.
+fn reads_cls(config: &ModelConfig) -> bool {
+    config.head.as_ref().is_some_and(|head| head.pooling == HeadPooling::Cls)
+}
+
+/// The tutorial's special tokens: `[CLS]` behind the text, `[SEP]` between two.
+fn followed([cls, sep]: [(&str, u32); 2]) -> Value {
+    let token = |(piece, _): (&str, u32)| json!({"SpecialToken": {"id": piece, "type_id": 0}});
+    let text = |name: &str| json!({"Sequence": {"id": name, "type_id": 0}});
+    json!({
+        "type": "TemplateProcessing",
+        "single": [text("A"), token(cls)],
+        "pair": [text("A"), token(sep), text("B"), token(cls)],
+        "special_tokens": described([cls, sep]),
+    })
+}
+
+/// Ids of special tokens, as a template lists them.
+fn described(tokens: [(&str, u32); 2]) -> Map<String, Value> {
+    let described =
+        |(piece, id): (&str, u32)| (piece.to_owned(), json!({"id": piece, "ids": [id], "tokens": [piece]}));
+    tokens.map(described).into_iter().collect()
+}
+
 /// An encoder's special tokens around one text and around two: BERT's, or RoBERTa's with two separators between and no types.
 fn surrounded(arch: Arch, [cls, sep]: [(&str, u32); 2]) -> Value {
     let roberta = arch == Arch::Roberta;
@@ -84,27 +110,36 @@ fn surrounded(arch: Arch, [cls, sep]: [(&str, u32); 2]) -> Value {
         pair.push(token(sep, 0));
     }
     pair.extend([text("B", second), token(sep, second)]);
-    let tokens = [cls, sep]
-        .map(|(piece, id)| (piece.to_owned(), json!({"id": piece, "ids": [id], "tokens": [piece]})));
     json!({
         "type": "TemplateProcessing",
         "single": [token(cls, 0), text("A", 0), token(sep, 0)],
         "pair": pair,
-        "special_tokens": Map::from_iter(tokens),
+        "special_tokens": described([cls, sep]),
     })
 }
 
 /// The tokens with a role, under the names that `transformers` has for the roles.
-fn special_tokens(arch: Arch, tokenizer: &Tokenizer) -> Map<String, Value> {
+fn special_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> Map<String, Value> {
     let RoleIds { cls, sep, eos, mask, unk, pad } = tokenizer.roles();
+    let arch = config.arch;
     let named = match arch {
         // Without a token for padding, the end of a text stands for it: no text is continued behind its end.
-        Arch::Gpt2 | Arch::Naacl2019 => vec![
-            ("bos_token", Some(eos)),
-            ("eos_token", Some(eos)),
-            ("unk_token", Some(unk)),
-            ("pad_token", Some(pad.unwrap_or(eos))),
-        ],
+        Arch::Gpt2 | Arch::Naacl2019 => {
+            let mut named = vec![
+                ("bos_token", Some(eos)),
+                ("eos_token", Some(eos)),
+                ("unk_token", Some(unk)),
+                ("pad_token", Some(pad.unwrap_or(eos))),
+            ];
+            if arch == Arch::Naacl2019 {
+                named.extend([
+                    ("cls_token", Some(cls)),
+                    ("sep_token", Some(sep)),
+                    ("mask_token", Some(mask)),
+                ]);
+            }
+            named
+        }
         Arch::Bert | Arch::Roberta | Arch::Distilbert | Arch::Electra | Arch::Modernbert => {
             let mut named = vec![
                 ("cls_token", Some(cls)),
@@ -126,7 +161,7 @@ fn special_tokens(arch: Arch, tokenizer: &Tokenizer) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HeadConfig, HeadPooling, Problem};
+    use crate::config::{HeadConfig, Problem};
     use crate::data::template::Template;
     use crate::tokenizer::Case;
 

@@ -83,8 +83,7 @@ impl DataRequest<'_> {
             return Ok(Labelled { data, template, provenance, path, told: Vec::new() });
         };
         let cache = source::cache_dir(self.config).join("tokens");
-        let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
-        let mut data = ClassificationData::load(&path, &options, tokenizer, &cache, &mut progress)?;
+        let mut data = ClassificationData::load(&path, &options, tokenizer, &cache, listener)?;
         if let Some(split) = [&data.train, &data.valid, &data.test].into_iter().flatten().next() {
             template.validate(split.texts_per_example())?;
         }
@@ -101,7 +100,7 @@ impl DataRequest<'_> {
     /// Data that is missing or cannot be fetched, and everything [`RawData::read`] refuses.
     pub fn read_raw(&self, samples: usize, listener: &mut Listener<'_>) -> Result<RawData> {
         if let Some(Found { path, options, .. }) = self.find(None, listener)? {
-            return RawData::read(&path, &options, samples);
+            return RawData::read(&path, &options, samples, listener);
         }
         let questions = starter::questions();
         let [train, valid, test] = pairs(&questions);

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use super::{ClassificationOptions, Header};
 use crate::config::TextColumns;
-use crate::data::encoding::bad;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 
+/// Columns that an error lists.
+const LISTED: usize = 20;
+/// Characters of a column's name that it shows.
+const LISTED_CHARS: usize = 40;
 /// Names of a text column, the likeliest first.
 const TEXT_COLUMNS: [&str; 13] = [
     "text",
@@ -96,7 +99,7 @@ impl Columns {
             Some(training) => {
                 let text = training.text.iter().map(|name| {
                     find(header, name).map(str::to_owned).ok_or_else(|| {
-                        let columns = header.join(", ");
+                        let columns = listed(header);
                         let what = format!(
                             "no text column `{name}`, which the training data has; the columns are {columns}"
                         );
@@ -127,6 +130,19 @@ pub(in crate::data) fn text_columns<'a>(
     }
 }
 
+/// Columns as an error names them: of very many only the first.
+pub(in crate::data) fn listed(columns: &[String]) -> String {
+    let short = |name: &String| match name.char_indices().nth(LISTED_CHARS) {
+        Some((at, _)) => format!("{}...", &name[..at]),
+        None => name.clone(),
+    };
+    let mut text = columns.iter().take(LISTED).map(short).collect::<Vec<_>>().join(", ");
+    if columns.len() > LISTED {
+        text += &format!(" ... and {} more", columns.len() - LISTED);
+    }
+    text
+}
+
 /// The one column that is called like a text.
 pub(in crate::data) fn text_column<'a>(all: &'a [String], label: Option<&str>) -> Option<&'a str> {
     usual(all, &TEXT_COLUMNS, label)
@@ -147,7 +163,7 @@ fn named<'a>(all: &'a [String], wanted: &TextColumns) -> std::result::Result<Vec
     if !(1..=2).contains(&names.len()) {
         return Err(format!("{} text columns are named, and an example is one text or a pair", names.len()));
     }
-    let missing = |name: &str| format!("no text column `{name}`; the columns are {}", all.join(", "));
+    let missing = |name: &str| format!("no text column `{name}`; the columns are {}", listed(all));
     let found = names.iter().map(|name| find(all, name).ok_or_else(|| missing(name)));
     match found.collect::<std::result::Result<Vec<_>, _>>()?[..] {
         [one, other] if one == other => Err(format!("the text column `{one}` is named twice")),
@@ -215,7 +231,7 @@ fn no_column(
     all: &[String],
     options: &ClassificationOptions,
 ) -> Error {
-    let columns = all.join(", ");
+    let columns = listed(all);
     let what = match (wanted, all) {
         (Some(name), _) => format!("no {missing} column `{name}`; the columns are {columns}"),
         (None, [one]) => format!("there is one column only, `{one}`"),

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{Label, read};
+use super::{Label, parsed, read};
 use crate::data::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
 use crate::data::unknown::UnknownTokens;
 use crate::error::Result;
 use crate::tokenizer::{self, Tokenizer};
+
+/// Bytes of text that go into a key between two questions whether to go on.
+const HASHED_BYTES: usize = 64 << 20;
 
 /// One example.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,7 +127,7 @@ impl Tokens {
             starts.push(end);
         }
         // Not of the tokens: a small vocabulary gives different texts the same ones.
-        let fingerprint = |e: &read::TextExample| {
+        let fingerprint = |e: &parsed::TextExample| {
             let mut sum = Sha256::new_with_prefix(e.text.trim());
             if let Some(second) = &e.second {
                 // A byte that no text has.
@@ -165,8 +168,14 @@ pub(super) fn cached_tokens(
     let kind = if texts.per_example() == 2 { "pairs" } else { "texts" };
     let mut key = CacheKey::new(kind).with(tokenizer.content_hash().as_bytes());
     let all: Vec<&str> = texts.each().collect();
+    let mut hashed = 0;
     for text in &all {
         key = key.with(text.as_bytes());
+        hashed += text.len();
+        if hashed >= HASHED_BYTES {
+            hashed = 0;
+            cache::go_on(progress, 0, 0)?;
+        }
     }
     let build = |writer: &mut cache::CacheWriter| {
         let total = all.iter().map(|text| text.len() as u64).sum();

@@ -7,24 +7,40 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::columns::Columns;
-use super::read::{Rows, TextExample, split_labels};
+use super::parsed::{Rows, TextExample, parsing, split_labels};
 use super::{ClassificationOptions, LabelKind};
-use crate::data::encoding::{bad, read_text};
-use crate::error::Result;
+use crate::data::encoding::read_text_watched;
+use crate::error::{Result, bad};
+use crate::event::Listener;
 
 /// Reads a file of one object a line.
-pub(super) fn read(path: &Path, options: &ClassificationOptions, training: Option<&Columns>) -> Result<Rows> {
-    let content = read_text(path, options.encoding)?;
+pub(super) fn read(
+    path: &Path,
+    options: &ClassificationOptions,
+    training: Option<&Columns>,
+    listener: &mut Listener<'_>,
+) -> Result<Rows> {
+    let content = read_text_watched(path, options.encoding, listener)?;
+    let mut watch = parsing(path, &content, listener);
+    let mut done = 0;
     let mut rows = Rows::default();
     let mut columns: Option<Columns> = None;
     for (at, line) in content.lines().enumerate() {
+        done += line.len() as u64 + 1;
+        watch.at(done)?;
         if line.trim().is_empty() {
             continue;
         }
         let number = at as u64 + 1;
         let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| {
-            let what = format!("is not a JSON object (column {}): {e}", e.column());
-            bad(path, Some(number), what, "write one JSON object on each line, not a list over many lines")
+            let (what, fix) = if line.trim_start().starts_with('[') {
+                let fix = "write one JSON object on each line (pandas: to_json(..., orient=\"records\", lines=True); jq -c '.[]')";
+                ("is a JSON list, and not one object a line".to_owned(), fix)
+            } else {
+                let what = format!("is not a JSON object (column {}): {e}", e.column());
+                (what, "write one JSON object on each line, not a list over many lines")
+            };
+            bad(path, Some(number), what, fix)
         })?;
         let columns = match &mut columns {
             Some(columns) => columns,

@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{ClassificationOptions, Label, LabelKind, lookalikes, read, sources};
-use crate::data::encoding::bad;
+use super::parsed::EXAMPLES_AT_ONCE;
+use super::{ClassificationOptions, Label, LabelKind, lookalikes, parsed, read, sources};
 use crate::data::split::Split;
-use crate::error::Result;
+use crate::data::watch;
+use crate::error::{Result, bad};
+use crate::event::Listener;
 
 /// Labels that an error lists.
 const MOST_NAMED: usize = 100;
@@ -37,18 +39,34 @@ pub(super) fn name_numbers(texts: &mut BTreeMap<Split, read::Texts>, options: &C
 
 /// The labels of a data set in order: the customary one where the format has one, else that of the training data, else
 /// that of the first split there is.
-pub(super) fn discover(texts: &BTreeMap<Split, read::Texts>) -> Vec<String> {
-    let Some(first) = texts.values().next() else { return Vec::new() };
+pub(super) fn discover(
+    texts: &BTreeMap<Split, read::Texts>,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<String>> {
+    let Some(first) = texts.values().next() else { return Ok(Vec::new()) };
     let mut seen = HashSet::new();
-    let all = first.declared.iter().chain(first.examples.iter().flat_map(|e| &e.labels));
-    let found: Vec<&str> = all.map(String::as_str).filter(|l| seen.insert(*l)).collect();
+    let mut found: Vec<&str> = Vec::new();
+    found.extend(first.declared.iter().map(String::as_str).filter(|l| seen.insert(*l)));
+    for some in first.examples.chunks(EXAMPLES_AT_ONCE) {
+        watch::go_on(listener)?;
+        let labels = some.iter().flat_map(|e| &e.labels).map(String::as_str);
+        found.extend(labels.filter(|l| seen.insert(*l)));
+    }
     let customary: &[&str] = match first.format {
         sources::Format::Trec => &super::TREC_LABELS,
         sources::Format::ClassFolders => &["pos", "neg"],
         _ => &[],
     };
     let names = if found.iter().all(|l| customary.contains(l)) { customary } else { &found };
-    names.iter().map(|&l| l.to_owned()).collect()
+    Ok(names.iter().map(|&l| l.to_owned()).collect())
+}
+
+/// Whether a split's labels are kept back, as those of GLUE's test sets are: -1 everywhere, which no text of the training data has.
+pub(super) fn are_withheld(texts: &read::Texts, training: Option<&read::Texts>) -> bool {
+    let all = |texts: &read::Texts| texts.examples.iter().all(|e| e.labels == ["-1"]);
+    let known =
+        |texts: &read::Texts| texts.examples.iter().flat_map(|e| &e.labels).any(|label| label == "-1");
+    training.is_some_and(|training| all(texts) && !known(training))
 }
 
 /// A model without a class has nothing to learn.
@@ -73,15 +91,27 @@ pub(super) fn refuse_one_class(texts: &read::Texts, labels: &[Label], names: &[S
 
 impl read::Texts {
     /// The labels as numbers.
-    pub fn labels(&self, names: &[String], kind: LabelKind) -> Result<Vec<Label>> {
+    pub fn labels(
+        &self,
+        names: &[String],
+        kind: LabelKind,
+        listener: &mut Listener<'_>,
+    ) -> Result<Vec<Label>> {
         let by_name: HashMap<&str, u32> =
             names.iter().enumerate().map(|(id, n)| (n.as_str(), id as u32)).collect();
-        self.examples.iter().map(|example| self.label(example, &by_name, names, kind)).collect()
+        let mut labels = Vec::with_capacity(self.examples.len());
+        for some in self.examples.chunks(EXAMPLES_AT_ONCE) {
+            watch::go_on(listener)?;
+            for example in some {
+                labels.push(self.label(example, &by_name, names, kind)?);
+            }
+        }
+        Ok(labels)
     }
 
     fn label(
         &self,
-        example: &read::TextExample,
+        example: &parsed::TextExample,
         by_name: &HashMap<&str, u32>,
         names: &[String],
         kind: LabelKind,

@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 
 use tokenizers::NormalizedString;
 
+use super::parsed::EXAMPLES_AT_ONCE;
 use super::read::Texts;
+use crate::data::watch;
+use crate::error::Result;
+use crate::event::Listener;
 
 /// How tables spell that a value is missing.
 const MISSING: [&str; 9] = ["nan", "none", "null", "na", "n/a", "<na>", "nil", "-", "?"];
@@ -18,9 +22,12 @@ struct Use {
 }
 
 /// A warning for each group of labels that look alike, and for each that looks like a missing value.
-pub(super) fn warnings(texts: &Texts) -> Vec<String> {
+pub(super) fn warnings(texts: &Texts, listener: &mut Listener<'_>) -> Result<Vec<String>> {
     let mut uses: BTreeMap<&str, Use> = BTreeMap::new();
-    for example in &texts.examples {
+    for (at, example) in texts.examples.iter().enumerate() {
+        if at % EXAMPLES_AT_ONCE == 0 {
+            watch::go_on(listener)?;
+        }
         for label in &example.labels {
             let place = || match example.line {
                 Some(line) => format!("on line {line}"),
@@ -53,7 +60,7 @@ pub(super) fn warnings(texts: &Texts) -> Vec<String> {
             shown(label)
         ));
     }
-    warnings
+    Ok(warnings)
 }
 
 /// The same for labels that look alike: in composed or decomposed form, in capitals or not, with or without spaces and

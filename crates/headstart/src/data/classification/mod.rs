@@ -11,6 +11,7 @@ mod hold_out;
 mod json_lines;
 mod labels;
 mod lookalikes;
+mod parsed;
 pub mod raw;
 mod read;
 mod sources;
@@ -21,13 +22,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(in crate::data) use columns::{text_column, text_columns};
+pub(in crate::data) use columns::{listed, text_column, text_columns};
+pub(in crate::data) use dialect::{Dialect, separator_line};
 
-use super::cache::{CacheUse, Progress};
+use super::cache::CacheUse;
 use super::encoding::TextEncoding;
 use super::split::Split;
 use crate::config::TextColumns;
 use crate::error::{Error, Result};
+use crate::event::{Event, Listener, Signal};
 use crate::tokenizer::Tokenizer;
 
 pub use examples::{Example, LabelledSplit};
@@ -138,30 +141,33 @@ impl ClassificationData {
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no data; [`Error::BadInput`] naming file and line for what cannot be used,
-    /// a label that is missing, unknown or the only one; [`Error::Config`] for impossible options; [`Error::Io`].
+    /// a label that is missing, unknown or the only one; [`Error::Config`] for impossible options; [`Error::Io`];
+    /// [`Error::Interrupted`] where `listener` asks for a stop.
     pub fn load(
         path: &Path,
         options: &ClassificationOptions,
         tokenizer: &Tokenizer,
         cache_folder: &Path,
-        progress: Progress<'_>,
+        listener: &mut Listener<'_>,
     ) -> Result<Self> {
-        let (mut texts, mut notes) = read_splits(path, options)?;
+        let (mut texts, mut notes) = read_splits(path, options, listener)?;
         labels::name_numbers(&mut texts, options);
         let labels = match (&options.known_labels, options.label_kind) {
             (_, LabelKind::Regression) => Vec::new(),
             (Some(known), _) => known.clone(),
             (None, _) if !options.stated_labels.is_empty() => options.stated_labels.clone(),
-            (None, _) => labels::discover(&texts),
+            (None, _) => labels::discover(&texts, listener)?,
         };
         if options.label_kind != LabelKind::Regression {
             labels::refuse_no_class(&texts, &labels)?;
             let first = texts.values().next().filter(|_| options.known_labels.is_none());
-            notes.extend(first.into_iter().flat_map(lookalikes::warnings));
+            if let Some(first) = first {
+                notes.extend(lookalikes::warnings(first, listener)?);
+            }
         }
         let mut data = Self { notes, ..Self::without_examples(labels, options.label_kind) };
         for (&split, texts) in &texts {
-            let resolved = texts.labels(&data.labels, options.label_kind)?;
+            let resolved = texts.labels(&data.labels, options.label_kind, listener)?;
             if split == Split::Train {
                 data.text_columns =
                     texts.columns.as_ref().map(|columns| columns.text.clone()).unwrap_or_default();
@@ -169,7 +175,8 @@ impl ClassificationData {
                     labels::refuse_one_class(texts, &resolved, &data.labels)?;
                 }
             }
-            let (tokens, usage) = examples::cached_tokens(texts, tokenizer, cache_folder, progress)?;
+            let mut progress = |done, total| listener(Event::Progress { what: "tokenising", done, total });
+            let (tokens, usage) = examples::cached_tokens(texts, tokenizer, cache_folder, &mut progress)?;
             data.notes.extend(tokens.unknown(texts, tokenizer).warning(&format!("the {split} texts")));
             // The whole was a hit only if every part was.
             if usage != CacheUse::Hit && data.cache_use != CacheUse::Rebuilt {
@@ -194,7 +201,7 @@ impl ClassificationData {
         data.cache_use = CacheUse::Memory;
         for &(split, examples) in splits {
             let texts = read::Texts::in_memory(&split.to_string(), examples);
-            let resolved = texts.labels(&data.labels, LabelKind::Single)?;
+            let resolved = texts.labels(&data.labels, LabelKind::Single, &mut |_| Signal::Continue)?;
             let tokens = examples::tokens_in_memory(&texts, tokenizer)?;
             *data.slot(split) = Some(LabelledSplit::new(tokens, resolved));
         }
@@ -243,15 +250,22 @@ impl ClassificationData {
 fn read_splits(
     path: &Path,
     options: &ClassificationOptions,
+    listener: &mut Listener<'_>,
 ) -> Result<(BTreeMap<Split, read::Texts>, Vec<String>)> {
     let (mut all, mut notes) = (BTreeMap::new(), Vec::new());
     let mut training: Option<columns::Columns> = None;
     for (split, source) in sources::find(path, options)? {
-        let mut texts = read::read(&source, options, training.as_ref())?;
+        let mut texts = read::read(&source, options, training.as_ref(), listener)?;
         notes.push(texts.description(split));
         notes.append(&mut texts.notes);
         if split == Split::Train {
             training.clone_from(&texts.columns);
+        }
+        if labels::are_withheld(&texts, all.get(&Split::Train)) {
+            texts.labelled = false;
+            notes.push(format!(
+                "{split}: every label is -1, which stands for none; nothing is measured on it"
+            ));
         }
         if texts.labelled {
             all.insert(split, texts);

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ClassificationOptions, labels, lookalikes, read, read_splits};
+use super::{ClassificationOptions, labels, lookalikes, parsed, read, read_splits};
 use crate::data::inspect::LengthSummary;
 use crate::data::split::Split;
 use crate::error::Result;
+use crate::event::Listener;
 
 /// Texts with different labels that are listed.
 const LISTED_CONFLICTS: usize = 10;
@@ -61,17 +62,28 @@ impl RawData {
     ///
     /// # Errors
     /// As for [`super::ClassificationData::load`].
-    pub fn read(path: &Path, options: &ClassificationOptions, samples: usize) -> Result<Self> {
-        let (mut texts, mut notes) = read_splits(path, options)?;
+    pub fn read(
+        path: &Path,
+        options: &ClassificationOptions,
+        samples: usize,
+        listener: &mut Listener<'_>,
+    ) -> Result<Self> {
+        let (mut texts, mut notes) = read_splits(path, options, listener)?;
         labels::name_numbers(&mut texts, options);
         let kind = options.label_kind;
-        let names = if kind == super::LabelKind::Regression { Vec::new() } else { labels::discover(&texts) };
+        let names = if kind == super::LabelKind::Regression {
+            Vec::new()
+        } else {
+            labels::discover(&texts, listener)?
+        };
         if kind != super::LabelKind::Regression {
             labels::refuse_no_class(&texts, &names)?;
-            notes.extend(texts.values().next().into_iter().flat_map(lookalikes::warnings));
+            if let Some(first) = texts.values().next() {
+                notes.extend(lookalikes::warnings(first, listener)?);
+            }
         }
         for (split, texts) in &texts {
-            let resolved = texts.labels(&names, kind)?;
+            let resolved = texts.labels(&names, kind, listener)?;
             if *split == Split::Train {
                 labels::refuse_one_class(texts, &resolved, &names)?;
             }
@@ -119,7 +131,7 @@ impl RawSplit {
                 all.iter().map(|example| example.texts().map(length).sum::<usize>() as u64).collect(),
             )
         };
-        let label = |example: &read::TextExample| example.labels.join(" | ");
+        let label = |example: &parsed::TextExample| example.labels.join(" | ");
         let place = |at: usize| match all[at].line {
             Some(line) => format!("line {line}"),
             None => texts.files[all[at].file].display().to_string(),
@@ -151,6 +163,7 @@ impl RawSplit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Signal;
 
     #[test]
     fn what_is_written_is_summed_up_and_contradictions_are_found() {
@@ -161,7 +174,8 @@ mod tests {
             "text,label\nthe sea,water\nhill,land\nthe sea ,land\nhill,land\n\"\",water\nh\u{e9},Water\n",
         )
         .unwrap();
-        let data = RawData::read(&path, &ClassificationOptions::default(), 1).unwrap();
+        let data =
+            RawData::read(&path, &ClassificationOptions::default(), 1, &mut |_| Signal::Continue).unwrap();
         let (split, train) = &data.splits[0];
         assert_eq!((*split, train.examples, train.empty_texts, train.duplicates), (Split::Train, 6, 1, 2));
         let balance = [("water".to_owned(), 2), ("land".to_owned(), 3), ("Water".to_owned(), 1)];
@@ -177,7 +191,7 @@ mod tests {
         std::fs::write(&path, numbers).unwrap();
         let regression =
             ClassificationOptions { label_kind: super::super::LabelKind::Regression, ..Default::default() };
-        let data = RawData::read(&path, &regression, 1).unwrap();
+        let data = RawData::read(&path, &regression, 1, &mut |_| Signal::Continue).unwrap();
         let train = &data.splits[0].1;
         assert_eq!((train.duplicates, train.conflicting_texts, &*train.conflicts[0].text), (2, 1, "a\tc"));
         assert_eq!(train.samples, [place("5", "a\tb")]);

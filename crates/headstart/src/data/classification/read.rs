@@ -1,19 +1,25 @@
 //! Files with labelled texts become texts and label names, every one with the line it came from.
 //!
-//! Owns: what all formats share, and the syntax of those of one text a line or file (`table` and `json_lines` have their own). Never: numbers labels or tokenises.
+//! Owns: which format is read how, and the syntax of those of one text a line or file (`table` and `json_lines` have their
+//! own). Never: numbers labels or tokenises.
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::columns::Columns;
+use super::parsed::{Rows, TextExample, no_label, parsing, split_labels};
 use super::sources::{self, Format, Source};
 use super::{ClassificationOptions, LabelKind, json_lines, table};
-use crate::data::encoding::{self, bad, read_text};
+use crate::data::encoding::{self, read_text_watched};
 use crate::data::split::Split;
-use crate::error::{Error, Result};
+use crate::data::watch;
+use crate::error::{Result, bad};
+use crate::event::Listener;
 
 const LABEL_PREFIX: &str = "__label__";
+/// Files of class folders that are read between two questions whether to go on.
+const FILES_AT_ONCE: usize = 512;
 
 /// The texts of one split.
 #[derive(Debug)]
@@ -32,65 +38,6 @@ pub(super) struct Texts {
     pub labelled: bool,
     /// What people should be told.
     pub notes: Vec<String>,
-}
-
-/// What a file gave.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    /// The texts.
-    pub examples: Vec<TextExample>,
-    /// The columns of a table.
-    pub columns: Option<Columns>,
-    /// Labels that exist even where no text has them, in their order.
-    pub declared: Vec<String>,
-    /// The first row without a label, where there is one.
-    pub unlabelled: Option<u64>,
-    /// What people should be told.
-    pub notes: Vec<String>,
-}
-
-impl Rows {
-    /// Rows without columns.
-    fn plain(examples: Vec<TextExample>) -> Self {
-        Self { examples, ..Self::default() }
-    }
-
-    /// Whether the rows have labels.
-    ///
-    /// # Errors
-    /// [`Error::BadInput`] where some have and some have not, or where none of the training data has.
-    fn labelled(&self, path: &Path, training: Option<&Columns>) -> Result<bool> {
-        match self.unlabelled {
-            Some(_) if training.is_some() && self.examples.iter().all(|e| e.labels.is_empty()) => Ok(false),
-            Some(line) => Err(no_label(path, line)),
-            None => Ok(true),
-        }
-    }
-}
-
-/// A text, or a pair of them, with the names of its labels.
-#[derive(Debug)]
-pub(super) struct TextExample {
-    pub text: String,
-    /// The other text of a pair; there in all examples or in none.
-    pub second: Option<String>,
-    pub labels: Vec<String>,
-    /// Index into [`Texts::files`].
-    pub file: usize,
-    /// Counted from 1; `None` where the file is the text.
-    pub line: Option<u64>,
-}
-
-impl TextExample {
-    /// Its one text, or both.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.text.as_str()).chain(self.second.as_deref())
-    }
-
-    /// As it is shown to people: a tab stands between two texts.
-    pub fn shown(&self) -> String {
-        self.texts().collect::<Vec<_>>().join("\t")
-    }
 }
 
 impl Texts {
@@ -150,22 +97,23 @@ pub(super) fn read(
     source: &Source,
     options: &ClassificationOptions,
     training: Option<&Columns>,
+    listener: &mut Listener<'_>,
 ) -> Result<Texts> {
     let path = source.path.as_path();
     let mut files = vec![source.path.clone()];
     let rows = match &source.format {
-        Format::Csv => table::read(path, b',', options, training)?,
-        Format::Tsv => table::read(path, b'\t', options, training)?,
-        Format::JsonLines => json_lines::read(path, options, training)?,
-        Format::LabelPrefix => Rows::plain(read_lines(path, options, prefixed)?),
-        Format::Trec => Rows::plain(read_lines(path, options, trec)?),
+        Format::Csv => table::read(path, b',', options, training, listener)?,
+        Format::Tsv => table::read(path, b'\t', options, training, listener)?,
+        Format::JsonLines => json_lines::read(path, options, training, listener)?,
+        Format::LabelPrefix => Rows::plain(read_lines(path, options, prefixed, listener)?),
+        Format::Trec => Rows::plain(read_lines(path, options, trec, listener)?),
         Format::LabelsBeside(labels) => {
             // A wrong label is an error in the labels file, so that is the file the lines belong to.
             files = vec![labels.clone()];
-            Rows::plain(read_pair(path, labels, options)?)
+            Rows::plain(read_pair(path, labels, options, listener)?)
         }
         Format::ClassFolders => {
-            let (paths, examples, notes) = read_class_folders(path, options)?;
+            let (paths, examples, notes) = read_class_folders(path, options, listener)?;
             files = paths;
             Rows { notes, ..Rows::plain(examples) }
         }
@@ -178,30 +126,26 @@ pub(super) fn read(
     Ok(Texts { files, format: source.format.clone(), examples, columns, declared, labelled, notes })
 }
 
-pub(super) fn no_label(path: &Path, line: u64) -> Error {
-    bad(path, Some(line), "the label is missing".into(), "give this text a label, or remove the line")
-}
-
-/// The label names in one field, by the kind of label.
-pub(super) fn split_labels(field: &str, kind: LabelKind) -> Vec<String> {
-    let field = field.trim();
-    match kind {
-        LabelKind::Multi => {
-            field.split('|').map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect()
-        }
-        _ if field.is_empty() => Vec::new(),
-        _ => vec![field.to_owned()],
-    }
-}
-
 /// Labels and text of a line, or `None` where the labels are missing.
 type LineParser = fn(&str, LabelKind) -> Option<(Vec<String>, &str)>;
 
 /// Reads a format of one example a line; blank lines are skipped.
-fn read_lines(path: &Path, options: &ClassificationOptions, parse: LineParser) -> Result<Vec<TextExample>> {
-    let content = read_text(path, options.encoding)?;
+fn read_lines(
+    path: &Path,
+    options: &ClassificationOptions,
+    parse: LineParser,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<TextExample>> {
+    let content = read_text_watched(path, options.encoding, listener)?;
+    let mut watch = parsing(path, &content, listener);
     let mut examples = Vec::new();
-    for (at, line) in content.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+    let mut done = 0;
+    for (at, line) in content.lines().enumerate() {
+        done += line.len() as u64 + 1;
+        watch.at(done)?;
+        if line.trim().is_empty() {
+            continue;
+        }
         let number = at as u64 + 1;
         let (labels, text) = parse(line, options.label_kind).ok_or_else(|| no_label(path, number))?;
         examples.push(TextExample {
@@ -230,16 +174,25 @@ fn trec(line: &str, kind: LabelKind) -> Option<(Vec<String>, &str)> {
     sources::trec_label(line).map(|(label, text)| (split_labels(label, kind), text))
 }
 
-fn read_pair(texts: &Path, labels: &Path, options: &ClassificationOptions) -> Result<Vec<TextExample>> {
-    let text_content = read_text(texts, options.encoding)?;
-    let label_content = read_text(labels, options.encoding)?;
+fn read_pair(
+    texts: &Path,
+    labels: &Path,
+    options: &ClassificationOptions,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<TextExample>> {
+    let text_content = read_text_watched(texts, options.encoding, listener)?;
+    let label_content = read_text_watched(labels, options.encoding, listener)?;
     let (text_count, label_count) = (text_content.lines().count(), label_content.lines().count());
     if text_count != label_count {
         let what = format!("has {label_count} labels, but {} has {text_count} texts", texts.display());
         return Err(bad(labels, None, what, "give every line of text one line with its label"));
     }
+    let mut watch = parsing(texts, &text_content, listener);
     let mut examples = Vec::with_capacity(text_count);
+    let mut done = 0;
     for (at, (text, label)) in text_content.lines().zip(label_content.lines()).enumerate() {
+        done += text.len() as u64 + 1;
+        watch.at(done)?;
         let labels_here = split_labels(label, options.label_kind);
         if labels_here.is_empty() && options.label_kind != LabelKind::Multi {
             return Err(no_label(labels, at as u64 + 1));
@@ -258,6 +211,7 @@ fn read_pair(texts: &Path, labels: &Path, options: &ClassificationOptions) -> Re
 fn read_class_folders(
     folder: &Path,
     options: &ClassificationOptions,
+    listener: &mut Listener<'_>,
 ) -> Result<(Vec<PathBuf>, Vec<TextExample>, Vec<String>)> {
     let mut found = sources::ClassFiles::beside_classes(folder)?;
     let mut classes = Vec::new();
@@ -270,12 +224,19 @@ fn read_class_folders(
         }
         classes.resize(found.texts.len(), class);
     }
-    let examples = found.texts.par_iter().zip(&classes).enumerate().map(|(file, (path, class))| {
+    let one = |file: usize| {
+        let (path, class): (&PathBuf, &String) = (&found.texts[file], &classes[file]);
         let text = encoding::read_any_text(path, options.encoding)?;
         let (text, labels) = (text.trim().to_owned(), vec![class.clone()]);
         Ok(TextExample { text, second: None, labels, file, line: None })
-    });
-    let examples = examples.collect::<Result<Vec<_>>>()?;
+    };
+    let mut examples = Vec::with_capacity(found.texts.len());
+    while examples.len() < found.texts.len() {
+        watch::go_on(listener)?;
+        let files = examples.len()..found.texts.len().min(examples.len() + FILES_AT_ONCE);
+        let some = files.into_par_iter().map(one);
+        examples.extend(some.collect::<Result<Vec<_>>>()?);
+    }
     let notes = found.skipped_note(folder).into_iter().collect();
     Ok((found.texts, examples, notes))
 }

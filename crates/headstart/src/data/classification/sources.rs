@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::ClassificationOptions;
 use crate::data::content::plain_name;
-use crate::data::encoding::{TextBlocks, bad};
+use crate::data::encoding::TextBlocks;
 use crate::data::split::Split;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, bad};
 
 /// How texts and labels lie in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,12 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::columns::Columns;
-use super::dialect::Dialect;
-use super::read::{Rows, TextExample, split_labels};
+use super::dialect::{Dialect, separator_line};
+use super::parsed::{Rows, TextExample, parsing, split_labels};
 use super::{ClassificationOptions, Header, LabelKind};
-use crate::data::encoding::{bad, read_text};
-use crate::error::{Error, Result};
+use crate::data::encoding::read_text_watched;
+use crate::error::{Error, Result, bad};
+use crate::event::Listener;
 
 /// Reads a table; `usual` is the separator that its name promises.
 pub(super) fn read(
@@ -18,9 +19,16 @@ pub(super) fn read(
     usual: u8,
     options: &ClassificationOptions,
     training: Option<&Columns>,
+    listener: &mut Listener<'_>,
 ) -> Result<Rows> {
-    let content = read_text(path, options.encoding)?;
-    let dialect = Dialect::of(&content, usual, options);
+    let mut content = read_text_watched(path, options.encoding, listener)?;
+    let named = separator_line(&content).map(|(separator, end)| {
+        // Its line stays, without anything in it.
+        content.replace_range(..end, "");
+        separator
+    });
+    let content = content;
+    let dialect = Dialect::of(&content, usual, options.delimiter.or(named));
     let malformed = |e: &csv::Error| malformed(path, &content, dialect, e);
     let mut reader = dialect.reader(&content, options.header);
     let first = reader.headers().map_err(|e| malformed(&e))?;
@@ -35,10 +43,12 @@ pub(super) fn read(
     let mut rows = Rows { notes: dialect.note(path, usual).into_iter().collect(), ..Rows::default() };
     let mut over_lines: Vec<(u64, String)> = Vec::new();
     let mut last_start = 0;
+    let mut watch = parsing(path, &content, listener);
     for record in reader.records() {
         let record = record.map_err(|e| malformed(&e))?;
         let Some(position) = record.position() else { continue };
         last_start = position.byte() as usize;
+        watch.at(position.byte())?;
         let line = first_line_of(&content, position);
         let field = label_at.map(|at| &record[at]);
         let labels = field.map(|field| split_labels(field, options.label_kind)).unwrap_or_default();
@@ -52,7 +62,7 @@ pub(super) fn read(
     }
     // The reader takes a quote that is never closed as a field up to the end of the file.
     let tail = content.get(last_start..).unwrap_or_default();
-    if dialect.quoting && tail.matches('"').count() % 2 == 1 {
+    if dialect.is_open_behind(tail.as_bytes()) {
         let line = content[..last_start].matches('\n').count() as u64 + 1;
         let fix = "close the quote, and double quotes inside a quoted field";
         return Err(bad(path, Some(line), "a quoted field that begins here never ends".into(), fix));

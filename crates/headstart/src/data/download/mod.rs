@@ -8,6 +8,7 @@ mod ask;
 mod connection;
 mod lock;
 mod retry;
+mod room;
 mod token;
 mod transfer;
 pub mod unpack;
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 pub use self::ask::{Answer, ask};
 pub use self::connection::Method;
 pub use self::lock::lock;
+pub use self::room::check_room;
 pub use self::token::Token;
 use self::transfer::{Transfer, with_suffix};
 use crate::error::{Error, Result};
@@ -120,8 +122,8 @@ pub fn download(
 /// halves belong to the same file; otherwise it starts again. `dest` appears only complete and verified.
 ///
 /// # Errors
-/// [`Error::Download`] when the server cannot be reached, refuses, keeps breaking off, or sends something with
-/// another checksum or length than is known; [`Error::Interrupted`], with everything that has arrived kept;
+/// [`Error::Download`] when the server cannot be reached, refuses, keeps breaking off, announces more than the disk has room
+/// for, or sends something with another checksum or length than is known; [`Error::Interrupted`], with everything that has arrived kept;
 /// [`Error::Io`] when the disk refuses.
 pub fn fetch(wanted: &Wanted<'_>, dest: &Path, on_progress: &mut OnProgress<'_>) -> Result<String> {
     let transfer = Transfer::new(wanted);

@@ -26,6 +26,8 @@ pub(crate) struct Behaviour {
     pub range: Option<RangeFault>,
     /// Sends nothing more behind what `cuts` allows, and keeps the connection.
     pub stalls: bool,
+    /// The length that it says the file has, where that is another.
+    pub announces: Option<u64>,
 }
 
 /// How a range can be answered wrongly.
@@ -107,7 +109,8 @@ fn answer(
         None if start > 0 => (206, &content[start..]),
         None => (200, content),
     };
-    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n", body.len())?;
+    let announced = behaviour.announces.unwrap_or(body.len() as u64);
+    write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: {announced}\r\nConnection: close\r\n")?;
     match status {
         206 if fault == Some(RangeFault::Misplaced) => {
             write!(stream, "Content-Range: bytes 0-{}/{}\r\n", body.len() - 1, content.len())?;

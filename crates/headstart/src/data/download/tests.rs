@@ -157,6 +157,19 @@ fn a_busy_server_is_asked_again_when_it_says() {
     assert_eq!(server.ranges().len(), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_the_disk_has_no_room_for_is_not_begun() {
+    let server =
+        TestServer::start(&content(), Behaviour { announces: Some(1 << 60), ..Behaviour::default() });
+    let folder = tempdir().unwrap();
+    let dest = folder.path().join("a.zip");
+    let error = download(&server.url("a.zip"), &dest, None, &mut go_on).unwrap_err().to_string();
+    assert!(error.contains("it takes 1152921504606.8 MB") && error.contains(" MB free"), "{error}");
+    assert!(!dest.exists() && !folder.path().join("a.zip.part").exists());
+    assert_eq!(server.ranges().len(), 1);
+}
+
 #[test]
 fn an_empty_answer_is_refused_and_not_kept() {
     let server = TestServer::start(b"", Behaviour::default());

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::connection::{Arrival, Connection, Head, Method, Request};
 use super::retry::{MAX_FRUITLESS_ATTEMPTS, asked_wait, busy, is_busy, wait};
+use super::room::check_room;
 use super::{OnProgress, Progress, Stage, Wanted};
 use crate::error::{Error, Result};
 
@@ -158,6 +159,11 @@ impl<'a> Transfer<'a> {
         total: Option<u64>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Attempt> {
+        if let (Some(total), Some(folder)) = (total.or(self.wanted.bytes), self.part().parent()) {
+            // Where it starts again, what is there makes room for it.
+            let there = size_bytes(self.part());
+            check_room(self.wanted.url, folder, total.saturating_sub(there))?;
+        }
         let mut part = OpenOptions::new()
             .create(true)
             .append(have > 0)

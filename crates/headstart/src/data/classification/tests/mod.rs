@@ -30,7 +30,7 @@ fn load_with(
     let path = if target.is_empty() { root } else { root.join(target) };
     let mut options = options.clone();
     options.labels_file = options.labels_file.map(|f| path.with_file_name(f));
-    ClassificationData::load(&path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {
+    ClassificationData::load(&path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_| {
         Signal::Continue
     })
 }
@@ -205,7 +205,7 @@ fn bad_lines_are_named() {
         ("a.csv", "", "a.csv: the file is empty"),
         ("a.tsv", "text\tlabel\nbad\tn\tx\n", "a.tsv:2: 3 fields where the header has 2"),
         ("a.jsonl", "{\"text\":\"a\",\"label\":1}\n{\"text\":\n", "a.jsonl:2: is not a JSON object"),
-        ("a.jsonl", "[1,\n2]\n", "a.jsonl:1: is not a JSON object"),
+        ("a.jsonl", "[1,\n2]\n", "a.jsonl:1: is a JSON list, and not one object a line"),
         ("a.jsonl", "{\"text\":\"a\",\"label\":1}\n{\"text\":\"b\"}\n", "a.jsonl:2: the label is missing"),
         (
             "a.jsonl",
@@ -243,12 +243,12 @@ fn the_second_load_does_not_tokenise_and_gives_the_same() {
     fs::write(&path, "text,label\ngood film,p\nbad,n\n,n\n").unwrap();
     let load = || {
         let (mut calls, options) = (0, ClassificationOptions::default());
-        let mut progress = |_, _| {
-            calls += 1;
+        let mut listener = |event: Event<'_>| {
+            calls += u32::from(matches!(event, Event::Progress { what: "tokenising", .. }));
             Signal::Continue
         };
         let cache = dir.path().join("cache");
-        let data = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut progress).unwrap();
+        let data = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut listener).unwrap();
         (show(&data, Split::Train), data.cache_use, calls)
     };
     let first = load();

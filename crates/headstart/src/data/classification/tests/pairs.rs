@@ -112,7 +112,7 @@ fn caches_of_pairs_are_not_those_of_their_texts() {
         let path = dir.path().join(name);
         fs::write(&path, content).unwrap();
         let (options, cache) = (ClassificationOptions::default(), dir.path().join("cache"));
-        ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut |_, _| Signal::Continue).unwrap()
+        ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut |_| Signal::Continue).unwrap()
     };
     let both = "text_a,text_b,label\ngood,bad,x\nfilm,,y\n";
     let first = load("pairs.csv", both);

@@ -268,7 +268,7 @@ fn compressed_tables_and_folders_are_read_by_their_inner_name() {
     }
     let load = |path: &Path| {
         let options = ClassificationOptions::default();
-        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_, _| {
+        ClassificationData::load(path, &options, &tokenizer(), &dir.path().join("cache"), &mut |_| {
             Signal::Continue
         })
         .unwrap()
@@ -277,4 +277,93 @@ fn compressed_tables_and_folders_are_read_by_their_inner_name() {
     assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good")]));
     assert_eq!(show(&data, Split::Valid), pairs(&[("p", "good")]));
     assert_eq!(show(&load(&dir.path().join("train.csv.gz")), Split::Train).len(), 2);
+}
+
+#[test]
+fn a_stop_is_heard_while_a_large_file_is_taken_apart() {
+    let rows = |row: &str| row.repeat((3 << 20) / row.len());
+    for (name, content) in [
+        ("big.csv", "text,label\n".to_owned() + &rows("good film,p\nbad film,n\n")),
+        (
+            "big.jsonl",
+            rows("{\"text\": \"good\", \"label\": \"p\"}\n{\"text\": \"bad\", \"label\": \"n\"}\n"),
+        ),
+        ("big.txt", rows("__label__p good film\n__label__n bad film\n")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        for stage in ["reading", "parsing"] {
+            let mut seen = Vec::new();
+            let mut listener = |event: Event<'_>| match event {
+                Event::Progress { what, done, total } if what.starts_with(stage) => {
+                    seen.push((done, total));
+                    if seen.len() == 2 { Signal::Stop } else { Signal::Continue }
+                }
+                _ => Signal::Continue,
+            };
+            let options = ClassificationOptions::default();
+            let cache = dir.path().join("cache");
+            let loaded = ClassificationData::load(&path, &options, &tokenizer(), &cache, &mut listener);
+            assert!(matches!(loaded, Err(Error::Interrupted { .. })), "{name}: {stage}: {loaded:?}");
+            assert_eq!(seen.len(), 2);
+            assert!(seen[0].0 < seen[1].0 && seen[1].0 <= seen[1].1 && seen[1].1 > 2 << 20, "{seen:?}");
+        }
+    }
+}
+
+#[test]
+fn of_very_many_columns_an_error_names_a_few() {
+    let columns: Vec<String> = (1..=20_000).map(|at| format!("feature_{at}")).collect();
+    let table = columns.join(",") + "\n" + &"1,".repeat(19_999) + "1\n";
+    let message = error(&[("train.csv", table.as_str())], "");
+    assert!(
+        message.contains("feature_20 ... and 19980 more") && !message.contains("feature_21"),
+        "{message}"
+    );
+    assert!(message.len() < 1_000, "{message}");
+    let long = format!("{},b,c\n1,2,3\n", "x".repeat(5_000));
+    assert!(error(&[("train.csv", long.as_str())], "").len() < 600);
+}
+
+#[test]
+fn exports_of_spreadsheets_and_databases_are_read() {
+    let read =
+        |name: &str, content: &str| load(&[(name, content)], name).map(|data| show(&data, Split::Train));
+    let both = pairs(&[("p", "good film"), ("n", "bad")]);
+    assert_eq!(read("a.csv", "sep=;\r\ntext;label\r\ngood film;p\r\nbad;n\r\n").unwrap(), both);
+    let message = error(&[("a.csv", "sep=;\ntext;label\ngood;p\nbad\n")], "a.csv");
+    assert!(message.contains("a.csv:4: 1 fields"), "{message}");
+    // Backslashes before quotes, and inch marks in fields that are not quoted.
+    let mysql = "text,label\n\"good \\\"film\\\", so\",p\n\"bad\",n\n";
+    let data = load(&[("a.csv", mysql)], "a.csv").unwrap();
+    assert_eq!(data.train.as_ref().unwrap().len(), 2);
+    assert!(data.notes.iter().any(|note| note.contains("backslashes before quotes")), "{:?}", data.notes);
+    assert_eq!(raw_texts("a.csv", mysql), ["good \"film\", so", "bad"]);
+    assert_eq!(raw_texts("a.csv", "text,label\n5\" good,p\n7\" bad,n\n"), ["5\" good", "7\" bad"]);
+    let message = error(&[("a.csv", "text,label\n5\" good,p\n7,\"bad\n")], "a.csv");
+    assert!(message.contains("a.csv:3: a quoted field that begins here never ends"), "{message}");
+    let message = error(&[("a.json", "[{\"text\": \"good\", \"label\": \"p\"}]")], "a.json");
+    assert!(message.contains("is a JSON list") && message.contains("lines=True"), "{message}");
+}
+
+/// The texts of a file as they are read.
+fn raw_texts(name: &str, content: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, content).unwrap();
+    let data = raw::RawData::read(&path, &ClassificationOptions::default(), 9, &mut |_| Signal::Continue);
+    data.unwrap().splits.remove(0).1.samples.into_iter().map(|(_, text)| text).collect()
+}
+
+#[test]
+fn labels_that_are_kept_back_are_none() {
+    let train = ("train.csv", "text,label\ngood,1\nbad,0\n");
+    let data = load(&[train, ("test.csv", "text,label\ngood,-1\nbad,-1\n")], "").unwrap();
+    assert!(data.test.is_none());
+    assert!(data.notes.iter().any(|note| note.contains("test: every label is -1")), "{:?}", data.notes);
+    let message = error(&[train, ("test.csv", "text,label\ngood,-1\nbad,1\n")], "");
+    assert!(message.contains("unknown label `-1`"), "{message}");
+    let scale = [("train.csv", "text,label\ngood,1\nbad,-1\n"), ("test.csv", "text,label\nbad,-1\n")];
+    assert_eq!(show(&load(&scale, "").unwrap(), Split::Test), pairs(&[("-1", "bad")]));
 }
