@@ -269,7 +269,7 @@ pub struct TrainArgs {
     pub grad_accum_steps: Option<usize>,
     /// Groups in which gradients are added: a power of two, on which the bits depend and not on the ranks
     /// [default: the number of ranks]
-    #[arg(long, alias = "reduction-groups", value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub reduction_groups: Option<usize>,
     /// Largest learning rate [default: the recipe's]
     #[arg(long, value_name = "X")]

@@ -121,14 +121,6 @@ fn text(plan: &Plan) -> String {
             format!("{} a step sent by each of {ranks} ranks, and received", bytes(*traffic_bytes)),
         ));
     }
-<<<<<<< HEAD
-    if ranks > sequences_per_step {
-        let idle = ranks - sequences_per_step;
-        lines.push((
-            "note",
-            format!("{idle} ranks have nothing to compute: a larger --train_batch_size gives them some"),
-        ));
-=======
     if *ranks > 1 {
         let share = format!("up to {sequences_of_rank} sequences each, in whole slabs of about 512 tokens");
         let idle = ranks.saturating_sub(*slabs_per_step);
@@ -138,7 +130,6 @@ fn text(plan: &Plan) -> String {
                 ("ranks", format!("{share}; {idle} have none: a larger --train_batch_size gives them some"))
             }
         });
->>>>>>> h-cli13
     }
     match time {
         None => lines.push(("time", "unknown: --gflops says how fast a process is".into())),

@@ -20,10 +20,14 @@ const LIBRARIES: [(&str, &[&str], &[&str]); 4] = [
     ("libnvrtc.so", &["nvrtc.cpp"], &["-ldl"]),
     // These call the emulated driver, which lies beside them.
     ("libcublasLt.so", &["cublaslt.cpp"], &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN", "-pthread"]),
-    ("libnccl.so.2", &["nccl.cpp"], &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN", "-pthread"]),
+    (
+        "libnccl.so.2",
+        &["nccl.cpp", "nccl_exchange.cpp"],
+        &["-L.", "-lcuda", "-Wl,-rpath,$ORIGIN", "-pthread"],
+    ),
 ];
 
-const HEADERS: [&str; 5] = ["abi.h", "emulator.h", "blocks.h", "device.h", "abi_device.h"];
+const HEADERS: [&str; 6] = ["abi.h", "emulator.h", "blocks.h", "nccl.h", "device.h", "abi_device.h"];
 
 /// Where the tests are to run: on the emulator, or on a GPU that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
