@@ -51,6 +51,9 @@ pub struct Dropout {
     pub site: u32,
 }
 
+/// Hears from which element on the gradients are complete.
+pub type Tell<'a> = dyn FnMut(usize, &Gradients) + 'a;
+
 /// An op's backward, with what the op left behind for it.
 struct Recorded(Box<dyn FnOnce(&mut Backward<'_>)>);
 
@@ -171,7 +174,7 @@ impl<'a> Tape<'a> {
     }
 
     /// As [`Tape::backward`]; tells from which element on the gradients are complete, at the end that all are.
-    pub fn backward_telling(self, tell: &mut dyn FnMut(usize, &Gradients)) {
+    pub fn backward_telling(self, tell: &mut Tell<'_>) {
         self.backward_from(Vec::new(), Some(tell));
     }
 
@@ -179,7 +182,7 @@ impl<'a> Tape<'a> {
     pub(crate) fn backward_from(
         self,
         seeds: Vec<(usize, Tensor)>,
-        tell: Option<&mut dyn FnMut(usize, &Gradients)>,
+        tell: Option<&mut Tell<'_>>,
     ) -> Vec<Option<Tensor>> {
         let Some(training) = self.training else { return Vec::new() };
         let mut back = Backward {
@@ -325,7 +328,7 @@ pub(crate) struct Backward<'a> {
     pub(crate) slab: Option<Arc<Slab>>,
     pub(crate) gradients: &'a mut Gradients,
     /// Hears how far the gradients are complete.
-    tell: Option<&'a mut dyn FnMut(usize, &Gradients)>,
+    tell: Option<&'a mut Tell<'a>>,
     value_gradients: Vec<Option<Tensor>>,
 }
 

@@ -29,7 +29,7 @@ pub struct Completed<'a> {
     shares: &'a Shares,
     /// Those that are not.
     pieces: VecDeque<Range<usize>>,
-    completed: SyncSender<Packed>,
+    on_its_way: SyncSender<Packed>,
 }
 
 impl Completed<'_> {
@@ -37,7 +37,7 @@ impl Completed<'_> {
     pub fn from(&mut self, first: usize, gradients: &Gradients) {
         while let Some(piece) = self.pieces.front().filter(|piece| piece.start * UNIT >= first) {
             // Where nobody takes it, an error waits.
-            let _ = self.completed.send(Packed::of(self.shares, gradients, piece.clone()));
+            let _ = self.on_its_way.send(Packed::of(self.shares, gradients, piece.clone()));
             self.pieces.pop_front();
         }
     }
@@ -131,7 +131,7 @@ impl Exchange {
         work: impl FnOnce(&mut Completed<'_>) -> T,
     ) -> (T, Result<Option<Sums>, EngineError>) {
         std::thread::scope(|scope| {
-            let (completed, packed) = sync_channel(PIECES_BETWEEN);
+            let (on_its_way, packed) = sync_channel(PIECES_BETWEEN);
             let sums = scope.spawn(move || {
                 let all_go_on = self.all_go_on(true)?;
                 let mut sums = Vec::new();
@@ -143,7 +143,7 @@ impl Exchange {
                 Ok(all_go_on.then_some(Sums(sums)))
             });
             let pieces = reduce::pieces(&self.shares).collect::<VecDeque<_>>();
-            let mut completed = Completed { shares: &self.shares, pieces, completed };
+            let mut completed = Completed { shares: &self.shares, pieces, on_its_way };
             let result = work(&mut completed);
             drop(completed);
             let panicked = || EngineError::Rank {

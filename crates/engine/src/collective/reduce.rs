@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::shares::UNIT;
+use super::shares::{UNIT, updated};
 use super::{Collective, Shares};
 use crate::error::EngineError;
 use crate::ops::adam;
@@ -168,7 +168,7 @@ pub(super) fn gather_weights(
         let mine: Vec<usize> = blocks(shares, &piece, rank).collect();
         // Where gradient and moments are zero and nothing decays, no weight has changed.
         let decays = |block: usize| {
-            shares.updated(ranges, elements(shares, block)).any(|part| part.weight_decay > 0.0)
+            updated(ranges, elements(shares, block)).any(|part| part.weight_decay > 0.0)
         };
         let marks: Vec<u8> =
             mine.iter().map(|&block| u8::from(gradients.moved()[block] || decays(block))).collect();
@@ -178,7 +178,7 @@ pub(super) fn gather_weights(
         theirs[rank] = marks;
         let parts = |owner: usize| {
             let marked = blocks(shares, &piece, owner).zip(&theirs[owner]).filter(|(_, mark)| **mark != 0);
-            marked.flat_map(|(block, _)| shares.updated(ranges, elements(shares, block)))
+            marked.flat_map(|(block, _)| updated(ranges, elements(shares, block)))
         };
         let mut packed = Vec::new();
         for part in parts(rank) {

@@ -6,7 +6,7 @@
 //! All is queued on the device's stream; nothing waits here. As `reduce`, piece by piece.
 
 use super::Shares;
-use super::shares::UNIT;
+use super::shares::{UNIT, updated};
 use crate::cuda::ops::parts::{self, Parts};
 use crate::cuda::{Context, DevicePtr, Nccl};
 use crate::ops::adam;
@@ -66,7 +66,7 @@ pub(super) fn gather_weights(
         let (mut sends, mut receives) = (Vec::new(), Vec::new());
         for unit in piece {
             let owner = shares.owner(unit);
-            for part in shares.updated(ranges, shares.unit(unit)) {
+            for part in updated(ranges, shares.unit(unit)) {
                 let (start, bytes) = at(&part);
                 if owner == rank {
                     sends.extend((0..world_size).filter(|&to| to != rank).map(|to| (to, start, bytes)));

@@ -47,23 +47,6 @@ impl Shares {
         (0..units.div_ceil(step)).map(move |piece| piece * step..units.min((piece + 1) * step))
     }
 
-    /// What of updated ranges, which lie in order, is within some elements.
-    pub(super) fn updated<'a>(
-        &self,
-        ranges: &'a [adam::Range],
-        within: Range<usize>,
-    ) -> impl Iterator<Item = adam::Range> + use<'a> {
-        let first = ranges.partition_point(|range| range.grad + range.len <= within.start);
-        let overlapping = ranges[first..].iter().take_while({
-            let end = within.end;
-            move |range| range.grad < end
-        });
-        overlapping.map(move |range| {
-            let (from, to) = (range.grad.max(within.start), (range.grad + range.len).min(within.end));
-            adam::Range { start: range.start + (from - range.grad), grad: from, len: to - from, ..*range }
-        })
-    }
-
     /// The rank of a unit.
     pub(crate) fn owner(&self, unit: usize) -> usize {
         unit % self.world_size
@@ -151,6 +134,22 @@ impl Shares {
         };
         whole.into_iter().chain(units.map(part))
     }
+}
+
+/// What of updated ranges, which lie in order, is within some elements.
+pub(super) fn updated<'a>(
+    ranges: &'a [adam::Range],
+    within: Range<usize>,
+) -> impl Iterator<Item = adam::Range> + use<'a> {
+    let first = ranges.partition_point(|range| range.grad + range.len <= within.start);
+    let overlapping = ranges[first..].iter().take_while({
+        let end = within.end;
+        move |range| range.grad < end
+    });
+    overlapping.map(move |range| {
+        let (from, to) = (range.grad.max(within.start), (range.grad + range.len).min(within.end));
+        adam::Range { start: range.start + (from - range.grad), grad: from, len: to - from, ..*range }
+    })
 }
 
 #[cfg(test)]

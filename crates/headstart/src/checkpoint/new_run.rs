@@ -105,6 +105,8 @@ impl NewRun {
         environment.insert("run_format".into(), RUN_FORMAT.into());
         let environment = Value::Object(environment);
         let write = || -> Result<()> {
+            // The lock, by which a set-up that was interrupted is known, is there before anything else.
+            sync_folder(&dir)?;
             for folder in [CHECKPOINTS_FOLDER, TENSORBOARD_FOLDER] {
                 let folder = dir.join(folder);
                 fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
