@@ -167,9 +167,8 @@ pub(super) fn gather_weights(
     for piece in shares.pieces(UNITS_OF_RANK) {
         let mine: Vec<usize> = blocks(shares, &piece, rank).collect();
         // Where gradient and moments are zero and nothing decays, no weight has changed.
-        let decays = |block: usize| {
-            updated(ranges, elements(shares, block)).any(|part| part.weight_decay > 0.0)
-        };
+        let decays =
+            |block: usize| updated(ranges, elements(shares, block)).any(|part| part.weight_decay > 0.0);
         let marks: Vec<u8> =
             mine.iter().map(|&block| u8::from(gradients.moved()[block] || decays(block))).collect();
         let mut theirs: Vec<Vec<u8>> =

@@ -137,10 +137,10 @@ impl Shares {
 }
 
 /// What of updated ranges, which lie in order, is within some elements.
-pub(super) fn updated<'a>(
-    ranges: &'a [adam::Range],
+pub(super) fn updated(
+    ranges: &[adam::Range],
     within: Range<usize>,
-) -> impl Iterator<Item = adam::Range> + use<'a> {
+) -> impl Iterator<Item = adam::Range> + use<'_> {
     let first = ranges.partition_point(|range| range.grad + range.len <= within.start);
     let overlapping = ranges[first..].iter().take_while({
         let end = within.end;
