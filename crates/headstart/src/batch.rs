@@ -198,9 +198,6 @@ impl Batch {
     /// The sequences of each of so many groups: neighbouring slabs of [`GROUPED_TOKENS`], as even in number as can be. The data
     /// alone decide, so every rank knows the groups of all.
     pub fn groups(&self, groups: usize) -> Vec<Range<usize>> {
-        if groups == 1 {
-            return vec![0..self.sequences.len()];
-        }
         let slabs = self.cut(0..self.sequences.len(), GROUPED_TOKENS);
         let start = |slab: usize| slabs.get(slab).map_or(self.sequences.len(), |part| part.start);
         let group = |group| tree::group(slabs.len(), groups, group);

@@ -90,7 +90,9 @@ impl Evaluator<'_> {
         scores.add_other_ranks(self.ranks)?;
         // Slab by slab and batch by batch in the order of the examples, whoever computed them.
         let (mut sums, mut totals) = (Sums::default(), Denominators { lm: 0.0, clf: 0.0 });
-        parts.iter().for_each(|part| sums.add(part));
+        for part in &parts {
+            sums.add(part);
+        }
         for count in &counts {
             totals.lm += count.lm;
             totals.clf += count.clf;

@@ -94,7 +94,7 @@ pub fn pretrain(
         [&valid, &test].map(|split| split.as_ref().map(|split| &split.examples));
     let identity = Identity {
         splits: [Some(&train), valid_examples, test_examples],
-        tokenizer: tokenizer,
+        tokenizer,
         weights: weights.values(),
     };
     let folder = run.begin(config, &options.command, &device, &ranks, &identity, &corpus.provenance)?;

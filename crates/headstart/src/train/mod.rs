@@ -346,10 +346,9 @@ impl<'a> Training<'a> {
         }
         let settings = self.folder.settings_sum().to_owned();
         let state = TrainerState { seed: self.config.seed, settings, data, ..state };
-        let log = match self.ranks.leads() {
-            true => Some(RunLog::open(self.folder.dir(), state.step, state.logged.as_ref(), unix_seconds())?),
-            false => None,
-        };
+        let (step, logged) = (state.step, state.logged.as_ref());
+        let open = || RunLog::open(self.folder.dir(), step, logged, unix_seconds());
+        let log = self.ranks.leads().then(open).transpose()?;
         self.announce_length(steps_per_epoch, total_steps, listener);
         let line = format!(
             "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",

@@ -161,27 +161,31 @@ impl Step<'_> {
     /// A rank that is lost.
     pub(crate) fn reduce(&mut self, computed: Option<&Computed>, batch: &Batch) -> Result<Option<f64>> {
         let exchange = &self.optimizer.exchange;
-        match (self.summed.take(), computed) {
+        let all_go_on = match self.summed.take().transpose()? {
             // Made beside the last slab.
-            (Some(summed), _) => match summed? {
-                Some(sums) => exchange.put(&sums, self.gradients),
-                None => {
-                    self.clear();
-                    return Ok(None);
+            Some(Some(sums)) => {
+                exchange.put(&sums, self.gradients);
+                true
+            }
+            Some(None) => false,
+            None => {
+                let all_go_on = exchange.all_go_on(computed.is_some())?;
+                if all_go_on {
+                    exchange.reduce(self.device, self.gradients)?;
                 }
-            },
-            (None, computed) if exchange.all_go_on(computed.is_some())? => {
-                exchange.reduce(self.device, self.gradients)?;
+                all_go_on
             }
-            (None, _) => {
-                self.clear();
-                return Ok(None);
-            }
+        };
+        if !all_go_on {
+            self.clear();
+            return Ok(None);
         }
         let own = computed.map(|computed| &computed.sums[..]);
         let Some(sums) = objective::sums_of_ranks(own, self.ranks)? else { return Ok(None) };
         let mut whole = Sums::default();
-        sums.iter().for_each(|part| whole.add(part));
+        for part in &sums {
+            whole.add(part);
+        }
         Ok(Some(self.objective.loss(&whole, self.objective.denominators(batch))))
     }
 

@@ -110,7 +110,8 @@ impl Setup {
 
     /// All moments of a checkpoint.
     fn moments_of(&self, checkpoint: &Checkpoint) -> Result<[Vec<f32>; 2]> {
-        checkpoint.load_optimizer(self.table(), &[0..self.table().trainable_len()])
+        let all = 0..self.table().trainable_len();
+        checkpoint.load_optimizer(self.table(), std::slice::from_ref(&all))
     }
 
     /// Saves step after step, keeping all; `best` is the best one's step.
