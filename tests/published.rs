@@ -262,6 +262,8 @@ fn an_output_is_whole_or_not_there_and_nothing_is_left_beside_it() {
     place.write("bad.jsonl", "{\"text\": \"one\"}\nno object\n");
     place.run("features bert_mlm --input bad.jsonl --output vectors.npy").refuses(1, &["bad.jsonl:2"]);
     assert!(hidden(&place).is_empty() && !place.path("vectors.npy").exists());
+    assert_eq!(place.feed("features bert_mlm --output -", b"one\n").json_lines().len(), 1);
+    assert!(!place.path("-").exists());
     place.feed("features bert_mlm --output vectors.npy", b"one\n").succeeds();
     assert!(hidden(&place).is_empty() && place.path("vectors.npy").exists());
 
