@@ -12,7 +12,7 @@ use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
 use headstart::infer::{FeatureExtractor, FeaturesConfig};
 
 use crate::args::{ComputeArgs, FeaturesArgs, ReadingArgs, TextsArgs};
-use crate::cmd::predict::{begin_file, open};
+use crate::cmd::predict::{begin_file, file_of, open};
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings;
 use crate::vectors::{Vectors, check_name};
@@ -27,6 +27,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
+    let output = output.and_then(file_of);
     if let Some(path) = output.as_deref() {
         check_name(path)?;
         begin_file(path)?;

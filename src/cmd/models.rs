@@ -86,8 +86,7 @@ fn show(args: ModelsShowArgs) -> Result<ExitCode> {
         match checked {
             Some(difference) => text += &difference_text(difference),
             None if check => {
-                text += "not compared: what should come of it is not known, or its files are not here with their known sums \
-                         (`headstart models pull` sums them up)\n";
+                text += "not compared: what should come of it is not known, or its files are not those that were published\n";
             }
             None => {}
         }

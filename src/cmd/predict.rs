@@ -3,7 +3,7 @@
 //! Owns: passing a stream of any length on in chunks, and what becomes of a row that cannot be read. Never: the model.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -47,6 +47,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
+    let output = output.and_then(file_of);
     output.as_deref().map_or(Ok(()), begin_file)?;
     let run = settings::model_folder(run, places)?;
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
@@ -135,6 +136,11 @@ fn pass_on(
             .into());
         }
     }
+}
+
+/// The file of an output; `None` for standard output, which `-` names as it names standard input.
+pub fn file_of(output: PathBuf) -> Option<PathBuf> {
+    Some(output).filter(|path| path != Path::new("-"))
 }
 
 /// Refuses a file that exists already, and sees to it that none but a whole one is left: what an earlier process that was

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::classification::{Dialect, listed, separator_line, text_column, text_columns};
+use super::classification::{Dialect, distinct, listed, separator_line, text_column, text_columns};
 use super::content::{Content, plain_name};
 use super::encoding::TextEncoding;
 use crate::config::TextColumns;
@@ -249,7 +249,9 @@ impl Rows {
             if !names_separator && !bytes.iter().all(u8::is_ascii_whitespace) {
                 let fix = "give the table a first row with the names of its columns";
                 let fields = self.fields(&bytes);
-                return fields.map(Some).map_err(|what| bad(&self.path, Some(line), what, fix));
+                return fields
+                    .map(|names| Some(distinct(names)))
+                    .map_err(|what| bad(&self.path, Some(line), what, fix));
             }
         }
     }
@@ -543,6 +545,11 @@ mod tests {
         let open = "!a quoted field that begins here does not end";
         check(twice, RowFormat::Csv, &[(2, open), (3, "calm"), (4, "old")]);
         assert_eq!(RowFormat::of_name(Path::new("a.tsv.gz")), RowFormat::Tsv);
+        // Two columns of one name stay two, and the first is the text.
+        let rows = rows_in(b"text,text,text\na,b,c\n", RowFormat::Csv, "utf-8", None).unwrap();
+        let RowContent { input, fields } = rows[0].content.clone().unwrap();
+        let names: Vec<_> = fields.into_iter().map(|(name, _)| name).collect();
+        assert_eq!((&*input.first, names), ("a", vec!["text".into(), "text.1".into(), "text.2".into()]));
     }
 
     #[test]

@@ -32,11 +32,17 @@ use crate::error::{Error, Result};
 use crate::event::Signal;
 
 impl Model {
-    /// What is known to come of it, where it is a model of the catalogue whose every known file is here with its known sum.
+    /// What is known to come of it, where it is a model of the catalogue whose every known file is here with its known sum. Files
+    /// that were never summed up are now.
     pub fn golden(&self) -> Option<&'static Golden> {
         let entry = find(self.repo.as_deref()?)?;
+        let sum = |file: &ModelFile| match &file.sha256 {
+            Some(sum) => Some(sum.clone()),
+            None => download::sha256_file(&self.folder.join(&file.name), &mut |_| Signal::Continue).ok(),
+        };
         let same = |pin: &Pin| {
-            self.files.iter().any(|file| file.name == pin.file && file.sha256.as_deref() == Some(pin.sha256))
+            let file = self.files.iter().find(|file| file.name == pin.file);
+            file.and_then(sum).as_deref() == Some(pin.sha256)
         };
         entry.golden.as_ref().filter(|_| entry.pins.iter().all(same))
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns: the names such columns have. Never: rows.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::{ClassificationOptions, Header};
@@ -128,6 +129,22 @@ pub(in crate::data) fn text_columns<'a>(
         Some(wanted) => named(all, wanted).map(Some),
         None => Ok(usual_pair(all, label).or_else(|| text_column(all, label).map(|column| vec![column]))),
     }
+}
+
+/// The names of a header's columns, each of which is another: the second `text` is `text.1`, as pandas has it.
+pub(in crate::data) fn distinct(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let (mut all, mut seen): (Vec<String>, HashMap<String, usize>) = (Vec::new(), HashMap::new());
+    for name in names {
+        let mut free = name.clone();
+        while seen.contains_key(&free) {
+            let number = seen.entry(name.clone()).or_default();
+            *number += 1;
+            free = format!("{name}.{number}");
+        }
+        seen.insert(free.clone(), 0);
+        all.push(free);
+    }
+    all
 }
 
 /// Columns as an error names them: of very many only the first.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(in crate::data) use columns::{listed, text_column, text_columns};
+pub(in crate::data) use columns::{distinct, listed, text_column, text_columns};
 pub(in crate::data) use dialect::{Dialect, separator_line};
 
 use super::cache::CacheUse;

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::columns::Columns;
+use super::columns::{Columns, distinct};
 use super::dialect::{Dialect, separator_line};
 use super::parsed::{Rows, TextExample, parsing, split_labels};
 use super::{ClassificationOptions, Header, LabelKind};
@@ -33,7 +33,7 @@ pub(super) fn read(
     let mut reader = dialect.reader(&content, options.header);
     let first = reader.headers().map_err(|e| malformed(&e))?;
     let header: Vec<String> = match options.header {
-        Header::Present => first.iter().map(str::to_owned).collect(),
+        Header::Present => distinct(first.iter().map(str::to_owned)),
         Header::Absent => (1..=first.len()).map(|number| number.to_string()).collect(),
     };
     let columns = Columns::choose(path, &header, options, training)?;
