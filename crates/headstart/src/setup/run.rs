@@ -92,7 +92,8 @@ impl OpenRun {
     ) -> Result<RunFolder> {
         // Before anything is written.
         if !ranks.collective().is_alone() {
-            ranks.agree(&identity.values(config, device))?;
+            ranks.agree(&settings(config))?;
+            ranks.agree(&identity.values(device))?;
         }
         let rank = ranks.collective().rank();
         let folder = match self {
@@ -127,11 +128,8 @@ pub(crate) struct Identity<'a> {
 }
 
 impl Identity<'_> {
-    fn values(&self, config: &impl serde::Serialize, device: &Device) -> BTreeMap<String, String> {
+    fn values(&self, device: &Device) -> BTreeMap<String, String> {
         let mut values = BTreeMap::new();
-        flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut values);
-        // Files may lie elsewhere on another machine; what is in them is compared below.
-        values.retain(|name, _| !ELSEWHERE.contains(&name.as_str()));
         for (name, split) in
             ["train examples", "valid examples", "test examples"].into_iter().zip(self.splits)
         {
@@ -159,6 +157,14 @@ const ELSEWHERE: [&str; 8] = [
     "train.threads",
     "train.max_time",
 ];
+
+/// The settings that all ranks have alike: files may lie elsewhere on another machine, and what is in them is compared.
+fn settings(config: &impl serde::Serialize) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    flatten("", &serde_json::to_value(config).unwrap_or_default(), &mut values);
+    values.retain(|name, _| !ELSEWHERE.contains(&name.as_str()));
+    values
+}
 
 /// The settings as text, each under its key with the tables it is in.
 fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
