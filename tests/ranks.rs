@@ -157,7 +157,7 @@ fn processes_that_cannot_keep_the_rounding_say_so_or_are_allowed_to() {
     for done in run(&place, "pretrain --resume one", 2) {
         done.refuses(2, &["2 ranks cannot share the 1 reduction_groups", "--allow_other_groups"]);
     }
-    let done = run(&place, "pretrain --resume one --allow_other_groups", 2);
+    let done = run(&place, "pretrain --resume one --max_time 600 --allow_other_groups", 2);
     done[0].says(&["in 2 groups from here on, not in 1"]);
     assert!(place.path("one/final").is_dir());
 }

@@ -38,7 +38,7 @@ pub fn finetune(
 ) -> Result<Summary> {
     let since = Instant::now();
     config.validate()?;
-    let ranks = ranks_of(options, &config.train, listener)?;
+    let ranks = ranks_of(options, config, &config.train, listener)?;
     let run = OpenRun::open(&options.place, &ranks, listener)?;
     let device = options.device.open(config.train.threads)?;
     if let Some(note) = options.device.note(&device) {

@@ -92,7 +92,6 @@ impl OpenRun {
     ) -> Result<RunFolder> {
         // Before anything is written.
         if !ranks.collective().is_alone() {
-            ranks.agree(&settings(config))?;
             ranks.agree(&identity.values(device))?;
         }
         let rank = ranks.collective().rank();
@@ -183,18 +182,20 @@ fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
 }
 
 /// The ranks that a run is started with, and the groups it adds its gradients in: a new run's as its settings or the number
-/// of ranks say, a continued one's as it began, unless others are allowed.
+/// of ranks say, a continued one's as it began, unless others are allowed. All ranks have to have been given the same settings.
 ///
 /// # Errors
-/// [`Error::Config`] when ranks and groups do not go together.
+/// [`Error::Config`] when ranks and groups do not go together, or settings differ.
 pub(crate) fn ranks_of(
     options: &RunOptions,
-    config: &TrainConfig,
+    config: &impl serde::Serialize,
+    train: &TrainConfig,
     listener: &mut Listener<'_>,
 ) -> Result<Ranks> {
     let collective = &options.collective;
+    Ranks::without_groups(collective).agree(&settings(config))?;
     let continued = matches!(options.place, Place::Continued(_));
-    let asked = config.reduction_groups.or(continued.then_some(1));
+    let asked = train.reduction_groups.or(continued.then_some(1));
     let ranks = Ranks::new(collective, asked);
     if !(continued && options.allow_other_groups && ranks.is_err()) {
         return ranks;
