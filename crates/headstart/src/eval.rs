@@ -131,9 +131,10 @@ impl Evaluator<'_> {
     ) -> Result<Option<(Vec<Sums>, Vec<Denominators>)>> {
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         let own = self.ranks.share_of(examples.len().div_ceil(self.batch_size));
-        let first = own.start * self.batch_size;
-        let total = examples.len().min(own.end * self.batch_size).saturating_sub(first);
-        for first in own.map(|batch| batch * self.batch_size) {
+        let begin = own.start * self.batch_size;
+        let total = examples.len().min(own.end * self.batch_size).saturating_sub(begin);
+        for batch in own {
+            let first = batch * self.batch_size;
             let batch = self.batch(examples, first);
             let denominators = self.objective.denominators(&batch);
             counts.push(denominators);
@@ -147,7 +148,7 @@ impl Evaluator<'_> {
                     scores.count(row, sequence.label.as_ref(), problem);
                 }
             }
-            let done = first + batch.sequences.len() - (examples.len() - total).min(first);
+            let done = first - begin + batch.sequences.len();
             let event = Event::Progress { what: "evaluating", done: done as u64, total: total as u64 };
             if listener(event) == Signal::Stop && done < total {
                 return Ok(None);
