@@ -172,6 +172,7 @@ const METHODS: [(&str, &str, bool); 9] = [
     ("--method full", "mlm", false),
     ("--method head", "lm", true),
     ("--method adapters --adapters_dim 8", "mlm", true),
+    ("--method lora --lora_rank 4 --lora_targets all --lora_dropout 0.1", "naacl2019", true),
     ("--adapters_dim 8", "lm", false),
     ("--lm_loss_coef 0.5", "lm", false),
     ("--lm_loss_coef 0.5", "mlm", false),
@@ -202,7 +203,7 @@ fn every_method_trains_what_it_says_and_nothing_else() {
         // How many parameters train is said, and is what was just seen.
         let all: usize = after.values().map(Vec::len).sum();
         let trained = if frozen { new.iter().map(|name| after[*name].len()).sum() } else { all };
-        let said = format!("{all} parameters, {trained} train;");
+        let said = format!("{all} parameters, {trained} train{}", if frozen { " (" } else { ";" });
         assert!(done.stderr.replace(',', "").contains(&said.replace(',', "")), "no `{said}` in {case}");
         if !flags.contains("scratch") {
             assert!(done.stderr.contains("parameters added to the pretrained model"), "{case}");

@@ -34,11 +34,16 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
     if json {
         output::json_line(&exported)?;
     } else {
-        let Exported { folder, chosen, architecture, tensors, parameters } = &exported;
+        let Exported { folder, chosen, architecture, tensors, parameters, merged } = &exported;
         let (folder, whose) = (folder.display(), if chosen.is_empty() { "the model" } else { chosen });
         output::text(&format!(
             "{folder}: {whose} as {architecture}, {parameters} parameters in {tensors} tensors\n"
         ))?;
+        if let Some(difference) = merged {
+            output::text(&format!(
+                "low-rank updates merged; largest difference of an output on a fixed input: {difference:.1e}\n"
+            ))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -20,6 +20,7 @@ use crate::interop::{
     CODE_FILES, Piece, SentenceSettings, pieces, read_sentence_settings, sentence_files, write_code_config,
     write_config,
 };
+use crate::merge::merge_updates;
 use crate::model::Model;
 
 /// The longest model card that is taken along, in bytes.
@@ -42,7 +43,7 @@ pub enum ExportForm {
 }
 
 /// What was exported.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Exported {
     /// The new folder.
     pub folder: PathBuf,
@@ -54,6 +55,9 @@ pub struct Exported {
     pub tensors: usize,
     /// Numbers in them.
     pub parameters: usize,
+    /// Where low-rank updates were added to the weights: the largest difference that it makes to an output on a fixed input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged: Option<f32>,
 }
 
 /// Writes the model of `path` (see [`load_model`]) as the new folder `output`.
@@ -81,9 +85,15 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
             sentence_files(&settings, embed_dim, num_max_positions).map_err(no_form)?
         }
     };
-    let model = Model::new(&loaded.files.config)?;
+    let mut model = Model::new(&loaded.files.config)?;
     // Nothing is added: all of its parameters were there when it was opened.
-    let (weights, _) = loaded.weights_for(model.table(), 0)?;
+    let (mut weights, _) = loaded.weights_for(model.table(), 0)?;
+    let mut merged = None;
+    if loaded.files.config.lora.take().is_some() {
+        let difference;
+        (model, weights, difference) = merge_updates(&model, weights)?;
+        merged = Some(difference);
+    }
     let with_code = form == ExportForm::TransformersWithCode;
     let form_of = if with_code { code_form } else { published_form };
     let (config, mut parts) = form_of(&loaded.files, model.table(), &weights).map_err(no_form)?;
@@ -97,6 +107,7 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
         chosen: loaded.chosen.clone(),
         architecture: config["architectures"][0].as_str().unwrap_or_default().to_owned(),
         tensors: parts.len(),
+        merged,
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
     let card = card(&loaded.folder, form);
@@ -139,7 +150,9 @@ pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
     if folder.join(OWN_FILE).is_file() {
         return Ok(None);
     }
-    let ModelFiles { config, labels, special_ids, objective, .. } = load_model(folder)?.files;
+    let ModelFiles { mut config, labels, special_ids, objective, .. } = load_model(folder)?.files;
+    // Updates are merged.
+    config.lora = None;
     let masked = objective == Some(ObjectiveName::Mlm) && config.head.is_none();
     if write_config(&config, &labels, special_ids, masked).is_ok() {
         return Ok(Some(WayOut::Exported));
