@@ -26,11 +26,12 @@ from safetensors.torch import save_file
 FOLDER = golden_hf.FOLDER.parent / "peft"
 ADAPTER = "default"
 
-# Model of golden_hf; rank, alpha, targets of ours; rsLoRA. Odd on purpose.
+# Model of golden_hf; rank, alpha, targets of ours; rsLoRA. Odd on purpose. Of the seeds from 101 on, 103 is left out: there a
+# gradient is so near zero that PyTorch's own f32 takes the other sign, and Adam moves by the sign.
 CASES = [
     {"name": "bert_lora", "model": "bert_clf", "seed": 101, "rank": 3, "alpha": 7, "targets": "q,v", "rslora": False},
     {"name": "bert_rslora", "model": "bert_clf", "seed": 102, "rank": 5, "alpha": 4, "targets": "all", "rslora": True},
-    {"name": "gpt2_lora", "model": "gpt2_clf", "seed": 103, "rank": 3, "alpha": 5, "targets": "all", "rslora": False},
+    {"name": "gpt2_lora", "model": "gpt2_clf", "seed": 104, "rank": 3, "alpha": 5, "targets": "all", "rslora": False},
 ]
 BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "o": "attention.output.dense",
         "up": "intermediate.dense", "down": "output.dense"}
