@@ -167,7 +167,7 @@ fn the_starter_corpus_and_its_questions_work_from_end_to_end() {
 }
 
 /// Each way to fine-tune: the flags, the trunk, whether the trunk's own parameters stay as they are.
-const METHODS: [(&str, &str, bool); 9] = [
+const METHODS: [(&str, &str, bool); 10] = [
     ("--method full", "lm", false),
     ("--method full", "mlm", false),
     ("--method head", "lm", true),

@@ -185,8 +185,11 @@ fn check_biases(method: Method, model: &Model) -> Result<()> {
     })
 }
 
-/// A model that has updates already goes on with those it has.
+/// Updates must fit the model, and a model that has some already goes on with those.
 fn check_updates(config: &FinetuneConfig, base: &LoadedModel) -> Result<()> {
+    if let Some(lora) = config.lora() {
+        lora.check_width(base.files.config.embed_dim)?;
+    }
     match (config.lora(), base.files.config.lora) {
         (Some(asked), Some(own)) if asked != own => Err(Error::Config {
             key: "method".into(),

@@ -175,8 +175,7 @@ impl FinetuneConfig {
                 )
             })?;
         }
-        // How wide the model is, its own sizes say.
-        self.lora().map_or(Ok(()), |lora| lora.validate(65_536))
+        self.lora().map_or(Ok(()), |lora| lora.validate())
     }
 
     /// Checks every range.

@@ -132,15 +132,29 @@ impl LoraConfig {
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    /// Checks every range, for a model as wide as this.
-    pub(super) fn validate(&self, width: usize) -> Result<()> {
-        check("lora_rank", (1..=width).contains(&self.rank), || {
-            let what = format!("{} is no rank of an update of linears that are {width} wide", self.rank);
-            (what, format!("use a number from 1 to {width}; 8 is usual"))
+    /// Checks the ranges that are the same for every model.
+    pub(super) fn validate(&self) -> Result<()> {
+        check("lora_rank", self.rank > 0, || {
+            (
+                "0 is no rank of an update".into(),
+                "use a number from 1 to the model's width; 8 is usual".into(),
+            )
         })?;
         check_positive("lora_alpha", self.alpha)?;
         check("lora_dropout", (0.0..1.0).contains(&self.dropout), || {
             (format!("{} is not a probability below 1", self.dropout), "use a number from 0 to 0.99".into())
+        })
+    }
+
+    /// Checks every range, for a model as wide as this.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] naming the key.
+    pub fn check_width(&self, width: usize) -> Result<()> {
+        self.validate()?;
+        check("lora_rank", (1..=width).contains(&self.rank), || {
+            let what = format!("{} is no rank of an update of linears that are {width} wide", self.rank);
+            (what, format!("use a number from 1 to {width}; 8 is usual"))
         })
     }
 }
@@ -169,11 +183,15 @@ mod tests {
     fn the_scale_is_alpha_by_the_rank_or_its_root() {
         let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
         assert_eq!((lora.scale(), LoraConfig { rslora: true, ..lora }.scale()), (4.0, 8.0));
-        for rank in [0, 33] {
-            let error = LoraConfig { rank, ..lora }.validate(32).unwrap_err().to_string();
-            assert!(error.contains("lora_rank") && error.contains("1 to 32"), "{error}");
+        let error = LoraConfig { rank: 33, ..lora }.check_width(32).unwrap_err().to_string();
+        assert!(error.contains("lora_rank") && error.contains("1 to 32"), "{error}");
+        assert!(LoraConfig { rank: 32, ..lora }.check_width(32).is_ok());
+        for wrong in [
+            LoraConfig { rank: 0, ..lora },
+            LoraConfig { alpha: 0.0, ..lora },
+            LoraConfig { dropout: 1.0, ..lora },
+        ] {
+            assert!(wrong.validate().is_err(), "{wrong:?}");
         }
-        assert!(LoraConfig { alpha: 0.0, ..lora }.validate(32).is_err());
-        assert!(LoraConfig { dropout: 1.0, ..lora }.validate(32).is_err());
     }
 }

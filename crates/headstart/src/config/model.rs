@@ -310,7 +310,7 @@ impl ModelConfig {
             })?;
         }
         if let Some(lora) = &self.lora {
-            lora.validate(self.embed_dim)?;
+            lora.check_width(self.embed_dim)?;
         }
         self.layout.validate()?;
         check_positive("initializer_range", f64::from(self.initializer_range))
