@@ -66,13 +66,7 @@ pub struct Exported {
 /// [`Error::Config`] when `output` exists; those of [`load_model`]; [`Error::Checkpoint`] when the other program has no form for the
 /// model, saying why, or the disk refuses. Nothing is left behind.
 pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> {
-    if fs::symlink_metadata(output).is_ok() {
-        return Err(Error::Config {
-            key: "output".into(),
-            what: format!("{} exists already", output.display()),
-            fix: "name a new folder, or move that one away".into(),
-        });
-    }
+    is_new(output)?;
     let mut loaded = load_model(path)?;
     let arch = loaded.files.config.arch;
     let no_form = |why: String| no_form(path, &why, arch);
@@ -133,6 +127,18 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
     Ok(exported)
 }
 
+/// Refuses to write where something is.
+pub(super) fn is_new(output: &Path) -> Result<()> {
+    if fs::symlink_metadata(output).is_err() {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key: "output".into(),
+        what: format!("{} exists already", output.display()),
+        fix: "name a new folder, or move that one away".into(),
+    })
+}
+
 /// How a finished model gets to `transformers`, which does not read its folder as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WayOut {
@@ -162,7 +168,7 @@ pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
 }
 
 /// The error of a disk that refuses what is exported: there is no run to go on with.
-fn nothing_to_resume(error: Error) -> Error {
+pub(super) fn nothing_to_resume(error: Error) -> Error {
     match error {
         Error::Checkpoint { path, what, .. } => Error::Checkpoint {
             path,
@@ -254,7 +260,7 @@ fn card(folder: &Path, form: ExportForm) -> Option<String> {
     Some(text.lines().map(line).collect())
 }
 
-fn no_form(path: &Path, why: &str, arch: Arch) -> Error {
+pub(super) fn no_form(path: &Path, why: &str, arch: Arch) -> Error {
     let with_code = if arch.is_encoder() {
         ""
     } else {
