@@ -87,7 +87,8 @@ fn describe(
         "inference_mode": true,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
+        // As it was given: 0.1, and not the nearest f32 in all its digits.
+        "lora_dropout": lora.dropout.to_string().parse::<f64>().unwrap_or_default(),
         "use_rslora": lora.rslora,
         "target_modules": modules.iter().map(|module| &module.name).collect::<Vec<_>>(),
         "rank_pattern": ranks,
