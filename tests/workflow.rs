@@ -172,12 +172,12 @@ const METHODS: [(&str, &str, bool); 10] = [
     ("--method full", "mlm", false),
     ("--method head", "lm", true),
     ("--method adapters --adapters_dim 8", "mlm", true),
-    ("--method lora --lora_rank 4 --lora_targets all --lora_dropout 0.1", "naacl2019", true),
     ("--adapters_dim 8", "lm", false),
     ("--lm_loss_coef 0.5", "lm", false),
     ("--lm_loss_coef 0.5", "mlm", false),
     ("--from_scratch", "lm", false),
     ("--adapters_dim 8", "naacl2019", false),
+    ("--method lora --lora_rank 4 --lora_targets all --lora_dropout 0.1", "naacl2019", true),
 ];
 
 #[test]
