@@ -608,12 +608,15 @@ pub struct ExportArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
-    /// The program that is to read it: transformers (hf) or sentence-transformers
+    /// The program that is to read it: transformers (hf), sentence-transformers, or PEFT
     #[arg(long, value_name = "NAME", value_parser = one_of::<ExportTarget>())]
     pub to: ExportTarget,
     /// The folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// With --to peft: the model that the run started from, which the updates are of
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<PathBuf>,
     /// For a model of the families naacl2019 and gpt2 that transformers has no form for: write Python code beside it, with
     /// which `from_pretrained(..., trust_remote_code=True)` loads it
     #[arg(long)]
@@ -639,6 +642,8 @@ pub enum ExportTarget {
     Hf,
     /// sentence-transformers.
     SentenceTransformers,
+    /// PEFT: low-rank updates and the head alone.
+    Peft,
 }
 
 /// `headstart generate`.

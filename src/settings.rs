@@ -20,7 +20,7 @@ mod train;
 mod tutorial;
 
 pub use bench::bench;
-pub use data::{data_config, default_cache_dir, locations};
+pub use data::{absolute_path, data_config, default_cache_dir, locations};
 pub use file::text_fields_of;
 pub use finetune::finetune;
 pub use hub::{hub_options, model_folder, places_of, say as say_model};

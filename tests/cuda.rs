@@ -279,12 +279,14 @@ fn tuning_evaluating_predicting_and_generating() {
     place
         .run(&format!("pretrain {MODEL} --lr 3e-3 --arch gpt2 --max_steps 150 --device cuda --out lm"))
         .succeeds();
-    let tune = "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --lm_loss_coef 0.5 \
-                --adapters_dim 8 --threads 1";
-    for device in ["cpu", "cuda"] {
-        place.run(&format!("{tune} --device {device} --out tuned-{device}")).succeeds();
+    let tune = "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --threads 1";
+    let updates = "--method lora --lora_targets all --lora_dropout 0.1";
+    for (run, flags) in [("tuned", "--lm_loss_coef 0.5 --adapters_dim 8"), ("updated", updates)] {
+        for device in ["cpu", "cuda"] {
+            place.run(&format!("{tune} {flags} --device {device} --out {run}-{device}")).succeeds();
+        }
+        overlay(&place, &format!("{run}-cpu"), &format!("{run}-cuda"), FIRST_F32, F32);
     }
-    overlay(&place, "tuned-cpu", "tuned-cuda", FIRST_F32, F32);
 
     let metric = |device: &str| {
         let found = place.run(&format!("eval tuned-cpu --data topics --json --device {device}")).json();

@@ -138,6 +138,9 @@ fn a_published_model_is_trained_by_every_method() {
         ("bert_clf", "--method head"),
         ("bert_clf", "--method adapters --adapters_dim 4"),
         ("distilbert_mlm", "--method adapters --adapters_dim 4 --train_norms"),
+        ("bert_clf", "--method lora --lora_targets all --lora_dropout 0.1"),
+        ("bert_clf", "--method lora --lora_targets q,up --lora_rank 3 --rslora --precision bf16"),
+        ("distilbert_mlm", "--method bitfit"),
         ("bert_clf", "--lm_loss_coef 0.5"),
         ("distilbert_mlm", "--lm_loss_coef 0.5"),
         ("bert_clf", "--from_scratch"),
@@ -163,8 +166,63 @@ fn a_published_model_is_trained_by_every_method() {
         assert_eq!(answers.len(), 1, "{call}");
         let config = place.json_file("whole/final/config.json");
         let theirs = config["model_type"] != "headstart";
-        assert_eq!(theirs, !flags.contains("adapters"), "{flags}: {config}");
+        assert_eq!(theirs, !flags.contains("adapters") && !flags.contains("lora"), "{flags}: {config}");
     }
+}
+
+#[test]
+fn low_rank_updates_go_out_merged_or_beside_the_model_they_are_of() {
+    let place = place(&["bert_clf", "gpt2_clf"]);
+    for (model, all_targets) in [("bert_clf", 12), ("gpt2_clf", 8)] {
+        let run = |flags: &str, out: &str| {
+            let call = format!(
+                "finetune --model {model} --data topics --method lora {flags} --lr 2e-2 --max_steps 9"
+            );
+            place.run(&format!("{call} --out {out}")).says(&[" train ("]);
+        };
+        let updated = format!("{model}-updated");
+        run("--lora_targets all --lora_rank 3", &updated);
+        let merged = place.run(&format!("export {updated} --to hf --output {updated}-merged --json")).json();
+        assert!(merged["merged"].as_f64().unwrap() < 1e-5, "{merged}");
+        let answers = |name: &str| place.feed(&format!("predict {name}"), b"the old river\n").json_lines();
+        let [ours, merged] = [answers(&updated), answers(&format!("{updated}-merged"))];
+        assert_eq!(ours[0]["label"], merged[0]["label"], "{model}");
+
+        place.run(&format!("export {updated} --to peft --base {model} --output {updated}-peft")).succeeds();
+        let config = place.json_file(&format!("{updated}-peft/adapter_config.json"));
+        assert_eq!((&config["peft_type"], &config["r"]), (&json!("LORA"), &json!(3)));
+        let modules = config["target_modules"].as_array().unwrap();
+        assert_eq!(modules.len(), all_targets, "{config}");
+        let path = place.path(&format!("{updated}-peft/adapter_model.safetensors"));
+        let tensors = headstart::tensors::Tensors::open_file(&path).unwrap();
+        for module in modules {
+            let name = module.as_str().unwrap();
+            // What is packed has the ranks of its three parts.
+            let rank = if name.ends_with("c_attn") { 9 } else { 3 };
+            let shape = tensors.shape(&format!("base_model.model.{name}.lora_A.weight")).unwrap();
+            assert_eq!(shape[0], rank, "{name}");
+            assert_eq!(config["rank_pattern"].get(name).is_some(), rank == 9, "{config}");
+        }
+        let other = if model == "bert_clf" { "gpt2_clf" } else { "bert_clf" };
+        place
+            .run(&format!("export {updated} --to peft --base {other} --output other"))
+            .refuses(1, &["was not trained on", &updated, other, "--base"]);
+        run("--train_norms", &format!("{model}-normed"));
+        place
+            .run(&format!("export {model}-normed --to peft --base {model} --output other"))
+            .refuses(1, &["was not trained on", "norm", "--train_norms"]);
+        assert!(!place.path("other").exists());
+        place
+            .run(&format!("finetune --model {updated} --data topics --method lora --lora_rank 2 --out again"))
+            .refuses(2, &["has low-rank updates already, of rank 3", "headstart export"]);
+        let same = "--method lora --lora_targets all --lora_rank 3 --max_steps 2";
+        place.run(&format!("finetune --model {updated} --data topics {same} --out {model}-more")).succeeds();
+    }
+    place.run("export bert_clf --to peft --output other").refuses(2, &["--base MODEL"]);
+    place
+        .run("export bert_clf --to peft --base bert_clf --output other")
+        .refuses(1, &["no low-rank updates"]);
+    place.run("export bert_clf --to hf --base bert_clf --output other").refuses(2, &["--base goes with"]);
 }
 
 #[test]

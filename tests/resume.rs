@@ -348,6 +348,16 @@ fn a_continued_run_may_use_other_threads_and_no_longer_needs_the_model_it_came_f
 }
 
 #[test]
+fn low_rank_updates_go_on_with_the_same_bits() {
+    let call = "finetune --model {}/lm --data {}/topics --method lora --lora_targets all --lora_dropout 0.2 --rslora \
+                --n_epochs 1 --lr 3e-3 --n_warmup 5 --eval_every 11 --save_every 7";
+    let place = Place::new();
+    place.run(&format!("{} --max_time 0.02 --out run", filled(call))).succeeds();
+    place.run("finetune --resume run --max_time 1000 --json").json();
+    assert_untouched(&untouched(call), &place, "run", "updates");
+}
+
+#[test]
 fn an_early_stop_stays_one() {
     let place = Place::new();
     let flags = "--n_epochs 50 --lr 1e-9 --eval_every 2 --early_stopping 2 --json --out run";

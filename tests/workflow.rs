@@ -167,7 +167,7 @@ fn the_starter_corpus_and_its_questions_work_from_end_to_end() {
 }
 
 /// Each way to fine-tune: the flags, the trunk, whether the trunk's own parameters stay as they are.
-const METHODS: [(&str, &str, bool); 9] = [
+const METHODS: [(&str, &str, bool); 10] = [
     ("--method full", "lm", false),
     ("--method full", "mlm", false),
     ("--method head", "lm", true),
@@ -177,6 +177,7 @@ const METHODS: [(&str, &str, bool); 9] = [
     ("--lm_loss_coef 0.5", "mlm", false),
     ("--from_scratch", "lm", false),
     ("--adapters_dim 8", "naacl2019", false),
+    ("--method lora --lora_rank 4 --lora_targets all --lora_dropout 0.1", "naacl2019", true),
 ];
 
 #[test]
@@ -202,7 +203,7 @@ fn every_method_trains_what_it_says_and_nothing_else() {
         // How many parameters train is said, and is what was just seen.
         let all: usize = after.values().map(Vec::len).sum();
         let trained = if frozen { new.iter().map(|name| after[*name].len()).sum() } else { all };
-        let said = format!("{all} parameters, {trained} train;");
+        let said = format!("{all} parameters, {trained} train{}", if frozen { " (" } else { ";" });
         assert!(done.stderr.replace(',', "").contains(&said.replace(',', "")), "no `{said}` in {case}");
         if !flags.contains("scratch") {
             assert!(done.stderr.contains("parameters added to the pretrained model"), "{case}");

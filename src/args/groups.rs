@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use clap::Args;
 use headstart::config::{
-    Arch, Budget, ClassWeights, HeadPooling, Method, OptimizerName, Positions, PrecisionName, Problem,
-    Recipe, Schedule,
+    Arch, Budget, ClassWeights, HeadPooling, LoraTargets, Method, OptimizerName, Positions, PrecisionName,
+    Problem, Recipe, Schedule,
 };
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
@@ -212,13 +212,28 @@ pub struct TuningArgs {
     /// Keep the model's sizes and tokenizer, but draw its weights afresh
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub from_scratch: Option<bool>,
-    /// What is trained: everything, the head, or the head and adapters
+    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA) or all biases (BitFit)
     #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
     /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
     #[arg(long, value_name = "N")]
     pub adapters_dim: Option<i64>,
-    /// Head and adapter tuning train the layer norms, too
+    /// Rank of the updates of --method lora [default: 8]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub lora_rank: Option<usize>,
+    /// Their scale is this over their rank [default: 16]
+    #[arg(long, value_name = "X")]
+    pub lora_alpha: Option<f64>,
+    /// Dropout on what they read [default: 0]
+    #[arg(long, value_name = "P")]
+    pub lora_dropout: Option<f32>,
+    /// The linears of each block that have one: attention, all, or a list of q, k, v, o, up, down [default: attention]
+    #[arg(long, value_name = "NAMES")]
+    pub lora_targets: Option<LoraTargets>,
+    /// Scale them by alpha over the root of their rank
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub rslora: Option<bool>,
+    /// What freezes the model trains its layer norms, too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub train_norms: Option<bool>,
     /// Which position is classified [default: the model family's own]

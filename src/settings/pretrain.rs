@@ -96,6 +96,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         attention_dropout: attention_dropout.or(base.attention_dropout),
         initializer_range: initializer_range.unwrap_or(base.initializer_range),
         adapters_dim: base.adapters_dim,
+        lora: base.lora,
         head: base.head,
         offset_token: base.offset_token,
         layout: base.layout,

@@ -222,7 +222,7 @@ fn every_key_has_its_flag() {
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
     let of_others =
-        ["vocab_size", "causal", "adapters_dim", "head", "offset_token", "layout", "embedding_size"];
+        ["vocab_size", "causal", "adapters_dim", "lora", "head", "offset_token", "layout", "embedding_size"];
     let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     // The tokenizer is the model's.

@@ -19,6 +19,7 @@ use crate::event::{Event, Listener};
 use crate::method::trains;
 use crate::model::Model;
 use crate::objective::Objective;
+use crate::params::Param;
 use crate::setup::base::Base;
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
@@ -53,6 +54,7 @@ pub fn finetune(
         Some(own) => own,
         None => base_model(config)?,
     };
+    check_updates(config, &base)?;
     let tokenizer = base.tokenizer()?;
     let predicts = base.files.objective.unwrap_or(ObjectiveName::of(&base.files.config));
 
@@ -86,6 +88,7 @@ pub fn finetune(
     };
     let (method, norms) = (config.method, config.train_norms);
     model.freeze_except(|param| trains(method, norms, param));
+    check_biases(method, &model)?;
 
     let targets = if config.lm_loss_coef > 0.0 {
         let never = never_in_examples(model_config.arch, tokenizer.roles());
@@ -169,6 +172,38 @@ pub fn finetune(
     training.run(listener)
 }
 
+/// BitFit trains the biases of the blocks, where there are any.
+fn check_biases(method: Method, model: &Model) -> Result<()> {
+    let in_block = |param: &Param| param.layer.is_some() && param.grad.is_some();
+    if method != Method::Bitfit || model.table().params().iter().any(in_block) {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key: "method".into(),
+        what: format!("`bitfit` trains biases, and this model ({}) has none", model.config().arch.name()),
+        fix: "use --method lora, adapters or full".into(),
+    })
+}
+
+/// Updates must fit the model, and a model that has some already goes on with those.
+fn check_updates(config: &FinetuneConfig, base: &LoadedModel) -> Result<()> {
+    if let Some(lora) = config.lora() {
+        lora.check_width(base.files.config.embed_dim)?;
+    }
+    match (config.lora(), base.files.config.lora) {
+        (Some(asked), Some(own)) if asked != own => Err(Error::Config {
+            key: "method".into(),
+            what: format!(
+                "the model has low-rank updates already, of rank {} on {}, alpha {}, and others are asked for",
+                own.rank, own.targets, own.alpha
+            ),
+            fix: "give the same --lora_ flags to train those on, or merge them into its weights first: headstart export"
+                .into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {
     let Some(path) = &config.model else {
         return Err(Error::Config {
@@ -206,6 +241,7 @@ fn model_config(
     };
     let mut model = ModelConfig {
         adapters_dim: config.adapters().or(base.adapters_dim),
+        lora: config.lora().or(base.lora),
         head: Some(head),
         // The tutorial's `[CLS]` is new to its trunks.
         offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {

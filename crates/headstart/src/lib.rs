@@ -33,6 +33,7 @@ pub mod infer;
 pub mod interop;
 pub mod masking;
 pub mod memory;
+pub mod merge;
 pub mod method;
 pub mod model;
 pub mod objective;

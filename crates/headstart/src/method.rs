@@ -3,14 +3,16 @@
 //! Owns: which parameters a method ever trains. Never: parameters, steps.
 
 use crate::config::Method;
-use crate::params::{Kind, Param};
+use crate::params::{Kind, Param, Role};
 
 /// Whether a method ever trains a parameter; `norms` says that layer norms train whatever the method.
 pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
+    let of_all = method == Method::Full || (method == Method::Bitfit && param.role == Role::Bias);
     match param.kind {
         Kind::Head | Kind::TokenOffset => true,
-        Kind::Adapter => method != Method::Head,
-        Kind::Norm => method == Method::Full || norms,
+        Kind::Adapter => of_all || method == Method::Adapters,
+        Kind::Lora => of_all || method == Method::Lora,
+        Kind::Norm => of_all || norms,
         Kind::TokenEmbedding
         | Kind::PositionEmbedding
         | Kind::TokenTypeEmbedding
@@ -19,6 +21,51 @@ pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
         | Kind::AttentionOut
         | Kind::FeedForwardUp
         | Kind::FeedForwardDown
-        | Kind::LmHead => method == Method::Full,
+        | Kind::LmHead => of_all,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Arch, HeadConfig, HeadPooling, LoraConfig, ModelConfig, Problem};
+    use crate::model::Model;
+
+    #[test]
+    fn each_method_trains_its_own_parameters_and_the_head() {
+        let head = HeadConfig {
+            num_classes: 2,
+            pooling: HeadPooling::Pooler,
+            problem: Problem::SingleLabel,
+            max_length: None,
+            dropout: None,
+        };
+        let config = ModelConfig {
+            arch: Arch::Bert,
+            vocab_size: 9,
+            embed_dim: 4,
+            num_heads: 2,
+            num_layers: 2,
+            adapters_dim: Some(2),
+            lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }),
+            head: Some(head),
+            ..ModelConfig::default()
+        };
+        let model = Model::new(&config).unwrap();
+        for param in model.table().params() {
+            let is = |part: &str| param.name.contains(part);
+            let of = |method| trains(method, false, param);
+            assert!(of(Method::Full));
+            assert_eq!(of(Method::Head), is("classification_head"), "{}", param.name);
+            assert_eq!(of(Method::Adapters), is("classification_head") || is("adapter"), "{}", param.name);
+            assert_eq!(of(Method::Lora), is("classification_head") || is("lora_"), "{}", param.name);
+            assert_eq!(of(Method::Bitfit), is("classification_head") || is("bias"), "{}", param.name);
+            assert_eq!(
+                trains(Method::Lora, true, param),
+                of(Method::Lora) || param.kind == Kind::Norm,
+                "{}",
+                param.name
+            );
+        }
     }
 }

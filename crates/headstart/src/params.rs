@@ -18,6 +18,8 @@ pub enum Init {
     Normal(f32),
     /// Uniform within sqrt(6 / (rows + columns)) of 0 (Glorot and Bengio 2010).
     XavierUniform,
+    /// Uniform within 1 / sqrt(columns) of 0: how PyTorch starts a linear, He et al. 2015 with a = sqrt(5).
+    KaimingUniform,
     /// sin(p / 10000^(2i / C)) in even columns, the cosine in odd ones (Vaswani et al. 2017).
     Sinusoidal,
 }
@@ -47,6 +49,8 @@ pub enum Kind {
     Norm,
     /// An adapter.
     Adapter,
+    /// A low-rank update of a linear.
+    Lora,
     /// What the language model's head has beside the token embedding.
     LmHead,
     /// The classification head.
@@ -265,9 +269,11 @@ fn initialise(param: &Param, seed: u64, values: &mut [f32]) {
                     *v = (stream.normal() * f64::from(deviation)) as f32;
                 }
             }
-            Init::XavierUniform => {
+            Init::XavierUniform | Init::KaimingUniform => {
                 let mut stream = rng::Stream::after(key, first as u64);
-                let bound = (6.0 / (param.shape.iter().sum::<usize>() as f64)).sqrt();
+                let glorot = param.init == Init::XavierUniform;
+                let (of, among) = if glorot { (6.0, param.shape.iter().sum::<usize>()) } else { (1.0, cols) };
+                let bound = (of / (among as f64)).sqrt();
                 for v in values {
                     *v = ((stream.uniform() * 2.0 - 1.0) * bound) as f32;
                 }

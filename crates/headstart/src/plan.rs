@@ -90,7 +90,7 @@ pub struct Parameters {
     pub feed_forward: usize,
     /// Norms.
     pub norms: usize,
-    /// Adapters.
+    /// Adapters and low-rank updates.
     pub adapters: usize,
     /// What the language model's head and the classifier have of their own.
     pub heads: usize,
@@ -191,7 +191,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
         // Frozen weights need no gradients of their own, and those below everything that trains need no backward.
         passes: match config.method {
             Method::Full => 3.0,
-            Method::Adapters => 2.0,
+            Method::Adapters | Method::Lora | Method::Bitfit => 2.0,
             Method::Head => 1.0,
         },
     };
@@ -216,6 +216,7 @@ fn classifier(config: &FinetuneConfig, base: &LoadedModel) -> (ModelConfig, usiz
     };
     let mut model = ModelConfig {
         adapters_dim: config.adapters().or(files.config.adapters_dim),
+        lora: config.lora().or(files.config.lora),
         head: Some(head),
         ..files.config.clone()
     };
@@ -384,7 +385,7 @@ impl Parameters {
                 Kind::AttentionIn | Kind::AttentionOut => &mut parts.attention,
                 Kind::FeedForwardUp | Kind::FeedForwardDown => &mut parts.feed_forward,
                 Kind::Norm => &mut parts.norms,
-                Kind::Adapter => &mut parts.adapters,
+                Kind::Adapter | Kind::Lora => &mut parts.adapters,
                 Kind::LmHead | Kind::Head => &mut parts.heads,
             };
             *part += param.len();

@@ -20,6 +20,7 @@ use crate::interop::{
     CODE_FILES, Piece, SentenceSettings, pieces, read_sentence_settings, sentence_files, write_code_config,
     write_config,
 };
+use crate::merge::merge_updates;
 use crate::model::Model;
 
 /// The longest model card that is taken along, in bytes.
@@ -42,7 +43,7 @@ pub enum ExportForm {
 }
 
 /// What was exported.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Exported {
     /// The new folder.
     pub folder: PathBuf,
@@ -54,6 +55,9 @@ pub struct Exported {
     pub tensors: usize,
     /// Numbers in them.
     pub parameters: usize,
+    /// Where low-rank updates were added to the weights: the largest difference that it makes to an output on a fixed input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged: Option<f32>,
 }
 
 /// Writes the model of `path` (see [`load_model`]) as the new folder `output`.
@@ -62,13 +66,7 @@ pub struct Exported {
 /// [`Error::Config`] when `output` exists; those of [`load_model`]; [`Error::Checkpoint`] when the other program has no form for the
 /// model, saying why, or the disk refuses. Nothing is left behind.
 pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> {
-    if fs::symlink_metadata(output).is_ok() {
-        return Err(Error::Config {
-            key: "output".into(),
-            what: format!("{} exists already", output.display()),
-            fix: "name a new folder, or move that one away".into(),
-        });
-    }
+    is_new(output)?;
     let mut loaded = load_model(path)?;
     let arch = loaded.files.config.arch;
     let no_form = |why: String| no_form(path, &why, arch);
@@ -81,9 +79,15 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
             sentence_files(&settings, embed_dim, num_max_positions).map_err(no_form)?
         }
     };
-    let model = Model::new(&loaded.files.config)?;
+    let mut model = Model::new(&loaded.files.config)?;
     // Nothing is added: all of its parameters were there when it was opened.
-    let (weights, _) = loaded.weights_for(model.table(), 0)?;
+    let (mut weights, _) = loaded.weights_for(model.table(), 0)?;
+    let mut merged = None;
+    if loaded.files.config.lora.take().is_some() {
+        let difference;
+        (model, weights, difference) = merge_updates(&model, weights)?;
+        merged = Some(difference);
+    }
     let with_code = form == ExportForm::TransformersWithCode;
     let form_of = if with_code { code_form } else { published_form };
     let (config, mut parts) = form_of(&loaded.files, model.table(), &weights).map_err(no_form)?;
@@ -97,6 +101,7 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
         chosen: loaded.chosen.clone(),
         architecture: config["architectures"][0].as_str().unwrap_or_default().to_owned(),
         tensors: parts.len(),
+        merged,
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
     let card = card(&loaded.folder, form);
@@ -122,6 +127,18 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
     Ok(exported)
 }
 
+/// Refuses to write where something is.
+pub(super) fn is_new(output: &Path) -> Result<()> {
+    if fs::symlink_metadata(output).is_err() {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key: "output".into(),
+        what: format!("{} exists already", output.display()),
+        fix: "name a new folder, or move that one away".into(),
+    })
+}
+
 /// How a finished model gets to `transformers`, which does not read its folder as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WayOut {
@@ -139,7 +156,9 @@ pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
     if folder.join(OWN_FILE).is_file() {
         return Ok(None);
     }
-    let ModelFiles { config, labels, special_ids, objective, .. } = load_model(folder)?.files;
+    let ModelFiles { mut config, labels, special_ids, objective, .. } = load_model(folder)?.files;
+    // Updates are merged.
+    config.lora = None;
     let masked = objective == Some(ObjectiveName::Mlm) && config.head.is_none();
     if write_config(&config, &labels, special_ids, masked).is_ok() {
         return Ok(Some(WayOut::Exported));
@@ -149,7 +168,7 @@ pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
 }
 
 /// The error of a disk that refuses what is exported: there is no run to go on with.
-fn nothing_to_resume(error: Error) -> Error {
+pub(super) fn nothing_to_resume(error: Error) -> Error {
     match error {
         Error::Checkpoint { path, what, .. } => Error::Checkpoint {
             path,
@@ -241,7 +260,7 @@ fn card(folder: &Path, form: ExportForm) -> Option<String> {
     Some(text.lines().map(line).collect())
 }
 
-fn no_form(path: &Path, why: &str, arch: Arch) -> Error {
+pub(super) fn no_form(path: &Path, why: &str, arch: Arch) -> Error {
     let with_code = if arch.is_encoder() {
         ""
     } else {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataConfig, HeadPooling, Problem, TrainConfig, check, check_positive};
+use super::{DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, check, check_positive};
 use crate::error::Result;
 
 /// Which parameters fine-tuning changes.
@@ -18,6 +18,23 @@ pub enum Method {
     Head,
     /// Adapters, the classification head and the `[CLS]` offset.
     Adapters,
+    /// Low-rank updates of the linears, the classification head and the `[CLS]` offset.
+    Lora,
+    /// All biases, the classification head and the `[CLS]` offset (Ben Zaken et al. 2022).
+    Bitfit,
+}
+
+impl Method {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Head => "head",
+            Self::Adapters => "adapters",
+            Self::Lora => "lora",
+            Self::Bitfit => "bitfit",
+        }
+    }
 }
 
 /// Weights of the classes in the loss.
@@ -46,7 +63,22 @@ pub struct FinetuneConfig {
     pub method: Method,
     /// Width of the adapters; -1: none. Given without `method = "adapters"`, everything is trained.
     pub adapters_dim: i64,
-    /// Whether head and adapter tuning also train the layer norms.
+    /// Rank of the updates of `method = "lora"`; absent: 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_rank: Option<usize>,
+    /// They are scaled by this over their rank; absent: 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
+    /// Dropout on what they read; absent: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_dropout: Option<f32>,
+    /// The linears that have one; absent: those of attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_targets: Option<LoraTargets>,
+    /// Whether they are scaled by alpha over the root of their rank; absent: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rslora: Option<bool>,
+    /// Whether the methods that freeze the model train its layer norms all the same.
     pub train_norms: bool,
     /// Which row is classified; absent: the family's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +116,11 @@ impl Default for FinetuneConfig {
             data: DataConfig { path: "trec".into(), ..DataConfig::default() },
             method: Method::Full,
             adapters_dim: -1,
+            lora_rank: None,
+            lora_alpha: None,
+            lora_dropout: None,
+            lora_targets: None,
+            rslora: None,
             train_norms: false,
             pooling: None,
             max_length: None,
@@ -110,6 +147,37 @@ impl FinetuneConfig {
         }
     }
 
+    /// The low-rank updates; `None` for none.
+    pub fn lora(&self) -> Option<LoraConfig> {
+        let usual = LoraConfig::default();
+        (self.method == Method::Lora).then(|| LoraConfig {
+            rank: self.lora_rank.unwrap_or(usual.rank),
+            alpha: self.lora_alpha.unwrap_or(usual.alpha),
+            dropout: self.lora_dropout.unwrap_or(usual.dropout),
+            targets: self.lora_targets.unwrap_or(usual.targets),
+            rslora: self.rslora.unwrap_or(usual.rslora),
+        })
+    }
+
+    /// Whether a key of the updates is there.
+    fn check_lora(&self) -> Result<()> {
+        for (key, given) in [
+            ("lora_rank", self.lora_rank.is_some()),
+            ("lora_alpha", self.lora_alpha.is_some()),
+            ("lora_dropout", self.lora_dropout.is_some()),
+            ("lora_targets", self.lora_targets.is_some()),
+            ("rslora", self.rslora.is_some()),
+        ] {
+            check(key, !given || self.method == Method::Lora, || {
+                (
+                    format!("the method `{}` has no low-rank updates", self.method.name()),
+                    format!("use --method lora, or leave {key} out"),
+                )
+            })?;
+        }
+        self.lora().map_or(Ok(()), |lora| lora.validate())
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -119,12 +187,14 @@ impl FinetuneConfig {
         check("adapters_dim", self.adapters_dim == -1 || (1..=65_536).contains(&self.adapters_dim), || {
             (format!("{} is not a width", self.adapters_dim), "use a positive number, or -1 for none".into())
         })?;
-        check("adapters_dim", self.method != Method::Head || self.adapters_dim == -1, || {
+        let adapts = matches!(self.method, Method::Full | Method::Adapters);
+        check("adapters_dim", adapts || self.adapters_dim == -1, || {
             (
-                "the method `head` trains no adapters".into(),
+                format!("the method `{}` trains no adapters", self.method.name()),
                 "use --method adapters, or leave adapters_dim out".into(),
             )
         })?;
+        self.check_lora()?;
         if let Some(length) = self.max_length {
             check("max_length", (2..=1 << 20).contains(&length), || {
                 (format!("{length} tokens are no length of an input"), "use a number from 2 on".into())

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layout::LayoutChanges;
+use super::lora::LoraConfig;
 use super::{check, check_positive};
 use crate::error::{Error, Result};
 
@@ -106,6 +107,9 @@ pub struct ModelConfig {
     /// Width of the bottleneck adapters; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapters_dim: Option<usize>,
+    /// Low-rank updates of the linears; absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// The classification head, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
@@ -196,6 +200,7 @@ impl Default for ModelConfig {
             attention_dropout: None,
             initializer_range: 0.02,
             adapters_dim: None,
+            lora: None,
             head: None,
             offset_token: None,
         }
@@ -303,6 +308,9 @@ impl ModelConfig {
             check(key, (0.0..1.0).contains(&p), || {
                 (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
             })?;
+        }
+        if let Some(lora) = &self.lora {
+            lora.check_width(self.embed_dim)?;
         }
         self.layout.validate()?;
         check_positive("initializer_range", f64::from(self.initializer_range))

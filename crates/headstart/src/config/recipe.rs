@@ -141,7 +141,8 @@ fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f
         // What was published was trained for long: 1e-4 at 384, 5e-5 at 768.
         Method::Full if model.arch.is_encoder() => two_digits((3e-4 * narrow).clamp(1e-5, 3e-4)),
         Method::Full => two_digits((1e-3 * narrow.powf(1.5)).clamp(2e-5, 1e-3)),
-        Method::Adapters => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
+        // Measured for adapters; 1e-3 at 384.
+        Method::Adapters | Method::Lora | Method::Bitfit => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
         Method::Head => 3e-3,
     }
 }

@@ -16,6 +16,7 @@ mod electra;
 mod gpt2;
 mod modernbert;
 mod names;
+mod peft;
 mod roberta;
 mod schema;
 mod sentence_transformers;
@@ -27,6 +28,7 @@ mod weights;
 
 pub use code::{CODE_FILES, CODE_MODEL_TYPE, has_code, write_code_config};
 pub use config_json::{Card, read_config, write_config};
+pub use peft::peft_form;
 pub(crate) use schema::number;
 pub use sentence_transformers::{
     SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,

@@ -1,19 +1,19 @@
 //! Self-attention: a packed in-projection, softmax(q k' / sqrt(D)) v by heads, and the out-projection.
 
 use headstart_engine::ops::attention::{Attention, KeyValueCache};
-use headstart_engine::ops::linear::Linear;
 use headstart_engine::ops::rotary::Rotary;
 use headstart_engine::{Dropout, Tape, Value};
 
-use crate::config::{Layout, ModelConfig, Positions};
-use crate::model::projection::{Builder, Projection};
+use crate::config::{Layout, LoraTarget, ModelConfig, Positions};
+use crate::model::peft::{Part, Sum, Updated};
+use crate::model::projection::Builder;
 use crate::params::{Kind, ParamTable};
 
 /// The attention of one block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SelfAttention {
-    in_proj: Projection,
-    out_proj: Projection,
+    in_proj: Updated,
+    out_proj: Updated,
     heads: Attention,
 }
 
@@ -43,6 +43,11 @@ impl SelfAttention {
         let (config, width) = (build.config, build.config.embed_dim);
         let in_proj = build.block_linear(&format!("{prefix}.in_proj"), 3 * width, width, Kind::AttentionIn);
         let out_proj = build.block_linear(&format!("{prefix}.out_proj"), width, width, Kind::AttentionOut);
+        let part =
+            |target: LoraTarget| Part { target, name: format!("{prefix}.{}", target.name()), outputs: width };
+        let of_in = [LoraTarget::Q, LoraTarget::K, LoraTarget::V].map(part);
+        let in_proj = Updated::new(build, in_proj, width, of_in);
+        let out_proj = Updated::new(build, out_proj, width, [part(LoraTarget::O)]);
         let window = build.layer.and_then(|layer| build.layout.window_of(layer));
         let heads =
             Attention { heads: config.num_heads, causal: config.causal, window, dropout: Some(dropout) };
@@ -57,14 +62,20 @@ impl SelfAttention {
         x: &Value,
         angles: &Angles,
         cache: Option<&mut KeyValueCache>,
-    ) -> (Value, Linear) {
-        let in_proj = self.in_proj.linear(tape, table);
-        let mut qkv = tape.linear(x, in_proj, &[]);
+    ) -> (Value, Sum) {
+        let in_proj = self.in_proj.of(tape, table, x);
+        let mut qkv = in_proj.apply(tape, x, &[]);
         let angles = if self.heads.window.is_some() { &angles.local } else { &angles.global };
         if let Some(angles) = angles {
             qkv = tape.rotate(&qkv, angles);
         }
         let mixed = tape.attention(&qkv, self.heads, cache);
-        (mixed, self.out_proj.linear(tape, table))
+        let last = self.out_proj.of(tape, table, &mixed);
+        (mixed, last)
+    }
+
+    /// The linears that may have updates.
+    pub(super) fn linears(&self) -> [&Updated; 2] {
+        [&self.in_proj, &self.out_proj]
     }
 }

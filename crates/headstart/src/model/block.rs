@@ -3,14 +3,13 @@
 //! Owns: where the norms stand and the residuals leave, the places of dropout. Never: what a family is (`families.rs`).
 
 use headstart_engine::ops::attention::KeyValueCache;
-use headstart_engine::ops::linear::Linear;
 use headstart_engine::{Dropout, Tape, Value};
 
 use crate::config::NormPlace;
 use crate::model::attention::{Angles, SelfAttention};
 use crate::model::feed_forward::FeedForward;
 use crate::model::norm::Norm;
-use crate::model::peft::Adapter;
+use crate::model::peft::{Adapter, Sum, Updated};
 use crate::model::projection::Builder;
 use crate::params::ParamTable;
 
@@ -75,6 +74,11 @@ impl Block {
         let feed_forward = |tape: &mut Tape<'_>, x: &Value| self.feed_forward.forward(tape, table, x);
         self.around_feed_forward.forward(tape, table, &h, feed_forward)
     }
+
+    /// The linears that may have updates.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Updated> {
+        self.attention.linears().into_iter().chain(self.feed_forward.linears())
+    }
 }
 
 impl Around {
@@ -85,7 +89,7 @@ impl Around {
         tape: &mut Tape<'w>,
         table: &ParamTable,
         h: &Value,
-        sublayer: impl FnOnce(&mut Tape<'w>, &Value) -> (Value, Linear),
+        sublayer: impl FnOnce(&mut Tape<'w>, &Value) -> (Value, Sum),
     ) -> Value {
         let (before, after) = match self.place {
             NormPlace::Before | NormPlace::Stream => (self.norm.as_ref(), None),
@@ -94,11 +98,11 @@ impl Around {
         let normed = before.map(|norm| norm.forward(tape, table, h));
         let x = normed.as_ref().unwrap_or(h);
         let residual = if self.place == NormPlace::Stream { x } else { h };
-        let (inner, last) = sublayer(tape, x);
-        let last = Linear { dropout: Some(self.dropout), ..last };
+        let (inner, mut last) = sublayer(tape, x);
+        last.linear.dropout = Some(self.dropout);
         let sum = match &self.adapter {
             Some(adapter) => adapter.add_to(tape, table, &inner, last, residual),
-            None => tape.linear(&inner, last, &[residual]),
+            None => last.apply(tape, &inner, &[residual]),
         };
         match after {
             Some(norm) => norm.forward(tape, table, &sum),

@@ -1,17 +1,18 @@
 //! The feed-forward: down(activation(up(x))), or with a gate down(activation(a) * b), a and b the halves of up(x).
 
-use headstart_engine::ops::linear::{Activation, Linear};
+use headstart_engine::ops::linear::Activation;
 use headstart_engine::{Tape, Value};
 
-use crate::config;
-use crate::model::projection::{Builder, Projection};
+use crate::config::{self, LoraTarget};
+use crate::model::peft::{Part, Sum, Updated};
+use crate::model::projection::Builder;
 use crate::params::{Kind, ParamTable};
 
 /// The feed-forward of one block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FeedForward {
-    up: Projection,
-    down: Projection,
+    up: Updated,
+    down: Updated,
     activation: Activation,
     gated: bool,
 }
@@ -23,19 +24,33 @@ impl FeedForward {
         let inner = if gated { 2 * hidden } else { hidden };
         let up = build.block_linear(&format!("{prefix}.up"), inner, width, Kind::FeedForwardUp);
         let down = build.block_linear(&format!("{prefix}.down"), width, hidden, Kind::FeedForwardDown);
+        let part = |target: LoraTarget, outputs| Part {
+            target,
+            name: format!("{prefix}.{}", target.name()),
+            outputs,
+        };
+        let up = Updated::new(build, up, width, [part(LoraTarget::Up, inner)]);
+        let down = Updated::new(build, down, hidden, [part(LoraTarget::Down, width)]);
         Self { up, down, activation: activation(build.layout.activation), gated }
     }
 
     /// All but the second linear, and that, which takes the residual in its epilogue.
-    pub(super) fn forward(&self, tape: &mut Tape<'_>, table: &ParamTable, x: &Value) -> (Value, Linear) {
-        let up = self.up.linear(tape, table);
+    pub(super) fn forward(&self, tape: &mut Tape<'_>, table: &ParamTable, x: &Value) -> (Value, Sum) {
+        let mut up = self.up.of(tape, table, x);
         let hidden = if self.gated {
-            let halves = tape.linear(x, up, &[]);
+            let halves = up.apply(tape, x, &[]);
             tape.gate(&halves, self.activation)
         } else {
-            tape.linear(x, Linear { activation: self.activation, ..up }, &[])
+            up.linear.activation = self.activation;
+            up.apply(tape, x, &[])
         };
-        (hidden, self.down.linear(tape, table))
+        let last = self.down.of(tape, table, &hidden);
+        (hidden, last)
+    }
+
+    /// The linears that may have updates.
+    pub(super) fn linears(&self) -> [&Updated; 2] {
+        [&self.up, &self.down]
     }
 }
 

@@ -50,7 +50,8 @@ fn of_every_token(kind: Kind) -> bool {
         | Kind::AttentionOut
         | Kind::FeedForwardUp
         | Kind::FeedForwardDown
-        | Kind::Adapter => true,
+        | Kind::Adapter
+        | Kind::Lora => true,
         Kind::TokenEmbedding
         | Kind::PositionEmbedding
         | Kind::TokenTypeEmbedding

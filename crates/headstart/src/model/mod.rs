@@ -28,7 +28,7 @@ pub use families::{family_layout, layout};
 
 use crate::config::{Layout, ModelConfig, Positions};
 use crate::error::{Error, Result};
-use crate::params::{Param, ParamTable};
+use crate::params::{Kind, Param, ParamTable};
 use attention::Angles;
 use block::Block;
 use embeddings::Embeddings;
@@ -137,6 +137,25 @@ impl Model {
     /// As there.
     pub fn set_phases(&mut self, starts: &[u64], factor: impl Fn(&Param, u64) -> f64) {
         self.table.set_phases(starts, factor);
+    }
+
+    /// The same model without low-rank updates, and its weights: each update is added to the weight it belongs to.
+    ///
+    /// # Errors
+    /// Those of [`Model::new`].
+    ///
+    /// # Panics
+    /// When the weights are not those of this model.
+    pub fn merged(&self, weights: &[f32]) -> Result<(Self, Vec<f32>)> {
+        let merged = Self::new(&ModelConfig { lora: None, ..self.config.clone() })?;
+        let mut summed = weights.to_vec();
+        for linear in self.blocks.iter().flat_map(Block::linears) {
+            linear.merge(&self.table, &mut summed);
+        }
+        // The parameters that are left stand in the same order.
+        let left = self.table.params().iter().filter(|param| param.kind != Kind::Lora);
+        let values = left.flat_map(|param| summed[param.offset..][..param.len()].iter().copied());
+        Ok((merged, values.collect()))
     }
 
     /// The sizes and options.

@@ -2,8 +2,8 @@
 //!
 //! Owns: names' endings, initial values. Never: what is computed between two linears.
 
-use headstart_engine::Tape;
 use headstart_engine::ops::linear::Linear;
+use headstart_engine::{Tape, View};
 
 use crate::config::{InitScheme, Layout, ModelConfig};
 use crate::params::{Init, Kind, ParamId, ParamTable, Role};
@@ -50,6 +50,13 @@ impl Builder<'_> {
         }
     }
 
+    /// A matrix of a low-rank update, which starts as it is told.
+    pub(super) fn low_rank(&mut self, name: &str, outputs: usize, inputs: usize, init: Init) -> Projection {
+        let (name, shape) = (format!("{name}.weight"), [outputs, inputs]);
+        let weight = self.table.add(name, &shape, init, self.layer, Kind::Lora, Role::Weight);
+        Projection { weight, bias: None }
+    }
+
     /// A linear with a bias.
     pub(super) fn linear(&mut self, name: &str, outputs: usize, inputs: usize, kind: Kind) -> Projection {
         let weight = self.weight(name, &[outputs, inputs], kind);
@@ -89,6 +96,11 @@ pub(super) struct Projection {
 }
 
 impl Projection {
+    /// Where its weight lies.
+    pub(super) fn weight(&self, table: &ParamTable) -> View {
+        table.view(self.weight, None)
+    }
+
     /// y = x W^T + b at the tape's step, for an op to add its epilogue to.
     pub(super) fn linear(&self, tape: &Tape<'_>, table: &ParamTable) -> Linear {
         let view = |id| table.view(id, tape.step());

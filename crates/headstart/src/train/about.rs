@@ -6,7 +6,7 @@ use crate::checkpoint::RunFolder;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::report::Table;
-use crate::train::{Running, Training, thousands};
+use crate::train::{Running, Training, share, thousands};
 
 impl Training<'_> {
     /// The table of the report.
@@ -23,7 +23,12 @@ impl Training<'_> {
             ("model", model(&self.files.config)),
             (
                 "parameters",
-                format!("{}, {} trained", thousands(table.len()), thousands(table.trainable_len())),
+                format!(
+                    "{}, {} trained{}",
+                    thousands(table.len()),
+                    thousands(table.trainable_len()),
+                    share(table.trainable_len(), table.len())
+                ),
             ),
             ("learning rate", rate(self.config)),
             ("batch", batch(self.config)),
@@ -70,6 +75,8 @@ fn method(settings: &toml::Table) -> String {
         ("", _) => "pretraining: next token".to_owned(),
         ("full", _) => "fine-tuning: all parameters".to_owned(),
         ("head", _) => "fine-tuning: the head on a frozen model".to_owned(),
+        ("lora", _) => "fine-tuning: low-rank updates and head on a frozen model".to_owned(),
+        ("bitfit", _) => "fine-tuning: biases and head of a model".to_owned(),
         (other, _) => format!("fine-tuning: {other} and head on a frozen model"),
     }
 }

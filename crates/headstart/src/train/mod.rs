@@ -44,7 +44,7 @@ use step::Ready;
 
 pub(crate) use measure::{Measurement, StepTime};
 pub use outcome::Summary;
-pub(crate) use outcome::{thousands, unix_seconds};
+pub(crate) use outcome::{share, thousands, unix_seconds};
 pub(crate) use step::Step;
 
 /// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that
@@ -351,9 +351,10 @@ impl<'a> Training<'a> {
         let log = self.ranks.leads().then(open).transpose()?;
         self.announce_length(steps_per_epoch, total_steps, listener);
         let line = format!(
-            "{} parameters, {} train; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",
+            "{} parameters, {} train{}; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",
             thousands(table.len()),
             thousands(table.trainable_len()),
+            share(table.trainable_len(), table.len()),
             thousands(batches.examples()),
             thousands((batches.tokens() as f64 * total_steps as f64 / steps_per_epoch as f64) as usize),
             self.several_ranks(),

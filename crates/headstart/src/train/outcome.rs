@@ -305,6 +305,12 @@ pub(crate) fn unix_seconds() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
+/// The share of parameters that train, for a line: nothing where all do.
+pub(crate) fn share(trained: usize, all: usize) -> String {
+    let percent = 100.0 * trained as f64 / all.max(1) as f64;
+    if trained == all { String::new() } else { format!(" ({percent:.2} %)") }
+}
+
 /// 1234567 -> "1,234,567".
 pub(crate) fn thousands(n: usize) -> String {
     let digits = n.to_string();

@@ -8,6 +8,7 @@
 
 mod golden;
 mod hf;
+mod peft;
 mod task;
 
 use std::num::NonZeroUsize;
@@ -15,6 +16,7 @@ use std::ops::Range;
 
 use golden::Golden;
 use headstart::config::{Arch, HeadConfig, HeadPooling, ModelConfig, Problem};
+use headstart::merge::merge_updates;
 use headstart::model::Model;
 use headstart::params::Param;
 use headstart_engine::{CodePath, Device, Precision, rng::Stream};
@@ -84,6 +86,36 @@ fn published_families_match_transformers() {
             check(name, &golden, &task, &device, Precision::F32, F32);
             check(name, &golden, &task, &device, Precision::Bf16, near_pytorch(&own));
         }
+    }
+}
+
+#[test]
+fn low_rank_updates_match_peft() {
+    let names = peft::names();
+    assert_eq!(names.len(), 3);
+    for path in PATHS {
+        let device = device(2, path);
+        for name in &names {
+            let (golden, task) = peft::read(name);
+            check(name, &golden, &task, &device, Precision::F32, F32);
+            check(name, &golden, &task, &device, Precision::Bf16, BF16);
+        }
+    }
+}
+
+/// The weights with the updates in them give what the updates beside them give.
+#[test]
+fn merged_updates_give_the_same() {
+    let device = device(2, CodePath::Auto);
+    for name in peft::names() {
+        let (golden, task) = peft::read(&name);
+        let (model, weights) = task.model.merged(&task.weights).unwrap();
+        let (_, other, difference) = merge_updates(&task.model, task.weights.clone()).unwrap();
+        assert!(other == weights && difference < 1e-5, "{name}: {difference:.1e}");
+        assert!(model.table().params().iter().all(|param| !param.name.contains("lora")));
+        let merged = Task { model, weights, ..task };
+        let error = relative(&wide(&merged.evaluate(&device, Precision::F32)), &golden.tensors["hidden"]);
+        assert!(error <= F32.forward, "{name}: {error:.1e}");
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{
-    Arch, HeadConfig, HeadPooling, InitScheme, LayoutChanges, NormPlace, Positions, Problem,
+    Arch, HeadConfig, HeadPooling, InitScheme, LayoutChanges, LoraConfig, NormPlace, Positions, Problem,
 };
 use crate::params::{Kind, Role};
 
@@ -228,6 +228,37 @@ fn freezing_keeps_the_chosen_groups_and_shortens_the_tape() {
     assert_eq!((recorded(&model, 1), model.table().trainable_len()), (0, 0));
     model.freeze_except(|_| true);
     assert_eq!(recorded(&model, 1), everything);
+}
+
+/// A model with a head and low-rank updates of these linears.
+fn with_updates(targets: &str) -> ModelConfig {
+    let lora = LoraConfig { rank: 2, targets: targets.parse().unwrap(), ..LoraConfig::default() };
+    ModelConfig { adapters_dim: None, offset_token: None, lora: Some(lora), ..with_all(&small(Arch::Gpt2)) }
+}
+
+#[test]
+fn low_rank_updates_start_as_nothing_and_shorten_the_tape() {
+    let (plain, updated) = (ModelConfig { lora: None, ..with_updates("q") }, with_updates("q,up"));
+    let [plain, mut updated] = [plain, updated].map(|config| Model::new(&config).unwrap());
+    let everything = recorded(&updated, 1);
+    assert_eq!(everything, recorded(&plain, 1) + 3 * 4, "two linears for each of two updates a block");
+    let names: Vec<&str> = updated.table().params().iter().map(|param| param.name.as_str()).collect();
+    for name in
+        ["attention.q.lora_a", "attention.q.lora_b", "feed_forward.up.lora_a", "feed_forward.up.lora_b"]
+    {
+        assert!(names.contains(&format!("transformer.layers.2.{name}.weight").as_str()), "{names:?}");
+    }
+    updated.freeze_except(|param| matches!(param.kind, Kind::Lora | Kind::Head));
+    // Nothing trains below the first update: embedding, norm.
+    assert_eq!(recorded(&updated, 1), everything - 2);
+    let logits = |model: &Model| {
+        let device = Device::cpu(None, CodePath::Auto).unwrap();
+        let (weights, packing) = (Weights::new(model.table().initial_values(1)), Packing::new(&[3], &[0]));
+        let mut tape = Tape::inference(&device, &weights, &packing, Precision::F32);
+        let hidden = model.trunk(&mut tape, Inputs::new(&[5, 6, 7]), None);
+        model.classify(&mut tape, &hidden).unwrap().tensor().to_f32_vec()
+    };
+    assert_eq!(logits(&plain), logits(&updated));
 }
 
 /// How many ops a training tape keeps for the backward of a classification.

@@ -1,0 +1,53 @@
+//! Reads `tests/golden/peft/*`: low-rank updates of the models of `tests/golden/hf`, computed by PEFT.
+//!
+//! Owns: the files' names and layout (`docs/goldens.md`). Never: the models below the updates (`hf.rs`), computes or compares
+//! results.
+
+use headstart::config::{LoraConfig, Method, ModelConfig};
+use headstart::method::trains;
+use headstart::model::Model;
+use serde_json::Value as Json;
+
+use crate::golden::{Golden, folder, get, names_in, read_tensors};
+use crate::hf;
+use crate::task::Task;
+
+/// The names of all cases, sorted.
+pub fn names() -> Vec<String> {
+    names_in(&folder().join("peft"))
+}
+
+/// A case: its numbers under the names of other goldens, and its task.
+pub fn read(name: &str) -> (Golden, Task) {
+    let (metadata, stored) = read_tensors(&folder().join(format!("peft/{name}.safetensors")));
+    let case: Json = serde_json::from_str(&metadata["case"]).unwrap();
+    let (_, base, _) = hf::read(case["model"].as_str().unwrap());
+    let mut tensors: std::collections::HashMap<String, Vec<f64>> =
+        stored.into_iter().map(|(name, tensor)| (name, tensor.values)).collect();
+    let loss = vec![tensors["losses10"][0]];
+    let logits = tensors["logits"].clone();
+    tensors.extend([("loss".into(), loss.clone()), ("clf_loss".into(), loss), ("clf_logits".into(), logits)]);
+
+    let lora = LoraConfig {
+        rank: get(&case["rank"]),
+        alpha: get(&case["alpha"]),
+        dropout: 0.0,
+        targets: get(&case["targets"]),
+        rslora: get(&case["rslora"]),
+    };
+    let mut model = Model::new(&ModelConfig { lora: Some(lora), ..base.model.config().clone() }).unwrap();
+    model.freeze_except(|param| trains(Method::Lora, false, param));
+    let below = base.model.table().params();
+    let mut weights = Vec::new();
+    for param in model.table().params() {
+        match below.iter().find(|other| other.name == param.name) {
+            Some(other) => weights.extend_from_slice(&base.weights[other.offset..][..other.len()]),
+            None => weights.extend(tensors[&param.name].iter().map(|&v| v as f32)),
+        }
+        assert_eq!(weights.len(), param.offset + param.len(), "{name}: {}", param.name);
+    }
+    let gradients = tensors.keys().filter(|name| name.starts_with("grad.")).count();
+    let trained = model.table().params().iter().filter(|param| param.grad.is_some()).count();
+    assert_eq!(gradients, trained, "{name}: something else trains");
+    (Golden { case, tensors }, Task { model, weights, ..base })
+}
