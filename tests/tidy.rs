@@ -32,11 +32,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("masking", &["tokenizer"]),
     ("batch", &["data", "files", "masking"]),
     ("schedule", &["config"]),
-    ("baseline", &[]),
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "error", "model", "ranks"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective", "ranks"]),
     ("tensors", &["error", "files"]),
+    ("baseline", &["error", "files", "tensors"]),
     ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
     (
         "checkpoint",
@@ -71,6 +71,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "infer",
         &[
+            "baseline",
             "batch",
             "checkpoint",
             "config",

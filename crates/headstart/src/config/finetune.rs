@@ -18,6 +18,8 @@ pub enum Method {
     Head,
     /// Adapters, the classification head and the `[CLS]` offset.
     Adapters,
+    /// No transformer: logistic regression on a bag of words, from no model.
+    Bow,
 }
 
 /// Weights of the classes in the loss.
@@ -123,6 +125,12 @@ impl FinetuneConfig {
             (
                 "the method `head` trains no adapters".into(),
                 "use --method adapters, or leave adapters_dim out".into(),
+            )
+        })?;
+        check("model", self.method != Method::Bow || self.model.is_none(), || {
+            (
+                "a bag of words starts from no model".into(),
+                "leave --model out, or use another --method".into(),
             )
         })?;
         if let Some(length) = self.max_length {

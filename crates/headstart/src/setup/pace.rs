@@ -145,6 +145,7 @@ impl Beginning<'_> {
             Task::Finetuning { method: Method::Full, .. } => "fine-tuning everything",
             Task::Finetuning { method: Method::Head, .. } => "fine-tuning the head",
             Task::Finetuning { method: Method::Adapters, .. } => "fine-tuning adapters",
+            Task::Finetuning { method: Method::Bow, .. } => "a bag of words",
         };
         match recipe {
             Recipe::Tutorial => format!("the tutorial's settings for {work}"),
