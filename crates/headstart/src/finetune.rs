@@ -165,7 +165,7 @@ pub(crate) fn finetune_compared(
     };
     let bar = if ranks.leads() && bar == Compared::WithBagOfWords {
         let tokens = train_examples.tokens();
-        bar::measured(config, &request, &data.labels, kept.as_deref(), tokens, listener)?
+        bar::measured(config, &request, &data.labels, train.len(), kept.as_deref(), tokens, listener)?
     } else {
         None
     };

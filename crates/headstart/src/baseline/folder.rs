@@ -65,6 +65,21 @@ impl BagModel {
         of(path.to_path_buf()).or_else(|| of(path.join(FINAL_FOLDER)))
     }
 
+    /// What to say where a transformer is asked for and `folder` holds a bag of words; nothing where it does not.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`].
+    pub fn refuse(folder: &Path) -> Result<()> {
+        if Self::folder(folder).is_none() {
+            return Ok(());
+        }
+        Err(Error::Checkpoint {
+            path: folder.to_path_buf(),
+            what: "is a bag of words, not a transformer".into(),
+            fix: "use it with predict and eval; for the rest, fine-tune a model with another --method".into(),
+        })
+    }
+
     /// Writes its files into a folder.
     ///
     /// # Errors
@@ -193,7 +208,8 @@ mod tests {
             for bytes in [&whole[..whole.len() / 2], &[], &flipped] {
                 std::fs::write(&path, bytes).unwrap();
                 let error = BagModel::open(dir.path()).unwrap_err().to_string();
-                assert!(error.contains(name) || error.contains("bag_of_words"), "{name}: {error}");
+                // What seals the others is believed, so the error may name one of them.
+                assert!(name == SEAL_FILE || error.contains(name), "{name}: {error}");
             }
             std::fs::remove_file(&path).unwrap();
             assert!(BagModel::open(dir.path()).unwrap_err().to_string().contains("is missing"));

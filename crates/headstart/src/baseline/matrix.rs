@@ -132,16 +132,18 @@ mod tests {
         // [[1, 0, 2], [0, 0, 0], [0, 3, 0]], and a column of ones.
         let matrix = Matrix::new(&[vec![(0, 1.0), (2, 2.0)], vec![], vec![(1, 3.0)]], 3);
         assert_eq!((matrix.rows(), matrix.columns()), (3, 3));
+        // Halves and whole numbers, which are exact.
+        let doubled = |values: &[f64]| values.iter().map(|value| (2.0 * value) as i64).collect::<Vec<_>>();
         let mut scores = [0.0; 3];
         matrix.times(&[1.0, 10.0, 100.0, 0.5], 1, &mut scores);
-        assert_eq!(scores, [201.5, 0.5, 30.5]);
+        assert_eq!(doubled(&scores), [403, 1, 61]);
         let mut scores = [0.0; 6];
         matrix.times(&[1.0, 2.0, 10.0, 20.0, 100.0, 200.0, 0.5, 0.0], 2, &mut scores);
-        assert_eq!(scores, [201.5, 402.0, 0.5, 0.0, 30.5, 60.0]);
+        assert_eq!(doubled(&scores), [403, 804, 1, 0, 61, 120]);
         let mut sums = [0.0; 4];
         matrix.transposed_times(&[1.0, 10.0, 100.0], 1, &mut sums);
-        assert_eq!(sums, [1.0, 300.0, 2.0, 111.0]);
+        assert_eq!(doubled(&sums), [2, 600, 4, 222]);
         matrix.squares_times(&[1.0, 10.0, 100.0], 1, &mut sums);
-        assert_eq!(sums, [1.0, 900.0, 4.0, 111.0]);
+        assert_eq!(doubled(&sums), [2, 1800, 8, 222]);
     }
 }

@@ -43,7 +43,7 @@ pub struct Predictor {
 #[derive(Debug)]
 enum Kind {
     Transformer(Box<Transformer>),
-    Bag(BagModel),
+    Bag(Box<BagModel>),
 }
 
 /// A transformer with a classification head.
@@ -69,7 +69,7 @@ impl Predictor {
         threads: usize,
     ) -> Result<Self> {
         let kind = match BagModel::folder(model) {
-            Some(folder) => Kind::Bag(BagModel::open(&folder)?),
+            Some(folder) => Kind::Bag(Box::new(BagModel::open(&folder)?)),
             None => Kind::Transformer(Box::new(Transformer::load(model, precision, device, threads)?)),
         };
         Ok(Self { kind })

@@ -17,7 +17,7 @@ const MOST_TOKENS: usize = 25_000_000;
 /// Characters within words are not worth their time in more text than this.
 const MOST_CHARACTER_BYTES: usize = 16 << 20;
 
-/// What a bag of words achieves on the run's examples; `kept` are those of the training examples that it uses. `None`, with a
+/// What a bag of words achieves on the run's examples; `kept` are those of the `examples` training examples that it uses. `None`, with a
 /// word to people where there is something to say, where nothing is measured.
 ///
 /// # Errors
@@ -26,6 +26,7 @@ pub(crate) fn measured(
     config: &FinetuneConfig,
     request: &DataRequest<'_>,
     known_labels: &[String],
+    examples: usize,
     kept: Option<&[usize]>,
     tokens: usize,
     listener: &mut Listener<'_>,
@@ -51,6 +52,12 @@ pub(crate) fn measured(
     };
     let known = Some(known_labels.to_vec());
     let (mut data, _) = request.read_texts(known, Some(config.train.seed), &mut quiet)?;
+    if data.train.texts.len() != examples {
+        listener(Event::Message(
+            "no bag of words is fitted to compare with: the data has changed since it was read",
+        ));
+        return Ok(None);
+    }
     if let Some(kept) = kept {
         let TextSplit { texts, classes, .. } = &mut data.train;
         *texts = kept.iter().map(|&at| std::mem::take(&mut texts[at])).collect();
@@ -75,8 +82,10 @@ pub(crate) fn fitted(data: &ClassTexts, listener: &mut Listener<'_>) -> Option<B
     let ngrams = if bytes > MOST_CHARACTER_BYTES { NGrams::Words } else { NGrams::WordsAndCharacters };
     let texts = borrowed(texts);
     let examples = baseline::Examples { texts: &texts, classes, count: data.labels.len() };
+    let mut done = 0;
     let mut go_on = || {
-        listener(Event::Progress { what: "fitting a bag of words", done: 0, total: 0 }) == Signal::Continue
+        done += 1;
+        listener(Event::Progress { what: "fitting a bag of words", done, total: 0 }) == Signal::Continue
     };
     BagOfWords::fit(examples, ngrams, &mut go_on)
 }
