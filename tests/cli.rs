@@ -319,7 +319,6 @@ fn a_bag_of_words_is_a_model_without_a_model() {
     place.run(&format!("{fit}-2 --model words")).refuses(2, &["model", "bag of words"]);
     place.run(&format!("{fit}-2 --problem multi-label")).refuses(2, &["problem", "single labels"]);
     place.run("generate words --prompt x").refuses(1, &["bag of words", "predict"]);
-    place.run("features words --input none.txt").refuses(1, &["words"]);
     let path = place.path("words/final/vocabulary.json");
     let half = fs::read(&path).unwrap();
     fs::write(&path, &half[..half.len() / 2]).unwrap();

@@ -29,7 +29,7 @@ const MANY_EXAMPLES: usize = 10_000;
 const STRENGTHS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 const USUAL_STRENGTH: f64 = 16.0;
 const ROUGH: f64 = 3e-2;
-const FINE: f64 = 1e-5;
+const FINE: f64 = 1e-7;
 
 /// Texts with their classes.
 #[derive(Clone, Copy, Debug)]
