@@ -257,6 +257,13 @@ fn one_small_run_from_text_to_answers() {
     assert_eq!(tuned["confusion"].as_array().unwrap().len(), 6);
     let page = fs::read_to_string(place.path("questions/report.html")).unwrap();
     assert!(page.contains("Headstart run questions") && page.contains("Confusion matrix, test"));
+    // Beside it stands the bag of words that is fitted to the same examples.
+    assert!(
+        page.contains("a bag of words") && tuned["bow"]["valid_accuracy"].as_f64().unwrap() > 0.3,
+        "{tuned}"
+    );
+    let words = place.run("finetune --method bow --data starter-questions --out words --json").json();
+    assert_eq!(words["metrics"]["test/accuracy"], tuned["bow"]["test_accuracy"]);
 
     let evaluated = place.run("eval questions --data starter-questions --json").json();
     assert_eq!(evaluated["split"], "test");
@@ -281,6 +288,41 @@ fn one_small_run_from_text_to_answers() {
     assert_eq!(generate("1"), generate("1"));
     assert_ne!(generate("1"), generate("2"));
     place.run("generate trunk --prompt x --top_p 2").refuses(2, &["top_p"]);
+}
+
+#[test]
+fn a_bag_of_words_is_a_model_without_a_model() {
+    let place = Place::new();
+    place.topics();
+    let fit = "finetune --method bow --data topics --out words";
+    let said = place.run(fit).succeeds().stdout.clone();
+    assert!(said.contains("accuracy") && said.contains("model: words/final"), "{said}");
+    let page = fs::read_to_string(place.path("words/report.html")).unwrap();
+    assert!(page.contains("strength") && page.contains("Confusion matrix, test"));
+    let evaluated = place.run("eval words --data topics --json").json();
+    assert!(evaluated["metrics"]["accuracy"].as_f64().unwrap() > 0.9, "{evaluated}");
+    place.run("eval words/final --data topics --split valid --json").json();
+    let answers = place.feed("predict words --with_text", b"the harbour\n\n").json_lines();
+    for answer in &answers {
+        let probabilities = answer["probabilities"].as_object().unwrap();
+        assert!((probabilities.values().map(|p| p.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-4);
+        assert!(probabilities.contains_key(answer["label"].as_str().unwrap()));
+    }
+    assert_eq!(answers.len(), 2);
+    // The same bits again, whatever the number of threads.
+    place.run("finetune --method bow --data topics --out again").succeeds();
+    for name in ["vocabulary.json", "model.safetensors", "bag_of_words.json"] {
+        let read = |run: &str| fs::read(place.path(run).join("final").join(name)).unwrap();
+        assert_eq!(read("words"), read("again"), "{name}");
+    }
+    place.run(fit).refuses(2, &["words", "--out"]);
+    place.run(&format!("{fit}-2 --model words")).refuses(2, &["model", "bag of words"]);
+    place.run(&format!("{fit}-2 --problem multi-label")).refuses(2, &["problem", "single labels"]);
+    place.run("generate words --prompt x").refuses(1, &["bag of words", "predict"]);
+    let path = place.path("words/final/vocabulary.json");
+    let half = fs::read(&path).unwrap();
+    fs::write(&path, &half[..half.len() / 2]).unwrap();
+    place.feed("predict words", b"the harbour\n").refuses(1, &["vocabulary.json", "truncated"]);
 }
 
 /// The first signal ends the run with everything saved, and the run goes on from there to the end it was to have.

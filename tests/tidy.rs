@@ -33,15 +33,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("masking", &["tokenizer"]),
     ("batch", &["data", "files", "masking"]),
     ("schedule", &["config"]),
-    ("baseline", &[]),
     ("optim", &["config", "params"]),
     ("objective", &["batch", "config", "error", "model", "ranks"]),
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective", "ranks"]),
     ("tensors", &["error", "files"]),
+    ("baseline", &["error", "files", "tensors"]),
     ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
     (
         "checkpoint",
         &[
+            "baseline",
             "config",
             "error",
             "files",
@@ -83,6 +84,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "infer",
         &[
+            "baseline",
             "batch",
             "checkpoint",
             "config",

@@ -51,6 +51,7 @@ fn summary_text(summary: &Summary) -> String {
         final_dir,
         metrics_step,
         metrics,
+        bow,
         confusion,
         labels,
     } = summary;
@@ -71,6 +72,9 @@ fn summary_text(summary: &Summary) -> String {
     }
     text.push('\n');
     text.push_str(&tables(metrics, confusion.as_deref(), labels));
+    if let Some(bar) = bow {
+        let _ = writeln!(text, "a bag of words on the same examples: {bar}");
+    }
     match final_dir {
         Some(dir) => {
             let _ = writeln!(text, "model: {}", dir.display());

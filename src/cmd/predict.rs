@@ -54,7 +54,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
     let predictor = Predictor::load(&run, precision, &choice, threads)?;
-    if let Some(note) = choice.note(predictor.device()) {
+    if let Some(note) = predictor.device().and_then(|device| choice.note(device)) {
         progress::say(&note);
     }
     let wanted = match text_column {

@@ -354,6 +354,13 @@ const TEXTS: [&str; 4] = [
 
 fn predict(config: &BenchConfig) -> Result<Measured> {
     let predictor = Predictor::load(run_folder(config)?, config.precision, &config.device, config.threads)?;
+    let Some(device) = predictor.device() else {
+        return Err(Error::Config {
+            key: "run".into(),
+            what: "is a bag of words, which computes on no device".into(),
+            fix: "name the run of a fine-tuned model".into(),
+        });
+    };
     let mut times = Vec::new();
     for i in 0..config.warmup + config.steps {
         let text = [TEXTS[i % TEXTS.len()].into()];
@@ -369,10 +376,10 @@ fn predict(config: &BenchConfig) -> Result<Measured> {
         examples_per_s: Some(1.0 / seconds),
         p50_ms: Some(1e3 * seconds),
         p95_ms: Some(1e3 * quantile(&mut times, 0.95)),
-        threads: predictor.device().threads(),
-        code_path: predictor.device().code_path(),
-        device: predictor.device().name(),
-        device_peak_mib: peak_mib(predictor.device()),
+        threads: device.threads(),
+        code_path: device.code_path(),
+        device: device.name(),
+        device_peak_mib: peak_mib(device),
         ..Measured::default()
     })
 }

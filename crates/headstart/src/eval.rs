@@ -208,6 +208,22 @@ impl Evaluator<'_> {
     }
 }
 
+/// The metrics of a classifier that is no transformer: a row of probabilities for each example, and its class.
+pub fn of_probabilities(split: &str, rows: &[Vec<f64>], classes: &[u32], labels: &[String]) -> Evaluation {
+    let mut scores = Scores::new(labels.len());
+    let mut nll = 0.0;
+    for (row, &class) in rows.iter().zip(classes) {
+        // Of equal ones the first.
+        let best = (1..row.len()).fold(0, |best, other| if row[other] > row[best] { other } else { best });
+        scores.confusion[class as usize][best] += 1;
+        nll -= row[class as usize].max(f64::MIN_POSITIVE).ln();
+    }
+    let mean = nll / rows.len() as f64;
+    let mut metrics = BTreeMap::from([("loss".to_owned(), mean), ("nll_clf".to_owned(), mean)]);
+    scores.class_metrics(labels, &mut metrics);
+    Evaluation { split: split.into(), metrics, confusion: Some(scores.confusion), labels: labels.to_vec() }
+}
+
 /// Predictions against truths.
 #[derive(Debug)]
 struct Scores {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use headstart_engine::Collective;
 
+use crate::baseline::BagModel;
 use crate::batch::TokenTargets;
 use crate::checkpoint::ModelFiles;
 use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName};
@@ -18,6 +19,7 @@ use crate::event::{Event, Listener, Signal};
 use crate::infer::{Loaded, not_finite, wants_pairs};
 use crate::objective::Objective;
 use crate::ranks::Ranks;
+use crate::setup::bag_of_words;
 use crate::setup::labelled::DataRequest;
 use crate::setup::text::{TextInputs, never_in_text, token_targets, unknown_warning};
 use crate::train::EvaluationSplit;
@@ -49,16 +51,20 @@ pub struct EvaluateConfig {
 /// # Errors
 /// A damaged model, data that is missing or unusable, a label the model does not know.
 pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'_>) -> Result<Evaluation> {
+    let order = match config.split {
+        Some(split) => vec![split],
+        None => vec![Split::Test, Split::Valid, Split::Train],
+    };
+    if let Some(folder) = BagModel::folder(model) {
+        let bag = BagModel::open(&folder)?;
+        return bag_of_words::evaluate(&bag, &config.data, &order, listener)?.ok_or_else(no_split);
+    }
     let loaded = Loaded::open(model, &config.device, config.threads)?;
     if let Some(note) = config.device.note(&loaded.device) {
         let _: Signal = listener(Event::Message(&note));
     }
     let _: Signal = listener(Event::Message(&format!("evaluating {}", loaded.chosen)));
     let head = loaded.files.config.head.clone().filter(|_| !config.language_model);
-    let order = match config.split {
-        Some(split) => vec![split],
-        None => vec![Split::Test, Split::Valid, Split::Train],
-    };
     let ranks = Ranks::without_groups(&config.collective);
     let evaluator = |objective, targets| Evaluator {
         device: &loaded.device,
@@ -114,10 +120,14 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
             }
         }
     }
-    Err(Error::Missing {
+    Err(no_split())
+}
+
+fn no_split() -> Error {
+    Error::Missing {
         what: "the data has no such split".into(),
         fix: "leave --split out, or name one the data has".into(),
-    })
+    }
 }
 
 /// What the model's language-model head predicts.

@@ -25,6 +25,7 @@ use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
+use crate::setup::{bag_of_words, bar};
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
@@ -37,8 +38,30 @@ pub fn finetune(
     options: &RunOptions,
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
+    finetune_compared(config, options, Compared::WithBagOfWords, listener)
+}
+
+/// What a run's metrics are shown with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// A bag of words that is fitted to the same examples.
+    WithBagOfWords,
+    /// Nothing: who calls compares.
+    ByCaller,
+}
+
+/// [`finetune`] with a choice of what it is compared with.
+pub(crate) fn finetune_compared(
+    config: &FinetuneConfig,
+    options: &RunOptions,
+    bar: Compared,
+    listener: &mut Listener<'_>,
+) -> Result<Summary> {
     let since = Instant::now();
     config.validate()?;
+    if config.method == Method::Bow {
+        return bag_of_words::run(config, options, listener);
+    }
     let ranks = ranks_of(options, config, &config.train, listener)?;
     let run = OpenRun::open(&options.place, &ranks, listener)?;
     let device = options.device.open(config.train.threads)?;
@@ -106,9 +129,8 @@ pub fn finetune(
         ..model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer)
     };
     let mut train_examples = labelled.examples(train);
-    if let Some(most) = config.data.max_train_examples {
-        subset(&mut train_examples, most, config.train.seed);
-    }
+    let kept =
+        config.data.max_train_examples.map(|most| subset(&mut train_examples, most, config.train.seed));
     let classes = data.labels.len();
     let objective = Objective {
         lm: config.lm_loss_coef.max(0.0),
@@ -144,6 +166,12 @@ pub fn finetune(
         tokenizer: &tokenizer,
         weights: &weights,
     };
+    let bar = if ranks.leads() && bar == Compared::WithBagOfWords {
+        let tokens = train_examples.tokens();
+        bar::measured(config, &request, &data.labels, train.len(), kept.as_deref(), tokens, listener)?
+    } else {
+        None
+    };
     let folder = run.begin(config, &options.command, &device, &ranks, &identity, &labelled.provenance)?;
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
@@ -162,6 +190,7 @@ pub fn finetune(
         test,
         best_by,
         keep_best: true,
+        bar,
         early_stopping: config.early_stopping,
         notes,
         files,
@@ -330,8 +359,8 @@ fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<(
     }
 }
 
-/// Keeps `most` examples, drawn evenly over the classes.
-fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) {
+/// Keeps `most` examples, drawn evenly over the classes; returns which.
+fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
     rng::Stream::new(rng::derive(seed, 5)).shuffle(&mut order);
     let class_of = |i: usize| match &examples.labels[i] {
@@ -352,6 +381,7 @@ fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) {
     let mut kept: Vec<usize> = ranked.into_iter().take(most).map(|(_, i)| i).collect();
     kept.sort_unstable();
     examples.keep(&kept);
+    kept
 }
 
 fn class_weights(config: &FinetuneConfig, train: &Examples<'_>, classes: usize) -> Option<Vec<f32>> {

@@ -192,7 +192,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
         passes: match config.method {
             Method::Full => 3.0,
             Method::Adapters | Method::Lora | Method::Bitfit => 2.0,
-            Method::Head => 1.0,
+            Method::Head | Method::Bow => 1.0,
         },
     };
     work.plan(&model, |param| trains(config.method, config.train_norms, param), assumed)

@@ -111,6 +111,7 @@ pub fn pretrain(
         test,
         best_by: BestBy::Lowest("nll"),
         keep_best: false,
+        bar: None,
         early_stopping: 0,
         notes,
         files,

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::baseline::BagModel;
 use crate::checkpoint::disk::names;
 use crate::checkpoint::model_folder::{LoadedModel, open_folder, open_while, tokenizer_of};
 use crate::checkpoint::published_folder::is_tutorials;
@@ -57,6 +58,7 @@ fn find_model(path: &Path) -> Result<(PathBuf, String)> {
     if !path.is_dir() {
         return Err(no_model(path));
     }
+    BagModel::refuse(path)?;
     if path.join(CONFIG_FILE).is_file() || is_tutorials(path) {
         return Ok((path.to_path_buf(), path.display().to_string()));
     }

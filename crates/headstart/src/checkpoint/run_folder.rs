@@ -258,11 +258,26 @@ impl RunFolder {
         weights: &[f32],
         readme: &str,
     ) -> Result<PathBuf> {
+        self.write_final_with(readme, |folder| {
+            match finished_form(files, table, weights) {
+                Some((config, parts)) => write_published(folder, files, config, &parts)?,
+                None => write_model(folder, files, table, weights)?,
+            };
+            Ok(())
+        })
+    }
+
+    /// Writes a finished model of any kind, by `write`, and returns its folder.
+    ///
+    /// # Errors
+    /// Those of `write`; [`Error::Checkpoint`] and [`Error::Io`] naming the file the disk refused.
+    pub(crate) fn write_final_with(
+        &self,
+        readme: &str,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let folder = NewFolder::create(&self.final_model())?;
-        match finished_form(files, table, weights) {
-            Some((config, parts)) => write_published(folder.path(), files, config, &parts)?,
-            None => write_model(folder.path(), files, table, weights)?,
-        };
+        write(folder.path())?;
         write_file(&folder.path().join("README.md"), readme.as_bytes())?;
         folder.commit()?;
         Ok(self.final_model())

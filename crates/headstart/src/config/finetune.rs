@@ -22,6 +22,8 @@ pub enum Method {
     Lora,
     /// All biases, the classification head and the `[CLS]` offset (Ben Zaken et al. 2022).
     Bitfit,
+    /// No transformer: logistic regression on a bag of words, from no model.
+    Bow,
 }
 
 impl Method {
@@ -33,6 +35,7 @@ impl Method {
             Self::Adapters => "adapters",
             Self::Lora => "lora",
             Self::Bitfit => "bitfit",
+            Self::Bow => "bow",
         }
     }
 }
@@ -195,6 +198,12 @@ impl FinetuneConfig {
             )
         })?;
         self.check_lora()?;
+        check("model", self.method != Method::Bow || self.model.is_none(), || {
+            (
+                "a bag of words starts from no model".into(),
+                "leave --model out, or use another --method".into(),
+            )
+        })?;
         if let Some(length) = self.max_length {
             check("max_length", (2..=1 << 20).contains(&length), || {
                 (format!("{length} tokens are no length of an input"), "use a number from 2 on".into())

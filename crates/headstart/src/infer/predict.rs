@@ -8,8 +8,10 @@ use std::sync::Mutex;
 use headstart_engine::{Precision, Tape};
 use serde_json::{Map, Value};
 
+use crate::baseline::BagModel;
 use crate::batch::{Batch, TokenTargets};
 use crate::config::{HeadConfig, PrecisionName, Problem};
+use crate::data::classification::joined;
 use crate::data::rows::TextInput;
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
@@ -32,9 +34,21 @@ pub struct Prediction {
     pub truncated: bool,
 }
 
-/// A loaded classifier.
+/// A loaded classifier: a transformer, or a bag of words.
 #[derive(Debug)]
 pub struct Predictor {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Transformer(Box<Transformer>),
+    Bag(Box<BagModel>),
+}
+
+/// A transformer with a classification head.
+#[derive(Debug)]
+struct Transformer {
     loaded: Loaded,
     head: HeadConfig,
     template: Template,
@@ -54,6 +68,77 @@ impl Predictor {
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
+        let kind = match BagModel::folder(model) {
+            Some(folder) => Kind::Bag(Box::new(BagModel::open(&folder)?)),
+            None => Kind::Transformer(Box::new(Transformer::load(model, precision, device, threads)?)),
+        };
+        Ok(Self { kind })
+    }
+
+    /// Where it computes, where there is a choice.
+    pub fn device(&self) -> Option<&Device> {
+        match &self.kind {
+            Kind::Transformer(transformer) => Some(transformer.device()),
+            Kind::Bag(_) => None,
+        }
+    }
+
+    /// Whether it was trained on pairs of texts.
+    pub fn reads_pairs(&self) -> bool {
+        match &self.kind {
+            Kind::Transformer(transformer) => transformer.loaded.files.pairs,
+            Kind::Bag(model) => model.pairs,
+        }
+    }
+
+    /// The class names, in the order of the probabilities.
+    pub fn labels(&self) -> &[String] {
+        match &self.kind {
+            Kind::Transformer(transformer) => transformer.labels(),
+            Kind::Bag(model) => &model.labels,
+        }
+    }
+
+    /// What people should be told of the texts that were predicted so far, where the tokenizer knows little of them.
+    pub fn warning(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Transformer(transformer) => transformer.warning(),
+            Kind::Bag(_) => None,
+        }
+    }
+
+    /// Classifies texts, or pairs of texts, in order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a pair has no room in the model's positions, or the model reads pairs and there is one text; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
+    /// what goes wrong on the device.
+    pub fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
+        match &self.kind {
+            Kind::Transformer(transformer) => transformer.predict(inputs),
+            Kind::Bag(model) => by_bag(model, inputs),
+        }
+    }
+}
+
+/// What a bag of words says of some texts.
+fn by_bag(model: &BagModel, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
+    if model.pairs && inputs.iter().any(|input| input.second.is_none()) {
+        return Err(wants_pairs());
+    }
+    let texts: Vec<String> =
+        inputs.iter().map(|TextInput { first, second }| joined(first, second.as_deref())).collect();
+    let rows = model.bag.all_probabilities(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let prediction = |row: Vec<f64>| {
+        // Of equal ones the first.
+        let best = (1..row.len()).fold(0, |best, other| if row[other] > row[best] { other } else { best });
+        let probabilities = model.labels.iter().cloned().zip(row.iter().map(|&p| number(p as f32))).collect();
+        Prediction { label: model.labels[best].clone(), probabilities, truncated: false }
+    };
+    Ok(rows.into_iter().map(prediction).collect())
+}
+
+impl Transformer {
+    fn load(model: &Path, precision: PrecisionName, device: &DeviceChoice, threads: usize) -> Result<Self> {
         let loaded = Loaded::open(model, device, threads)?;
         let Some(head) = loaded.files.config.head.clone() else {
             return Err(Error::Checkpoint {
@@ -68,36 +153,23 @@ impl Predictor {
         Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 
-    /// Where it computes.
-    pub fn device(&self) -> &Device {
+    fn device(&self) -> &Device {
         &self.loaded.device
     }
 
-    /// Whether it was trained on pairs of texts.
-    pub fn reads_pairs(&self) -> bool {
-        self.loaded.files.pairs
-    }
-
-    /// The class names, in the order of the probabilities.
-    pub fn labels(&self) -> &[String] {
+    fn labels(&self) -> &[String] {
         &self.loaded.files.labels
     }
 
-    /// What people should be told of the texts that were predicted so far, where the tokenizer knows little of them.
-    pub fn warning(&self) -> Option<String> {
+    fn warning(&self) -> Option<String> {
         self.unknown.lock().ok()?.warning("the texts")
     }
 
-    /// Classifies texts, or pairs of texts, in order.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where a pair has no room in the model's positions, or the model reads pairs and there is one text; [`Error::BadInput`] when a text cannot be tokenised; [`Error::Checkpoint`] when the model's outputs are not finite;
-    /// what goes wrong on the device.
-    pub fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
+    fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
         let mut cut = Vec::new();
         let mut batch = Batch::default();
         for TextInput { first, second } in inputs {
-            if self.reads_pairs() && second.is_none() {
+            if self.loaded.files.pairs && second.is_none() {
                 return Err(wants_pairs());
             }
             self.template.validate(1 + usize::from(second.is_some()))?;

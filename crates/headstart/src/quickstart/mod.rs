@@ -20,7 +20,7 @@ use std::time::Instant;
 use headstart_engine::Collective;
 use serde::Serialize;
 
-use crate::baseline::Baseline;
+use crate::baseline::{self, BagOfWords, NGrams};
 use crate::checkpoint::RunFolder;
 use crate::config::{Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Schedule, TrainConfig};
 use crate::data::source::{self, STARTER_CORPUS, STARTER_QUESTIONS};
@@ -28,7 +28,7 @@ use crate::data::starter::{self, LabelledText, QUESTION_LABELS};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::event::Listener;
-use crate::finetune::finetune;
+use crate::finetune::{Compared, finetune_compared};
 use crate::pretrain::pretrain;
 use crate::report::Confusion;
 use crate::run_log::{Kind, read_metrics};
@@ -233,8 +233,9 @@ fn run_arm(
         let dir = config.out.join(&name);
         let clock = Instant::now();
         let settings = finetune_config(config, size, trunk, name.starts_with("scratch"), lr, seed);
-        let summary =
-            overall.run(share, |listener| finetune(&settings, &run_options(config, &dir), listener))?;
+        let summary = overall.run(share, |listener| {
+            finetune_compared(&settings, &run_options(config, &dir), Compared::ByCaller, listener)
+        })?;
         check_whole(&summary, &config.out)?;
         RunFolder::open(&dir)?.remove_checkpoints()?;
         let records = read_metrics(&dir)?;
@@ -311,24 +312,27 @@ fn mean_of(runs: &[Finetuned], key: &str) -> f64 {
 /// Fits words and pairs of words at each strength; of equal ones the first.
 fn words_alone(questions: &starter::Questions) -> Words {
     let clock = Instant::now();
-    let classes = QUESTION_LABELS.len();
-    let numbered = |split: &[LabelledText]| -> Vec<(String, usize)> {
+    let numbered = |split: &'_ [LabelledText]| -> (Vec<String>, Vec<u32>) {
         let class = |label: &str| QUESTION_LABELS.iter().position(|known| *known == label);
-        split.iter().filter_map(|q| Some((q.text.clone(), class(q.label)?))).collect()
+        split.iter().filter_map(|q| Some((q.text.clone(), class(q.label)? as u32))).unzip()
     };
     let splits = [&questions.train, &questions.valid, &questions.test].map(|split| numbered(split));
-    let [train, valid, test] = [&splits[0], &splits[1], &splits[2]]
-        .map(|split| split.iter().map(|(text, class)| (text.as_str(), *class)).collect::<Vec<_>>());
-    let mut best: Option<(Words, Baseline)> = None;
+    let [train, valid, test] = splits
+        .each_ref()
+        .map(|(texts, classes)| (texts.iter().map(String::as_str).collect::<Vec<_>>(), classes));
+    let examples = baseline::Examples { texts: &train.0, classes: train.1, count: QUESTION_LABELS.len() };
+    let mut best: Option<(Words, BagOfWords)> = None;
     for strength in STRENGTHS {
-        let fit = Baseline::fit(&train, classes, strength);
-        let validation = fit.accuracy(&valid);
+        let Some(fit) = BagOfWords::fit_with(examples, NGrams::Words, strength, &mut || true) else {
+            continue;
+        };
+        let validation = fit.accuracy(&valid.0, valid.1);
         if best.as_ref().is_none_or(|(words, _)| validation > words.validation) {
             best = Some((Words { validation, strength, ..Words::default() }, fit));
         }
     }
     let Some((words, fit)) = best else { unreachable!("there are strengths") };
-    Words { accuracy: fit.accuracy(&test), seconds: clock.elapsed().as_secs_f64(), ..words }
+    Words { accuracy: fit.accuracy(&test.0, test.1), seconds: clock.elapsed().as_secs_f64(), ..words }
 }
 
 fn pretrain_config(config: &QuickstartConfig, size: &Size, tokenizer: &Path) -> PretrainConfig {

@@ -11,7 +11,7 @@ use crate::config::{Arch, DataConfig, HeadPooling, Problem};
 use crate::data::catalog::FileRole;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
-    self, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
+    self, ClassTexts, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
 };
 use crate::data::source::{self, Located};
 use crate::data::split::Split;
@@ -107,6 +107,34 @@ impl DataRequest<'_> {
         let splits: [(Split, &[(&str, &str)]); 3] =
             [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
         Ok(RawData::of_texts(&splits, &starter::QUESTION_LABELS, samples))
+    }
+
+    /// Reads its texts, with the validation part that [`ClassificationData::hold_out_validation`] holds out with `seed`.
+    ///
+    /// # Errors
+    /// As for [`Self::read_raw`]; [`Error::Config`] where the labels are not one class each.
+    pub fn read_texts(
+        &self,
+        known_labels: Option<Vec<String>>,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+    ) -> Result<(ClassTexts, serde_json::Value)> {
+        if self.problem != Problem::SingleLabel {
+            return Err(Error::Config {
+                key: "problem".into(),
+                what: "a bag of words tells single labels, not several at once and no numbers".into(),
+                fix: "use another --method".into(),
+            });
+        }
+        if let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? {
+            return Ok((ClassTexts::read(&path, &options, seed, listener)?, provenance));
+        }
+        let questions = starter::questions();
+        let [train, valid, test] = pairs(&questions);
+        let splits: [(Split, &[(&str, &str)]); 3] =
+            [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
+        let texts = ClassTexts::of_texts(&splits, &starter::QUESTION_LABELS)?;
+        Ok((texts, json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"})))
     }
 
     /// Where it lies and how to read it; `None` where it is in the program.

@@ -2,6 +2,8 @@
 //!
 //! Owns: opening a run, the weights it starts from, texts and labelled texts as the examples of a run. Never: the loop (`train`), a method's choices.
 
+pub(crate) mod bag_of_words;
+pub(crate) mod bar;
 pub(crate) mod base;
 pub mod labelled;
 pub(crate) mod pace;

@@ -147,6 +147,7 @@ impl Beginning<'_> {
             Task::Finetuning { method: Method::Adapters, .. } => "fine-tuning adapters",
             Task::Finetuning { method: Method::Lora, .. } => "fine-tuning low-rank updates",
             Task::Finetuning { method: Method::Bitfit, .. } => "fine-tuning biases",
+            Task::Finetuning { method: Method::Bow, .. } => "a bag of words",
         };
         match recipe {
             Recipe::Tutorial => format!("the tutorial's settings for {work}"),

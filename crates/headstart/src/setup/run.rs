@@ -80,6 +80,28 @@ impl OpenRun {
         }
     }
 
+    /// As [`Self::begin`] for what is fitted in one go by this process alone: no device, nothing that ranks share.
+    pub(crate) fn begin_without_model(
+        self,
+        config_toml: &str,
+        command: &str,
+        provenance: &Value,
+    ) -> Result<RunFolder> {
+        match self {
+            Self::Continued(run) => Ok(run),
+            Self::New(run) => {
+                let environment = [
+                    ("headstart", json!(env!("CARGO_PKG_VERSION"))),
+                    ("data", provenance.clone()),
+                    ("device", json!("cpu")),
+                ];
+                let environment = environment.map(|(name, value)| (name.to_owned(), value));
+                run.set_up(config_toml, command, &environment.into_iter().collect())
+            }
+            Self::Followed { .. } => unreachable!("rank 0 alone begins it"),
+        }
+    }
+
     /// The run to continue as it is; a new run's folder set up.
     pub(crate) fn begin(
         self,
@@ -242,7 +264,7 @@ pub(crate) fn model_files(
 }
 
 /// A configuration as the text of config.toml.
-fn to_toml(config: &impl serde::Serialize) -> Result<String> {
+pub(crate) fn to_toml(config: &impl serde::Serialize) -> Result<String> {
     toml::to_string(config).map_err(|e| Error::Config {
         key: "config".into(),
         what: format!("cannot be written as TOML: {e}"),

@@ -6,11 +6,11 @@ use crate::checkpoint::RunFolder;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
 use crate::report::Table;
-use crate::train::{Running, Training, share, thousands};
+use crate::train::{Running, Summary, Training, share, thousands};
 
 impl Training<'_> {
     /// The table of the report.
-    pub(super) fn about(&self, running: &Running<'_>) -> Result<Table> {
+    pub(super) fn about(&self, running: &Running<'_>, summary: &Summary) -> Result<Table> {
         // What differs between pretraining and fine-tuning stands in the settings, and is the same in a continued run.
         let settings = RunFolder::settings(self.folder.dir())?;
         let settings: toml::Table = toml::from_str(&settings).unwrap_or_default();
@@ -36,6 +36,7 @@ impl Training<'_> {
                 "duration",
                 format!("{}, {} threads, {}", duration(seconds), self.device.threads(), self.device_name()),
             ),
+            ("a bag of words", summary.bow.map_or_else(String::new, |bar| bar.to_string())),
             ("command", command(&self.folder.command())),
         ];
         let rows = rows.into_iter().filter(|(_, what)| !what.is_empty());

@@ -43,7 +43,7 @@ use outcome::{not_finite, to_record};
 use step::Ready;
 
 pub(crate) use measure::{Measurement, StepTime};
-pub use outcome::Summary;
+pub use outcome::{Bar, Summary};
 pub(crate) use outcome::{share, thousands, unix_seconds};
 pub(crate) use step::Step;
 
@@ -120,6 +120,8 @@ pub(crate) struct Training<'a> {
     pub(crate) best_by: BestBy,
     /// Finish with the best checkpoint's weights rather than the last.
     pub(crate) keep_best: bool,
+    /// What a bag of words achieves on the same examples, for the summary.
+    pub(crate) bar: Option<Bar>,
     /// Evaluations without a better one after which to stop; 0: never.
     pub(crate) early_stopping: u64,
     pub(crate) files: ModelFiles,

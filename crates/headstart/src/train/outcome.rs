@@ -18,6 +18,34 @@ use crate::report::{Confusion, Report};
 use crate::run_log::{Kind, Record, read_metrics};
 use crate::train::{Running, Stop, Training};
 
+/// What a bag of words achieves on the examples of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Bar {
+    /// Its accuracy on the validation examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_accuracy: Option<f64>,
+    /// Its accuracy on the test examples, which like the model's is told at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_accuracy: Option<f64>,
+    /// What an example counted beside the penalty, chosen by cross-validation.
+    pub strength: f64,
+    /// Seconds of reading, choosing and fitting.
+    pub seconds: f64,
+}
+
+impl std::fmt::Display for Bar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let of = |name: &str, accuracy: Option<f64>| accuracy.map(|accuracy| format!("{name} {accuracy:.4}"));
+        let parts: Vec<String> = [of("valid", self.valid_accuracy), of("test", self.test_accuracy)]
+            .into_iter()
+            .flatten()
+            .collect();
+        let accuracy =
+            if parts.is_empty() { "is fitted".into() } else { format!("accuracy {}", parts.join(", ")) };
+        write!(f, "{accuracy}, in {:.1} s", self.seconds)
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
@@ -37,6 +65,9 @@ pub struct Summary {
     pub metrics_step: Option<u64>,
     /// Those metrics by name: "valid/nll", "test/accuracy".
     pub metrics: BTreeMap<String, f64>,
+    /// What the model has to beat: a bag of words on the same examples, where one was fitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bow: Option<Bar>,
     /// The test (or else validation) set's confusion matrix, rows: true class.
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Class names.
@@ -105,6 +136,9 @@ impl Training<'_> {
             summary.metrics_step = Some(*step);
             summarise(&mut summary, "test", evaluation);
         }
+        let tested = summary.final_dir.is_some();
+        let untested = |bar: Bar| Bar { test_accuracy: bar.test_accuracy.filter(|_| tested), ..bar };
+        summary.bow = self.bar.map(untested);
         self.close(&mut running, &summary)?;
         Ok(summary)
     }
@@ -266,7 +300,7 @@ impl Training<'_> {
             format!("Headstart run {name}"),
             vec![outcome, files.to_owned()],
         );
-        report.tables.insert(0, self.about(running)?);
+        report.tables.insert(0, self.about(running, summary)?);
         if let Some(counts) = summary.confusion.clone() {
             let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
             let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });

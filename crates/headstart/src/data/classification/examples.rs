@@ -200,6 +200,12 @@ pub(super) fn cached_tokens(
     Ok((Tokens::new(texts, store, &lengths), usage))
 }
 
+/// Texts whose tokens nobody asks for.
+pub(super) fn without_tokens(texts: &read::Texts) -> Tokens {
+    let none = vec![0; texts.examples.len() * texts.per_example()];
+    Tokens::new(texts, TokenStore::from_vec(Vec::new()), &none)
+}
+
 /// The tokens of texts in memory.
 pub(super) fn tokens_in_memory(texts: &read::Texts, tokenizer: &Tokenizer) -> Result<Tokens> {
     let ids = tokenise(&texts.each().collect::<Vec<_>>(), tokenizer, &mut || Ok(()))?;

@@ -16,6 +16,7 @@ pub mod raw;
 mod read;
 mod sources;
 mod table;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ use crate::tokenizer::Tokenizer;
 
 pub use examples::{Example, LabelledSplit};
 pub use hold_out::HELD_OUT_FRACTION;
+pub use texts::{ClassTexts, TextSplit, joined};
 
 /// The question types of TREC-6 in their fixed order.
 pub const TREC_LABELS: [&str; 6] = ["NUM", "LOC", "HUM", "DESC", "ENTY", "ABBR"];

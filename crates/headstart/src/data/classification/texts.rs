@@ -1,0 +1,171 @@
+//! A labelled data set as texts with classes, for what knows no tokenizer.
+//!
+//! Owns: that the splits are those that [`ClassificationData`] has of the same data. Never: tokens.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::parsed::TextExample;
+use super::{ClassificationData, ClassificationOptions, Label, LabelKind, LabelledSplit};
+use super::{examples, labels, lookalikes, read, read_splits};
+use crate::data::split::Split;
+use crate::error::Result;
+use crate::event::{Listener, Signal};
+
+/// A single-label data set in texts; a validation part is held out where it has none.
+#[derive(Debug, Clone, Default)]
+pub struct ClassTexts {
+    /// The names of the classes.
+    pub labels: Vec<String>,
+    /// The training examples.
+    pub train: TextSplit,
+    /// The validation examples.
+    pub valid: Option<TextSplit>,
+    /// The test examples.
+    pub test: Option<TextSplit>,
+    /// The columns of the training texts, where they stood in a table.
+    pub text_columns: Vec<String>,
+    /// What people should be told of how the data was read.
+    pub notes: Vec<String>,
+}
+
+/// The texts of a split.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextSplit {
+    /// The texts; those of a pair stand behind each other, with a line's end between.
+    pub texts: Vec<String>,
+    /// The class of each.
+    pub classes: Vec<u32>,
+    /// Whether they are pairs.
+    pub pairs: bool,
+}
+
+impl ClassTexts {
+    /// Reads a data set as [`ClassificationData::load`] does, and holds out validation examples as
+    /// [`ClassificationData::hold_out_validation`] does with `seed`, where it is given and there are none.
+    ///
+    /// # Errors
+    /// As for these two.
+    ///
+    /// # Panics
+    /// When `options` ask for other labels than one class.
+    pub fn read(
+        path: &Path,
+        options: &ClassificationOptions,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Self> {
+        assert_eq!(options.label_kind, LabelKind::Single, "texts have one class each");
+        let (mut texts, mut notes) = read_splits(path, options, listener)?;
+        labels::name_numbers(&mut texts, options);
+        let names = match &options.known_labels {
+            Some(known) => known.clone(),
+            None if !options.stated_labels.is_empty() => options.stated_labels.clone(),
+            None => labels::discover(&texts, listener)?,
+        };
+        labels::refuse_no_class(&texts, &names)?;
+        if let (None, Some(first)) = (&options.known_labels, texts.values().next()) {
+            notes.extend(lookalikes::warnings(first, listener)?);
+        }
+        Self::of(&texts, names, notes, options.known_labels.is_none(), seed, listener)
+    }
+
+    /// Of texts in memory: for each split, pairs of label and text.
+    ///
+    /// # Errors
+    /// [`crate::Error::BadInput`] when a label is not among `labels`.
+    pub fn of_texts(splits: &[(Split, &[(&str, &str)])], labels: &[&str]) -> Result<Self> {
+        let texts =
+            splits.iter().map(|&(split, pairs)| (split, read::Texts::in_memory(split.names()[0], pairs)));
+        let names = labels.iter().map(|&label| label.to_owned()).collect();
+        Self::of(&texts.collect(), names, Vec::new(), false, None, &mut |_| Signal::Continue)
+    }
+
+    fn of(
+        texts: &BTreeMap<Split, read::Texts>,
+        names: Vec<String>,
+        notes: Vec<String>,
+        new: bool,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Self> {
+        let mut data =
+            ClassificationData { notes, ..ClassificationData::without_examples(names, LabelKind::Single) };
+        for (&split, texts) in texts {
+            let resolved = texts.labels(&data.labels, LabelKind::Single, listener)?;
+            if split == Split::Train && new {
+                labels::refuse_one_class(texts, &resolved, &data.labels)?;
+            }
+            *data.slot(split) = Some(LabelledSplit::new(examples::without_tokens(texts), resolved));
+        }
+        // What is held out are training texts.
+        let held = data.valid.is_none();
+        if let Some(seed) = seed {
+            data.hold_out_validation(seed)?;
+        }
+        let of = |part: Option<&LabelledSplit>, from: Split| {
+            Some(TextSplit::of(part?, &texts.get(&from)?.examples)).filter(|part| !part.texts.is_empty())
+        };
+        let valid_from = if held { Split::Train } else { Split::Valid };
+        let columns = texts.get(&Split::Train).and_then(|train| train.columns.as_ref());
+        Ok(Self {
+            train: of(data.train.as_ref(), Split::Train).unwrap_or_default(),
+            valid: of(data.valid.as_ref(), valid_from),
+            test: of(data.test.as_ref(), Split::Test),
+            text_columns: columns.map(|columns| columns.text.clone()).unwrap_or_default(),
+            labels: data.labels,
+            notes: data.notes,
+        })
+    }
+}
+
+impl TextSplit {
+    fn of(split: &LabelledSplit, all: &[TextExample]) -> Self {
+        let class = |row: &u32| match &split.labels[*row as usize] {
+            Label::Class(class) => *class,
+            Label::Classes(_) | Label::Value(_) => unreachable!("read as one class each"),
+        };
+        let text = |row: &u32| joined(&all[*row as usize].text, all[*row as usize].second.as_deref());
+        Self {
+            texts: split.rows.iter().map(text).collect(),
+            classes: split.rows.iter().map(class).collect(),
+            pairs: all.first().is_some_and(|example| example.second.is_some()),
+        }
+    }
+}
+
+/// A text, or a pair, as one.
+pub fn joined(first: &str, second: Option<&str>) -> String {
+    second.map_or_else(|| first.to_owned(), |second| format!("{first}\n{second}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_examples_are_held_out_as_of_tokens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        let rows: String =
+            (0..60).map(|n| format!("text {},{}\n", n * 7 % 50, ["a", "b"][n * 7 % 2])).collect();
+        std::fs::write(&path, format!("text,label\n{rows}")).unwrap();
+        let (options, mut silent) =
+            (ClassificationOptions::default(), |_: crate::event::Event<'_>| Signal::Continue);
+        let texts = ClassTexts::read(&path, &options, Some(3), &mut silent).unwrap();
+        let tokenizer = crate::data::source::starter_tokenizer().unwrap();
+        let mut data =
+            ClassificationData::load(&path, &options, &tokenizer, dir.path(), &mut silent).unwrap();
+        data.hold_out_validation(3).unwrap();
+        for (texts, split) in [(Some(&texts.train), &data.train), (texts.valid.as_ref(), &data.valid)] {
+            let (texts, split) = (texts.unwrap(), split.as_ref().unwrap());
+            assert_eq!(texts.texts.len(), split.len());
+            for ((text, class), example) in texts.texts.iter().zip(&texts.classes).zip(split.iter()) {
+                assert_eq!(tokenizer.encode(text).unwrap(), example.ids);
+                assert_eq!(example.label, &Label::Class(*class));
+            }
+        }
+        assert_eq!(texts.text_columns, ["text"]);
+        assert_eq!(joined("a", Some("b")), "a\nb");
+    }
+}

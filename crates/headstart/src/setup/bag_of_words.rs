@@ -1,0 +1,165 @@
+//! `finetune --method bow`: a bag of words as a run of its own, with a folder, a report and a finished model.
+//!
+//! Owns: the order of that run. Never: the classifier (`baseline`).
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::baseline::BagModel;
+use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, TextColumns};
+use crate::data::classification::{ClassTexts, TextSplit};
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+use crate::eval::{self, Evaluation};
+use crate::event::{Event, Listener};
+use crate::report::{Confusion, Report, Table};
+use crate::run_log::{Kind, Record, RunLog, read_metrics};
+use crate::setup::bar::{borrowed, fitted};
+use crate::setup::labelled::DataRequest;
+use crate::setup::run::{OpenRun, ranks_of, to_toml};
+use crate::train::{RunOptions, Summary, thousands, unix_seconds};
+
+/// Fits one to the data of `config` and saves it. A run that goes on is made again: nothing of it is kept on the way.
+///
+/// # Errors
+/// Data that is missing or unusable, a run folder that is taken, a disk that is full; [`Error::Interrupted`] when the listener
+/// said stop.
+pub(crate) fn run(
+    config: &FinetuneConfig,
+    options: &RunOptions,
+    listener: &mut Listener<'_>,
+) -> Result<Summary> {
+    let clock = Instant::now();
+    let ranks = ranks_of(options, config, &config.train, listener)?;
+    let run = OpenRun::open(&options.place, &ranks, listener)?;
+    let mut summary = Summary { steps: 1, total_steps: 1, metrics_step: Some(1), ..Summary::default() };
+    let made = ranks.of_leader(|| {
+        let (data, provenance) = read(config, None, Some(config.train.seed), listener)?;
+        if let Some(most) = config.data.max_train_examples.filter(|most| *most < data.train.texts.len()) {
+            return Err(Error::Config {
+                key: "max_train_examples".into(),
+                what: format!("a bag of words is fitted to all examples, and {most} are asked for"),
+                fix: "leave it out, or give it a file with fewer examples".into(),
+            });
+        }
+        let config = &FinetuneConfig {
+            data: DataConfig { text_column: columns(config, &data), ..config.data.clone() },
+            ..config.clone()
+        };
+        data.notes.iter().for_each(|note| {
+            listener(Event::Message(note));
+        });
+        let bag = fitted(&data, listener).ok_or_else(interrupted)?;
+        let model = BagModel { bag, labels: data.labels.clone(), pairs: data.train.pairs };
+        let seconds = clock.elapsed().as_secs_f64();
+        let folder = run.begin_without_model(&to_toml(config)?, &options.command, &provenance)?;
+        let mut log = RunLog::open(folder.dir(), 0, None, unix_seconds())?;
+        for (split, kind, part) in
+            [(Split::Valid, Kind::Valid, &data.valid), (Split::Test, Kind::Test, &data.test)]
+        {
+            let Some(part) = part else { continue };
+            let Evaluation { split, metrics, confusion, labels } = evaluated(&model, split, part);
+            let record = Record::new(kind, 1, unix_seconds());
+            log.log(&metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value)))?;
+            summary.metrics.extend(metrics.into_iter().map(|(name, value)| (format!("{split}/{name}"), value)));
+            (summary.confusion, summary.labels) = (confusion, labels);
+        }
+        log.flush()?;
+        let line = format!(
+            "fitted to {} texts in {seconds:.1} s, strength {} chosen by cross-validation",
+            thousands(data.train.texts.len()),
+            model.bag.strength()
+        );
+        listener(Event::Message(&line));
+        let readme = format!(
+            "# A bag of words\n\nLogistic regression on n-grams, by `headstart finetune --method bow`: {line}. Classes: {}.\n",
+            data.labels.join(", ")
+        );
+        summary.final_dir = Some(folder.write_final_with(&readme, |dir| model.write(dir))?);
+        let title = format!("Headstart run {}", folder.dir().file_name().unwrap_or_default().display());
+        let mut report = Report::of_run(&read_metrics(folder.dir())?, Some(1), title, vec![line.clone()]);
+        report.tables.insert(0, about(config, &line, &folder.command()));
+        if let Some(counts) = summary.confusion.clone() {
+            let title = format!("Confusion matrix, {}", if data.test.is_some() { "test" } else { "validation" });
+            report.confusions.push(Confusion { title, labels: data.labels.clone(), counts });
+        }
+        report.write(&folder.report_html())?;
+        Ok(folder.dir().to_path_buf())
+    })?;
+    summary.run_dir = made;
+    Ok(summary)
+}
+
+/// The metrics of a bag of words, in a model folder, on data.
+///
+/// # Errors
+/// Data that is missing or unusable, a label the model does not know.
+pub(crate) fn evaluate(
+    model: &BagModel,
+    data: &DataConfig,
+    order: &[Split],
+    listener: &mut Listener<'_>,
+) -> Result<Option<Evaluation>> {
+    let config = FinetuneConfig { data: data.clone(), ..FinetuneConfig::default() };
+    let (texts, _) = read(&config, Some(model.labels.clone()), None, listener)?;
+    let train = Some(texts.train).filter(|train| !train.texts.is_empty());
+    for split in order {
+        let part = match split {
+            Split::Train => &train,
+            Split::Valid => &texts.valid,
+            Split::Test => &texts.test,
+        };
+        if let Some(part) = part {
+            if model.pairs != part.pairs {
+                return Err(crate::infer::wants_pairs());
+            }
+            return Ok(Some(evaluated(model, *split, part)));
+        }
+    }
+    Ok(None)
+}
+
+fn read(
+    config: &FinetuneConfig,
+    known: Option<Vec<String>>,
+    seed: Option<u64>,
+    listener: &mut Listener<'_>,
+) -> Result<(ClassTexts, serde_json::Value)> {
+    // The family is of no account without tokens.
+    let request = DataRequest {
+        config: &config.data,
+        problem: config.problem,
+        arch: Arch::Gpt2,
+        pooling: HeadPooling::Cls,
+        positions: usize::MAX,
+    };
+    request.read_texts(known, seed, listener)
+}
+
+fn evaluated(model: &BagModel, split: Split, part: &TextSplit) -> Evaluation {
+    let rows: Vec<Vec<f64>> = model.bag.all_probabilities(&borrowed(&part.texts));
+    eval::of_probabilities(&split.to_string(), &rows, &part.classes, &model.labels)
+}
+
+fn columns(config: &FinetuneConfig, data: &ClassTexts) -> Option<TextColumns> {
+    match data.text_columns.len() {
+        2 => Some(TextColumns::Listed(data.text_columns.clone())),
+        _ => config.data.text_column.clone(),
+    }
+}
+
+fn about(config: &FinetuneConfig, line: &str, command: &str) -> Table {
+    let rows = BTreeMap::from([("command", command), ("data", &config.data.path), ("method", line)]);
+    Table {
+        title: "This run".into(),
+        rows: rows.into_iter().map(|(name, what)| vec![name.to_owned(), what.to_owned()]).collect(),
+        ..Table::default()
+    }
+}
+
+fn interrupted() -> Error {
+    Error::Interrupted {
+        what: "the fit was stopped before it was whole, and nothing is kept".into(),
+        fix: "call it again".into(),
+    }
+}

@@ -1,0 +1,95 @@
+//! The bar of a fine-tuning run: a bag of words on the same examples.
+//!
+//! Owns: when it is measured, and what its n-grams are. Never: a bit of the run beside it.
+
+use std::time::Instant;
+
+use crate::baseline::{self, BagOfWords, NGrams};
+use crate::config::{FinetuneConfig, Problem};
+use crate::data::classification::{ClassTexts, TextSplit};
+use crate::error::Result;
+use crate::event::{Event, Listener, Signal};
+use crate::setup::labelled::DataRequest;
+use crate::train::Bar;
+
+/// More training tokens than these, about 100 MB of text, take minutes to fit and gigabytes of memory.
+const MOST_TOKENS: usize = 25_000_000;
+/// Characters within words are not worth their time in more text than this.
+const MOST_CHARACTER_BYTES: usize = 16 << 20;
+
+/// What a bag of words achieves on the run's examples; `kept` are those of the `examples` training examples that it uses. `None`, with a
+/// word to people where there is something to say, where nothing is measured.
+///
+/// # Errors
+/// The data cannot be read any more.
+pub(crate) fn measured(
+    config: &FinetuneConfig,
+    request: &DataRequest<'_>,
+    known_labels: &[String],
+    examples: usize,
+    kept: Option<&[usize]>,
+    tokens: usize,
+    listener: &mut Listener<'_>,
+) -> Result<Option<Bar>> {
+    let why_not = if config.problem != Problem::SingleLabel {
+        "its labels are single ones"
+    } else if config.train.budget.is_some() {
+        "the time of a budget belongs to the model"
+    } else if tokens > MOST_TOKENS {
+        "there are more than 100 MB of text"
+    } else {
+        ""
+    };
+    if !why_not.is_empty() {
+        listener(Event::Message(&format!("no bag of words is fitted to compare with: {why_not}")));
+        return Ok(None);
+    }
+    let clock = Instant::now();
+    // What there is to say of the data has been said.
+    let mut quiet = |event: Event<'_>| match event {
+        Event::Message(_) => Signal::Continue,
+        other => listener(other),
+    };
+    let known = Some(known_labels.to_vec());
+    let (mut data, _) = request.read_texts(known, Some(config.train.seed), &mut quiet)?;
+    if data.train.texts.len() != examples {
+        listener(Event::Message(
+            "no bag of words is fitted to compare with: the data has changed since it was read",
+        ));
+        return Ok(None);
+    }
+    if let Some(kept) = kept {
+        let TextSplit { texts, classes, .. } = &mut data.train;
+        *texts = kept.iter().map(|&at| std::mem::take(&mut texts[at])).collect();
+        *classes = kept.iter().map(|&at| classes[at]).collect();
+    }
+    let Some(bag) = fitted(&data, listener) else { return Ok(None) };
+    let accuracy = |split: &Option<TextSplit>| {
+        split.as_ref().map(|split| bag.accuracy(&borrowed(&split.texts), &split.classes))
+    };
+    Ok(Some(Bar {
+        valid_accuracy: accuracy(&data.valid),
+        test_accuracy: accuracy(&data.test),
+        strength: bag.strength(),
+        seconds: clock.elapsed().as_secs_f64(),
+    }))
+}
+
+/// Fits one to the training texts; `None` when the listener said stop.
+pub(crate) fn fitted(data: &ClassTexts, listener: &mut Listener<'_>) -> Option<BagOfWords> {
+    let TextSplit { texts, classes, .. } = &data.train;
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let ngrams = if bytes > MOST_CHARACTER_BYTES { NGrams::Words } else { NGrams::WordsAndCharacters };
+    let texts = borrowed(texts);
+    let examples = baseline::Examples { texts: &texts, classes, count: data.labels.len() };
+    let mut done = 0;
+    let mut go_on = || {
+        done += 1;
+        listener(Event::Progress { what: "fitting a bag of words", done, total: 0 }) == Signal::Continue
+    };
+    BagOfWords::fit(examples, ngrams, &mut go_on)
+}
+
+pub(crate) fn borrowed(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
