@@ -1,3 +1,7 @@
+//! The classifier as a whole: what it learns, and that neither threads nor chance change a bit.
+//!
+//! Owns: small made-up texts. Never: the parts, which have tests of their own; scikit-learn, which `tests/bag_of_words.rs` compares with.
+
 use super::*;
 
 const TEXTS: [&str; 6] = [
