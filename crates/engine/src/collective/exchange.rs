@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use super::reduce::{Packed, Sum};
+use super::reduce::{Packed, Received, Sum};
 use super::shares::UNIT;
 use super::{Collective, Shares, reduce, reduce_device};
 use crate::cuda::Nccl;
@@ -134,10 +134,10 @@ impl Exchange {
             let (on_its_way, packed) = sync_channel(PIECES_BETWEEN);
             let sums = scope.spawn(move || {
                 let all_go_on = self.all_go_on(true)?;
-                let mut sums = Vec::new();
+                let (mut sums, mut received) = (Vec::new(), Received::default());
                 for piece in packed {
                     if all_go_on {
-                        sums.push(reduce::add_up(&self.collective, &self.shares, piece)?);
+                        sums.push(reduce::add_up(&self.collective, &self.shares, piece, &mut received)?);
                     }
                 }
                 Ok(all_go_on.then_some(Sums(sums)))

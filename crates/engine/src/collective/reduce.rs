@@ -28,8 +28,9 @@ pub(super) fn reduce(
     shares: &Shares,
     gradients: &mut Gradients,
 ) -> Result<(), EngineError> {
+    let mut received = Received::default();
     for piece in pieces(shares) {
-        let sum = add_up(collective, shares, Packed::of(shares, gradients, piece))?;
+        let sum = add_up(collective, shares, Packed::of(shares, gradients, piece), &mut received)?;
         sum.put(shares, gradients);
     }
     Ok(())
@@ -56,7 +57,8 @@ impl Packed {
         let mark = |block| u8::from(reached[block]);
         let marks = owners.clone().map(|owner| blocks(shares, &piece, owner).map(mark).collect()).collect();
         let packed = |owner| {
-            let mut packed = Vec::new();
+            let count = blocks(shares, &piece, owner).filter(|&block| reached[block]).count();
+            let mut packed = Vec::with_capacity(count * BLOCK);
             for block in blocks(shares, &piece, owner).filter(|&block| reached[block]) {
                 packed.extend_from_slice(&values[elements(shares, block)]);
             }
@@ -98,56 +100,104 @@ impl Sum {
     }
 }
 
+/// Room for what comes of the other ranks, used for one piece after the other.
+#[derive(Debug, Default)]
+pub(super) struct Received(Vec<Vec<f32>>);
+
+impl Received {
+    /// So many values of each rank.
+    fn of(&mut self, lengths: &[usize]) -> Vec<&mut [f32]> {
+        self.0.resize_with(lengths.len(), Vec::new);
+        let room = |(values, &len): (&mut Vec<f32>, &usize)| {
+            if values.len() < len {
+                values.resize(len, 0.0);
+            }
+        };
+        self.0.iter_mut().zip(lengths).for_each(room);
+        self.0.iter_mut().zip(lengths).map(|(values, &len)| &mut values[..len]).collect()
+    }
+}
+
 /// Sends each rank its blocks and adds up the own ones of all ranks.
-pub(super) fn add_up(collective: &Collective, shares: &Shares, mine: Packed) -> Result<Sum, EngineError> {
+pub(super) fn add_up(
+    collective: &Collective,
+    shares: &Shares,
+    mine: Packed,
+    received: &mut Received,
+) -> Result<Sum, EngineError> {
     let (rank, world_size) = (shares.rank(), shares.world_size());
     let Packed { piece, marks, values } = mine;
     let mut theirs = vec![vec![0; marks[rank].len()]; world_size];
-    exchange(collective, &marks, &mut theirs)?;
+    exchange(collective, slices(&marks), slices_mut(&mut theirs))?;
     theirs[rank].copy_from_slice(&marks[rank]);
-    let length = |marks: &Vec<u8>| {
-        let marked = blocks(shares, &piece, rank).zip(marks).filter(|(_, mark)| **mark != 0);
+    let length = |from: usize| {
+        let marked = blocks(shares, &piece, rank).zip(&theirs[from]).filter(|(_, mark)| **mark != 0);
         marked.map(|(block, _)| elements(shares, block).len()).sum()
     };
-    let mut parts: Vec<Vec<f32>> =
-        (0..world_size).map(|from| vec![0.0; if from == rank { 0 } else { length(&theirs[from]) }]).collect();
-    exchange(collective, &values, &mut parts)?;
-    parts[rank].clone_from(&values[rank]);
-    let mut sum =
-        Sum { reached: Vec::with_capacity(marks[rank].len()), values: Vec::new(), piece: piece.clone() };
-    // Where the next block of each rank begins among its parts, and the level of the tree that is being added.
-    let mut at = vec![0; world_size];
-    let mut level = vec![[0.0; BLOCK]; world_size];
-    let mut is_there = vec![false; world_size];
+    let lengths: Vec<usize> =
+        (0..world_size).map(|from| if from == rank { 0 } else { length(from) }).collect();
+    exchange(collective, slices(&values), received.of(&lengths))?;
+    let mut parts: Vec<&[f32]> = received.of(&lengths).into_iter().map(|part| &*part).collect();
+    parts[rank] = &values[rank];
+    let own_len = blocks(shares, &piece, rank).count() * BLOCK;
+    let mut sum = Sum {
+        reached: Vec::with_capacity(marks[rank].len()),
+        values: Vec::with_capacity(own_len),
+        piece: piece.clone(),
+    };
+    let mut level: Vec<Option<[f32; BLOCK]>> = vec![None; world_size];
     for (i, block) in blocks(shares, &piece, rank).enumerate() {
         let len = elements(shares, block).len();
-        for from in 0..world_size {
-            is_there[from] = theirs[from][i] != 0;
-            if is_there[from] {
-                level[from][..len].copy_from_slice(&parts[from][at[from]..at[from] + len]);
-                at[from] += len;
-            }
-        }
-        let mut width = world_size;
-        while width > 1 {
-            for pair in 0..width / 2 {
-                let (left, right) = (2 * pair, 2 * pair + 1);
-                // What only one of them reached is taken as it is, as `groups` has it.
-                match (is_there[left], is_there[right]) {
-                    (true, true) => level[pair] = std::array::from_fn(|k| level[left][k] + level[right][k]),
-                    (true, false) => level[pair] = level[left],
-                    (false, _) => level[pair] = level[right],
+        // The next block of those ranks that reached it.
+        let mut next = |from: usize| {
+            (theirs[from][i] != 0).then(|| {
+                let (block, behind) = parts[from].split_at(len);
+                parts[from] = behind;
+                block
+            })
+        };
+        let was_reached = if world_size == 2 {
+            match (next(0), next(1)) {
+                (Some(left), Some(right)) => {
+                    sum.values.extend(left.iter().zip(right).map(|(left, right)| left + right));
+                    true
                 }
-                is_there[pair] = is_there[left] || is_there[right];
+                (one, other) => one.or(other).is_some_and(|block| {
+                    sum.values.extend_from_slice(block);
+                    true
+                }),
             }
-            width /= 2;
-        }
-        sum.reached.push(is_there[0]);
-        if is_there[0] {
-            sum.values.extend_from_slice(&level[0][..len]);
-        }
+        } else {
+            for (from, place) in level.iter_mut().enumerate() {
+                *place = next(from).map(|block| {
+                    let mut whole = [0.0; BLOCK];
+                    whole[..len].copy_from_slice(block);
+                    whole
+                });
+            }
+            fold(&mut level).is_some_and(|whole| {
+                sum.values.extend_from_slice(&whole[..len]);
+                true
+            })
+        };
+        sum.reached.push(was_reached);
     }
     Ok(sum)
+}
+
+/// Adds neighbours until one is left, which is then the first; what only one of two reached is taken as it is, as `groups` has it.
+fn fold(level: &mut [Option<[f32; BLOCK]>]) -> Option<[f32; BLOCK]> {
+    let mut width = level.len();
+    while width > 1 {
+        for pair in 0..width / 2 {
+            level[pair] = match (level[2 * pair], level[2 * pair + 1]) {
+                (Some(left), Some(right)) => Some(std::array::from_fn(|k| left[k] + right[k])),
+                (one, other) => one.or(other),
+            };
+        }
+        width /= 2;
+    }
+    level[0]
 }
 
 /// Gives every rank the weights that the others have just updated. `ranges` are those of the update, whole, in the order of
@@ -164,6 +214,8 @@ pub(super) fn gather_weights(
 ) -> Result<(), EngineError> {
     let (rank, world_size) = (collective.rank(), collective.world_size());
     let values = weights.values_mut();
+    let mut room = Received::default();
+    let mut packed = Vec::new();
     for piece in shares.pieces(UNITS_OF_RANK) {
         let mine: Vec<usize> = blocks(shares, &piece, rank).collect();
         // Where gradient and moments are zero and nothing decays, no weight has changed.
@@ -173,20 +225,20 @@ pub(super) fn gather_weights(
             mine.iter().map(|&block| u8::from(gradients.moved()[block] || decays(block))).collect();
         let mut theirs: Vec<Vec<u8>> =
             (0..world_size).map(|owner| vec![0; blocks(shares, &piece, owner).count()]).collect();
-        exchange(collective, &vec![marks.clone(); world_size], &mut theirs)?;
+        exchange(collective, vec![&marks[..]; world_size], slices_mut(&mut theirs))?;
         theirs[rank] = marks;
         let parts = |owner: usize| {
             let marked = blocks(shares, &piece, owner).zip(&theirs[owner]).filter(|(_, mark)| **mark != 0);
             marked.flat_map(|(block, _)| updated(ranges, elements(shares, block)))
         };
-        let mut packed = Vec::new();
+        packed.clear();
         for part in parts(rank) {
             packed.extend_from_slice(&values[part.start..part.start + part.len]);
         }
-        let mut received: Vec<Vec<f32>> = (0..world_size)
-            .map(|owner| vec![0.0; if owner == rank { 0 } else { parts(owner).map(|part| part.len).sum() }])
-            .collect();
-        exchange(collective, &vec![packed; world_size], &mut received)?;
+        let length = |owner| if owner == rank { 0 } else { parts(owner).map(|part| part.len).sum() };
+        let lengths: Vec<usize> = (0..world_size).map(length).collect();
+        exchange(collective, vec![&packed[..]; world_size], room.of(&lengths))?;
+        let received = room.of(&lengths);
         for (owner, received) in received.iter().enumerate().filter(|(owner, _)| *owner != rank) {
             let mut at = 0;
             for part in parts(owner) {
@@ -201,23 +253,31 @@ pub(super) fn gather_weights(
 /// Sends each rank its own and receives from each, but for this rank itself.
 fn exchange<T: bytemuck::Pod>(
     collective: &Collective,
-    out: &[Vec<T>],
-    into: &mut [Vec<T>],
+    out: Vec<&[T]>,
+    into: Vec<&mut [T]>,
 ) -> Result<(), EngineError> {
     let rank = collective.rank();
     let sends: Vec<(usize, &[u8])> = out
-        .iter()
+        .into_iter()
         .enumerate()
         .filter(|(to, _)| *to != rank)
         .map(|(to, values)| (to, bytemuck::cast_slice(values)))
         .collect();
     let mut receives: Vec<(usize, &mut [u8])> = into
-        .iter_mut()
+        .into_iter()
         .enumerate()
         .filter(|(from, _)| *from != rank)
         .map(|(from, values)| (from, bytemuck::cast_slice_mut(values)))
         .collect();
     collective.exchange(&sends, &mut receives)
+}
+
+fn slices<T>(all: &[Vec<T>]) -> Vec<&[T]> {
+    all.iter().map(Vec::as_slice).collect()
+}
+
+fn slices_mut<T>(all: &mut [Vec<T>]) -> Vec<&mut [T]> {
+    all.iter_mut().map(Vec::as_mut_slice).collect()
 }
 
 /// The blocks of a piece that a rank owns.
