@@ -195,7 +195,7 @@ impl Batch {
         cut.into_iter().map(|part| Slab::new(&self.sequences[part.clone()], part.start)).collect()
     }
 
-    /// The sequences of each of so many groups: neighbouring slabs of [`GROUPED_TOKENS`], as even in number as can be. The data
+    /// The sequences of each of so many groups: neighbouring slabs of 512 tokens, as even in number as can be. The data
     /// alone decide, so every rank knows the groups of all.
     pub fn groups(&self, groups: usize) -> Vec<Range<usize>> {
         let slabs = self.cut(0..self.sequences.len(), GROUPED_TOKENS);
