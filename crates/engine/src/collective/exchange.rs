@@ -51,6 +51,8 @@ pub struct Exchange {
     /// Between GPUs; `None` where the host is between.
     nccl: Option<Nccl>,
     detour: Option<String>,
+    /// Whether bytes of some rank pass a network, which takes no time of a processor.
+    over_network: bool,
 }
 
 impl Exchange {
@@ -60,7 +62,11 @@ impl Exchange {
     /// [`EngineError::Rank`] with the rank that is lost; what goes wrong on the device.
     pub fn new(device: &Device, collective: &Collective, len: usize) -> Result<Self, EngineError> {
         let shares = Shares::new(collective, len);
-        let mut exchange = Self { collective: collective.clone(), shares, nccl: None, detour: None };
+        let here = collective.gather_equal(&[u8::from(collective.on_one_machine())])?;
+        let over_network = here.iter().any(|here| here == &[0]);
+        let collective = collective.clone();
+        let mut exchange = Self { collective, shares, nccl: None, detour: None, over_network };
+        let collective = &exchange.collective;
         if let Some(cuda) = device.cuda().filter(|_| !collective.is_alone()) {
             let most = crate::cuda::ops::parts::MOST_PARTS;
             if collective.world_size() > most {
@@ -80,7 +86,8 @@ impl Exchange {
     /// For one process by itself.
     pub fn alone(len: usize) -> Self {
         let collective = Collective::alone();
-        Self { shares: Shares::new(&collective, len), collective, nccl: None, detour: None }
+        let shares = Shares::new(&collective, len);
+        Self { shares, collective, nccl: None, detour: None, over_network: false }
     }
 
     /// What this rank owns.
@@ -118,9 +125,10 @@ impl Exchange {
         }
     }
 
-    /// Whether the sum can be made beside the work that completes the gradients.
-    pub fn can_reduce_beside(&self, device: &Device) -> bool {
-        !self.collective.is_alone() && !device.is_cuda()
+    /// Whether the sum is to be made beside the work that completes the gradients: over a network. On one machine the
+    /// processors carry the bytes, and are busy with the work (BENCHMARKS.md).
+    pub fn is_reduced_beside(&self, device: &Device) -> bool {
+        self.over_network && !device.is_cuda()
     }
 
     /// Does `work`, which computes gradients and tells how far they are complete, and meanwhile adds up over the ranks what is.

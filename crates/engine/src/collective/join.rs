@@ -165,9 +165,12 @@ fn over_tcp(
     };
     let broken = |e: std::io::Error| trouble(format!("a connection broke at once: {e}"), NETWORK);
     let watch = Arc::new(Watch::start(join.rank, lines, join.timeout).map_err(broken)?);
+    let is_here = |peer: &TcpStream| peer.peer_addr().is_ok_and(|address| address.ip().is_loopback());
+    let on_one_machine = peers.iter().flatten().all(is_here);
     let link = Box::new(Mesh::new(join.rank, peers, Arc::clone(&watch)).map_err(broken)?);
     let (rank, world_size, local_rank) = (join.rank, join.world_size, join.local_rank);
-    Ok(Collective { others: Some(Arc::new(Others { rank, world_size, local_rank, link, watch })) })
+    let others = Others { rank, world_size, local_rank, on_one_machine, link, watch };
+    Ok(Collective { others: Some(Arc::new(others)) })
 }
 
 pub const NETWORK: &str =

@@ -50,6 +50,8 @@ struct Others {
     rank: usize,
     world_size: usize,
     local_rank: usize,
+    /// As far as this rank sees.
+    on_one_machine: bool,
     link: Box<dyn Link>,
     watch: Arc<Watch>,
 }
@@ -90,6 +92,11 @@ impl Collective {
     /// The number of this process among those of its machine, from 0.
     pub fn local_rank(&self) -> usize {
         self.others.as_ref().map_or(0, |others| others.local_rank)
+    }
+
+    /// Whether all processes this one is connected with are on its machine.
+    pub(crate) fn on_one_machine(&self) -> bool {
+        self.others.as_ref().is_none_or(|others| others.on_one_machine)
     }
 
     /// Whether there is no other process.

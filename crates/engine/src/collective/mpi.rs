@@ -67,7 +67,9 @@ pub fn join(join: &Join) -> Result<Collective, Trouble> {
     let watch = Arc::new(Watch::start(rank, lines, join.timeout).map_err(broken)?);
     let state = Mutex::new(State { universe, pool: Vec::new(), broken: false });
     let link = Box::new(OverMpi { rank, world_size, state, watch: Arc::clone(&watch) });
-    Ok(Collective { others: Some(Arc::new(Others { rank, world_size, local_rank, link, watch })) })
+    let on_one_machine = on_machine == world_size;
+    let others = Others { rank, world_size, local_rank, on_one_machine, link, watch };
+    Ok(Collective { others: Some(Arc::new(others)) })
 }
 
 /// The connections of the watch: rank 0 says over MPI where it waits, the others come.

@@ -112,7 +112,7 @@ impl Step<'_> {
         let mut sums = Vec::new();
         let own = self.ranks.own_groups();
         // With one group to a rank, what its last slab completes is on its way while the rest is computed.
-        let beside = own.len() == 1 && self.optimizer.exchange.can_reduce_beside(self.device);
+        let beside = own.len() == 1 && self.optimizer.exchange.is_reduced_beside(self.device);
         for sequences in &batch.groups(self.ranks.groups())[own.clone()] {
             let slabs = batch.slabs_of(sequences.clone(), self.device.slab_tokens());
             for (i, slab) in slabs.iter().enumerate() {
