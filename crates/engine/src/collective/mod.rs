@@ -166,18 +166,7 @@ impl Collective {
     /// # Errors
     /// [`EngineError::Rank`] with the rank that is lost.
     pub fn gather_equal(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, EngineError> {
-        let mut all = vec![vec![0; mine.len()]; self.world_size()];
-        all[self.rank()].copy_from_slice(mine);
-        let rank = self.rank();
-        let sends: Vec<_> = (0..self.world_size()).filter(|&to| to != rank).map(|to| (to, mine)).collect();
-        let mut receives: Vec<_> = all
-            .iter_mut()
-            .enumerate()
-            .filter(|(from, _)| *from != rank)
-            .map(|(from, b)| (from, &mut b[..]))
-            .collect();
-        self.exchange(&sends, &mut receives)?;
-        Ok(all)
+        self.gather_into(mine, vec![vec![0; mine.len()]; self.world_size()])
     }
 
     /// What each rank brings, in the order of ranks, however long.
@@ -188,7 +177,11 @@ impl Collective {
         let lengths = self.gather_equal(&(mine.len() as u64).to_le_bytes())?;
         let length =
             |bytes: &Vec<u8>| bytes.iter().rev().fold(0_usize, |n, &byte| n << 8 | usize::from(byte));
-        let mut all: Vec<Vec<u8>> = lengths.iter().map(|bytes| vec![0; length(bytes)]).collect();
+        self.gather_into(mine, lengths.iter().map(|bytes| vec![0; length(bytes)]).collect())
+    }
+
+    /// Fills `all` with what each rank brings; they have its lengths.
+    fn gather_into(&self, mine: &[u8], mut all: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, EngineError> {
         let rank = self.rank();
         all[rank].copy_from_slice(mine);
         let sends: Vec<_> = (0..self.world_size()).filter(|&to| to != rank).map(|to| (to, mine)).collect();
@@ -196,7 +189,7 @@ impl Collective {
             .iter_mut()
             .enumerate()
             .filter(|(from, _)| *from != rank)
-            .map(|(from, b)| (from, &mut b[..]))
+            .map(|(from, bytes)| (from, &mut bytes[..]))
             .collect();
         self.exchange(&sends, &mut receives)?;
         Ok(all)
