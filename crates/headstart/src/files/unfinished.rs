@@ -19,7 +19,9 @@ fn list() -> MutexGuard<'static, Vec<PathBuf>> {
 
 /// What keeps everything unfinished so.
 #[must_use = "dropped, it lets files be finished again"]
-pub struct NothingUnfinished(#[allow(dead_code)] MutexGuard<'static, Vec<PathBuf>>);
+pub struct NothingUnfinished(
+    #[expect(dead_code, reason = "it is held, not read")] MutexGuard<'static, Vec<PathBuf>>,
+);
 
 /// Removes what is not finished, for a process that ends now: while the result lives nothing new is begun, and nothing put in its
 /// place, so that no file is there by half.
