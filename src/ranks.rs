@@ -57,14 +57,7 @@ pub fn launched_as() -> Result<Option<Join>, Usage> {
 impl Ranks {
     /// Work that brings something to this machine: rank 0 does it first, so that the others find it there.
     pub fn one_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let all_here = || self.collective.gather_equal(&[0]).map_err(Error::Engine);
-        if self.collective.leads() {
-            let done = work()?;
-            all_here()?;
-            return Ok(done);
-        }
-        all_here()?;
-        work()
+        headstart::ranks::Ranks::without_groups(&self.collective).leader_first(work)
     }
 
     fn join(args: &RankArgs) -> Result<Self> {

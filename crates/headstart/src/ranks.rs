@@ -135,7 +135,7 @@ impl Ranks {
     ///
     /// # Errors
     /// Those of `work`; [`Error::Engine`] with the rank that is lost.
-    pub fn leader_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn leader_first<T, E: From<Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if self.leads() {
             let value = work()?;
             self.wait_for_all()?;
