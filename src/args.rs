@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
-use headstart::config::{Arch, HeadPooling, ObjectiveName, Problem};
+use headstart::config::{Arch, HeadPooling, LayerMap, ObjectiveName, Problem, TextUnit};
 use headstart::data::Split;
 use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
@@ -72,6 +72,8 @@ pub enum Command {
     Tokenizer(TokenizerCommand),
     /// Train a language model on text
     Pretrain(Box<PretrainArgs>),
+    /// Train a small model to see text as a larger one does
+    Distill(Box<DistillArgs>),
     /// Train a classifier from a pretrained model
     Finetune(Box<FinetuneArgs>),
     /// Measure a model on data
@@ -380,6 +382,9 @@ pub struct PretrainArgs {
     /// Tokens of a training input [default: the model's positions; for encoders up to 512]
     #[arg(long, help_heading = "Objective", value_name = "N", value_parser = count::<usize>)]
     pub block_size: Option<usize>,
+    /// What becomes an input: so many tokens of the text (blocks), or each line of it, cut where it is longer (lines)
+    #[arg(long, help_heading = "Objective", value_name = "NAME", value_parser = one_of::<TextUnit>())]
+    pub inputs: Option<TextUnit>,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -388,6 +393,44 @@ pub struct PretrainArgs {
     pub train: TrainArgs,
     #[command(flatten)]
     pub ranks: RankArgs,
+}
+
+/// `headstart distill`: what pretraining takes, and a teacher.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The student has its teacher's tokenizer and sizes of its own; its final/ is a trunk to fine-tune, and to make vectors with.
+Examples:
+  headstart distill --teacher minilm-l6 --data books/ --arch bert --embed_dim 256 \\
+    --hidden_dim 1024 --num_layers 4 --num_heads 4 --out runs/small
+  headstart distill --teacher runs/trec --data questions.txt --inputs lines --preset mini
+  headstart distill --resume runs/small")]
+pub struct DistillArgs {
+    #[command(flatten)]
+    pub learning: LearningArgs,
+    #[command(flatten)]
+    pub pretrain: PretrainArgs,
+}
+
+/// What is learned of another model.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Teacher")]
+pub struct LearningArgs {
+    /// The model to learn from: a run folder, its final/, a checkpoint, a published model's folder, or a name of
+    /// `headstart models list`
+    #[arg(long, value_name = "MODEL")]
+    pub teacher: Option<PathBuf>,
+    /// Weight of the distance to its hidden states, token by token; 0 for none
+    #[arg(long, value_name = "X")]
+    pub token_loss: Option<f64>,
+    /// Weight of the distance to its vectors of whole inputs; 0 for none
+    #[arg(long, value_name = "X")]
+    pub sentence_loss: Option<f64>,
+    /// Weight of the language model's loss (the objective's) beside them; 0 for none
+    #[arg(long, value_name = "X")]
+    pub lm_loss: Option<f64>,
+    /// Which layers of the student learn of which of the teacher: 2:3,4:6 [default: the last of the last]
+    #[arg(long, value_name = "MAP")]
+    pub layers: Option<LayerMap>,
 }
 
 /// `headstart finetune`.

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Models(command) => cmd::models::run(command),
         Command::Tokenizer(command) => cmd::tokenizer::run(command),
         Command::Pretrain(args) => cmd::pretrain::run(*args),
+        Command::Distill(args) => cmd::pretrain::distill(*args),
         Command::Finetune(args) => cmd::finetune::run(*args),
         Command::Eval(args) => cmd::eval::run(args),
         Command::Launch(args) => cmd::launch::run(args),

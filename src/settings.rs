@@ -25,7 +25,7 @@ pub use file::text_fields_of;
 pub use finetune::finetune;
 pub use hub::{hub_options, model_folder, places_of, say as say_model};
 pub use plan::assumptions;
-pub use pretrain::pretrain;
+pub use pretrain::{distill, pretrain};
 pub use run::{Run, default_out, new_folder};
 
 /// The program was called wrongly.

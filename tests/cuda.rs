@@ -288,6 +288,13 @@ fn tuning_evaluating_predicting_and_generating() {
         overlay(&place, &format!("{run}-cpu"), &format!("{run}-cuda"), FIRST_F32, F32);
     }
 
+    let learn = "distill --teacher lm --data books --inputs lines --preset micro --embed_dim 48 --num_heads 2 \
+                 --num_max_positions 32 --lr 3e-3 --max_steps 6 --train_batch_size 6 --threads 1 --layers 1:2,2:2";
+    for device in ["cpu", "cuda"] {
+        place.run(&format!("{learn} --device {device} --out student-{device}")).succeeds();
+    }
+    overlay(&place, "student-cpu", "student-cuda", FIRST_F32, F32);
+
     let metric = |device: &str| {
         let found = place.run(&format!("eval tuned-cpu --data topics --json --device {device}")).json();
         found["metrics"]["loss"].as_f64().unwrap_or_else(|| panic!("no loss in {found}"))

@@ -27,6 +27,10 @@ const PRETRAIN: &str = "pretrain --data {}/books --tokenizer {}/tok.json --prese
 const FINETUNE: &str = "finetune --data {}/topics --n_epochs 1 --max_steps 8 --lr 3e-3 --n_warmup 2 --train_batch_size 16 \
                         --dropout 0.1 --eval_every 5 --save_every 3 --threads 1 --reduction_groups 4";
 
+const DISTILL: &str = "distill --data {}/books --inputs lines --preset micro --embed_dim 64 --hidden_dim 256 --num_heads 2 \
+                       --lm_loss 0.3 --layers 1:1,2:2 --max_steps 8 --lr 1e-3 --train_batch_size 24 --dropout 0.1 \
+                       --n_warmup 2 --eval_every 5 --save_every 3 --threads 1 --reduction_groups 4";
+
 fn filled(call: &str) -> String {
     call.replace("{}", trunks("ranks").path("").to_str().unwrap().trim_end_matches('/'))
 }
@@ -98,6 +102,7 @@ fn the_bits_do_not_depend_on_how_many_processes_there_are() {
     let works = [
         ("lm", filled(PRETRAIN)),
         ("mlm bf16", filled(&format!("{PRETRAIN} --objective mlm --precision bf16"))),
+        ("a student", filled(&format!("{DISTILL} --teacher {{}}/lm --precision bf16"))),
         ("full", filled(&format!("{FINETUNE} {trunk} --lm_loss_coef 0.5"))),
         ("updates", filled(&format!("{FINETUNE} {trunk} --method lora --lora_dropout 0.1"))),
         ("adapters bf16", filled(&format!("{FINETUNE} {trunk} --method adapters --precision bf16"))),

@@ -176,6 +176,9 @@ pub struct ModelArgs {
     /// Width of the model
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub embed_dim: Option<usize>,
+    /// Width of the embeddings, where a linear widens them to embed_dim (electra) [default: embed_dim]
+    #[arg(long, value_name = "N", value_parser = count::<usize>)]
+    pub embedding_size: Option<usize>,
     /// Width of the feed-forward
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub hidden_dim: Option<usize>,

@@ -3,15 +3,32 @@
 //! Owns: its layers, and the table `[model]`. Never: ranges.
 
 use anyhow::Result;
-use headstart::config::{Arch, FinetuneConfig, ModelConfig, ObjectiveName, Positions, PretrainConfig};
+use headstart::config::{
+    Arch, DistillConfig, FinetuneConfig, ModelConfig, ObjectiveName, Positions, PretrainConfig,
+};
 
 use super::run::{self, Run};
 use super::{Usage, data, file, train, tutorial};
-use crate::args::{ModelArgs, PretrainArgs};
+use crate::args::{DistillArgs, LearningArgs, ModelArgs, PretrainArgs};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart pretrain`.
 pub fn pretrain(args: PretrainArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>> {
+    settings("pretrain", args, None, ranks)
+}
+
+/// The settings of `headstart distill`.
+pub fn distill(args: DistillArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>> {
+    let DistillArgs { learning, pretrain } = args;
+    settings("distill", pretrain, Some(learning), ranks)
+}
+
+fn settings(
+    command: &str,
+    args: PretrainArgs,
+    learning: Option<LearningArgs>,
+    ranks: &Ranks,
+) -> Result<Run<PretrainConfig>> {
     let PretrainArgs {
         run,
         tutorial,
@@ -20,6 +37,7 @@ pub fn pretrain(args: PretrainArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>
         mlm,
         mlm_probability,
         block_size,
+        inputs,
         source,
         model,
         train,
@@ -46,6 +64,11 @@ pub fn pretrain(args: PretrainArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>
         objective: objective.or(base.objective),
         mlm_probability: mlm_probability.unwrap_or(base.mlm_probability),
         block_size: block_size.or(base.block_size),
+        inputs: inputs.unwrap_or(base.inputs),
+        distill: match learning {
+            Some(learning) => Some(distill_config(learning, base.distill.unwrap_or_default())),
+            None => base.distill,
+        },
         data: data::source_config(source, base.data),
         model: model_config(&model, base.model),
         train: train::train_config(&train, &base.train),
@@ -53,8 +76,21 @@ pub fn pretrain(args: PretrainArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     data::fill_cache_dir(&mut config.data)?;
-    let (options, telling) = run::options(run, "pretrain", &config.data, ranks)?;
+    let (options, telling) = run::options(run, command, &config.data, ranks)?;
     Ok(Run { config, options, telling })
+}
+
+/// The table `[distill]`.
+fn distill_config(args: LearningArgs, base: DistillConfig) -> DistillConfig {
+    let LearningArgs { teacher, token_loss, sentence_loss, lm_loss, layers } = args;
+    DistillConfig {
+        teacher: teacher.map_or(base.teacher, data::absolute_path),
+        teacher_sha256: base.teacher_sha256,
+        token_loss: token_loss.unwrap_or(base.token_loss),
+        sentence_loss: sentence_loss.unwrap_or(base.sentence_loss),
+        lm_loss: lm_loss.unwrap_or(base.lm_loss),
+        layers: layers.or(base.layers),
+    }
 }
 
 /// The table `[model]`.
@@ -64,6 +100,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         preset: _,
         arch,
         embed_dim,
+        embedding_size,
         hidden_dim,
         num_max_positions,
         num_heads,
@@ -85,7 +122,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         arch,
         vocab_size: base.vocab_size,
         embed_dim: embed_dim.unwrap_or(base.embed_dim),
-        embedding_size: base.embedding_size,
+        embedding_size: embedding_size.or(base.embedding_size),
         hidden_dim: hidden_dim.unwrap_or(base.hidden_dim),
         num_max_positions: num_max_positions.unwrap_or(base.num_max_positions),
         num_heads: num_heads.unwrap_or(base.num_heads),
@@ -97,6 +134,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         initializer_range: initializer_range.unwrap_or(base.initializer_range),
         adapters_dim: base.adapters_dim,
         lora: base.lora,
+        teacher_heads: base.teacher_heads,
         head: base.head,
         offset_token: base.offset_token,
         layout: base.layout,
@@ -109,6 +147,7 @@ fn refuse_sizes(args: &ModelArgs) -> Result<()> {
         preset,
         arch,
         embed_dim,
+        embedding_size,
         hidden_dim,
         num_max_positions,
         num_heads,
@@ -123,6 +162,7 @@ fn refuse_sizes(args: &ModelArgs) -> Result<()> {
         ("preset", preset.is_some()),
         ("arch", arch.is_some()),
         ("embed_dim", embed_dim.is_some()),
+        ("embedding_size", embedding_size.is_some()),
         ("hidden_dim", hidden_dim.is_some()),
         ("num_max_positions", num_max_positions.is_some()),
         ("num_heads", num_heads.is_some()),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use headstart::config::{
-    Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Positions,
-    PretrainConfig, Problem, Schedule, TextColumns, TrainConfig,
+    Arch, DataConfig, DistillConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName,
+    Positions, PretrainConfig, Problem, Schedule, TextColumns, TrainConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -209,7 +209,7 @@ fn help(command: &str) -> String {
 
 /// The keys of a configuration's tables, as flags.
 fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
-    let keys = tables.concat().into_iter().filter(|key| !["data", "model", "train"].contains(key));
+    let keys = tables.concat().into_iter().filter(|key| !["data", "model", "train", "distill"].contains(key));
     // The one flag that is not called like its key, and the one that is called like a table.
     keys.map(|key| if key == "path" { "data" } else { key }).collect()
 }
@@ -222,13 +222,19 @@ fn every_key_has_its_flag() {
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
     let of_others =
-        ["vocab_size", "causal", "adapters_dim", "lora", "head", "offset_token", "layout", "embedding_size"];
+        ["vocab_size", "causal", "adapters_dim", "lora", "teacher_heads", "head", "offset_token", "layout"];
     let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
+    let mut distill = pretrain.clone();
+    distill.extend(names::<DistillConfig>());
+    // Its sum is found out.
+    let for_students = [&without[..], &["teacher_sha256"]].concat();
     // The tokenizer is the model's.
-    for (command, keys, without) in
-        [("pretrain", pretrain, without), ("finetune", finetune, vec!["tokenizer", "lowercase"])]
-    {
+    for (command, keys, without) in [
+        ("pretrain", pretrain, without),
+        ("distill", distill, for_students),
+        ("finetune", finetune, vec!["tokenizer", "lowercase"]),
+    ] {
         assert!(keys.len() > 25, "{keys:?}");
         let text = help(command);
         for key in keys {

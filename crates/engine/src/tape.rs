@@ -139,6 +139,11 @@ impl<'a> Tape<'a> {
         }
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
     /// The batch this tape computes.
     pub fn packing(&self) -> &Packing {
         self.packing

@@ -89,18 +89,23 @@ impl Evaluator<'_> {
         };
         scores.add_other_ranks(self.ranks)?;
         // Slab by slab and batch by batch in the order of the examples, whoever computed them.
-        let (mut sums, mut totals) = (Sums::default(), Denominators { lm: 0.0, clf: 0.0 });
+        let (mut sums, mut totals) = (Sums::default(), Denominators::default());
         for part in &parts {
             sums.add(part);
         }
         for count in &counts {
             totals.lm += count.lm;
             totals.clf += count.clf;
+            totals.teacher.add(&count.teacher);
         }
         let mut metrics = BTreeMap::new();
         metrics.insert("loss".to_owned(), self.objective.loss(&sums, totals));
         if self.objective.lm > 0.0 && totals.lm > 0.0 {
             self.token_metrics(&sums, totals, examples, text, &mut metrics);
+        }
+        if let Some(teacher) = &self.objective.teacher {
+            let distances = teacher.metrics(&sums.teacher, totals.teacher);
+            metrics.extend(distances.into_iter().map(|(name, value)| (name.to_owned(), value)));
         }
         let mut confusion = None;
         match problem.filter(|_| totals.clf > 0.0) {

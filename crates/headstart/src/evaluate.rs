@@ -9,7 +9,7 @@ use headstart_engine::Collective;
 use crate::baseline::BagModel;
 use crate::batch::TokenTargets;
 use crate::checkpoint::ModelFiles;
-use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName};
+use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName, TextUnit};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::device::DeviceChoice;
@@ -82,7 +82,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
-        let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
+        let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None, teacher: None };
         for split in order {
             if let Ok(part) = labelled.data.get(split) {
                 if loaded.files.pairs && part.texts_per_example() == 1 {
@@ -99,12 +99,12 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let (files, roles) = (&loaded.files, loaded.tokenizer.roles());
         let predicts = predicts(model, files)?;
         loaded.model.check_lm_head()?;
-        let inputs = TextInputs::of(&files.config, files.block_size, roles)?;
+        let inputs = TextInputs::of(&files.config, files.block_size, TextUnit::Blocks, roles)?;
         let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
         let never = never_in_text(files.config.arch, roles);
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
-        let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
+        let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None, teacher: None };
         for split in order {
             let stream = ranks.leader_first(|| corpus.stream(split, &loaded.tokenizer, listener))?;
             if let Some(warning) =

@@ -136,6 +136,7 @@ pub(crate) fn finetune_compared(
         lm: config.lm_loss_coef.max(0.0),
         clf: config.clf_loss_coef,
         class_weights: class_weights(config, &train_examples, classes),
+        teacher: None,
     };
     let [valid, test] = [&data.valid, &data.test].map(|split| labelled.evaluated(split.as_ref()));
     let beginning = Beginning {

@@ -47,6 +47,7 @@ pub mod report;
 pub mod run_log;
 pub mod schedule;
 pub mod setup;
+pub mod teacher;
 pub mod tensors;
 pub mod tokenizer;
 pub mod train;

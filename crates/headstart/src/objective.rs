@@ -2,6 +2,8 @@
 //!
 //! Owns: coefficients, denominators, the step from targets to losses. Never: the order of data, optimizers, files.
 
+use std::sync::Arc;
+
 use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
 use headstart_engine::{Tape, Tensor};
@@ -11,9 +13,10 @@ use crate::config::Problem;
 use crate::error::Result;
 use crate::model::{Inputs, Model};
 use crate::ranks::Ranks;
+use crate::teacher::{Compared, Distances, Teacher};
 
 /// The weights of the losses.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Objective {
     /// Of the token loss; 0 or less: off.
     pub lm: f64,
@@ -21,15 +24,19 @@ pub struct Objective {
     pub clf: f64,
     /// Of each class.
     pub class_weights: Option<Vec<f32>>,
+    /// The model that is learned from, if one is.
+    pub teacher: Option<Arc<Teacher>>,
 }
 
 /// What a batch's losses are divided by.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Denominators {
     /// Predicted tokens.
     pub lm: f64,
     /// Classified sequences (weighted), or outputs, or numbers.
     pub clf: f64,
+    /// What is compared with a teacher's.
+    pub teacher: Compared,
 }
 
 /// Sums over slabs.
@@ -39,6 +46,8 @@ pub struct Sums {
     pub lm: LossSum,
     /// Over classified sequences.
     pub clf: LossSum,
+    /// To a teacher's hidden states.
+    pub teacher: Distances,
 }
 
 impl Objective {
@@ -46,7 +55,8 @@ impl Objective {
     pub fn denominators(&self, batch: &Batch) -> Denominators {
         let clf =
             batch.sequences.iter().filter_map(|s| s.label.as_ref()).map(|label| self.weight(label)).sum();
-        Denominators { lm: batch.targets() as f64, clf }
+        let teacher = self.teacher.as_ref().map(|teacher| teacher.compared(batch)).unwrap_or_default();
+        Denominators { lm: batch.targets() as f64, clf, teacher }
     }
 
     fn weight(&self, label: &Label) -> f64 {
@@ -67,8 +77,16 @@ impl Objective {
         slab: &Slab<'_>,
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
-        let hidden = model.trunk(tape, inputs(model, slab), None);
+        let mut states = Vec::new();
+        let hidden = model.trunk_watched(tape, inputs(model, slab), None, &mut |layer, h| {
+            if self.teacher.as_ref().is_some_and(|teacher| teacher.compares(layer)) {
+                states.push(h.clone());
+            }
+        });
         let mut sums = Sums::default();
+        if let Some(teacher) = &self.teacher {
+            sums.teacher = teacher.distances(model, tape, (&states, &hidden), slab, denominators.teacher);
+        }
         if self.lm > 0.0 && !slab.rows.is_empty() {
             let scale = (self.lm / denominators.lm) as f32;
             sums.lm = model.lm_loss(tape, &hidden, &slab.rows, &slab.targets, scale);
@@ -95,7 +113,11 @@ impl Objective {
         let part = |coefficient: f64, sum: f64, count: f64| {
             if coefficient > 0.0 && count > 0.0 { coefficient * sum / count } else { 0.0 }
         };
-        part(self.lm, sums.lm.sum, denominators.lm) + part(self.clf, sums.clf.sum, denominators.clf)
+        let teacher = self.teacher.as_ref();
+        let distance = teacher.map_or(0.0, |teacher| teacher.loss(&sums.teacher, denominators.teacher));
+        part(self.lm, sums.lm.sum, denominators.lm)
+            + part(self.clf, sums.clf.sum, denominators.clf)
+            + distance
     }
 }
 
@@ -114,9 +136,13 @@ impl Denominators {
         if ranks.collective().is_alone() {
             return Ok(own.map(<[Self]>::to_vec));
         }
-        let bits = |part: &Self| [part.lm.to_bits(), part.clf.to_bits()];
+        let bits =
+            |part: &Self| [part.lm, part.clf, part.teacher.tokens, part.teacher.sentences].map(f64::to_bits);
         let all = gather_parts(own.map(|own| own.iter().flat_map(bits).collect()), ranks)?;
-        let part = |[lm, clf]: &[u64; 2]| Self { lm: f64::from_bits(*lm), clf: f64::from_bits(*clf) };
+        let part = |bits: &[u64; 4]| {
+            let [lm, clf, tokens, sentences] = bits.map(f64::from_bits);
+            Self { lm, clf, teacher: Compared { tokens, sentences } }
+        };
         Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(part).collect()))
     }
 }
@@ -126,18 +152,29 @@ impl Sums {
     pub fn add(&mut self, other: &Self) {
         self.lm.add(&other.lm);
         self.clf.add(&other.clf);
+        self.teacher.add(&other.teacher);
     }
 
     /// What other ranks are told, once it has been waited for.
-    fn to_bits(&self) -> [u64; 4] {
-        [self.lm.sum.to_bits(), self.lm.correct, self.clf.sum.to_bits(), self.clf.correct]
+    fn to_bits(&self) -> [u64; 6] {
+        let Distances { tokens, sentences } = &self.teacher;
+        [
+            self.lm.sum.to_bits(),
+            self.lm.correct,
+            self.clf.sum.to_bits(),
+            self.clf.correct,
+            tokens.sum.to_bits(),
+            sentences.sum.to_bits(),
+        ]
     }
 
-    fn from_bits(bits: &[u64; 4]) -> Self {
-        let [lm, lm_correct, clf, clf_correct] = *bits;
+    fn from_bits(bits: &[u64; 6]) -> Self {
+        let [lm, lm_correct, clf, clf_correct, tokens, sentences] = *bits;
+        let sum = |bits, correct| LossSum::of(f64::from_bits(bits), correct);
         Self {
-            lm: LossSum::of(f64::from_bits(lm), lm_correct),
-            clf: LossSum::of(f64::from_bits(clf), clf_correct),
+            lm: sum(lm, lm_correct),
+            clf: sum(clf, clf_correct),
+            teacher: Distances { tokens: sum(tokens, 0), sentences: sum(sentences, 0) },
         }
     }
 
@@ -145,6 +182,7 @@ impl Sums {
     pub fn wait(&mut self) {
         self.lm.wait();
         self.clf.wait();
+        self.teacher.wait();
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! Owns: putting a pretraining run together. Never: the loop (`train`), the metrics (`eval`).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use headstart_engine::Weights;
 
-use crate::batch::Examples;
-use crate::checkpoint::{Checkpoint, LoadedModel, ModelFiles, load_model, with_lm_head};
+use crate::batch::{Examples, TokenTargets};
+use crate::checkpoint::{
+    Checkpoint, HeadDefaults, LoadedModel, ModelFiles, load_model, with_lm_head, without_lm_head,
+};
 use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, Task};
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
@@ -17,6 +20,7 @@ use crate::event::{Event, Listener};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::base::Base;
+use crate::setup::learning::Learning;
 use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
@@ -41,12 +45,13 @@ pub fn pretrain(
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
+    let learned = config.distill.as_ref().map(|distill| Learning::open(distill, config)).transpose()?;
     let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
     let checkpoint = run.newest_checkpoint()?;
-    let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), listener))?;
+    let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
     let Start { tokenizer, model: model_config, predicts, .. } = &start;
     let predicts = *predicts;
-    let inputs = TextInputs::of(model_config, config.block_size, tokenizer.roles())?;
+    let inputs = TextInputs::of(model_config, config.block_size, config.inputs, tokenizer.roles())?;
     let mut notes = Vec::new();
     let [train, valid, test] = ranks.leader_first(|| read_text(&corpus, tokenizer, &mut notes, listener))?;
 
@@ -58,13 +63,31 @@ pub fn pretrain(
     let train = inputs.examples(train)?;
     let [valid, test] = [inputs.evaluated(valid.as_ref())?, inputs.evaluated(test.as_ref())?];
     let model = Model::new(model_config)?;
-    model.check_lm_head()?;
+    let lm = config.distill.as_ref().map_or(1.0, |distill| distill.lm_loss);
+    if lm > 0.0 {
+        model.check_lm_head()?;
+    }
     check_memory(&model, &device, |_| true)?;
     let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
-    let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
     let never = never_in_text(model_config.arch, tokenizer.roles());
-    let targets =
-        token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never);
+    let targets = if lm > 0.0 {
+        token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never)
+    } else {
+        TokenTargets::None
+    };
+    let (distill, pooling) = match learned {
+        None => (None, None),
+        Some(learned) => {
+            learned.check_tokenizer(tokenizer)?;
+            learned.tell(&mut notes, listener);
+            let pooling = learned.pooling;
+            let (distill, teacher) = learned.teacher(config, &model, predicts)?;
+            teacher.make_resident(&device)?;
+            (Some((distill, Arc::new(teacher))), Some(pooling))
+        }
+    };
+    let (distill, teacher) = distill.unzip();
+    let objective = Objective { lm, clf: 0.0, class_weights: None, teacher };
     let beginning = Beginning {
         task: start.task(config),
         model: model_config,
@@ -82,12 +105,22 @@ pub fn pretrain(
     };
     let settled = beginning.settings(&run, &ranks, &measurement, &mut notes, listener)?;
     let as_settings = ModelConfig { vocab_size: config.model.vocab_size, ..model_config.clone() };
-    let config =
-        &PretrainConfig { objective: Some(predicts), model: as_settings, train: settled, ..config.clone() };
+    let config = &PretrainConfig {
+        objective: Some(predicts),
+        model: as_settings,
+        train: settled,
+        distill,
+        ..config.clone()
+    };
     let files = ModelFiles {
         mlm_probability: (predicts == ObjectiveName::Mlm).then_some(config.mlm_probability),
         block_size: config.block_size,
-        head_defaults: start.known().and_then(|model| model.files.head_defaults),
+        head_defaults: match (start.known().and_then(|model| model.files.head_defaults), pooling) {
+            // What was learned of the teacher is how it makes one vector of an input.
+            (None, Some(pooling)) => Some(HeadDefaults { pooling, dropout: None, max_length: None }),
+            (known, _) => known,
+        },
+        objective: Some(predicts).filter(|_| lm > 0.0),
         ..model_files(model_config, predicts, Vec::new(), tokenizer)
     };
     let [valid_examples, test_examples] =
@@ -109,7 +142,7 @@ pub fn pretrain(
         train,
         valid,
         test,
-        best_by: BestBy::Lowest("nll"),
+        best_by: BestBy::Lowest(if config.distill.is_some() { "loss" } else { "nll" }),
         keep_best: false,
         bar: None,
         early_stopping: 0,
@@ -167,6 +200,7 @@ impl Start {
     fn of(
         config: &PretrainConfig,
         checkpoint: Option<&Checkpoint>,
+        learned: Option<&Learning>,
         listener: &mut Listener<'_>,
     ) -> Result<Self> {
         let stored = checkpoint.map(Checkpoint::model).transpose()?;
@@ -176,7 +210,10 @@ impl Start {
         };
         let tokenizer = match stored.as_ref().or(base.as_ref()) {
             Some(model) => model.tokenizer()?,
-            None => source::tokenizer(&config.data, listener)?,
+            None => match learned.filter(|_| config.data.tokenizer.is_none()) {
+                Some(learned) => learned.loaded.tokenizer()?,
+                None => source::tokenizer(&config.data, listener)?,
+            },
         };
         let mut model = match (&stored, &base) {
             (Some(stored), _) if config.from.is_some() => stored.files.config.clone(),
@@ -185,6 +222,10 @@ impl Start {
         };
         let predicts = config.objective_of(&model);
         model.causal = predicts == ObjectiveName::Lm;
+        model.teacher_heads = learned.map(|learned| learned.heads(model.num_layers));
+        if config.distill.as_ref().is_some_and(|distill| distill.lm_loss <= 0.0) {
+            without_lm_head(&mut model);
+        }
         Ok(Self { stored, base, tokenizer, model, predicts })
     }
 

@@ -5,6 +5,7 @@
 
 mod budget;
 mod data;
+mod distill;
 mod finetune;
 mod layout;
 mod lora;
@@ -15,11 +16,12 @@ mod train;
 
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
+pub use distill::{DistillConfig, LayerMap};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use lora::{LoraConfig, LoraTarget, LoraTargets};
-pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
-pub use pretrain::{ObjectiveName, PretrainConfig};
+pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem, TeacherHeads};
+pub use pretrain::{ObjectiveName, PretrainConfig, TextUnit};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
 

@@ -113,12 +113,27 @@ pub struct ModelConfig {
     /// The classification head, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
+    /// What a student renders of its teacher's hidden states while it learns; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_heads: Option<TeacherHeads>,
     /// The id whose embedding has a trained offset (head and adapter tuning of a frozen trunk).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset_token: Option<u32>,
     /// What differs from the family's layout.
     #[serde(skip_serializing_if = "LayoutChanges::is_empty")]
     pub layout: LayoutChanges,
+}
+
+/// The linears from a student's hidden states to its teacher's. The finished model has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherHeads {
+    /// Columns of the teacher's hidden states.
+    pub width: usize,
+    /// The layers, from 1, whose hidden states are compared token by token.
+    pub layers: Vec<usize>,
+    /// Whether vectors of whole inputs are compared.
+    pub sentences: bool,
 }
 
 /// The classification head.
@@ -201,6 +216,7 @@ impl Default for ModelConfig {
             initializer_range: 0.02,
             adapters_dim: None,
             lora: None,
+            teacher_heads: None,
             head: None,
             offset_token: None,
         }
@@ -311,6 +327,19 @@ impl ModelConfig {
         }
         if let Some(lora) = &self.lora {
             lora.check_width(self.embed_dim)?;
+        }
+        if let Some(heads) = &self.teacher_heads {
+            let last = heads.layers.last().copied().unwrap_or(1);
+            let possible = (1..=65_536).contains(&heads.width)
+                && heads.layers.is_sorted_by(|a, b| a < b)
+                && heads.layers.first().is_none_or(|&first| first > 0)
+                && last <= self.num_layers;
+            check("teacher_heads", possible, || {
+                (
+                    format!("layer {last} of a model with {} cannot be compared", self.num_layers),
+                    "use others".into(),
+                )
+            })?;
         }
         self.layout.validate()?;
         check_positive("initializer_range", f64::from(self.initializer_range))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Arch, DataConfig, ModelConfig, Positions, TrainConfig, check};
+use super::{Arch, DataConfig, DistillConfig, ModelConfig, Positions, TrainConfig, check};
 use crate::error::Result;
 
 /// What pretraining predicts.
@@ -35,7 +35,18 @@ impl ObjectiveName {
     }
 }
 
-/// `headstart pretrain`.
+/// What becomes one input of running text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextUnit {
+    /// So many tokens as an input has, whatever they are of.
+    #[default]
+    Blocks,
+    /// A line, cut where it is longer than an input; empty ones are passed over.
+    Lines,
+}
+
+/// `headstart pretrain`, and with a teacher `headstart distill`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
@@ -51,6 +62,11 @@ pub struct PretrainConfig {
     /// Tokens of a training input; absent: the model's positions, of an encoder up to 512.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub block_size: Option<usize>,
+    /// Blocks of text, or lines.
+    pub inputs: TextUnit,
+    /// The model that is learned from, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill: Option<DistillConfig>,
     /// Text and tokenizer.
     pub data: DataConfig,
     /// Sizes; those of `from` where that is given.
@@ -66,6 +82,8 @@ impl Default for PretrainConfig {
             objective: None,
             mlm_probability: 0.15,
             block_size: None,
+            inputs: TextUnit::Blocks,
+            distill: None,
             data: DataConfig { path: "wikitext-103".into(), ..DataConfig::default() },
             model: ModelConfig::default(),
             train: TrainConfig::default(),
@@ -86,6 +104,9 @@ impl PretrainConfig {
             check("block_size", (2..=1 << 20).contains(&size), || {
                 (format!("{size} tokens are no size of a block"), "use a number from 2 on".into())
             })?;
+        }
+        if let Some(distill) = &self.distill {
+            distill.validate()?;
         }
         // Beside a model that has sizes, those that are given are compared with its own.
         if self.from.is_none() {

@@ -197,6 +197,20 @@ impl TokenStream {
         &self.source
     }
 
+    /// The lines of the text, without the token `end` behind each, those longer than `most` tokens cut to so many. Lines without tokens are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when no line has a token.
+    pub fn lines(&self, end: u32, most: usize) -> Result<Vec<&[u32]>> {
+        let lines = self.ids().split(|&id| id == end).filter(|line| !line.is_empty());
+        let lines: Vec<&[u32]> = lines.map(|line| &line[..line.len().min(most)]).collect();
+        if lines.is_empty() {
+            return Err(bad(&self.source, None, "has no line with a token".into(), "give text"));
+        }
+        Ok(lines)
+    }
+
     /// The stream as blocks of `num_max_positions` consecutive tokens; the tail that fills no block is dropped.
     ///
     /// # Errors

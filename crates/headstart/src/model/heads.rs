@@ -99,7 +99,46 @@ impl Classifier {
     }
 }
 
+/// A student's linears to its teacher's hidden states.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TowardTeacher {
+    /// With the layer, from 1, that each reads.
+    tokens: Vec<(usize, Projection)>,
+    sentences: Option<Projection>,
+}
+
+impl TowardTeacher {
+    pub(super) fn new(build: &mut Builder<'_>) -> Self {
+        let Some(heads) = &build.config.teacher_heads else { return Self::default() };
+        let width = build.config.embed_dim;
+        let mut linear = |name: &str| build.linear(name, heads.width, width, Kind::Head);
+        let tokens =
+            heads.layers.iter().map(|&layer| (layer, linear(&format!("teacher_heads.{layer}")))).collect();
+        let sentences = heads.sentences.then(|| linear("teacher_heads.sentences"));
+        Self { tokens, sentences }
+    }
+}
+
 impl Model {
+    /// A student's rendering `[N, T]` of its teacher's hidden states, from its own `[N, C]` after `layer` (from 1); `None`
+    /// where that layer is not compared.
+    pub fn toward_teacher(&self, tape: &mut Tape<'_>, hidden: &Value, layer: usize) -> Option<Value> {
+        let (_, linear) = self.toward_teacher.tokens.iter().find(|(at, _)| *at == layer)?;
+        Some(self.rendering(tape, hidden, linear))
+    }
+
+    /// A student's rendering `[B, T]` of its teacher's vectors of whole inputs, from its own `[B, C]`; `None` where these are
+    /// not compared.
+    pub fn toward_sentences(&self, tape: &mut Tape<'_>, pooled: &Value) -> Option<Value> {
+        let linear = self.toward_teacher.sentences.as_ref()?;
+        Some(self.rendering(tape, pooled, linear))
+    }
+
+    fn rendering(&self, tape: &mut Tape<'_>, x: &Value, linear: &Projection) -> Value {
+        let linear = Linear { f32_output: true, ..linear.linear(tape, &self.table) };
+        tape.linear(x, linear, &[])
+    }
+
     /// The summed LM loss of `rows` of the hidden states against `targets`; its gradient is scaled by `scale`.
     ///
     /// # Panics

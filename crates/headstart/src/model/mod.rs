@@ -32,7 +32,7 @@ use crate::params::{Kind, Param, ParamTable};
 use attention::Angles;
 use block::Block;
 use embeddings::Embeddings;
-use heads::{Classifier, LmHead};
+use heads::{Classifier, LmHead, TowardTeacher};
 use norm::Norm;
 use projection::Builder;
 
@@ -47,6 +47,7 @@ pub struct Model {
     final_norm: Option<Norm>,
     lm_head: LmHead,
     classifier: Option<Classifier>,
+    toward_teacher: TowardTeacher,
 }
 
 /// What a trunk reads: the tape's packed tokens, back to back.
@@ -95,6 +96,7 @@ impl Model {
         let final_norm = layout.final_norm.then(|| Norm::new(&mut build, "transformer.final_norm"));
         let lm_head = LmHead::new(&mut build);
         let classifier = Classifier::new(&mut build);
+        let toward_teacher = TowardTeacher::new(&mut build);
         table.freeze_except(|_| true);
         Ok(Self {
             config: config.clone(),
@@ -105,6 +107,7 @@ impl Model {
             final_norm,
             lm_head,
             classifier,
+            toward_teacher,
         })
     }
 
@@ -158,6 +161,16 @@ impl Model {
         Ok((merged, values.collect()))
     }
 
+    /// The same model without what a student has for its teacher, and its weights.
+    ///
+    /// # Errors
+    /// Those of [`Model::new`].
+    pub fn without_teacher(&self, weights: &[f32]) -> Result<(Self, Vec<f32>)> {
+        let alone = Self::new(&ModelConfig { teacher_heads: None, ..self.config.clone() })?;
+        // They stand behind all others.
+        Ok((alone.clone(), weights[..alone.table.len()].to_vec()))
+    }
+
     /// The sizes and options.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -182,7 +195,22 @@ impl Model {
         &self,
         tape: &mut Tape<'_>,
         inputs: Inputs<'_>,
+        caches: Option<&mut [KeyValueCache]>,
+    ) -> Value {
+        self.trunk_watched(tape, inputs, caches, &mut |_, _| ())
+    }
+
+    /// [`Model::trunk`], which shows the hidden states after each layer (from 1) on the way; those after the last are what it
+    /// returns.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn trunk_watched(
+        &self,
+        tape: &mut Tape<'_>,
+        inputs: Inputs<'_>,
         mut caches: Option<&mut [KeyValueCache]>,
+        watch: &mut dyn FnMut(usize, &Value),
     ) -> Value {
         let mut h = self.embeddings.forward(tape, &self.table, inputs);
         let angles = Angles::new(tape, &self.config, &self.layout);
@@ -191,10 +219,14 @@ impl Model {
             tape.completes_from(self.table.first_grad_of(layer));
             let cache = caches.as_mut().map(|caches| &mut caches[layer]);
             h = block.forward(tape, &self.table, &h, &angles, cache);
+            if layer + 1 < self.blocks.len() {
+                watch(layer + 1, &h);
+            }
         }
-        match &self.final_norm {
-            Some(norm) => norm.forward(tape, &self.table, &h),
-            None => h,
+        if let Some(norm) = &self.final_norm {
+            h = norm.forward(tape, &self.table, &h);
         }
+        watch(self.blocks.len(), &h);
+        h
     }
 }

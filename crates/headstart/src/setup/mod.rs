@@ -6,6 +6,7 @@ pub(crate) mod bag_of_words;
 pub(crate) mod bar;
 pub(crate) mod base;
 pub mod labelled;
+pub(crate) mod learning;
 pub(crate) mod pace;
 pub(crate) mod run;
 pub(crate) mod text;

@@ -4,7 +4,7 @@
 //! losses (`objective`).
 
 use crate::batch::{Examples, TokenTargets};
-use crate::config::{Arch, ModelConfig, ObjectiveName};
+use crate::config::{Arch, ModelConfig, ObjectiveName, TextUnit};
 use crate::data::corpus::TokenStream;
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
@@ -43,12 +43,15 @@ pub(crate) fn never_in_examples(arch: Arch, roles: RoleIds) -> Never {
     if arch.is_encoder() { never_in_text(arch, roles) } else { [Some(roles.cls), None, None] }
 }
 
-/// How a language model reads running text: in blocks, which an encoder has its special tokens around, as when it was
-/// pretrained.
+/// How a language model reads running text: in blocks or lines, which an encoder has its special tokens around, as when it
+/// was pretrained.
 #[derive(Clone, Debug)]
 pub(crate) struct TextInputs {
     /// Tokens of the text in one input.
     block: usize,
+    unit: TextUnit,
+    /// What stands behind a line in a stream.
+    end: u32,
     template: Option<Template>,
 }
 
@@ -57,8 +60,13 @@ impl TextInputs {
     ///
     /// # Errors
     /// [`Error::Config`] when it is longer than the model, or leaves no room for text.
-    pub(crate) fn of(model: &ModelConfig, block_size: Option<usize>, roles: RoleIds) -> Result<Self> {
-        let (arch, positions) = (model.arch, model.num_max_positions);
+    pub(crate) fn of(
+        model: &ModelConfig,
+        block_size: Option<usize>,
+        unit: TextUnit,
+        roles: RoleIds,
+    ) -> Result<Self> {
+        let (end, (arch, positions)) = (roles.eos, (model.arch, model.num_max_positions));
         if let Some(size) = block_size.filter(|&size| size > positions) {
             return Err(Error::Config {
                 key: "block_size".into(),
@@ -67,19 +75,24 @@ impl TextInputs {
             });
         }
         if !arch.is_encoder() {
-            return Ok(Self { block: block_size.unwrap_or(positions), template: None });
+            return Ok(Self { block: block_size.unwrap_or(positions), unit, end, template: None });
         }
         let length = block_size.unwrap_or(positions.min(LONGEST));
         let template = Template::of(arch, arch.pooling(), roles, length);
         template.validate(1)?;
         let block = length - template.encode(&[], None).input_ids.len();
-        Ok(Self { block, template: Some(template) })
+        Ok(Self { block, unit, end, template: Some(template) })
     }
 
-    /// A stream as inputs; the tail that fills none is dropped.
+    /// A stream as inputs; the tail that fills no block is dropped, and what of a line is longer than an input.
     pub(crate) fn examples<'a>(&self, stream: &'a TokenStream) -> Result<Examples<'a>> {
-        let blocks = stream.blocks(self.block)?;
-        let ids = (0..blocks.count()).map(|i| blocks.get(i)).collect();
+        let ids = match self.unit {
+            TextUnit::Lines => stream.lines(self.end, self.block)?,
+            TextUnit::Blocks => {
+                let blocks = stream.blocks(self.block)?;
+                (0..blocks.count()).map(|i| blocks.get(i)).collect()
+            }
+        };
         Ok(Examples { ids, template: self.template.clone(), ..Examples::default() })
     }
 
@@ -115,7 +128,7 @@ mod tests {
     #[test]
     fn an_encoder_reads_blocks_between_its_special_tokens() {
         let lengths = |arch, positions, asked| {
-            let inputs = TextInputs::of(&model(arch, positions), asked, ROLES).unwrap();
+            let inputs = TextInputs::of(&model(arch, positions), asked, TextUnit::Blocks, ROLES).unwrap();
             (inputs.block, inputs.template.map(|template| template.encode(&[7, 8], None).input_ids))
         };
         assert_eq!(lengths(Arch::Gpt2, 1_024, None), (1_024, None));
@@ -124,7 +137,8 @@ mod tests {
         assert_eq!(lengths(Arch::Bert, 128, None), (126, bert.clone()));
         assert_eq!(lengths(Arch::Modernbert, 8_192, None), (510, bert.clone()));
         assert_eq!(lengths(Arch::Roberta, 512, Some(100)), (98, bert));
-        let refused = |asked| TextInputs::of(&model(Arch::Bert, 16), Some(asked), ROLES).unwrap_err();
+        let refused =
+            |asked| TextInputs::of(&model(Arch::Bert, 16), Some(asked), TextUnit::Blocks, ROLES).unwrap_err();
         let long = refused(17).to_string();
         assert!(long.contains("block_size") && long.contains("16 positions"), "{long}");
         assert!(refused(2).to_string().contains("no room for text"));

@@ -54,7 +54,8 @@ impl Training<'_> {
             (Some(head), _) if head.problem == Problem::Regression => ("text-classification", "regression"),
             (Some(_), _) => ("text-classification", "classifier"),
             (None, Some(ObjectiveName::Mlm)) => ("fill-mask", "masked language model"),
-            (None, _) => ("text-generation", "language model"),
+            (None, Some(ObjectiveName::Lm)) => ("text-generation", "language model"),
+            (None, None) => ("feature-extraction", "trunk"),
         };
         let splits = [("validation", &running.last_valid), ("test", &running.last_test)];
         let figures = splits.into_iter().filter_map(|(name, of)| Some((name, &of.as_ref()?.1)));

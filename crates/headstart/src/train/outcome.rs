@@ -190,8 +190,14 @@ impl Training<'_> {
             listener(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
             running.last_test = Some((step, evaluation));
         }
-        let (table, weights) = (self.model.table(), self.weights.values());
         self.device.check()?;
+        if self.model.config().teacher_heads.is_some() {
+            // What was learned of the teacher stays; what was needed for it does not.
+            let (alone, weights) = self.model.without_teacher(self.weights.values())?;
+            self.files.config = alone.config().clone();
+            (self.model, self.weights) = (alone, Weights::new(weights));
+        }
+        let (table, weights) = (self.model.table(), self.weights.values());
         if !self.ranks.leads() {
             summary.final_dir = Some(self.folder.final_model());
             return Ok(true);

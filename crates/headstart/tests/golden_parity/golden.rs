@@ -123,6 +123,7 @@ impl Golden {
                 numbers: self.tensors["labels"].iter().map(|&v| v as f32).collect(),
             }),
             optimizer,
+            lesson: None,
             dropout_seed: case["dropout"]["seed"].as_u64().unwrap_or(0),
         }
     }

@@ -139,6 +139,7 @@ fn task(case: &Json, model: Model, weights: Vec<f32>, tensors: &HashMap<String, 
             max_norm: f64::INFINITY,
             steps: get(&optimizer["steps"]),
         },
+        lesson: None,
         dropout_seed: 0,
     }
 }

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests; a panic is their report
 
+mod distill;
 mod golden;
 mod hf;
 mod peft;
@@ -86,6 +87,16 @@ fn published_families_match_transformers() {
             check(name, &golden, &task, &device, Precision::F32, F32);
             check(name, &golden, &task, &device, Precision::Bf16, near_pytorch(&own));
         }
+    }
+}
+
+#[test]
+fn learning_from_a_teacher_matches_pytorch() {
+    for path in PATHS {
+        let device = device(2, path);
+        let (golden, task) = distill::read();
+        check("distill", &golden, &task, &device, Precision::F32, F32);
+        check("distill", &golden, &task, &device, Precision::Bf16, BF16);
     }
 }
 
@@ -257,6 +268,7 @@ fn wide_task(arch: Arch) -> Task {
             max_norm: 0.25,
             steps: 3,
         },
+        lesson: None,
         dropout_seed: 11,
     }
 }
@@ -325,6 +337,9 @@ fn forward<'a>(task: &Task, outcome: &'a Outcome) -> Vec<(&'a str, Vec<f64>)> {
     }
     if task.labels.is_some() {
         list.extend([("clf_logits", wide(&outcome.clf_logits)), ("clf_loss", vec![outcome.clf_loss])]);
+    }
+    if task.lesson.is_some() {
+        list.push(("distances", outcome.distances.clone()));
     }
     list
 }

@@ -2,8 +2,10 @@
 //!
 //! Owns: the losses and the steps of `docs/goldens.md`, over the public API. Never: what the numbers should be.
 
-use headstart::config::Problem;
+use headstart::batch::{Batch, Sequence};
+use headstart::config::{HeadPooling, Problem};
 use headstart::model::{Inputs, Model};
+use headstart::teacher::{Learned, Teacher};
 use headstart_engine::ops::adam::{self, Adam, Decay, Range};
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::ops::loss::Targets;
@@ -36,6 +38,15 @@ pub struct Optimizer {
     pub steps: u64,
 }
 
+/// What is learned of another model.
+pub struct Lesson {
+    pub teacher: Model,
+    pub weights: Vec<f32>,
+    pub pooling: HeadPooling,
+    pub layers: Vec<(usize, usize)>,
+    pub learned: Learned,
+}
+
 pub struct Task {
     pub model: Model,
     pub weights: Vec<f32>,
@@ -45,6 +56,7 @@ pub struct Task {
     pub token_types: Option<Vec<u32>>,
     pub lm: Option<Lm>,
     pub labels: Option<Labels>,
+    pub lesson: Option<Lesson>,
     pub optimizer: Optimizer,
     pub dropout_seed: u64,
 }
@@ -57,6 +69,8 @@ pub struct Outcome {
     pub clf_logits: Vec<f32>,
     pub lm_loss: f64,
     pub clf_loss: f64,
+    /// Token by token, and of whole inputs.
+    pub distances: Vec<f64>,
     /// In the order of the trainable parameters, tied ones joined.
     pub gradients: Vec<f32>,
     pub losses: Vec<f64>,
@@ -86,19 +100,31 @@ impl Task {
                 self.dropout_seed,
                 step,
             );
-            let hidden = self.model.trunk(&mut tape, self.inputs(0..self.ids.len()), None);
+            let mut states = Vec::new();
+            let inputs = self.inputs(0..self.ids.len());
+            let hidden = self.model.trunk_watched(&mut tape, inputs, None, &mut |layer, h| {
+                if self
+                    .lesson
+                    .as_ref()
+                    .is_some_and(|lesson| lesson.layers.iter().any(|(own, _)| *own == layer))
+                {
+                    states.push(h.clone());
+                }
+            });
+            let (distance, distances) = self.distances(&mut tape, (&states, &hidden), precision);
             let lm_loss = self.lm_loss(&mut tape, &hidden, 0..self.ids.len());
             let clf = self.clf_loss(&mut tape, &hidden, 0..self.lengths.len());
             if step == 0 {
                 outcome.hidden = hidden.tensor().to_f32_vec();
                 outcome.lm_loss = lm_loss;
+                outcome.distances = distances;
                 outcome.recorded = tape.recorded();
                 (outcome.clf_loss, outcome.clf_logits) = clf.clone();
                 if self.lm.is_some() {
                     outcome.lm_logits = self.lm_logits(device, &weights, precision, &hidden);
                 }
             }
-            outcome.losses.push(self.total(lm_loss, clf.0));
+            outcome.losses.push(self.total(lm_loss, clf.0) + distance);
             tape.backward();
             if step == 0 {
                 outcome.gradients = gradients.values().to_vec();
@@ -187,6 +213,32 @@ impl Task {
     fn total(&self, lm_loss: f64, clf_loss: f64) -> f64 {
         let lm = self.lm.as_ref().map_or(0.0, |lm| lm.coef * lm_loss);
         lm + self.labels.as_ref().map_or(0.0, |labels| labels.coef * clf_loss)
+    }
+
+    /// The loss of what is learned of another model, and the distances it is made of.
+    fn distances(
+        &self,
+        tape: &mut Tape<'_>,
+        states: (&[Value], &Value),
+        precision: Precision,
+    ) -> (f64, Vec<f64>) {
+        let Some(lesson) = &self.lesson else { return (0.0, Vec::new()) };
+        let whole = self.packing();
+        let sequence = |s| Sequence { input_ids: self.ids[whole.range(s)].to_vec(), ..Sequence::default() };
+        let batch = Batch { sequences: (0..self.lengths.len()).map(sequence).collect() };
+        let teacher = Teacher::new(
+            (lesson.teacher.clone(), Weights::new(lesson.weights.clone())),
+            lesson.pooling,
+            lesson.layers.clone(),
+            precision,
+            lesson.learned,
+            false,
+        )
+        .unwrap();
+        let compared = teacher.compared(&batch);
+        let sums = teacher.distances(&self.model, tape, states, &batch.slabs(usize::MAX)[0], compared);
+        let parts = teacher.metrics(&sums, compared).into_iter().map(|(_, value)| value).collect();
+        (teacher.loss(&sums, compared), parts)
     }
 
     /// The share of the mean LM loss that lies in `range` of the packed rows, which `hidden` holds.

@@ -1,0 +1,165 @@
+//! The table `[distill]`: what a model learns of another one.
+//!
+//! Owns: names, defaults, ranges. Never: loads the teacher, computes a loss.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::check;
+use crate::error::Result;
+
+/// Which layers of the student learn of which of the teacher, counted from 1: `2:3,4:6`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LayerMap(Vec<(usize, usize)>);
+
+impl LayerMap {
+    /// The last of the student and of the teacher.
+    pub fn last(student: usize, teacher: usize) -> Self {
+        Self(vec![(student, teacher)])
+    }
+
+    /// Student's layer and teacher's layer, in the order of the student's.
+    pub fn pairs(&self) -> &[(usize, usize)] {
+        &self.0
+    }
+}
+
+impl FromStr for LayerMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong =
+            |part: &str| format!("`{part}` is no pair of layers: write student:teacher, as in 2:3,4:6");
+        let pair = |part: &str| {
+            let (student, teacher) = part.split_once(':')?;
+            let layer =
+                |text: &str| text.trim().parse::<usize>().ok().filter(|layer| (1..=4_096).contains(layer));
+            Some((layer(student)?, layer(teacher)?))
+        };
+        let pairs: std::result::Result<Vec<_>, String> =
+            text.split(',').map(|part| pair(part).ok_or_else(|| wrong(part))).collect();
+        let pairs = pairs?;
+        if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err("name each layer of the student once, the lowest first".into());
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl TryFrom<String> for LayerMap {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<LayerMap> for String {
+    fn from(map: LayerMap) -> Self {
+        map.to_string()
+    }
+}
+
+impl fmt::Display for LayerMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs: Vec<String> =
+            self.0.iter().map(|(student, teacher)| format!("{student}:{teacher}")).collect();
+        f.write_str(&pairs.join(","))
+    }
+}
+
+/// `headstart distill`, beside what pretraining is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillConfig {
+    /// The model that is learned from: a run folder, its `final/`, a checkpoint or a published model's folder.
+    pub teacher: PathBuf,
+    /// SHA-256 of its weights, taken down when the run begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_sha256: Option<String>,
+    /// Weight of the distance to its hidden states, token by token; 0: off.
+    pub token_loss: f64,
+    /// Weight of the distance to its vectors of whole inputs; 0: off.
+    pub sentence_loss: f64,
+    /// Weight of the language model's loss; 0: off.
+    pub lm_loss: f64,
+    /// The layers whose hidden states are compared; absent: the last ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<LayerMap>,
+}
+
+impl Default for DistillConfig {
+    fn default() -> Self {
+        Self {
+            teacher: PathBuf::new(),
+            teacher_sha256: None,
+            token_loss: 1.0,
+            sentence_loss: 1.0,
+            lm_loss: 0.0,
+            layers: None,
+        }
+    }
+}
+
+impl DistillConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
+        check("teacher", !self.teacher.as_os_str().is_empty(), || {
+            ("no model is named to learn from".into(), "name one: --teacher minilm-l6, or a folder".into())
+        })?;
+        let weights = [
+            ("token_loss", self.token_loss),
+            ("sentence_loss", self.sentence_loss),
+            ("lm_loss", self.lm_loss),
+        ];
+        for (key, weight) in weights {
+            check(key, weight >= 0.0 && weight.is_finite(), || {
+                (format!("{weight} is not a weight"), "use 0 (off) or a positive number".into())
+            })?;
+        }
+        check("token_loss", self.token_loss > 0.0 || self.sentence_loss > 0.0, || {
+            (
+                "nothing is learned of the teacher".into(),
+                "give token_loss or sentence_loss a positive number".into(),
+            )
+        })?;
+        check("layers", self.layers.is_none() || self.token_loss > 0.0, || {
+            ("the layers are those of token_loss, which is 0".into(), "leave layers out".into())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_read_as_they_are_written() {
+        let map: LayerMap = "2:3, 4:6".parse().unwrap();
+        assert_eq!((map.pairs(), map.to_string().as_str()), (&[(2, 3), (4, 6)][..], "2:3,4:6"));
+        for wrong in ["", "2", "0:1", "2:3,2:4", "4:6,2:3", "a:b", "1:9999"] {
+            assert!(wrong.parse::<LayerMap>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn something_has_to_be_learned() {
+        let config = |token_loss, sentence_loss| DistillConfig {
+            teacher: "t".into(),
+            token_loss,
+            sentence_loss,
+            ..DistillConfig::default()
+        };
+        assert!(config(0.0, 1.0).validate().is_ok() && config(1.0, 0.0).validate().is_ok());
+        let none = config(0.0, 0.0).validate().unwrap_err().to_string();
+        assert!(none.contains("nothing is learned"), "{none}");
+        assert!(config(-1.0, 1.0).validate().is_err() && config(f64::NAN, 1.0).validate().is_err());
+    }
+}

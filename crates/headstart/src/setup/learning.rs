@@ -1,0 +1,125 @@
+//! The model that a run learns from.
+//!
+//! Owns: opening it, what it is compared with where nobody says so, that a run goes on with the same one. Never: a loss (`teacher`).
+
+use crate::checkpoint::{FileSum, LoadedModel, load_model};
+use crate::config::{DistillConfig, HeadPooling, LayerMap, ObjectiveName, PretrainConfig, TeacherHeads};
+use crate::error::{Error, Result};
+use crate::event::{Event, Listener};
+use crate::interop::read_sentence_settings;
+use crate::model::Model;
+use crate::teacher::{Learned, Teacher};
+use crate::tokenizer::Tokenizer;
+use crate::train::thousands;
+
+/// A teacher that has been opened.
+#[derive(Debug)]
+pub(crate) struct Learning {
+    pub(crate) loaded: LoadedModel,
+    /// How it makes one vector of an input.
+    pub(crate) pooling: HeadPooling,
+    distill: DistillConfig,
+}
+
+impl Learning {
+    /// Opens the teacher.
+    ///
+    /// # Errors
+    /// Those of [`load_model`]; [`Error::Config`] for a student with pieces of its own.
+    pub(crate) fn open(distill: &DistillConfig, config: &PretrainConfig) -> Result<Self> {
+        if config.data.tokenizer.is_some() && distill.token_loss > 0.0 {
+            return Err(Error::Config {
+                key: "tokenizer".into(),
+                what: "token by token, a student learns with its teacher's pieces".into(),
+                fix: "leave tokenizer out".into(),
+            });
+        }
+        let loaded = load_model(&distill.teacher)?;
+        let said = read_sentence_settings(&loaded.folder)?;
+        let pooling = said.map_or(HeadPooling::Mean, |folder| folder.pooling);
+        Ok(Self { loaded, pooling, distill: distill.clone() })
+    }
+
+    /// The linears of a student with so many layers.
+    pub(crate) fn heads(&self, layers: usize) -> TeacherHeads {
+        let tokens = self.distill.token_loss > 0.0;
+        TeacherHeads {
+            width: self.loaded.files.config.embed_dim,
+            layers: if tokens {
+                self.map(layers).pairs().iter().map(|pair| pair.0).collect()
+            } else {
+                Vec::new()
+            },
+            sentences: self.distill.sentence_loss > 0.0,
+        }
+    }
+
+    /// Refuses a student whose ids mean something else.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub(crate) fn check_tokenizer(&self, student: &Tokenizer) -> Result<()> {
+        if self.loaded.tokenizer()?.content_hash() == student.content_hash() {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "teacher".into(),
+            what: "the teacher's vocabulary is not the student's".into(),
+            fix: "leave --tokenizer out, so that the student has its teacher's; a student that goes on must have begun with it"
+                .into(),
+        })
+    }
+
+    /// Says what is learned of it.
+    pub(crate) fn tell(&self, notes: &mut Vec<String>, listener: &mut Listener<'_>) {
+        let sizes = &self.loaded.files.config;
+        let line = format!(
+            "teacher: {}, {} layers, {} wide; vectors of inputs are {}",
+            sizes.arch.name(),
+            sizes.num_layers,
+            thousands(sizes.embed_dim),
+            self.pooling.name()
+        );
+        listener(Event::Message(&line));
+        notes.push(line);
+    }
+
+    /// The teacher of `student`, and the settings with its sum.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is another than the run began with, or has not the layers.
+    pub(crate) fn teacher(
+        self,
+        config: &PretrainConfig,
+        student: &Model,
+        predicts: ObjectiveName,
+    ) -> Result<(DistillConfig, Teacher)> {
+        let mut distill = self.distill.clone();
+        let map = self.map(student.config().num_layers);
+        let model = Model::new(&self.loaded.files.config)?;
+        let weights = self.loaded.mapped_weights(model.table())?;
+        let sum = FileSum::of(bytemuck::cast_slice(weights.values())).sha256;
+        if let Some(begun) = distill.teacher_sha256.as_ref().filter(|begun| **begun != sum) {
+            return Err(Error::Config {
+                key: "teacher".into(),
+                what: format!(
+                    "its weights are not those that the run began with (SHA-256 {sum}, not {begun})"
+                ),
+                fix: "put the teacher back, or begin a new run".into(),
+            });
+        }
+        (distill.teacher_sha256, distill.layers) =
+            (Some(sum), Some(map.clone()).filter(|_| distill.token_loss > 0.0));
+        let layers = if distill.token_loss > 0.0 { map.pairs().to_vec() } else { Vec::new() };
+        let learned = Learned { token_loss: distill.token_loss, sentence_loss: distill.sentence_loss };
+        let masked = distill.lm_loss > 0.0 && predicts == ObjectiveName::Mlm;
+        let precision = config.train.precision.into();
+        let teacher = Teacher::new((model, weights), self.pooling, layers, precision, learned, masked)?;
+        Ok((distill, teacher))
+    }
+
+    fn map(&self, layers: usize) -> LayerMap {
+        let last = || LayerMap::last(layers, self.loaded.files.config.num_layers);
+        self.distill.layers.clone().unwrap_or_else(last)
+    }
+}

@@ -1,0 +1,116 @@
+//! `distill`: a student that learns is a trunk like others, and a run of it goes on like others.
+//!
+//! Owns: what a user of the command meets. Never: the loss (the goldens), ranks and GPUs (ranks.rs, cuda.rs).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod support;
+
+use std::fs;
+
+use support::published::folder;
+use support::{Place, sentences, trunks};
+
+/// A student half as wide as its teacher, which masks nothing.
+const STUDENT: &str = "--data books --inputs lines --arch bert --embed_dim 16 --hidden_dim 32 --num_heads 2 --num_layers 2 \
+                       --num_max_positions 32 --train_batch_size 8 --lr 1e-2 --n_warmup 2";
+
+fn place() -> Place {
+    let place = Place::new();
+    place.topics();
+    place.write("books/train.txt", sentences(1, 200));
+    place.write("books/valid.txt", sentences(2, 20));
+    folder(&place, "teacher", "bert_clf");
+    place
+}
+
+#[test]
+fn a_student_comes_nearer_to_its_teacher_and_is_a_trunk_then() {
+    let place = place();
+    let call = format!("distill --teacher teacher {STUDENT} --layers 1:1,2:2 --max_steps 60 --eval_every 20");
+    let said = place.run(&format!("{call} --json --out run"));
+    let result = said.json();
+    for distance in ["valid/token_distance", "valid/sentence_distance"] {
+        let found = result["metrics"][distance].as_f64().unwrap();
+        assert!(found > 0.0 && found < 0.7, "{distance} {found}: 1 is where nothing is learned");
+    }
+    let loss = result["metrics"]["valid/loss"].as_f64().unwrap();
+    let sum: f64 = ["valid/token_distance", "valid/sentence_distance"]
+        .iter()
+        .map(|distance| result["metrics"][distance].as_f64().unwrap())
+        .sum();
+    assert!((loss - sum).abs() < 1e-6 * sum, "{loss} {sum}");
+    // What it learned with stays behind.
+    let config = place.json_file("run/final/config.json");
+    assert_eq!((&config["architectures"][0], &config["hidden_size"]), (&"BertModel".into(), &16.into()));
+    let notes = place.json_file("run/final/headstart.json");
+    assert_eq!(notes["head_defaults"]["pooling"], "mean", "{notes}");
+    let card = String::from_utf8(place.bytes("run/final/README.md")).unwrap();
+    assert!(card.contains("pipeline_tag: feature-extraction"), "{card}");
+    place.run("finetune --model run --data topics --max_steps 3 --out tuned").succeeds();
+    let answers = place.feed("predict tuned", b"the old river\n").json_lines();
+    assert!(["water", "land"].contains(&answers[0]["label"].as_str().unwrap()), "{answers:?}");
+    let vectors = place.feed("features run", b"the old river\n").json_lines();
+    assert_eq!(vectors[0]["embedding"].as_array().unwrap().len(), 16);
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_with_the_same_bits_and_the_same_teacher() {
+    let place = place();
+    let call = format!(
+        "distill --teacher teacher {STUDENT} --lm_loss 0.5 --dropout 0.1 --max_steps 40 --save_every 3"
+    );
+    place.run(&format!("{call} --out whole")).succeeds();
+    let stopped = place.run(&format!("{call} --max_time 0.01 --json --out run")).json();
+    assert_eq!(stopped["stopped"], "max_time");
+    // Another teacher is none to go on with.
+    place.copy(&place.path("teacher"), "kept");
+    let stored = place.path("teacher/model.safetensors");
+    let mut bytes = fs::read(&stored).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    fs::write(&stored, bytes).unwrap();
+    place.run("distill --resume run").refuses(2, &["teacher", "not those that the run began with", "fix: "]);
+    fs::copy(place.path("kept/model.safetensors"), &stored).unwrap();
+    place.run("distill --resume run --max_time 1000").succeeds();
+    assert_eq!(place.metrics("whole"), place.metrics("run"));
+    let weights = |run: &str| place.bytes(&format!("{run}/final/model.safetensors"));
+    assert!(weights("whole") == weights("run"));
+}
+
+#[test]
+fn what_cannot_be_learned_is_refused_before_there_is_a_run() {
+    let place = place();
+    let lm = trunks("distill");
+    fs::copy(lm.path("tok.json"), place.path("tok.json")).unwrap();
+    for (flags, words) in [
+        ("--data books", &["teacher", "no model is named", "--teacher minilm-l6"][..]),
+        ("--teacher teacher --data books --token_loss 0 --sentence_loss 0", &["nothing is learned"]),
+        ("--teacher teacher --data books --token_loss=-1", &["token_loss", "-1 is not a weight"]),
+        (
+            "--teacher teacher --data books --layers 1:3 --preset micro",
+            &["layers", "layer 3 of the teacher", "it has 2"],
+        ),
+        ("--teacher teacher --data books --layers 9:1 --preset micro", &["layer 9"]),
+        ("--teacher teacher --data books --layers 2:1,1:1", &["lowest first"]),
+        ("--teacher teacher --data books --token_loss 0 --layers 1:1", &["layers", "token_loss"]),
+        ("--teacher teacher --data books --tokenizer tok.json", &["tokenizer", "teacher's pieces"]),
+        (
+            "--teacher teacher --data books --tokenizer tok.json --token_loss 0 --preset micro",
+            &["vocabulary is not the student's"],
+        ),
+        ("--teacher nowhere/at/all --data books", &["nowhere"]),
+    ] {
+        let done = place.run(&format!("distill {flags} --out run"));
+        assert_ne!(done.code, Some(0), "{flags}");
+        for word in words {
+            assert!(done.stderr.contains(word), "{flags}: {word}: {}", done.stderr);
+        }
+        assert!(!place.path("run").exists(), "{flags}");
+    }
+}

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Text for `headstart distill --inputs lines`: a line of one to six sentences each, of as many lengths as tasks have.
+
+    python tools/distill_text.py OUT.txt BOOK_OR_FOLDER... [--most_words 5000000] [--seed 1]
+
+Takes .txt and .md files and wikitext's .tokens; folders are searched. Files are taken in the order of the SHA-256 of their
+path and the seed, so that a prefix of the result is a sample of all. Paragraphs are joined lines between empty ones; markup
+of Markdown goes. Says how many files, lines and words there are, and the SHA-256 of the result. Needs Python only.
+"""
+import argparse
+import hashlib
+import pathlib
+import random
+import re
+import sys
+
+
+def paragraphs(path, text):
+    if path.suffix == ".tokens":
+        for line in text.splitlines():
+            line = line.strip()
+            if line and not line.startswith("="):
+                yield re.sub(r" @(.)@ ", r"\1", line).replace("<unk>", "something")
+        return
+    for block in re.split(r"\n\s*\n", text):
+        block = re.sub(r"<br\s*/?>", " ", block)
+        block = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", block)
+        block = re.sub(r"^[#>*\-\s]+", "", block)
+        block = re.sub(r"[*_`|\\]+", "", block)
+        block = " ".join(block.split())
+        if len(block.split()) >= 3:
+            yield block
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("out")
+    p.add_argument("sources", nargs="+")
+    p.add_argument("--most_words", type=int, default=5_000_000)
+    p.add_argument("--seed", type=int, default=1)
+    a = p.parse_args()
+    files = []
+    for source in map(pathlib.Path, a.sources):
+        found = [source] if source.is_file() else [f for f in source.rglob("*") if f.suffix in (".txt", ".md", ".tokens")]
+        files += [(hashlib.sha256(f"{a.seed} {f.relative_to(source.parent)}".encode()).digest(), f) for f in found]
+    files.sort(key=lambda pair: pair[0])
+    draw, sum_, lines, words, used = random.Random(a.seed), hashlib.sha256(), 0, 0, 0
+    with open(a.out, "w", encoding="utf8", newline="\n") as out:
+        for _, path in files:
+            if words >= a.most_words:
+                break
+            used += 1
+            for paragraph in paragraphs(path, path.read_text(encoding="utf8", errors="replace")):
+                sentences = re.split(r"(?<=[.!?])[\"')\u201d\u2019]*\s+(?=[\"'(\u201c\u2018]?[A-Z])", paragraph)
+                at = 0
+                while at < len(sentences):
+                    take = draw.choice([1, 1, 1, 2, 2, 3, 4, 6])
+                    line = " ".join(sentences[at : at + take])
+                    at += take
+                    count = len(line.split())
+                    if count < 3:
+                        continue
+                    out.write(line + "\n")
+                    sum_.update((line + "\n").encode())
+                    lines, words = lines + 1, words + count
+    print(f"{used} files, {lines} lines, {words} words, sha256 {sum_.hexdigest()}", file=sys.stderr)
+
+
+main()
