@@ -425,6 +425,12 @@ pub struct LearningArgs {
     /// Weight of the distance to its vectors of whole inputs; 0 for none
     #[arg(long, value_name = "X")]
     pub sentence_loss: Option<f64>,
+    /// Weight of the divergence from its probabilities; 0 for none [default: 1 for a classifier of single labels]
+    #[arg(long, value_name = "X")]
+    pub label_loss: Option<f64>,
+    /// What these probabilities are softened by
+    #[arg(long, value_name = "X")]
+    pub temperature: Option<f64>,
     /// Weight of the language model's loss (the objective's) beside them; 0 for none
     #[arg(long, value_name = "X")]
     pub lm_loss: Option<f64>,

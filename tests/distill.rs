@@ -32,7 +32,9 @@ fn place() -> Place {
 #[test]
 fn a_student_comes_nearer_to_its_teacher_and_is_a_trunk_then() {
     let place = place();
-    let call = format!("distill --teacher teacher {STUDENT} --layers 1:1,2:2 --max_steps 60 --eval_every 20");
+    let call = format!(
+        "distill --teacher teacher {STUDENT} --label_loss 0 --layers 1:1,2:2 --max_steps 60 --eval_every 20"
+    );
     let said = place.run(&format!("{call} --json --out run"));
     let result = said.json();
     for distance in ["valid/token_distance", "valid/sentence_distance"] {
@@ -84,24 +86,63 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits_and_the_same_teacher() {
 }
 
 #[test]
+fn a_classifier_teaches_its_answers_on_text_without_labels() {
+    let place = place();
+    let lm = trunks("distill");
+    let topics = lm.path("topics");
+    // A decoder, whose classifier reads a [CLS] at the end.
+    let call = format!(
+        "finetune --model {} --data {} --n_epochs 3 --lr 3e-3 --out teacher2",
+        lm.path("lm").display(),
+        topics.display()
+    );
+    place.run(&call).succeeds();
+    // Texts of the task, as nobody labelled them.
+    let texts = sentences(3, 400);
+    place.write("texts/train.txt", &texts);
+    place.write("texts/valid.txt", sentences(4, 60));
+    let call = "distill --teacher teacher2 --data texts --inputs lines --preset micro --embed_dim 24 --num_heads 2 \
+                --token_loss 0 --sentence_loss 0 --dropout 0 --lr 1e-2 --n_warmup 5 --train_batch_size 8 --n_epochs 4 --out run";
+    let result = place.run(&format!("{call} --json")).json();
+    let agreement = result["metrics"]["valid/label_agreement"].as_f64().unwrap();
+    let divergence = result["metrics"]["valid/label_divergence"].as_f64().unwrap();
+    assert!(agreement > 0.8 && divergence > 0.0 && divergence < 0.6, "{agreement} {divergence}");
+    // It answers as its teacher does, with the teacher's words.
+    let answers = |run: &str| place.feed(&format!("predict {run}"), sentences(5, 60).as_bytes()).json_lines();
+    let (own, there) = (answers("run"), answers("teacher2"));
+    let same = own.iter().zip(&there).filter(|(a, b)| a["label"] == b["label"]).count();
+    assert!(own.len() == there.len() && 10 * same > 8 * own.len(), "{same} of {}", own.len());
+    place
+        .run("distill --teacher teacher2 --data texts --arch bert --preset micro --out other")
+        .refuses(2, &["arch", "special tokens", "fix: "]);
+}
+
+#[test]
 fn what_cannot_be_learned_is_refused_before_there_is_a_run() {
     let place = place();
     let lm = trunks("distill");
+    folder(&place, "trunk", "bert_mlm");
     fs::copy(lm.path("tok.json"), place.path("tok.json")).unwrap();
     for (flags, words) in [
         ("--data books", &["teacher", "no model is named", "--teacher minilm-l6"][..]),
-        ("--teacher teacher --data books --token_loss 0 --sentence_loss 0", &["nothing is learned"]),
+        (
+            "--teacher teacher --data books --token_loss 0 --sentence_loss 0 --label_loss 0",
+            &["nothing is learned"],
+        ),
+        ("--teacher trunk --data books --token_loss 0 --sentence_loss 0", &["nothing is learned"]),
+        ("--teacher trunk --data books --label_loss 1", &["label_loss", "no classifier"]),
+        ("--teacher trunk --data books --temperature 0", &["temperature"]),
         ("--teacher teacher --data books --token_loss=-1", &["token_loss", "-1 is not a weight"]),
         (
-            "--teacher teacher --data books --layers 1:3 --preset micro",
+            "--teacher trunk --data books --layers 1:3 --preset micro",
             &["layers", "layer 3 of the teacher", "it has 2"],
         ),
-        ("--teacher teacher --data books --layers 9:1 --preset micro", &["layer 9"]),
-        ("--teacher teacher --data books --layers 2:1,1:1", &["lowest first"]),
+        ("--teacher trunk --data books --layers 9:1 --preset micro", &["layer 9"]),
+        ("--teacher trunk --data books --layers 2:1,1:1", &["lowest first"]),
         ("--teacher teacher --data books --token_loss 0 --layers 1:1", &["layers", "token_loss"]),
         ("--teacher teacher --data books --tokenizer tok.json", &["tokenizer", "teacher's pieces"]),
         (
-            "--teacher teacher --data books --tokenizer tok.json --token_loss 0 --preset micro",
+            "--teacher trunk --data books --tokenizer tok.json --token_loss 0 --preset micro",
             &["vocabulary is not the student's"],
         ),
         ("--teacher nowhere/at/all --data books", &["nowhere"]),

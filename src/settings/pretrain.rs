@@ -82,12 +82,14 @@ fn settings(
 
 /// The table `[distill]`.
 fn distill_config(args: LearningArgs, base: DistillConfig) -> DistillConfig {
-    let LearningArgs { teacher, token_loss, sentence_loss, lm_loss, layers } = args;
+    let LearningArgs { teacher, token_loss, sentence_loss, label_loss, temperature, lm_loss, layers } = args;
     DistillConfig {
         teacher: teacher.map_or(base.teacher, data::absolute_path),
         teacher_sha256: base.teacher_sha256,
         token_loss: token_loss.unwrap_or(base.token_loss),
         sentence_loss: sentence_loss.unwrap_or(base.sentence_loss),
+        label_loss: label_loss.or(base.label_loss),
+        temperature: temperature.unwrap_or(base.temperature),
         lm_loss: lm_loss.unwrap_or(base.lm_loss),
         layers: layers.or(base.layers),
     }

@@ -99,7 +99,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let (files, roles) = (&loaded.files, loaded.tokenizer.roles());
         let predicts = predicts(model, files)?;
         loaded.model.check_lm_head()?;
-        let inputs = TextInputs::of(&files.config, files.block_size, TextUnit::Blocks, roles)?;
+        let inputs = TextInputs::of(&files.config, files.block_size, TextUnit::Blocks, None, roles)?;
         let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
         let never = never_in_text(files.config.arch, roles);
         let targets =

@@ -139,9 +139,9 @@ impl Denominators {
         let bits =
             |part: &Self| [part.lm, part.clf, part.teacher.tokens, part.teacher.sentences].map(f64::to_bits);
         let all = gather_parts(own.map(|own| own.iter().flat_map(bits).collect()), ranks)?;
-        let part = |bits: &[u64; 4]| {
-            let [lm, clf, tokens, sentences] = bits.map(f64::from_bits);
-            Self { lm, clf, teacher: Compared { tokens, sentences } }
+        let part = |bits: &[u64; 5]| {
+            let [lm, clf, tokens, sentences, labels] = bits.map(f64::from_bits);
+            Self { lm, clf, teacher: Compared { tokens, sentences, labels } }
         };
         Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(part).collect()))
     }
@@ -156,8 +156,8 @@ impl Sums {
     }
 
     /// What other ranks are told, once it has been waited for.
-    fn to_bits(&self) -> [u64; 6] {
-        let Distances { tokens, sentences } = &self.teacher;
+    fn to_bits(&self) -> [u64; 8] {
+        let Distances { tokens, sentences, labels } = &self.teacher;
         [
             self.lm.sum.to_bits(),
             self.lm.correct,
@@ -165,16 +165,22 @@ impl Sums {
             self.clf.correct,
             tokens.sum.to_bits(),
             sentences.sum.to_bits(),
+            labels.sum.to_bits(),
+            labels.correct,
         ]
     }
 
-    fn from_bits(bits: &[u64; 6]) -> Self {
-        let [lm, lm_correct, clf, clf_correct, tokens, sentences] = *bits;
+    fn from_bits(bits: &[u64; 8]) -> Self {
+        let [lm, lm_correct, clf, clf_correct, tokens, sentences, labels, agreed] = *bits;
         let sum = |bits, correct| LossSum::of(f64::from_bits(bits), correct);
         Self {
             lm: sum(lm, lm_correct),
             clf: sum(clf, clf_correct),
-            teacher: Distances { tokens: sum(tokens, 0), sentences: sum(sentences, 0) },
+            teacher: Distances {
+                tokens: sum(tokens, 0),
+                sentences: sum(sentences, 0),
+                labels: sum(labels, agreed),
+            },
         }
     }
 

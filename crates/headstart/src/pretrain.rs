@@ -51,7 +51,8 @@ pub fn pretrain(
     let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
     let Start { tokenizer, model: model_config, predicts, .. } = &start;
     let predicts = *predicts;
-    let inputs = TextInputs::of(model_config, config.block_size, config.inputs, tokenizer.roles())?;
+    let reader = learned.as_ref().map(|learned| learned.reader(model_config)).transpose()?.flatten();
+    let inputs = TextInputs::of(model_config, config.block_size, config.inputs, reader, tokenizer.roles())?;
     let mut notes = Vec::new();
     let [train, valid, test] = ranks.leader_first(|| read_text(&corpus, tokenizer, &mut notes, listener))?;
 
@@ -75,6 +76,8 @@ pub fn pretrain(
     } else {
         TokenTargets::None
     };
+    let labels =
+        learned.as_ref().and_then(Learning::classifier).map(|(_, labels)| labels).unwrap_or_default();
     let (distill, pooling) = match learned {
         None => (None, None),
         Some(learned) => {
@@ -121,7 +124,7 @@ pub fn pretrain(
             (known, _) => known,
         },
         objective: Some(predicts).filter(|_| lm > 0.0),
-        ..model_files(model_config, predicts, Vec::new(), tokenizer)
+        ..model_files(model_config, predicts, labels, tokenizer)
     };
     let [valid_examples, test_examples] =
         [&valid, &test].map(|split| split.as_ref().map(|split| &split.examples));
@@ -222,6 +225,9 @@ impl Start {
         };
         let predicts = config.objective_of(&model);
         model.causal = predicts == ObjectiveName::Lm;
+        if let Some((head, _)) = learned.and_then(Learning::classifier) {
+            model.head = Some(head);
+        }
         model.teacher_heads = learned.map(|learned| learned.heads(model.num_layers));
         if config.distill.as_ref().is_some_and(|distill| distill.lm_loss <= 0.0) {
             without_lm_head(&mut model);

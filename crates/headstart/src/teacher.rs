@@ -4,7 +4,7 @@
 //!
 //! Hidden states are compared by direction (`headstart_engine::ops::distance`), each through a linear of the student's own:
 //! token by token, layer by layer as they are mapped (TinyBERT, Jiao et al. 2020, equation 8), and as the vectors of whole inputs
-//! (Reimers and Gurevych 2020). The teacher computes on a tape that records nothing.
+//! (Reimers and Gurevych 2020). A classifier's answers are compared as they are (Hinton et al. 2015). The teacher computes on a tape that records nothing.
 
 use headstart_engine::{Flat, Gradients, LossSum, Precision, Tape, Value, Weights, make_resident};
 
@@ -24,8 +24,7 @@ pub struct Teacher {
     /// Student's layer and teacher's layer, from 1.
     layers: Vec<(usize, usize)>,
     precision: Precision,
-    token_loss: f64,
-    sentence_loss: f64,
+    learned: Learned,
     /// Whether the student's tokens are masked: the teacher reads them as they were.
     masked: bool,
 }
@@ -37,6 +36,8 @@ pub struct Distances {
     pub tokens: LossSum,
     /// Over inputs and columns.
     pub sentences: LossSum,
+    /// Over inputs: how far the student's probabilities are from the teacher's, and how often both have one best class.
+    pub labels: LossSum,
 }
 
 /// What distances are divided by.
@@ -46,15 +47,21 @@ pub struct Compared {
     pub tokens: f64,
     /// Inputs and columns.
     pub sentences: f64,
+    /// Inputs.
+    pub labels: f64,
 }
 
-/// The weights of the two distances.
+/// The weights of what is learned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Learned {
     /// Of the distance token by token; 0: off.
     pub token_loss: f64,
     /// Of the distance of whole inputs; 0: off.
     pub sentence_loss: f64,
+    /// Of the divergence from a classifier's probabilities; 0: off.
+    pub label_loss: f64,
+    /// What these are softened by.
+    pub temperature: f32,
 }
 
 impl Teacher {
@@ -78,8 +85,7 @@ impl Teacher {
                 fix: format!("use {has} at most, or leave layers out for the last ones"),
             });
         }
-        let Learned { token_loss, sentence_loss } = learned;
-        Ok(Self { model, weights, pooling, layers, precision, token_loss, sentence_loss, masked })
+        Ok(Self { model, weights, pooling, layers, precision, learned, masked })
     }
 
     /// Puts its weights where a GPU computes.
@@ -97,6 +103,7 @@ impl Teacher {
         Compared {
             tokens: (batch.tokens() * self.layers.len()) as f64 * width,
             sentences: batch.sequences.len() as f64 * width,
+            labels: batch.sequences.len() as f64,
         }
     }
 
@@ -130,19 +137,27 @@ impl Teacher {
             }
         });
         let mut sums = Distances::default();
-        if self.token_loss > 0.0 {
-            let scale = (self.token_loss / compared.tokens) as f32;
+        let Learned { token_loss, sentence_loss, label_loss, temperature } = self.learned;
+        if token_loss > 0.0 {
+            let scale = (token_loss / compared.tokens) as f32;
             for ((state, (layer, _)), target) in states.iter().zip(&self.layers).zip(there.iter().flatten()) {
                 let Some(rendered) = student.toward_teacher(tape, state, *layer) else { continue };
                 sums.tokens.add(&tape.distance(&rendered, target, scale));
             }
         }
-        if self.sentence_loss > 0.0 {
-            let scale = (self.sentence_loss / compared.sentences) as f32;
+        if sentence_loss > 0.0 {
+            let scale = (sentence_loss / compared.sentences) as f32;
             let target = self.model.pooled(&mut own, &hidden, self.pooling);
             let pooled = student.pooled(tape, last, self.pooling);
             if let Some(rendered) = student.toward_sentences(tape, &pooled) {
                 sums.sentences = tape.distance(&rendered, target.tensor(), scale);
+            }
+        }
+        if label_loss > 0.0 {
+            let scale = (label_loss / compared.labels) as f32;
+            let answers = self.model.classify(&mut own, &hidden);
+            if let (Some(answers), Some(logits)) = (answers, student.classify(tape, last)) {
+                sums.labels = tape.soft_labels(&logits, answers.tensor(), temperature, scale);
             }
         }
         sums
@@ -151,15 +166,20 @@ impl Teacher {
     /// The loss of a batch from its sums, once they have been waited for.
     pub fn loss(&self, sums: &Distances, compared: Compared) -> f64 {
         let part = |weight: f64, sum: f64, count: f64| if weight > 0.0 { weight * sum / count } else { 0.0 };
-        part(self.token_loss, sums.tokens.sum, compared.tokens)
-            + part(self.sentence_loss, sums.sentences.sum, compared.sentences)
+        part(self.learned.token_loss, sums.tokens.sum, compared.tokens)
+            + part(self.learned.sentence_loss, sums.sentences.sum, compared.sentences)
+            + part(self.learned.label_loss, sums.labels.sum, compared.labels)
     }
 
-    /// The metrics of the sums: mean squared distances, 1 where nothing is learned and vectors are 0.
+    /// The metrics of the sums: mean squared distances, 1 where nothing is learned and vectors are 0; the mean divergence (nats), 0 where
+    /// answers agree, and the share of inputs with the teacher's best class.
     pub fn metrics(&self, sums: &Distances, compared: Compared) -> Vec<(&'static str, f64)> {
+        let Learned { token_loss, sentence_loss, label_loss, .. } = self.learned;
         let parts = [
-            ("token_distance", self.token_loss, sums.tokens.sum / compared.tokens),
-            ("sentence_distance", self.sentence_loss, sums.sentences.sum / compared.sentences),
+            ("token_distance", token_loss, sums.tokens.sum / compared.tokens),
+            ("sentence_distance", sentence_loss, sums.sentences.sum / compared.sentences),
+            ("label_divergence", label_loss, sums.labels.sum / compared.labels),
+            ("label_agreement", label_loss, sums.labels.correct as f64 / compared.labels),
         ];
         parts
             .into_iter()
@@ -186,12 +206,14 @@ impl Distances {
     pub fn add(&mut self, other: &Self) {
         self.tokens.add(&other.tokens);
         self.sentences.add(&other.sentences);
+        self.labels.add(&other.labels);
     }
 
     /// Waits for what a device still computes of them.
     pub fn wait(&mut self) {
         self.tokens.wait();
         self.sentences.wait();
+        self.labels.wait();
     }
 }
 
@@ -200,5 +222,6 @@ impl Compared {
     pub fn add(&mut self, other: &Self) {
         self.tokens += other.tokens;
         self.sentences += other.sentences;
+        self.labels += other.labels;
     }
 }

@@ -19,3 +19,4 @@ pub mod norm;
 pub mod pool;
 pub mod rotary;
 pub mod select_rows;
+pub mod soft_labels;

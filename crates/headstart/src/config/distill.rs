@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::check;
+use super::{check, check_positive};
 use crate::error::Result;
 
 /// Which layers of the student learn of which of the teacher, counted from 1: `2:3,4:6`.
@@ -85,6 +85,11 @@ pub struct DistillConfig {
     pub token_loss: f64,
     /// Weight of the distance to its vectors of whole inputs; 0: off.
     pub sentence_loss: f64,
+    /// Weight of the divergence from a classifier's probabilities; absent: 1 where the teacher tells single labels, else 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_loss: Option<f64>,
+    /// What these probabilities are softened by.
+    pub temperature: f64,
     /// Weight of the language model's loss; 0: off.
     pub lm_loss: f64,
     /// The layers whose hidden states are compared; absent: the last ones.
@@ -99,6 +104,8 @@ impl Default for DistillConfig {
             teacher_sha256: None,
             token_loss: 1.0,
             sentence_loss: 1.0,
+            label_loss: None,
+            temperature: 2.0,
             lm_loss: 0.0,
             layers: None,
         }
@@ -114,9 +121,11 @@ impl DistillConfig {
         check("teacher", !self.teacher.as_os_str().is_empty(), || {
             ("no model is named to learn from".into(), "name one: --teacher minilm-l6, or a folder".into())
         })?;
+        let label_loss = self.label_loss.unwrap_or(0.0);
         let weights = [
             ("token_loss", self.token_loss),
             ("sentence_loss", self.sentence_loss),
+            ("label_loss", label_loss),
             ("lm_loss", self.lm_loss),
         ];
         for (key, weight) in weights {
@@ -124,12 +133,11 @@ impl DistillConfig {
                 (format!("{weight} is not a weight"), "use 0 (off) or a positive number".into())
             })?;
         }
-        check("token_loss", self.token_loss > 0.0 || self.sentence_loss > 0.0, || {
-            (
-                "nothing is learned of the teacher".into(),
-                "give token_loss or sentence_loss a positive number".into(),
-            )
+        let learns = self.token_loss > 0.0 || self.sentence_loss > 0.0 || self.label_loss != Some(0.0);
+        check("token_loss", learns, || {
+            ("nothing is learned of the teacher".into(), "give one of its losses a positive number".into())
         })?;
+        check_positive("temperature", self.temperature)?;
         check("layers", self.layers.is_none() || self.token_loss > 0.0, || {
             ("the layers are those of token_loss, which is 0".into(), "leave layers out".into())
         })
@@ -155,6 +163,7 @@ mod tests {
             teacher: "t".into(),
             token_loss,
             sentence_loss,
+            label_loss: Some(0.0),
             ..DistillConfig::default()
         };
         assert!(config(0.0, 1.0).validate().is_ok() && config(1.0, 0.0).validate().is_ok());

@@ -3,7 +3,10 @@
 //! Owns: opening it, what it is compared with where nobody says so, that a run goes on with the same one. Never: a loss (`teacher`).
 
 use crate::checkpoint::{FileSum, LoadedModel, load_model};
-use crate::config::{DistillConfig, HeadPooling, LayerMap, ObjectiveName, PretrainConfig, TeacherHeads};
+use crate::config::{
+    Arch, DistillConfig, HeadConfig, HeadPooling, LayerMap, ModelConfig, ObjectiveName, PretrainConfig,
+    Problem, TeacherHeads,
+};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::interop::read_sentence_settings;
@@ -37,7 +40,74 @@ impl Learning {
         let loaded = load_model(&distill.teacher)?;
         let said = read_sentence_settings(&loaded.folder)?;
         let pooling = said.map_or(HeadPooling::Mean, |folder| folder.pooling);
-        Ok(Self { loaded, pooling, distill: distill.clone() })
+        let learning = Self { loaded, pooling, distill: distill.clone() };
+        learning.check_labels()?;
+        Ok(learning)
+    }
+
+    /// Refuses labels that cannot be learned.
+    fn check_labels(&self) -> Result<()> {
+        let files = &self.loaded.files;
+        let (key, fix) = ("label_loss", "leave label_loss out, or set it to 0");
+        let what = match &files.config.head {
+            _ if self.label_loss() <= 0.0 => return self.check_something(),
+            None => "the teacher is no classifier, and its labels are to be learned",
+            Some(head) if head.problem != Problem::SingleLabel => {
+                "the teacher tells several labels or a number, and only single labels can be learned"
+            }
+            Some(_) if files.pairs => "the teacher reads pairs of texts, and there is one text to an input",
+            Some(_) => return Ok(()),
+        };
+        Err(Error::Config { key: key.into(), what: what.into(), fix: fix.into() })
+    }
+
+    fn check_something(&self) -> Result<()> {
+        let DistillConfig { token_loss, sentence_loss, .. } = self.distill;
+        if token_loss > 0.0 || sentence_loss > 0.0 {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "token_loss".into(),
+            what: "nothing is learned of the teacher".into(),
+            fix: "give one of its losses a positive number".into(),
+        })
+    }
+
+    /// The weight of what a classifier answers.
+    fn label_loss(&self) -> f64 {
+        let files = &self.loaded.files;
+        let single = |head: &HeadConfig| head.problem == Problem::SingleLabel && !files.pairs;
+        let usual = if files.config.head.as_ref().is_some_and(single) { 1.0 } else { 0.0 };
+        self.distill.label_loss.unwrap_or(usual)
+    }
+
+    /// Family and pooling that say how the teacher's inputs are put together, where they have special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a student that would not read as its teacher where it learns to classify.
+    pub(crate) fn reader(&self, student: &ModelConfig) -> Result<Option<(Arch, HeadPooling)>> {
+        let ModelConfig { arch, head, .. } = &self.loaded.files.config;
+        let classifies = self.label_loss() > 0.0;
+        if classifies && arch.is_encoder() != student.arch.is_encoder() {
+            return Err(Error::Config {
+                key: "arch".into(),
+                what: format!(
+                    "{} puts the special tokens of a classifier's inputs elsewhere than the teacher ({})",
+                    student.arch.name(),
+                    arch.name()
+                ),
+                fix: "give the student the teacher's --arch, or set label_loss to 0".into(),
+            });
+        }
+        let pooling = head.as_ref().filter(|_| classifies).map(|head| head.pooling);
+        Ok((classifies || arch.is_encoder()).then(|| (*arch, pooling.unwrap_or(arch.pooling()))))
+    }
+
+    /// The classifier that a student becomes, and its labels, where it learns them.
+    pub(crate) fn classifier(&self) -> Option<(HeadConfig, Vec<String>)> {
+        let files = &self.loaded.files;
+        let head = files.config.head.clone().filter(|_| self.label_loss() > 0.0)?;
+        Some((head, files.labels.clone()))
     }
 
     /// The linears of a student with so many layers.
@@ -111,7 +181,13 @@ impl Learning {
         (distill.teacher_sha256, distill.layers) =
             (Some(sum), Some(map.clone()).filter(|_| distill.token_loss > 0.0));
         let layers = if distill.token_loss > 0.0 { map.pairs().to_vec() } else { Vec::new() };
-        let learned = Learned { token_loss: distill.token_loss, sentence_loss: distill.sentence_loss };
+        distill.label_loss = Some(self.label_loss());
+        let learned = Learned {
+            token_loss: distill.token_loss,
+            sentence_loss: distill.sentence_loss,
+            label_loss: self.label_loss(),
+            temperature: distill.temperature as f32,
+        };
         let masked = distill.lm_loss > 0.0 && predicts == ObjectiveName::Mlm;
         let precision = config.train.precision.into();
         let teacher = Teacher::new((model, weights), self.pooling, layers, precision, learned, masked)?;

@@ -4,7 +4,7 @@
 //! losses (`objective`).
 
 use crate::batch::{Examples, TokenTargets};
-use crate::config::{Arch, ModelConfig, ObjectiveName, TextUnit};
+use crate::config::{Arch, HeadPooling, ModelConfig, ObjectiveName, TextUnit};
 use crate::data::corpus::TokenStream;
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
@@ -56,7 +56,8 @@ pub(crate) struct TextInputs {
 }
 
 impl TextInputs {
-    /// Those of a model; `block_size` is the length of an input, where it was asked for.
+    /// Those of a model; `block_size` is the length of an input, where it was asked for. `teacher`: family and pooling of a model whose
+    /// inputs they are to be instead.
     ///
     /// # Errors
     /// [`Error::Config`] when it is longer than the model, or leaves no room for text.
@@ -64,6 +65,7 @@ impl TextInputs {
         model: &ModelConfig,
         block_size: Option<usize>,
         unit: TextUnit,
+        teacher: Option<(Arch, HeadPooling)>,
         roles: RoleIds,
     ) -> Result<Self> {
         let (end, (arch, positions)) = (roles.eos, (model.arch, model.num_max_positions));
@@ -74,11 +76,13 @@ impl TextInputs {
                 fix: format!("use {positions} at most, or leave it out"),
             });
         }
-        if !arch.is_encoder() {
+        // An encoder has its special tokens around a text, and so has a teacher that expects them.
+        let around = teacher.or(arch.is_encoder().then(|| (arch, arch.pooling())));
+        let Some((arch, pooling)) = around else {
             return Ok(Self { block: block_size.unwrap_or(positions), unit, end, template: None });
-        }
+        };
         let length = block_size.unwrap_or(positions.min(LONGEST));
-        let template = Template::of(arch, arch.pooling(), roles, length);
+        let template = Template::of(arch, pooling, roles, length);
         template.validate(1)?;
         let block = length - template.encode(&[], None).input_ids.len();
         Ok(Self { block, unit, end, template: Some(template) })
@@ -128,7 +132,8 @@ mod tests {
     #[test]
     fn an_encoder_reads_blocks_between_its_special_tokens() {
         let lengths = |arch, positions, asked| {
-            let inputs = TextInputs::of(&model(arch, positions), asked, TextUnit::Blocks, ROLES).unwrap();
+            let inputs =
+                TextInputs::of(&model(arch, positions), asked, TextUnit::Blocks, None, ROLES).unwrap();
             (inputs.block, inputs.template.map(|template| template.encode(&[7, 8], None).input_ids))
         };
         assert_eq!(lengths(Arch::Gpt2, 1_024, None), (1_024, None));
@@ -137,8 +142,9 @@ mod tests {
         assert_eq!(lengths(Arch::Bert, 128, None), (126, bert.clone()));
         assert_eq!(lengths(Arch::Modernbert, 8_192, None), (510, bert.clone()));
         assert_eq!(lengths(Arch::Roberta, 512, Some(100)), (98, bert));
-        let refused =
-            |asked| TextInputs::of(&model(Arch::Bert, 16), Some(asked), TextUnit::Blocks, ROLES).unwrap_err();
+        let refused = |asked| {
+            TextInputs::of(&model(Arch::Bert, 16), Some(asked), TextUnit::Blocks, None, ROLES).unwrap_err()
+        };
         let long = refused(17).to_string();
         assert!(long.contains("block_size") && long.contains("16 positions"), "{long}");
         assert!(refused(2).to_string().contains("no room for text"));

@@ -59,6 +59,8 @@ pub fn read() -> (Golden, Task) {
             learned: Learned {
                 token_loss: get(&case["token_loss"]),
                 sentence_loss: get(&case["sentence_loss"]),
+                label_loss: 0.0,
+                temperature: 1.0,
             },
         }),
         model,

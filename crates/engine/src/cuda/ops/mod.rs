@@ -20,6 +20,7 @@ pub(crate) mod pool;
 pub(crate) mod rotary;
 pub(crate) mod scatter;
 pub(crate) mod select_rows;
+pub(crate) mod soft_labels;
 
 #[cfg(test)]
 mod tests;
