@@ -7,7 +7,7 @@ use headstart::config::{Arch, FinetuneConfig, ModelConfig, ObjectiveName, Positi
 
 use super::run::{self, Run};
 use super::{Usage, data, file, train, tutorial};
-use crate::args::{ModelArgs, PretrainArgs};
+use crate::args::{ModelArgs, PretrainArgs, Rate};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart pretrain`.
@@ -27,6 +27,10 @@ pub fn pretrain(args: PretrainArgs, ranks: &Ranks) -> Result<Run<PretrainConfig>
         ranks: _,
     } = args;
     tutorial::refuse(tutorial, ranks)?;
+    if train.lr == Some(Rate::Auto) {
+        let what = "--lr auto: finetune searches for a rate; pretrain takes the recipe's";
+        return Err(Usage(format!("{what}\n  fix: leave --lr out, or give a number")).into());
+    }
     if from.is_some() {
         refuse_sizes(&model)?;
     }

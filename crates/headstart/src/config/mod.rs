@@ -12,6 +12,7 @@ mod model;
 mod pretrain;
 mod recipe;
 mod train;
+mod trials;
 
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
@@ -22,6 +23,7 @@ pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, 
 pub use pretrain::{ObjectiveName, PretrainConfig};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
+pub use trials::{AdaptConfig, Seeds, Sizes, TASK_TEXTS, TrialsConfig};
 
 use crate::error::{Error, Result};
 

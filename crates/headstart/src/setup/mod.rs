@@ -7,5 +7,6 @@ pub(crate) mod bar;
 pub(crate) mod base;
 pub mod labelled;
 pub(crate) mod pace;
+pub mod reader;
 pub(crate) mod run;
 pub(crate) mod text;
