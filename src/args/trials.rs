@@ -29,6 +29,7 @@ pub struct TrialsArgs {
 /// Language modelling before the classifier.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Adapting the model first")]
+#[expect(clippy::struct_field_names, reason = "flags are named like their keys")]
 pub struct AdaptArgs {
     /// Continue the model's language modelling before the classifier: on the task's own training texts (task), a text
     /// file, a folder or a named data set

@@ -107,8 +107,11 @@ fn rounded(counts: &[f64]) -> Vec<usize> {
         }
         let lost = |at: &usize| (counts[*at] - whole[*at]) * missing.signum();
         let mut order: Vec<usize> = (0..counts.len()).collect();
-        // The last of equal ones comes first, as it does there.
-        order.sort_by(|a, b| lost(b).total_cmp(&lost(a)).then(b.cmp(a)));
+        // Of equal ones, the last is raised first and the first is lowered first, as there.
+        if missing > 0.0 {
+            order.reverse();
+        }
+        order.sort_by(|a, b| lost(b).total_cmp(&lost(a)));
         for &at in order.iter().take(missing.abs() as usize) {
             whole[at] += missing.signum();
         }

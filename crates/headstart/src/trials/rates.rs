@@ -45,6 +45,13 @@ pub struct TriedRate {
     pub loss: Option<f64>,
 }
 
+/// How a short run ended.
+enum Short {
+    Tried(TriedRate),
+    /// "signal" or "max_time".
+    Stopped(String),
+}
+
 /// Tries what has not been tried and chooses; why it stopped before, if it did.
 pub(super) fn search(
     around: &Around<'_>,
@@ -56,22 +63,12 @@ pub(super) fn search(
     if state.search.as_ref().is_some_and(|search| search.chosen.is_some()) {
         return Ok(None);
     }
-    if !task.has_validation {
-        return Err(Error::Config {
-            key: "lr_auto".into(),
-            what: "there is no validation data, and none can be held out".into(),
-            fix: "add a valid file beside the training data, or give a rate: --lr 5e-5".into(),
-        });
-    }
-    let (name, more_is_better) = decides(config.problem);
-    let usual = round(task.chosen.peak_lr());
-    let steps = task.steps(config).div_ceil(PART).max(LEAST_STEPS).min(task.steps(config));
-    let mut search = state.search.take().unwrap_or_else(|| RateSearch {
-        metric: format!("valid/{name}"),
-        steps,
-        usual,
-        ..RateSearch::default()
-    });
+    let (_, more_is_better) = decides(config.problem);
+    let mut search = match state.search.take() {
+        Some(begun) => begun,
+        None => RateSearch::begin(config, task)?,
+    };
+    let usual = search.usual;
     listener(Event::Message(&format!(
         "choosing the learning rate: runs of {} steps at rates around {usual:e}, judged by {}",
         search.steps, search.metric
@@ -82,33 +79,17 @@ pub(super) fn search(
         let lr = rates[at];
         at += 1;
         if !search.tried.iter().any(|tried| same(tried.lr, lr)) {
-            let mut short = config.clone();
-            short.train.lr = Some(lr);
-            short.train.max_steps = Some(search.steps);
-            short.train.n_epochs = task.chosen.n_epochs;
-            short.early_stopping = 0;
-            let name = format!("lr-{lr:e}");
-            let tried = match around.one(&name, &short, Compared::ByCaller, listener) {
-                Ok(Ended::Stopped(why)) => {
-                    state.search = Some(search);
-                    state.write(around)?;
-                    return Ok(Some(why));
-                }
-                Ok(Ended::Whole(summary)) => {
-                    around.forget(&name)?;
-                    let value =
-                        |key: &str| summary.metrics.get(key).copied().filter(|value| value.is_finite());
-                    TriedRate { lr, value: value(&search.metric), loss: value("valid/loss") }
-                }
-                // Too high a rate is an answer, too.
-                Err(Error::NonFinite { .. }) => TriedRate { lr, value: None, loss: None },
-                Err(other) => return Err(other),
-            };
-            let value = tried.value.map_or("no numbers".into(), |value| format!("{value:.4}"));
-            listener(Event::Message(&format!("learning rate {lr:e}: {} {value}", search.metric)));
-            search.tried.push(tried);
+            let short = around.short_run(config, task, &search, lr, listener)?;
+            if let Short::Tried(tried) = &short {
+                let value = tried.value.map_or("no numbers".into(), |value| format!("{value:.4}"));
+                listener(Event::Message(&format!("learning rate {lr:e}: {} {value}", search.metric)));
+                search.tried.push(tried.clone());
+            }
             state.search = Some(search.clone());
             state.write(around)?;
+            if let Short::Stopped(why) = short {
+                return Ok(Some(why));
+            }
         }
         if at == AROUND.len() {
             let best = search.best(more_is_better).map_or(usual, |tried| tried.lr);
@@ -134,7 +115,55 @@ pub(super) fn search(
     Ok(None)
 }
 
+impl Around<'_> {
+    /// A run of a part of the steps at a rate, of which the metrics are kept.
+    fn short_run(
+        &self,
+        config: &FinetuneConfig,
+        task: &Task,
+        search: &RateSearch,
+        lr: f64,
+        listener: &mut Listener<'_>,
+    ) -> Result<Short> {
+        let mut short = config.clone();
+        short.train.lr = Some(lr);
+        short.train.max_steps = Some(search.steps);
+        short.train.n_epochs = task.chosen.n_epochs;
+        short.early_stopping = 0;
+        let name = format!("lr-{lr:e}");
+        match self.one(&name, &short, Compared::ByCaller, listener) {
+            Ok(Ended::Stopped(why)) => Ok(Short::Stopped(why)),
+            Ok(Ended::Whole(summary)) => {
+                self.forget(&name)?;
+                let value = |key: &str| summary.metrics.get(key).copied().filter(|value| value.is_finite());
+                Ok(Short::Tried(TriedRate { lr, value: value(&search.metric), loss: value("valid/loss") }))
+            }
+            // Too high a rate is an answer, too.
+            Err(Error::NonFinite { .. }) => Ok(Short::Tried(TriedRate { lr, value: None, loss: None })),
+            Err(other) => Err(other),
+        }
+    }
+}
+
 impl RateSearch {
+    /// One in which nothing is tried yet.
+    fn begin(config: &FinetuneConfig, task: &Task) -> Result<Self> {
+        if !task.has_validation {
+            return Err(Error::Config {
+                key: "lr_auto".into(),
+                what: "there is no validation data, and none can be held out".into(),
+                fix: "add a valid file beside the training data, or give a rate: --lr 5e-5".into(),
+            });
+        }
+        let all = task.steps(config);
+        Ok(Self {
+            metric: format!("valid/{}", decides(config.problem).0),
+            steps: all.div_ceil(PART).max(LEAST_STEPS).min(all),
+            usual: round(task.chosen.peak_lr()),
+            ..Self::default()
+        })
+    }
+
     /// The best rate so far; of equal ones that with the lower loss, then the first.
     fn best(&self, more_is_better: bool) -> Option<&TriedRate> {
         let better = |a: &TriedRate, b: &TriedRate| {
