@@ -5,7 +5,9 @@
 //! configuration.
 
 mod groups;
+mod lint;
 mod parsing;
+mod trials;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,10 +24,12 @@ pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
     SourceArgs, TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
 };
+pub use lint::DataLintArgs;
 #[cfg(test)]
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
+pub use trials::{AdaptArgs, Rate, TrialsArgs};
 
 /// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
 pub const VERSION: &str = env!("HEADSTART_VERSION");
@@ -126,6 +130,8 @@ pub enum DataCommand {
     Prepare(DataPrepareArgs),
     /// Count, measure and show samples
     Inspect(DataInspectArgs),
+    /// Look for what is wrong with labelled data: leaks, duplicates, wrong labels, and more
+    Lint(DataLintArgs),
 }
 
 /// `headstart data list`.
@@ -447,6 +453,8 @@ Examples:
   headstart finetune --model runs/trunk --data reviews.csv \\
     --method adapters --adapters_dim 32
   headstart finetune --model runs/trunk --data imdb --lm_loss_coef 0.5
+  headstart finetune --model minilm-l6 --data trec --seeds 5 --lr auto
+  headstart finetune --model minilm-l6 --data trec --curve 50,200,1000
   headstart finetune --resume runs/trec
 Flags override the file of --config, the file overrides the defaults.")]
 pub struct FinetuneArgs {
@@ -462,6 +470,10 @@ pub struct FinetuneArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub tuning: TuningArgs,
+    #[command(flatten)]
+    pub adapt: AdaptArgs,
+    #[command(flatten)]
+    pub trials: TrialsArgs,
     #[command(flatten)]
     pub source: LabelledArgs,
     #[command(flatten)]

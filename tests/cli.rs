@@ -205,6 +205,40 @@ fn own_data_is_inspected_and_its_faults_are_located() {
 }
 
 #[test]
+fn faults_of_labelled_data_are_found_with_their_lines() {
+    let place = Place::new();
+    place.write("set/train.csv", "text,label\nThe harbour is calm,calm\n\"Waves, and wind\",wild\nStill water,calm\nStill water,wild\n");
+    place.write("set/test.csv", "text,label\nthe harbour is calm!,calm\nStill water,calm\n");
+    let lint = |flags: &str| place.run(&format!("data lint set --offline {flags}"));
+    let found = lint("--json --report lint.html").json();
+    let of = |kind: &str| {
+        let findings = found["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["kind"] == kind).unwrap_or_else(|| panic!("{kind}: {found}"))
+    };
+    assert_eq!((&found["worst"], &found["examples"]["test"]), (&"error".into(), &2.into()));
+    assert_eq!(of("leak")["examples"][0]["places"][0]["line"], 3);
+    assert_eq!(of("near-leak")["examples"][0]["places"][1]["line"], 2);
+    assert_eq!(of("conflicting-labels")["count"], 1);
+    assert!(std::fs::read_to_string(place.path("lint.html")).unwrap().contains("Still water"));
+    lint("").says(&[
+        "error: 1 of 2 test texts stands in the train data, too",
+        "test.csv:3 [calm]",
+        "fix: remove",
+    ]);
+    assert_eq!(lint("--strict").code, Some(1));
+    tokenizer(&place);
+    lint("--tokenizer tok.json --max_length 3").says(&["longer than the 3 tokens"]);
+    lint("--model nothing").refuses(1, &["nothing"]);
+    place.write(
+        "fine.csv",
+        (0..40).fold("text,label\n".to_owned(), |all, at| {
+            all + &format!("w{at} x{} y{},{}\n", at * 7, at * at, ["a", "b"][at % 2])
+        }),
+    );
+    assert_eq!(place.run("data lint fine.csv --strict").code, Some(0));
+}
+
+#[test]
 fn tokenizers_are_trained_and_imported_but_never_overwritten() {
     let place = Place::new();
     place.write("text.txt", "the cat sat on the mat and the cats sat too\n".repeat(50));

@@ -224,3 +224,39 @@ fn a_stop_is_heard_in_the_middle_of_a_step_and_of_an_evaluation() {
         assert_eq!(place.metrics(name), place.metrics(&format!("{name}-whole")), "{name}");
     }
 }
+
+#[test]
+fn several_runs_lie_in_one_folder_that_goes_on_and_ranks_do_them_together() {
+    let place = Place::new();
+    place.topics();
+    let model = format!("--model {}", trunks("runs").path("lm").display());
+    let flags = format!("{model} --data topics --max_steps 4 --reduction_groups 2 --seeds 3,5");
+    let found = place.run(&format!("finetune {flags} --out both --json")).json();
+    assert_eq!(found["runs"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&found["runs"][1]["seed"], &found["final_dir"]), (&5.into(), &"both/final".into()));
+    place.run("eval both --data topics").succeeds();
+    let again = place.run("finetune --resume both --json").json();
+    assert_eq!((&again["runs"], &again["statistics"]), (&found["runs"], &found["statistics"]));
+    place.run("finetune --resume both").says(&[
+        "over the seeds",
+        "best on validation: seed-",
+        "report: both/report.html",
+    ]);
+    place.run("finetune --resume both --seeds 4").refuses(2, &["--seeds 4", "was started with"]);
+    place
+        .run(&format!("finetune {model} --data topics --seeds 2,2 --out no"))
+        .refuses(2, &["2 is listed twice", "fix:"]);
+    place
+        .run(&format!("finetune {model} --data topics --curve 10,9999 --out no"))
+        .refuses(2, &["--curve", "has 400", "fix:"]);
+    place
+        .run(&format!("finetune {model} --data nothing.csv --seeds 2 --out no"))
+        .refuses(1, &["nothing.csv"]);
+    assert!(!place.path("no").exists());
+    place.run(&format!("launch --nproc 2 -- finetune {flags} --out ranks --json")).succeeds();
+    for run in ["seed-3", "seed-5"] {
+        let weights = |folder: &str| place.bytes(&format!("{folder}/{run}/final/model.safetensors"));
+        assert_eq!(weights("both"), weights("ranks"));
+    }
+    assert_eq!(place.bytes("ranks/final/model.safetensors"), place.bytes("both/final/model.safetensors"));
+}

@@ -58,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("plan", &["batch", "checkpoint", "config", "device", "error", "method", "model", "params"]),
     ("report", &["error", "files", "run_log"]),
+    ("lint", &["baseline", "data", "error", "event", "report", "tokenizer"]),
     ("train_log", &["error", "event"]),
     (
         "train",
@@ -103,6 +104,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("setup", EVERYTHING),
     ("pretrain", EVERYTHING),
     ("finetune", EVERYTHING),
+    ("trials", EVERYTHING),
     ("evaluate", EVERYTHING),
     ("quickstart", EVERYTHING),
     ("bench", EVERYTHING),

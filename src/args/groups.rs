@@ -13,6 +13,7 @@ use headstart::config::{
 use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
 
+use super::Rate;
 use super::parsing::{count, one_of, seed};
 
 /// Where a run's settings come from and where it writes.
@@ -290,9 +291,9 @@ pub struct TrainArgs {
     /// [default: the number of ranks]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub reduction_groups: Option<usize>,
-    /// Largest learning rate [default: the recipe's]
-    #[arg(long, value_name = "X")]
-    pub lr: Option<f64>,
+    /// Largest learning rate; finetune takes auto, too: short runs choose it [default: the recipe's]
+    #[arg(long, value_name = "X", value_parser = Rate::from_str)]
+    pub lr: Option<Rate>,
     /// Gradients are scaled down to this global norm; 0 leaves them [default: the recipe's]
     #[arg(long, value_name = "X")]
     pub max_norm: Option<f64>,

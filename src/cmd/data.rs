@@ -1,4 +1,4 @@
-//! `headstart data list|prepare|inspect`. Owns: how data sets and their summaries read. Never: reads text itself.
+//! `headstart data list|prepare|inspect`; `lint` has a file of its own. Owns: how data sets and their summaries read. Never: reads text itself.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -53,6 +53,7 @@ pub fn run(command: DataCommand) -> Result<ExitCode> {
         DataCommand::List(args) => list(args),
         DataCommand::Prepare(args) => prepare(args),
         DataCommand::Inspect(args) => inspect(args),
+        DataCommand::Lint(args) => super::lint::run(args),
     }
 }
 

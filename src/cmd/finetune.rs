@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::report;
+use super::{report, trials};
 use crate::args::FinetuneArgs;
 use crate::progress::{self, Progress};
 use crate::ranks;
@@ -20,6 +20,11 @@ pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
         config.model = config.model.map(here).transpose()?;
         progress::stop_on_signal()?;
         let mut progress = Progress::new(telling.verbosity);
+        if config.is_several() {
+            let summary = headstart::trials::run(&config, &options, &mut |event| progress.listen(&event));
+            progress.finish();
+            return trials::report(&summary?, telling.json, ranks);
+        }
         let summary = headstart::finetune::finetune(&config, &options, &mut |event| progress.listen(&event));
         progress.finish();
         report(&summary?, telling.json, ranks)

@@ -11,12 +11,14 @@ pub mod features;
 pub mod finetune;
 pub mod generate;
 pub mod launch;
+mod lint;
 pub mod models;
 pub mod plan;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
 pub mod tokenizer;
+mod trials;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;

@@ -84,7 +84,7 @@ impl Flags {
 
 /// A file's or folder's path as it is from anywhere, so that a run can be continued from another folder; the name of a
 /// data set and an address as they are.
-fn absolute(name: String) -> String {
+pub fn absolute(name: String) -> String {
     if !is_local(&name) {
         return name;
     }

@@ -5,17 +5,28 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use headstart::config::{FinetuneConfig, PretrainConfig};
+use headstart::config::{AdaptConfig, FinetuneConfig, PretrainConfig, TASK_TEXTS, TrialsConfig};
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
-use crate::args::{FinetuneArgs, LabelledArgs, TrainArgs, TuningArgs};
+use crate::args::{AdaptArgs, FinetuneArgs, LabelledArgs, Rate, TrainArgs, TrialsArgs, TuningArgs};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart finetune`.
 pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>> {
     // The ranks have joined already.
-    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train, ranks: _ } = args;
+    let FinetuneArgs {
+        run,
+        tutorial,
+        finetuning_model_class,
+        model,
+        tuning,
+        adapt,
+        trials,
+        source,
+        train,
+        ranks: _,
+    } = args;
     tutorial::refuse(tutorial, ranks)?;
     let saved = run::saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
     let allowed = saved.clone().map(|saved| FinetuneConfig {
@@ -24,7 +35,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         ..saved
     });
     let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
-    let mut config = finetune_config(model, &tuning, source, &train, base);
+    let mut config = finetune_config(model, &tuning, (adapt, trials), source, &train, base);
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     if let Some(class) = finetuning_model_class {
@@ -35,9 +46,15 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
     Ok(Run { config, options, telling })
 }
 
+/// The text to adapt on: a file's path as it is from anywhere; the task's own texts are no file.
+fn adapt_text(name: String) -> String {
+    if name == TASK_TEXTS { name } else { data::absolute(name) }
+}
+
 fn finetune_config(
     model: Option<PathBuf>,
     tuning: &TuningArgs,
+    (adapt, trials): (AdaptArgs, TrialsArgs),
     source: LabelledArgs,
     train: &TrainArgs,
     base: FinetuneConfig,
@@ -63,6 +80,9 @@ fn finetune_config(
         class_weights,
         early_stopping,
     } = *tuning;
+    let AdaptArgs { adapt_on, adapt_steps, adapt_epochs } = adapt;
+    let TrialsArgs { seeds, curve, lr_auto } = trials;
+    let lr_auto = lr_auto.or((train.lr == Some(Rate::Auto)).then_some(true));
     FinetuneConfig {
         model: model.map(data::absolute_path).or(base.model),
         from_scratch: from_scratch.unwrap_or(base.from_scratch),
@@ -85,6 +105,16 @@ fn finetune_config(
         dropout: dropout.or(base.dropout),
         class_weights: class_weights.unwrap_or(base.class_weights),
         early_stopping: early_stopping.unwrap_or(base.early_stopping),
+        adapt: AdaptConfig {
+            adapt_on: adapt_on.map(adapt_text).or(base.adapt.adapt_on),
+            adapt_steps: adapt_steps.or(base.adapt.adapt_steps),
+            adapt_epochs: adapt_epochs.or(base.adapt.adapt_epochs),
+        },
+        trials: TrialsConfig {
+            seeds: seeds.or(base.trials.seeds),
+            curve: curve.or(base.trials.curve),
+            lr_auto: lr_auto.or(base.trials.lr_auto),
+        },
         train: train::train_config(train, &base.train),
     }
 }

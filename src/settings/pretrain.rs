@@ -9,7 +9,7 @@ use headstart::config::{
 
 use super::run::{self, Run};
 use super::{Usage, data, file, train, tutorial};
-use crate::args::{DistillArgs, LearningArgs, ModelArgs, PretrainArgs};
+use crate::args::{DistillArgs, LearningArgs, ModelArgs, PretrainArgs, Rate};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart pretrain`.
@@ -45,6 +45,10 @@ fn settings(
         ranks: _,
     } = args;
     tutorial::refuse(tutorial, ranks)?;
+    if train.lr == Some(Rate::Auto) {
+        let what = "--lr auto: finetune searches for a rate; pretrain takes the recipe's";
+        return Err(Usage(format!("{what}\n  fix: leave --lr out, or give a number")).into());
+    }
     if from.is_some() {
         refuse_sizes(&model)?;
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use headstart::config::{
-    Arch, DataConfig, DistillConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName,
-    Positions, PretrainConfig, Problem, Schedule, TextColumns, TrainConfig,
+    AdaptConfig, Arch, DataConfig, DistillConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig,
+    ObjectiveName, Positions, PretrainConfig, Problem, Schedule, Seeds, TextColumns, TrainConfig, TrialsConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -209,7 +209,10 @@ fn help(command: &str) -> String {
 
 /// The keys of a configuration's tables, as flags.
 fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
-    let keys = tables.concat().into_iter().filter(|key| !["data", "model", "train", "distill"].contains(key));
+    let keys = tables
+        .concat()
+        .into_iter()
+        .filter(|key| !["data", "model", "train", "distill", "adapt", "trials"].contains(key));
     // The one flag that is not called like its key, and the one that is called like a table.
     keys.map(|key| if key == "path" { "data" } else { key }).collect()
 }
@@ -218,7 +221,9 @@ fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
 fn every_key_has_its_flag() {
     let (data, train) = (names::<DataConfig>(), names::<TrainConfig>());
     let pretrain = keys(&[names::<PretrainConfig>(), data, names::<ModelConfig>(), train]);
+    let around = [names::<AdaptConfig>(), names::<TrialsConfig>()].concat();
     let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
+    finetune.extend(around);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
     let of_others =
@@ -274,6 +279,28 @@ fn a_saved_configuration_reads_back_the_same() {
     };
     let text = toml::to_string(&config).unwrap();
     assert_eq!(toml::from_str::<PretrainConfig>(&text).unwrap(), config);
+}
+
+#[test]
+fn several_runs_are_asked_for_in_flags_or_in_the_file() {
+    let config = finetune_settings(&["--seeds", "3", "--lr", "auto", "--adapt_on", "task"]).unwrap();
+    let expected = TrialsConfig { seeds: Some(Seeds::Count(3)), lr_auto: Some(true), curve: None };
+    assert_eq!((config.trials, config.train.lr), (expected, None));
+    assert_eq!(config.adapt.adapt_on.as_deref(), Some("task"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    fs::write(&file, "[trials]\nseeds = [4, 5]\ncurve = [10, 20]\n[adapt]\nadapt_on = \"task\"\n").unwrap();
+    let config = finetune_settings(&["--config", file.to_str().unwrap(), "--curve", "5,10"]).unwrap();
+    assert_eq!((config.trials.seeds(0).unwrap(), config.trials.sizes()), (vec![4, 5], vec![5, 10]));
+    for (flags, words) in [
+        (&["--seeds", "1,2,1"][..], "1 is listed twice"),
+        (&["--lr", "auto", "--curve", "5,10"], "--lr_auto"),
+        (&["--adapt_steps", "5"], "--adapt_on"),
+    ] {
+        let message = message(finetune_settings(flags));
+        assert!(message.contains(words) || message.replace('`', "--").contains(words), "{message}");
+    }
+    assert!(message(pretrain_settings(&["--lr", "auto"])).contains("fix: leave --lr out"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use headstart::config::TrainConfig;
 
-use crate::args::{PaceArgs, TrainArgs};
+use crate::args::{PaceArgs, Rate, TrainArgs};
 
 /// The flags over `base`.
 pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
@@ -34,7 +34,10 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         valid_batch_size: valid_batch_size.unwrap_or(base.valid_batch_size),
         grad_accum_steps: grad_accum_steps.unwrap_or(base.grad_accum_steps),
         reduction_groups: reduction_groups.or(base.reduction_groups),
-        lr: lr.or(base.lr),
+        lr: match lr {
+            Some(Rate::Value(lr)) => Some(lr),
+            Some(Rate::Auto) | None => base.lr,
+        },
         max_norm: max_norm.or(base.max_norm),
         weight_decay: weight_decay.unwrap_or(base.weight_decay),
         optimizer: optimizer.unwrap_or(base.optimizer),

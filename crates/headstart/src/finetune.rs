@@ -38,6 +38,13 @@ pub fn finetune(
     options: &RunOptions,
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
+    if config.is_several() {
+        return Err(Error::Config {
+            key: "seeds".into(),
+            what: "several runs, a search for the rate or a model to adapt first are asked for, and this is one run".into(),
+            fix: "leave seeds, curve, lr_auto and adapt_on out".into(),
+        });
+    }
     finetune_compared(config, options, Compared::WithBagOfWords, listener)
 }
 

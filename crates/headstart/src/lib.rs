@@ -31,6 +31,7 @@ pub mod finetune;
 pub mod hub;
 pub mod infer;
 pub mod interop;
+pub mod lint;
 pub mod masking;
 pub mod memory;
 pub mod merge;
@@ -52,6 +53,7 @@ pub mod tensors;
 pub mod tokenizer;
 pub mod train;
 mod train_log;
+pub mod trials;
 
 pub use error::{Error, Result};
 // What the program needs of the engine for itself.

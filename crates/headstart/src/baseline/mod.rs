@@ -4,6 +4,7 @@
 //! threads. Never: reads data, or knows of transformers.
 
 mod folder;
+mod held_out;
 mod logistic;
 mod matrix;
 #[cfg(test)]
@@ -188,7 +189,7 @@ impl<'a> Prepared<'a> {
     /// The lowest strength that is no worse than the best by more than a standard error of its count of examples that were
     /// left out and are right. The n-grams' frequencies are those of all examples.
     fn best_strength(&self, go_on: &mut dyn FnMut() -> bool) -> Option<f64> {
-        let folds = self.folds();
+        let folds = self.folds(FOLDS);
         let left_out = if folds.len() > MANY_EXAMPLES { 1 } else { FOLDS };
         let has_all = |fold: usize| {
             let mut there = vec![false; self.known.len()];
@@ -223,7 +224,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The part that each example is left out with: of every class the same share, the same text always in one.
-    fn folds(&self) -> Vec<usize> {
+    fn folds(&self, parts: usize) -> Vec<usize> {
         let mut of_text: HashMap<&str, usize> = HashMap::new();
         let mut of_class = vec![0_usize; self.known.len()];
         let texts = self.examples.texts.iter().zip(&self.classes);
@@ -232,7 +233,7 @@ impl<'a> Prepared<'a> {
                 *of_text.entry(text.trim()).or_insert_with(|| {
                     let next = &mut of_class[*class as usize];
                     *next += 1;
-                    (*next - 1) % FOLDS
+                    (*next - 1) % parts
                 })
             })
             .collect()

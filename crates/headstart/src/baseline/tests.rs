@@ -64,5 +64,5 @@ fn parts_that_are_left_out_share_no_text() {
     let texts = ["a", "b", "a ", "c", "a", "d", "e", "f"];
     let classes = [0, 0, 0, 0, 1, 1, 1, 1];
     let prepared = Prepared::new(Examples { texts: &texts, classes: &classes, count: 2 }, NGrams::Words);
-    assert_eq!(prepared.folds(), [0, 1, 0, 2, 0, 0, 1, 2]);
+    assert_eq!(prepared.folds(FOLDS), [0, 1, 0, 2, 0, 0, 1, 2]);
 }

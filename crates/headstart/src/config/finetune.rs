@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, check, check_positive};
+use super::{
+    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, TrialsConfig, check,
+    check_positive,
+};
 use crate::error::Result;
 
 /// Which parameters fine-tuning changes.
@@ -107,6 +110,12 @@ pub struct FinetuneConfig {
     pub class_weights: ClassWeights,
     /// Stop after this many evaluations without a better one; 0: never.
     pub early_stopping: u64,
+    /// Language modelling before the classifier.
+    #[serde(skip_serializing_if = "AdaptConfig::is_none")]
+    pub adapt: AdaptConfig,
+    /// Several runs in place of one.
+    #[serde(skip_serializing_if = "TrialsConfig::is_none")]
+    pub trials: TrialsConfig,
     /// The loop.
     pub train: TrainConfig,
 }
@@ -135,6 +144,8 @@ impl Default for FinetuneConfig {
             dropout: None,
             class_weights: ClassWeights::None,
             early_stopping: 0,
+            adapt: AdaptConfig::default(),
+            trials: TrialsConfig::default(),
             train: TrainConfig { valid_batch_size: 32, eval_every: 100, ..TrainConfig::default() },
         }
     }
@@ -198,6 +209,7 @@ impl FinetuneConfig {
             )
         })?;
         self.check_lora()?;
+        self.check_trials()?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

@@ -13,6 +13,7 @@ mod model;
 mod pretrain;
 mod recipe;
 mod train;
+mod trials;
 
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
@@ -24,6 +25,7 @@ pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, 
 pub use pretrain::{ObjectiveName, PretrainConfig, TextUnit};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
+pub use trials::{AdaptConfig, Seeds, Sizes, TASK_TEXTS, TrialsConfig};
 
 use crate::error::{Error, Result};
 

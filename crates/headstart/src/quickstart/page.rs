@@ -153,6 +153,7 @@ fn charts(summary: &QuickstartSummary, trunk: &[Record]) -> Vec<Chart> {
             x_label: "epoch".into(),
             y_label: "accuracy in %".into(),
             curves: vec![curve(WITH, false, &summary.pretrained), curve(WITHOUT, true, &summary.scratch)],
+            ..Chart::default()
         },
         Chart {
             title: "Pretraining loss".into(),
@@ -162,6 +163,7 @@ fn charts(summary: &QuickstartSummary, trunk: &[Record]) -> Vec<Chart> {
                 Curve { name: "training".into(), dashed: false, points: losses(Kind::Train, "loss") },
                 Curve { name: "validation".into(), dashed: true, points: losses(Kind::Valid, "nll") },
             ],
+            ..Chart::default()
         },
     ]
 }

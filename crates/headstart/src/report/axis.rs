@@ -13,6 +13,8 @@ pub(super) struct Axis {
     /// Multiples of 1, 2 or 5 times a power of ten, from `low` to `high`.
     pub(super) ticks: Vec<f64>,
     step: f64,
+    /// Whether equal ratios are equal ways.
+    ratios: bool,
 }
 
 impl Axis {
@@ -22,6 +24,26 @@ impl Axis {
         let (low, high) = range(values, 0.1);
         let step = step(low, high, most_ticks);
         Self::new(low, high, if whole { step.max(1.0) } else { step })
+    }
+
+    /// The axis along by ratios, with ticks at the values themselves as far as they are apart. Values from 0 down stand at the low
+    /// end.
+    pub(super) fn of_ratios(values: impl Iterator<Item = f64>, most_ticks: usize) -> Self {
+        let mut ticks: Vec<f64> = values.filter(|value| *value > 0.0).collect();
+        ticks.sort_by(f64::total_cmp);
+        let (low, high) = match (ticks.first(), ticks.last()) {
+            (Some(&low), Some(&high)) if low < high => (low, high),
+            (Some(&one), _) => (one / 2.0, one * 2.0),
+            _ => (1.0, 10.0),
+        };
+        let mut axis = Self { low, high, ticks: Vec::new(), step: 1.0, ratios: true };
+        for tick in ticks {
+            let apart = |last: &f64| axis.share(tick) - axis.share(*last) >= 0.8 / most_ticks as f64;
+            if axis.ticks.last().is_none_or(apart) {
+                axis.ticks.push(tick);
+            }
+        }
+        axis
     }
 
     /// The axis upwards: from a tick below all values to one above them.
@@ -36,16 +58,23 @@ impl Axis {
         let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
         // Not `low + k * step`: rounding errors would pile up, and zero would not be zero.
         let ticks = (0..=(last - first).max(0.0) as usize).map(|k| (first + k as f64) * step).collect();
-        Self { low, high, ticks, step }
+        Self { low, high, ticks, step, ratios: false }
     }
 
     /// Where a value is, from 0 at the low end to 1 at the high one.
     pub(super) fn share(&self, value: f64) -> f64 {
+        if self.ratios {
+            let (low, high) = (self.low.ln(), self.high.ln());
+            return ((value.max(self.low).ln() - low) / (high - low)).clamp(0.0, 1.0);
+        }
         ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
     /// What stands at a tick.
     pub(super) fn label(&self, tick: f64) -> String {
+        if self.ratios {
+            return number(tick);
+        }
         if tick.abs() < self.step * 0.5 {
             return "0".into();
         }

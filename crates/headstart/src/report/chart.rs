@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::axis::{Axis, LARGEST, number};
-use super::{Chart, Curve, escape};
+use super::{Along, Chart, Curve, escape};
 
 /// Points that are drawn of one line; more would not be seen.
 pub(super) const MOST_POINTS: usize = 500;
@@ -76,7 +76,7 @@ fn picture(chart: &Chart, lines: &[Line<'_>], wide: bool) -> String {
         n if n as f64 * LINE_HEIGHT <= height - 60.0 => Names::Beside,
         _ => Names::Below,
     };
-    let frame = Frame::new(lines, &named, names, width, height);
+    let frame = Frame::new(lines, &named, names, chart.along, (width, height));
     let class = if wide { "broad" } else { "small" };
     let mut out = format!(
         "<div class=\"{class}\"><svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">\n",
@@ -178,9 +178,19 @@ pub(super) fn thin_out(points: &[Point]) -> Vec<Point> {
 }
 
 impl Frame {
-    fn new(lines: &[Line<'_>], named: &[&Line<'_>], names: Names, width: f64, height: f64) -> Self {
+    fn new(
+        lines: &[Line<'_>],
+        named: &[&Line<'_>],
+        names: Names,
+        along: Along,
+        (width, height): (f64, f64),
+    ) -> Self {
         let points = lines.iter().flat_map(|line| line.points.iter());
-        let x = Axis::along(points.clone().map(|p| p.0), if width > 600.0 { 8 } else { 5 });
+        let (values, most) = (points.clone().map(|p| p.0), if width > 600.0 { 8 } else { 5 });
+        let x = match along {
+            Along::Linear => Axis::along(values, most),
+            Along::Logarithmic => Axis::of_ratios(values, most),
+        };
         let y = Axis::upwards(points.map(|p| p.1), 6);
         let ticks = y.ticks.iter().map(|tick| letters(&y.label(*tick)));
         let left = 12.0 + LETTER * ticks.fold(2.0, f64::max);

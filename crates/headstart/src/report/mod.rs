@@ -30,6 +30,16 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
+/// How the values along a chart are spaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Along {
+    /// Equal differences are equal ways.
+    #[default]
+    Linear,
+    /// Equal ratios are equal ways; for values above 0.
+    Logarithmic,
+}
+
 /// A line chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chart {
@@ -39,6 +49,8 @@ pub struct Chart {
     pub x_label: String,
     /// What runs upwards, with its unit.
     pub y_label: String,
+    /// How the values along are spaced.
+    pub along: Along,
     /// Its lines; the first ones get the colours that differ most.
     pub curves: Vec<Curve>,
 }

@@ -50,7 +50,8 @@ fn of_class(name: &str) -> Option<(&str, &str)> {
 }
 
 fn chart(title: &str, y_label: &str, curves: Vec<Curve>) -> Chart {
-    Chart { title: title.into(), x_label: "optimizer step".into(), y_label: y_label.into(), curves }
+    let (title, x_label, y_label) = (title.into(), "optimizer step".into(), y_label.into());
+    Chart { title, x_label, y_label, curves, ..Chart::default() }
 }
 
 fn charts(records: &[Record]) -> Vec<Chart> {

@@ -10,7 +10,7 @@ fn curve(name: &str, points: Vec<(f64, f64)>) -> Curve {
 }
 
 fn chart(curves: Vec<Curve>) -> Chart {
-    Chart { title: "Title".into(), x_label: "x".into(), y_label: "y".into(), curves }
+    Chart { title: "Title".into(), x_label: "x".into(), y_label: "y".into(), curves, ..Chart::default() }
 }
 
 /// A page without the second drawing of a wide chart, which must be sound as well.
@@ -77,6 +77,7 @@ fn all_text_is_escaped_everywhere() {
             x_label: evil.clone(),
             y_label: evil.clone(),
             curves: vec![curve(&evil, vec![(0.0, 1.0), (1.0, 2.0)]); 2],
+            ..Chart::default()
         }],
         confusions: vec![Confusion {
             title: evil.clone(),

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::batch::{Examples, Label};
 use crate::config::{Arch, DataConfig, HeadPooling, Problem};
 use crate::data::catalog::FileRole;
+use crate::data::classification::placed::PlacedTexts;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
     self, ClassTexts, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
@@ -107,6 +108,21 @@ impl DataRequest<'_> {
         let splits: [(Split, &[(&str, &str)]); 3] =
             [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
         Ok(RawData::of_texts(&splits, &starter::QUESTION_LABELS, samples))
+    }
+
+    /// Reads it as it is written, every text with its place.
+    ///
+    /// # Errors
+    /// Data that is missing or cannot be fetched, and everything [`PlacedTexts::read`] refuses.
+    pub fn read_placed(&self, listener: &mut Listener<'_>) -> Result<PlacedTexts> {
+        if let Some(Found { path, options, .. }) = self.find(None, listener)? {
+            return PlacedTexts::read(&path, &options, listener);
+        }
+        let questions = starter::questions();
+        let [train, valid, test] = pairs(&questions);
+        let splits: [(Split, &[(&str, &str)]); 3] =
+            [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
+        Ok(PlacedTexts::of_texts(&splits, &starter::QUESTION_LABELS))
     }
 
     /// Reads its texts, with the validation part that [`ClassificationData::hold_out_validation`] holds out with `seed`.

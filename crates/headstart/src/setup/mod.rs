@@ -8,5 +8,6 @@ pub(crate) mod base;
 pub mod labelled;
 pub(crate) mod learning;
 pub(crate) mod pace;
+pub mod reader;
 pub(crate) mod run;
 pub(crate) mod text;

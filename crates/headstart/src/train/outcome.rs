@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use headstart_engine::{Tape, Weights};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, RunFolder, TrainerState};
@@ -19,7 +19,8 @@ use crate::run_log::{Kind, Record, read_metrics};
 use crate::train::{Running, Stop, Training};
 
 /// What a bag of words achieves on the examples of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Bar {
     /// Its accuracy on the validation examples.
     #[serde(skip_serializing_if = "Option::is_none")]

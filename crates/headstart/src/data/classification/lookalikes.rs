@@ -54,7 +54,7 @@ pub(super) fn warnings(texts: &Texts, listener: &mut Listener<'_>) -> Result<Vec
             format!("warning: {file}: separate classes that look alike: {}", labels.join(", "))
         })
         .collect();
-    for label in uses.keys().filter(|l| MISSING.contains(&l.trim().to_lowercase().as_str())) {
+    for label in uses.keys().filter(|l| is_missing(l)) {
         warnings.push(format!(
             "warning: {file}: {} is a class like any other; remove these rows if it says that the label is missing",
             shown(label)
@@ -63,9 +63,14 @@ pub(super) fn warnings(texts: &Texts, listener: &mut Listener<'_>) -> Result<Vec
     Ok(warnings)
 }
 
+/// Whether this is how tables spell that a value is missing.
+pub fn is_missing(label: &str) -> bool {
+    MISSING.contains(&label.trim().to_lowercase().as_str())
+}
+
 /// The same for labels that look alike: in composed or decomposed form, in capitals or not, with or without spaces and
 /// characters of no width, as numbers of one value.
-pub(super) fn key(label: &str) -> String {
+pub fn key(label: &str) -> String {
     let mut normal = NormalizedString::from(label);
     normal.nfkc().lowercase().filter(|c| !is_invisible(c));
     let words: Vec<&str> = normal.get().split(|c: char| c.is_whitespace() || c == '_' || c == '-').collect();

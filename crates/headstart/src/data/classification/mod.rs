@@ -12,11 +12,13 @@ mod json_lines;
 mod labels;
 mod lookalikes;
 mod parsed;
+pub mod placed;
 pub mod raw;
 mod read;
 mod sources;
 mod table;
 mod texts;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +38,9 @@ use crate::tokenizer::Tokenizer;
 
 pub use examples::{Example, LabelledSplit};
 pub use hold_out::HELD_OUT_FRACTION;
+pub use lookalikes::{is_missing, key as look_alike_key};
 pub use texts::{ClassTexts, TextSplit, joined};
+pub use unread::UnreadColumn;
 
 /// The question types of TREC-6 in their fixed order.
 pub const TREC_LABELS: [&str; 6] = ["NUM", "LOC", "HUM", "DESC", "ENTY", "ABBR"];

@@ -1,0 +1,158 @@
+//! `--adapt_on`: language modelling on the text of the task or its domain before the classifier (Gururangan et al. 2020).
+//!
+//! Owns: which text that is. Never: the loop; it is `pretrain`'s.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::state::{AdaptedModel, State, finite};
+use super::{Around, SIGNAL};
+use crate::checkpoint::RunFolder;
+use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, PretrainConfig, TASK_TEXTS, TrainConfig};
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+use crate::event::{Event, Listener, Signal};
+use crate::files::write_atomic;
+use crate::pretrain::pretrain;
+use crate::setup::labelled::DataRequest;
+use crate::train::{Place, RunOptions, thousands};
+
+/// The folder of that run, and of the task's texts.
+pub(super) const FOLDER: &str = "adapt";
+const TEXTS: &str = "adapt-text";
+
+/// Adapts the model, or goes on with it; why it stopped before its end, if it did.
+pub(super) fn adapt(
+    around: &Around<'_>,
+    state: &mut State,
+    listener: &mut Listener<'_>,
+) -> Result<Option<String>> {
+    let config = around.config;
+    let Some(text) = config.adapt.adapt_on.as_ref().filter(|_| state.adapted.is_none()) else {
+        return Ok(None);
+    };
+    let clock = Instant::now();
+    let path = if text == TASK_TEXTS { task_texts(around, listener)? } else { PathBuf::from(text) };
+    listener(Event::Message(&format!("adapting the model to {text} before it is fine-tuned")));
+    let dir = around.dir.join(FOLDER);
+    let wanted = settings(config, path.display().to_string());
+    let begun =
+        around.ranks.of_leader(|| RunFolder::is_run(&dir).then(|| RunFolder::settings(&dir)).transpose())?;
+    let (settings, place) = match begun {
+        None => (wanted, Place::New(dir)),
+        Some(saved) => (continued(&dir, &saved, &wanted)?, Place::Continued(dir)),
+    };
+    let summary = pretrain(&settings, &RunOptions { place, ..around.options.clone() }, listener)?;
+    if summary.final_dir.is_none() {
+        return Ok(Some(summary.stopped.unwrap_or_else(|| SIGNAL.into())));
+    }
+    state.adapted = Some(AdaptedModel {
+        text: text.clone(),
+        steps: summary.steps,
+        metrics: finite(&summary.metrics),
+        seconds: clock.elapsed().as_secs_f64(),
+    });
+    state.write(around)?;
+    Ok(None)
+}
+
+/// The settings of the language model's run: the model's own, the recipe of continued pretraining, and from the task what is no
+/// matter of the task.
+fn settings(config: &FinetuneConfig, path: String) -> PretrainConfig {
+    let (data, train) = (&config.data, &config.train);
+    PretrainConfig {
+        from: config.model.clone(),
+        data: DataConfig {
+            path,
+            encoding: data.encoding.clone().filter(|_| config.adapt.adapt_on.as_deref() != Some(TASK_TEXTS)),
+            cache_dir: data.cache_dir.clone(),
+            mirror: data.mirror.clone(),
+            offline: data.offline,
+            ..DataConfig::default()
+        },
+        train: TrainConfig {
+            recipe: train.recipe,
+            reduction_groups: train.reduction_groups,
+            n_epochs: config.adapt.adapt_epochs,
+            max_steps: config.adapt.adapt_steps,
+            valid_batch_size: train.valid_batch_size,
+            save_every: train.save_every,
+            keep: 1,
+            max_time: train.max_time,
+            seed: train.seed,
+            precision: train.precision,
+            threads: train.threads,
+            ..TrainConfig::default()
+        },
+        ..PretrainConfig::default()
+    }
+}
+
+/// The settings a run was begun with, with what may be given anew.
+fn continued(dir: &Path, saved: &str, wanted: &PretrainConfig) -> Result<PretrainConfig> {
+    let mut config: PretrainConfig = toml::from_str(saved).map_err(|e| Error::Checkpoint {
+        path: dir.to_path_buf(),
+        what: format!("its settings cannot be read: {e}"),
+        fix: "remove this folder; the model is then adapted again".into(),
+    })?;
+    config.data = DataConfig {
+        path: wanted.data.path.clone(),
+        cache_dir: wanted.data.cache_dir.clone(),
+        mirror: wanted.data.mirror.clone(),
+        offline: wanted.data.offline,
+        ..config.data
+    };
+    let TrainConfig { valid_batch_size, save_every, max_time, threads, .. } = wanted.train;
+    config.train = TrainConfig { valid_batch_size, save_every, max_time, threads, ..config.train };
+    Ok(config)
+}
+
+/// Writes the task's training texts as running text, a line each, with every twentieth for validation. Test texts are never
+/// among them, nor are validation texts of the data.
+fn task_texts(around: &Around<'_>, listener: &mut Listener<'_>) -> Result<PathBuf> {
+    let folder = around.dir.join(TEXTS);
+    // Without messages: each run tells how the data was read.
+    let mut quiet = |event: Event<'_>| match event {
+        Event::Message(_) => Signal::Continue,
+        other => listener(other),
+    };
+    let count = around.ranks.of_leader(|| {
+        let lines = lines(around.config, &mut quiet)?;
+        let (valid, train): (Vec<_>, Vec<_>) = lines.iter().enumerate().partition(|(at, _)| at % 20 == 19);
+        std::fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
+        for (name, lines) in [("train.txt", train), ("valid.txt", valid)] {
+            let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+            if !text.is_empty() {
+                write_atomic(&folder.join(name), text.as_bytes())?;
+            }
+        }
+        Ok(lines.len())
+    })?;
+    let line = format!("{} training texts of the task are text to adapt to", thousands(count));
+    listener(Event::Message(&line));
+    Ok(folder)
+}
+
+/// The training texts, those of a pair one behind the other, without what is held out for validation where labels are single
+/// ones.
+fn lines(config: &FinetuneConfig, listener: &mut Listener<'_>) -> Result<Vec<String>> {
+    let request = DataRequest {
+        config: &config.data,
+        problem: config.problem,
+        arch: Arch::Gpt2,
+        pooling: HeadPooling::Cls,
+        positions: usize::MAX,
+    };
+    let texts: Vec<String> = if config.problem == crate::config::Problem::SingleLabel {
+        request.read_texts(None, Some(config.train.seed), listener)?.0.train.texts
+    } else {
+        let placed = request.read_placed(listener)?;
+        let train = placed.splits.into_iter().filter(|split| split.split == Split::Train);
+        let both = |text: crate::data::classification::placed::PlacedText| {
+            crate::data::classification::joined(&text.text, text.second.as_deref())
+        };
+        train.flat_map(|split| split.texts).map(both).collect()
+    };
+    let line = |text: &String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(texts.iter().map(line).filter(|line| !line.is_empty()).collect())
+}
