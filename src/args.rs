@@ -6,6 +6,7 @@
 
 mod groups;
 mod parsing;
+mod runs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use groups::{
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
+pub use runs::{RunsCommand, RunsCompareArgs, RunsLsArgs, RunsShowArgs};
 
 /// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
 pub const VERSION: &str = env!("HEADSTART_VERSION");
@@ -67,6 +69,9 @@ pub enum Command {
     /// List and fetch published models
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// List runs, look into one, compare two
+    #[command(subcommand)]
+    Runs(RunsCommand),
     /// Train or convert a tokenizer
     #[command(subcommand)]
     Tokenizer(TokenizerCommand),
@@ -437,6 +442,9 @@ pub struct EvalArgs {
     /// Measure the language model of a fine-tuned model instead of its classifier
     #[arg(long)]
     pub language_model: bool,
+    /// Leave out what the temperature that was found on validation data changes
+    #[arg(long)]
+    pub uncalibrated: bool,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -553,6 +561,9 @@ pub struct PredictArgs {
     /// Stop at the first row that cannot be read
     #[arg(long)]
     pub strict: bool,
+    /// Probabilities without the temperature that was found on validation data
+    #[arg(long)]
+    pub uncalibrated: bool,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

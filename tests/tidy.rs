@@ -55,8 +55,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tokenizer",
         ],
     ),
+    ("predictions", &["config", "data", "error", "eval", "files"]),
     ("plan", &["batch", "checkpoint", "config", "device", "error", "method", "model", "params"]),
     ("report", &["error", "files", "run_log"]),
+    ("runs", &["checkpoint", "config", "error", "eval", "predictions", "run_log"]),
     ("train_log", &["error", "event"]),
     (
         "train",
@@ -73,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "objective",
             "optim",
             "params",
+            "predictions",
             "ranks",
             "run_log",
             "report",

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
+pub mod runs;
 pub mod tokenizer;
 
 use std::fmt::Write as _;
@@ -26,7 +27,7 @@ use headstart::checkpoint::{WayOut, way_to_transformers};
 use headstart::train::Summary;
 
 use crate::INTERRUPTED;
-use crate::metrics::tables;
+use crate::metrics::{percent, sureness, tables};
 use crate::output;
 use crate::ranks::Ranks;
 
@@ -54,6 +55,12 @@ fn summary_text(summary: &Summary) -> String {
         bow,
         confusion,
         labels,
+        examples,
+        support: _,
+        intervals,
+        calibration,
+        reliability: _,
+        evaluated: _,
     } = summary;
     let mut text = format!("{steps} of {total_steps} steps");
     if *skipped > 0 {
@@ -72,6 +79,23 @@ fn summary_text(summary: &Summary) -> String {
     }
     text.push('\n');
     text.push_str(&tables(metrics, confusion.as_deref(), labels));
+    for (split, count) in examples {
+        let of_split =
+            |name: &String| name.strip_prefix(split.as_str())?.strip_prefix('/').map(str::to_owned);
+        let own = metrics.iter().filter_map(|(name, value)| Some((of_split(name)?, *value))).collect();
+        let ends = intervals.iter().filter_map(|(name, ends)| Some((of_split(name)?, *ends))).collect();
+        if let Some(line) = sureness(&own, &ends, *count) {
+            let _ = writeln!(text, "{split}: {line}");
+        }
+    }
+    if let Some(calibration) = calibration {
+        let (temperature, before, after) =
+            (calibration.temperature, percent(calibration.ece_before), percent(calibration.ece_after));
+        let _ = writeln!(
+            text,
+            "temperature {temperature:.2}: validation\u{2019}s calibration error was {before} %, is {after} %"
+        );
+    }
     if let Some(bar) = bow {
         let _ = writeln!(text, "a bag of words on the same examples: {bar}");
     }

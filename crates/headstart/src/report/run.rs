@@ -10,8 +10,8 @@ use crate::run_log::{Kind, Record, is_timing};
 const MOST_CLASSES: usize = 12;
 /// Steps whose mean is the training loss at the end.
 const LAST_STEPS: usize = 50;
-/// Metrics of a class: `precision/NAME`, `recall/NAME`.
-const BY_CLASS: [&str; 2] = ["precision", "recall"];
+/// Metrics of a class: `precision/NAME`, `recall/NAME`, `f1/NAME`.
+const BY_CLASS: [&str; 3] = ["precision", "recall", "f1"];
 
 impl Report {
     /// The report of a run with these records: its curves, and the metrics of the model after `model_step`, which need
@@ -104,6 +104,11 @@ fn words(name: &str) -> (&str, &'static str) {
         "accuracy" => ("accuracy", "share"),
         "macro_f1" => ("macro-F1", ""),
         "micro_f1" => ("micro-F1", ""),
+        "mcc" => ("Matthews\u{2019} correlation", ""),
+        "auc" => ("area under the ROC curve", "share"),
+        "ece" => ("calibration error", "share"),
+        "brier" => ("Brier score", ""),
+        "exact_match" => ("all labels right", "share"),
         "mse" => ("mean squared error", ""),
         "pearson" => ("Pearson\u{2019}s correlation", ""),
         "spearman" => ("Spearman\u{2019}s correlation of the ranks", ""),

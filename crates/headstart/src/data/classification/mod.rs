@@ -11,6 +11,7 @@ mod hold_out;
 mod json_lines;
 mod labels;
 mod lookalikes;
+mod origins;
 mod parsed;
 pub mod raw;
 mod read;
@@ -36,6 +37,7 @@ use crate::tokenizer::Tokenizer;
 
 pub use examples::{Example, LabelledSplit};
 pub use hold_out::HELD_OUT_FRACTION;
+pub use origins::{Origin, Origins};
 pub use texts::{ClassTexts, TextSplit, joined};
 
 /// The question types of TREC-6 in their fixed order.
