@@ -65,7 +65,7 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
             text.push_str(&format!("{split}: {line}\n"));
         }
         if let Some(temperature) = temperature {
-            text.push_str(&format!("..._calibrated: at the model\u{2019}s temperature, {temperature:.3}\n"));
+            text.push_str(&format!("..._calibrated: at the temperature of the model, {temperature:.3}\n"));
         }
         output::text(&text)?;
     }

@@ -78,8 +78,11 @@ fn summary_text(summary: &Summary) -> String {
         let _ = write!(text, "\nfigures of step {step}, {which}");
     }
     text.push('\n');
-    text.push_str(&tables(metrics, confusion.as_deref(), labels));
-    for (split, count) in examples {
+    let told = metrics.iter().filter(|(name, _)| !name.ends_with("_calibrated"));
+    let told = told.map(|(name, value)| (name.clone(), *value)).collect();
+    text.push_str(&tables(&told, confusion.as_deref(), labels));
+    // Validation comes before test.
+    for (split, count) in examples.iter().rev() {
         let of_split =
             |name: &String| name.strip_prefix(split.as_str())?.strip_prefix('/').map(str::to_owned);
         let own = metrics.iter().filter_map(|(name, value)| Some((of_split(name)?, *value))).collect();
@@ -93,7 +96,7 @@ fn summary_text(summary: &Summary) -> String {
             (calibration.temperature, percent(calibration.ece_before), percent(calibration.ece_after));
         let _ = writeln!(
             text,
-            "temperature {temperature:.2}: validation\u{2019}s calibration error was {before} %, is {after} %"
+            "temperature {temperature:.2}: the calibration error on validation data was {before} %, is {after} %"
         );
     }
     if let Some(bar) = bow {

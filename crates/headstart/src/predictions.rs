@@ -215,8 +215,7 @@ pub fn read(path: &Path) -> Result<Vec<Line>> {
                 "{} is not there: the run is not finished, or is none of a classifier",
                 path.display()
             ),
-            fix: "finish it with --resume; runs of before version 0.2 write it when they are continued"
-                .into(),
+            fix: "finish it with --resume, which also writes it for a run of an earlier version".into(),
         });
     }
     let text = String::from_utf8(read_regular(path)?)

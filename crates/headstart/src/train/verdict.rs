@@ -110,7 +110,7 @@ pub(crate) fn add_verdict(report: &mut Report, summary: &Summary, mistakes: &[Li
         let points = summary.reliability.iter().map(|bin| (bin.confidence, bin.accuracy)).collect();
         let name = summary.calibration.map_or_else(
             || "accuracy".to_owned(),
-            |calibration| format!("accuracy, temperature {:.3}", calibration.temperature),
+            |calibration| format!("temperature {:.3}", calibration.temperature),
         );
         report.charts.push(Chart {
             title: format!("Reliability, {split}"),
