@@ -58,7 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("predictions", &["config", "data", "error", "eval", "files"]),
     ("plan", &["batch", "checkpoint", "config", "device", "error", "method", "model", "params"]),
     ("report", &["error", "files", "run_log"]),
-    ("runs", &["checkpoint", "config", "error", "eval", "predictions", "run_log"]),
+    ("history", &["checkpoint", "config", "error", "eval", "predictions", "run_log"]),
     ("train_log", &["error", "event"]),
     (
         "train",

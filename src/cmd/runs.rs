@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use headstart::eval::Difference;
-use headstart::runs::{self, Compared, Metric, Run, Shown};
+use headstart::history::{self, Compared, Metric, Run, Shown};
 use jiff::Timestamp;
 
 use crate::args::{RunsCommand, RunsCompareArgs, RunsLsArgs, RunsShowArgs};
@@ -30,7 +30,7 @@ pub fn run(command: RunsCommand) -> Result<ExitCode> {
 
 fn list(args: &RunsLsArgs) -> Result<ExitCode> {
     let RunsLsArgs { dir, json } = args;
-    let (runs, left_out) = runs::list(dir)?;
+    let (runs, left_out) = history::list(dir)?;
     if left_out > 0 {
         progress::say(&format!("warning: the settings of {left_out} runs cannot be read; they are left out"));
     }
@@ -99,7 +99,7 @@ fn date(seconds: f64) -> String {
 
 fn show(args: &RunsShowArgs) -> Result<ExitCode> {
     let RunsShowArgs { run, json } = args;
-    let shown = runs::show(&runs::folder_of(run)?)?;
+    let shown = history::show(&history::folder_of(run)?)?;
     if *json {
         output::json_line(&shown)?;
     } else {
@@ -140,7 +140,7 @@ fn shown_text(shown: &Shown) -> String {
 
 fn compare(args: &RunsCompareArgs) -> Result<ExitCode> {
     let RunsCompareArgs { first, second, examples, json } = args;
-    let compared = runs::compare(&runs::folder_of(first)?, &runs::folder_of(second)?)?;
+    let compared = history::compare(&history::folder_of(first)?, &history::folder_of(second)?)?;
     if *json {
         output::json_line(&compared)?;
     } else {
@@ -210,8 +210,8 @@ fn compared_text(compared: &Compared, most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use headstart::eval::{Comparison, McNemar};
+    use headstart::history::{Differing, State};
     use headstart::predictions::Evaluated;
-    use headstart::runs::{Differing, State};
 
     use super::*;
 
@@ -229,7 +229,7 @@ mod tests {
         };
         assert_eq!(
             table(Path::new("runs"), &[run]),
-            "run       started           method  model  data  result               time    state\n\
+            "run       started           method  model  data  result                time    state\n\
              a/seed-1  2023-11-14 22:13  lora    trunk  trec  test accuracy 91.2 %  1m 15s  finished\n"
         );
     }

@@ -526,8 +526,8 @@ fn predictions(work: &Work, bytes: &[u8]) -> bool {
 fn summary(work: &Work, bytes: &[u8]) -> bool {
     let run = work.own.join("run");
     write(&run.join("summary.json"), bytes);
-    headstart::runs::show(&run).is_ok_and(|shown| shown.summary.is_some())
-        && headstart::runs::compare(&run, &run).is_ok()
+    headstart::history::show(&run).is_ok_and(|shown| shown.summary.is_some())
+        && headstart::history::compare(&run, &run).is_ok()
 }
 
 fn events(work: &Work, bytes: &[u8]) -> bool {

@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::checkpoint::RunFolder;
 use crate::error::{Error, Result};
 use crate::eval::{self, Comparison, Outcomes};
+use crate::history::settings;
 use crate::predictions::{self, Evaluated, Line, Told};
-use crate::runs::settings;
 
 /// An example that the two answer differently.
 #[derive(Clone, Debug, PartialEq, Serialize)]
