@@ -7,6 +7,7 @@
 mod groups;
 mod lint;
 mod parsing;
+mod runs;
 mod trials;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ pub use lint::DataLintArgs;
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
+pub use runs::{RunsCommand, RunsCompareArgs, RunsLsArgs, RunsShowArgs};
 pub use trials::{AdaptArgs, Rate, TrialsArgs};
 
 /// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
@@ -71,6 +73,9 @@ pub enum Command {
     /// List and fetch published models
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// List runs, look into one, compare two
+    #[command(subcommand)]
+    Runs(RunsCommand),
     /// Train or convert a tokenizer
     #[command(subcommand)]
     Tokenizer(TokenizerCommand),
@@ -498,6 +503,9 @@ pub struct EvalArgs {
     /// Measure the language model of a fine-tuned model instead of its classifier
     #[arg(long)]
     pub language_model: bool,
+    /// Leave out what the temperature that was found on validation data changes
+    #[arg(long)]
+    pub uncalibrated: bool,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -614,6 +622,9 @@ pub struct PredictArgs {
     /// Stop at the first row that cannot be read
     #[arg(long)]
     pub strict: bool,
+    /// Probabilities without the temperature that was found on validation data
+    #[arg(long)]
+    pub uncalibrated: bool,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

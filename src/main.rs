@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => cmd::quickstart::run(args),
         Command::Data(command) => cmd::data::run(command),
         Command::Models(command) => cmd::models::run(command),
+        Command::Runs(command) => cmd::runs::run(command),
         Command::Tokenizer(command) => cmd::tokenizer::run(command),
         Command::Pretrain(args) => cmd::pretrain::run(*args),
         Command::Distill(args) => cmd::pretrain::distill(*args),

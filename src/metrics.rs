@@ -30,15 +30,18 @@ pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, l
     }
     let mut text = aligned(&rows);
     if names.iter().any(per_class) {
-        // Only of two classes each has an F1.
+        // Logs of earlier versions have no F1 of each of more than two classes.
         let there =
             |kind: &&str| names.iter().any(|name| name.split_once('/').is_some_and(|(of, _)| of == *kind));
         let kinds: Vec<&str> = PER_CLASS.into_iter().filter(there).collect();
-        let mut rows = vec![row(&format!("{last}, by class"), kinds.iter().map(|&kind| kind.to_owned()))];
-        for label in labels {
+        let heads = kinds.iter().map(|&kind| kind.to_owned()).chain(confusion.map(|_| "examples".to_owned()));
+        let mut rows = vec![row(&format!("{last}, by class"), heads)];
+        for (class, label) in labels.iter().enumerate() {
             // A class that is nowhere has no metrics.
             let metric = |kind: &&str| value(last, &format!("{kind}/{label}")).unwrap_or("-".into());
-            rows.push(row(&shortened(label, LABEL_CHARS), kinds.iter().map(metric)));
+            let examples = confusion.map(|matrix| matrix.get(class).map_or(0, |row| row.iter().sum::<u64>()));
+            let cells = kinds.iter().map(metric).chain(examples.map(|n| n.to_string()));
+            rows.push(row(&shortened(label, LABEL_CHARS), cells));
         }
         text = text + "\n" + &aligned(&rows);
     }
@@ -46,6 +49,38 @@ pub fn tables(metrics: &BTreeMap<String, f64>, confusion: Option<&[Vec<u64>]>, l
         Some(matrix) => text + "\n" + &confusion_text(matrix, labels),
         None => text,
     }
+}
+
+/// The shares among the metrics that are told with their intervals, and their names.
+const TOLD: [(&str, &str); 5] = [
+    ("accuracy", "accuracy"),
+    ("macro_f1", "macro-F1"),
+    ("micro_f1", "micro-F1"),
+    ("pearson", "Pearson"),
+    ("spearman", "Spearman"),
+];
+
+/// How sure the metrics are: `accuracy 91.2 % (95 %: 88.6 - 93.4), 500 examples`. `None` without intervals.
+pub fn sureness(
+    metrics: &BTreeMap<String, f64>,
+    intervals: &BTreeMap<String, [f64; 2]>,
+    examples: u64,
+) -> Option<String> {
+    let part = |(name, word): (&str, &str)| {
+        let ([low, high], value) = (intervals.get(name)?, metrics.get(name)?);
+        // Correlations are no shares.
+        let correlation = ["pearson", "spearman"].contains(&name);
+        let number = |x: f64| if correlation { format!("{x:.3}") } else { percent(x) };
+        let unit = if correlation { "" } else { " %" };
+        Some(format!("{word} {}{unit} (95 %: {} - {})", number(*value), number(*low), number(*high)))
+    };
+    let parts: Vec<String> = TOLD.into_iter().filter_map(part).collect();
+    (!parts.is_empty()).then(|| format!("{}, {examples} examples", parts.join(", ")))
+}
+
+/// 0.9123 -> "91.2".
+pub fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
 }
 
 /// The metric's name, if it is one of `split`.
@@ -83,7 +118,7 @@ fn width(rows: &[Vec<String>]) -> usize {
 }
 
 /// Names to the left, metrics to the right, two spaces between.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub fn aligned(rows: &[Vec<String>]) -> String {
     let widths = widths(rows);
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
@@ -118,14 +153,30 @@ mod tests {
                         accuracy  0.5000   0.7500\n\
                         loss              12.0000\n\
                         \n\
-                        test, by class  precision  recall\n\
-                        pos                1.0000  0.2500\n\
-                        neg                     -       -\n\
+                        test, by class  precision  recall  examples\n\
+                        pos                1.0000  0.2500        12\n\
+                        neg                     -       -         7\n\
                         \n\
                         true \\ predicted  pos  neg\n\
                         pos                10    2\n\
                         neg                 0    7\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_line_says_how_sure_a_metric_is() {
+        let of = metrics(&[("accuracy", 0.912), ("macro_f1", 0.9), ("pearson", 0.8765)]);
+        let ends = |name: &str, ends: [f64; 2]| BTreeMap::from([(name.to_owned(), ends)]);
+        let said = |intervals| sureness(&of, &intervals, 500);
+        assert_eq!(
+            said(ends("accuracy", [0.886, 0.9344])).unwrap(),
+            "accuracy 91.2 % (95 %: 88.6 - 93.4), 500 examples"
+        );
+        assert_eq!(
+            said(ends("pearson", [0.8, 0.9])).unwrap(),
+            "Pearson 0.876 (95 %: 0.800 - 0.900), 500 examples"
+        );
+        assert_eq!(said(BTreeMap::new()), None);
     }
 
     #[test]

@@ -304,6 +304,25 @@ fn one_small_run_from_text_to_answers() {
     assert_eq!(evaluated["metrics"]["accuracy"], tuned["metrics"]["test/accuracy"]);
     assert!(place.run("eval trunk --data starter").succeeds().stdout.contains("nll"));
 
+    // What they are worth, and which is better.
+    let [low, high] = [0, 1].map(|end| tuned["intervals"]["test/accuracy"][end].as_f64().unwrap());
+    let accuracy = tuned["metrics"]["test/accuracy"].as_f64().unwrap();
+    assert!(low <= accuracy && accuracy <= high && low < high, "{tuned}");
+    assert!(page.contains("Surest mistakes, test") && page.contains("Reliability, test"));
+    let predictions = fs::read_to_string(place.path("questions/predictions.jsonl")).unwrap();
+    assert_eq!(predictions.lines().count() as u64, tuned["examples"]["test"].as_u64().unwrap());
+    let runs = place.run("runs ls . --json").json_lines();
+    let of = |name: &str| runs.iter().find(|run| run["dir"].as_str().unwrap().ends_with(name)).unwrap();
+    assert_eq!((&of("trunk")["state"], &of("words")["method"]), (&"finished".into(), &"bow".into()));
+    assert_eq!(of("questions")["metric"]["value"], tuned["metrics"]["test/accuracy"]);
+    let shown = place.run("runs show questions").succeeds().stdout.clone();
+    assert!(shown.contains("train.max_steps") && shown.contains("predictions.jsonl"), "{shown}");
+    let compared = place.run("runs compare words questions --json").json();
+    assert_eq!(compared["accuracy"]["second"], tuned["metrics"]["test/accuracy"]);
+    assert_eq!(compared["macro_f1"]["first"], words["metrics"]["test/macro_f1"]);
+    assert!(!compared["differing"].as_array().unwrap().is_empty());
+    place.run("runs compare words trunk").refuses(1, &["predictions.jsonl", "--resume"]);
+
     let questions = b"Who is the mayor ?\n\nHow long is the river ?\n";
     let answers = place.feed("predict questions --with_text", questions).json_lines();
     let texts: Vec<&str> = answers.iter().map(|answer| answer["text"].as_str().unwrap()).collect();

@@ -8,7 +8,7 @@ use headstart::eval::Evaluation;
 use headstart::evaluate::{EvaluateConfig, evaluate};
 
 use crate::args::{ComputeArgs, EvalArgs};
-use crate::metrics::tables;
+use crate::metrics::{sureness, tables};
 use crate::output;
 use crate::progress::{Progress, Verbosity};
 use crate::ranks::{self, Ranks};
@@ -22,8 +22,19 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
 
 fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     // The ranks have joined already.
-    let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json, ranks: _ } =
-        args;
+    let EvalArgs {
+        run,
+        data,
+        split,
+        language_model,
+        uncalibrated,
+        reading,
+        columns,
+        places,
+        compute,
+        json,
+        ranks: _,
+    } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice_of_rank(device, ranks);
     let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
@@ -34,7 +45,8 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
         data.text_column = Some(columns);
     }
     let collective = ranks.collective.clone();
-    let config = EvaluateConfig { data, split, language_model, precision, threads, device, collective };
+    let config =
+        EvaluateConfig { data, split, language_model, uncalibrated, precision, threads, device, collective };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();
@@ -45,9 +57,17 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     if json {
         output::json_line(&evaluation)?;
     } else {
-        let Evaluation { split, metrics, confusion, labels } = &evaluation;
-        let metrics = metrics.iter().map(|(name, value)| (format!("{split}/{name}"), *value)).collect();
-        output::text(&tables(&metrics, confusion.as_deref(), labels))?;
+        let Evaluation { split, metrics, confusion, labels, examples, intervals, temperature, .. } =
+            &evaluation;
+        let table = metrics.iter().map(|(name, value)| (format!("{split}/{name}"), *value)).collect();
+        let mut text = tables(&table, confusion.as_deref(), labels);
+        if let Some(line) = sureness(metrics, intervals, *examples) {
+            text.push_str(&format!("{split}: {line}\n"));
+        }
+        if let Some(temperature) = temperature {
+            text.push_str(&format!("..._calibrated: at the temperature of the model, {temperature:.3}\n"));
+        }
+        output::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }

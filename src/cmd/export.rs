@@ -28,7 +28,7 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
     if json {
         output::json_line(&exported)?;
     } else {
-        let Exported { folder, chosen, architecture, tensors, parameters, merged } = &exported;
+        let Exported { folder, chosen, architecture, tensors, parameters, merged, temperature } = &exported;
         let (folder, whose) = (folder.display(), if chosen.is_empty() { "the model" } else { chosen });
         output::text(&format!(
             "{folder}: {whose} as {architecture}, {parameters} parameters in {tensors} tensors\n"
@@ -36,6 +36,11 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
         if let Some(difference) = merged {
             output::text(&format!(
                 "low-rank updates merged; largest difference of an output on a fixed input: {difference:.1e}\n"
+            ))?;
+        }
+        if let Some(temperature) = temperature {
+            output::text(&format!(
+                "temperature {temperature:.3} is in the classifier's weights: probabilities are those of predict\n"
             ))?;
         }
     }

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
+pub mod runs;
 pub mod tokenizer;
 mod trials;
 
@@ -28,7 +29,7 @@ use headstart::checkpoint::{WayOut, way_to_transformers};
 use headstart::train::Summary;
 
 use crate::INTERRUPTED;
-use crate::metrics::tables;
+use crate::metrics::{percent, sureness, tables};
 use crate::output;
 use crate::ranks::Ranks;
 
@@ -56,6 +57,12 @@ fn summary_text(summary: &Summary) -> String {
         bow,
         confusion,
         labels,
+        examples,
+        support: _,
+        intervals,
+        calibration,
+        reliability: _,
+        evaluated: _,
     } = summary;
     let mut text = format!("{steps} of {total_steps} steps");
     if *skipped > 0 {
@@ -73,7 +80,27 @@ fn summary_text(summary: &Summary) -> String {
         let _ = write!(text, "\nfigures of step {step}, {which}");
     }
     text.push('\n');
-    text.push_str(&tables(metrics, confusion.as_deref(), labels));
+    let told = metrics.iter().filter(|(name, _)| !name.ends_with("_calibrated"));
+    let told = told.map(|(name, value)| (name.clone(), *value)).collect();
+    text.push_str(&tables(&told, confusion.as_deref(), labels));
+    // Validation comes before test.
+    for (split, count) in examples.iter().rev() {
+        let of_split =
+            |name: &String| name.strip_prefix(split.as_str())?.strip_prefix('/').map(str::to_owned);
+        let own = metrics.iter().filter_map(|(name, value)| Some((of_split(name)?, *value))).collect();
+        let ends = intervals.iter().filter_map(|(name, ends)| Some((of_split(name)?, *ends))).collect();
+        if let Some(line) = sureness(&own, &ends, *count) {
+            let _ = writeln!(text, "{split}: {line}");
+        }
+    }
+    if let Some(calibration) = calibration {
+        let (temperature, before, after) =
+            (calibration.temperature, percent(calibration.ece_before), percent(calibration.ece_after));
+        let _ = writeln!(
+            text,
+            "temperature {temperature:.2}: the calibration error on validation data was {before} %, is {after} %"
+        );
+    }
     if let Some(bar) = bow {
         let _ = writeln!(text, "a bag of words on the same examples: {bar}");
     }

@@ -41,8 +41,19 @@ struct Counts {
 
 /// Runs it.
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
-    let PredictArgs { run, texts, output, output_format, top_k, with_text, strict, reading, compute, places } =
-        args;
+    let PredictArgs {
+        run,
+        texts,
+        output,
+        output_format,
+        top_k,
+        with_text,
+        strict,
+        uncalibrated,
+        reading,
+        compute,
+        places,
+    } = args;
     let TextsArgs { input, input_format, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -53,7 +64,10 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
-    let predictor = Predictor::load(&run, precision, &choice, threads)?;
+    let mut predictor = Predictor::load(&run, precision, &choice, threads)?;
+    if uncalibrated {
+        predictor = predictor.uncalibrated();
+    }
     if let Some(note) = predictor.device().and_then(|device| choice.note(device)) {
         progress::say(&note);
     }

@@ -10,8 +10,16 @@ use crate::works::{Work, Works, all_end, alone, draws, named};
 use crate::{Case, Counts, Found};
 
 /// For people, or made anew; nothing is read from it.
-const UNREAD: [&str; 6] =
-    ["train.log", "report.html", "README.md", "run.lock", "environment.json", "command.txt"];
+const UNREAD: [&str; 8] = [
+    "train.log",
+    "report.html",
+    "summary.json",
+    "predictions.jsonl",
+    "README.md",
+    "run.lock",
+    "environment.json",
+    "command.txt",
+];
 
 /// A folder to be damaged.
 struct Subject<'a> {

@@ -148,7 +148,8 @@ impl<'a> DiskCalls<'a> {
             }
         } else {
             let before = calls[..at - 1].iter().rev().find(|call| call.name != "open");
-            let after_report = before.is_some_and(|call| call.path.ends_with("/report.html"));
+            let after_report = before
+                .is_some_and(|call| AT_THE_END.iter().any(|name| call.path.ends_with(&format!("/{name}"))));
             judge(work, place, hit, fault, after_report, &output)?;
         }
         // What was saved before is there, and whole.
@@ -164,6 +165,9 @@ impl<'a> DiskCalls<'a> {
     }
 }
 
+/// What is written when a run ends, once its model is there.
+const AT_THE_END: [&str; 3] = ["predictions.jsonl", "report.html", "summary.json"];
+
 /// What a process may say and do after a call of it failed.
 fn judge(work: &Work, place: &Place, hit: &Call, fault: &str, after_report: bool, output: &Output) -> Found {
     let heard = |what: String| format!("{what}\n  {} {} in {}", hit.name, fault, hit.path);
@@ -175,8 +179,9 @@ fn judge(work: &Work, place: &Place, hit: &Call, fault: &str, after_report: bool
         let tried_again = matches!(fault, "EINTR" | "short");
         // A log for people, and reading what can be made again.
         let reads = ["open", "read", "mmap"].contains(&hit.name.as_str());
-        // The report is in its place by then.
-        let report = hit.name == "unlink" && hit.path.contains("/.report.html.");
+        // Each of these is in its place by then.
+        let report =
+            hit.name == "unlink" && AT_THE_END.iter().any(|name| hit.path.contains(&format!("/.{name}.")));
         let report = report || (hit.name == "fsync" && after_report);
         let harmless = reads
             || report

@@ -54,7 +54,7 @@ const PLAIN: Target =
     Target { name: "", seeds: |_| Vec::new(), mend: |bytes| bytes, prepare: |_| (), run: |_, _| false };
 
 /// All of them.
-pub const TARGETS: [Target; 36] = [
+pub const TARGETS: [Target; 38] = [
     Target { name: "safetensors", seeds: |_| seeds::safetensors(), run: safetensors, ..PLAIN },
     Target {
         name: "safetensors-header",
@@ -177,6 +177,19 @@ pub const TARGETS: [Target; 36] = [
         name: "metrics",
         seeds: |work| seeds::read(&work.place, &["lm/metrics.jsonl", "clf/metrics.jsonl"]),
         run: metrics,
+        ..PLAIN
+    },
+    Target {
+        name: "predictions",
+        seeds: |work| seeds::read(&work.place, &["clf/predictions.jsonl"]),
+        run: predictions,
+        ..PLAIN
+    },
+    Target {
+        name: "summary",
+        seeds: |work| seeds::read(&work.place, &["clf/summary.json"]),
+        prepare: |work| copy_folder(&work.place.join("clf"), &work.own.join("run")),
+        run: summary,
         ..PLAIN
     },
     Target {
@@ -502,6 +515,19 @@ fn metrics(work: &Work, bytes: &[u8]) -> bool {
     let read = run_log::read_metrics(&work.own).is_ok();
     let log = RunLog::open(&work.own, bytes.len() as u64 % 5, None, 0.0);
     log.is_ok_and(|mut log| log.flush().is_ok()) && read
+}
+
+fn predictions(work: &Work, bytes: &[u8]) -> bool {
+    let path = work.own.join("predictions.jsonl");
+    write(&path, bytes);
+    headstart::predictions::read(&path).is_ok()
+}
+
+fn summary(work: &Work, bytes: &[u8]) -> bool {
+    let run = work.own.join("run");
+    write(&run.join("summary.json"), bytes);
+    headstart::history::show(&run).is_ok_and(|shown| shown.summary.is_some())
+        && headstart::history::compare(&run, &run).is_ok()
 }
 
 fn events(work: &Work, bytes: &[u8]) -> bool {

@@ -36,6 +36,8 @@ pub struct EvaluateConfig {
     pub split: Option<Split>,
     /// Evaluate the language model of a fine-tuned model instead of its classifier.
     pub language_model: bool,
+    /// Leave the model's temperature out, if it has one.
+    pub uncalibrated: bool,
     /// f32 or bf16 products.
     pub precision: PrecisionName,
     /// Worker threads; 0: all.
@@ -57,7 +59,10 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
     };
     if let Some(folder) = BagModel::folder(model) {
         let bag = BagModel::open(&folder)?;
-        return bag_of_words::evaluate(&bag, &config.data, &order, listener)?.ok_or_else(no_split);
+        let mut evaluation =
+            bag_of_words::evaluate(&bag, &config.data, &order, listener)?.ok_or_else(no_split)?;
+        evaluation.add_intervals();
+        return Ok(evaluation);
     }
     let loaded = Loaded::open(model, &config.device, config.threads)?;
     if let Some(note) = config.device.note(&loaded.device) {
@@ -92,7 +97,10 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
                 let evaluator = evaluator(&objective, TokenTargets::None);
                 let labels = &loaded.files.labels;
                 let evaluation = evaluator.run(&split.to_string(), &examples, None, labels, listener)?;
-                return finite(model, evaluation);
+                let mut evaluation = finite(model, evaluation)?;
+                evaluation.calibrate(loaded.files.temperature.filter(|_| !config.uncalibrated));
+                evaluation.add_intervals();
+                return Ok(evaluation);
             }
         }
     } else {

@@ -26,7 +26,7 @@ use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
 use crate::setup::{bag_of_words, bar};
-use crate::train::{BestBy, Measurement, RunOptions, Summary, Training};
+use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
 ///
@@ -204,6 +204,11 @@ pub(crate) fn finetune_compared(
         files,
         folder,
         data: config.data.path.clone(),
+        origins: Some(OriginsOf::new(|split, listener| {
+            let known = Some(data.labels.clone()).filter(|labels| !labels.is_empty());
+            let split = if split == "test" { Split::Test } else { Split::Valid };
+            request.origins(split, known, Some(config.train.seed), listener)
+        })),
         checkpoint,
     };
     training.run(listener)

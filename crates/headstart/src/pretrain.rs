@@ -153,6 +153,7 @@ pub fn pretrain(
         files,
         folder,
         data: config.data.path.clone(),
+        origins: None,
         checkpoint,
     };
     training.run(listener)

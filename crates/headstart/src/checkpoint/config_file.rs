@@ -50,6 +50,9 @@ pub struct ModelFiles {
     pub labels: Vec<String>,
     /// Whether the classifier was trained on pairs of texts.
     pub pairs: bool,
+    /// What logits are divided by where probabilities are made of them, found on validation data; `None` where nothing was found, and of
+    /// what was made before there was one.
+    pub temperature: Option<f64>,
     /// Ids of the tokens with a role.
     pub special_ids: RoleIds,
     /// The content of tokenizer.json.
@@ -93,6 +96,9 @@ pub(super) fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Re
     }
     if files.pairs {
         map.insert("pairs".into(), true.into());
+    }
+    if let Some(temperature) = files.temperature {
+        map.insert("temperature".into(), temperature.into());
     }
     let numbered = || files.labels.iter().enumerate();
     let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
@@ -148,6 +154,11 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         Some(Value::Bool(pairs)) => pairs,
         Some(_) => return Err(bad("its pairs is neither true nor false".into())),
     };
+    let temperature = match map.remove("temperature").as_ref().map(Value::as_f64) {
+        None => None,
+        Some(Some(temperature)) if temperature.is_finite() && temperature > 0.0 => Some(temperature),
+        Some(_) => return Err(bad("its temperature is not a number above 0".into())),
+    };
     let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
     let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
     let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
@@ -175,6 +186,7 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         head_defaults,
         labels,
         pairs,
+        temperature,
         special_ids,
         tokenizer_json,
     };

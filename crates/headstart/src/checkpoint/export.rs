@@ -22,6 +22,7 @@ use crate::interop::{
 };
 use crate::merge::merge_updates;
 use crate::model::Model;
+use crate::params::ParamTable;
 
 /// The longest model card that is taken along, in bytes.
 const CARD_BYTES: u64 = 1 << 20;
@@ -58,6 +59,10 @@ pub struct Exported {
     /// Where low-rank updates were added to the weights: the largest difference that it makes to an output on a fixed input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merged: Option<f32>,
+    /// The temperature that the classifier's last weights and biases were divided by, so that another program's probabilities are those of
+    /// `predict`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// Writes the model of `path` (see [`load_model`]) as the new folder `output`.
@@ -88,6 +93,10 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
         (model, weights, difference) = merge_updates(&model, weights)?;
         merged = Some(difference);
     }
+    let temperature = loaded.files.temperature.take();
+    if let Some(temperature) = temperature {
+        fold_temperature(model.table(), &mut weights, temperature);
+    }
     let with_code = form == ExportForm::TransformersWithCode;
     let form_of = if with_code { code_form } else { published_form };
     let (config, mut parts) = form_of(&loaded.files, model.table(), &weights).map_err(no_form)?;
@@ -102,6 +111,7 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
         architecture: config["architectures"][0].as_str().unwrap_or_default().to_owned(),
         tensors: parts.len(),
         merged,
+        temperature,
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
     let card = card(&loaded.folder, form);
@@ -181,6 +191,17 @@ pub(super) fn nothing_to_resume(error: Error) -> Error {
     }
 }
 
+/// Divides what makes the logits by the temperature.
+fn fold_temperature(table: &ParamTable, weights: &mut [f32], temperature: f64) {
+    for param in table.params() {
+        if ["classification_head.weight", "classification_head.bias"].contains(&param.name.as_str()) {
+            for weight in &mut weights[param.offset..][..param.len()] {
+                *weight = (f64::from(*weight) / temperature) as f32;
+            }
+        }
+    }
+}
+
 /// How vectors are made: what was asked for, else what the folder says.
 fn sentence_settings(
     loaded: &LoadedModel,
@@ -207,6 +228,7 @@ fn sentence_settings(
 fn keep_trunk(loaded: &mut LoadedModel) {
     let files = &mut loaded.files;
     files.config.head = None;
+    files.temperature = None;
     without_lm_head(&mut files.config);
     files.labels.clear();
     if files.config.arch.is_encoder() {

@@ -47,6 +47,12 @@ impl Lock {
     }
 }
 
+/// Whether a process writes to the run in `dir`; `false` where a file system has no locks.
+pub(super) fn is_held(dir: &Path) -> bool {
+    let held = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    File::open(dir.join(LOCK_FILE)).is_ok_and(held)
+}
+
 /// Whether the path still names the open file.
 #[cfg(unix)]
 fn is_still(file: &File, path: &PathBuf) -> bool {

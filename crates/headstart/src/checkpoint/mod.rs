@@ -7,6 +7,8 @@
 //! runs/<name>/
 //!   config.toml                           the settings and their sum
 //!   command.txt  environment.json  metrics.jsonl  train.log  report.html
+//!   summary.json                          how it ended: metrics, intervals, temperature
+//!   predictions.jsonl                     what a finished classifier said of each test (or else validation) example
 //!   run.lock                              locked by the process that writes to the run
 //!   tensorboard/
 //!   ranks/rank-0001.log                   what the other ranks of a distributed run said
@@ -84,6 +86,12 @@ const RUN_CONFIG_FILE: &str = "config.toml";
 const COMMAND_FILE: &str = "command.txt";
 /// The report for a browser.
 const REPORT_FILE: &str = "report.html";
+/// The metrics, one JSON object a line.
+const METRICS_FILE: &str = "metrics.jsonl";
+/// How a run ended.
+const SUMMARY_FILE: &str = "summary.json";
+/// What a finished classifier said.
+const PREDICTIONS_FILE: &str = "predictions.jsonl";
 /// Where the run took place.
 const ENVIRONMENT_FILE: &str = "environment.json";
 

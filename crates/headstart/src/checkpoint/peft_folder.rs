@@ -52,6 +52,7 @@ pub fn export_peft(path: &Path, base: &Path, output: &Path) -> Result<Exported> 
         architecture: format!("PEFT's LoRA of {}", class["architectures"][0].as_str().unwrap_or_default()),
         tensors: parts.len(),
         merged: None,
+        temperature: None,
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
     if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {

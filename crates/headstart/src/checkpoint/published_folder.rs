@@ -129,6 +129,7 @@ fn put_together(
         }),
         labels,
         pairs: false,
+        temperature: None,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };

@@ -11,14 +11,15 @@ use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{
     NewFolder, names, read_file, recover, remove_folder, replace_file, write_file,
 };
-use crate::checkpoint::lock::Lock;
+use crate::checkpoint::lock::{self, Lock};
 use crate::checkpoint::model_folder::write_model;
 use crate::checkpoint::published_folder::{finished_form, write_published};
 use crate::checkpoint::settings::{read_settings, settings_sum};
 use crate::checkpoint::state_file::BestCheckpoint;
 use crate::checkpoint::trainer::{Checkpoint, Snapshot, write_checkpoint};
 use crate::checkpoint::{
-    BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, RANKS_FOLDER, REPORT_FILE, RUN_CONFIG_FILE,
+    BEST_FILE, CHECKPOINTS_FOLDER, COMMAND_FILE, FINAL_FOLDER, METRICS_FILE, PREDICTIONS_FILE, RANKS_FOLDER,
+    REPORT_FILE, RUN_CONFIG_FILE, SUMMARY_FILE,
 };
 use crate::error::{Error, Result};
 use crate::files::{FileSum, damaged, remove_temporary};
@@ -69,6 +70,29 @@ impl RunFolder {
         dir.join(RUN_CONFIG_FILE).is_file()
     }
 
+    /// Whether a process works on the run in `dir`.
+    pub fn is_running(dir: &Path) -> bool {
+        lock::is_held(dir)
+    }
+
+    /// How the run in `dir` ended, as [`RunFolder::summary_json`] says; `None` where it has not, or was of an earlier version.
+    pub fn summary(dir: &Path) -> Option<Value> {
+        serde_json::from_slice(&read_file(&dir.join(SUMMARY_FILE)).ok()?).ok()
+    }
+
+    /// Where the parts of the run in `dir` are that are there, with what they are.
+    pub fn places(dir: &Path) -> Vec<(&'static str, PathBuf)> {
+        let places = [
+            ("model", FINAL_FOLDER),
+            ("report", REPORT_FILE),
+            ("predictions", PREDICTIONS_FILE),
+            ("metrics", METRICS_FILE),
+            ("checkpoints", CHECKPOINTS_FOLDER),
+        ];
+        let there = places.map(|(what, name)| (what, dir.join(name)));
+        there.into_iter().filter(|(_, path)| path.exists()).collect()
+    }
+
     /// The settings that the run in `dir` was started with, as TOML.
     ///
     /// # Errors
@@ -92,7 +116,7 @@ impl RunFolder {
         Self::settings(dir)?;
         let lock = Lock::take(dir, "writing to this run")?;
         recover(dir, |name| [FINAL_FOLDER, RUN_CONFIG_FILE].contains(&name))?;
-        remove_temporary(dir, |name| name == REPORT_FILE);
+        remove_temporary(dir, |name| [REPORT_FILE, SUMMARY_FILE, PREDICTIONS_FILE].contains(&name));
         let run = Self::locked(dir.to_path_buf(), lock)?;
         recover(&run.checkpoints(), |name| name == BEST_FILE || step_of(name).is_some())?;
         Ok(run)
@@ -121,7 +145,7 @@ impl RunFolder {
 
     /// The metrics, one JSON object a line.
     pub fn metrics_jsonl(&self) -> PathBuf {
-        self.dir.join("metrics.jsonl")
+        self.dir.join(METRICS_FILE)
     }
 
     /// What was said to people; other ranks than 0 have logs of their own in the folder `ranks`. `None` where a rank does not
@@ -143,6 +167,16 @@ impl RunFolder {
     /// The report for a browser.
     pub fn report_html(&self) -> PathBuf {
         self.dir.join(REPORT_FILE)
+    }
+
+    /// How the run ended, as JSON.
+    pub fn summary_json(&self) -> PathBuf {
+        self.dir.join(SUMMARY_FILE)
+    }
+
+    /// What a finished classifier said of each example that it was evaluated on.
+    pub fn predictions_jsonl(&self) -> PathBuf {
+        self.dir.join(PREDICTIONS_FILE)
     }
 
     /// The folder of the checkpoints.

@@ -75,6 +75,15 @@ impl Predictor {
         Ok(Self { kind })
     }
 
+    /// Without the model's temperature: with the probabilities that its logits are those of.
+    #[must_use]
+    pub fn uncalibrated(mut self) -> Self {
+        if let Kind::Transformer(transformer) = &mut self.kind {
+            transformer.loaded.files.temperature = None;
+        }
+        self
+    }
+
     /// Where it computes, where there is a choice.
     pub fn device(&self) -> Option<&Device> {
         match &self.kind {
@@ -212,7 +221,12 @@ impl Transformer {
     }
 
     fn prediction(&self, logits: &[f32], truncated: bool) -> Prediction {
-        let (values, best) = probabilities(logits, self.head.problem);
+        // The best class is that of any temperature.
+        let (mut values, best) = probabilities(logits, self.head.problem);
+        if let Some(temperature) = self.loaded.files.temperature {
+            let cooled: Vec<f32> = logits.iter().map(|&z| (f64::from(z) / temperature) as f32).collect();
+            (values, _) = probabilities(&cooled, self.head.problem);
+        }
         let names = self.labels();
         let label = match self.head.problem {
             Problem::SingleLabel => names[best].clone(),

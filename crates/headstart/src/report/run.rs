@@ -10,8 +10,11 @@ use crate::run_log::{Kind, Record, is_timing};
 const MOST_CLASSES: usize = 12;
 /// Steps whose mean is the training loss at the end.
 const LAST_STEPS: usize = 50;
-/// Metrics of a class: `precision/NAME`, `recall/NAME`.
-const BY_CLASS: [&str; 2] = ["precision", "recall"];
+/// Metrics of a class: `precision/NAME`, `recall/NAME`, `f1/NAME`.
+const BY_CLASS: [&str; 3] = ["precision", "recall", "f1"];
+
+/// Metrics that say over the steps what the accuracy's curve says.
+const WITHOUT_CURVE: [&str; 4] = ["auc", "brier", "mcc", "exact_match"];
 
 impl Report {
     /// The report of a run with these records: its curves, and the metrics of the model after `model_step`, which need
@@ -73,7 +76,8 @@ fn charts(records: &[Record]) -> Vec<Chart> {
         }
     }
     let names = names(records, Kind::Valid);
-    for name in names.iter().filter(|name| of_class(name).is_none()) {
+    let curves = |name: &&&str| of_class(name).is_none() && !WITHOUT_CURVE.contains(*name);
+    for name in names.iter().filter(curves) {
         let points = points(records, Kind::Valid, name);
         // The loss is above, and where there is only one objective another metric says the same again.
         if points.len() > 1 && points != valid {
@@ -105,6 +109,14 @@ fn words(name: &str) -> (&str, &'static str) {
         "accuracy" => ("accuracy", "share"),
         "macro_f1" => ("macro-F1", ""),
         "micro_f1" => ("micro-F1", ""),
+        "mcc" => ("Matthews\u{2019} correlation", ""),
+        "auc" => ("area under the ROC curve", "share"),
+        "ece" => ("calibration error", "share"),
+        "brier" => ("Brier score", ""),
+        "ece_calibrated" => ("calibration error at the temperature", "share"),
+        "brier_calibrated" => ("Brier score at the temperature", ""),
+        "nll_calibrated" => ("negative log-likelihood of the classes at the temperature", "nats per example"),
+        "exact_match" => ("all labels right", "share"),
         "mse" => ("mean squared error", ""),
         "pearson" => ("Pearson\u{2019}s correlation", ""),
         "spearman" => ("Spearman\u{2019}s correlation of the ranks", ""),

@@ -270,7 +270,10 @@ fn a_run_becomes_charts_and_tables() {
     assert!(report.tables[0].rows.contains(&vec!["tokens per second (median)".into(), "1,051".into()]));
     assert_eq!(report.tables[1].header, ["", "validation, step 50", "test, step 50"]);
     assert!(report.tables[1].rows.contains(&vec!["accuracy".into(), "0.2500".into(), "0.3750".into()]));
-    assert_eq!(report.tables[2].rows[1], ["other", "\u{2013}", "\u{2013}", "\u{2013}", "0.1250"]);
+    assert_eq!(
+        report.tables[2].rows[1],
+        ["other", "\u{2013}", "\u{2013}", "\u{2013}", "\u{2013}", "0.1250", "\u{2013}"]
+    );
     let html = report.html();
     check_nesting(&html);
     drawn(&html);

@@ -6,18 +6,20 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::baseline::BagModel;
+use crate::checkpoint::RunFolder;
 use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, TextColumns};
 use crate::data::classification::{ClassTexts, TextSplit};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation};
 use crate::event::{Event, Listener};
-use crate::report::{Confusion, Report, Table};
+use crate::predictions::{self, Line};
+use crate::report::{Report, Table};
 use crate::run_log::{Kind, Record, RunLog, read_metrics};
 use crate::setup::bar::{borrowed, fitted};
 use crate::setup::labelled::DataRequest;
 use crate::setup::run::{OpenRun, ranks_of, to_toml};
-use crate::train::{RunOptions, Summary, thousands, unix_seconds};
+use crate::train::{RunOptions, Summary, add_verdict, summarise, thousands, unix_seconds, write_summary};
 
 /// Fits one to the data of `config` and saves it. A run that goes on is made again: nothing of it is kept on the way.
 ///
@@ -54,15 +56,19 @@ pub(crate) fn run(
         let seconds = clock.elapsed().as_secs_f64();
         let folder = run.begin_without_model(&to_toml(config)?, &options.command, &provenance)?;
         let mut log = RunLog::open(folder.dir(), 0, None, unix_seconds())?;
+        let mut last = None;
         for (split, kind, part) in
             [(Split::Valid, Kind::Valid, &data.valid), (Split::Test, Kind::Test, &data.test)]
         {
             let Some(part) = part else { continue };
-            let Evaluation { split, metrics, confusion, labels } = evaluated(&model, split, part);
+            let mut evaluation = evaluated(&model, split, part);
+            evaluation.add_intervals();
             let record = Record::new(kind, 1, unix_seconds());
+            let metrics = &evaluation.metrics;
             log.log(&metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value)))?;
-            summary.metrics.extend(metrics.into_iter().map(|(name, value)| (format!("{split}/{name}"), value)));
-            (summary.confusion, summary.labels) = (confusion, labels);
+            summarise(&mut summary, &evaluation);
+            summary.labels.clone_from(&evaluation.labels);
+            last = Some((split, evaluation));
         }
         log.flush()?;
         let line = format!(
@@ -79,15 +85,34 @@ pub(crate) fn run(
         let title = format!("Headstart run {}", folder.dir().file_name().unwrap_or_default().display());
         let mut report = Report::of_run(&read_metrics(folder.dir())?, Some(1), title, vec![line.clone()]);
         report.tables.insert(0, about(config, &line, &folder.command()));
-        if let Some(counts) = summary.confusion.clone() {
-            let title = format!("Confusion matrix, {}", if data.test.is_some() { "test" } else { "validation" });
-            report.confusions.push(Confusion { title, labels: data.labels.clone(), counts });
-        }
+        let mistakes = record_predictions(config, last, &folder, &mut summary, listener)?;
+        add_verdict(&mut report, &summary, &mistakes);
         report.write(&folder.report_html())?;
+        folder.dir().clone_into(&mut summary.run_dir);
+        write_summary(&folder, &summary, clock.elapsed().as_secs_f64())?;
         Ok(folder.dir().to_path_buf())
     })?;
     summary.run_dir = made;
     Ok(summary)
+}
+
+/// predictions.jsonl of the split that was evaluated last; returns the worst mistakes.
+fn record_predictions(
+    config: &FinetuneConfig,
+    last: Option<(Split, Evaluation)>,
+    folder: &RunFolder,
+    summary: &mut Summary,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<Line>> {
+    let Some((split, evaluation)) = last else { return Ok(Vec::new()) };
+    let known = Some(evaluation.labels.clone());
+    let origins = request(config).origins(split, known, Some(config.train.seed), listener)?;
+    let path = folder.predictions_jsonl();
+    let recorded =
+        origins.map(|origins| predictions::record(&path, &evaluation, &origins)).transpose()?.flatten();
+    let (evaluated, mistakes) = recorded.unzip();
+    summary.evaluated = evaluated;
+    Ok(mistakes.unwrap_or_default())
 }
 
 /// The metrics of a bag of words, in a model folder, on data.
@@ -125,15 +150,18 @@ fn read(
     seed: Option<u64>,
     listener: &mut Listener<'_>,
 ) -> Result<(ClassTexts, serde_json::Value)> {
+    request(config).read_texts(known, seed, listener)
+}
+
+fn request(config: &FinetuneConfig) -> DataRequest<'_> {
     // The family is of no account without tokens.
-    let request = DataRequest {
+    DataRequest {
         config: &config.data,
         problem: config.problem,
         arch: Arch::Gpt2,
         pooling: HeadPooling::Cls,
         positions: usize::MAX,
-    };
-    request.read_texts(known, seed, listener)
+    }
 }
 
 fn evaluated(model: &BagModel, split: Split, part: &TextSplit) -> Evaluation {

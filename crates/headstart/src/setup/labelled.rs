@@ -12,14 +12,14 @@ use crate::data::catalog::FileRole;
 use crate::data::classification::placed::PlacedTexts;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
-    self, ClassTexts, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit,
+    self, ClassTexts, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit, Origins,
 };
 use crate::data::source::{self, Located};
 use crate::data::split::Split;
 use crate::data::starter;
 use crate::data::template::Template;
 use crate::error::{Error, Result};
-use crate::event::{Event, Listener};
+use crate::event::{Event, Listener, Signal};
 use crate::memory;
 use crate::tokenizer::Tokenizer;
 use crate::train::{EvaluationSplit, thousands};
@@ -151,6 +151,32 @@ impl DataRequest<'_> {
             [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
         let texts = ClassTexts::of_texts(&splits, &starter::QUESTION_LABELS)?;
         Ok((texts, json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"})))
+    }
+
+    /// Where the examples of a split stand, with their texts: those that [`Self::load`] and a validation part held out with `seed` have.
+    ///
+    /// # Errors
+    /// As for [`Self::read_raw`].
+    pub fn origins(
+        &self,
+        split: Split,
+        known_labels: Option<Vec<String>>,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<Origins>> {
+        // What there is to say of the data has been said.
+        let mut quiet = |event: Event<'_>| match event {
+            Event::Message(_) => Signal::Continue,
+            other => listener(other),
+        };
+        if let Some(Found { path, options, .. }) = self.find(known_labels, &mut quiet)? {
+            return Origins::read(&path, &options, split, seed, &mut quiet);
+        }
+        let questions = starter::questions();
+        let [train, valid, test] = pairs(&questions);
+        let splits: [(Split, &[(&str, &str)]); 3] =
+            [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
+        Origins::of_texts(&splits, &starter::QUESTION_LABELS, split)
     }
 
     /// Where it lies and how to read it; `None` where it is in the program.

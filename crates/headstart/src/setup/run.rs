@@ -258,6 +258,7 @@ pub(crate) fn model_files(
         head_defaults: None,
         labels,
         pairs: false,
+        temperature: None,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     }

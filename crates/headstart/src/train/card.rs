@@ -14,9 +14,11 @@ use crate::train::about::{last_part, named};
 use crate::train::{Running, Training};
 
 /// The figures that stand on a card, and what the hub calls them.
-const FIGURES: [(&str, &str); 11] = [
+const FIGURES: [(&str, &str); 13] = [
     ("accuracy", "accuracy"),
     ("macro_f1", "f1"),
+    ("mcc", "matthews_correlation"),
+    ("auc", "roc_auc"),
     ("micro_f1", "f1"),
     ("pearson", "pearson"),
     ("spearman", "spearmanr"),
@@ -166,8 +168,7 @@ mod tests {
         Evaluation {
             split: "test".into(),
             metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
-            confusion: None,
-            labels: Vec::new(),
+            ..Evaluation::default()
         }
     }
 

@@ -13,6 +13,7 @@ mod length;
 mod measure;
 mod outcome;
 mod step;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,6 +47,7 @@ pub(crate) use measure::{Measurement, StepTime};
 pub use outcome::{Bar, Summary};
 pub(crate) use outcome::{share, thousands, unix_seconds};
 pub(crate) use step::Step;
+pub(crate) use verdict::{OriginsOf, add_verdict, summarise, write_summary};
 
 /// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that
 /// overflowed is past with the next batch; when five batches fail on the same weights, these are to blame, and no
@@ -130,6 +132,8 @@ pub(crate) struct Training<'a> {
     pub(crate) folder: RunFolder,
     /// What the data is called.
     pub(crate) data: String,
+    /// Reads where the examples of a split stand; `None` for running text.
+    pub(crate) origins: Option<OriginsOf<'a>>,
     /// Where a resumed run goes on.
     pub(crate) checkpoint: Option<Checkpoint>,
 }

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, RunFolder, TrainerState};
 use crate::error::{Error, Result};
-use crate::eval::Evaluation;
+use crate::eval::{Bin, Calibration, Evaluation, Interval};
 use crate::event::{Event, Listener, Signal};
 use crate::objective::Sums;
-use crate::report::{Confusion, Report};
+use crate::predictions::{Evaluated, Line};
+use crate::report::Report;
 use crate::run_log::{Kind, Record, read_metrics};
+use crate::train::verdict::{add_verdict, summarise, write_summary};
 use crate::train::{Running, Stop, Training};
 
 /// What a bag of words achieves on the examples of a run.
@@ -73,6 +75,24 @@ pub struct Summary {
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Class names.
     pub labels: Vec<String>,
+    /// Examples of each split that was evaluated: "valid", "test".
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub examples: BTreeMap<String, u64>,
+    /// Examples of each class of the split of `confusion`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub support: Vec<u64>,
+    /// 95 % intervals of metrics: "test/accuracy".
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, Interval>,
+    /// The temperature of the finished model, found on validation data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// The reliability diagram of that split, at that temperature.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reliability: Vec<Bin>,
+    /// Which examples predictions.jsonl is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluated: Option<Evaluated>,
 }
 
 /// A signal is answered within seconds: validation data that take longer than this are not evaluated then.
@@ -129,26 +149,31 @@ impl Training<'_> {
         if !complete {
             summary.stopped = Some(Stop::Signal.name().to_owned());
         }
-        if let Some((step, evaluation)) = &running.last_valid {
+        for (step, evaluation) in [&mut running.last_valid, &mut running.last_test].into_iter().flatten() {
             summary.metrics_step = Some(*step);
-            summarise(&mut summary, "valid", evaluation);
-        }
-        if let Some((step, evaluation)) = &running.last_test {
-            summary.metrics_step = Some(*step);
-            summarise(&mut summary, "test", evaluation);
+            evaluation.add_intervals();
+            summarise(&mut summary, evaluation);
         }
         let tested = summary.final_dir.is_some();
         let untested = |bar: Bar| Bar { test_accuracy: bar.test_accuracy.filter(|_| tested), ..bar };
         summary.bow = self.bar.map(untested);
-        self.close(&mut running, &summary)?;
+        self.close(&mut running, &mut summary, listener)?;
         Ok(summary)
     }
 
-    /// The end of the logs, and the report; returns when rank 0 has written them.
-    fn close(&self, running: &mut Running<'_>, summary: &Summary) -> Result<()> {
+    /// The end of the logs, what was told of each example, the summary and the report; returns when rank 0 has written them.
+    fn close(
+        &self,
+        running: &mut Running<'_>,
+        summary: &mut Summary,
+        listener: &mut Listener<'_>,
+    ) -> Result<()> {
         if let Some(log) = &mut running.log {
             log.flush()?;
-            self.report(summary, running)?;
+            let mistakes = self.record_predictions(running, summary, listener)?;
+            self.report(summary, running, &mistakes)?;
+            let seconds = running.elapsed_before_s + running.started.elapsed().as_secs_f64();
+            write_summary(&self.folder, summary, seconds)?;
         }
         self.ranks.wait_for_all()
     }
@@ -182,8 +207,10 @@ impl Training<'_> {
             let what = "the loss of the finished model is not finite".to_owned();
             return Err(not_finite(&self.folder, &running.state, what));
         }
+        summary.calibration = self.calibrate(&mut running.last_valid);
         if let Some(split) = &self.test {
-            let Some(evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
+            let Some(mut evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
+            evaluation.calibrate(self.files.temperature);
             let record = to_record(Kind::Test, running.state.step, &evaluation);
             if let Some(log) = &mut running.log {
                 log.log(&record)?;
@@ -265,7 +292,7 @@ impl Training<'_> {
         let mut summary = Summary { run_dir, labels, ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
-                let Some(evaluation) = self.evaluation(name, split, listener)? else {
+                let Some(mut evaluation) = self.evaluation(name, split, listener)? else {
                     summary.stopped = Some(Stop::Signal.name().to_owned());
                     break;
                 };
@@ -278,15 +305,16 @@ impl Training<'_> {
                     metric: self.best_by.name(),
                     best_so_far: false,
                 });
-                summarise(&mut summary, name, &evaluation);
+                evaluation.add_intervals();
+                summarise(&mut summary, &evaluation);
             }
         }
-        self.close(running, &summary)?;
+        self.close(running, &mut summary, listener)?;
         Ok(summary)
     }
 
     /// report.html, from the logs and what only the summary has.
-    fn report(&self, summary: &Summary, running: &Running<'_>) -> Result<()> {
+    fn report(&self, summary: &Summary, running: &Running<'_>, mistakes: &[Line]) -> Result<()> {
         let dir = self.folder.dir();
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
         let outcome = match (&summary.stopped, summary.total_steps) {
@@ -308,11 +336,7 @@ impl Training<'_> {
             vec![outcome, files.to_owned()],
         );
         report.tables.insert(0, self.about(running, summary)?);
-        if let Some(counts) = summary.confusion.clone() {
-            let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
-            let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });
-            report.confusions.push(Confusion { title, labels: summary.labels.clone(), counts });
-        }
+        add_verdict(&mut report, summary, mistakes);
         report.write(&self.folder.report_html())
     }
 }
@@ -332,13 +356,6 @@ pub(super) fn not_finite(folder: &RunFolder, state: &TrainerState, what: String)
 pub(super) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
     let record = Record::new(kind, step, unix_seconds());
     evaluation.metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value))
-}
-
-fn summarise(summary: &mut Summary, split: &str, evaluation: &Evaluation) {
-    for (name, value) in &evaluation.metrics {
-        summary.metrics.insert(format!("{split}/{name}"), *value);
-    }
-    summary.confusion.clone_from(&evaluation.confusion);
 }
 
 /// Seconds since 1970; only ever written into logs.

@@ -56,6 +56,7 @@ fn files(config: &ModelConfig) -> ModelFiles {
         objective: Some(ObjectiveName::Mlm),
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
         pairs: classes > 0,
+        temperature: (classes > 0).then_some(1.25),
         special_ids: RoleIds { cls: 2, sep: 1, eos: 1, mask: 3, unk: 4, pad: None },
         tokenizer_json: b"{\"version\": \"1.0\"}".to_vec(),
     }

@@ -11,6 +11,7 @@ mod hold_out;
 mod json_lines;
 mod labels;
 mod lookalikes;
+mod origins;
 mod parsed;
 pub mod placed;
 pub mod raw;
@@ -39,6 +40,7 @@ use crate::tokenizer::Tokenizer;
 pub use examples::{Example, LabelledSplit};
 pub use hold_out::HELD_OUT_FRACTION;
 pub use lookalikes::{is_missing, key as look_alike_key};
+pub use origins::{Origin, Origins};
 pub use texts::{ClassTexts, TextSplit, joined};
 pub use unread::UnreadColumn;
 

@@ -1,0 +1,148 @@
+//! Two finished classifiers on the same examples.
+//!
+//! Owns: that they are the same, and where the two differ. Never: the tests (`eval`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::checkpoint::RunFolder;
+use crate::error::{Error, Result};
+use crate::eval::{self, Comparison, Outcomes};
+use crate::history::settings;
+use crate::predictions::{self, Evaluated, Line, Told};
+
+/// An example that the two answer differently.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Differing {
+    /// Where it stands.
+    pub place: String,
+    /// The beginning of its text.
+    pub text: String,
+    /// What is true.
+    pub label: String,
+    /// What the first says.
+    pub first: String,
+    /// How sure it is.
+    pub first_probability: Option<f64>,
+    /// What the second says.
+    pub second: String,
+    /// How sure it is.
+    pub second_probability: Option<f64>,
+}
+
+/// What lies between two runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Compared {
+    /// The first.
+    pub first: PathBuf,
+    /// The second.
+    pub second: PathBuf,
+    /// The examples.
+    pub evaluated: Evaluated,
+    /// Metrics and tests.
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// Examples that they answer differently; those come first that only one has right.
+    pub differing: Vec<Differing>,
+}
+
+/// Compares the runs in two folders by what they said of the same examples.
+///
+/// # Errors
+/// [`Error::Missing`] where one has no predictions of single labels, or the examples are not the same; [`Error::BadInput`] where its file
+/// is damaged.
+pub fn compare(first: &Path, second: &Path) -> Result<Compared> {
+    let ((evaluated, ours), (other, theirs)) = (predictions_of(first)?, predictions_of(second)?);
+    same_examples((first, &evaluated), (second, &other))?;
+    let agree = |(a, b): (&Line, &Line)| (&a.label, &a.text, a.line) == (&b.label, &b.text, b.line);
+    let whole = |lines: &[Line]| lines.len() as u64 == evaluated.examples;
+    if !whole(&ours) || !whole(&theirs) || !ours.iter().zip(&theirs).all(agree) {
+        return Err(Error::Missing {
+            what: format!(
+                "the predictions in {} and {} are not of the same examples, although they were when they were written",
+                first.display(),
+                second.display()
+            ),
+            fix: "continue both runs with --resume, which writes them again".into(),
+        });
+    }
+    let mut classes = BTreeMap::new();
+    let mut class_of = |told: &Told| {
+        let next = classes.len() as u32;
+        *classes.entry(told.to_string()).or_insert(next)
+    };
+    let mut column = |lines: &[Line], of: fn(&Line) -> &Told| -> Vec<u32> {
+        lines.iter().map(|line| class_of(of(line))).collect()
+    };
+    let truths = column(&ours, |line| &line.label);
+    let (said, others) = (column(&ours, |line| &line.predicted), column(&theirs, |line| &line.predicted));
+    let outcomes = Outcomes { truths: &truths, first: &said, second: &others, classes: classes.len() };
+    let mut differing: Vec<(bool, Differing)> = ours
+        .iter()
+        .zip(&theirs)
+        .filter(|(a, b)| a.predicted != b.predicted)
+        .map(|(a, b)| (a.predicted != a.label && b.predicted != b.label, differing(a, b)))
+        .collect();
+    differing.sort_by_key(|(both_wrong, _)| *both_wrong);
+    Ok(Compared {
+        first: first.to_path_buf(),
+        second: second.to_path_buf(),
+        comparison: eval::compare(outcomes),
+        evaluated,
+        differing: differing.into_iter().map(|(_, example)| example).collect(),
+    })
+}
+
+fn differing(a: &Line, b: &Line) -> Differing {
+    Differing {
+        place: a.place(),
+        text: a.text.clone(),
+        label: a.label.to_string(),
+        first: a.predicted.to_string(),
+        first_probability: a.probability(),
+        second: b.predicted.to_string(),
+        second_probability: b.probability(),
+    }
+}
+
+/// What a run said, and of which examples.
+fn predictions_of(dir: &Path) -> Result<(Evaluated, Vec<Line>)> {
+    let problem = settings(dir)?.get("problem").and_then(toml::Value::as_str).map(str::to_owned);
+    if problem.as_deref().is_some_and(|problem| problem != "single-label") {
+        return Err(Error::Missing {
+            what: format!("{} has no single labels, and nothing else can be compared", dir.display()),
+            fix: "look at both with headstart runs show".into(),
+        });
+    }
+    let lines = predictions::read(&dir.join("predictions.jsonl"))?;
+    let evaluated = RunFolder::summary(dir).map(|summary| summary["evaluated"].clone());
+    let evaluated = evaluated.filter(Value::is_object).and_then(|value| serde_json::from_value(value).ok());
+    let evaluated = evaluated.ok_or_else(|| Error::Missing {
+        what: format!("{} does not say which examples its predictions are of", dir.display()),
+        fix: "continue it with --resume, which writes its summary.json again".into(),
+    })?;
+    Ok((evaluated, lines))
+}
+
+fn same_examples(first: (&Path, &Evaluated), second: (&Path, &Evaluated)) -> Result<()> {
+    let ((a, ours), (b, theirs)) = (first, second);
+    let words = |dir: &Path, of: &Evaluated| {
+        let path = of.path.as_ref().map(|path| format!(" of {path}")).unwrap_or_default();
+        format!("{}: {} {} examples{path}", dir.display(), of.examples, of.split)
+    };
+    if (&ours.split, ours.examples, &ours.sha256) == (&theirs.split, theirs.examples, &theirs.sha256) {
+        return Ok(());
+    }
+    Err(Error::Missing {
+        what: format!(
+            "these runs were not evaluated on the same examples ({}; {}): their texts or labels differ",
+            words(a, ours),
+            words(b, theirs)
+        ),
+        fix: "fine-tune both on the same data, with a test file or with the same --seed, which holds out the same examples"
+            .into(),
+    })
+}
