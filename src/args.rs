@@ -4,6 +4,7 @@
 //! help shows the library's), or lists the values of an enum. `settings.rs` turns these structs into the library's
 //! configuration.
 
+mod examples;
 mod groups;
 mod parsing;
 
@@ -18,6 +19,7 @@ use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
+pub use examples::ExampleArgs;
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
     SourceArgs, TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,

@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective", "ranks"]),
     ("tensors", &["error", "files"]),
     ("baseline", &["error", "files", "tensors"]),
+    ("head_fit", &["baseline", "batch", "config", "device", "error", "event", "model", "objective"]),
     ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
     (
         "checkpoint",
@@ -69,6 +70,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "eval",
             "event",
             "files",
+            "head_fit",
             "model",
             "objective",
             "optim",

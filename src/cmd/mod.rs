@@ -52,6 +52,7 @@ fn summary_text(summary: &Summary) -> String {
         metrics_step,
         metrics,
         bow,
+        fitted,
         confusion,
         labels,
     } = summary;
@@ -72,6 +73,9 @@ fn summary_text(summary: &Summary) -> String {
     }
     text.push('\n');
     text.push_str(&tables(metrics, confusion.as_deref(), labels));
+    if let Some(head) = fitted {
+        let _ = writeln!(text, "the head: {head}");
+    }
     if let Some(bar) = bow {
         let _ = writeln!(text, "a bag of words on the same examples: {bar}");
     }

@@ -258,6 +258,7 @@ fn a_saved_configuration_reads_back_the_same() {
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     let config = PretrainConfig {

@@ -208,6 +208,55 @@ impl Evaluator<'_> {
     }
 }
 
+/// The metrics of logits that are there already, a row for each label; `coefficient` is the weight of the classification loss.
+pub(crate) fn of_logits(
+    split: &str,
+    rows: &[f32],
+    labels: &[Label],
+    (problem, coefficient): (Problem, f64),
+    class_names: &[String],
+) -> Evaluation {
+    let outputs = rows.len() / labels.len().max(1);
+    let mut scores = Scores::new(if problem == Problem::SingleLabel { outputs } else { 0 });
+    let (mut sum, mut count) = (0.0, 0.0);
+    for (row, label) in rows.chunks_exact(outputs.max(1)).zip(labels) {
+        let wide: Vec<f64> = row.iter().map(|z| f64::from(*z)).collect();
+        match (label, problem) {
+            (Label::Class(class), _) => {
+                let highest = wide.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let all: f64 = wide.iter().map(|z| (z - highest).exp()).sum();
+                sum += all.ln() + highest - wide[*class as usize];
+                count += 1.0;
+            }
+            (Label::Values(truth), Problem::Regression) => {
+                sum += wide.iter().zip(truth).map(|(z, t)| (z - f64::from(*t)).powi(2)).sum::<f64>();
+                count += truth.len() as f64;
+            }
+            (Label::Values(truth), _) => {
+                let term = |(z, t): (&f64, &f32)| z.max(0.0) - z * f64::from(*t) + (-z.abs()).exp().ln_1p();
+                sum += wide.iter().zip(truth).map(term).sum::<f64>();
+                count += truth.len() as f64;
+            }
+        }
+        scores.count(row, Some(label), problem);
+    }
+    let mut metrics = BTreeMap::from([("loss".to_owned(), coefficient * sum / count)]);
+    let mut confusion = None;
+    match problem {
+        Problem::SingleLabel => {
+            metrics.insert("nll_clf".into(), sum / count);
+            scores.class_metrics(class_names, &mut metrics);
+            confusion = Some(scores.confusion);
+        }
+        Problem::MultiLabel => scores.multi_label_metrics(&mut metrics),
+        Problem::Regression => {
+            metrics.insert("mse".into(), sum / count);
+            scores.correlations(&mut metrics);
+        }
+    }
+    Evaluation { split: split.into(), metrics, confusion, labels: class_names.to_vec() }
+}
+
 /// The metrics of a classifier that is no transformer: a row of probabilities for each example, and its class.
 pub fn of_probabilities(split: &str, rows: &[Vec<f64>], classes: &[u32], labels: &[String]) -> Evaluation {
     let mut scores = Scores::new(labels.len());

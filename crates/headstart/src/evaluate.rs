@@ -77,9 +77,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         batch_size: BATCH,
     };
     if let Some(head) = head {
-        let HeadConfig { problem, pooling, .. } = head;
+        let HeadConfig { problem, pooling, truncation, .. } = head;
         let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
-        let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
+        let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };

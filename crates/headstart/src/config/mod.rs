@@ -18,7 +18,7 @@ pub use data::{DataConfig, TextColumns};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use lora::{LoraConfig, LoraTarget, LoraTargets};
-pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
+pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem, Truncation};
 pub use pretrain::{ObjectiveName, PretrainConfig};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};

@@ -149,7 +149,8 @@ impl Transformer {
         };
         let config = &loaded.files.config;
         let roles = loaded.tokenizer.roles();
-        let template = Template::of(config.arch, head.pooling, roles, config.max_length());
+        let template = Template::of(config.arch, head.pooling, roles, config.max_length())
+            .truncated(head.truncation.unwrap_or_default());
         Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
     }
 

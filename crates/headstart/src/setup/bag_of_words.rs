@@ -132,6 +132,7 @@ fn read(
         arch: Arch::Gpt2,
         pooling: HeadPooling::Cls,
         positions: usize::MAX,
+        truncation: None,
     };
     request.read_texts(known, seed, listener)
 }
@@ -157,7 +158,7 @@ fn about(config: &FinetuneConfig, line: &str, command: &str) -> Table {
     }
 }
 
-fn interrupted() -> Error {
+pub(crate) fn interrupted() -> Error {
     Error::Interrupted {
         what: "the fit was stopped before it was whole, and nothing is kept".into(),
         fix: "call it again".into(),

@@ -5,6 +5,7 @@
 pub(crate) mod bag_of_words;
 pub(crate) mod bar;
 pub(crate) mod base;
+pub(crate) mod features_method;
 pub mod labelled;
 pub(crate) mod pace;
 pub(crate) mod run;

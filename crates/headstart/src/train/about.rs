@@ -78,6 +78,9 @@ fn method(settings: &toml::Table) -> String {
         ("head", _) => "fine-tuning: the head on a frozen model".to_owned(),
         ("lora", _) => "fine-tuning: low-rank updates and head on a frozen model".to_owned(),
         ("bitfit", _) => "fine-tuning: biases and head of a model".to_owned(),
+        ("contrastive", _) => {
+            "fine-tuning: the trunk on pairs of texts, then a linear head on its vectors".to_owned()
+        }
         (other, _) => format!("fine-tuning: {other} and head on a frozen model"),
     }
 }

@@ -39,12 +39,13 @@ use crate::train_log::TrainLog;
 
 use batches::{Batches, DataPosition};
 use length::Estimate;
-use outcome::{not_finite, to_record};
+use outcome::not_finite;
 use step::Ready;
 
+pub(crate) use card::Finished;
 pub(crate) use measure::{Measurement, StepTime};
-pub use outcome::{Bar, Summary};
-pub(crate) use outcome::{share, thousands, unix_seconds};
+pub use outcome::{Bar, FittedHead, Summary};
+pub(crate) use outcome::{share, summarise, thousands, to_record, unix_seconds};
 pub(crate) use step::Step;
 
 /// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that

@@ -46,6 +46,47 @@ impl std::fmt::Display for Bar {
     }
 }
 
+/// A head that was fitted in one go to the vectors of the training examples, and what that took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FittedHead {
+    /// Numbers to a vector.
+    pub width: usize,
+    /// Vectors it was fitted to.
+    pub examples: usize,
+    /// What an example counted beside the penalty, chosen by cross-validation; of several outputs the lowest and the highest.
+    pub strengths: (f64, f64),
+    /// Seconds of the trunk's pass over all examples; absent where the vectors were on disk already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors_s: Option<f64>,
+    /// Seconds of choosing and fitting.
+    pub fit_s: f64,
+    /// Bytes of weights and vectors.
+    pub memory_bytes: u64,
+    /// What fine-tuning everything would take beside it, reckoned from this pass: seconds, where they are known, and bytes of weights,
+    /// gradients and moments.
+    pub full: (Option<f64>, u64),
+}
+
+impl std::fmt::Display for FittedHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { width, examples, strengths: (low, high), vectors_s, fit_s, memory_bytes, full } = self;
+        let strength = if low < high { format!("{low} to {high}") } else { low.to_string() };
+        let vectors = vectors_s.map_or("from the cache".to_owned(), |seconds| format!("in {seconds:.1} s"));
+        let mib = |bytes: u64| format!("{} MiB", thousands((bytes >> 20).max(1) as usize));
+        let seconds = full.0.map_or_else(String::new, |seconds| {
+            format!("about {} s and ", thousands(seconds.round() as usize))
+        });
+        write!(
+            f,
+            "{} vectors of {width} numbers {vectors}, fitted in {fit_s:.1} s with strength {strength}; {} of weights and vectors \
+             (fine-tuning everything: {seconds}{})",
+            thousands(*examples),
+            mib(*memory_bytes),
+            mib(full.1)
+        )
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
@@ -68,6 +109,9 @@ pub struct Summary {
     /// What the model has to beat: a bag of words on the same examples, where one was fitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bow: Option<Bar>,
+    /// The head, where it was fitted and not trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fitted: Option<FittedHead>,
     /// The test (or else validation) set's confusion matrix, rows: true class.
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Class names.
@@ -322,12 +366,12 @@ pub(super) fn not_finite(folder: &RunFolder, state: &TrainerState, what: String)
     Error::NonFinite { what, step: state.step, fix }
 }
 
-pub(super) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
+pub(crate) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
     let record = Record::new(kind, step, unix_seconds());
     evaluation.metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value))
 }
 
-fn summarise(summary: &mut Summary, split: &str, evaluation: &Evaluation) {
+pub(crate) fn summarise(summary: &mut Summary, split: &str, evaluation: &Evaluation) {
     for (name, value) in &evaluation.metrics {
         summary.metrics.insert(format!("{split}/{name}"), *value);
     }

@@ -149,6 +149,7 @@ impl Golden {
                 pooling: get(&head["pooling"]),
                 problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
                 max_length: None,
+                truncation: None,
                 dropout: None,
             }),
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),

@@ -62,6 +62,7 @@ pub fn read(name: &str) -> (Golden, Task, Json) {
         pooling: card.pooling,
         problem: card.problem.unwrap_or(Problem::SingleLabel),
         max_length: None,
+        truncation: None,
         dropout: card.head_dropout,
     });
     let classifies = head.is_some();

@@ -226,6 +226,7 @@ fn wide_task(arch: Arch) -> Task {
             pooling: HeadPooling::Mean,
             problem: Problem::SingleLabel,
             max_length: None,
+            truncation: None,
             dropout: None,
         }),
         ..ModelConfig::default()
