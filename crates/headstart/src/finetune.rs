@@ -24,6 +24,7 @@ use crate::setup::base::Base;
 use crate::setup::features_method::{FeaturesRun, check_pooler, plain_head};
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::pairs::pair_up;
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
 use crate::setup::{bag_of_words, bar};
@@ -136,6 +137,9 @@ pub(crate) fn finetune_compared(
     };
     let mut train_examples = labelled.examples(train);
     let kept = few(config, &mut train_examples, &data.labels, &mut notes, listener)?;
+    if config.method == Method::Contrastive {
+        pair_up(config, pooling, &mut train_examples, &mut notes, listener)?;
+    }
     let classes = data.labels.len();
     let objective = Objective {
         lm: config.lm_loss_coef.max(0.0),
@@ -146,7 +150,7 @@ pub(crate) fn finetune_compared(
     let beginning = Beginning {
         task: Task::Finetuning { method, from_scratch: config.from_scratch },
         model: &model_config,
-        examples: train_examples.len(),
+        examples: train_examples.items(),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
         since,
     };

@@ -145,3 +145,9 @@ pub(crate) fn put(linear: &LinearModel, model: &Model, weights: &mut [f32]) {
         weights[bias.offset..][..bias.cols].copy_from_slice(&linear.biases);
     }
 }
+
+/// The lowest and the highest strength of a fit.
+pub(crate) fn strengths(linear: &LinearModel) -> (f64, f64) {
+    let of = |pick: fn(f64, f64) -> f64| linear.strengths.iter().copied().reduce(pick).unwrap_or_default();
+    (of(f64::min), of(f64::max))
+}

@@ -4,7 +4,7 @@
 
 use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
-use headstart_engine::{Tape, Tensor};
+use headstart_engine::{Tape, Tensor, Value};
 
 use crate::batch::{Batch, Label, Sequence, Slab};
 use crate::config::Problem;
@@ -76,9 +76,13 @@ impl Objective {
         if self.clf <= 0.0 {
             return (sums, None);
         }
-        let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
         let scale = (self.clf / denominators.clf) as f32;
         let labels = Labels::of(slab.sequences);
+        if let (Labels::Values(alike), true) = (&labels, slab.sequences.iter().any(|s| s.with_next)) {
+            sums.clf = pair_loss(model, tape, &hidden, alike, scale);
+            return (sums, None);
+        }
+        let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
         let targets = match &labels {
             Labels::Classes(classes) => Targets::Classes(classes, self.class_weights.as_deref()),
             Labels::Values(values) => match model.config().head.as_ref().map(|h| h.problem) {
@@ -97,6 +101,15 @@ impl Objective {
         };
         part(self.lm, sums.lm.sum, denominators.lm) + part(self.clf, sums.clf.sum, denominators.clf)
     }
+}
+
+/// The summed squared error of the cosine of each two sequences' rows, as the classifier reads them, against 1 or 0 (the
+/// `CosineSimilarityLoss` of sentence-transformers).
+pub fn pair_loss(model: &Model, tape: &mut Tape<'_>, hidden: &Value, alike: &[f32], scale: f32) -> LossSum {
+    let rows = model.classified_rows(tape, hidden);
+    let Some(rows) = rows.first() else { return LossSum::default() };
+    let cosines = tape.cosine_of_pairs(rows);
+    tape.loss(&cosines, Targets::Regression(alike), scale)
 }
 
 /// What a model reads of a slab: token types only where it has more than one.

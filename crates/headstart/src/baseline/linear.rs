@@ -15,7 +15,7 @@ const FOLDS: usize = 3;
 /// More examples than this tell enough with one part left out.
 const MANY_EXAMPLES: usize = 10_000;
 /// The strengths to choose from for classes, and the one that is used where nothing can be chosen.
-const STRENGTHS: [f64; 8] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0];
+const STRENGTHS: [f64; 9] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0];
 const USUAL_STRENGTH: f64 = 1e-2;
 /// The same for numbers; of one example, as the others.
 const RIDGE_STRENGTHS: [f64; 8] = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1];

@@ -180,7 +180,7 @@ impl Model {
     }
 
     /// What the classifier's last linear reads, `[B, C]` for each of the poolings that stand side by side; empty for a model without a
-    /// head. On an inference tape, where nothing is dropped.
+    /// head. What is dropped before the last linear is dropped behind them.
     pub fn classified_rows(&self, tape: &mut Tape<'_>, hidden: &Value) -> Vec<Value> {
         let Some(head) = self.classifier else { return Vec::new() };
         let mut rows = vec![self.first_row(tape, hidden, &head)];

@@ -22,7 +22,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::event::{Event, Listener, Signal};
-use crate::head_fit::{Trunk, fitted, put, sequence};
+use crate::head_fit::{Trunk, fitted, put, sequence, strengths};
 use crate::infer::not_finite;
 use crate::memory;
 use crate::model::Model;
@@ -250,8 +250,6 @@ impl FeaturesRun<'_> {
         fit_s: f64,
         numbers: usize,
     ) -> FittedHead {
-        let of =
-            |pick: fn(f64, f64) -> f64| linear.strengths.iter().copied().reduce(pick).unwrap_or_default();
         let mut full = self.config.train.clone();
         let task = Task::Finetuning { method: Method::Full, from_scratch: self.config.from_scratch };
         full.choose(task, self.model.config(), self.train.len());
@@ -263,11 +261,11 @@ impl FeaturesRun<'_> {
         FittedHead {
             width: linear.weights.len() / linear.biases.len().max(1),
             examples: self.train.len(),
-            strengths: (of(f64::min), of(f64::max)),
+            strengths: strengths(linear),
             vectors_s: computed,
             fit_s,
             memory_bytes: 4 * (table + numbers) as u64,
-            full: (computed.map(|seconds| seconds / tokens as f64 * work), 16 * table as u64),
+            full: Some((computed.map(|seconds| seconds / tokens as f64 * work), 16 * table as u64)),
         }
     }
 

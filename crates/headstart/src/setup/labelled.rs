@@ -224,6 +224,7 @@ impl Labelled {
             seconds: split.iter().filter_map(|example| example.second).collect(),
             labels: split.iter().map(|example| label(example.label)).collect(),
             template: Some(self.template.clone()),
+            pairs: Vec::new(),
         }
     }
 

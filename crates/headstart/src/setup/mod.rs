@@ -8,5 +8,6 @@ pub(crate) mod base;
 pub(crate) mod features_method;
 pub mod labelled;
 pub(crate) mod pace;
+pub(crate) mod pairs;
 pub(crate) mod run;
 pub(crate) mod text;

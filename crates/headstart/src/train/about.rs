@@ -53,7 +53,7 @@ impl Training<'_> {
             ("test", self.test.as_ref().map(|split| split.examples.len())),
         ];
         let mut line =
-            format!("{}: {} training", last_part(&self.data), thousands(running.batches.examples()));
+            format!("{}: {} training", last_part(&self.data), thousands(running.batches.train().len()));
         for (name, count) in splits {
             if let Some(count) = count {
                 line = format!("{line}, {} {name}", thousands(count));

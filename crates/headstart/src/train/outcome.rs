@@ -63,8 +63,9 @@ pub struct FittedHead {
     /// Bytes of weights and vectors.
     pub memory_bytes: u64,
     /// What fine-tuning everything would take beside it, reckoned from this pass: seconds, where they are known, and bytes of weights,
-    /// gradients and moments.
-    pub full: (Option<f64>, u64),
+    /// gradients and moments. Absent where everything was fine-tuned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<(Option<f64>, u64)>,
 }
 
 impl std::fmt::Display for FittedHead {
@@ -73,17 +74,17 @@ impl std::fmt::Display for FittedHead {
         let strength = if low < high { format!("{low} to {high}") } else { low.to_string() };
         let vectors = vectors_s.map_or("from the cache".to_owned(), |seconds| format!("in {seconds:.1} s"));
         let mib = |bytes: u64| format!("{} MiB", thousands((bytes >> 20).max(1) as usize));
-        let seconds = full.0.map_or_else(String::new, |seconds| {
-            format!("about {} s and ", thousands(seconds.round() as usize))
-        });
         write!(
             f,
-            "{} vectors of {width} numbers {vectors}, fitted in {fit_s:.1} s with strength {strength}; {} of weights and vectors \
-             (fine-tuning everything: {seconds}{})",
+            "{} vectors of {width} numbers {vectors}, fitted in {fit_s:.1} s with strength {strength}; {} of weights and vectors",
             thousands(*examples),
             mib(*memory_bytes),
-            mib(full.1)
-        )
+        )?;
+        let Some((seconds, bytes)) = full else { return Ok(()) };
+        let seconds = seconds.map_or_else(String::new, |seconds| {
+            format!("about {} s and ", thousands(seconds.round() as usize))
+        });
+        write!(f, " (fine-tuning everything: {seconds}{})", mib(*bytes))
     }
 }
 
@@ -131,7 +132,7 @@ impl Training<'_> {
         tokens_per_s: f64,
         listener: &mut Listener<'_>,
     ) -> Result<()> {
-        let Some(split) = &self.valid else { return Ok(()) };
+        let Some(split) = self.valid.as_ref().filter(|_| !running.batches.are_pairs()) else { return Ok(()) };
         // Forward is a third of a step's work.
         let seconds = split.examples.tokens() as f64 / (3.0 * tokens_per_s);
         let [takes_long] = self.ranks.any([seconds > SHORT_EVALUATION_S])?;
@@ -213,8 +214,23 @@ impl Training<'_> {
             running.last_valid = None;
             step = best.step;
         }
+        if running.batches.are_pairs() {
+            let Some(head) = self.fit_head(running, listener)? else { return Ok(false) };
+            summary.fitted = Some(head).filter(|_| self.ranks.leads());
+        }
         if let (None, Some(split)) = (&running.last_valid, &self.valid) {
             let Some(evaluation) = self.evaluation("valid", split, listener)? else { return Ok(false) };
+            if running.batches.are_pairs() {
+                let record = to_record(Kind::Valid, running.state.step, &evaluation);
+                if let Some(log) = &mut running.log {
+                    log.log(&record)?;
+                }
+                listener(Event::Evaluation {
+                    record: &record,
+                    metric: self.best_by.name(),
+                    best_so_far: true,
+                });
+            }
             running.last_valid = Some((step, evaluation));
         }
         let loss = match &running.last_valid {
