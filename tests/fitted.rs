@@ -150,7 +150,7 @@ fn a_trunk_is_tuned_on_pairs_of_a_few_examples() {
         )))
         .succeeds();
     as_two(&place, &call(&format!("{CONTRASTIVE} --out two")));
-    place.run(&call(&format!("{CONTRASTIVE} --max_time 0 --out stopped"))).succeeds();
+    place.run(&call(&format!("{CONTRASTIVE} --max_time 0.000001 --out stopped"))).succeeds();
     assert!(!place.path("stopped/final").exists());
     place.run("finetune --resume stopped --max_time 1000").succeeds();
     for run in ["threads", "two", "stopped"] {
