@@ -19,7 +19,7 @@ use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
-pub use examples::ExampleArgs;
+pub use examples::{ExampleArgs, LongTextArgs};
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
     SourceArgs, TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
@@ -439,6 +439,8 @@ pub struct EvalArgs {
     /// Measure the language model of a fine-tuned model instead of its classifier
     #[arg(long)]
     pub language_model: bool,
+    #[command(flatten)]
+    pub long: LongTextArgs,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -555,6 +557,8 @@ pub struct PredictArgs {
     /// Stop at the first row that cannot be read
     #[arg(long)]
     pub strict: bool,
+    #[command(flatten)]
+    pub long: LongTextArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

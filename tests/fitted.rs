@@ -175,6 +175,7 @@ fn what_makes_no_sense_is_refused() {
     refused("--shots 4 --problem multi-label", &["no single classes"]);
     refused("--method features --lm_loss_coef 0.5", &["no language-model loss"]);
     refused("--method features --class_weights balanced", &["counts alike"]);
+    refused("--method features --n_epochs 0", &["before the head is fitted"]);
     refused("--method features --budget 1m", &["takes no steps"]);
     refused("--method features --pooling pooler", &["brings no pooler"]);
     place.write(
@@ -216,6 +217,22 @@ fn what_is_kept_of_long_texts_is_the_models_own() {
     let long =
         "the quiet people ".repeat(30) + "watches the old harbour and the small lake and the green river .\n";
     assert_eq!(place.feed("predict tail", long.as_bytes()).json()["label"], "water");
+    // Read in windows, no text is cut; what is no longer than an input is read as ever.
+    let windows = place.run("eval tail --data long.csv --split train --windows --json");
+    assert!(metric(&windows.json(), "loss").is_finite());
+    windows.says(&["200 of 200 texts are longer than 24 tokens and were read in"]);
+    let answered = place.feed("predict tail --windows", long.as_bytes());
+    assert!(answered.json().get("truncated").is_none());
+    answered.says(&["1 texts were longer than the model's positions and were read in windows"]);
+    let topics = trunks("fitted").path("topics");
+    place.run(&call("--method features --out plain")).succeeds();
+    let plain = place.run(&format!("eval plain --data {} --json", topics.display())).json();
+    let windows = place.run(&format!("eval plain --data {} --windows --json", topics.display())).json();
+    for name in ["accuracy", "loss", "macro_f1"] {
+        assert!((metric(&plain, name) - metric(&windows, name)).abs() < 1e-6, "{name}");
+    }
+    let short = b"the old harbour .\n";
+    assert_eq!(place.feed("predict tail --windows", short).json(), place.feed("predict tail", short).json());
     // What is trained further keeps it, unless it is told otherwise.
     let further = "finetune --model tail --data long.csv --method features --json --out further";
     assert!(metric(&place.run(further).json(), "valid/accuracy") > 0.95);

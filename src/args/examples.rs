@@ -4,8 +4,25 @@
 
 use clap::Args;
 use headstart::config::Truncation;
+use headstart::infer::LongTexts;
 
 use super::parsing::{count, one_of};
+
+/// How long texts are read by a finished classifier.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct LongTextArgs {
+    /// Read texts that are longer than the model's inputs in windows that overlap by half, and average their probabilities
+    /// [default: they are cut as in training]
+    #[arg(long)]
+    pub windows: bool,
+}
+
+impl LongTextArgs {
+    /// For the library.
+    pub fn long_texts(self) -> LongTexts {
+        if self.windows { LongTexts::Windows } else { LongTexts::Cut }
+    }
+}
 
 /// Which examples, and what of them.
 #[derive(Clone, Copy, Debug, Default, Args)]

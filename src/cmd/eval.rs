@@ -22,8 +22,19 @@ pub fn run(args: EvalArgs) -> Result<ExitCode> {
 
 fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     // The ranks have joined already.
-    let EvalArgs { run, data, split, language_model, reading, columns, places, compute, json, ranks: _ } =
-        args;
+    let EvalArgs {
+        run,
+        data,
+        split,
+        language_model,
+        long,
+        reading,
+        columns,
+        places,
+        compute,
+        json,
+        ranks: _,
+    } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice_of_rank(device, ranks);
     let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
@@ -34,7 +45,9 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
         data.text_column = Some(columns);
     }
     let collective = ranks.collective.clone();
-    let config = EvaluateConfig { data, split, language_model, precision, threads, device, collective };
+    let long_texts = long.long_texts();
+    let config =
+        EvaluateConfig { data, split, language_model, long_texts, precision, threads, device, collective };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();

@@ -36,13 +36,26 @@ enum OnBadRow {
 struct Counts {
     rows: usize,
     cut: usize,
+    /// Read in windows.
+    long: usize,
     bad: usize,
 }
 
 /// Runs it.
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
-    let PredictArgs { run, texts, output, output_format, top_k, with_text, strict, reading, compute, places } =
-        args;
+    let PredictArgs {
+        run,
+        texts,
+        output,
+        output_format,
+        top_k,
+        with_text,
+        strict,
+        long,
+        reading,
+        compute,
+        places,
+    } = args;
     let TextsArgs { input, input_format, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -53,7 +66,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
-    let predictor = Predictor::load(&run, precision, &choice, threads)?;
+    let predictor = Predictor::load(&run, precision, &choice, threads)?.with_long_texts(long.long_texts());
     if let Some(note) = predictor.device().and_then(|device| choice.note(device)) {
         progress::say(&note);
     }
@@ -84,9 +97,10 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let left_out = answers.left_out;
     answers.finish()?;
     predictor.warning().iter().for_each(|warning| progress::say(warning));
-    let Counts { rows, cut, bad } = counts;
+    let Counts { rows, cut, long, bad } = counts;
     for (said, line) in [
         (cut, format!("{cut} texts were longer than the model's positions and were cut")),
+        (long, format!("{long} texts were longer than the model's positions and were read in windows")),
         (bad, format!("{bad} of {rows} rows could not be read; each is answered with an error")),
         (left_out, format!("{left_out} of {rows} rows have fields that the table has no column for")),
     ] {
@@ -122,6 +136,7 @@ fn pass_on(
         let predictions: Vec<_> =
             answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
         counts.cut += predictions.iter().flatten().filter(|prediction| prediction.truncated).count();
+        counts.long += predictions.iter().flatten().filter(|prediction| prediction.windows > 1).count();
         counts.rows += answered.len();
         counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
         answers.write(answered, &predictions)?;

@@ -202,6 +202,21 @@ fn gather_parts(own: Option<Vec<u64>>, ranks: &Ranks) -> Result<Option<Vec<u64>>
     Ok(all_there.then(|| all.iter().flat_map(|numbers| &numbers[1..]).copied().collect()))
 }
 
+/// The mean of [`probabilities`] over the rows of several parts of one text, and its best class.
+pub fn mean_probabilities(rows: &[&[f32]], problem: Problem) -> (Vec<f32>, usize) {
+    if let [row] = rows {
+        return probabilities(row, problem);
+    }
+    let mut sums = vec![0.0_f64; rows.first().map_or(0, |row| row.len())];
+    for row in rows {
+        let (values, _) = probabilities(row, problem);
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(value));
+    }
+    let values: Vec<f32> = sums.iter().map(|sum| (sum / rows.len() as f64) as f32).collect();
+    let best = best_class(&values);
+    (values, best)
+}
+
 /// Probabilities (single- and multi-label) or numbers (regression) of one row of logits, and its label's index
 /// for a single label.
 pub fn probabilities(logits: &[f32], problem: Problem) -> (Vec<f32>, usize) {

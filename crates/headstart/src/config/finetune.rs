@@ -231,6 +231,12 @@ impl FinetuneConfig {
             ),
             ("early_stopping", self.early_stopping > 0, "it is evaluated once, at its end", "leave it out"),
             (
+                "n_epochs",
+                self.train.n_epochs == Some(0),
+                "nothing can be evaluated before the head is fitted",
+                "leave it out, or use headstart eval on a finished model",
+            ),
+            (
                 "budget",
                 self.method == Method::Features && self.train.budget.is_some(),
                 "it takes no steps that could be counted",

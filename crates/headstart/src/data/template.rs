@@ -167,6 +167,23 @@ impl Template {
         }
     }
 
+    /// The parts that a text, or two, are read in where nothing is to be cut: windows that overlap by half of what is too long, each beside the
+    /// whole of the other text. Where both texts of a pair would be cut, they are one part.
+    pub fn windows<'a>(
+        &self,
+        first: &'a [u32],
+        second: Option<&'a [u32]>,
+    ) -> Vec<(&'a [u32], Option<&'a [u32]>)> {
+        let (lengths, kept) = self.lengths(first.len(), second.map(<[u32]>::len));
+        match (kept[0] < lengths[0], kept[1] < lengths[1], second) {
+            (true, false, _) => overlapping(first, kept[0]).map(|part| (part, second)).collect(),
+            (false, true, Some(second)) => {
+                overlapping(second, kept[1]).map(|part| (first, Some(part))).collect()
+            }
+            _ => vec![(first, second)],
+        }
+    }
+
     /// How many tokens are cut of a text of so many, or of two.
     pub fn tokens_cut(&self, first: usize, second: Option<usize>) -> usize {
         let (lengths, kept) = self.lengths(first, second);
@@ -191,6 +208,13 @@ impl Template {
         };
         [&text[..head], &text[text.len() - (length - head)..]]
     }
+}
+
+/// Windows of `size` tokens over a longer text, half a window apart; the last ends with the text.
+fn overlapping(text: &[u32], size: usize) -> impl Iterator<Item = &[u32]> {
+    let (size, last) = (size.max(1), text.len() - size.max(1));
+    let step = size.div_ceil(2);
+    (0..=last.div_ceil(step)).map(move |window| &text[(window * step).min(last)..][..size])
 }
 
 /// How many tokens of two texts stay where there is room for so many: the shorter text is left whole as long as it does
@@ -296,6 +320,30 @@ mod tests {
         let template = Template::bert(ROLES, 9).truncated(Truncation::HeadTail);
         let pair = template.encode(&[1, 2], Some(&long[10..30]));
         assert_eq!(pair.input_ids, [101, 1, 2, 102, 10, 27, 28, 29, 102]);
+    }
+
+    #[test]
+    fn windows_overlap_by_half_and_leave_nothing_out() {
+        let template = Template::bert(ROLES, 6);
+        let text: Vec<u32> = (0..11).collect();
+        assert_eq!(template.windows(&text[..4], None), [(&text[..4], None)]);
+        let windows = template.windows(&text, None);
+        let expected = [&text[..4], &text[2..6], &text[4..8], &text[6..10], &text[7..]];
+        assert_eq!(windows, expected.map(|part| (part, None)));
+        assert!(windows.iter().all(|(part, _)| template.encode(part, None).tokens_cut == 0));
+        // Of a pair the longer one; two long ones are cut as ever.
+        let template = Template::bert(ROLES, 9);
+        let pairs = template.windows(&text[..2], Some(&text[..8]));
+        assert_eq!(pairs, [&text[..4], &text[2..6], &text[4..8]].map(|part| (&text[..2], Some(part))));
+        assert_eq!(template.windows(&text[..8], Some(&text)).len(), 1);
+        for length in 5..60 {
+            let text: Vec<u32> = (0..length).collect();
+            let windows = Template::roberta(ROLES, 7).windows(&text, None);
+            let ends: Vec<(u32, u32)> =
+                windows.iter().map(|(part, _)| (part[0], part[part.len() - 1])).collect();
+            assert!(ends[0].0 == 0 && ends[ends.len() - 1].1 == length - 1);
+            assert!(ends.windows(2).all(|two| two[1].0 <= two[0].1 && two[1].0 > two[0].0), "{ends:?}");
+        }
     }
 
     #[test]

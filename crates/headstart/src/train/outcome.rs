@@ -168,7 +168,13 @@ impl Training<'_> {
         };
         let complete = match stopped {
             None | Some(Stop::EarlyStopping) => self.complete(&mut running, &mut summary, listener)?,
-            Some(_) => true,
+            Some(_) => {
+                if running.batches.are_pairs() {
+                    let line = "the head is fitted when the run ends: until then, the model in its folder answers by chance";
+                    listener(Event::Message(line));
+                }
+                true
+            }
         };
         if !complete {
             summary.stopped = Some(Stop::Signal.name().to_owned());
