@@ -102,7 +102,7 @@ impl Answers {
                 if fields.is_empty() && self.shape.with_text {
                     object.extend(plain_fields(input));
                 }
-                let Prediction { label, probabilities, truncated } = prediction;
+                let Prediction { label, probabilities, truncated, windows: _ } = prediction;
                 let mut add = |name: &str, value: Value| {
                     object.insert(free(name, |name| object.contains_key(name)), value);
                 };
@@ -153,7 +153,7 @@ impl Answers {
         let mut cells: Vec<String> = columns.own.iter().map(|name| cell(name).unwrap_or_default()).collect();
         self.left_out += usize::from(fields.iter().any(|(name, _)| !columns.own.contains(name)));
         match prediction {
-            Some(Prediction { label, probabilities, truncated: _ }) => {
+            Some(Prediction { label, probabilities, truncated: _, windows: _ }) => {
                 let best = best(probabilities);
                 let own = probabilities.get(label).or_else(|| best.first().map(|(_, p)| p));
                 cells.extend([label.clone(), own.map(probability_text).unwrap_or_default()]);
@@ -227,7 +227,12 @@ mod tests {
 
     fn prediction() -> Prediction {
         let probabilities = [("a", 0.25_f32), ("b", 0.75)].map(|(name, p)| (name.to_owned(), json!(p)));
-        Prediction { label: "b".into(), probabilities: probabilities.into_iter().collect(), truncated: false }
+        Prediction {
+            label: "b".into(),
+            probabilities: probabilities.into_iter().collect(),
+            truncated: false,
+            windows: 1,
+        }
     }
 
     fn row(line: u64, fields: &[(&str, Value)]) -> Row {

@@ -4,6 +4,7 @@
 //! help shows the library's), or lists the values of an enum. `settings.rs` turns these structs into the library's
 //! configuration.
 
+mod examples;
 mod groups;
 mod lint;
 mod parsing;
@@ -21,6 +22,7 @@ use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
+pub use examples::{ExampleArgs, LongTextArgs};
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
     SourceArgs, TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
@@ -506,6 +508,8 @@ pub struct EvalArgs {
     /// Leave out what the temperature that was found on validation data changes
     #[arg(long)]
     pub uncalibrated: bool,
+    #[command(flatten)]
+    pub long: LongTextArgs,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,
@@ -625,6 +629,8 @@ pub struct PredictArgs {
     /// Probabilities without the temperature that was found on validation data
     #[arg(long)]
     pub uncalibrated: bool,
+    #[command(flatten)]
+    pub long: LongTextArgs,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

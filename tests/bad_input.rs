@@ -223,7 +223,7 @@ fn texts_longer_than_the_positions_are_cut_counted_and_said() {
     let done = finetune(&place, "--data long.csv");
     done.succeeds();
     // Both are said, whichever split they went to.
-    let before = done.stderr.split(" texts longer than the model's positions were cut");
+    let before = done.stderr.split(" texts longer than 64 tokens were cut");
     let counts: Vec<u32> = before.filter_map(|text| text.rsplit(' ').next()?.parse().ok()).collect();
     assert_eq!(counts.iter().sum::<u32>(), 2, "{}", done.stderr);
     assert!(done.stderr.contains("texts are empty"), "{}", done.stderr);

@@ -182,11 +182,7 @@ fn texts_and_models_of_other_lengths_are_told() {
     let place = place("bert_clf");
     // More labels than the head has: the head is made anew, and the run says so.
     let call = "finetune --model model --data topics --max_steps 1 --out run";
-    place.run(call).says(&[
-        "2 left, 2 added",
-        "max_length 39",
-        "texts longer than the model's positions were cut",
-    ]);
+    place.run(call).says(&["2 left, 2 added", "max_length 39", "texts longer than 39 tokens were cut"]);
     // A text that is too long to be answered whole is answered, and the run says how many were cut.
     let long = "the quiet harbour ".repeat(30) + "\n";
     place.feed("predict run", long.as_bytes()).succeeds();

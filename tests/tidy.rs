@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective", "ranks"]),
     ("tensors", &["error", "files"]),
     ("baseline", &["error", "files", "tensors"]),
+    ("head_fit", &["baseline", "batch", "config", "device", "error", "event", "model", "objective"]),
     ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
     (
         "checkpoint",
@@ -73,6 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "eval",
             "event",
             "files",
+            "head_fit",
             "model",
             "objective",
             "optim",

@@ -39,7 +39,7 @@ def case(name, seed, arch, sizes, lengths, *, causal=True, positions="learned", 
     heads, head_dim, hidden_dim, vocab_size, num_max_positions, num_layers = sizes
     changes = {"layout": layout} if layout else {}
     options = reference.layout({"arch": arch} | changes)
-    uses_cls = head is not None and head["pooling"] == "cls"
+    uses_cls = head is not None and "cls" in head["pooling"]
     config = {
         "case": name,
         "arch": arch,
@@ -73,11 +73,13 @@ def case(name, seed, arch, sizes, lengths, *, causal=True, positions="learned", 
     if dropout > 0:
         config["dropout"] = {"p": dropout, "seed": 2019, "first_step": 0, "sites": dropout_sites(config)}
     names = reference.parameter_shapes(config)
+    pairs = head is not None and head["problem"] == "pairs"
     trains_when_frozen = ("adapter_", "classification_head", "cls_offset")
     config["trainable"] = [
         n for n in names
         if not (positions == "sinusoidal" and n.endswith("position_embedding.weight"))
         and (not frozen_trunk or any(part in n for part in trains_when_frozen))
+        and not (pairs and n.startswith("classification_head"))
     ]
     return config
 
@@ -145,6 +147,10 @@ CASES = [
          layout={"window": 2, "global_every": 2, "rotary_theta": 160.0, "local_rotary_theta": 10.0, "bias": False}),
     case("rotary_causal", 24, "gpt2", (3, 6, 25, 41, 13, 2), [13, 5, 8], positions="rotary", lm=lm("next_token"),
          dropout=0.1, layout={"window": 4, "bias": False}),
+    # Several rows side by side, and pairs of sequences whose rows are compared.
+    case("clf_side_by_side", 25, "gpt2", (3, 7, 29, 43, 12, 2), [12, 4, 1, 7], causal=False, head=head("cls+mean+max", 3)),
+    case("pairs", 27, "gpt2", (2, 9, 31, 47, 13, 2), [13, 4, 1, 9, 6, 6], causal=False, head=head("mean", 1, "pairs"),
+         dropout=0.1),
 ]
 
 
@@ -215,6 +221,8 @@ def draw_labels(config, random, count):
     classes = config["num_classes"]
     if config["problem"] == "single_label":
         return torch.from_numpy(random.randint(0, classes, count))
+    if config["problem"] == "pairs":
+        return torch.tensor([1.0, 0.0] * count)[: count // 2]
     if config["problem"] == "multi_label":
         return torch.from_numpy(random.randint(0, 2, (count, classes)).astype(np.float32))
     return torch.from_numpy(random.standard_normal(count).astype(np.float32))
@@ -250,7 +258,7 @@ def compute(config, values, inputs, dtype=torch.float64, autocast=False):
 def smallest_margin(config, out, run):
     """How near the batch comes to a kink (ReLU at 0, two equal maxima), where f32 could take the other side."""
     near = [x.abs().min().item() for x in run.relu_inputs]
-    if config["head"] is not None and config["head"]["pooling"] == "max":
+    if config["head"] is not None and "max" in config["head"]["pooling"]:
         for h in torch.split(out["hidden"].detach(), config["lengths"]):
             if len(h) > 1:
                 top = h.topk(2, 0).values

@@ -71,6 +71,8 @@ def parameter_shapes(case):
     if case["head"] is not None:
         shapes["classification_head.weight"] = (case["head"]["num_classes"], c)
         shapes["classification_head.bias"] = (case["head"]["num_classes"],)
+        for part in case["head"]["pooling"].split("+")[1:]:
+            shapes[f"classification_head.{part}.weight"] = (case["head"]["num_classes"], c)
     if case["positions"] == "rotary":
         del shapes["transformer.position_embedding.weight"]
     if not options["bias"]:
@@ -232,9 +234,8 @@ class Forward:
             output = self.norm(output, "transformer.final_norm")
         return states, output
 
-    def pool(self, hidden, lengths):
+    def pool(self, hidden, lengths, how):
         """Packed [N, C] -> [B, C]; mean and max run over every token of the sequence."""
-        how = self.case["head"]["pooling"]
         rows = []
         for h in torch.split(hidden, lengths):
             if how == "mean":
@@ -273,7 +274,16 @@ def forward(case, params, inputs, drop=None):
         out["lm_loss"] = F.cross_entropy(at_targets, inputs["target_ids"])
         total = total + case["lm"]["coef"] * out["lm_loss"]
     if case["head"] is not None:
-        logits = run.linear(run.pool(hidden, lengths), "classification_head")
+        first, *others = case["head"]["pooling"].split("+")
+        rows = run.pool(hidden, lengths, first)
+        if case["head"]["problem"] == "pairs":
+            # The loss of sentence-transformers (`CosineSimilarityLoss`): the cosine of each two rows against 1 or 0.
+            logits = F.cosine_similarity(rows[0::2], rows[1::2], dim=1)[:, None]
+        else:
+            logits = run.linear(rows, "classification_head")
+            for part in others:
+                # The columns of one linear over all rows side by side.
+                logits = logits + run.pool(hidden, lengths, part) @ params[f"classification_head.{part}.weight"].T
         out["clf_logits"] = logits
         out["clf_loss"] = classification_loss(case["head"]["problem"], logits, inputs["labels"])
         total = total + case["head"]["coef"] * out["clf_loss"]

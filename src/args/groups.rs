@@ -14,6 +14,7 @@ use headstart::data::rows::RowFormat;
 use headstart::device::DeviceName;
 
 use super::Rate;
+use super::examples::ExampleArgs;
 use super::parsing::{count, one_of, seed};
 
 /// Where a run's settings come from and where it writes.
@@ -216,8 +217,9 @@ pub struct TuningArgs {
     /// Keep the model's sizes and tokenizer, but draw its weights afresh
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub from_scratch: Option<bool>,
-    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA) or all biases (BitFit); or no
-    /// transformer but a bag of words (bow)
+    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA) or all biases (BitFit); nothing,
+    /// and a linear head is fitted to the vectors that the model makes (features), or to those of a model that was tuned on pairs
+    /// of a few examples (contrastive); or no transformer but a bag of words (bow)
     #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
     /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
@@ -241,12 +243,15 @@ pub struct TuningArgs {
     /// What freezes the model trains its layer norms, too
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub train_norms: Option<bool>,
-    /// Which position is classified [default: the model family's own]
+    /// Which position is classified, or several side by side [default: the model family's own; for the methods features and
+    /// contrastive mean]
     #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>())]
     pub pooling: Option<HeadPooling>,
     /// Tokens of the longest input; what is longer is cut [default: what the model was made for, up to 512]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub max_length: Option<usize>,
+    #[command(flatten)]
+    pub examples: ExampleArgs,
     /// One class of several, any number of classes, or a number
     #[arg(long, value_name = "NAME", value_parser = one_of::<Problem>())]
     pub problem: Option<Problem>,

@@ -189,7 +189,8 @@ fn summaries(request: Request, samples: usize, progress: &mut Progress) -> Resul
         DataKind::Labelled => {
             // Which special tokens are added changes no number.
             let (arch, pooling) = (Arch::default(), HeadPooling::Cls);
-            let request = DataRequest { config: &config, problem, arch, pooling, positions };
+            let request =
+                DataRequest { config: &config, problem, arch, pooling, positions, truncation: None };
             let Labelled { data, template, .. } = request.load(&tokenizer, None, &mut listener)?;
             let found = |split| data.get(split).ok().map(|examples| (split, examples));
             let summary =
@@ -216,7 +217,8 @@ fn raw_summaries(request: Request, samples: usize, progress: &mut Progress) -> R
         }
         DataKind::Labelled => {
             let (arch, pooling) = (Arch::default(), HeadPooling::Cls);
-            let request = DataRequest { config: &config, problem, arch, pooling, positions };
+            let request =
+                DataRequest { config: &config, problem, arch, pooling, positions, truncation: None };
             Summaries::RawLabelled(request.read_raw(samples, &mut listener)?)
         }
     };

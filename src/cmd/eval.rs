@@ -28,6 +28,7 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
         split,
         language_model,
         uncalibrated,
+        long,
         reading,
         columns,
         places,
@@ -45,8 +46,18 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
         data.text_column = Some(columns);
     }
     let collective = ranks.collective.clone();
-    let config =
-        EvaluateConfig { data, split, language_model, uncalibrated, precision, threads, device, collective };
+    let long_texts = long.long_texts();
+    let config = EvaluateConfig {
+        data,
+        split,
+        language_model,
+        uncalibrated,
+        long_texts,
+        precision,
+        threads,
+        device,
+        collective,
+    };
     let mut progress = Progress::new(Verbosity::Calm);
     let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
     progress.finish();

@@ -43,7 +43,8 @@ pub fn run(args: DataLintArgs) -> Result<ExitCode> {
     };
     // Which special tokens there are is the reader's business.
     let (arch, pooling) = (Arch::default(), HeadPooling::Cls);
-    let request = DataRequest { config: &config, problem, arch, pooling, positions: usize::MAX };
+    let request =
+        DataRequest { config: &config, problem, arch, pooling, positions: usize::MAX, truncation: None };
     let texts = request.read_placed(&mut listener)?;
     let options = LintOptions { examples, reader: reader.as_ref() };
     let found = lint(&texts, options, &mut listener)?;

@@ -55,6 +55,7 @@ fn summary_text(summary: &Summary) -> String {
         metrics_step,
         metrics,
         bow,
+        fitted,
         confusion,
         labels,
         examples,
@@ -100,6 +101,9 @@ fn summary_text(summary: &Summary) -> String {
             text,
             "temperature {temperature:.2}: the calibration error on validation data was {before} %, is {after} %"
         );
+    }
+    if let Some(head) = fitted {
+        let _ = writeln!(text, "the head: {head}");
     }
     if let Some(bar) = bow {
         let _ = writeln!(text, "a bag of words on the same examples: {bar}");

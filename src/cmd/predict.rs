@@ -36,6 +36,8 @@ enum OnBadRow {
 struct Counts {
     rows: usize,
     cut: usize,
+    /// Read in windows.
+    long: usize,
     bad: usize,
 }
 
@@ -50,6 +52,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         with_text,
         strict,
         uncalibrated,
+        long,
         reading,
         compute,
         places,
@@ -64,7 +67,8 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
-    let mut predictor = Predictor::load(&run, precision, &choice, threads)?;
+    let mut predictor =
+        Predictor::load(&run, precision, &choice, threads)?.with_long_texts(long.long_texts());
     if uncalibrated {
         predictor = predictor.uncalibrated();
     }
@@ -98,9 +102,10 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let left_out = answers.left_out;
     answers.finish()?;
     predictor.warning().iter().for_each(|warning| progress::say(warning));
-    let Counts { rows, cut, bad } = counts;
+    let Counts { rows, cut, long, bad } = counts;
     for (said, line) in [
         (cut, format!("{cut} texts were longer than the model's positions and were cut")),
+        (long, format!("{long} texts were longer than the model's positions and were read in windows")),
         (bad, format!("{bad} of {rows} rows could not be read; each is answered with an error")),
         (left_out, format!("{left_out} of {rows} rows have fields that the table has no column for")),
     ] {
@@ -136,6 +141,7 @@ fn pass_on(
         let predictions: Vec<_> =
             answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
         counts.cut += predictions.iter().flatten().filter(|prediction| prediction.truncated).count();
+        counts.long += predictions.iter().flatten().filter(|prediction| prediction.windows > 1).count();
         counts.rows += answered.len();
         counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
         answers.write(answered, &predictions)?;

@@ -9,7 +9,9 @@ use headstart::config::{AdaptConfig, FinetuneConfig, PretrainConfig, TASK_TEXTS,
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
-use crate::args::{AdaptArgs, FinetuneArgs, LabelledArgs, Rate, TrainArgs, TrialsArgs, TuningArgs};
+use crate::args::{
+    AdaptArgs, ExampleArgs, FinetuneArgs, LabelledArgs, Rate, TrainArgs, TrialsArgs, TuningArgs,
+};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart finetune`.
@@ -71,6 +73,7 @@ fn finetune_config(
         train_norms,
         pooling,
         max_length,
+        examples: ExampleArgs { truncation, shots, pairs_per_text },
         problem,
         num_classes,
         clf_loss_coef,
@@ -97,6 +100,9 @@ fn finetune_config(
         train_norms: train_norms.unwrap_or(base.train_norms),
         pooling: pooling.or(base.pooling),
         max_length: max_length.or(base.max_length),
+        truncation: truncation.or(base.truncation),
+        shots: shots.or(base.shots),
+        pairs_per_text: pairs_per_text.or(base.pairs_per_text),
         problem: problem.unwrap_or(base.problem),
         num_classes: num_classes.or(base.num_classes),
         clf_loss_coef: clf_loss_coef.unwrap_or(base.clf_loss_coef),

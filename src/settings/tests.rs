@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use headstart::config::{
     AdaptConfig, Arch, DataConfig, DistillConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig,
-    ObjectiveName, Positions, PretrainConfig, Problem, Schedule, Seeds, TextColumns, TrainConfig, TrialsConfig,
+    ObjectiveName, Positions, PretrainConfig, Problem, Schedule, Seeds, TextColumns, TrainConfig,
+    TrialsConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -269,6 +270,7 @@ fn a_saved_configuration_reads_back_the_same() {
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     let config = PretrainConfig {

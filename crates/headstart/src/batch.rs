@@ -31,6 +31,19 @@ pub struct Examples<'a> {
     pub labels: Vec<Label>,
     /// How the ids of a text become an input; `None` for blocks, which are inputs.
     pub template: Option<Template>,
+    /// Pairs of examples that are compared with each other; empty where each is an item of its own.
+    pub pairs: Vec<Pair>,
+}
+
+/// Two examples that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// One.
+    pub first: u32,
+    /// The other.
+    pub second: u32,
+    /// Whether they are of one class.
+    pub alike: bool,
 }
 
 /// What a sequence is classified as.
@@ -53,11 +66,17 @@ impl<'a> Examples<'a> {
         self.ids.is_empty()
     }
 
-    /// Keeps the examples at these places, in this order.
+    /// What batches are made of: the pairs, or where there are none the examples.
+    pub fn items(&self) -> usize {
+        if self.pairs.is_empty() { self.len() } else { self.pairs.len() }
+    }
+
+    /// Keeps the examples at these places, in this order, and no pairs.
     pub fn keep(&mut self, places: &[usize]) {
         let picked = |all: &[&'a [u32]]| places.iter().filter_map(|&i| all.get(i).copied()).collect();
         (self.ids, self.seconds) = (picked(&self.ids), picked(&self.seconds));
         self.labels = places.iter().filter_map(|&i| self.labels.get(i).cloned()).collect();
+        self.pairs.clear();
     }
 
     /// SHA-256 of all ids and labels: the same for the same examples, wherever they were read from.
@@ -78,12 +97,44 @@ impl<'a> Examples<'a> {
                 Label::Values(values) => sum.update(bytemuck::cast_slice::<f32, u8>(values)),
             }
         }
+        for Pair { first, second, alike } in &self.pairs {
+            sum.update(first.to_le_bytes());
+            sum.update(second.to_le_bytes());
+            sum.update([u8::from(*alike)]);
+        }
         hex(&sum.finalize())
     }
 
     /// Number of tokens of the input of example `index`.
     pub fn input_len(&self, index: usize) -> usize {
         self.input(index).map_or_else(|| self.ids[index].len(), |input| input.input_ids.len())
+    }
+
+    /// Number of tokens of the inputs of item `index`.
+    pub fn item_len(&self, index: usize) -> usize {
+        match self.pairs.get(index) {
+            Some(pair) => self.input_len(pair.first as usize) + self.input_len(pair.second as usize),
+            None => self.input_len(index),
+        }
+    }
+
+    /// Number of tokens of all items.
+    pub fn item_tokens(&self) -> usize {
+        (0..self.items()).map(|index| self.item_len(index)).sum()
+    }
+
+    /// The sequences of item `index`: one, or the two of a pair, of which the first has 1 or 0 as its label; `key` seeds the masks.
+    pub fn item(&self, index: usize, targets: &TokenTargets, key: u64) -> impl Iterator<Item = Sequence> {
+        let (first, second) = match self.pairs.get(index) {
+            Some(pair) => {
+                let alike = Label::Values(vec![f32::from(u8::from(pair.alike))]);
+                let of = |example: u32| self.sequence(example as usize, targets, key);
+                let first = Sequence { label: Some(alike), with_next: true, ..of(pair.first) };
+                (first, Some(Sequence { label: None, ..of(pair.second) }))
+            }
+            None => (self.sequence(index, targets, key), None),
+        };
+        std::iter::once(first).chain(second)
     }
 
     /// What the template makes of the texts of example `index`; `None` for a block.
@@ -120,6 +171,8 @@ pub struct Sequence {
     pub targets: Vec<u32>,
     /// The class.
     pub label: Option<Label>,
+    /// Whether it is compared with the sequence behind it, from which it is never cut.
+    pub with_next: bool,
 }
 
 /// What the language-model part of a loss predicts.
@@ -209,7 +262,7 @@ impl Batch {
         let (mut first, mut tokens) = (sequences.start, 0);
         for i in sequences.clone() {
             tokens += self.sequences[i].input_ids.len();
-            if tokens >= slab_tokens || i + 1 == sequences.end {
+            if i + 1 == sequences.end || (tokens >= slab_tokens && !self.sequences[i].with_next) {
                 slabs.push(first..i + 1);
                 (first, tokens) = (i + 1, 0);
             }
@@ -312,6 +365,43 @@ mod tests {
             assert_eq!(all, slabs(0..9), "{groups} groups");
         }
         assert_eq!(batch.groups(2), [0..5, 5..9]);
+    }
+
+    #[test]
+    fn pairs_are_never_cut_and_their_first_has_the_label() {
+        let ids: Vec<Vec<u32>> = (1..=4).map(|n| vec![n; 100 * n as usize]).collect();
+        let pairs = [(0, 3, true), (2, 1, false), (1, 1, true)];
+        let examples = Examples {
+            ids: ids.iter().map(Vec::as_slice).collect(),
+            labels: vec![Label::Class(7); 4],
+            pairs: pairs.map(|(first, second, alike)| Pair { first, second, alike }).to_vec(),
+            ..Examples::default()
+        };
+        assert_eq!((examples.items(), examples.item_len(0), examples.item_tokens()), (3, 500, 1_400));
+        let sequences = (0..3).flat_map(|item| examples.item(item, &TokenTargets::None, 0)).collect();
+        let batch = Batch { sequences };
+        let labels: Vec<Option<f32>> = batch
+            .sequences
+            .iter()
+            .map(|s| match &s.label {
+                Some(Label::Values(values)) => Some(values[0]),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(labels, [Some(1.0), None, Some(0.0), None, Some(1.0), None]);
+        for tokens in [1, 90, 300, 512, 5_000] {
+            let slabs = batch.slabs(tokens);
+            assert!(slabs.iter().all(|slab| slab.sequences.len().is_multiple_of(2)), "{tokens}");
+            assert_eq!(slabs.iter().map(|slab| slab.sequences.len()).sum::<usize>(), 6);
+        }
+        for groups in [1, 2, 4] {
+            assert!(batch.groups(groups).iter().all(|group| group.len().is_multiple_of(2)));
+        }
+        let (mut kept, before) = (examples.clone(), examples.content_sum());
+        kept.pairs.pop();
+        assert_ne!(kept.content_sum(), before);
+        kept.keep(&[2]);
+        assert_eq!((kept.items(), kept.item_len(0)), (1, 300));
     }
 
     #[test]

@@ -332,13 +332,14 @@ fn finetune_batches(
     let tokenizer = source::tokenizer(&config.data, listener)?;
     let (problem, arch) = (Problem::SingleLabel, model.arch);
     let (pooling, positions) = (arch.pooling(), model.num_max_positions);
-    let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
+    let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation: None };
     let labelled = request.load(&tokenizer, None, listener)?;
     let data = &labelled.data;
     let train = labelled.examples(data.get(Split::Train)?);
     model.vocab_size = tokenizer.vocab_size();
     let num_classes = data.labels.len();
-    model.head = Some(HeadConfig { num_classes, pooling, problem, max_length: None, dropout: None });
+    model.head =
+        Some(HeadConfig { num_classes, pooling, problem, max_length: None, truncation: None, dropout: None });
     let order = epoch_order(train.len(), 1, 0);
     let batches = order.chunks(config.batch).cycle().take(config.warmup + config.steps).map(|picked| {
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);
@@ -399,7 +400,7 @@ fn features(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measure
     };
     let mut extractor = FeatureExtractor::load(run_folder(config)?, &wanted)?;
     let (problem, arch, pooling, positions) = (Problem::SingleLabel, Arch::default(), HeadPooling::Last, 2);
-    let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
+    let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation: None };
     let batches = config.warmup + config.steps;
     let raw = request.read_raw(batches.saturating_mul(config.batch), listener)?;
     let samples = raw.splits.into_iter().next().map(|(_, split)| split.samples).unwrap_or_default();

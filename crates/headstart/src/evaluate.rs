@@ -7,22 +7,23 @@ use std::path::Path;
 use headstart_engine::Collective;
 
 use crate::baseline::BagModel;
-use crate::batch::TokenTargets;
+use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::ModelFiles;
-use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName, TextUnit};
+use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName, Problem, TextUnit};
 use crate::data::source;
 use crate::data::split::Split;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Evaluator};
+use crate::eval::{Evaluation, Evaluator, of_logits};
 use crate::event::{Event, Listener, Signal};
-use crate::infer::{Loaded, not_finite, wants_pairs};
+use crate::infer::windows::by_windows;
+use crate::infer::{Loaded, LongTexts, not_finite, wants_pairs};
 use crate::objective::Objective;
 use crate::ranks::Ranks;
 use crate::setup::bag_of_words;
 use crate::setup::labelled::DataRequest;
 use crate::setup::text::{TextInputs, never_in_text, token_targets, unknown_warning};
-use crate::train::EvaluationSplit;
+use crate::train::{EvaluationSplit, thousands};
 
 /// Sequences an evaluation takes at a time; does not change the result.
 const BATCH: usize = 32;
@@ -38,6 +39,8 @@ pub struct EvaluateConfig {
     pub language_model: bool,
     /// Leave the model's temperature out, if it has one.
     pub uncalibrated: bool,
+    /// What becomes of texts that are longer than a classifier's inputs.
+    pub long_texts: LongTexts,
     /// f32 or bf16 products.
     pub precision: PrecisionName,
     /// Worker threads; 0: all.
@@ -82,9 +85,9 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         batch_size: BATCH,
     };
     if let Some(head) = head {
-        let HeadConfig { problem, pooling, .. } = head;
+        let HeadConfig { problem, pooling, truncation, .. } = head;
         let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
-        let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
+        let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
         let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None, teacher: None };
@@ -94,8 +97,12 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
                     return Err(wants_pairs());
                 }
                 let examples = labelled.examples(part);
-                let evaluator = evaluator(&objective, TokenTargets::None);
                 let labels = &loaded.files.labels;
+                if config.long_texts == LongTexts::Windows {
+                    let evaluation = windowed(&loaded, &examples, (split, problem), config, listener)?;
+                    return finite(model, evaluation);
+                }
+                let evaluator = evaluator(&objective, TokenTargets::None);
                 let evaluation = evaluator.run(&split.to_string(), &examples, None, labels, listener)?;
                 let mut evaluation = finite(model, evaluation)?;
                 evaluation.calibrate(loaded.files.temperature.filter(|_| !config.uncalibrated));
@@ -129,6 +136,30 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         }
     }
     Err(no_split())
+}
+
+/// The metrics of examples that are read in windows where they are long. Every rank computes all of them.
+fn windowed(
+    loaded: &Loaded,
+    examples: &Examples<'_>,
+    (split, problem): (Split, Problem),
+    config: &EvaluateConfig,
+    listener: &mut Listener<'_>,
+) -> Result<Option<Evaluation>> {
+    let Some(found) = by_windows(loaded, examples, config.precision.into(), listener)? else {
+        return Ok(None);
+    };
+    let ((long, windows), all) = (found.long, examples.len());
+    let line = format!(
+        "{} of {} texts are longer than {} tokens and were read in {} windows",
+        thousands(long),
+        thousands(all),
+        loaded.files.config.max_length(),
+        thousands(windows)
+    );
+    let _: Signal = listener(Event::Message(&line));
+    let names = &loaded.files.labels;
+    Ok(Some(of_logits(&split.to_string(), &found.logits, &examples.labels, (problem, 1.0), names)))
 }
 
 fn no_split() -> Error {

@@ -10,7 +10,7 @@ use crate::batch::{Examples, Label, TokenTargets};
 use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, with_lm_head, without_lm_head};
 use crate::config::{
     Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
-    ObjectiveName, Problem, Task, TextColumns,
+    ObjectiveName, Problem, Task, TextColumns, Truncation,
 };
 use crate::data::classification::ClassificationData;
 use crate::data::split::Split;
@@ -21,12 +21,14 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::params::Param;
 use crate::setup::base::Base;
+use crate::setup::features_method::{FeaturesRun, check_pooler, plain_head};
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::pairs::pair_up;
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
 use crate::setup::{bag_of_words, bar};
-use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training};
+use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training, thousands};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
 ///
@@ -89,9 +91,11 @@ pub(crate) fn finetune_compared(
     let predicts = base.files.objective.unwrap_or(ObjectiveName::of(&base.files.config));
 
     let known = Some(base.files.labels.clone()).filter(|_| begun && config.problem != Problem::Regression);
-    let Reading { pooling, max_length } = Reading::of(config, &base, begun)?;
+    let reading = Reading::of(config, &base, begun)?;
+    let Reading { pooling, max_length, truncation } = reading;
     let (arch, positions) = (base.files.config.arch, max_length);
-    let request = DataRequest { config: &config.data, problem: config.problem, arch, pooling, positions };
+    let request =
+        DataRequest { config: &config.data, problem: config.problem, arch, pooling, positions, truncation };
     let mut labelled = ranks.leader_first(|| request.load(&tokenizer, known, listener))?;
     labelled.data.hold_out_validation(config.train.seed)?;
     labelled.check_label_column(config.num_classes)?;
@@ -103,8 +107,11 @@ pub(crate) fn finetune_compared(
     let model_config = if begun {
         base.files.config.clone()
     } else {
-        model_config(config, &base, data, Reading { pooling, max_length }, tokenizer.roles().cls)
+        model_config(config, &base, data, reading, tokenizer.roles().cls)
     };
+    if config.method.fits_head() {
+        check_pooler(pooling, base.stored.shape("classification_head.dense.weight").is_some())?;
+    }
     let mut model = Model::new(&model_config)?;
     if config.lm_loss_coef > 0.0 {
         model.check_lm_head()?;
@@ -136,8 +143,10 @@ pub(crate) fn finetune_compared(
         ..model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer)
     };
     let mut train_examples = labelled.examples(train);
-    let kept =
-        config.data.max_train_examples.map(|most| subset(&mut train_examples, most, config.train.seed));
+    let kept = few(config, &mut train_examples, &data.labels, &mut notes, listener)?;
+    if config.method == Method::Contrastive {
+        pair_up(config, pooling, &mut train_examples, &mut notes, listener)?;
+    }
     let classes = data.labels.len();
     let objective = Objective {
         lm: config.lm_loss_coef.max(0.0),
@@ -149,7 +158,7 @@ pub(crate) fn finetune_compared(
     let beginning = Beginning {
         task: Task::Finetuning { method, from_scratch: config.from_scratch },
         model: &model_config,
-        examples: train_examples.len(),
+        examples: train_examples.items(),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
         since,
     };
@@ -161,7 +170,11 @@ pub(crate) fn finetune_compared(
         targets,
         train: &train_examples,
     };
-    let settled = beginning.settings(&run, &ranks, &measurement, &mut notes, listener)?;
+    let settled = if method == Method::Features {
+        config.train.clone()
+    } else {
+        beginning.settings(&run, &ranks, &measurement, &mut notes, listener)?
+    };
     let config = &FinetuneConfig {
         train: settled,
         data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
@@ -181,6 +194,31 @@ pub(crate) fn finetune_compared(
         None
     };
     let folder = run.begin(config, &options.command, &device, &ranks, &identity, &labelled.provenance)?;
+    let origins = Some(OriginsOf::new(|split, listener| {
+        let known = Some(data.labels.clone()).filter(|labels| !labels.is_empty());
+        let split = if split == "test" { Split::Test } else { Split::Valid };
+        request.origins(split, known, Some(config.train.seed), listener)
+    }));
+    if method == Method::Features {
+        let train = train_examples;
+        let run = FeaturesRun {
+            config,
+            device,
+            ranks,
+            model,
+            weights,
+            train,
+            valid,
+            test,
+            bar,
+            notes,
+            files,
+            folder,
+            origins,
+            since,
+        };
+        return run.run(listener);
+    }
     let best_by = match config.problem {
         Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
         Problem::Regression => BestBy::Lowest("mse"),
@@ -204,11 +242,7 @@ pub(crate) fn finetune_compared(
         files,
         folder,
         data: config.data.path.clone(),
-        origins: Some(OriginsOf::new(|split, listener| {
-            let known = Some(data.labels.clone()).filter(|labels| !labels.is_empty());
-            let split = if split == "test" { Split::Test } else { Split::Valid };
-            request.origins(split, known, Some(config.train.seed), listener)
-        })),
+        origins,
         checkpoint,
     };
     training.run(listener)
@@ -264,7 +298,7 @@ fn model_config(
     config: &FinetuneConfig,
     base: &LoadedModel,
     data: &ClassificationData,
-    Reading { pooling, max_length }: Reading,
+    Reading { pooling, max_length, truncation }: Reading,
     cls: u32,
 ) -> ModelConfig {
     let (defaults, objective) = (base.files.head_defaults, base.files.objective);
@@ -273,12 +307,13 @@ fn model_config(
         Problem::Regression => 1,
         _ => data.labels.len(),
     };
-    let frozen = config.method != Method::Full;
+    let frozen = !matches!(config.method, Method::Full | Method::Features | Method::Contrastive);
     let head = HeadConfig {
         num_classes,
         pooling,
         problem: config.problem,
         max_length: (max_length < base.num_max_positions).then_some(max_length),
+        truncation,
         dropout: config.dropout.or(defaults.and_then(|defaults| defaults.dropout)),
     };
     let mut model = ModelConfig {
@@ -302,7 +337,9 @@ fn model_config(
     } else if objective.is_none() {
         with_lm_head(&mut model);
     }
-    if defaults.is_some() && base.arch == Arch::Gpt2 {
+    if config.method.fits_head() {
+        plain_head(&mut model, base.head.is_some());
+    } else if defaults.is_some() && base.arch == Arch::Gpt2 {
         model.layout.head_bias = Some(false);
     }
     model
@@ -314,6 +351,8 @@ struct Reading {
     pooling: HeadPooling,
     /// The longest input, in tokens.
     max_length: usize,
+    /// What is kept of a text that is longer; `None`: its beginning.
+    truncation: Option<Truncation>,
 }
 
 impl Reading {
@@ -323,7 +362,8 @@ impl Reading {
         const MOST: usize = 512;
         let model = &base.files.config;
         if let Some(head) = model.head.as_ref().filter(|_| begun) {
-            return Ok(Self { pooling: head.pooling, max_length: model.max_length() });
+            let truncation = head.truncation;
+            return Ok(Self { pooling: head.pooling, max_length: model.max_length(), truncation });
         }
         let positions = model.num_max_positions;
         if let Some(length) = config.max_length.filter(|&length| length > positions) {
@@ -337,9 +377,15 @@ impl Reading {
         let own = head.and_then(|head| head.max_length).or(defaults.and_then(|defaults| defaults.max_length));
         let max_length =
             config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
-        let family = || defaults.map_or_else(|| model.arch.pooling(), |defaults| defaults.pooling);
+        let family = || match defaults {
+            // Where nothing trains the row of `[CLS]`, that of all tokens says more.
+            _ if config.method.fits_head() => HeadPooling::Mean,
+            Some(defaults) => defaults.pooling,
+            None => model.arch.pooling(),
+        };
         let pooling = config.pooling.or(head.map(|head| head.pooling)).unwrap_or_else(family);
-        Ok(Self { pooling, max_length: max_length.min(positions) })
+        let truncation = config.truncation.or(head.and_then(|head| head.truncation));
+        Ok(Self { pooling, max_length: max_length.min(positions), truncation })
     }
 }
 
@@ -372,8 +418,62 @@ fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<(
     }
 }
 
-/// Keeps `most` examples, drawn evenly over the classes; returns which.
-fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) -> Vec<usize> {
+/// Keeps only as many training examples as are asked for; returns which, and says so.
+///
+/// # Errors
+/// [`Error::Config`] where more are asked for of each class than any has.
+fn few(
+    config: &FinetuneConfig,
+    examples: &mut Examples<'_>,
+    labels: &[String],
+    notes: &mut Vec<String>,
+    listener: &mut Listener<'_>,
+) -> Result<Option<Vec<usize>>> {
+    let (all, most) = (usize::MAX, config.data.max_train_examples);
+    let Some(shots) = config.shots else {
+        return Ok(most.map(|most| subset(examples, most, all, config.train.seed)));
+    };
+    let before = examples.len();
+    let kept = subset(examples, all, shots, config.train.seed);
+    let mut counts = vec![0_usize; labels.len()];
+    for label in &examples.labels {
+        if let Label::Class(class) = label {
+            counts[*class as usize] += 1;
+        }
+    }
+    let scarce: Vec<String> = labels
+        .iter()
+        .zip(&counts)
+        .filter(|(_, count)| **count < shots)
+        .map(|(label, count)| format!("{label} {count}"))
+        .collect();
+    if scarce.len() == labels.len() {
+        return Err(Error::Config {
+            key: "shots".into(),
+            what: format!(
+                "{shots} training examples of each class are asked for, there are {}",
+                scarce.join(", ")
+            ),
+            fix: "ask for fewer, or leave it out to use all examples".into(),
+        });
+    }
+    let fewer = if scarce.is_empty() {
+        String::new()
+    } else {
+        format!("; there are no more of {}", scarce.join(", "))
+    };
+    let line = format!(
+        "{shots} shots: {} of {} training examples are used{fewer}",
+        examples.len(),
+        thousands(before)
+    );
+    listener(Event::Message(&line));
+    notes.push(line);
+    Ok(Some(kept))
+}
+
+/// Keeps `most` examples, drawn evenly over the classes, and of each class `of_class` at most; returns which.
+fn subset(examples: &mut Examples<'_>, most: usize, of_class: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
     rng::Stream::new(rng::derive(seed, 5)).shuffle(&mut order);
     let class_of = |i: usize| match &examples.labels[i] {
@@ -390,6 +490,7 @@ fn subset(examples: &mut Examples<'_>, most: usize, seed: u64) -> Vec<usize> {
             (*rank, i)
         })
         .collect();
+    ranked.retain(|&(rank, _)| rank <= of_class);
     ranked.sort_by_key(|&(rank, _)| rank);
     let mut kept: Vec<usize> = ranked.into_iter().take(most).map(|(_, i)| i).collect();
     kept.sort_unstable();

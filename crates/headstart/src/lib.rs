@@ -28,6 +28,7 @@ pub mod evaluate;
 pub mod event;
 pub mod files;
 pub mod finetune;
+mod head_fit;
 pub mod history;
 pub mod hub;
 pub mod infer;

@@ -7,9 +7,15 @@ use crate::params::{Kind, Param, Role};
 
 /// Whether a method ever trains a parameter; `norms` says that layer norms train whatever the method.
 pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
-    let of_all = method == Method::Full || (method == Method::Bitfit && param.role == Role::Bias);
+    // A head that is fitted is not trained.
+    if param.kind == Kind::Head && method.fits_head() {
+        return false;
+    }
+    let of_all = matches!(method, Method::Full | Method::Contrastive)
+        || (method == Method::Bitfit && param.role == Role::Bias);
     match param.kind {
-        Kind::Head | Kind::TokenOffset => true,
+        Kind::Head => true,
+        Kind::TokenOffset => method != Method::Features,
         Kind::Adapter => of_all || method == Method::Adapters,
         Kind::Lora => of_all || method == Method::Lora,
         Kind::Norm => of_all || norms,
@@ -38,6 +44,7 @@ mod tests {
             pooling: HeadPooling::Pooler,
             problem: Problem::SingleLabel,
             max_length: None,
+            truncation: None,
             dropout: None,
         };
         let config = ModelConfig {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
-use headstart_engine::{Tape, Tensor};
+use headstart_engine::{Tape, Tensor, Value};
 
 use crate::batch::{Batch, Label, Sequence, Slab};
 use crate::config::Problem;
@@ -94,9 +94,13 @@ impl Objective {
         if self.clf <= 0.0 {
             return (sums, None);
         }
-        let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
         let scale = (self.clf / denominators.clf) as f32;
         let labels = Labels::of(slab.sequences);
+        if let (Labels::Values(alike), true) = (&labels, slab.sequences.iter().any(|s| s.with_next)) {
+            sums.clf = pair_loss(model, tape, &hidden, alike, scale);
+            return (sums, None);
+        }
+        let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
         let targets = match &labels {
             Labels::Classes(classes) => Targets::Classes(classes, self.class_weights.as_deref()),
             Labels::Values(values) => match model.config().head.as_ref().map(|h| h.problem) {
@@ -119,6 +123,15 @@ impl Objective {
             + part(self.clf, sums.clf.sum, denominators.clf)
             + distance
     }
+}
+
+/// The summed squared error of the cosine of each two sequences' rows, as the classifier reads them, against 1 or 0 (the
+/// `CosineSimilarityLoss` of sentence-transformers).
+pub fn pair_loss(model: &Model, tape: &mut Tape<'_>, hidden: &Value, alike: &[f32], scale: f32) -> LossSum {
+    let rows = model.classified_rows(tape, hidden);
+    let Some(rows) = rows.first() else { return LossSum::default() };
+    let cosines = tape.cosine_of_pairs(rows);
+    tape.loss(&cosines, Targets::Regression(alike), scale)
 }
 
 /// What a model reads of a slab: token types only where it has more than one.
@@ -231,6 +244,21 @@ fn gather_parts(own: Option<Vec<u64>>, ranks: &Ranks) -> Result<Option<Vec<u64>>
     let all: Vec<Vec<u64>> = all.iter().map(|bytes| bytemuck::pod_collect_to_vec(bytes)).collect();
     let all_there = all.iter().all(|numbers| numbers.first() == Some(&1));
     Ok(all_there.then(|| all.iter().flat_map(|numbers| &numbers[1..]).copied().collect()))
+}
+
+/// The mean of [`probabilities`] over the rows of several parts of one text, and its best class.
+pub fn mean_probabilities(rows: &[&[f32]], problem: Problem) -> (Vec<f32>, usize) {
+    if let [row] = rows {
+        return probabilities(row, problem);
+    }
+    let mut sums = vec![0.0_f64; rows.first().map_or(0, |row| row.len())];
+    for row in rows {
+        let (values, _) = probabilities(row, problem);
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(value));
+    }
+    let values: Vec<f32> = sums.iter().map(|sum| (sum / rows.len() as f64) as f32).collect();
+    let best = best_class(&values);
+    (values, best)
 }
 
 /// Probabilities (single- and multi-label) or numbers (regression) of one row of logits, and its label's index

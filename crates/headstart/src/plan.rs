@@ -190,9 +190,9 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
         predicted: if config.lm_loss_coef > 0.0 { share } else { 0.0 },
         // Frozen weights need no gradients of their own, and those below everything that trains need no backward.
         passes: match config.method {
-            Method::Full => 3.0,
+            Method::Full | Method::Contrastive => 3.0,
             Method::Adapters | Method::Lora | Method::Bitfit => 2.0,
-            Method::Head | Method::Bow => 1.0,
+            Method::Head | Method::Features | Method::Bow => 1.0,
         },
     };
     work.plan(&model, |param| trains(config.method, config.train_norms, param), assumed)
@@ -212,6 +212,7 @@ fn classifier(config: &FinetuneConfig, base: &LoadedModel) -> (ModelConfig, usiz
         pooling: config.pooling.unwrap_or_else(|| arch.pooling()),
         problem: config.problem,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     let mut model = ModelConfig {

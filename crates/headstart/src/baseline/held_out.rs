@@ -2,6 +2,7 @@
 //!
 //! Owns: that no example is among those its own probabilities were fitted to, nor one of the same text. Never: judges them.
 
+use super::matrix::Rows;
 use super::{BagOfWords, Examples, NGrams, Prepared, ROUGH, columns, to_probabilities};
 
 impl BagOfWords {

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::matrix::Matrix;
+use super::matrix::Rows;
 
 /// Steps of Newton's method, and of the conjugate gradients inside one.
 const MOST_STEPS: usize = 100;
@@ -17,8 +17,8 @@ const MOST_INNER_STEPS: usize = 250;
 const PART: usize = 1 << 14;
 
 /// What is fitted.
-pub(super) struct Problem<'a> {
-    pub x: &'a Matrix,
+pub(super) struct Problem<'a, X> {
+    pub x: &'a X,
     /// The class of each row, from 0.
     pub classes: &'a [u32],
     /// Classes; at least 2, each with a row that counts.
@@ -52,7 +52,7 @@ pub(super) fn columns(classes: usize) -> usize {
     if classes == 2 { 1 } else { classes }
 }
 
-impl Problem<'_> {
+impl<X: Rows> Problem<'_, X> {
     fn k(&self) -> usize {
         columns(self.count)
     }
@@ -227,8 +227,8 @@ impl Problem<'_> {
         false
     }
 
-    /// `strength` times the cross-entropies of the rows that count.
-    fn losses(&self, scores: &[f64]) -> f64 {
+    /// `strength` times the cross-entropies of the rows that count, at some scores.
+    pub fn losses(&self, scores: &[f64]) -> f64 {
         let k = self.k();
         let losses: Vec<f64> = scores
             .par_chunks(k)
@@ -253,24 +253,25 @@ impl Problem<'_> {
 }
 
 /// The largest magnitude.
-fn largest(values: &[f64]) -> f64 {
+pub(super) fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |most, value| value.abs().max(most))
 }
 
 /// The same sum for any number of threads.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let part = |(a, b): (&[f64], &[f64])| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     a.par_chunks(PART).zip(b.par_chunks(PART)).map(part).collect::<Vec<_>>().iter().sum()
 }
 
 /// Adds `factor` times some values.
-fn add(sums: &mut [f64], factor: f64, values: &[f64]) {
+pub(super) fn add(sums: &mut [f64], factor: f64, values: &[f64]) {
     sums.par_iter_mut().zip(values).with_min_len(PART).for_each(|(sum, value)| *sum += factor * value);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::baseline::matrix::Matrix;
 
     #[test]
     fn the_fit_is_the_minimum() {

@@ -1,4 +1,5 @@
-//! Sparse rows, and their products with a few columns, on all threads.
+//! Rows of numbers, and their products with a few columns, on all threads: what is fitted to them needs nothing else. Sparse ones are here,
+//! dense ones in `dense.rs`.
 //!
 //! Owns: that each output is one sum in an order of its own, so that threads change no bit. Never: what the rows mean.
 
@@ -6,7 +7,43 @@ use rayon::prelude::*;
 
 use super::vocabulary::Row;
 
-/// Rows of numbers, by row and by column.
+/// Rows of numbers, with a column of ones behind them.
+pub(super) trait Rows: Sync {
+    /// Their number.
+    fn rows(&self) -> usize;
+
+    /// Numbers to a row, without the one.
+    fn columns(&self) -> usize;
+
+    /// `X W`: for each row the sums with `weights`, which has `k` for each column and `k` constants behind them.
+    fn times(&self, weights: &[f64], k: usize, scores: &mut [f64]);
+
+    /// The transposed product: for each column, and for the constants, the sums with `values`, `k` for each row.
+    fn transposed_times(&self, values: &[f64], k: usize, sums: &mut [f64]);
+
+    /// As [`Self::transposed_times`] with the squares of the numbers.
+    fn squares_times(&self, values: &[f64], k: usize, sums: &mut [f64]);
+}
+
+/// Adds the constants to the scores of every row.
+pub(super) fn add_constants(constants: &[f64], scores: &mut [f64]) {
+    let k = constants.len();
+    scores.par_chunks_mut(k * 4096).for_each(|scores| {
+        for scores in scores.chunks_exact_mut(k) {
+            scores.iter_mut().zip(constants).for_each(|(score, constant)| *score += constant);
+        }
+    });
+}
+
+/// The sums of the column of ones.
+pub(super) fn sum_constants(values: &[f64], constants: &mut [f64]) {
+    constants.fill(0.0);
+    for values in values.chunks_exact(constants.len()) {
+        constants.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    }
+}
+
+/// Sparse rows, by row and by column.
 #[derive(Debug)]
 pub(super) struct Matrix {
     by_row: Lists,
@@ -75,38 +112,29 @@ impl Matrix {
         }
         Self { by_row: Lists { starts, entries }, by_column: Lists { starts: counts, entries: turned } }
     }
+}
 
-    pub fn rows(&self) -> usize {
+impl Rows for Matrix {
+    fn rows(&self) -> usize {
         self.by_row.len()
     }
 
-    pub fn columns(&self) -> usize {
+    fn columns(&self) -> usize {
         self.by_column.len()
     }
 
-    /// `X W`: for each row the sums with `weights`, which has `k` for each column and `k` constants behind them.
-    pub fn times(&self, weights: &[f64], k: usize, scores: &mut [f64]) {
+    fn times(&self, weights: &[f64], k: usize, scores: &mut [f64]) {
         self.by_row.times(weights, k, scores);
-        let constants = &weights[self.columns() * k..];
-        scores.par_chunks_mut(k * 4096).for_each(|scores| {
-            for scores in scores.chunks_exact_mut(k) {
-                scores.iter_mut().zip(constants).for_each(|(score, constant)| *score += constant);
-            }
-        });
+        add_constants(&weights[self.columns() * k..], scores);
     }
 
-    /// The transposed product: for each column, and for the constants, the sums with `values`, `k` for each row.
-    pub fn transposed_times(&self, values: &[f64], k: usize, sums: &mut [f64]) {
+    fn transposed_times(&self, values: &[f64], k: usize, sums: &mut [f64]) {
         let (of_columns, constants) = sums.split_at_mut(self.columns() * k);
         self.by_column.times(values, k, of_columns);
-        constants.fill(0.0);
-        for values in values.chunks_exact(k) {
-            constants.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-        }
+        sum_constants(values, constants);
     }
 
-    /// As [`Self::transposed_times`] with the squares of the numbers.
-    pub fn squares_times(&self, values: &[f64], k: usize, sums: &mut [f64]) {
+    fn squares_times(&self, values: &[f64], k: usize, sums: &mut [f64]) {
         let (of_columns, constants) = sums.split_at_mut(self.columns() * k);
         of_columns.par_chunks_mut(k).with_min_len(256).enumerate().for_each(|(column, sums)| {
             sums.fill(0.0);
@@ -116,10 +144,7 @@ impl Matrix {
                 sums.iter_mut().zip(of_row).for_each(|(sum, other)| *sum += square * other);
             }
         });
-        constants.fill(0.0);
-        for values in values.chunks_exact(k) {
-            constants.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-        }
+        sum_constants(values, constants);
     }
 }
 

@@ -1,12 +1,16 @@
-//! What a pretrained model must beat: logistic regression on a bag of n-grams, weighted by tf-idf.
+//! What a pretrained model must beat: logistic regression on a bag of n-grams, weighted by tf-idf. The same on vectors, which a trunk
+//! makes of texts, is in `linear.rs`.
 //!
 //! Owns: the classifier, and how the strength of its penalty is chosen; the same bits each time and for any number of
 //! threads. Never: reads data, or knows of transformers.
 
+mod dense;
 mod folder;
 mod held_out;
+mod linear;
 mod logistic;
 mod matrix;
+mod ridge;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
@@ -16,10 +20,11 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use logistic::{Problem, columns, to_probabilities};
-use matrix::Matrix;
+use matrix::{Matrix, Rows};
 use vocabulary::{Row, Vocabulary};
 
 pub use folder::BagModel;
+pub use linear::{LinearModel, Targets, Vectors};
 pub use vocabulary::NGrams;
 
 /// Parts of the examples that are left out in turn where the strength is chosen.
@@ -164,7 +169,7 @@ impl<'a> Prepared<'a> {
         Self { examples, vocabulary, x, known, classes }
     }
 
-    fn problem<'p>(&'p self, counts: &'p [bool], strength: f64, tolerance: f64) -> Problem<'p> {
+    fn problem<'p>(&'p self, counts: &'p [bool], strength: f64, tolerance: f64) -> Problem<'p, Matrix> {
         let count = self.known.len();
         Problem { x: &self.x, classes: &self.classes, count, counts, strength, tolerance }
     }

@@ -248,6 +248,7 @@ fn spare_pooler(loaded: &LoadedModel) -> Result<Vec<Piece<'static>>> {
         pooling: HeadPooling::Pooler,
         problem: Problem::Regression,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     let with_pooler = Model::new(&ModelConfig { head: Some(head), ..files.config.clone() })?;

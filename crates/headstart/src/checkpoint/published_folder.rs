@@ -180,7 +180,10 @@ fn classifier(folder: &Path, card: &Card, classes: usize) -> Result<(Option<Head
     // Its inputs are cut where they were in training.
     let max_length =
         tokenizer_max_length(folder)?.filter(|length| (2..card.config.num_max_positions).contains(length));
-    Ok((Some(HeadConfig { num_classes: classes, pooling, problem, max_length, dropout }), labels))
+    Ok((
+        Some(HeadConfig { num_classes: classes, pooling, problem, max_length, truncation: None, dropout }),
+        labels,
+    ))
 }
 
 /// What the folder of a finished model is in the form of `transformers`; `None` where it is in this program's own. GPT-2's

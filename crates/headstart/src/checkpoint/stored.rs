@@ -31,7 +31,7 @@ impl StoredWeights {
     }
 
     /// The shape of a parameter; `None` when it is not there.
-    pub(super) fn shape(&self, param: &str) -> Option<Vec<usize>> {
+    pub(crate) fn shape(&self, param: &str) -> Option<Vec<usize>> {
         match self {
             Self::Own(tensors) => tensors.shape(param).map(<[usize]>::to_vec),
             Self::Published(weights) => weights.shape(param),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, TrialsConfig, check,
-    check_positive,
+    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, TrialsConfig,
+    Truncation, check, check_positive,
 };
 use crate::error::Result;
 
@@ -25,6 +25,10 @@ pub enum Method {
     Lora,
     /// All biases, the classification head and the `[CLS]` offset (Ben Zaken et al. 2022).
     Bitfit,
+    /// None: the trunk runs once over all texts, and a linear head is fitted to its vectors.
+    Features,
+    /// The trunk, on pairs of texts of one class or of two; then a linear head is fitted to its vectors (Tunstall et al. 2022).
+    Contrastive,
     /// No transformer: logistic regression on a bag of words, from no model.
     Bow,
 }
@@ -38,8 +42,15 @@ impl Method {
             Self::Adapters => "adapters",
             Self::Lora => "lora",
             Self::Bitfit => "bitfit",
+            Self::Features => "features",
+            Self::Contrastive => "contrastive",
             Self::Bow => "bow",
         }
+    }
+
+    /// Whether its head is fitted in one go to the trunk's vectors.
+    pub fn fits_head(self) -> bool {
+        matches!(self, Self::Features | Self::Contrastive)
     }
 }
 
@@ -92,6 +103,15 @@ pub struct FinetuneConfig {
     /// The longest input, in tokens; absent: what the model was made for, up to 512.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
+    /// What is kept of a text that is longer; absent: its beginning, or what the model was trained with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<Truncation>,
+    /// Use only so many training examples of each class, drawn with the run's seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shots: Option<usize>,
+    /// Pairs of one class, and as many of two, that `method = "contrastive"` makes for each text; absent: chosen by how many texts there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs_per_text: Option<usize>,
     /// One class, any number of classes, or a number.
     pub problem: Problem,
     /// Classes the data must have; absent: found from the data.
@@ -136,6 +156,9 @@ impl Default for FinetuneConfig {
             train_norms: false,
             pooling: None,
             max_length: None,
+            truncation: None,
+            shots: None,
+            pairs_per_text: None,
             problem: Problem::SingleLabel,
             num_classes: None,
             clf_loss_coef: 1.0,
@@ -192,6 +215,91 @@ impl FinetuneConfig {
         self.lora().map_or(Ok(()), |lora| lora.validate())
     }
 
+    /// What a head that is fitted does not do.
+    fn check_fitted_head(&self) -> Result<()> {
+        let method = self.method.name();
+        let fits = self.method.fits_head();
+        for (key, given, what, fix) in [
+            (
+                "class_weights",
+                self.class_weights != ClassWeights::None,
+                "the head is fitted, and every example counts alike",
+                "leave it out, or use another --method",
+            ),
+            (
+                "lm_loss_coef",
+                self.lm_loss_coef > 0.0,
+                "it has no language-model loss",
+                "leave it out, or use another --method",
+            ),
+            (
+                "train_norms",
+                self.train_norms,
+                "norms do not train apart from the rest",
+                "leave it out, or use another --method",
+            ),
+            ("early_stopping", self.early_stopping > 0, "it is evaluated once, at its end", "leave it out"),
+            (
+                "n_epochs",
+                self.train.n_epochs == Some(0),
+                "nothing can be evaluated before the head is fitted",
+                "leave it out, or use headstart eval on a finished model",
+            ),
+            (
+                "budget",
+                self.method == Method::Features && self.train.budget.is_some(),
+                "it takes no steps that could be counted",
+                "leave it out: the trunk runs once over the texts",
+            ),
+        ] {
+            check(key, !fits || !given, || (format!("with the method `{method}` {what}"), fix.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Which examples there are, and how they are compared.
+    fn check_examples(&self) -> Result<()> {
+        let contrastive = self.method == Method::Contrastive;
+        check("problem", !contrastive || self.problem == Problem::SingleLabel, || {
+            (
+                "the method `contrastive` makes pairs of texts of one class, and of two".into(),
+                "use it for single labels; for several labels at once, or numbers, --method features".into(),
+            )
+        })?;
+        check("pairs_per_text", self.pairs_per_text.is_none() || contrastive, || {
+            (
+                format!("the method `{}` makes no pairs", self.method.name()),
+                "use --method contrastive, or leave pairs_per_text out".into(),
+            )
+        })?;
+        if let Some(pairs) = self.pairs_per_text {
+            check("pairs_per_text", (1..=1_000).contains(&pairs), || {
+                (format!("{pairs} pairs to a text are not possible"), "use a number from 1 to 1000".into())
+            })?;
+        }
+        check("shots", self.shots != Some(0), || {
+            ("0 examples of a class train nothing".into(), "use a positive number".into())
+        })?;
+        check("shots", self.shots.is_none() || self.problem == Problem::SingleLabel, || {
+            (
+                "shots are examples of a class, and these labels are no single classes".into(),
+                "use --max_train_examples".into(),
+            )
+        })?;
+        check("shots", self.shots.is_none() || self.data.max_train_examples.is_none(), || {
+            (
+                "shots and max_train_examples both say which examples are used".into(),
+                "give one of them".into(),
+            )
+        })?;
+        check("shots", self.shots.is_none() || self.method != Method::Bow, || {
+            (
+                "a bag of words is fitted to all examples".into(),
+                "leave it out; beside another --method it is fitted to the same shots".into(),
+            )
+        })
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -210,6 +318,8 @@ impl FinetuneConfig {
         })?;
         self.check_lora()?;
         self.check_trials()?;
+        self.check_fitted_head()?;
+        self.check_examples()?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

@@ -21,7 +21,9 @@ pub use distill::{DistillConfig, LayerMap};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use lora::{LoraConfig, LoraTarget, LoraTargets};
-pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem, TeacherHeads};
+pub use model::{
+    Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem, TeacherHeads, Truncation,
+};
 pub use pretrain::{ObjectiveName, PretrainConfig, TextUnit};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};

@@ -149,6 +149,9 @@ pub struct HeadConfig {
     /// The longest input, in tokens; absent: what the model has positions for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length: Option<usize>,
+    /// What is kept of a text that is longer; absent: its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<Truncation>,
     /// Dropout on the pooled row, where the family has it; the model's own when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f32>,
@@ -169,6 +172,27 @@ pub enum HeadPooling {
     Mean,
     /// The largest value over the tokens, column by column.
     Max,
+    /// Several of them, side by side.
+    #[serde(rename = "cls+mean")]
+    ClsMean,
+    /// See `ClsMean`.
+    #[serde(rename = "cls+max")]
+    ClsMax,
+    /// See `ClsMean`.
+    #[serde(rename = "last+mean")]
+    LastMean,
+    /// See `ClsMean`.
+    #[serde(rename = "last+max")]
+    LastMax,
+    /// See `ClsMean`.
+    #[serde(rename = "mean+max")]
+    MeanMax,
+    /// See `ClsMean`.
+    #[serde(rename = "cls+mean+max")]
+    ClsMeanMax,
+    /// See `ClsMean`.
+    #[serde(rename = "last+mean+max")]
+    LastMeanMax,
 }
 
 impl HeadPooling {
@@ -180,6 +204,72 @@ impl HeadPooling {
             Self::Last => "last",
             Self::Mean => "mean",
             Self::Max => "max",
+            Self::ClsMean => "cls+mean",
+            Self::ClsMax => "cls+max",
+            Self::LastMean => "last+mean",
+            Self::LastMax => "last+max",
+            Self::MeanMax => "mean+max",
+            Self::ClsMeanMax => "cls+mean+max",
+            Self::LastMeanMax => "last+mean+max",
+        }
+    }
+
+    /// What it is, for people.
+    pub fn in_words(self) -> String {
+        let part = |part: &Self| match part {
+            Self::Pooler => "the hidden state of [CLS] through the pooler",
+            Self::Last => "the hidden state of the last token",
+            Self::Mean => "the mean of the hidden states",
+            Self::Max => "the largest of the hidden states",
+            _ => "the hidden state of [CLS]",
+        };
+        self.parts().iter().map(part).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The single rows that stand side by side in what the head sees.
+    pub fn parts(self) -> &'static [Self] {
+        match self {
+            Self::Cls => &[Self::Cls],
+            Self::Pooler => &[Self::Pooler],
+            Self::Last => &[Self::Last],
+            Self::Mean => &[Self::Mean],
+            Self::Max => &[Self::Max],
+            Self::ClsMean => &[Self::Cls, Self::Mean],
+            Self::ClsMax => &[Self::Cls, Self::Max],
+            Self::LastMean => &[Self::Last, Self::Mean],
+            Self::LastMax => &[Self::Last, Self::Max],
+            Self::MeanMax => &[Self::Mean, Self::Max],
+            Self::ClsMeanMax => &[Self::Cls, Self::Mean, Self::Max],
+            Self::LastMeanMax => &[Self::Last, Self::Mean, Self::Max],
+        }
+    }
+
+    /// Whether `[CLS]` is among them.
+    pub fn reads_cls(self) -> bool {
+        self.parts().iter().any(|part| matches!(part, Self::Cls | Self::Pooler))
+    }
+}
+
+/// What is kept of a text that is too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Truncation {
+    /// Its beginning.
+    #[default]
+    Head,
+    /// Its end.
+    Tail,
+    /// A quarter from its beginning and three quarters from its end (Sun et al. 2019).
+    HeadTail,
+}
+
+impl Truncation {
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Tail => "tail",
+            Self::HeadTail => "head-tail",
         }
     }
 }

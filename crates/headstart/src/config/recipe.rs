@@ -94,7 +94,10 @@ impl Values {
             (Recipe::Auto, Task::Finetuning { method, from_scratch }) => Self {
                 lr: finetuning_rate(method, from_scratch, model),
                 train_batch_size: 16,
-                n_epochs: {
+                // Pairs are made in such a number that one pass is enough.
+                n_epochs: if method == Method::Contrastive {
+                    1
+                } else {
                     let (least, most) = FINETUNING_EPOCHS;
                     FINETUNING_STEPS.div_ceil(examples.div_ceil(16).max(1)).clamp(least, most)
                 },
@@ -143,8 +146,10 @@ fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f
         Method::Full => two_digits((1e-3 * narrow.powf(1.5)).clamp(2e-5, 1e-3)),
         // Measured for adapters; 1e-3 at 384.
         Method::Adapters | Method::Lora | Method::Bitfit => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
-        // A bag of words has no rate.
-        Method::Head | Method::Bow => 3e-3,
+        // The trunk is to keep what it knows, and few pairs are seen many times.
+        Method::Contrastive => two_digits((3e-4 * narrow).clamp(2e-5, 3e-4)),
+        // What is fitted has no rate.
+        Method::Head | Method::Features | Method::Bow => 3e-3,
     }
 }
 

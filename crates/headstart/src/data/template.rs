@@ -4,7 +4,7 @@
 //! Owns: all of that, for training, evaluation and prediction alike, so that they cannot differ. Never: tokenises
 //! (caches hold the plain ids of whole texts), knows models.
 
-use crate::config::{Arch, HeadPooling};
+use crate::config::{Arch, HeadPooling, Truncation};
 use crate::error::{Error, Result};
 use crate::tokenizer::RoleIds;
 
@@ -21,8 +21,8 @@ pub struct Template {
     pub second_type: u32,
     /// The row that a classifier reads which reads a single one.
     pub row: Row,
-    /// Which end of a text is cut where it is too long.
-    pub truncation_side: Side,
+    /// What is kept of a text that is too long.
+    pub truncation: Truncation,
     /// The longest input, special tokens included.
     pub max_positions: usize,
     /// Stands for an input that would have no token at all: a model needs a row.
@@ -36,15 +36,6 @@ pub enum Row {
     First,
     /// The last, which has seen all others in a causal model.
     Last,
-}
-
-/// An end of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Its beginning: the tail is kept.
-    Left,
-    /// Its end: the head is kept.
-    Right,
 }
 
 /// An input as it reaches a model.
@@ -99,7 +90,7 @@ impl Template {
             after: Vec::new(),
             second_type: 0,
             row: Row::Last,
-            truncation_side: Side::Right,
+            truncation: Truncation::Head,
             max_positions,
             empty: roles.eos,
         }
@@ -113,11 +104,15 @@ impl Template {
                 Self::bert(roles, max_positions)
             }
             Arch::Roberta => Self::roberta(roles, max_positions),
-            Arch::Naacl2019 | Arch::Gpt2 => match pooling {
-                HeadPooling::Cls | HeadPooling::Pooler => Self::naacl2019(roles, max_positions),
-                HeadPooling::Last | HeadPooling::Mean | HeadPooling::Max => Self::bare(roles, max_positions),
-            },
+            Arch::Naacl2019 | Arch::Gpt2 if pooling.reads_cls() => Self::naacl2019(roles, max_positions),
+            Arch::Naacl2019 | Arch::Gpt2 => Self::bare(roles, max_positions),
         }
+    }
+
+    /// The same that keeps something else of what is too long.
+    #[must_use]
+    pub fn truncated(self, truncation: Truncation) -> Self {
+        Self { truncation, ..self }
     }
 
     /// Checks that so many texts to an input have room beside the special tokens, a token each.
@@ -151,12 +146,12 @@ impl Template {
         let (lengths, kept) = self.lengths(first.len(), second.map(<[u32]>::len));
         let mut input_ids = Vec::with_capacity(self.max_positions.min(lengths[0] + lengths[1] + 4));
         input_ids.extend_from_slice(&self.before);
-        input_ids.extend_from_slice(self.keep(first, kept[0]));
+        input_ids.extend(self.keep(first, kept[0]).into_iter().flatten());
         let mut first_segment = input_ids.len();
         if let Some(second) = second {
             input_ids.extend_from_slice(&self.between);
             first_segment = input_ids.len();
-            input_ids.extend_from_slice(self.keep(second, kept[1]));
+            input_ids.extend(self.keep(second, kept[1]).into_iter().flatten());
         }
         input_ids.extend_from_slice(&self.after);
         if input_ids.is_empty() {
@@ -169,6 +164,23 @@ impl Template {
             classified_row: if self.row == Row::First { 0 } else { last },
             tokens_cut: lengths[0] + lengths[1] - kept[0] - kept[1],
             input_ids,
+        }
+    }
+
+    /// The parts that a text, or two, are read in where nothing is to be cut: windows that overlap by half of what is too long, each beside the
+    /// whole of the other text. Where both texts of a pair would be cut, they are one part.
+    pub fn windows<'a>(
+        &self,
+        first: &'a [u32],
+        second: Option<&'a [u32]>,
+    ) -> Vec<(&'a [u32], Option<&'a [u32]>)> {
+        let (lengths, kept) = self.lengths(first.len(), second.map(<[u32]>::len));
+        match (kept[0] < lengths[0], kept[1] < lengths[1], second) {
+            (true, false, _) => overlapping(first, kept[0]).map(|part| (part, second)).collect(),
+            (false, true, Some(second)) => {
+                overlapping(second, kept[1]).map(|part| (first, Some(part))).collect()
+            }
+            _ => vec![(first, second)],
         }
     }
 
@@ -185,12 +197,24 @@ impl Template {
         (lengths, share(lengths, room))
     }
 
-    fn keep<'a>(&self, text: &'a [u32], length: usize) -> &'a [u32] {
-        match self.truncation_side {
-            Side::Right => &text[..length],
-            Side::Left => &text[text.len() - length..],
-        }
+    /// The `length` tokens of a text that are kept: its beginning and its end.
+    fn keep<'a>(&self, text: &'a [u32], length: usize) -> [&'a [u32]; 2] {
+        let head = match self.truncation {
+            _ if length == text.len() => length,
+            Truncation::Head => length,
+            Truncation::Tail => 0,
+            // 128 of 510, as Sun et al. have it.
+            Truncation::HeadTail => (length + 2) / 4,
+        };
+        [&text[..head], &text[text.len() - (length - head)..]]
     }
+}
+
+/// Windows of `size` tokens over a longer text, half a window apart; the last ends with the text.
+fn overlapping(text: &[u32], size: usize) -> impl Iterator<Item = &[u32]> {
+    let (size, last) = (size.max(1), text.len() - size.max(1));
+    let step = size.div_ceil(2);
+    (0..=last.div_ceil(step)).map(move |window| &text[(window * step).min(last)..][..size])
 }
 
 /// How many tokens of two texts stay where there is room for so many: the shorter text is left whole as long as it does
@@ -275,11 +299,51 @@ mod tests {
 
     #[test]
     fn the_head_or_the_tail_is_kept() {
-        let template = Template { truncation_side: Side::Left, ..Template::bert(ROLES, 5) };
+        let template = Template::bert(ROLES, 5).truncated(Truncation::Tail);
         assert_eq!(template.encode(&[1, 2, 3, 4], None).input_ids, [101, 2, 3, 4, 102]);
         assert_eq!(template.encode(&[1, 2], Some(&[3, 4])).input_ids, [101, 2, 102, 4, 102]);
         assert_eq!([3, 4].map(|length| template.tokens_cut(length, None)), [0, 1]);
         assert_eq!((template.tokens_cut(2, Some(2)), template.tokens_cut(0, Some(2))), (2, 0));
+    }
+
+    #[test]
+    fn a_quarter_of_the_head_and_three_of_the_tail_are_kept() {
+        let template = Template::bert(ROLES, 6).truncated(Truncation::HeadTail);
+        assert_eq!(template.encode(&[1, 2, 3, 4], None).input_ids, [101, 1, 2, 3, 4, 102]);
+        assert_eq!(template.encode(&[1, 2, 3, 4, 5, 6, 7], None).input_ids, [101, 1, 5, 6, 7, 102]);
+        let long: Vec<u32> = (0..1000).collect();
+        let encoded = Template::bert(ROLES, 512).truncated(Truncation::HeadTail).encode(&long, None);
+        let expected: Vec<u32> =
+            [101].into_iter().chain(0..128).chain(1000 - 382..1000).chain([102]).collect();
+        assert_eq!((encoded.input_ids, encoded.tokens_cut), (expected, 490));
+        // Of a pair the text that is cut alone; a whole one stays as it is.
+        let template = Template::bert(ROLES, 9).truncated(Truncation::HeadTail);
+        let pair = template.encode(&[1, 2], Some(&long[10..30]));
+        assert_eq!(pair.input_ids, [101, 1, 2, 102, 10, 27, 28, 29, 102]);
+    }
+
+    #[test]
+    fn windows_overlap_by_half_and_leave_nothing_out() {
+        let template = Template::bert(ROLES, 6);
+        let text: Vec<u32> = (0..11).collect();
+        assert_eq!(template.windows(&text[..4], None), [(&text[..4], None)]);
+        let windows = template.windows(&text, None);
+        let expected = [&text[..4], &text[2..6], &text[4..8], &text[6..10], &text[7..]];
+        assert_eq!(windows, expected.map(|part| (part, None)));
+        assert!(windows.iter().all(|(part, _)| template.encode(part, None).tokens_cut == 0));
+        // Of a pair the longer one; two long ones are cut as ever.
+        let template = Template::bert(ROLES, 9);
+        let pairs = template.windows(&text[..2], Some(&text[..8]));
+        assert_eq!(pairs, [&text[..4], &text[2..6], &text[4..8]].map(|part| (&text[..2], Some(part))));
+        assert_eq!(template.windows(&text[..8], Some(&text)).len(), 1);
+        for length in 5..60 {
+            let text: Vec<u32> = (0..length).collect();
+            let windows = Template::roberta(ROLES, 7).windows(&text, None);
+            let ends: Vec<(u32, u32)> =
+                windows.iter().map(|(part, _)| (part[0], part[part.len() - 1])).collect();
+            assert!(ends[0].0 == 0 && ends[ends.len() - 1].1 == length - 1);
+            assert!(ends.windows(2).all(|two| two[1].0 <= two[0].1 && two[1].0 > two[0].0), "{ends:?}");
+        }
     }
 
     #[test]

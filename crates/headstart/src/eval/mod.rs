@@ -167,12 +167,7 @@ impl Evaluator<'_> {
             metrics.extend(distances.into_iter().map(|(name, value)| (name.to_owned(), value)));
         }
         let there = problem.filter(|_| totals.clf > 0.0);
-        let mean_of = match there {
-            Some(Problem::SingleLabel) => Some("nll_clf"),
-            Some(Problem::Regression) => Some("mse"),
-            Some(Problem::MultiLabel) | None => None,
-        };
-        metrics.extend(mean_of.map(|name| (name.to_owned(), sums.clf.sum / totals.clf)));
+        metrics.extend(there.and_then(mean_name).map(|name| (name.to_owned(), sums.clf.sum / totals.clf)));
         let evaluation = Evaluation {
             split: split.into(),
             metrics,
@@ -269,6 +264,58 @@ impl Evaluator<'_> {
             let bits = nll * text.tokens as f64 / std::f64::consts::LN_2;
             metrics.insert("bits_per_byte".into(), bits / text.bytes as f64);
         }
+    }
+}
+
+/// The metrics of logits that are there already, a row for each label; `coefficient` is the weight of the classification loss.
+pub(crate) fn of_logits(
+    split: &str,
+    rows: &[f32],
+    labels: &[Label],
+    (problem, coefficient): (Problem, f64),
+    class_names: &[String],
+) -> Evaluation {
+    let outputs = rows.len() / labels.len().max(1);
+    let mut scores = Scores::new(Some(problem), outputs, labels.len());
+    let (mut sum, mut count) = (0.0, 0.0);
+    for (row, label) in rows.chunks_exact(outputs.max(1)).zip(labels) {
+        let wide: Vec<f64> = row.iter().map(|z| f64::from(*z)).collect();
+        match (label, problem) {
+            (Label::Class(class), _) => {
+                let highest = wide.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let all: f64 = wide.iter().map(|z| (z - highest).exp()).sum();
+                sum += all.ln() + highest - wide[*class as usize];
+                count += 1.0;
+            }
+            (Label::Values(truth), Problem::Regression) => {
+                sum += wide.iter().zip(truth).map(|(z, t)| (z - f64::from(*t)).powi(2)).sum::<f64>();
+                count += truth.len() as f64;
+            }
+            (Label::Values(truth), _) => {
+                let term = |(z, t): (&f64, &f32)| z.max(0.0) - z * f64::from(*t) + (-z.abs()).exp().ln_1p();
+                sum += wide.iter().zip(truth).map(term).sum::<f64>();
+                count += truth.len() as f64;
+            }
+        }
+        scores.count(row, Some(label), problem);
+    }
+    let mut metrics = BTreeMap::from([("loss".to_owned(), coefficient * sum / count)]);
+    metrics.extend(mean_name(problem).map(|name| (name.to_owned(), sum / count)));
+    scores.tell(Evaluation {
+        split: split.into(),
+        metrics,
+        labels: class_names.to_vec(),
+        examples: labels.len() as u64,
+        ..Evaluation::default()
+    })
+}
+
+/// What the mean of a classifier's loss is called, where it is not that of single outputs.
+fn mean_name(problem: Problem) -> Option<&'static str> {
+    match problem {
+        Problem::SingleLabel => Some("nll_clf"),
+        Problem::Regression => Some("mse"),
+        Problem::MultiLabel => None,
     }
 }
 

@@ -135,12 +135,7 @@ impl FeatureExtractor {
 
     /// What the vectors are, for people.
     pub fn describe(&self) -> String {
-        let what = match self.pooling {
-            HeadPooling::Cls | HeadPooling::Pooler => "the hidden state of [CLS]",
-            HeadPooling::Last => "the hidden state of the last token",
-            HeadPooling::Mean => "the mean of the hidden states",
-            HeadPooling::Max => "the largest of the hidden states",
-        };
+        let what = self.pooling.in_words();
         let scaled = if self.normalize { ", scaled to length 1" } else { "" };
         let prompt =
             if self.prompt.is_empty() { String::new() } else { format!(" behind {:?}", self.prompt) };

@@ -7,6 +7,7 @@ mod generate;
 mod predict;
 mod sampling;
 mod streaming;
+pub(crate) mod windows;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,7 @@ use crate::tokenizer::Tokenizer;
 pub use features::{FeatureExtractor, FeaturePooling, Features, FeaturesConfig};
 pub use generate::{GenerateConfig, Generator};
 pub use predict::{Prediction, Predictor};
+pub use windows::LongTexts;
 
 /// A model folder, loaded for use.
 #[derive(Debug)]

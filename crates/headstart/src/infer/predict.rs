@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use headstart_engine::{Precision, Tape};
+use headstart_engine::Precision;
 use serde_json::{Map, Value};
 
 use crate::baseline::BagModel;
@@ -17,10 +17,11 @@ use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
 use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
-use crate::event::Signal;
-use crate::infer::{Loaded, not_finite, wants_pairs};
+use crate::event::{Listener, Signal};
+use crate::infer::windows::logits;
+use crate::infer::{Loaded, LongTexts, not_finite, wants_pairs};
 use crate::interop::number;
-use crate::objective::{inputs, probabilities};
+use crate::objective::mean_probabilities;
 
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -32,6 +33,9 @@ pub struct Prediction {
     /// Whether the text was longer than the model's positions and was cut.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+    /// The windows it was read in; 1 for a text that is no longer than an input.
+    #[serde(skip)]
+    pub windows: usize,
 }
 
 /// A loaded classifier: a transformer, or a bag of words.
@@ -53,6 +57,7 @@ struct Transformer {
     head: HeadConfig,
     template: Template,
     precision: Precision,
+    long: LongTexts,
     /// Of all texts so far.
     unknown: Mutex<UnknownTokens>,
 }
@@ -80,6 +85,15 @@ impl Predictor {
     pub fn uncalibrated(mut self) -> Self {
         if let Kind::Transformer(transformer) = &mut self.kind {
             transformer.loaded.files.temperature = None;
+        }
+        self
+    }
+
+    /// The same with another treatment of texts that are longer than an input. A bag of words reads all of any text.
+    #[must_use]
+    pub fn with_long_texts(mut self, long: LongTexts) -> Self {
+        if let Kind::Transformer(transformer) = &mut self.kind {
+            transformer.long = long;
         }
         self
     }
@@ -141,7 +155,7 @@ fn by_bag(model: &BagModel, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
         // Of equal ones the first.
         let best = (1..row.len()).fold(0, |best, other| if row[other] > row[best] { other } else { best });
         let probabilities = model.labels.iter().cloned().zip(row.iter().map(|&p| number(p as f32))).collect();
-        Prediction { label: model.labels[best].clone(), probabilities, truncated: false }
+        Prediction { label: model.labels[best].clone(), probabilities, truncated: false, windows: 1 }
     };
     Ok(rows.into_iter().map(prediction).collect())
 }
@@ -158,8 +172,10 @@ impl Transformer {
         };
         let config = &loaded.files.config;
         let roles = loaded.tokenizer.roles();
-        let template = Template::of(config.arch, head.pooling, roles, config.max_length());
-        Ok(Self { loaded, head, template, precision: precision.into(), unknown: Mutex::default() })
+        let template = Template::of(config.arch, head.pooling, roles, config.max_length())
+            .truncated(head.truncation.unwrap_or_default());
+        let (precision, long) = (precision.into(), LongTexts::default());
+        Ok(Self { loaded, head, template, precision, long, unknown: Mutex::default() })
     }
 
     fn device(&self) -> &Device {
@@ -175,7 +191,7 @@ impl Transformer {
     }
 
     fn predict(&self, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
-        let mut cut = Vec::new();
+        let mut parts = Vec::new();
         let mut batch = Batch::default();
         for TextInput { first, second } in inputs {
             if self.loaded.files.pairs && second.is_none() {
@@ -184,16 +200,29 @@ impl Transformer {
             self.template.validate(1 + usize::from(second.is_some()))?;
             let first = self.ids(first)?;
             let second = second.as_ref().map(|text| self.ids(text)).transpose()?;
-            let encoded = self.template.encode(&first, second.as_deref());
-            cut.push(encoded.tokens_cut > 0);
-            batch.sequences.push(TokenTargets::None.sequence_of(&encoded, None, 0));
+            let windows = match self.long {
+                LongTexts::Cut => vec![(&first[..], second.as_deref())],
+                LongTexts::Windows => self.template.windows(&first, second.as_deref()),
+            };
+            let mut cut = false;
+            for (first, second) in &windows {
+                let encoded = self.template.encode(first, *second);
+                cut |= encoded.tokens_cut > 0;
+                batch.sequences.push(TokenTargets::None.sequence_of(&encoded, None, 0));
+            }
+            parts.push((windows.len(), cut));
         }
-        let logits = in_parts_that_fit(self.device(), &mut |_| Signal::Continue, |_| self.logits(&batch))?;
+        let compute = |_: &mut Listener<'_>| logits(&self.loaded, &batch, self.precision);
+        let logits = in_parts_that_fit(self.device(), &mut |_| Signal::Continue, compute)?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             return Err(not_finite(&self.loaded.folder));
         }
-        let rows = logits.chunks_exact(self.head.num_classes);
-        Ok(rows.zip(cut).map(|(row, cut)| self.prediction(row, cut)).collect())
+        let mut rows = logits.chunks_exact(self.head.num_classes);
+        let prediction = |(windows, cut): (usize, bool)| {
+            let rows: Vec<&[f32]> = rows.by_ref().take(windows).collect();
+            self.prediction(&rows, cut)
+        };
+        Ok(parts.into_iter().map(prediction).collect())
     }
 
     /// The tokens of a text, which count among those that were predicted.
@@ -205,27 +234,17 @@ impl Transformer {
         Ok(ids)
     }
 
-    /// One row for each sequence.
-    fn logits(&self, batch: &Batch) -> Vec<f32> {
-        let Loaded { device, weights, model, .. } = &self.loaded;
-        let mut rows = Vec::new();
-        for slab in batch.slabs(device.slab_tokens()) {
-            let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, inputs(model, &slab), None);
-            let Some(logits) = model.classify(&mut tape, &hidden) else {
-                unreachable!("checked when loading")
-            };
-            rows.extend(logits.tensor().to_f32_vec());
-        }
-        rows
-    }
-
-    fn prediction(&self, logits: &[f32], truncated: bool) -> Prediction {
-        // The best class is that of any temperature.
-        let (mut values, best) = probabilities(logits, self.head.problem);
+    fn prediction(&self, windows: &[&[f32]], truncated: bool) -> Prediction {
+        // The best class of an input is that of any temperature.
+        let (mut values, mut best) = mean_probabilities(windows, self.head.problem);
         if let Some(temperature) = self.loaded.files.temperature {
-            let cooled: Vec<f32> = logits.iter().map(|&z| (f64::from(z) / temperature) as f32).collect();
-            (values, _) = probabilities(&cooled, self.head.problem);
+            let cooled = |row: &&[f32]| row.iter().map(|&z| (f64::from(z) / temperature) as f32).collect();
+            let cooled: Vec<Vec<f32>> = windows.iter().map(cooled).collect();
+            let rows: Vec<&[f32]> = cooled.iter().map(Vec::as_slice).collect();
+            let several = windows.len() > 1;
+            let (at_temperature, best_then) = mean_probabilities(&rows, self.head.problem);
+            values = at_temperature;
+            best = if several { best_then } else { best };
         }
         let names = self.labels();
         let label = match self.head.problem {
@@ -240,6 +259,6 @@ impl Transformer {
             Problem::Regression => Map::new(),
             _ => names.iter().cloned().zip(values.iter().map(|&p| number(p))).collect(),
         };
-        Prediction { label, probabilities, truncated }
+        Prediction { label, probabilities, truncated, windows: windows.len() }
     }
 }

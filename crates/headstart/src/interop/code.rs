@@ -46,6 +46,7 @@ pub fn write_code_config(
         (options.token_types > 0, "token types"),
         (options.lm_transform || options.lm_bias, "a language model's head with parameters of its own"),
         (options.prediction_head || pooled == Some(HeadPooling::Pooler), "a linear below the classifier's"),
+        (pooled.is_some_and(|pooled| pooled.parts().len() > 1), "several poolings side by side"),
         (options.cls_first, "[CLS] in the first place"),
         (config.embedding_size() != config.embed_dim, "embeddings of another width"),
     ];
@@ -159,6 +160,7 @@ mod tests {
             pooling: HeadPooling::Cls,
             problem: Problem::SingleLabel,
             max_length: None,
+            truncation: None,
             dropout: None,
         };
         let config = ModelConfig {

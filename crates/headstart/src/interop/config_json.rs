@@ -243,6 +243,7 @@ fn read_by_name(pooling: HeadPooling) -> &'static str {
         HeadPooling::Last => "the last token",
         HeadPooling::Mean => "the mean over the tokens",
         HeadPooling::Max => "the largest over the tokens",
+        _ => "several poolings side by side",
     }
 }
 

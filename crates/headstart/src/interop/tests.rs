@@ -23,6 +23,7 @@ fn model(arch: Arch) -> ModelConfig {
         pooling,
         problem: Problem::SingleLabel,
         max_length: None,
+        truncation: None,
         dropout: Some(0.25),
     };
     let mut config = ModelConfig {

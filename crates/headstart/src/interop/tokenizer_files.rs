@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Arch, HeadPooling, ModelConfig};
+use crate::config::{Arch, ModelConfig};
 use crate::error::{Error, Result};
 use crate::interop::schema::object;
 use crate::model::layout;
@@ -77,7 +77,7 @@ fn input_names(config: &ModelConfig) -> Value {
 
 /// Whether the model's classifier reads `[CLS]`.
 fn reads_cls(config: &ModelConfig) -> bool {
-    config.head.as_ref().is_some_and(|head| head.pooling == HeadPooling::Cls)
+    config.head.as_ref().is_some_and(|head| head.pooling.reads_cls())
 }
 
 /// The tutorial's special tokens: `[CLS]` behind the text, `[SEP]` between two.
@@ -161,6 +161,7 @@ fn special_tokens(config: &ModelConfig, tokenizer: &Tokenizer) -> Map<String, Va
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HeadPooling;
     use crate::config::{HeadConfig, Problem};
     use crate::data::template::Template;
     use crate::tokenizer::Case;
@@ -175,6 +176,7 @@ mod tests {
             pooling: HeadPooling::Mean,
             problem: Problem::SingleLabel,
             max_length: Some(20),
+            truncation: None,
             dropout: None,
         };
         let config = ModelConfig { arch, num_max_positions: 30, head: Some(head), ..ModelConfig::default() };

@@ -3,7 +3,7 @@
 use headstart_engine::ops::dropout::DropoutRows;
 use headstart_engine::ops::linear::{Activation, Linear};
 use headstart_engine::ops::pool::Pooling;
-use headstart_engine::{Dropout, LossSum, Tape, Tensor, Value};
+use headstart_engine::{Dropout, LossSum, Tape, Tensor, Value, View};
 
 use crate::config::{HeadDropout, HeadPooling};
 use crate::model::Model;
@@ -68,6 +68,16 @@ pub(super) struct Classifier {
     /// On what the last linear reads.
     dropout: Option<Dropout>,
     linear: Projection,
+    /// What else is read, each with the columns of the last linear that read it.
+    beside: [Option<Beside>; 2],
+}
+
+/// A row beside the first one that a classifier reads.
+#[derive(Clone, Copy, Debug)]
+struct Beside {
+    pooling: HeadPooling,
+    dropout: Option<Dropout>,
+    linear: Projection,
 }
 
 impl Classifier {
@@ -94,8 +104,17 @@ impl Classifier {
         let drop = |place| Some(Dropout { p, site: first_site(config.num_layers) + place });
         let dropout_below =
             if has_dense && layout.head_dropout == HeadDropout::Around { drop(0) } else { None };
-        let dropout = if layout.head_dropout == HeadDropout::None { None } else { drop(1) };
-        Some(Self { pooling: head.pooling, dropout_below, transform, dropout, linear })
+        let drops = layout.head_dropout != HeadDropout::None;
+        let dropout = if drops { drop(1) } else { None };
+        let (first, others) = head.pooling.parts().split_first()?;
+        let mut beside = [None, None];
+        for (at, (pooling, place)) in others.iter().zip(&mut beside).enumerate() {
+            let name = format!("classification_head.{}", pooling.name());
+            let linear = build.linear_without_bias(&name, head.num_classes, width, kind);
+            let dropout = if drops { drop(2 + at as u32) } else { None };
+            *place = Some(Beside { pooling: *pooling, dropout, linear });
+        }
+        Some(Self { pooling: *first, dropout_below, transform, dropout, linear, beside })
     }
 }
 
@@ -180,6 +199,44 @@ impl Model {
     /// Classification logits `[B, K]`, one row per packed sequence; `None` for a model without a head.
     pub fn classify(&self, tape: &mut Tape<'_>, hidden: &Value) -> Option<Value> {
         let head = self.classifier?;
+        let mut x = self.first_row(tape, hidden, &head);
+        if let Some(dropout) = head.dropout {
+            x = tape.dropout(&x, dropout, DropoutRows::Sequences);
+        }
+        let mut beside: Vec<Value> = Vec::new();
+        for Beside { pooling, dropout, linear } in head.beside.iter().flatten() {
+            let mut x = self.pooled(tape, hidden, *pooling);
+            if let Some(dropout) = dropout {
+                x = tape.dropout(&x, *dropout, DropoutRows::Sequences);
+            }
+            let linear = Linear { f32_output: true, ..linear.linear(tape, &self.table) };
+            let addends: Vec<&Value> = beside.iter().collect();
+            beside = vec![tape.linear(&x, linear, &addends)];
+        }
+        let linear = Linear { f32_output: true, ..head.linear.linear(tape, &self.table) };
+        let addends: Vec<&Value> = beside.iter().collect();
+        Some(tape.linear(&x, linear, &addends))
+    }
+
+    /// What the classifier's last linear reads, `[B, C]` for each of the poolings that stand side by side; empty for a model without a
+    /// head. What is dropped before the last linear is dropped behind them.
+    pub fn classified_rows(&self, tape: &mut Tape<'_>, hidden: &Value) -> Vec<Value> {
+        let Some(head) = self.classifier else { return Vec::new() };
+        let mut rows = vec![self.first_row(tape, hidden, &head)];
+        rows.extend(head.beside.iter().flatten().map(|beside| self.pooled(tape, hidden, beside.pooling)));
+        rows
+    }
+
+    /// The classifier's last linear: its weights `[K, C]`, one for each of [`Self::classified_rows`], and its bias.
+    pub fn last_linear(&self) -> Option<(Vec<View>, Option<View>)> {
+        let head = self.classifier?;
+        let beside = head.beside.iter().flatten().map(|beside| beside.linear.weight(&self.table));
+        let weights = std::iter::once(head.linear.weight(&self.table)).chain(beside).collect();
+        Some((weights, head.linear.bias(&self.table)))
+    }
+
+    /// The first row that the classifier's last linear reads, before its dropout.
+    fn first_row(&self, tape: &mut Tape<'_>, hidden: &Value, head: &Classifier) -> Value {
         let mut x = self.pooled(tape, hidden, head.pooling);
         if let Some(dropout) = head.dropout_below {
             x = tape.dropout(&x, dropout, DropoutRows::Sequences);
@@ -187,21 +244,18 @@ impl Model {
         if let Some(transform) = &head.transform {
             x = transform.forward(tape, &self.table, &x);
         }
-        if let Some(dropout) = head.dropout {
-            x = tape.dropout(&x, dropout, DropoutRows::Sequences);
-        }
-        let linear = Linear { f32_output: true, ..head.linear.linear(tape, &self.table) };
-        Some(tape.linear(&x, linear, &[]))
+        x
     }
 
     /// A row `[B, C]` of each sequence: what a classifier reads before any linear, and what features are made of.
+    /// Of several poolings the first.
     pub fn pooled(&self, tape: &mut Tape<'_>, hidden: &Value, pooling: HeadPooling) -> Value {
         let packing = tape.packing();
-        let rows: Vec<u32> = match pooling {
+        let rows: Vec<u32> = match pooling.parts()[0] {
             HeadPooling::Mean => return tape.pool(hidden, Pooling::Mean),
             HeadPooling::Max => return tape.pool(hidden, Pooling::Max),
             HeadPooling::Cls | HeadPooling::Pooler if self.layout.cls_first => packing.first_rows().collect(),
-            HeadPooling::Cls | HeadPooling::Pooler | HeadPooling::Last => packing.last_rows().collect(),
+            _ => packing.last_rows().collect(),
         };
         tape.select_rows(hidden, &rows)
     }

@@ -161,6 +161,7 @@ fn request(config: &FinetuneConfig) -> DataRequest<'_> {
         arch: Arch::Gpt2,
         pooling: HeadPooling::Cls,
         positions: usize::MAX,
+        truncation: None,
     }
 }
 
@@ -185,7 +186,7 @@ fn about(config: &FinetuneConfig, line: &str, command: &str) -> Table {
     }
 }
 
-fn interrupted() -> Error {
+pub(crate) fn interrupted() -> Error {
     Error::Interrupted {
         what: "the fit was stopped before it was whole, and nothing is kept".into(),
         fix: "call it again".into(),

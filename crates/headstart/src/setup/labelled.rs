@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::batch::{Examples, Label};
-use crate::config::{Arch, DataConfig, HeadPooling, Problem};
+use crate::config::{Arch, DataConfig, HeadPooling, Problem, Truncation};
 use crate::data::catalog::FileRole;
 use crate::data::classification::placed::PlacedTexts;
 use crate::data::classification::raw::RawData;
@@ -39,6 +39,8 @@ pub struct DataRequest<'a> {
     pub pooling: HeadPooling,
     /// The longest input, in tokens.
     pub positions: usize,
+    /// What is kept of a text that is longer; `None`: its beginning.
+    pub truncation: Option<Truncation>,
 }
 
 /// Data that was found.
@@ -75,7 +77,8 @@ impl DataRequest<'_> {
         known_labels: Option<Vec<String>>,
         listener: &mut Listener<'_>,
     ) -> Result<Labelled> {
-        let template = Template::of(self.arch, self.pooling, tokenizer.roles(), self.positions);
+        let template = Template::of(self.arch, self.pooling, tokenizer.roles(), self.positions)
+            .truncated(self.truncation.unwrap_or_default());
         template.validate(1)?;
         let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? else {
             let provenance = json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"});
@@ -263,6 +266,7 @@ impl Labelled {
             seconds: split.iter().filter_map(|example| example.second).collect(),
             labels: split.iter().map(|example| label(example.label)).collect(),
             template: Some(self.template.clone()),
+            pairs: Vec::new(),
         }
     }
 
@@ -312,8 +316,15 @@ impl Labelled {
             let cut = match split.lengths().filter(|&(a, b)| template.tokens_cut(a, b) > 0).count() {
                 0 => String::new(),
                 n => format!(
-                    "; {} {texts} longer than the model's positions were cut{}",
+                    "; {} {texts} longer than {} tokens were cut{}{}",
                     thousands(n),
+                    thousands(template.max_positions),
+                    match template.truncation {
+                        Truncation::Head => "",
+                        Truncation::Tail => ", their ends kept",
+                        Truncation::HeadTail =>
+                            ", a quarter of their beginnings and three of their ends kept",
+                    },
                     lost(split, template)
                 ),
             };

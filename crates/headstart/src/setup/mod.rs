@@ -5,9 +5,11 @@
 pub(crate) mod bag_of_words;
 pub(crate) mod bar;
 pub(crate) mod base;
+pub(crate) mod features_method;
 pub mod labelled;
 pub(crate) mod learning;
 pub(crate) mod pace;
+pub(crate) mod pairs;
 pub mod reader;
 pub(crate) mod run;
 pub(crate) mod text;

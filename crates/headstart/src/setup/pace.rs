@@ -147,6 +147,8 @@ impl Beginning<'_> {
             Task::Finetuning { method: Method::Adapters, .. } => "fine-tuning adapters",
             Task::Finetuning { method: Method::Lora, .. } => "fine-tuning low-rank updates",
             Task::Finetuning { method: Method::Bitfit, .. } => "fine-tuning biases",
+            Task::Finetuning { method: Method::Features, .. } => "fitting a head",
+            Task::Finetuning { method: Method::Contrastive, .. } => "tuning on pairs",
             Task::Finetuning { method: Method::Bow, .. } => "a bag of words",
         };
         match recipe {

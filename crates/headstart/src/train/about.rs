@@ -53,7 +53,7 @@ impl Training<'_> {
             ("test", self.test.as_ref().map(|split| split.examples.len())),
         ];
         let mut line =
-            format!("{}: {} training", last_part(&self.data), thousands(running.batches.examples()));
+            format!("{}: {} training", last_part(&self.data), thousands(running.batches.train().len()));
         for (name, count) in splits {
             if let Some(count) = count {
                 line = format!("{line}, {} {name}", thousands(count));
@@ -78,6 +78,9 @@ fn method(settings: &toml::Table) -> String {
         ("head", _) => "fine-tuning: the head on a frozen model".to_owned(),
         ("lora", _) => "fine-tuning: low-rank updates and head on a frozen model".to_owned(),
         ("bitfit", _) => "fine-tuning: biases and head of a model".to_owned(),
+        ("contrastive", _) => {
+            "fine-tuning: the trunk on pairs of texts, then a linear head on its vectors".to_owned()
+        }
         (other, _) => format!("fine-tuning: {other} and head on a frozen model"),
     }
 }

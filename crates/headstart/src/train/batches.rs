@@ -36,18 +36,28 @@ impl<'a> Batches<'a> {
         Self { train, targets, size, seed, epoch: None, order: Vec::new() }
     }
 
-    /// Number of training examples.
+    /// The training examples.
+    pub(super) fn train(&self) -> &Examples<'a> {
+        &self.train
+    }
+
+    /// Whether examples are compared pair by pair, and not classified.
+    pub(super) fn are_pairs(&self) -> bool {
+        !self.train.pairs.is_empty()
+    }
+
+    /// Number of training examples, or of pairs of them.
     pub(super) fn examples(&self) -> usize {
-        self.train.len()
+        self.train.items()
     }
 
     /// Tokens to a pass over the training data.
     pub(super) fn tokens(&self) -> usize {
-        self.train.tokens()
+        self.train.item_tokens()
     }
 
     pub(super) fn steps_per_epoch(&self) -> u64 {
-        self.train.len().div_ceil(self.size).max(1) as u64
+        self.train.items().div_ceil(self.size).max(1) as u64
     }
 
     /// The sequences of optimizer step `step`, counted from 1.
@@ -56,27 +66,27 @@ impl<'a> Batches<'a> {
         let (epoch, within) = ((step - 1) / steps_per_epoch, (step - 1) % steps_per_epoch);
         self.arrange(epoch);
         let first = within as usize * self.size;
-        let picked = &self.order[first..self.train.len().min(first + self.size)];
+        let picked = &self.order[first..self.train.items().min(first + self.size)];
         let sequence = |(i, &example): (usize, &u32)| {
             let (example, key) = (example as usize, training_mask_key(self.seed, step, i));
-            self.train.sequence(example, &self.targets, key)
+            self.train.item(example, &self.targets, key)
         };
-        Batch { sequences: picked.iter().enumerate().map(sequence).collect() }
+        Batch { sequences: picked.iter().enumerate().flat_map(sequence).collect() }
     }
 
     /// How far a run is after step `steps`.
     pub(super) fn position(&mut self, steps: u64) -> DataPosition {
         let (epoch, within) = (steps / self.steps_per_epoch(), steps % self.steps_per_epoch());
-        let all = self.train.len() as u64;
+        let all = self.train.items() as u64;
         let sequences_in_epoch = all.min(within * self.size as u64);
         let mut tokens = 0;
         if epoch > 0 {
-            tokens += epoch * self.train.tokens() as u64;
+            tokens += epoch * self.tokens() as u64;
         }
         if sequences_in_epoch > 0 {
             self.arrange(epoch);
             let used = &self.order[..sequences_in_epoch as usize];
-            tokens += used.iter().map(|&i| self.train.input_len(i as usize) as u64).sum::<u64>();
+            tokens += used.iter().map(|&i| self.train.item_len(i as usize) as u64).sum::<u64>();
         }
         DataPosition { epoch, sequences_in_epoch, sequences: epoch * all + sequences_in_epoch, tokens }
     }
@@ -84,7 +94,7 @@ impl<'a> Batches<'a> {
     /// Puts the order of an epoch at hand.
     fn arrange(&mut self, epoch: u64) {
         if self.epoch != Some(epoch) {
-            self.order = epoch_order(self.train.len(), self.seed, epoch);
+            self.order = epoch_order(self.train.items(), self.seed, epoch);
             self.epoch = Some(epoch);
         }
     }

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::checkpoint::{RunFolder, is_published_form};
+use crate::checkpoint::{ModelFiles, RunFolder, is_published_form};
 use crate::config::{ObjectiveName, Problem};
 use crate::error::Result;
 use crate::eval::Evaluation;
+use crate::params::ParamTable;
 use crate::train::about::{last_part, named};
 use crate::train::{Running, Training};
 
@@ -45,9 +46,37 @@ struct Card<'a> {
     figures: Vec<(&'static str, &'a Evaluation)>,
 }
 
+/// A finished model, with what its card is made of.
+pub(crate) struct Finished<'a> {
+    pub(crate) folder: &'a RunFolder,
+    pub(crate) files: &'a ModelFiles,
+    pub(crate) table: &'a ParamTable,
+    pub(crate) weights: &'a [f32],
+    /// What the data is called.
+    pub(crate) data: &'a str,
+    pub(crate) valid: Option<&'a Evaluation>,
+    pub(crate) test: Option<&'a Evaluation>,
+}
+
 impl Training<'_> {
     /// README.md of the finished model.
     pub(super) fn card(&self, running: &Running<'_>) -> Result<String> {
+        let finished = Finished {
+            folder: &self.folder,
+            files: &self.files,
+            table: self.model.table(),
+            weights: self.weights.values(),
+            data: &self.data,
+            valid: running.last_valid.as_ref().map(|(_, evaluation)| evaluation),
+            test: running.last_test.as_ref().map(|(_, evaluation)| evaluation),
+        };
+        finished.card()
+    }
+}
+
+impl Finished<'_> {
+    /// README.md of it.
+    pub(crate) fn card(&self) -> Result<String> {
         let settings = RunFolder::settings(self.folder.dir())?;
         let settings: toml::Table = toml::from_str(&settings).unwrap_or_default();
         let base = |key: &str| settings.get(key).and_then(toml::Value::as_str).map(base_name);
@@ -59,17 +88,16 @@ impl Training<'_> {
             (None, Some(ObjectiveName::Lm)) => ("text-generation", "language model"),
             (None, None) => ("feature-extraction", "trunk"),
         };
-        let splits = [("validation", &running.last_valid), ("test", &running.last_test)];
-        let figures = splits.into_iter().filter_map(|(name, of)| Some((name, &of.as_ref()?.1)));
+        let splits = [("validation", self.valid), ("test", self.test)];
         let card = Card {
             name: named(&self.folder.dir().to_string_lossy()),
             task,
             kind,
-            published: is_published_form(&self.files, self.model.table(), self.weights.values()),
+            published: is_published_form(self.files, self.table, self.weights),
             base: base("model").or_else(|| base("from")).filter(|_| !scratch),
-            data: last_part(&self.data).to_owned(),
+            data: last_part(self.data).to_owned(),
             labels: &self.files.labels,
-            figures: figures.collect(),
+            figures: splits.into_iter().filter_map(|(name, of)| Some((name, of?))).collect(),
         };
         Ok(card.text())
     }

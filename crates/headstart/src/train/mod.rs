@@ -9,6 +9,7 @@
 mod about;
 mod batches;
 mod card;
+mod fitted;
 mod length;
 mod measure;
 mod outcome;
@@ -40,14 +41,15 @@ use crate::train_log::TrainLog;
 
 use batches::{Batches, DataPosition};
 use length::Estimate;
-use outcome::{not_finite, to_record};
+use outcome::not_finite;
 use step::Ready;
 
+pub(crate) use card::Finished;
 pub(crate) use measure::{Measurement, StepTime};
-pub use outcome::{Bar, Summary};
-pub(crate) use outcome::{share, thousands, unix_seconds};
+pub use outcome::{Bar, FittedHead, Summary};
+pub(crate) use outcome::{share, thousands, to_record, unix_seconds};
 pub(crate) use step::Step;
-pub(crate) use verdict::{OriginsOf, add_verdict, summarise, write_summary};
+pub(crate) use verdict::{OriginsOf, add_verdict, record_predictions, summarise, write_summary};
 
 /// So many skipped steps in a row end a run. A skipped step changes no weight, so a strange example or a product that
 /// overflowed is past with the next batch; when five batches fail on the same weights, these are to blame, and no
@@ -357,11 +359,12 @@ impl<'a> Training<'a> {
         let log = self.ranks.leads().then(open).transpose()?;
         self.announce_length(steps_per_epoch, total_steps, listener);
         let line = format!(
-            "{} parameters, {} train{}; {} examples, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",
+            "{} parameters, {} train{}; {} {}, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",
             thousands(table.len()),
             thousands(table.trainable_len()),
             share(table.trainable_len(), table.len()),
             thousands(batches.examples()),
+            if batches.are_pairs() { "pairs of examples" } else { "examples" },
             thousands((batches.tokens() as f64 * total_steps as f64 / steps_per_epoch as f64) as usize),
             self.several_ranks(),
             self.device.threads(),
@@ -471,7 +474,9 @@ impl<'a> Training<'a> {
     /// Evaluates the validation split; whether it is the best so far. `None` when the listener asked to stop: then the
     /// evaluation stays due.
     fn evaluate(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<Option<bool>> {
-        let Some(split) = &self.valid else { return Ok(Some(false)) };
+        // Before the head is fitted there is nothing to evaluate.
+        let split = self.valid.as_ref().filter(|_| !running.batches.are_pairs());
+        let Some(split) = split else { return Ok(Some(false)) };
         let evaluation = self.evaluation("valid", split, listener)?;
         running.state.evaluation_is_due = evaluation.is_none();
         let Some(evaluation) = evaluation else { return Ok(None) };

@@ -49,6 +49,48 @@ impl std::fmt::Display for Bar {
     }
 }
 
+/// A head that was fitted in one go to the vectors of the training examples, and what that took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FittedHead {
+    /// Numbers to a vector.
+    pub width: usize,
+    /// Vectors it was fitted to.
+    pub examples: usize,
+    /// What an example counted beside the penalty, chosen by cross-validation; of several outputs the lowest and the highest.
+    pub strengths: (f64, f64),
+    /// Seconds of the trunk's pass over all examples; absent where the vectors were on disk already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors_s: Option<f64>,
+    /// Seconds of choosing and fitting.
+    pub fit_s: f64,
+    /// Bytes of weights and vectors.
+    pub memory_bytes: u64,
+    /// What fine-tuning everything would take beside it, reckoned from this pass: seconds, where they are known, and bytes of weights,
+    /// gradients and moments. Absent where everything was fine-tuned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<(Option<f64>, u64)>,
+}
+
+impl std::fmt::Display for FittedHead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { width, examples, strengths: (low, high), vectors_s, fit_s, memory_bytes, full } = self;
+        let strength = if low < high { format!("{low} to {high}") } else { low.to_string() };
+        let vectors = vectors_s.map_or("from the cache".to_owned(), |seconds| format!("in {seconds:.1} s"));
+        let mib = |bytes: u64| format!("{} MiB", thousands((bytes >> 20).max(1) as usize));
+        write!(
+            f,
+            "{} vectors of {width} numbers {vectors}, fitted in {fit_s:.1} s with strength {strength}; {} of weights and vectors",
+            thousands(*examples),
+            mib(*memory_bytes),
+        )?;
+        let Some((seconds, bytes)) = full else { return Ok(()) };
+        let seconds = seconds.map_or_else(String::new, |seconds| {
+            format!("about {} s and ", thousands(seconds.round() as usize))
+        });
+        write!(f, " (fine-tuning everything: {seconds}{})", mib(*bytes))
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
@@ -71,6 +113,9 @@ pub struct Summary {
     /// What the model has to beat: a bag of words on the same examples, where one was fitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bow: Option<Bar>,
+    /// The head, where it was fitted and not trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fitted: Option<FittedHead>,
     /// The test (or else validation) set's confusion matrix, rows: true class.
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Class names.
@@ -108,7 +153,7 @@ impl Training<'_> {
         tokens_per_s: f64,
         listener: &mut Listener<'_>,
     ) -> Result<()> {
-        let Some(split) = &self.valid else { return Ok(()) };
+        let Some(split) = self.valid.as_ref().filter(|_| !running.batches.are_pairs()) else { return Ok(()) };
         // Forward is a third of a step's work.
         let seconds = split.examples.tokens() as f64 / (3.0 * tokens_per_s);
         let [takes_long] = self.ranks.any([seconds > SHORT_EVALUATION_S])?;
@@ -144,7 +189,13 @@ impl Training<'_> {
         };
         let complete = match stopped {
             None | Some(Stop::EarlyStopping) => self.complete(&mut running, &mut summary, listener)?,
-            Some(_) => true,
+            Some(_) => {
+                if running.batches.are_pairs() {
+                    let line = "the head is fitted when the run ends: until then, the model in its folder answers by chance";
+                    listener(Event::Message(line));
+                }
+                true
+            }
         };
         if !complete {
             summary.stopped = Some(Stop::Signal.name().to_owned());
@@ -195,8 +246,23 @@ impl Training<'_> {
             running.last_valid = None;
             step = best.step;
         }
+        if running.batches.are_pairs() {
+            let Some(head) = self.fit_head(running, listener)? else { return Ok(false) };
+            summary.fitted = Some(head).filter(|_| self.ranks.leads());
+        }
         if let (None, Some(split)) = (&running.last_valid, &self.valid) {
             let Some(evaluation) = self.evaluation("valid", split, listener)? else { return Ok(false) };
+            if running.batches.are_pairs() {
+                let record = to_record(Kind::Valid, running.state.step, &evaluation);
+                if let Some(log) = &mut running.log {
+                    log.log(&record)?;
+                }
+                listener(Event::Evaluation {
+                    record: &record,
+                    metric: self.best_by.name(),
+                    best_so_far: true,
+                });
+            }
             running.last_valid = Some((step, evaluation));
         }
         let loss = match &running.last_valid {
@@ -353,7 +419,7 @@ pub(super) fn not_finite(folder: &RunFolder, state: &TrainerState, what: String)
     Error::NonFinite { what, step: state.step, fix }
 }
 
-pub(super) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
+pub(crate) fn to_record(kind: Kind, step: u64, evaluation: &Evaluation) -> Record {
     let record = Record::new(kind, step, unix_seconds());
     evaluation.metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value))
 }

@@ -12,7 +12,7 @@ use crate::eval::{Calibration, Evaluation};
 use crate::event::{Event, Listener};
 use crate::files::write_atomic;
 use crate::predictions::{self, Line, Origins};
-use crate::report::{Chart, Confusion, Curve, Report, Table};
+use crate::report::{Along, Chart, Confusion, Curve, Report, Table};
 use crate::train::{Running, Summary, Training};
 
 /// Characters of a text in the table of mistakes.
@@ -54,28 +54,42 @@ impl Training<'_> {
         listener: &mut Listener<'_>,
     ) -> Result<Vec<Line>> {
         let evaluation = running.last_test.as_ref().or(running.last_valid.as_ref());
-        let (Some((_, evaluation)), Some(OriginsOf(read)), true) =
-            (evaluation, &self.origins, summary.final_dir.is_some())
-        else {
-            return Ok(Vec::new());
-        };
-        let origins = match read(&evaluation.split, listener) {
-            // The run is whole without it, and the model is there.
-            Err(Error::Missing { .. } | Error::BadInput { .. } | Error::Download { .. }) | Ok(None) => None,
-            other => other?,
-        };
-        let path = self.folder.predictions_jsonl();
-        let recorded =
-            origins.map(|origins| predictions::record(&path, evaluation, &origins)).transpose()?.flatten();
-        let Some((evaluated, mistakes)) = recorded else {
-            listener(Event::Message(
-                "no predictions.jsonl is written: the data has changed since it was read, or has too many examples",
-            ));
-            return Ok(Vec::new());
-        };
-        summary.evaluated = Some(evaluated);
-        Ok(mistakes)
+        match (evaluation, &self.origins) {
+            (Some((_, evaluation)), Some(origins)) if summary.final_dir.is_some() => {
+                record_predictions(&self.folder, evaluation, origins, summary, listener)
+            }
+            _ => Ok(Vec::new()),
+        }
     }
+}
+
+/// Writes predictions.jsonl of an evaluation of the finished model; returns its worst mistakes.
+///
+/// # Errors
+/// [`Error::Io`] when the disk refuses.
+pub(crate) fn record_predictions(
+    folder: &RunFolder,
+    evaluation: &Evaluation,
+    OriginsOf(read): &OriginsOf<'_>,
+    summary: &mut Summary,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<Line>> {
+    let origins = match read(&evaluation.split, listener) {
+        // The run is whole without it, and the model is there.
+        Err(Error::Missing { .. } | Error::BadInput { .. } | Error::Download { .. }) | Ok(None) => None,
+        other => other?,
+    };
+    let path = folder.predictions_jsonl();
+    let recorded =
+        origins.map(|origins| predictions::record(&path, evaluation, &origins)).transpose()?.flatten();
+    let Some((evaluated, mistakes)) = recorded else {
+        listener(Event::Message(
+            "no predictions.jsonl is written: the data has changed since it was read, or has too many examples",
+        ));
+        return Ok(Vec::new());
+    };
+    summary.evaluated = Some(evaluated);
+    Ok(mistakes)
 }
 
 /// Adds a split's evaluation; what there is one of is the last split's.
@@ -120,6 +134,7 @@ pub(crate) fn add_verdict(report: &mut Report, summary: &Summary, mistakes: &[Li
                 Curve { name, dashed: false, points },
                 Curve { name: "perfect".into(), dashed: true, points: vec![(0.0, 0.0), (1.0, 1.0)] },
             ],
+            along: Along::Linear,
         });
     }
     if let Some(counts) = summary.confusion.clone() {

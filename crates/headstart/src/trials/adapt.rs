@@ -142,6 +142,7 @@ fn lines(config: &FinetuneConfig, listener: &mut Listener<'_>) -> Result<Vec<Str
         arch: Arch::Gpt2,
         pooling: HeadPooling::Cls,
         positions: usize::MAX,
+        truncation: None,
     };
     let texts: Vec<String> = if config.problem == crate::config::Problem::SingleLabel {
         request.read_texts(None, Some(config.train.seed), listener)?.0.train.texts

@@ -37,6 +37,7 @@ impl Task {
             arch: model.arch,
             pooling: model.arch.pooling(),
             positions: model.num_max_positions,
+            truncation: None,
         };
         // What there is to say of the data is said by each run.
         let mut quiet = |event: crate::event::Event<'_>| match event {

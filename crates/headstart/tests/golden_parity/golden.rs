@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headstart::config::{Activation, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions};
+use headstart::config::{Activation, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions, Problem};
 use headstart::model::Model;
 use headstart::params::Kind;
 use safetensors::{Dtype, SafeTensors};
@@ -85,6 +85,10 @@ impl Golden {
         if case["cls_offset"] == true {
             model.freeze_except(|p| matches!(p.kind, Kind::Adapter | Kind::Head | Kind::TokenOffset));
         }
+        let pairs = case["head"]["problem"] == "pairs";
+        if pairs {
+            model.freeze_except(|p| p.kind != Kind::Head);
+        }
         let trainable: Vec<&str> =
             model.table().params().iter().filter(|p| p.grad.is_some()).map(|p| p.name.as_str()).collect();
         assert_eq!(trainable, get::<Vec<&str>>(&case["trainable"]));
@@ -121,6 +125,7 @@ impl Golden {
                 coef: get(&case["head"]["coef"]),
                 classes: self.ids("labels"),
                 numbers: self.tensors["labels"].iter().map(|&v| v as f32).collect(),
+                pairs,
             }),
             optimizer,
             lesson: None,
@@ -148,8 +153,12 @@ impl Golden {
             head: (!head.is_null()).then(|| HeadConfig {
                 num_classes: get(&head["num_classes"]),
                 pooling: get(&head["pooling"]),
-                problem: get(&Json::from(head["problem"].as_str().unwrap().replace('_', "-"))),
+                problem: match head["problem"].as_str().unwrap() {
+                    "pairs" => Problem::Regression,
+                    problem => get(&Json::from(problem.replace('_', "-"))),
+                },
                 max_length: None,
+                truncation: None,
                 dropout: None,
             }),
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),

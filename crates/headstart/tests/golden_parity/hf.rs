@@ -62,6 +62,7 @@ pub fn read(name: &str) -> (Golden, Task, Json) {
         pooling: card.pooling,
         problem: card.problem.unwrap_or(Problem::SingleLabel),
         max_length: None,
+        truncation: None,
         dropout: card.head_dropout,
     });
     let classifies = head.is_some();
@@ -126,7 +127,12 @@ fn task(case: &Json, model: Model, weights: Vec<f32>, tensors: &HashMap<String, 
         ids: ids("input_ids"),
         token_types: has_types.then(|| ids("token_type_ids")),
         lm: (!classifies).then(|| targets(&tensors["labels"], &lengths, model.config().causal)),
-        labels: classifies.then(|| Labels { coef: 1.0, classes: ids("labels"), numbers: Vec::new() }),
+        labels: classifies.then(|| Labels {
+            coef: 1.0,
+            classes: ids("labels"),
+            numbers: Vec::new(),
+            pairs: false,
+        }),
         model,
         weights,
         lengths,

@@ -66,7 +66,7 @@ fn bf16_matches_pytorch() {
 
 fn compare_all(precision: Precision, limits: Errors) {
     let names = golden::names();
-    assert_eq!(names.len(), 24);
+    assert_eq!(names.len(), 26);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {
@@ -237,6 +237,7 @@ fn wide_task(arch: Arch) -> Task {
             pooling: HeadPooling::Mean,
             problem: Problem::SingleLabel,
             max_length: None,
+            truncation: None,
             dropout: None,
         }),
         ..ModelConfig::default()
@@ -257,7 +258,12 @@ fn wide_task(arch: Arch) -> Task {
         ids: draw(tokens, 1_201),
         token_types: None,
         lm: Some(lm),
-        labels: Some(Labels { coef: 1.0, classes: draw(lengths.len(), 3), numbers: Vec::new() }),
+        labels: Some(Labels {
+            coef: 1.0,
+            classes: draw(lengths.len(), 3),
+            numbers: Vec::new(),
+            pairs: false,
+        }),
         lengths,
         optimizer: Optimizer {
             lr: 1e-3,

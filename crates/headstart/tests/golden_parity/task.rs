@@ -5,6 +5,7 @@
 use headstart::batch::{Batch, Sequence};
 use headstart::config::{HeadPooling, Problem};
 use headstart::model::{Inputs, Model};
+use headstart::objective::pair_loss;
 use headstart::teacher::{Learned, Teacher};
 use headstart_engine::ops::adam::{self, Adam, Decay, Range};
 use headstart_engine::ops::attention::KeyValueCache;
@@ -17,6 +18,8 @@ pub struct Labels {
     pub classes: Vec<u32>,
     /// Marks or numbers, where the problem is not single-label.
     pub numbers: Vec<f32>,
+    /// Whether each two sequences are compared, and 1 or 0 is their cosine to be.
+    pub pairs: bool,
 }
 
 /// What the language model shall predict: `targets[i]` at the packed row `rows[i]`.
@@ -144,13 +147,17 @@ impl Task {
         let weights = Weights::new(self.weights.clone());
         let mut gradients = Gradients::new(table.trainable_len());
         let whole = self.packing();
-        for s in 0..self.lengths.len() {
-            let packing = Packing::new(&self.lengths[s..=s], &[s as u64]);
+        let together = if self.labels.as_ref().is_some_and(|labels| labels.pairs) { 2 } else { 1 };
+        for s in (0..self.lengths.len()).step_by(together) {
+            let (end, last) = (s + together, s + together - 1);
+            let names: Vec<u64> = (s as u64..end as u64).collect();
+            let packing = Packing::new(&self.lengths[s..end], &names);
             let seed = self.dropout_seed;
             let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, seed, 0);
-            let hidden = self.model.trunk(&mut tape, self.inputs(whole.range(s)), None);
-            self.lm_loss(&mut tape, &hidden, whole.range(s));
-            self.clf_loss(&mut tape, &hidden, s..s + 1);
+            let rows = whole.range(s).start..whole.range(last).end;
+            let hidden = self.model.trunk(&mut tape, self.inputs(rows.clone()), None);
+            self.lm_loss(&mut tape, &hidden, rows);
+            self.clf_loss(&mut tape, &hidden, s..end);
             tape.backward();
         }
         gradients.values().to_vec()
@@ -261,6 +268,14 @@ impl Task {
         sequences: std::ops::Range<usize>,
     ) -> (f64, Vec<f32>) {
         let Some(labels) = &self.labels else { return (0.0, Vec::new()) };
+        if labels.pairs {
+            let alike = &labels.numbers[sequences.start / 2..sequences.end / 2];
+            let count = labels.numbers.len() as f64;
+            let rows = self.model.classified_rows(tape, hidden);
+            let cosines = tape.cosine_of_pairs(&rows[0]).tensor().to_f32_vec();
+            let loss = pair_loss(&self.model, tape, hidden, alike, (labels.coef / count) as f32);
+            return (loss.sum / count, cosines);
+        }
         let head = self.model.config().head.as_ref().expect("labels need a head");
         let logits = self.model.classify(tape, hidden).expect("a model with a head");
         let numbers = sequences.start * head.num_classes..sequences.end * head.num_classes;

@@ -37,6 +37,7 @@ fn with_head(num_classes: usize) -> ModelConfig {
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     ModelConfig { head: Some(head), ..config() }

@@ -10,6 +10,7 @@ fn classifier(arch: Arch) -> ModelConfig {
         pooling: arch.pooling(),
         problem: Problem::SingleLabel,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     let positions = if arch == Arch::Modernbert { Positions::Rotary } else { Positions::Learned };

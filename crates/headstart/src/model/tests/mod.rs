@@ -30,6 +30,7 @@ fn with_all(config: &ModelConfig) -> ModelConfig {
         pooling: HeadPooling::Cls,
         problem: Problem::SingleLabel,
         max_length: None,
+        truncation: None,
         dropout: None,
     };
     ModelConfig { adapters_dim: Some(8), head: Some(head), offset_token: Some(7), ..config.clone() }

@@ -1,0 +1,236 @@
+//! Heads that are fitted and not trained: on a trunk as it is, on one that was tuned on pairs of a few examples; and what is kept of
+//! texts that are too long.
+//!
+//! Owns: what a user gets of `--method features`, `--method contrastive`, `--shots` and `--truncation`. Never: what is computed
+//! (`crates/headstart/tests/`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod support;
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+use support::{Done, Place, sentence, trunks};
+
+/// A fine-tuning of the shared trunk on the shared topics, in a place of its own.
+fn call(flags: &str) -> String {
+    let shared = trunks("fitted").path("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let data = if flags.contains("--data") { String::new() } else { format!("--data {shared}/topics") };
+    format!("finetune --model {shared}/lm {data} {flags}")
+}
+
+fn metric(result: &Value, name: &str) -> f64 {
+    result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
+}
+
+fn model(place: &Place, run: &str) -> Vec<u8> {
+    place.bytes(&format!("{run}/final/model.safetensors"))
+}
+
+/// The call as two processes.
+fn as_two(place: &Place, call: &str) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let of = |rank| {
+        let ranks = format!("--rank {rank} --world_size 2 --rendezvous 127.0.0.1:{port} --comm_timeout 20");
+        place.command(&format!("{call} {ranks}")).spawn().unwrap()
+    };
+    let running: Vec<_> = (0..2).map(of).collect();
+    for child in running {
+        Done::new(call, child.wait_with_output().unwrap()).succeeds();
+    }
+}
+
+#[test]
+fn a_frozen_trunk_runs_once_and_its_model_is_like_any_other() {
+    let place = Place::new();
+    let done = place.run(&call("--method features --json --out a"));
+    let result = done.succeeds().json();
+    assert!(metric(&result, "test/accuracy") > 0.9, "{result}");
+    assert!(result["fitted"]["vectors_s"].is_number() && result["bow"].is_object(), "{result}");
+    done.says(&["fitted in", "fine-tuning everything"]);
+    // What `eval` computes is what the vectors gave.
+    let topics = trunks("fitted").path("topics");
+    let found = place.run(&format!("eval a --data {} --json", topics.display())).json();
+    for name in ["accuracy", "loss", "macro_f1"] {
+        let (here, there) = (metric(&found, name), metric(&result, &format!("test/{name}")));
+        assert!((here - there).abs() < 1e-4, "{name}: {here}, {there}");
+    }
+    let answer = place.feed("predict a", b"the old harbour guards the small river .\n").json();
+    assert_eq!(answer["label"], "water");
+    place.run("export a --to hf --with-code --output exported").succeeds();
+    assert!(place.path("a/report.html").exists() && place.path("a/metrics.jsonl").exists());
+    // The trunk is the one it was.
+    let (before, after) =
+        (trunks("fitted").tensors("lm/final/model.safetensors"), place.tensors("a/final/model.safetensors"));
+    let trunk = after.iter().filter(|(name, _)| name.starts_with("transformer."));
+    assert!(trunk.into_iter().all(|(name, values)| before[name] == *values));
+    // A second start finds the vectors, whatever the number of threads, and ends with the same bits.
+    let again = place.run(&call("--method features --json --threads 3 --out b"));
+    assert!(again.json()["fitted"].get("vectors_s").is_none());
+    assert!(model(&place, "a") == model(&place, "b"));
+    let alone = Place::new();
+    alone.run(&call("--method features --threads 3 --out a")).succeeds();
+    as_two(&alone, &call("--method features --out two"));
+    for run in ["a", "two"] {
+        assert!(model(&place, "a") == model(&alone, run), "{run}");
+    }
+    place.run("finetune --resume a").succeeds();
+    assert!(model(&place, "a") == model(&place, "b"));
+}
+
+#[test]
+fn vectors_are_of_any_pooling_and_tell_numbers_and_marks() {
+    let place = Place::new();
+    for pooling in ["last", "max", "cls+mean+max", "last+mean"] {
+        let flags = format!("--method features --pooling {pooling} --json --out {pooling}");
+        let result = place.run(&call(&flags)).succeeds().json();
+        let width = 32 * pooling.split('+').count() as u64;
+        assert_eq!(result["fitted"]["width"], width, "{pooling}");
+        let topics = trunks("fitted").path("topics");
+        let found = place.run(&format!("eval {pooling} --data {} --json", topics.display())).json();
+        assert!((metric(&found, "loss") - metric(&result, "test/loss")).abs() < 1e-4, "{pooling}");
+    }
+    // A head over several poolings is trained like any other, too.
+    let flags = "--pooling cls+mean --n_epochs 2 --lr 5e-3 --n_warmup 5 --json --out trained";
+    let result = place.run(&call(flags)).succeeds().json();
+    assert!(metric(&result, "test/accuracy") > 0.8, "{result}");
+    let mut draws = support::Draws::new(11);
+    let (mut marks, mut json) = (String::from("text,label\n"), String::new());
+    for _ in 0..160 {
+        let (text, water) = sentence(&mut draws);
+        let mut on = vec![if water { "water" } else { "land" }];
+        on.extend(text.contains("old").then_some("aged"));
+        marks += &format!("{text},{}\n", on.join("|"));
+        let score = if water { 1.5 } else { -0.5 };
+        json += &format!("{}\n", serde_json::json!({"text": text, "score": score}));
+    }
+    place.write("marks.csv", marks);
+    place.write("scores.jsonl", json);
+    let flags = "--method features --data marks.csv --problem multi-label --json --out marks";
+    let result = place.run(&call(flags)).succeeds().json();
+    assert!(metric(&result, "valid/micro_f1") > 0.8, "{result}");
+    let answer = place.feed("predict marks", b"the old harbour guards the old river .\n").json();
+    assert!(answer["label"].as_str().unwrap().contains("water"), "{answer}");
+    let flags =
+        "--method features --data scores.jsonl --label_column score --problem regression --json --out scores";
+    let result = place.run(&call(flags)).succeeds().json();
+    assert!(metric(&result, "valid/pearson") > 0.8, "{result}");
+}
+
+const CONTRASTIVE: &str =
+    "--method contrastive --shots 8 --n_epochs 1 --lr 1e-3 --save_every 9 --reduction_groups 2 --dropout 0.1";
+
+#[test]
+fn a_trunk_is_tuned_on_pairs_of_a_few_examples() {
+    let place = Place::new();
+    let done = place.run(&call(&format!("{CONTRASTIVE} --json --out run")));
+    let result = done.succeeds().json();
+    done.says(&["8 shots: 16 of 400", "320 pairs of one class and 320 of two, 20 of each to a text"]);
+    assert_eq!((result["steps"].as_u64(), result["fitted"]["examples"].as_u64()), (Some(40), Some(16)));
+    assert!(metric(&result, "test/accuracy") > 0.8, "{result}");
+    let losses: Vec<f64> = place
+        .metrics("run")
+        .iter()
+        .filter(|(_, kind, _)| *kind == "train")
+        .map(|(_, _, values)| f64::from_bits(values.iter().find(|(name, _)| name == "loss").unwrap().1))
+        .collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[30..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
+    let topics = trunks("fitted").path("topics");
+    let found = place.run(&format!("eval run --data {} --json", topics.display())).json();
+    assert!((metric(&found, "accuracy") - metric(&result, "test/accuracy")).abs() < 1e-9);
+    // Neither threads, ranks nor an interruption change a bit.
+    place
+        .run(&call(&format!(
+            "{CONTRASTIVE} --threads 3 --train_batch_size 8 --grad_accum_steps 2 --out threads"
+        )))
+        .succeeds();
+    as_two(&place, &call(&format!("{CONTRASTIVE} --out two")));
+    place.run(&call(&format!("{CONTRASTIVE} --max_time 0.000001 --out stopped"))).succeeds();
+    assert!(!place.path("stopped/final").exists());
+    place.run("finetune --resume stopped --max_time 1000").succeeds();
+    for run in ["threads", "two", "stopped"] {
+        assert!(model(&place, run) == model(&place, "run"), "{run}");
+    }
+    for run in ["two", "stopped"] {
+        assert_eq!(place.metrics(run), place.metrics("run"), "{run}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let place = Place::new();
+    let refused = |flags: &str, words: &[&str]| place.run(&call(flags)).refuses(2, words);
+    refused("--method contrastive --shots 1", &["one text of each", "--shots 2"]);
+    refused("--method contrastive --problem regression", &["problem", "--method features"]);
+    refused("--method contrastive --pooling mean+max --shots 4", &["several rows", "--pooling mean"]);
+    refused("--pairs_per_text 3", &["pairs_per_text", "--method contrastive"]);
+    refused("--shots 0", &["train nothing"]);
+    refused("--shots 100000", &["there are land", "ask for fewer"]);
+    refused("--shots 4 --max_train_examples 9", &["give one of them"]);
+    refused("--shots 4 --problem multi-label", &["no single classes"]);
+    refused("--method features --lm_loss_coef 0.5", &["no language-model loss"]);
+    refused("--method features --class_weights balanced", &["counts alike"]);
+    refused("--method features --n_epochs 0", &["before the head is fitted"]);
+    refused("--method features --budget 1m", &["takes no steps"]);
+    refused("--method features --pooling pooler", &["brings no pooler"]);
+}
+
+#[test]
+fn what_is_kept_of_long_texts_is_the_models_own() {
+    let place = Place::new();
+    // What tells the classes apart stands at the end.
+    let mut draws = support::Draws::new(3);
+    let mut table = String::from("text,label\n");
+    for _ in 0..200 {
+        let (text, water) = sentence(&mut draws);
+        let filler = "the quiet people and the quiet people ".repeat(8);
+        table += &format!("{filler}{text},{}\n", if water { "water" } else { "land" });
+    }
+    place.write("long.csv", table);
+    let run = |name: &str| {
+        let flags = format!(
+            "--method features --data long.csv --max_length 24 --truncation {name} --json --out {name}"
+        );
+        let done = place.run(&call(&flags));
+        let result = done.succeeds().json();
+        done.says(&["longer than 24 tokens were cut"]);
+        metric(&result, "valid/accuracy")
+    };
+    let [head, tail, both] = ["head", "tail", "head-tail"].map(run);
+    assert!(head < 0.75 && tail > 0.95 && both > 0.9, "{head}, {tail}, {both}");
+    for (name, expected) in [("tail", tail), ("head-tail", both)] {
+        let config = String::from_utf8(place.bytes(&format!("{name}/final/config.json"))).unwrap();
+        assert!(config.contains(&format!("\"truncation\": \"{name}\"")), "{config}");
+        let found = place.run(&format!("eval {name} --data long.csv --split train --json")).json();
+        assert!((metric(&found, "accuracy") - expected).abs() < 0.1, "{name}");
+    }
+    let long = "the quiet people and the quiet people ".repeat(8)
+        + "the old lake crosses the small harbour paints the quiet river crosses the old river .\n";
+    assert_eq!(place.feed("predict tail", long.as_bytes()).json()["label"], "water");
+    // Read in windows, no text is cut; what is no longer than an input is read as ever.
+    let windows = place.run("eval tail --data long.csv --split train --windows --json");
+    assert!(metric(&windows.json(), "loss").is_finite());
+    windows.says(&["200 of 200 texts are longer than 24 tokens and were read in"]);
+    let answered = place.feed("predict tail --windows", long.as_bytes());
+    assert!(answered.json().get("truncated").is_none());
+    answered.says(&["1 texts were longer than the model's positions and were read in windows"]);
+    let topics = trunks("fitted").path("topics");
+    place.run(&call("--method features --out plain")).succeeds();
+    let plain = place.run(&format!("eval plain --data {} --json", topics.display())).json();
+    let windows = place.run(&format!("eval plain --data {} --windows --json", topics.display())).json();
+    for name in ["accuracy", "loss", "macro_f1"] {
+        assert!((metric(&plain, name) - metric(&windows, name)).abs() < 1e-6, "{name}");
+    }
+    let short = b"the old harbour .\n";
+    assert_eq!(place.feed("predict tail --windows", short).json(), place.feed("predict tail", short).json());
+    // What is trained further keeps it, unless it is told otherwise.
+    let further = "finetune --model tail --data long.csv --method features --json --out further";
+    assert!(metric(&place.run(further).json(), "valid/accuracy") > 0.95);
+}
