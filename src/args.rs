@@ -6,6 +6,7 @@
 
 mod groups;
 mod parsing;
+mod peft;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use groups::{
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
+pub use peft::PeftArgs;
 
 /// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
 pub const VERSION: &str = env!("HEADSTART_VERSION");
@@ -413,6 +415,8 @@ pub struct FinetuneArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub tuning: TuningArgs,
+    #[command(flatten)]
+    pub peft: PeftArgs,
     #[command(flatten)]
     pub source: LabelledArgs,
     #[command(flatten)]

@@ -1,13 +1,13 @@
-"""Writes the goldens of low-rank updates: PEFT's LoRA on models of tools/golden_hf.py, computed in f64.
+"""Writes the goldens of low-rank updates and scales: PEFT's LoRA and (IA)3 on models of tools/golden_hf.py, computed in f64.
 
     python tools/golden_peft.py            writes tests/golden/peft/<case>.safetensors
     python tools/golden_peft.py --check    computes them again and compares with the files
 
 Needs torch, transformers, peft and safetensors. The weights and inputs below the updates are those of the file of the same model in
-tests/golden/hf, so a file here holds the updates and the head alone. What is in it: `docs/goldens.md`.
+tests/golden/hf, so a file here holds the updates (or scales) and the head alone. What is in it: `docs/goldens.md`.
 
 Owns: the cases, the updates' random weights, the names of Headstart they are filed under.
-Never: the formula of an update; it is PEFT's.
+Never: the formula of an update or a scale; it is PEFT's.
 """
 
 import argparse
@@ -32,7 +32,12 @@ CASES = [
     {"name": "bert_lora", "model": "bert_clf", "seed": 101, "rank": 3, "alpha": 7, "targets": "q,v", "rslora": False},
     {"name": "bert_rslora", "model": "bert_clf", "seed": 102, "rank": 5, "alpha": 4, "targets": "all", "rslora": True},
     {"name": "gpt2_lora", "model": "gpt2_clf", "seed": 104, "rank": 3, "alpha": 5, "targets": "all", "rslora": False},
+    {"name": "bert_ia3", "model": "bert_clf", "seed": 111, "ia3": True, "targets": "k,v,down"},
+    {"name": "bert_ia3_all", "model": "bert_clf", "seed": 112, "ia3": True, "targets": "q,k,v,o,down"},
+    {"name": "gpt2_ia3", "model": "gpt2_clf", "seed": 113, "ia3": True, "targets": "k,v,down"},
 ]
+# Scales stand in front of these linears, behind the others.
+IN_FRONT = ("o", "down")
 BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "o": "attention.output.dense",
         "up": "intermediate.dense", "down": "output.dense"}
 GPT2 = {"q": "attn.c_attn.q", "k": "attn.c_attn.k", "v": "attn.c_attn.v", "o": "attn.c_proj", "up": "mlp.c_fc",
@@ -84,13 +89,21 @@ def build(case):
     modules = {f"{blocks}.{layer}.{name}": ours(case, layer, target)
                for layer in range(layers) for target, name in targets.items()}
     heads = HEADS[case["model"]]
-    config = peft.LoraConfig(task_type="SEQ_CLS", r=case["rank"], lora_alpha=case["alpha"], lora_dropout=0.0,
-                             use_rslora=case["rslora"], target_modules=list(modules), bias="none",
-                             modules_to_save=list(heads))
+    if "ia3" in case:
+        in_front = [theirs for theirs, name in modules.items() if name.rsplit(".", 1)[1] in IN_FRONT]
+        config = peft.IA3Config(task_type="SEQ_CLS", target_modules=list(modules), feedforward_modules=in_front,
+                                modules_to_save=list(heads))
+    else:
+        config = peft.LoraConfig(task_type="SEQ_CLS", r=case["rank"], lora_alpha=case["alpha"], lora_dropout=0.0,
+                                 use_rslora=case["rslora"], target_modules=list(modules), bias="none",
+                                 modules_to_save=list(heads))
     model = peft.get_peft_model(model, config).double().eval()
     found = dict(model.named_parameters())
     named = {}
     for theirs, name in modules.items():
+        if "ia3" in case:
+            named[f"{name}.ia3.weight"] = found[f"base_model.model.{theirs}.ia3_l.{ADAPTER}"]
+            continue
         for matrix in "AB":
             named[f"{name}.lora_{matrix.lower()}.weight"] = found[f"base_model.model.{theirs}.lora_{matrix}.{ADAPTER}.weight"]
     for theirs, name in heads.items():
@@ -103,6 +116,9 @@ def build(case):
     random = np.random.RandomState(case["seed"])
     with torch.no_grad():
         for name, parameter in named.items():
+            if ".ia3." in name:
+                values = 1 + random.standard_normal(parameter.shape) / 2
+                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
             if "lora_" in name:
                 values = random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[1])
                 parameter.copy_(torch.from_numpy(values.astype(np.float32)))
@@ -112,7 +128,7 @@ def build(case):
 def compute(case):
     """One backward, then ten steps of AdamW: everything a file holds."""
     model, named, inputs = build(case)
-    tensors = {name: p.detach().float().clone() for name, p in named.items() if "lora_" in name}
+    tensors = {name: p.detach().float().clone() for name, p in named.items() if "lora_" in name or ".ia3." in name}
     adam = torch.optim.AdamW(named.values(), golden_hf.LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     losses, norms, hidden = [], [], []
     model.base_model.model.base_model.register_forward_hook(lambda _module, _inputs, out: hidden.append(out[0]))

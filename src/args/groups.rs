@@ -212,7 +212,8 @@ pub struct TuningArgs {
     /// Keep the model's sizes and tokenizer, but draw its weights afresh
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub from_scratch: Option<bool>,
-    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA) or all biases (BitFit); or no
+    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA), scales
+    /// ((IA)3) or all biases (BitFit); or no
     /// transformer but a bag of words (bow)
     #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,

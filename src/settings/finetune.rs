@@ -5,17 +5,18 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use headstart::config::{FinetuneConfig, PretrainConfig};
+use headstart::config::{FinetuneConfig, PeftConfig, PretrainConfig};
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
-use crate::args::{FinetuneArgs, LabelledArgs, TrainArgs, TuningArgs};
+use crate::args::{FinetuneArgs, LabelledArgs, PeftArgs, TrainArgs, TuningArgs};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart finetune`.
 pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>> {
     // The ranks have joined already.
-    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train, ranks: _ } = args;
+    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, peft, source, train, ranks: _ } =
+        args;
     tutorial::refuse(tutorial, ranks)?;
     let saved = run::saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
     let allowed = saved.clone().map(|saved| FinetuneConfig {
@@ -24,7 +25,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         ..saved
     });
     let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
-    let mut config = finetune_config(model, &tuning, source, &train, base);
+    let mut config = finetune_config(model, &tuning, peft, source, &train, base);
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     if let Some(class) = finetuning_model_class {
@@ -38,6 +39,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
 fn finetune_config(
     model: Option<PathBuf>,
     tuning: &TuningArgs,
+    peft: PeftArgs,
     source: LabelledArgs,
     train: &TrainArgs,
     base: FinetuneConfig,
@@ -74,6 +76,7 @@ fn finetune_config(
         lora_dropout: lora_dropout.or(base.lora_dropout),
         lora_targets: lora_targets.or(base.lora_targets),
         rslora: rslora.or(base.rslora),
+        peft: peft_config(peft, base.peft),
         train_norms: train_norms.unwrap_or(base.train_norms),
         pooling: pooling.or(base.pooling),
         max_length: max_length.or(base.max_length),
@@ -87,4 +90,9 @@ fn finetune_config(
         early_stopping: early_stopping.unwrap_or(base.early_stopping),
         train: train::train_config(train, &base.train),
     }
+}
+
+fn peft_config(peft: PeftArgs, base: PeftConfig) -> PeftConfig {
+    let PeftArgs { ia3_targets } = peft;
+    PeftConfig { ia3_targets: ia3_targets.or(base.ia3_targets) }
 }

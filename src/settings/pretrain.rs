@@ -97,6 +97,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         initializer_range: initializer_range.unwrap_or(base.initializer_range),
         adapters_dim: base.adapters_dim,
         lora: base.lora,
+        ia3: base.ia3,
         head: base.head,
         offset_token: base.offset_token,
         layout: base.layout,

@@ -219,6 +219,9 @@ fn check_updates(config: &FinetuneConfig, base: &LoadedModel) -> Result<()> {
     if let Some(lora) = config.lora() {
         lora.check_width(base.files.config.embed_dim)?;
     }
+    if let (Some(asked), Some(own)) = (config.peft.ia3(config.method), base.files.config.ia3) {
+        asked.check_same(own)?;
+    }
     match (config.lora(), base.files.config.lora) {
         (Some(asked), Some(own)) if asked != own => Err(Error::Config {
             key: "method".into(),
@@ -271,6 +274,7 @@ fn model_config(
     let mut model = ModelConfig {
         adapters_dim: config.adapters().or(base.adapters_dim),
         lora: config.lora().or(base.lora),
+        ia3: config.peft.ia3(config.method).or(base.ia3),
         head: Some(head),
         // The tutorial's `[CLS]` is new to its trunks.
         offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {

@@ -191,7 +191,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
         // Frozen weights need no gradients of their own, and those below everything that trains need no backward.
         passes: match config.method {
             Method::Full => 3.0,
-            Method::Adapters | Method::Lora | Method::Bitfit => 2.0,
+            Method::Adapters | Method::Lora | Method::Ia3 | Method::Bitfit => 2.0,
             Method::Head | Method::Bow => 1.0,
         },
     };
@@ -217,6 +217,7 @@ fn classifier(config: &FinetuneConfig, base: &LoadedModel) -> (ModelConfig, usiz
     let mut model = ModelConfig {
         adapters_dim: config.adapters().or(files.config.adapters_dim),
         lora: config.lora().or(files.config.lora),
+        ia3: config.peft.ia3(config.method).or(files.config.ia3),
         head: Some(head),
         ..files.config.clone()
     };
@@ -385,7 +386,7 @@ impl Parameters {
                 Kind::AttentionIn | Kind::AttentionOut => &mut parts.attention,
                 Kind::FeedForwardUp | Kind::FeedForwardDown => &mut parts.feed_forward,
                 Kind::Norm => &mut parts.norms,
-                Kind::Adapter | Kind::Lora => &mut parts.adapters,
+                Kind::Adapter | Kind::Lora | Kind::Ia3 => &mut parts.adapters,
                 Kind::LmHead | Kind::Head => &mut parts.heads,
             };
             *part += param.len();

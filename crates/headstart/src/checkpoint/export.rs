@@ -55,7 +55,7 @@ pub struct Exported {
     pub tensors: usize,
     /// Numbers in them.
     pub parameters: usize,
-    /// Where low-rank updates were added to the weights: the largest difference that it makes to an output on a fixed input.
+    /// Where low-rank updates or scales were merged into the weights: the largest difference that it makes to an output on a fixed input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merged: Option<f32>,
 }
@@ -83,7 +83,8 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
     // Nothing is added: all of its parameters were there when it was opened.
     let (mut weights, _) = loaded.weights_for(model.table(), 0)?;
     let mut merged = None;
-    if loaded.files.config.lora.take().is_some() {
+    let ModelConfig { lora, ia3, .. } = &mut loaded.files.config;
+    if lora.take().is_some() | ia3.take().is_some() {
         let difference;
         (model, weights, difference) = merge_updates(&model, weights)?;
         merged = Some(difference);
@@ -157,8 +158,8 @@ pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
         return Ok(None);
     }
     let ModelFiles { mut config, labels, special_ids, objective, .. } = load_model(folder)?.files;
-    // Updates are merged.
-    config.lora = None;
+    // Updates and scales are merged.
+    (config.lora, config.ia3) = (None, None);
     let masked = objective == Some(ObjectiveName::Mlm) && config.head.is_none();
     if write_config(&config, &labels, special_ids, masked).is_ok() {
         return Ok(Some(WayOut::Exported));

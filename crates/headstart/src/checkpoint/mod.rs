@@ -44,10 +44,10 @@ mod weights;
 
 pub use config_file::{HeadDefaults, ModelFiles};
 pub use export::{ExportForm, Exported, WayOut, export, way_to_transformers};
-pub use find::{load_model, load_model_and_tokenizer};
+pub use find::{ModelPath, load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
-pub use peft_folder::export_peft;
+pub use peft_folder::{base_of, export_peft};
 pub use published_folder::Published;
 pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_head};
 pub use run_folder::RunFolder;

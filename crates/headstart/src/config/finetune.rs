@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, check, check_positive};
+use super::{
+    DataConfig, HeadPooling, LoraConfig, LoraTargets, PeftConfig, Problem, TrainConfig, check, check_positive,
+};
 use crate::error::Result;
 
 /// Which parameters fine-tuning changes.
@@ -20,6 +22,8 @@ pub enum Method {
     Adapters,
     /// Low-rank updates of the linears, the classification head and the `[CLS]` offset.
     Lora,
+    /// Scales of keys, values and inner activations ((IA)3), the classification head and the `[CLS]` offset.
+    Ia3,
     /// All biases, the classification head and the `[CLS]` offset (Ben Zaken et al. 2022).
     Bitfit,
     /// No transformer: logistic regression on a bag of words, from no model.
@@ -34,6 +38,7 @@ impl Method {
             Self::Head => "head",
             Self::Adapters => "adapters",
             Self::Lora => "lora",
+            Self::Ia3 => "ia3",
             Self::Bitfit => "bitfit",
             Self::Bow => "bow",
         }
@@ -81,6 +86,9 @@ pub struct FinetuneConfig {
     /// Whether they are scaled by alpha over the root of their rank; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rslora: Option<bool>,
+    /// Settings of other methods that train little of a model.
+    #[serde(flatten)]
+    pub peft: PeftConfig,
     /// Whether the methods that freeze the model train its layer norms all the same.
     pub train_norms: bool,
     /// Which row is classified; absent: the family's own.
@@ -124,6 +132,7 @@ impl Default for FinetuneConfig {
             lora_dropout: None,
             lora_targets: None,
             rslora: None,
+            peft: PeftConfig::default(),
             train_norms: false,
             pooling: None,
             max_length: None,
@@ -198,6 +207,7 @@ impl FinetuneConfig {
             )
         })?;
         self.check_lora()?;
+        self.peft.validate(self.method)?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

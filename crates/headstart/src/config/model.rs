@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ia3::Ia3Config;
 use super::layout::LayoutChanges;
 use super::lora::LoraConfig;
 use super::{check, check_positive};
@@ -110,6 +111,9 @@ pub struct ModelConfig {
     /// Low-rank updates of the linears; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+    /// Learned scales of activations; absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ia3: Option<Ia3Config>,
     /// The classification head, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
@@ -201,6 +205,7 @@ impl Default for ModelConfig {
             initializer_range: 0.02,
             adapters_dim: None,
             lora: None,
+            ia3: None,
             head: None,
             offset_token: None,
         }

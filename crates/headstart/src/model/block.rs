@@ -9,7 +9,7 @@ use crate::config::NormPlace;
 use crate::model::attention::{Angles, SelfAttention};
 use crate::model::feed_forward::FeedForward;
 use crate::model::norm::Norm;
-use crate::model::peft::{Adapter, Sum, Updated};
+use crate::model::peft::{Adapter, Sum};
 use crate::model::projection::Builder;
 use crate::params::ParamTable;
 
@@ -75,9 +75,10 @@ impl Block {
         self.around_feed_forward.forward(tape, table, &h, feed_forward)
     }
 
-    /// The linears that may have updates.
-    pub(super) fn linears(&self) -> impl Iterator<Item = &Updated> {
-        self.attention.linears().into_iter().chain(self.feed_forward.linears())
+    /// Makes the weights those of the block without updates and scales.
+    pub(super) fn merge(&self, table: &ParamTable, weights: &mut [f32]) {
+        self.attention.merge(table, weights);
+        self.feed_forward.merge(table, weights);
     }
 }
 

@@ -51,10 +51,10 @@ impl Adapter {
 /// The first dropout site of the updates, behind those of as many blocks as a model may have.
 const UPDATE_SITES: u32 = 1 << 16;
 
-/// Some outputs of a linear: what one of its updates is of.
+/// Some columns of a linear's outputs, or inputs: what one of its updates, or scales, is of.
 pub(super) struct Part {
     pub(super) target: LoraTarget,
-    /// What the update's parameters are called by.
+    /// What the parameters are called by.
     pub(super) name: String,
     pub(super) outputs: usize,
 }
@@ -124,6 +124,11 @@ impl Updated {
         };
         let addends = self.updates.iter().map(addend).collect();
         Sum { linear: self.linear.linear(tape, table), addends }
+    }
+
+    /// The linear itself.
+    pub(super) fn linear(&self) -> &Projection {
+        &self.linear
     }
 
     /// Adds the updates to the linear's own weight.

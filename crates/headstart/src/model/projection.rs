@@ -101,6 +101,11 @@ impl Projection {
         table.view(self.weight, None)
     }
 
+    /// Where its bias lies, if it has one.
+    pub(super) fn bias(&self, table: &ParamTable) -> Option<View> {
+        self.bias.map(|id| table.view(id, None))
+    }
+
     /// y = x W^T + b at the tape's step, for an op to add its epilogue to.
     pub(super) fn linear(&self, tape: &Tape<'_>, table: &ParamTable) -> Linear {
         let view = |id| table.view(id, tape.step());

@@ -90,9 +90,9 @@ fn published_families_match_transformers() {
 }
 
 #[test]
-fn low_rank_updates_match_peft() {
+fn low_rank_updates_and_scales_match_peft() {
     let names = peft::names();
-    assert_eq!(names.len(), 3);
+    assert_eq!(names.len(), 6);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {
@@ -103,7 +103,7 @@ fn low_rank_updates_match_peft() {
     }
 }
 
-/// The weights with the updates in them give what the updates beside them give.
+/// The weights with the updates or scales in them give what those beside them give.
 #[test]
 fn merged_updates_give_the_same() {
     let device = device(2, CodePath::Auto);
@@ -112,7 +112,13 @@ fn merged_updates_give_the_same() {
         let (model, weights) = task.model.merged(&task.weights).unwrap();
         let (_, other, difference) = merge_updates(&task.model, task.weights.clone()).unwrap();
         assert!(other == weights && difference < 1e-5, "{name}: {difference:.1e}");
-        assert!(model.table().params().iter().all(|param| !param.name.contains("lora")));
+        assert!(
+            model
+                .table()
+                .params()
+                .iter()
+                .all(|param| !param.name.contains("lora") && !param.name.contains("ia3"))
+        );
         let merged = Task { model, weights, ..task };
         let error = relative(&wide(&merged.evaluate(&device, Precision::F32)), &golden.tensors["hidden"]);
         assert!(error <= F32.forward, "{name}: {error:.1e}");

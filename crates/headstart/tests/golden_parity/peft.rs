@@ -1,9 +1,9 @@
-//! Reads `tests/golden/peft/*`: low-rank updates of the models of `tests/golden/hf`, computed by PEFT.
+//! Reads `tests/golden/peft/*`: low-rank updates and scales of the models of `tests/golden/hf`, computed by PEFT.
 //!
 //! Owns: the files' names and layout (`docs/goldens.md`). Never: the models below the updates (`hf.rs`), computes or compares
 //! results.
 
-use headstart::config::{LoraConfig, Method, ModelConfig};
+use headstart::config::{Ia3Config, LoraConfig, Method};
 use headstart::method::trains;
 use headstart::model::Model;
 use serde_json::Value as Json;
@@ -28,15 +28,22 @@ pub fn read(name: &str) -> (Golden, Task) {
     let logits = tensors["logits"].clone();
     tensors.extend([("loss".into(), loss.clone()), ("clf_loss".into(), loss), ("clf_logits".into(), logits)]);
 
-    let lora = LoraConfig {
-        rank: get(&case["rank"]),
-        alpha: get(&case["alpha"]),
-        dropout: 0.0,
-        targets: get(&case["targets"]),
-        rslora: get(&case["rslora"]),
+    let mut config = base.model.config().clone();
+    let method = if case["ia3"] == true {
+        config.ia3 = Some(Ia3Config { targets: get(&case["targets"]) });
+        Method::Ia3
+    } else {
+        config.lora = Some(LoraConfig {
+            rank: get(&case["rank"]),
+            alpha: get(&case["alpha"]),
+            dropout: 0.0,
+            targets: get(&case["targets"]),
+            rslora: get(&case["rslora"]),
+        });
+        Method::Lora
     };
-    let mut model = Model::new(&ModelConfig { lora: Some(lora), ..base.model.config().clone() }).unwrap();
-    model.freeze_except(|param| trains(Method::Lora, false, param));
+    let mut model = Model::new(&config).unwrap();
+    model.freeze_except(|param| trains(method, false, param));
     let below = base.model.table().params();
     let mut weights = Vec::new();
     for param in model.table().params() {
