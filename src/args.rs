@@ -27,7 +27,7 @@ pub use groups::{
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
-pub use peft::PeftArgs;
+pub use peft::{BaseArgs, PeftArgs};
 
 /// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
 pub const VERSION: &str = env!("HEADSTART_VERSION");
@@ -432,6 +432,8 @@ pub struct EvalArgs {
     /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+    #[command(flatten)]
+    pub below: BaseArgs,
     /// A named data set, a file, a folder or an http(s) address
     #[arg(long, value_name = "DATA", alias = "dataset_path", required = true)]
     pub data: String,
@@ -541,6 +543,8 @@ pub struct PredictArgs {
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     #[command(flatten)]
+    pub below: BaseArgs,
+    #[command(flatten)]
     pub texts: TextsArgs,
     /// File for the answers, which must not exist yet and is there when all are [default: standard output]
     #[arg(long, value_name = "FILE")]
@@ -578,6 +582,8 @@ pub struct FeaturesArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
+    #[command(flatten)]
+    pub below: BaseArgs,
     #[command(flatten)]
     pub texts: TextsArgs,
     /// A NumPy array (.npy) or JSON lines (.jsonl), which must not exist yet and is there when all are [default: JSON
@@ -618,7 +624,8 @@ pub struct ExportArgs {
     /// The folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// With --to peft: the model that the run started from, which the updates are of
+    /// With --to peft: the model that the run started from, which the updates are of; for the folder of an adapter alone: the
+    /// model it is of [default: the one that the folder names]
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
     /// For a model of the families naacl2019 and gpt2 that transformers has no form for: write Python code beside it, with

@@ -13,6 +13,7 @@ Never: the formula of an update or a scale; it is PEFT's.
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import golden_hf
@@ -38,6 +39,21 @@ CASES = [
 ]
 # Scales stand in front of these linears, behind the others.
 IN_FRONT = ("o", "down")
+# Folders as PEFT itself saves them, targets as its users write them, and the logits that it computes with them.
+SAVED = [
+    {"name": "bert_lora", "model": "bert_clf", "seed": 121, "config": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", r=3, lora_alpha=7, lora_dropout=0.1, target_modules=["query", "value"])},
+    {"name": "bert_old", "model": "bert_clf", "seed": 122, "bin": True, "config": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, lora_alpha=5, use_rslora=True, modules_to_save=["pooler.dense", "classifier"],
+        target_modules=r"bert\.encoder\.layer\.\d+\..*(query|key|value|dense)")},
+    {"name": "bert_ia3", "model": "bert_clf", "seed": 123, "config": lambda: peft.IA3Config(
+        task_type="SEQ_CLS", target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"])},
+    {"name": "gpt2_lora", "model": "gpt2_clf", "seed": 124, "config": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, lora_alpha=5, target_modules=["c_attn"], fan_in_fan_out=True)},
+    {"name": "gpt2_ia3", "model": "gpt2_clf", "seed": 125, "config": lambda: peft.IA3Config(
+        task_type="SEQ_CLS", target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"],
+        fan_in_fan_out=True)},
+]
 BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "o": "attention.output.dense",
         "up": "intermediate.dense", "down": "output.dense"}
 GPT2 = {"q": "attn.c_attn.q", "k": "attn.c_attn.k", "v": "attn.c_attn.v", "o": "attn.c_proj", "up": "mlp.c_fc",
@@ -152,6 +168,29 @@ def compute(case):
     return {name: value.contiguous() for name, value in tensors.items()}
 
 
+def save(case, folder):
+    """A folder of PEFT's own, and its logits."""
+    base = next(c for c in golden_hf.CASES if c["name"] == case["model"])
+    model = golden_hf.build(base)
+    inputs = golden_hf.draw_inputs(base, model.config)
+    model = peft.get_peft_model(model, case["config"]()).double().eval()
+    random = np.random.RandomState(case["seed"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                around = 1 if "ia3_" in name else 0
+                values = around + random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[-1] + 3)
+                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
+        logits = model(**inputs).logits.float()
+    model.peft_config[ADAPTER].base_model_name_or_path = case["model"]
+    model.float().save_pretrained(folder, safe_serialization=not case.get("bin"))
+    (folder / "README.md").unlink(missing_ok=True)
+    save_file({"logits": logits.contiguous()}, folder / "logits.safetensors")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return logits
+
+
 def compare(path, case, tensors):
     """What differs from the stored file, by more than a part in a million."""
     with safe_open(path, "pt") as f:
@@ -185,6 +224,17 @@ def main():
         path.chmod(0o644)
         losses = tensors["losses10"]
         print(f"{case['name']}: {path.stat().st_size:,} bytes, loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+    for case in SAVED:
+        folder = FOLDER / "folders" / case["name"]
+        if not args.check:
+            folder.mkdir(parents=True, exist_ok=True)
+            logits = save(case, folder)
+            print(f"folders/{case['name']}: logits {logits.flatten()[:3].tolist()}")
+            continue
+        with tempfile.TemporaryDirectory() as temporary, safe_open(folder / "logits.safetensors", "pt") as f:
+            same = (save(case, Path(temporary)) - f.get_tensor("logits")).abs().max() < 1e-6
+        failed |= not same
+        print(f"folders/{case['name']}: " + ("equal" if same else "logits"))
     sys.exit(1 if failed else 0)
 
 

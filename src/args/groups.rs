@@ -217,7 +217,7 @@ pub struct TuningArgs {
     /// transformer but a bag of words (bow)
     #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
-    /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
+    /// Width of the adapters, -1 for none [default: 32 with --method adapters]; given without --method adapters, everything is trained
     #[arg(long, value_name = "N")]
     pub adapters_dim: Option<i64>,
     /// Rank of the updates of --method lora [default: 8]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::checkpoint::ModelPath;
 use headstart::config::TextColumns;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{self, RowFormat, Rows, TextFields, TextInput};
@@ -41,19 +42,31 @@ struct Counts {
 
 /// Runs it.
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
-    let PredictArgs { run, texts, output, output_format, top_k, with_text, strict, reading, compute, places } =
-        args;
+    let PredictArgs {
+        run,
+        below,
+        texts,
+        output,
+        output_format,
+        top_k,
+        with_text,
+        strict,
+        reading,
+        compute,
+        places,
+    } = args;
     let TextsArgs { input, input_format, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     let output = output.and_then(file_of);
     output.as_deref().map_or(Ok(()), begin_file)?;
-    let run = settings::model_folder(run, places)?;
+    let (run, base) = settings::model_and_base(run, below.base, places)?;
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
-    let predictor = Predictor::load(&run, precision, &choice, threads)?;
+    let predictor =
+        Predictor::load(ModelPath { path: &run, base: base.as_deref() }, precision, &choice, threads)?;
     if let Some(note) = predictor.device().and_then(|device| choice.note(device)) {
         progress::say(&note);
     }

@@ -93,6 +93,20 @@ fn finetune_config(
 }
 
 fn peft_config(peft: PeftArgs, base: PeftConfig) -> PeftConfig {
-    let PeftArgs { ia3_targets } = peft;
-    PeftConfig { ia3_targets: ia3_targets.or(base.ia3_targets) }
+    let PeftArgs {
+        base: below,
+        adapters_kind,
+        adapters_reduction,
+        adapters_activation,
+        adapters_scale,
+        ia3_targets,
+    } = peft;
+    PeftConfig {
+        base: below.map(data::absolute_path).or(base.base),
+        adapters_kind: adapters_kind.or(base.adapters_kind),
+        adapters_reduction: adapters_reduction.or(base.adapters_reduction),
+        adapters_activation: adapters_activation.or(base.adapters_activation),
+        adapters_scale: adapters_scale.or(base.adapters_scale),
+        ia3_targets: ia3_targets.or(base.ia3_targets),
+    }
 }

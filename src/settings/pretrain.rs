@@ -96,6 +96,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         attention_dropout: attention_dropout.or(base.attention_dropout),
         initializer_range: initializer_range.unwrap_or(base.initializer_range),
         adapters_dim: base.adapters_dim,
+        adapters: base.adapters,
         lora: base.lora,
         ia3: base.ia3,
         head: base.head,

@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use crate::batch::GROUPED_TOKENS;
-use crate::checkpoint::{LoadedModel, load_model, with_lm_head, without_lm_head};
+use crate::checkpoint::{LoadedModel, ModelPath, load_model, with_lm_head, without_lm_head};
 use crate::config::{
     FinetuneConfig, HeadConfig, Method, ModelConfig, ObjectiveName, PretrainConfig, Problem, Task,
     TrainConfig,
@@ -179,7 +179,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
             fix: "name one: --model runs/trunk".into(),
         });
     };
-    let base = load_model(path)?;
+    let base = load_model(ModelPath { path, base: config.peft.base.as_deref() })?;
     let (model, most) = classifier(config, &base);
     let predicts = base.files.objective.unwrap_or(ObjectiveName::of(&base.files.config));
     let share = masked_share(predicts, base.files.masked_share());
@@ -214,8 +214,10 @@ fn classifier(config: &FinetuneConfig, base: &LoadedModel) -> (ModelConfig, usiz
         max_length: None,
         dropout: None,
     };
+    let adapters = config.adapters(files.config.embed_dim);
     let mut model = ModelConfig {
-        adapters_dim: config.adapters().or(files.config.adapters_dim),
+        adapters_dim: adapters.or(files.config.adapters_dim),
+        adapters: if adapters.is_some() { config.peft.adapters() } else { files.config.adapters },
         lora: config.lora().or(files.config.lora),
         ia3: config.peft.ia3(config.method).or(files.config.ia3),
         head: Some(head),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::OWN_FILE;
 use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{NewFolder, write_file};
-use crate::checkpoint::find::load_model;
+use crate::checkpoint::find::{ModelPath, load_model};
 use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::published_folder::{code_form, published_form, without_lm_head, write_published};
 use crate::checkpoint::stored::StoredWeights;
@@ -65,9 +65,11 @@ pub struct Exported {
 /// # Errors
 /// [`Error::Config`] when `output` exists; those of [`load_model`]; [`Error::Checkpoint`] when the other program has no form for the
 /// model, saying why, or the disk refuses. Nothing is left behind.
-pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> {
+pub fn export<'a>(model: impl Into<ModelPath<'a>>, form: ExportForm, output: &Path) -> Result<Exported> {
     is_new(output)?;
-    let mut loaded = load_model(path)?;
+    let model = model.into();
+    let path = model.path;
+    let mut loaded = load_model(model)?;
     let arch = loaded.files.config.arch;
     let no_form = |why: String| no_form(path, &why, arch);
     let notes = match form {

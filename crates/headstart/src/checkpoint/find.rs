@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::baseline::BagModel;
 use crate::checkpoint::disk::names;
 use crate::checkpoint::model_folder::{LoadedModel, open_folder, open_while, tokenizer_of};
-use crate::checkpoint::peft_folder::is_peft;
+use crate::checkpoint::peft_folder::is_adapter;
 use crate::checkpoint::published_folder::is_tutorials;
 use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
 use crate::checkpoint::{CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
@@ -65,7 +65,7 @@ fn found_and_opened<T>(
     mut open: impl FnMut(&Path, String) -> Result<T>,
 ) -> Result<T> {
     const TRIES: u32 = 5;
-    if let Some(base) = base.filter(|_| !is_peft(path)) {
+    if let Some(base) = base.filter(|_| path.is_dir() && !is_adapter(path)) {
         return Err(Error::Config {
             key: "base".into(),
             what: format!("{} is a whole model, and {} is to stand below it", path.display(), base.display()),
@@ -94,7 +94,7 @@ fn find_model(path: &Path) -> Result<(PathBuf, String)> {
         return Err(no_model(path));
     }
     BagModel::refuse(path)?;
-    if is_peft(path) || path.join(CONFIG_FILE).is_file() || is_tutorials(path) {
+    if is_adapter(path) || path.join(CONFIG_FILE).is_file() || is_tutorials(path) {
         return Ok((path.to_path_buf(), path.display().to_string()));
     }
     let last = path.join(FINAL_FOLDER);

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use headstart_engine::Weights;
 use serde_json::Value;
 
+use crate::checkpoint::adapter_folder::{is_alone, open_alone};
 use crate::checkpoint::config_file::{MODEL_TYPE, ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{read_file, write_file};
-use crate::checkpoint::peft_folder::{is_peft, open_peft};
+use crate::checkpoint::peft_folder::{is_adapter, open_peft};
 use crate::checkpoint::published_folder::{Published, is_tutorials, open_published, open_tutorials};
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
@@ -286,8 +287,9 @@ pub(super) fn open_while<T: Send>(
     base: Option<&Path>,
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
 ) -> Result<(LoadedModel, T)> {
-    if is_peft(folder) {
-        let model = open_peft(folder, chosen, base)?;
+    if is_adapter(folder) {
+        let open = if is_alone(folder) { open_alone } else { open_peft };
+        let model = open(folder, chosen, base)?;
         let other = meanwhile(&model.files);
         return Ok((model, other));
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoint::OWN_FILE;
+use crate::checkpoint::adapter_folder::{is_alone, trunk_of};
 use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{NewFolder, read_file, write_file};
 use crate::checkpoint::export::{Exported, is_new, no_form, nothing_to_resume};
@@ -29,6 +30,11 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// What PEFT wrote before it wrote safetensors.
 const OLD_WEIGHTS: &str = "adapter_model.bin";
 
+/// Whether a folder holds an adapter alone: of a run of ours, or PEFT's.
+pub fn is_adapter(folder: &Path) -> bool {
+    is_alone(folder) || is_peft(folder)
+}
+
 /// Whether a folder is one of PEFT's.
 pub(super) fn is_peft(folder: &Path) -> bool {
     folder.join(CONFIG).is_file()
@@ -39,6 +45,9 @@ pub(super) fn is_peft(folder: &Path) -> bool {
 /// # Errors
 /// [`Error::Checkpoint`] when the folder's description cannot be read.
 pub fn base_of(folder: &Path) -> Result<Option<String>> {
+    if is_alone(folder) {
+        return trunk_of(folder);
+    }
     if !is_peft(folder) {
         return Ok(None);
     }
@@ -73,7 +82,9 @@ pub(super) fn open_peft(folder: &Path, chosen: String, base: Option<&Path>) -> R
     (files.config.lora, files.config.ia3) = (lora, ia3);
     read_head(folder, &parameters, &mut files)?;
     let above = parameters.into_iter().map(|(name, shape, values)| (name, (shape, values)));
-    over(LoadedModel { folder: folder.to_path_buf(), chosen, files, ..below }, weights, above.collect())
+    let trunk = below.folder.clone();
+    let model = LoadedModel { folder: folder.to_path_buf(), chosen, files, ..below };
+    over(model, weights, trunk, above.collect())
 }
 
 /// The model below an adapter.
@@ -94,7 +105,7 @@ pub(super) fn load_base(folder: &Path, base: Option<&Path>) -> Result<LoadedMode
             });
         }
     };
-    if is_peft(base) {
+    if is_adapter(base) {
         return Err(Error::Config {
             key: "base".into(),
             what: format!("{} holds an adapter alone, and no model to stand below another", base.display()),
@@ -104,14 +115,15 @@ pub(super) fn load_base(folder: &Path, base: Option<&Path>) -> Result<LoadedMode
     load_model(ModelPath { path: base, base: None })
 }
 
-/// A model, the parameters `above` of a file over those that it has.
+/// A model, the parameters `above` of a file over those that it has in the folder `folder`.
 pub(super) fn over(
     model: LoadedModel,
     path: PathBuf,
+    folder: PathBuf,
     above: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 ) -> Result<LoadedModel> {
     let table = Model::new(&model.files.config).map_err(|error| damaged(&path, error.to_string()))?;
-    let stored = StoredWeights::Over(Arc::new(Over { path, above, below: model.stored }));
+    let stored = StoredWeights::Over(Arc::new(Over { path, folder, above, below: model.stored }));
     check_present(&stored, table.table())?;
     Ok(LoadedModel { stored, ..model })
 }
@@ -163,7 +175,8 @@ fn read_head(folder: &Path, parameters: &[Parameter], files: &mut ModelFiles) ->
 /// `base` is another model than the one below its updates, or the disk refuses. Nothing is left behind.
 pub fn export_peft(path: &Path, base: &Path, output: &Path) -> Result<Exported> {
     is_new(output)?;
-    let (loaded, below) = (load_model(path)?, load_model(base)?);
+    let below = load_model(base)?;
+    let loaded = load_model(ModelPath { path, base: Some(base).filter(|_| is_adapter(path)) })?;
     let files = &loaded.files;
     let no_form = |why: String| no_form(path, &why, files.config.arch);
     if !matches!(below.stored, StoredWeights::Published(_)) {

@@ -31,6 +31,8 @@ pub enum StoredWeights {
 pub struct Over {
     /// The file that they are from.
     pub(super) path: PathBuf,
+    /// The folder of the model below.
+    pub(super) folder: PathBuf,
     /// By name: shape and numbers.
     pub(super) above: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     /// The model's own.

@@ -150,11 +150,12 @@ impl Default for FinetuneConfig {
 }
 
 impl FinetuneConfig {
-    /// Width of the adapters; `None` for none.
-    pub fn adapters(&self) -> Option<usize> {
-        match (self.adapters_dim, self.method) {
-            (1.., _) => Some(self.adapters_dim as usize),
-            (_, Method::Adapters) => Some(32),
+    /// Width of the adapters of a model of this width; `None` for none.
+    pub fn adapters(&self, width: usize) -> Option<usize> {
+        match (self.adapters_dim, self.peft.adapters_reduction, self.method) {
+            (1.., ..) => Some(self.adapters_dim as usize),
+            (_, Some(reduction), _) => Some((width / reduction.max(1)).max(1)),
+            (_, None, Method::Adapters) => Some(32),
             _ => None,
         }
     }
@@ -207,7 +208,7 @@ impl FinetuneConfig {
             )
         })?;
         self.check_lora()?;
-        self.peft.validate(self.method)?;
+        self.peft.validate(self.method, self.adapters_dim)?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

@@ -3,6 +3,7 @@
 //! Owns: names, defaults, ranges, one file a table. Never: reads files, knows flags (the command line maps one flag to
 //! one key).
 
+mod adapters;
 mod budget;
 mod data;
 mod finetune;
@@ -15,6 +16,7 @@ mod pretrain;
 mod recipe;
 mod train;
 
+pub use adapters::{AdapterKind, AdapterLayout};
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::adapters::AdapterLayout;
 use super::ia3::Ia3Config;
 use super::layout::LayoutChanges;
 use super::lora::LoraConfig;
@@ -108,6 +109,9 @@ pub struct ModelConfig {
     /// Width of the bottleneck adapters; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapters_dim: Option<usize>,
+    /// Where they stand and what they compute.
+    #[serde(skip_serializing_if = "AdapterLayout::is_usual")]
+    pub adapters: AdapterLayout,
     /// Low-rank updates of the linears; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
@@ -204,6 +208,7 @@ impl Default for ModelConfig {
             attention_dropout: None,
             initializer_range: 0.02,
             adapters_dim: None,
+            adapters: AdapterLayout::default(),
             lora: None,
             ia3: None,
             head: None,
@@ -317,6 +322,7 @@ impl ModelConfig {
         if let Some(lora) = &self.lora {
             lora.check_width(self.embed_dim)?;
         }
+        self.adapters.validate()?;
         self.layout.validate()?;
         check_positive("initializer_range", f64::from(self.initializer_range))
     }

@@ -75,7 +75,7 @@ impl Generator {
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
-        let loaded = Loaded::open(model, device, threads)?;
+        let loaded = Loaded::open(model.into(), device, threads)?;
         if !loaded.files.config.causal {
             return Err(Error::Checkpoint {
                 path: model.to_path_buf(),

@@ -48,6 +48,10 @@ pub fn write_code_config(
         (options.prediction_head || pooled == Some(HeadPooling::Pooler), "a linear below the classifier's"),
         (options.cls_first, "[CLS] in the first place"),
         (config.embedding_size() != config.embed_dim, "embeddings of another width"),
+        (
+            !config.adapters.is_usual(),
+            "adapters but those behind both sublayers, with the model's activation",
+        ),
     ];
     if let Some((_, what)) = without.iter().find(|(has, _)| *has) {
         return Err(format!("the code that goes with it has no {what}"));

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headstart::config::{Activation, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions};
+use headstart::config::{Activation, AdapterLayout, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions};
 use headstart::model::Model;
 use headstart::params::Kind;
 use safetensors::{Dtype, SafeTensors};
@@ -80,7 +80,8 @@ impl Golden {
         // These follow from the layout in Headstart; the goldens say them once more.
         let layout = model.layout();
         assert_eq!(get::<Activation>(&case["activation"]), layout.activation);
-        assert_eq!(get::<Activation>(&case["adapter_activation"]), layout.activation);
+        let adapters = model.config().adapters.activation.unwrap_or(layout.activation);
+        assert_eq!(get::<Activation>(&case["adapter_activation"]), adapters);
         assert_eq!(get::<f32>(&case["layer_norm_eps"]).to_bits(), layout.norm_eps.to_bits());
         if case["cls_offset"] == true {
             model.freeze_except(|p| matches!(p.kind, Kind::Adapter | Kind::Head | Kind::TokenOffset));
@@ -144,6 +145,7 @@ impl Golden {
             causal: get(&case["causal"]),
             dropout: case["dropout"]["p"].as_f64().unwrap_or(0.0) as f32,
             adapters_dim: (adapters_dim > 0).then_some(adapters_dim),
+            adapters: case.get("adapters").map_or_else(AdapterLayout::default, get),
             head: (!head.is_null()).then(|| HeadConfig {
                 num_classes: get(&head["num_classes"]),
                 pooling: get(&head["pooling"]),

@@ -65,7 +65,7 @@ fn bf16_matches_pytorch() {
 
 fn compare_all(precision: Precision, limits: Errors) {
     let names = golden::names();
-    assert_eq!(names.len(), 24);
+    assert_eq!(names.len(), 27);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {
@@ -100,6 +100,19 @@ fn low_rank_updates_and_scales_match_peft() {
             check(name, &golden, &task, &device, Precision::F32, F32);
             check(name, &golden, &task, &device, Precision::Bf16, BF16);
         }
+    }
+}
+
+/// Folders that PEFT saved compute what they compute there.
+#[test]
+fn folders_of_peft_give_its_logits() {
+    let device = device(2, CodePath::Auto);
+    for (name, below) in peft::SAVED {
+        let (task, logits) = peft::saved(name, below);
+        let found = wide(&task.run(&device, Precision::F32).clf_logits);
+        let worst = found.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(found.len() == logits.len() && worst < 1e-5, "{name}: {worst:.1e}");
+        println!("{name:18} {worst:.1e}");
     }
 }
 

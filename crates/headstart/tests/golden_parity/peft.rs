@@ -3,6 +3,7 @@
 //! Owns: the files' names and layout (`docs/goldens.md`). Never: the models below the updates (`hf.rs`), computes or compares
 //! results.
 
+use headstart::checkpoint::{ModelPath, load_model};
 use headstart::config::{Ia3Config, LoraConfig, Method};
 use headstart::method::trains;
 use headstart::model::Model;
@@ -15,6 +16,29 @@ use crate::task::Task;
 /// The names of all cases, sorted.
 pub fn names() -> Vec<String> {
     names_in(&folder().join("peft"))
+}
+
+/// Folders that PEFT itself saved, by name, and the case of the model below each.
+pub const SAVED: [(&str, &str); 5] = [
+    ("bert_lora", "bert_clf"),
+    ("bert_old", "bert_clf"),
+    ("bert_ia3", "bert_clf"),
+    ("gpt2_lora", "gpt2_clf"),
+    ("gpt2_ia3", "gpt2_clf"),
+];
+
+/// Such a folder over the model of its case, and the logits that PEFT computes.
+pub fn saved(name: &str, model: &str) -> (Task, Vec<f64>) {
+    let adapter = folder().join(format!("peft/folders/{name}"));
+    let temporary = tempfile::tempdir().unwrap();
+    hf::write_model(temporary.path(), model);
+    let place = ModelPath { path: &adapter, base: Some(temporary.path()) };
+    let loaded = load_model(place).unwrap();
+    let model_below = hf::read(model).1;
+    let model = Model::new(&loaded.files.config).unwrap();
+    let weights = loaded.exact_weights(model.table()).unwrap();
+    let (_, logits) = read_tensors(&adapter.join("logits.safetensors"));
+    (Task { model, weights, ..model_below }, logits["logits"].values.clone())
 }
 
 /// A case: its numbers under the names of other goldens, and its task.
