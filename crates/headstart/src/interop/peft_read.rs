@@ -235,6 +235,15 @@ impl Place {
     }
 }
 
+/// What one place has for one target.
+struct Found {
+    place: Place,
+    target: LoraTarget,
+    /// Whether it changes anything.
+    says: bool,
+    parameters: Vec<Parameter>,
+}
+
 /// A folder on its way.
 struct Reading<'a> {
     settings: &'a Settings<'a>,
@@ -314,7 +323,7 @@ impl Reading<'_> {
         places: &BTreeMap<String, Place>,
         ranks: &Map<String, Value>,
     ) -> Result<Vec<LoraTarget>> {
-        let mut by_layer = vec![BTreeSet::new(); self.base.num_layers];
+        let mut found = Vec::new();
         for (name, place) in places {
             let (Some((a_shape, a)), Some((b_shape, b))) =
                 (self.take(&format!("{name}.lora_A.weight"))?, self.take(&format!("{name}.lora_B.weight"))?)
@@ -339,16 +348,17 @@ impl Reading<'_> {
                     return Err(self.settings.refuse(what));
                 };
                 let a = a[first * inputs..][..lora.rank * inputs].to_vec();
-                let b = rows
+                let b: Vec<f32> = rows
                     .chunks_exact(rank)
                     .flat_map(|row| row[first..][..lora.rank].iter().copied())
                     .collect();
-                self.parameters.push((place.parameter(target, "lora_a"), vec![lora.rank, inputs], a));
-                self.parameters.push((place.parameter(target, "lora_b"), vec![outputs, lora.rank], b));
-                by_layer[place.layer].insert(target as usize);
+                let says = b.iter().any(|v| v.to_bits() << 1 != 0);
+                let a = (place.parameter(target, "lora_a"), vec![lora.rank, inputs], a);
+                let b = (place.parameter(target, "lora_b"), vec![outputs, lora.rank], b);
+                found.push(Found { place: *place, target, says, parameters: vec![a, b] });
             }
         }
-        self.same_in_all(&by_layer)
+        self.same_in_all(found)
     }
 
     fn unfit(&self, name: &str, a: &[usize], b: &[usize]) -> Error {
@@ -358,7 +368,7 @@ impl Reading<'_> {
 
     /// The scales as parameters; which targets have one.
     fn scales(&mut self, places: &BTreeMap<String, Place>) -> Result<Vec<LoraTarget>> {
-        let mut by_layer = vec![BTreeSet::new(); self.base.num_layers];
+        let mut found = Vec::new();
         for (name, place) in places {
             let Some((shape, values)) = self.take(&format!("{name}.ia3_l"))? else { continue };
             let parts = place.targets.len();
@@ -377,28 +387,37 @@ impl Reading<'_> {
             }
             let width = values.len() / parts;
             for (target, values) in place.targets.iter().zip(values.chunks_exact(width.max(1))) {
-                self.parameters.push((place.parameter(*target, "ia3"), vec![width], values.to_vec()));
-                by_layer[place.layer].insert(*target as usize);
+                let says = values.iter().any(|v| v.to_bits() != 1.0_f32.to_bits());
+                let parameters = vec![(place.parameter(*target, "ia3"), vec![width], values.to_vec())];
+                found.push(Found { place: *place, target: *target, says, parameters });
             }
         }
-        self.same_in_all(&by_layer)
+        self.same_in_all(found)
     }
 
-    /// The targets, which all blocks must have alike.
-    fn same_in_all(&self, by_layer: &[BTreeSet<usize>]) -> Result<Vec<LoraTarget>> {
-        let first = by_layer.first().cloned().unwrap_or_default();
-        match by_layer.iter().position(|targets| *targets != first) {
-            None => {
-                Ok(LoraTarget::ALL.into_iter().filter(|&target| first.contains(&(target as usize))).collect())
-            }
-            Some(layer) => {
-                let what = format!(
-                    "block {layer} has updates or scales at other places than block 0 (`target_modules`, `layers_to_transform`): \
-                     here all blocks are alike"
-                );
-                Err(self.settings.refuse(what))
-            }
+    /// Takes what was found, and says at which targets, which all blocks must have alike. Of packed queries, keys and values those are
+    /// left out that say nothing in any block.
+    fn same_in_all(&mut self, mut found: Vec<Found>) -> Result<Vec<LoraTarget>> {
+        let saying: BTreeSet<usize> =
+            found.iter().filter(|one| one.says).map(|one| one.target as usize).collect();
+        let packed = |one: &Found| one.place.targets.len() > 1;
+        if found.iter().any(|one| packed(one) && one.says) {
+            found.retain(|one| !packed(one) || saying.contains(&(one.target as usize)));
         }
+        let mut by_layer = vec![BTreeSet::new(); self.base.num_layers];
+        for one in &found {
+            by_layer[one.place.layer].insert(one.target as usize);
+        }
+        let first = by_layer.first().cloned().unwrap_or_default();
+        if let Some(layer) = by_layer.iter().position(|targets| *targets != first) {
+            let what = format!(
+                "block {layer} has updates or scales at other places than block 0 (`target_modules`, `layers_to_transform`): \
+                 here all blocks are alike"
+            );
+            return Err(self.settings.refuse(what));
+        }
+        self.parameters.extend(found.into_iter().flat_map(|one| one.parameters));
+        Ok(LoraTarget::ALL.into_iter().filter(|&target| first.contains(&(target as usize))).collect())
     }
 
     /// The head's parameters that are there.

@@ -63,7 +63,7 @@ pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, St
         };
         (name, Stored { shape: t.shape().to_vec(), values })
     });
-    (metadata.metadata().clone().unwrap(), tensors.collect())
+    (metadata.metadata().clone().unwrap_or_default(), tensors.collect())
 }
 
 impl Golden {
