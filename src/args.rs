@@ -429,7 +429,7 @@ pub struct FinetuneArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart eval runs/trec --data trec")]
 pub struct EvalArgs {
-    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// A run folder, its final/, a checkpoint, the folder of an adapter, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     #[command(flatten)]
@@ -539,7 +539,7 @@ Examples:
   headstart predict runs/trec --input questions.txt > answers.jsonl
   headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
 pub struct PredictArgs {
-    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// A run folder, its final/, a checkpoint, the folder of an adapter, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     #[command(flatten)]
@@ -664,6 +664,8 @@ pub struct GenerateArgs {
     /// A run folder, its final/, a checkpoint, or a name of `headstart models list`: a causal language model
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+    #[command(flatten)]
+    pub below: BaseArgs,
     /// The text to continue (write --prompt=-x for one that begins with a dash)
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,

@@ -132,6 +132,9 @@ pub(super) fn over(
 fn read_head(folder: &Path, parameters: &[Parameter], files: &mut ModelFiles) -> Result<()> {
     let classes = parameters.iter().find(|(name, ..)| name == "classification_head.weight");
     let Some(&classes) = classes.and_then(|(_, shape, _)| shape.first()) else { return Ok(()) };
+    if classes == 0 {
+        return Err(damaged(&folder.join(WEIGHTS), "its classifier has no outputs"));
+    }
     let notes = folder.join(OWN_FILE);
     if notes.is_file() {
         let (own, sums) = parse_config(&notes, &read_file(&notes)?)?;
