@@ -8,6 +8,7 @@ mod examples;
 mod groups;
 mod lint;
 mod parsing;
+mod peft;
 mod runs;
 mod trials;
 
@@ -32,6 +33,7 @@ pub use lint::DataLintArgs;
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
+pub use peft::{BaseArgs, PeftArgs};
 pub use runs::{RunsCommand, RunsCompareArgs, RunsLsArgs, RunsShowArgs};
 pub use trials::{AdaptArgs, Rate, TrialsArgs};
 
@@ -482,6 +484,8 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     pub trials: TrialsArgs,
     #[command(flatten)]
+    pub peft: PeftArgs,
+    #[command(flatten)]
     pub source: LabelledArgs,
     #[command(flatten)]
     pub train: TrainArgs,
@@ -493,9 +497,11 @@ pub struct FinetuneArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart eval runs/trec --data trec")]
 pub struct EvalArgs {
-    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// A run folder, its final/, a checkpoint, the folder of an adapter, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+    #[command(flatten)]
+    pub below: BaseArgs,
     /// A named data set, a file, a folder or an http(s) address
     #[arg(long, value_name = "DATA", alias = "dataset_path", required = true)]
     pub data: String,
@@ -606,9 +612,11 @@ Examples:
   headstart predict runs/trec --input questions.txt > answers.jsonl
   headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
 pub struct PredictArgs {
-    /// A run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// A run folder, its final/, a checkpoint, the folder of an adapter, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+    #[command(flatten)]
+    pub below: BaseArgs,
     #[command(flatten)]
     pub texts: TextsArgs,
     /// File for the answers, which must not exist yet and is there when all are [default: standard output]
@@ -653,6 +661,8 @@ pub struct FeaturesArgs {
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
     #[command(flatten)]
+    pub below: BaseArgs,
+    #[command(flatten)]
     pub texts: TextsArgs,
     /// A NumPy array (.npy) or JSON lines (.jsonl), which must not exist yet and is there when all are [default: JSON
     /// lines on standard output]
@@ -692,7 +702,8 @@ pub struct ExportArgs {
     /// The folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// With --to peft: the model that the run started from, which the updates are of
+    /// With --to peft: the model that the run started from, which the updates are of; for the folder of an adapter alone: the
+    /// model it is of [default: the one that the folder names]
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
     /// For a model of the families naacl2019 and gpt2 that transformers has no form for: write Python code beside it, with
@@ -731,6 +742,8 @@ pub struct GenerateArgs {
     /// A run folder, its final/, a checkpoint, or a name of `headstart models list`: a causal language model
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+    #[command(flatten)]
+    pub below: BaseArgs,
     /// The text to continue (write --prompt=-x for one that begins with a dash)
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,

@@ -105,7 +105,13 @@ fn the_bits_do_not_depend_on_how_many_processes_there_are() {
         ("a student", filled(&format!("{DISTILL} --teacher {{}}/lm --precision bf16"))),
         ("full", filled(&format!("{FINETUNE} {trunk} --lm_loss_coef 0.5"))),
         ("updates", filled(&format!("{FINETUNE} {trunk} --method lora --lora_dropout 0.1"))),
-        ("adapters bf16", filled(&format!("{FINETUNE} {trunk} --method adapters --precision bf16"))),
+        ("scales", filled(&format!("{FINETUNE} {trunk} --method ia3"))),
+        (
+            "adapters bf16",
+            filled(&format!(
+                "{FINETUNE} {trunk} --method adapters --adapters_kind parallel --precision bf16"
+            )),
+        ),
     ];
     for (name, work) in works {
         let place = Place::new();

@@ -37,7 +37,7 @@ fn filled(call: &str) -> String {
 /// What a run left that must not depend on interruptions.
 #[derive(PartialEq)]
 struct Left {
-    /// The files of `final/`.
+    /// The files of `final/`, and of the adapter in it.
     model: Vec<(String, Vec<u8>)>,
     best: serde_json::Value,
     metrics: Vec<Metrics>,
@@ -46,7 +46,12 @@ struct Left {
 
 impl Left {
     fn of(place: &Place, run: &str) -> Self {
-        let files = place.names(&format!("{run}/final"));
+        let mut files = place.names(&format!("{run}/final"));
+        if let Some(at) = files.iter().position(|name| name == "adapter") {
+            files.remove(at);
+            let inside = place.names(&format!("{run}/final/adapter"));
+            files.extend(inside.into_iter().map(|name| format!("adapter/{name}")));
+        }
         let file = |name: String| (name.clone(), place.bytes(&format!("{run}/final/{name}")));
         Self {
             model: files.into_iter().map(file).collect(),
@@ -355,6 +360,21 @@ fn low_rank_updates_go_on_with_the_same_bits() {
     place.run(&format!("{} --max_time 0.02 --out run", filled(call))).succeeds();
     place.run("finetune --resume run --max_time 1000 --json").json();
     assert_untouched(&untouched(call), &place, "run", "updates");
+}
+
+#[test]
+fn scales_and_parallel_adapters_go_on_with_the_same_bits() {
+    for flags in
+        ["--method ia3 --ia3_targets all", "--method adapters --adapters_kind parallel --adapters_scale 2"]
+    {
+        let call = format!(
+            "finetune --model {{}}/lm --data {{}}/topics {flags} --n_epochs 1 --lr 3e-3 --n_warmup 5 --eval_every 11 --save_every 7"
+        );
+        let place = Place::new();
+        place.run(&format!("{} --max_time 0.02 --out run", filled(&call))).succeeds();
+        place.run("finetune --resume run --max_time 1000 --json").json();
+        assert_untouched(&untouched(&call), &place, "run", flags);
+    }
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn the_starter_corpus_and_its_questions_work_from_end_to_end() {
 }
 
 /// Each way to fine-tune: the flags, the trunk, whether the trunk's own parameters stay as they are.
-const METHODS: [(&str, &str, bool); 10] = [
+const METHODS: [(&str, &str, bool); 13] = [
     ("--method full", "lm", false),
     ("--method full", "mlm", false),
     ("--method head", "lm", true),
@@ -178,6 +178,9 @@ const METHODS: [(&str, &str, bool); 10] = [
     ("--from_scratch", "lm", false),
     ("--adapters_dim 8", "naacl2019", false),
     ("--method lora --lora_rank 4 --lora_targets all --lora_dropout 0.1", "naacl2019", true),
+    ("--method ia3", "lm", true),
+    ("--method adapters --adapters_kind pfeiffer --adapters_reduction 4", "mlm", true),
+    ("--method adapters --adapters_kind parallel --adapters_activation relu", "naacl2019", true),
 ];
 
 #[test]

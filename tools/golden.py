@@ -33,11 +33,13 @@ STEPS = 10
 
 
 def case(name, seed, arch, sizes, lengths, *, causal=True, positions="learned", lm=None, head=None,
-         adapters_dim=0, frozen_trunk=False, dropout=0.0, lr=1e-3, weight_decay=0.0, layout=None):
+         adapters_dim=0, frozen_trunk=False, dropout=0.0, lr=1e-3, weight_decay=0.0, layout=None,
+         adapters=None):
     """One case as the JSON that its file carries. `sizes` is (heads, head_dim, F, V, P, L), `layout` what differs from
-    the family's."""
+    the family's, `adapters` where they stand and what they compute, if not as Houlsby et al. have them."""
     heads, head_dim, hidden_dim, vocab_size, num_max_positions, num_layers = sizes
     changes = {"layout": layout} if layout else {}
+    changes |= {"adapters": adapters} if adapters else {}
     options = reference.layout({"arch": arch} | changes)
     uses_cls = head is not None and "cls" in head["pooling"]
     config = {
@@ -56,7 +58,7 @@ def case(name, seed, arch, sizes, lengths, *, causal=True, positions="learned", 
         "activation": options["activation"],
         "layer_norm_eps": options["norm_eps"],
         "adapters_dim": adapters_dim,
-        "adapter_activation": options["activation"],
+        "adapter_activation": (adapters or {}).get("activation", options["activation"]),
         "cls_offset": frozen_trunk,
         "cls_id": vocab_size - 1 if uses_cls else None,
         "mask_id": vocab_size - 2 if lm and lm["targets"] == "masked" else None,
@@ -151,6 +153,15 @@ CASES = [
     case("clf_side_by_side", 25, "gpt2", (3, 7, 29, 43, 12, 2), [12, 4, 1, 7], causal=False, head=head("cls+mean+max", 3)),
     case("pairs", 27, "gpt2", (2, 9, 31, 47, 13, 2), [13, 4, 1, 9, 6, 6], causal=False, head=head("mean", 1, "pairs"),
          dropout=0.1),
+    # Adapters behind the feed-forward alone; beside it, in each place that norms may have.
+    case("adapters_pfeiffer", 25, "gpt2", (3, 7, 33, 43, 13, 2), [13, 4, 9], causal=False, head=head("mean", 3), adapters_dim=5,
+         layout={"norm": "after", "norm_eps": 1e-12, "embedding_norm": True, "final_norm": False, "activation": "gelu"},
+         adapters={"kind": "pfeiffer", "activation": "relu"}),
+    case("adapters_parallel", 28, "gpt2", (3, 5, 23, 41, 11, 2), [5, 11, 2], head=head("last", 5), adapters_dim=3,
+         adapters={"kind": "parallel", "scale": 4.0}),
+    case("adapters_parallel_frozen", 29, "naacl2019", (5, 5, 37, 43, 14, 2), [6, 14, 1, 9], head=head("cls", 6),
+         adapters_dim=4, frozen_trunk=True, dropout=0.1,
+         adapters={"kind": "parallel", "scale": 0.5, "activation": "silu"}),
 ]
 
 

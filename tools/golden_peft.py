@@ -1,18 +1,19 @@
-"""Writes the goldens of low-rank updates: PEFT's LoRA on models of tools/golden_hf.py, computed in f64.
+"""Writes the goldens of low-rank updates and scales: PEFT's LoRA and (IA)3 on models of tools/golden_hf.py, computed in f64.
 
     python tools/golden_peft.py            writes tests/golden/peft/<case>.safetensors
     python tools/golden_peft.py --check    computes them again and compares with the files
 
 Needs torch, transformers, peft and safetensors. The weights and inputs below the updates are those of the file of the same model in
-tests/golden/hf, so a file here holds the updates and the head alone. What is in it: `docs/goldens.md`.
+tests/golden/hf, so a file here holds the updates (or scales) and the head alone. What is in it: `docs/goldens.md`.
 
 Owns: the cases, the updates' random weights, the names of Headstart they are filed under.
-Never: the formula of an update; it is PEFT's.
+Never: the formula of an update or a scale; it is PEFT's.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import golden_hf
@@ -32,6 +33,26 @@ CASES = [
     {"name": "bert_lora", "model": "bert_clf", "seed": 101, "rank": 3, "alpha": 7, "targets": "q,v", "rslora": False},
     {"name": "bert_rslora", "model": "bert_clf", "seed": 102, "rank": 5, "alpha": 4, "targets": "all", "rslora": True},
     {"name": "gpt2_lora", "model": "gpt2_clf", "seed": 104, "rank": 3, "alpha": 5, "targets": "all", "rslora": False},
+    {"name": "bert_ia3", "model": "bert_clf", "seed": 111, "ia3": True, "targets": "k,v,down"},
+    {"name": "bert_ia3_all", "model": "bert_clf", "seed": 112, "ia3": True, "targets": "q,k,v,o,down"},
+    {"name": "gpt2_ia3", "model": "gpt2_clf", "seed": 113, "ia3": True, "targets": "k,v,down"},
+]
+# Scales stand in front of these linears, behind the others.
+IN_FRONT = ("o", "down")
+# Folders as PEFT itself saves them, targets as its users write them, and the logits that it computes with them.
+SAVED = [
+    {"name": "bert_lora", "model": "bert_clf", "seed": 121, "config": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", r=3, lora_alpha=7, lora_dropout=0.1, target_modules=["query", "value"])},
+    {"name": "bert_old", "model": "bert_clf", "seed": 122, "bin": True, "config": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, lora_alpha=5, use_rslora=True, modules_to_save=["pooler.dense", "classifier"],
+        target_modules=r"bert\.encoder\.layer\.\d+\..*(query|key|value|dense)")},
+    {"name": "bert_ia3", "model": "bert_clf", "seed": 123, "config": lambda: peft.IA3Config(
+        task_type="SEQ_CLS", target_modules=["key", "value", "output.dense"], feedforward_modules=["output.dense"])},
+    {"name": "gpt2_lora", "model": "gpt2_clf", "seed": 124, "config": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", r=2, lora_alpha=5, target_modules=["c_attn"], fan_in_fan_out=True)},
+    {"name": "gpt2_ia3", "model": "gpt2_clf", "seed": 125, "config": lambda: peft.IA3Config(
+        task_type="SEQ_CLS", target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"],
+        fan_in_fan_out=True)},
 ]
 BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "o": "attention.output.dense",
         "up": "intermediate.dense", "down": "output.dense"}
@@ -84,13 +105,21 @@ def build(case):
     modules = {f"{blocks}.{layer}.{name}": ours(case, layer, target)
                for layer in range(layers) for target, name in targets.items()}
     heads = HEADS[case["model"]]
-    config = peft.LoraConfig(task_type="SEQ_CLS", r=case["rank"], lora_alpha=case["alpha"], lora_dropout=0.0,
-                             use_rslora=case["rslora"], target_modules=list(modules), bias="none",
-                             modules_to_save=list(heads))
+    if "ia3" in case:
+        in_front = [theirs for theirs, name in modules.items() if name.rsplit(".", 1)[1] in IN_FRONT]
+        config = peft.IA3Config(task_type="SEQ_CLS", target_modules=list(modules), feedforward_modules=in_front,
+                                modules_to_save=list(heads))
+    else:
+        config = peft.LoraConfig(task_type="SEQ_CLS", r=case["rank"], lora_alpha=case["alpha"], lora_dropout=0.0,
+                                 use_rslora=case["rslora"], target_modules=list(modules), bias="none",
+                                 modules_to_save=list(heads))
     model = peft.get_peft_model(model, config).double().eval()
     found = dict(model.named_parameters())
     named = {}
     for theirs, name in modules.items():
+        if "ia3" in case:
+            named[f"{name}.ia3.weight"] = found[f"base_model.model.{theirs}.ia3_l.{ADAPTER}"]
+            continue
         for matrix in "AB":
             named[f"{name}.lora_{matrix.lower()}.weight"] = found[f"base_model.model.{theirs}.lora_{matrix}.{ADAPTER}.weight"]
     for theirs, name in heads.items():
@@ -103,6 +132,9 @@ def build(case):
     random = np.random.RandomState(case["seed"])
     with torch.no_grad():
         for name, parameter in named.items():
+            if ".ia3." in name:
+                values = 1 + random.standard_normal(parameter.shape) / 2
+                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
             if "lora_" in name:
                 values = random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[1])
                 parameter.copy_(torch.from_numpy(values.astype(np.float32)))
@@ -112,7 +144,7 @@ def build(case):
 def compute(case):
     """One backward, then ten steps of AdamW: everything a file holds."""
     model, named, inputs = build(case)
-    tensors = {name: p.detach().float().clone() for name, p in named.items() if "lora_" in name}
+    tensors = {name: p.detach().float().clone() for name, p in named.items() if "lora_" in name or ".ia3." in name}
     adam = torch.optim.AdamW(named.values(), golden_hf.LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     losses, norms, hidden = [], [], []
     model.base_model.model.base_model.register_forward_hook(lambda _module, _inputs, out: hidden.append(out[0]))
@@ -134,6 +166,29 @@ def compute(case):
     tensors |= {f"after10.{name}": p.detach().float().clone() for name, p in named.items()}
     tensors |= {"losses10": torch.stack(losses), "grad_norms10": torch.stack(norms)}
     return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def save(case, folder):
+    """A folder of PEFT's own, and its logits."""
+    base = next(c for c in golden_hf.CASES if c["name"] == case["model"])
+    model = golden_hf.build(base)
+    inputs = golden_hf.draw_inputs(base, model.config)
+    model = peft.get_peft_model(model, case["config"]()).double().eval()
+    random = np.random.RandomState(case["seed"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                around = 1 if "ia3_" in name else 0
+                values = around + random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[-1] + 3)
+                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
+        logits = model(**inputs).logits.float()
+    model.peft_config[ADAPTER].base_model_name_or_path = case["model"]
+    model.float().save_pretrained(folder, safe_serialization=not case.get("bin"))
+    (folder / "README.md").unlink(missing_ok=True)
+    save_file({"logits": logits.contiguous()}, folder / "logits.safetensors")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    return logits
 
 
 def compare(path, case, tensors):
@@ -169,6 +224,17 @@ def main():
         path.chmod(0o644)
         losses = tensors["losses10"]
         print(f"{case['name']}: {path.stat().st_size:,} bytes, loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+    for case in SAVED:
+        folder = FOLDER / "folders" / case["name"]
+        if not args.check:
+            folder.mkdir(parents=True, exist_ok=True)
+            logits = save(case, folder)
+            print(f"folders/{case['name']}: logits {logits.flatten()[:3].tolist()}")
+            continue
+        with tempfile.TemporaryDirectory() as temporary, safe_open(folder / "logits.safetensors", "pt") as f:
+            same = (save(case, Path(temporary)) - f.get_tensor("logits")).abs().max() < 1e-6
+        failed |= not same
+        print(f"folders/{case['name']}: " + ("equal" if same else "logits"))
     sys.exit(1 if failed else 0)
 
 

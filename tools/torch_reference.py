@@ -54,7 +54,8 @@ def parameter_shapes(case):
         shapes[p + "attention.in_proj.bias"] = (3 * c,)
         shapes[p + "attention.out_proj.weight"] = (c, c)
         shapes[p + "attention.out_proj.bias"] = (c,)
-        if a > 0:
+        kind = adapters(case)["kind"]
+        if a > 0 and kind == "houlsby":
             shapes |= adapter_shapes(p + "adapter_attention.", c, a)
         shapes[p + "norm_2.weight"] = (c,)
         shapes[p + "norm_2.bias"] = (c,)
@@ -64,7 +65,7 @@ def parameter_shapes(case):
         shapes[p + "feed_forward.down.weight"] = (c, f)
         shapes[p + "feed_forward.down.bias"] = (c,)
         if a > 0:
-            shapes |= adapter_shapes(p + "adapter_feed_forward.", c, a)
+            shapes |= adapter_shapes(p + ("adapter_parallel." if kind == "parallel" else "adapter_feed_forward."), c, a)
     if options["final_norm"]:
         shapes["transformer.final_norm.weight"] = (c,)
         shapes["transformer.final_norm.bias"] = (c,)
@@ -81,6 +82,11 @@ def parameter_shapes(case):
     if not options["norm_bias"]:
         shapes = {n: s for n, s in shapes.items() if not ("norm" in n and n.endswith(".bias"))}
     return shapes
+
+
+def adapters(case):
+    """Where a case's adapters stand, and what they compute."""
+    return {"kind": "houlsby", "scale": 1.0} | case.get("adapters", {})
 
 
 def adapter_shapes(prefix, c, a):
@@ -194,12 +200,22 @@ class Forward:
         return self.drop(self.linear(x, prefix + "down"), "feed_forward", layer, sequence)
 
     def adapt(self, x, layer, name):
-        """x + up(activation(down(x))), or x where the model has no adapters."""
-        if self.case["adapters_dim"] == 0:
-            return x
+        """x + up(activation(down(x))), or x where the model has no such adapters."""
         prefix = f"transformer.layers.{layer}.{name}."
-        inner = self.act(self.layout["activation"], self.linear(x, prefix + "down"))
-        return x + self.linear(inner, prefix + "up")
+        if self.case["adapters_dim"] == 0 or prefix + "down.weight" not in self.params:
+            return x
+        return x + self.bottleneck(x, prefix)
+
+    def bottleneck(self, x, prefix):
+        inner = self.act(self.case["adapter_activation"], self.linear(x, prefix + "down"))
+        return self.linear(inner, prefix + "up")
+
+    def beside(self, x, layer):
+        """scale * up(activation(down(x))) of what a feed-forward reads, or 0 where the model has no such adapters."""
+        prefix = f"transformer.layers.{layer}.adapter_parallel."
+        if prefix + "down.weight" not in self.params:
+            return 0.0
+        return adapters(self.case)["scale"] * self.bottleneck(x, prefix)
 
     def block(self, h, layer, sequence):
         """One layer: x + f(LN(x)), LN(x + f(x)), or y + f(y) with y = LN(x), for each sublayer f."""
@@ -211,6 +227,7 @@ class Forward:
             normalise = lambda x: self.norm(x, f"transformer.layers.{layer}.{norm}")
             x = h if place == "after" else normalise(h)
             a = self.adapt(sublayer(x, layer, sequence), layer, adapter)
+            a = a + self.beside(x, layer) if norm == "norm_2" else a
             h = (x if place == "stream" else h) + a
             h = normalise(h) if place == "after" else h
         return h
@@ -329,7 +346,7 @@ def padded_trunk(case, params, inputs):
         h = run.norm(h, prefix + "norm_1") if place == "after" else h
         normed = h if place == "after" else run.norm(h, prefix + "norm_2")
         a = run.adapt(run.feed_forward(normed, layer, 0), layer, "adapter_feed_forward")
-        h = (normed if place == "stream" else h) + a
+        h = (normed if place == "stream" else h) + a + run.beside(normed, layer)
         h = run.norm(h, prefix + "norm_2") if place == "after" else h
     if layout(case)["final_norm"]:
         h = run.norm(h, "transformer.final_norm")

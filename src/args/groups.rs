@@ -217,12 +217,12 @@ pub struct TuningArgs {
     /// Keep the model's sizes and tokenizer, but draw its weights afresh
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub from_scratch: Option<bool>,
-    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA) or all biases (BitFit); nothing,
-    /// and a linear head is fitted to the vectors that the model makes (features), or to those of a model that was tuned on pairs
-    /// of a few examples (contrastive); or no transformer but a bag of words (bow)
+    /// What is trained: everything, or the head alone, or with adapters, low-rank updates (LoRA), scales ((IA)3) or all biases
+    /// (BitFit); nothing, and a linear head is fitted to the vectors that the model makes (features), or to those of a model
+    /// that was tuned on pairs of a few examples (contrastive); or no transformer but a bag of words (bow)
     #[arg(long, value_name = "NAME", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
-    /// Width of the adapters, -1 for none; given without --method adapters, everything is trained
+    /// Width of the adapters, -1 for none [default: 32 with --method adapters]; given without --method adapters, everything is trained
     #[arg(long, value_name = "N")]
     pub adapters_dim: Option<i64>,
     /// Rank of the updates of --method lora [default: 8]

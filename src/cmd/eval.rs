@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::checkpoint::ModelPath;
 use headstart::data::rows::TextFields;
 use headstart::eval::Evaluation;
 use headstart::evaluate::{EvaluateConfig, evaluate};
@@ -24,6 +25,7 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     // The ranks have joined already.
     let EvalArgs {
         run,
+        below,
         data,
         split,
         language_model,
@@ -39,7 +41,7 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice_of_rank(device, ranks);
     let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
-    let run = ranks.one_first(|| settings::model_folder(run, places))?;
+    let (run, base) = ranks.one_first(|| settings::model_and_base(run, below.base, places))?;
     if data.text_column.is_none()
         && let TextFields::Named(columns) = settings::text_fields_of(&run)
     {
@@ -59,7 +61,9 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
         collective,
     };
     let mut progress = Progress::new(Verbosity::Calm);
-    let evaluation = evaluate(&run, &config, &mut |event| progress.listen(&event));
+    let evaluation = evaluate(ModelPath { path: &run, base: base.as_deref() }, &config, &mut |event| {
+        progress.listen(&event)
+    });
     progress.finish();
     let evaluation = evaluation?;
     if !ranks.collective.leads() {

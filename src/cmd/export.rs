@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headstart::checkpoint::{ExportForm, Exported, export, export_peft};
+use headstart::checkpoint::{ExportForm, Exported, ModelPath, export, export_peft, is_adapter};
 
 use crate::args::{ExportArgs, ExportTarget};
 use crate::settings::Usage;
@@ -12,18 +12,29 @@ use crate::{output, progress, settings};
 /// Runs it.
 pub fn run(args: ExportArgs) -> Result<ExitCode> {
     let ExportArgs { run, to, output: folder, base, with_code, pooling, normalize, places, json } = args;
-    check_flags(to, with_code, pooling.is_some() || normalize.is_some(), base.is_some())?;
     progress::exit_on_signal()?;
-    let run = settings::model_folder(run, places.clone())?;
-    let base = base.map(|base| settings::model_folder(base, places)).transpose()?;
-    let exported = match (to, base) {
-        (ExportTarget::Peft, Some(base)) => export_peft(&run, &settings::absolute_path(base), &folder)?,
+    let based = base.is_some();
+    let (run, base) = settings::model_and_base(run, base, places)?;
+    let alone = is_adapter(&run);
+    let kind = if alone {
+        Base::OfAdapter
+    } else if based {
+        Base::Named
+    } else {
+        Base::Absent
+    };
+    check_flags(to, with_code, pooling.is_some() || normalize.is_some(), kind)?;
+    let model = ModelPath { path: &run, base: base.as_deref().filter(|_| alone) };
+    let exported = match (to, &base) {
+        (ExportTarget::Peft, Some(base)) => {
+            export_peft(&run, &settings::absolute_path(base.clone()), &folder)?
+        }
         (ExportTarget::SentenceTransformers, _) => {
             let form = ExportForm::SentenceTransformers { pooling: pooling.map(Into::into), normalize };
-            export(&run, form, &folder)?
+            export(model, form, &folder)?
         }
-        _ if with_code => export(&run, ExportForm::TransformersWithCode, &folder)?,
-        _ => export(&run, ExportForm::Transformers, &folder)?,
+        _ if with_code => export(model, ExportForm::TransformersWithCode, &folder)?,
+        _ => export(model, ExportForm::Transformers, &folder)?,
     };
     if json {
         output::json_line(&exported)?;
@@ -35,7 +46,7 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
         ))?;
         if let Some(difference) = merged {
             output::text(&format!(
-                "low-rank updates merged; largest difference of an output on a fixed input: {difference:.1e}\n"
+                "updates and scales merged; largest difference of an output on a fixed input: {difference:.1e}\n"
             ))?;
         }
         if let Some(temperature) = temperature {
@@ -47,8 +58,19 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What --base is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    /// Not given.
+    Absent,
+    /// Given for a whole model.
+    Named,
+    /// Given or known, for the folder of an adapter alone.
+    OfAdapter,
+}
+
 /// Refuses flags that say nothing of what is written.
-fn check_flags(to: ExportTarget, with_code: bool, of_vectors: bool, based: bool) -> Result<()> {
+fn check_flags(to: ExportTarget, with_code: bool, of_vectors: bool, base: Base) -> Result<()> {
     let what = match to {
         ExportTarget::Hf | ExportTarget::Peft if of_vectors => {
             "--pooling and --normalize are of vectors, which --to hf and --to peft say nothing of\n  fix: leave them out, or use \
@@ -57,10 +79,10 @@ fn check_flags(to: ExportTarget, with_code: bool, of_vectors: bool, based: bool)
         ExportTarget::SentenceTransformers | ExportTarget::Peft if with_code => {
             "--with-code goes with --to hf\n  fix: leave it out, or use --to hf"
         }
-        ExportTarget::Peft if !based => {
+        ExportTarget::Peft if base == Base::Absent => {
             "PEFT has updates beside the model they are of\n  fix: name the model that the run started from: --base MODEL"
         }
-        ExportTarget::Hf | ExportTarget::SentenceTransformers if based => {
+        ExportTarget::Hf | ExportTarget::SentenceTransformers if base == Base::Named => {
             "--base goes with --to peft\n  fix: leave it out, or use --to peft"
         }
         _ => return Ok(()),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::checkpoint::ModelPath;
 use headstart::config::TextColumns;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
@@ -22,7 +23,8 @@ const CHUNK: usize = 1024;
 
 /// Runs it.
 pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
-    let FeaturesArgs { run, texts, output, pooling, normalize, max_length, reading, compute, places } = args;
+    let FeaturesArgs { run, below, texts, output, pooling, normalize, max_length, reading, compute, places } =
+        args;
     let TextsArgs { input, input_format, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
@@ -32,7 +34,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
         check_name(path)?;
         begin_file(path)?;
     }
-    let run = settings::model_folder(run, places)?;
+    let (run, base) = settings::model_and_base(run, below.base, places)?;
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
         None => settings::text_fields_of(&run),
@@ -41,7 +43,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let device = settings::devices::choice(device);
     let config = FeaturesConfig { pooling, normalize, max_length, precision, threads, device };
-    let mut extractor = FeatureExtractor::load(&run, &config)?;
+    let mut extractor = FeatureExtractor::load(ModelPath { path: &run, base: base.as_deref() }, &config)?;
     if let Some(note) = config.device.note(extractor.device()) {
         progress::say(&note);
     }

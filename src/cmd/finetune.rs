@@ -16,8 +16,11 @@ pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
     ranks::together(&joining, |ranks| {
         let Run { mut config, options, telling } = settings::finetune(args, ranks)?;
         let places = settings::places_of(&config.data);
-        let here = |name| ranks.one_first(|| settings::model_folder(name, places));
-        config.model = config.model.map(here).transpose()?;
+        if let Some(name) = config.model.take() {
+            let base = config.peft.base.take();
+            let (model, base) = ranks.one_first(|| settings::model_and_base(name, base, places))?;
+            (config.model, config.peft.base) = (Some(model), base);
+        }
         progress::stop_on_signal()?;
         let mut progress = Progress::new(telling.verbosity);
         if config.is_several() {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use console::Term;
+use headstart::checkpoint::ModelPath;
 use headstart::infer::{GenerateConfig, Generator};
 use serde_json::json;
 
@@ -14,14 +15,26 @@ use crate::{progress, settings};
 
 /// Runs it.
 pub fn run(args: GenerateArgs) -> Result<ExitCode> {
-    let GenerateArgs { run, prompt, max_new_tokens, temperature, top_k, top_p, seed, compute, places, json } =
-        args;
+    let GenerateArgs {
+        run,
+        below,
+        prompt,
+        max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        compute,
+        places,
+        json,
+    } = args;
     let ComputeArgs { precision, threads, device } = compute;
     let config = GenerateConfig { max_new_tokens, temperature, top_k, top_p, seed };
     config.validate()?;
-    let run = settings::model_folder(run, places)?;
+    let (run, base) = settings::model_and_base(run, below.base, places)?;
     let choice = settings::devices::choice(device);
-    let generator = Generator::load(&run, precision, &choice, threads)?;
+    let generator =
+        Generator::load(ModelPath { path: &run, base: base.as_deref() }, precision, &choice, threads)?;
     if let Some(note) = choice.note(generator.device()) {
         progress::say(&note);
     }

@@ -32,6 +32,7 @@ pub fn run(command: PlanCommand) -> Result<ExitCode> {
             let ranks = work.ranks.clone();
             let Run { mut config, telling, .. } = settings::finetune(work, &alone)?;
             config.model = config.model.map(|name| here(name, &config.data)).transpose()?;
+            config.peft.base = config.peft.base.map(|name| here(name, &config.data)).transpose()?;
             let assumed = settings::assumptions(&assumed, &ranks, &config.data)?;
             (plan::finetune(&config, &assumed)?, telling.json)
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::checkpoint::ModelPath;
 use headstart::config::TextColumns;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{self, RowFormat, Rows, TextFields, TextInput};
@@ -45,6 +46,7 @@ struct Counts {
 pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let PredictArgs {
         run,
+        below,
         texts,
         output,
         output_format,
@@ -63,12 +65,13 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     let output = output.and_then(file_of);
     output.as_deref().map_or(Ok(()), begin_file)?;
-    let run = settings::model_folder(run, places)?;
+    let (run, base) = settings::model_and_base(run, below.base, places)?;
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
+    let place = ModelPath { path: &run, base: base.as_deref() };
     let mut predictor =
-        Predictor::load(&run, precision, &choice, threads)?.with_long_texts(long.long_texts());
+        Predictor::load(place, precision, &choice, threads)?.with_long_texts(long.long_texts());
     if uncalibrated {
         predictor = predictor.uncalibrated();
     }

@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use headstart::config::{AdaptConfig, FinetuneConfig, PretrainConfig, TASK_TEXTS, TrialsConfig};
+use headstart::config::{AdaptConfig, FinetuneConfig, PeftConfig, PretrainConfig, TASK_TEXTS, TrialsConfig};
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
 use crate::args::{
-    AdaptArgs, ExampleArgs, FinetuneArgs, LabelledArgs, Rate, TrainArgs, TrialsArgs, TuningArgs,
+    AdaptArgs, ExampleArgs, FinetuneArgs, LabelledArgs, PeftArgs, Rate, TrainArgs, TrialsArgs, TuningArgs,
 };
 use crate::ranks::Ranks;
 
@@ -25,6 +25,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         tuning,
         adapt,
         trials,
+        peft,
         source,
         train,
         ranks: _,
@@ -37,7 +38,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         ..saved
     });
     let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
-    let mut config = finetune_config(model, &tuning, (adapt, trials), source, &train, base);
+    let mut config = finetune_config(model, &tuning, (adapt, trials, peft), source, &train, base);
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
     if let Some(class) = finetuning_model_class {
@@ -56,7 +57,7 @@ fn adapt_text(name: String) -> String {
 fn finetune_config(
     model: Option<PathBuf>,
     tuning: &TuningArgs,
-    (adapt, trials): (AdaptArgs, TrialsArgs),
+    (adapt, trials, peft): (AdaptArgs, TrialsArgs, PeftArgs),
     source: LabelledArgs,
     train: &TrainArgs,
     base: FinetuneConfig,
@@ -97,6 +98,7 @@ fn finetune_config(
         lora_dropout: lora_dropout.or(base.lora_dropout),
         lora_targets: lora_targets.or(base.lora_targets),
         rslora: rslora.or(base.rslora),
+        peft: peft_config(peft, base.peft),
         train_norms: train_norms.unwrap_or(base.train_norms),
         pooling: pooling.or(base.pooling),
         max_length: max_length.or(base.max_length),
@@ -122,5 +124,24 @@ fn finetune_config(
             lr_auto: lr_auto.or(base.trials.lr_auto),
         },
         train: train::train_config(train, &base.train),
+    }
+}
+
+fn peft_config(peft: PeftArgs, base: PeftConfig) -> PeftConfig {
+    let PeftArgs {
+        base: below,
+        adapters_kind,
+        adapters_reduction,
+        adapters_activation,
+        adapters_scale,
+        ia3_targets,
+    } = peft;
+    PeftConfig {
+        base: below.map(data::absolute_path).or(base.base),
+        adapters_kind: adapters_kind.or(base.adapters_kind),
+        adapters_reduction: adapters_reduction.or(base.adapters_reduction),
+        adapters_activation: adapters_activation.or(base.adapters_activation),
+        adapters_scale: adapters_scale.or(base.adapters_scale),
+        ia3_targets: ia3_targets.or(base.ia3_targets),
     }
 }

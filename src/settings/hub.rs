@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use headstart::checkpoint::base_of;
 use headstart::config::DataConfig;
 use headstart::hub::{self, ENDPOINT, HubOptions, Model, Origin, Report, Token};
 
@@ -44,6 +45,21 @@ pub fn model_folder(name: PathBuf, places: PlaceArgs) -> Result<PathBuf> {
     let model = model?;
     say(&model);
     Ok(model.folder)
+}
+
+/// [`model_folder`], and the folder of the model below it where it holds an adapter alone: the one that is named, or else the one
+/// that it names.
+pub fn model_and_base(
+    name: PathBuf,
+    base: Option<PathBuf>,
+    places: PlaceArgs,
+) -> Result<(PathBuf, Option<PathBuf>)> {
+    let folder = model_folder(name, places.clone())?;
+    let named = if base.is_none() { base_of(&folder)? } else { None };
+    // What is gone from a path is not looked for under its name.
+    let is_name = |name: &PathBuf| name.exists() || !(name.is_absolute() || name.starts_with("."));
+    let base = base.or(named.map(PathBuf::from).filter(is_name));
+    Ok((folder, base.map(|base| model_folder(base, places)).transpose()?))
 }
 
 /// Where the data of a configuration is looked for, as flags.

@@ -25,7 +25,7 @@ pub fn refuse(args: TutorialArgs, ranks: &Ranks) -> Result<()> {
 
 /// Checks that the settings make the model that the tutorial's class of this name is.
 pub fn check_model_class(class: &str, config: &FinetuneConfig) -> Result<()> {
-    let (adapters, lm) = (config.adapters().is_some(), config.lm_loss_coef > 0.0);
+    let (adapters, lm) = (config.adapters(1).is_some(), config.lm_loss_coef > 0.0);
     let fix = match class {
         "TransformerWithClfHead" if adapters => "leave --finetuning_model_class or the adapters out",
         "TransformerWithClfHead" if lm => "leave --finetuning_model_class or --lm_loss_coef out",

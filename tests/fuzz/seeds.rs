@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::{Place, sentences, topics};
 
-/// Two small runs, for what only a run has.
+/// A few small runs, for what only a run has.
 pub fn make(place: &Place) {
     place.books();
     place.topics();
@@ -23,6 +23,7 @@ pub fn make(place: &Place) {
         .run(&format!("pretrain --data books --tokenizer tok.json --preset micro {steps} {arch}"))
         .succeeds();
     place.run(&format!("finetune --model lm --data topics {steps} --out clf")).succeeds();
+    place.run(&format!("finetune --model lm --data topics {steps} --method ia3 --out scaled")).succeeds();
 }
 
 /// The files that PyTorch wrote.
@@ -36,6 +37,17 @@ const PUBLISHED: &str = "tests/golden/hf";
 /// Each family's config.json, as `transformers` writes it.
 pub fn published_configs() -> Vec<Vec<u8>> {
     named_like(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PUBLISHED), ".json")
+}
+
+/// A folder that PEFT saved.
+pub fn peft_folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft/folders").join(name)
+}
+
+/// What PEFT says of adapters of two kinds.
+pub fn peft_configs() -> Vec<Vec<u8>> {
+    let config = |name| fs::read(peft_folder(name).join("adapter_config.json")).unwrap();
+    ["bert_lora", "bert_ia3"].map(config).into()
 }
 
 /// A small BERT with a classifier, in the folder of another program.

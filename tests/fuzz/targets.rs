@@ -7,7 +7,9 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use headstart::checkpoint::{Checkpoint, FileSum, RunFolder, load_model_and_tokenizer};
+use headstart::checkpoint::{
+    Checkpoint, FileSum, ModelPath, RunFolder, load_model, load_model_and_tokenizer,
+};
 use headstart::data::cache::CacheUse;
 use headstart::data::catalog;
 use headstart::data::classification::raw::RawData;
@@ -123,6 +125,23 @@ pub const TARGETS: [Target; 38] = [
         prepare: |work| seeds::published_model(&work.own.join("model")),
         run: model_config,
         ..PLAIN
+    },
+    Target {
+        name: "peft-config",
+        seeds: |_| seeds::peft_configs(),
+        prepare: |work| {
+            seeds::published_model(&work.own.join("model"));
+            copy_folder(&seeds::peft_folder("bert_lora"), &work.own.join("adapter"));
+        },
+        run: peft_config,
+        ..PLAIN
+    },
+    Target {
+        name: "adapter",
+        seeds: |work| seeds::read(&work.place, &["scaled/final/adapter/adapter.json"]),
+        mend: seal_config,
+        prepare: |work| copy_folder(&work.place.join("scaled/final/adapter"), &work.own.join("adapter")),
+        run: adapter,
     },
     Target {
         name: "published-tokenizer",
@@ -415,6 +434,18 @@ fn own_config(work: &Work, bytes: &[u8]) -> bool {
     let folder = work.own.join("model");
     write(&folder.join("headstart.json"), bytes);
     load_model_and_tokenizer(&folder).is_ok()
+}
+
+fn peft_config(work: &Work, bytes: &[u8]) -> bool {
+    let folder = work.own.join("adapter");
+    write(&folder.join("adapter_config.json"), bytes);
+    load_model(ModelPath { path: &folder, base: Some(&work.own.join("model")) }).is_ok()
+}
+
+fn adapter(work: &Work, bytes: &[u8]) -> bool {
+    let folder = work.own.join("adapter");
+    write(&folder.join("adapter.json"), bytes);
+    load_model(ModelPath { path: &folder, base: Some(&work.place.join("lm")) }).is_ok()
 }
 
 fn published_config(_: &Work, bytes: &[u8]) -> bool {

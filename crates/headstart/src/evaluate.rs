@@ -8,7 +8,7 @@ use headstart_engine::Collective;
 
 use crate::baseline::BagModel;
 use crate::batch::{Examples, TokenTargets};
-use crate::checkpoint::ModelFiles;
+use crate::checkpoint::{ModelFiles, ModelPath};
 use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName, Problem, TextUnit};
 use crate::data::source;
 use crate::data::split::Split;
@@ -51,11 +51,17 @@ pub struct EvaluateConfig {
     pub collective: Collective,
 }
 
-/// Evaluates a run folder, its `final/`, or a checkpoint.
+/// Evaluates a run folder, its `final/`, a checkpoint, or an adapter over its model.
 ///
 /// # Errors
 /// A damaged model, data that is missing or unusable, a label the model does not know.
-pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'_>) -> Result<Evaluation> {
+pub fn evaluate<'a>(
+    model: impl Into<ModelPath<'a>>,
+    config: &EvaluateConfig,
+    listener: &mut Listener<'_>,
+) -> Result<Evaluation> {
+    let place = model.into();
+    let model = place.path;
     let order = match config.split {
         Some(split) => vec![split],
         None => vec![Split::Test, Split::Valid, Split::Train],
@@ -67,7 +73,7 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         evaluation.add_intervals();
         return Ok(evaluation);
     }
-    let loaded = Loaded::open(model, &config.device, config.threads)?;
+    let loaded = Loaded::open(place, &config.device, config.threads)?;
     if let Some(note) = config.device.note(&loaded.device) {
         let _: Signal = listener(Event::Message(&note));
     }

@@ -7,7 +7,9 @@ use std::time::Instant;
 use headstart_engine::{Weights, rng};
 
 use crate::batch::{Examples, Label, TokenTargets};
-use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, with_lm_head, without_lm_head};
+use crate::checkpoint::{
+    self, Checkpoint, LoadedModel, ModelFiles, ModelPath, with_lm_head, without_lm_head,
+};
 use crate::config::{
     Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
     ObjectiveName, Problem, Task, TextColumns, Truncation,
@@ -28,7 +30,7 @@ use crate::setup::pairs::pair_up;
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
 use crate::setup::{bag_of_words, bar};
-use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training, thousands};
+use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training, Trunk, thousands};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
 ///
@@ -240,6 +242,7 @@ pub(crate) fn finetune_compared(
         early_stopping: config.early_stopping,
         notes,
         files,
+        trunk: trunk_of(config),
         folder,
         data: config.data.path.clone(),
         origins,
@@ -266,6 +269,20 @@ fn check_updates(config: &FinetuneConfig, base: &LoadedModel) -> Result<()> {
     if let Some(lora) = config.lora() {
         lora.check_width(base.files.config.embed_dim)?;
     }
+    let (own, asked) = (&base.files.config, config.peft.adapters());
+    if own.adapters_dim.is_some() && config.adapters(own.embed_dim).is_some() && own.adapters != asked {
+        return Err(Error::Config {
+            key: "adapters_kind".into(),
+            what: format!(
+                "the model has {} adapters already, and others are asked for",
+                own.adapters.kind.name()
+            ),
+            fix: "give the same --adapters_ flags to train those on, or start from a model without".into(),
+        });
+    }
+    if let (Some(asked), Some(own)) = (config.peft.ia3(config.method), base.files.config.ia3) {
+        asked.check_same(own)?;
+    }
     match (config.lora(), base.files.config.lora) {
         (Some(asked), Some(own)) if asked != own => Err(Error::Config {
             key: "method".into(),
@@ -290,7 +307,17 @@ fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {
                 .into(),
         });
     };
-    checkpoint::load_model(path)
+    checkpoint::load_model(ModelPath { path, base: config.peft.base.as_deref() })
+}
+
+/// The model that most of what is trained stays.
+fn trunk_of(config: &FinetuneConfig) -> Option<Trunk> {
+    let freezes = match config.method {
+        Method::Head | Method::Adapters | Method::Lora | Method::Ia3 | Method::Bitfit => true,
+        Method::Full | Method::Features | Method::Contrastive | Method::Bow => false,
+    };
+    let model = config.model.clone().filter(|_| freezes && !config.from_scratch)?;
+    Some(Trunk { method: config.method.name(), model, base: config.peft.base.clone() })
 }
 
 /// The base model's sizes with the head, the adapters and the offset this run adds.
@@ -316,9 +343,12 @@ fn model_config(
         truncation,
         dropout: config.dropout.or(defaults.and_then(|defaults| defaults.dropout)),
     };
+    let adapters = config.adapters(base.embed_dim);
     let mut model = ModelConfig {
-        adapters_dim: config.adapters().or(base.adapters_dim),
+        adapters_dim: adapters.or(base.adapters_dim),
+        adapters: if adapters.is_some() { config.peft.adapters() } else { base.adapters },
         lora: config.lora().or(base.lora),
+        ia3: config.peft.ia3(config.method).or(base.ia3),
         head: Some(head),
         // The tutorial's `[CLS]` is new to its trunks.
         offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {

@@ -1,4 +1,4 @@
-//! A model's low-rank updates added to the weights they belong to, and how near its outputs stay.
+//! A model's low-rank updates and scales merged into the weights they belong to, and how near its outputs stay.
 //!
 //! Owns: the fixed input that both models read. Never: the sum itself (`model/peft.rs`), files.
 
@@ -11,7 +11,7 @@ use crate::model::Model;
 /// Tokens of the fixed input.
 const TOKENS: usize = 64;
 
-/// The model without updates, its weights, and the largest absolute difference between an output of the two on a fixed input:
+/// The model without updates and scales, its weights, and the largest absolute difference between an output of the two on a fixed input:
 /// logits where there is a classifier or a language model's head, else hidden states. It is what rounding leaves.
 ///
 /// # Errors

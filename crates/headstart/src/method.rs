@@ -18,6 +18,7 @@ pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
         Kind::TokenOffset => method != Method::Features,
         Kind::Adapter => of_all || method == Method::Adapters,
         Kind::Lora => of_all || method == Method::Lora,
+        Kind::Ia3 => of_all || method == Method::Ia3,
         Kind::Norm => of_all || norms,
         Kind::TokenEmbedding
         | Kind::PositionEmbedding
@@ -34,7 +35,7 @@ pub fn trains(method: Method, norms: bool, param: &Param) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Arch, HeadConfig, HeadPooling, LoraConfig, ModelConfig, Problem};
+    use crate::config::{Arch, HeadConfig, HeadPooling, Ia3Config, LoraConfig, ModelConfig, Problem};
     use crate::model::Model;
 
     #[test]
@@ -55,6 +56,7 @@ mod tests {
             num_layers: 2,
             adapters_dim: Some(2),
             lora: Some(LoraConfig { rank: 2, ..LoraConfig::default() }),
+            ia3: Some(Ia3Config::default()),
             head: Some(head),
             ..ModelConfig::default()
         };
@@ -66,6 +68,7 @@ mod tests {
             assert_eq!(of(Method::Head), is("classification_head"), "{}", param.name);
             assert_eq!(of(Method::Adapters), is("classification_head") || is("adapter"), "{}", param.name);
             assert_eq!(of(Method::Lora), is("classification_head") || is("lora_"), "{}", param.name);
+            assert_eq!(of(Method::Ia3), is("classification_head") || is(".ia3."), "{}", param.name);
             assert_eq!(of(Method::Bitfit), is("classification_head") || is("bias"), "{}", param.name);
             assert_eq!(
                 trains(Method::Lora, true, param),

@@ -51,6 +51,8 @@ pub enum Kind {
     Adapter,
     /// A low-rank update of a linear.
     Lora,
+    /// A scale of activations.
+    Ia3,
     /// What the language model's head has beside the token embedding.
     LmHead,
     /// The classification head.

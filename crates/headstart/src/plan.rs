@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use crate::batch::GROUPED_TOKENS;
-use crate::checkpoint::{LoadedModel, load_model, with_lm_head, without_lm_head};
+use crate::checkpoint::{LoadedModel, ModelPath, load_model, with_lm_head, without_lm_head};
 use crate::config::{
     FinetuneConfig, HeadConfig, Method, ModelConfig, ObjectiveName, PretrainConfig, Problem, Task,
     TrainConfig,
@@ -179,7 +179,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
             fix: "name one: --model runs/trunk".into(),
         });
     };
-    let base = load_model(path)?;
+    let base = load_model(ModelPath { path, base: config.peft.base.as_deref() })?;
     let (model, most) = classifier(config, &base);
     let predicts = base.files.objective.unwrap_or(ObjectiveName::of(&base.files.config));
     let share = masked_share(predicts, base.files.masked_share());
@@ -191,7 +191,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
         // Frozen weights need no gradients of their own, and those below everything that trains need no backward.
         passes: match config.method {
             Method::Full | Method::Contrastive => 3.0,
-            Method::Adapters | Method::Lora | Method::Bitfit => 2.0,
+            Method::Adapters | Method::Lora | Method::Ia3 | Method::Bitfit => 2.0,
             Method::Head | Method::Features | Method::Bow => 1.0,
         },
     };
@@ -215,9 +215,12 @@ fn classifier(config: &FinetuneConfig, base: &LoadedModel) -> (ModelConfig, usiz
         truncation: None,
         dropout: None,
     };
+    let adapters = config.adapters(files.config.embed_dim);
     let mut model = ModelConfig {
-        adapters_dim: config.adapters().or(files.config.adapters_dim),
+        adapters_dim: adapters.or(files.config.adapters_dim),
+        adapters: if adapters.is_some() { config.peft.adapters() } else { files.config.adapters },
         lora: config.lora().or(files.config.lora),
+        ia3: config.peft.ia3(config.method).or(files.config.ia3),
         head: Some(head),
         ..files.config.clone()
     };
@@ -386,7 +389,7 @@ impl Parameters {
                 Kind::AttentionIn | Kind::AttentionOut => &mut parts.attention,
                 Kind::FeedForwardUp | Kind::FeedForwardDown => &mut parts.feed_forward,
                 Kind::Norm => &mut parts.norms,
-                Kind::Adapter | Kind::Lora => &mut parts.adapters,
+                Kind::Adapter | Kind::Lora | Kind::Ia3 => &mut parts.adapters,
                 Kind::LmHead | Kind::Head => &mut parts.heads,
             };
             *part += param.len();

@@ -151,6 +151,7 @@ pub fn pretrain(
         early_stopping: 0,
         notes,
         files,
+        trunk: None,
         folder,
         data: config.data.path.clone(),
         origins: None,

@@ -57,6 +57,13 @@ simd! {
 }
 
 simd! {
+    /// sums += a * b.
+    pub(crate) fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
+        sums.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += a * b);
+    }
+}
+
+simd! {
     /// a += b.
     pub(crate) fn add_bf16(a: &mut [f32], b: &[bf16]) {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += f32::from_bits(u32::from(b.to_bits()) << 16));

@@ -8,6 +8,7 @@
 
 pub mod adam;
 pub mod attention;
+pub mod column_scale;
 pub mod cosine;
 pub mod distance;
 pub mod dropout;

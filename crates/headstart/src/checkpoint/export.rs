@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::OWN_FILE;
 use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{NewFolder, write_file};
-use crate::checkpoint::find::load_model;
+use crate::checkpoint::find::{ModelPath, load_model};
 use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::published_folder::{code_form, published_form, without_lm_head, write_published};
 use crate::checkpoint::stored::StoredWeights;
@@ -56,7 +56,7 @@ pub struct Exported {
     pub tensors: usize,
     /// Numbers in them.
     pub parameters: usize,
-    /// Where low-rank updates were added to the weights: the largest difference that it makes to an output on a fixed input.
+    /// Where low-rank updates or scales were merged into the weights: the largest difference that it makes to an output on a fixed input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merged: Option<f32>,
     /// The temperature that the classifier's last weights and biases were divided by, so that another program's probabilities are those of
@@ -70,9 +70,11 @@ pub struct Exported {
 /// # Errors
 /// [`Error::Config`] when `output` exists; those of [`load_model`]; [`Error::Checkpoint`] when the other program has no form for the
 /// model, saying why, or the disk refuses. Nothing is left behind.
-pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> {
+pub fn export<'a>(model: impl Into<ModelPath<'a>>, form: ExportForm, output: &Path) -> Result<Exported> {
     is_new(output)?;
-    let mut loaded = load_model(path)?;
+    let model = model.into();
+    let path = model.path;
+    let mut loaded = load_model(model)?;
     let arch = loaded.files.config.arch;
     let no_form = |why: String| no_form(path, &why, arch);
     let notes = match form {
@@ -88,7 +90,8 @@ pub fn export(path: &Path, form: ExportForm, output: &Path) -> Result<Exported> 
     // Nothing is added: all of its parameters were there when it was opened.
     let (mut weights, _) = loaded.weights_for(model.table(), 0)?;
     let mut merged = None;
-    if loaded.files.config.lora.take().is_some() {
+    let ModelConfig { lora, ia3, .. } = &mut loaded.files.config;
+    if lora.take().is_some() | ia3.take().is_some() {
         let difference;
         (model, weights, difference) = merge_updates(&model, weights)?;
         merged = Some(difference);
@@ -167,8 +170,8 @@ pub fn way_to_transformers(folder: &Path) -> Result<Option<WayOut>> {
         return Ok(None);
     }
     let ModelFiles { mut config, labels, special_ids, objective, .. } = load_model(folder)?.files;
-    // Updates are merged.
-    config.lora = None;
+    // Updates and scales are merged.
+    (config.lora, config.ia3) = (None, None);
     let masked = objective == Some(ObjectiveName::Mlm) && config.head.is_none();
     if write_config(&config, &labels, special_ids, masked).is_ok() {
         return Ok(Some(WayOut::Exported));

@@ -7,11 +7,33 @@ use std::path::{Path, PathBuf};
 use crate::baseline::BagModel;
 use crate::checkpoint::disk::names;
 use crate::checkpoint::model_folder::{LoadedModel, open_folder, open_while, tokenizer_of};
+use crate::checkpoint::peft_folder::is_adapter;
 use crate::checkpoint::published_folder::is_tutorials;
 use crate::checkpoint::run_folder::{RunFolder, newest_step_folder};
 use crate::checkpoint::{CHECKPOINTS_FOLDER, CONFIG_FILE, FINAL_FOLDER, RUN_CONFIG_FILE};
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
+
+/// Where a model lies: its path, and for what holds an adapter alone the path of the model below it.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelPath<'a> {
+    /// A run folder, a checkpoint, a model folder, or the folder of an adapter.
+    pub path: &'a Path,
+    /// The model that an adapter is of; `None`: the one that its folder names, if that is there.
+    pub base: Option<&'a Path>,
+}
+
+impl<'a> From<&'a Path> for ModelPath<'a> {
+    fn from(path: &'a Path) -> Self {
+        Self { path, base: None }
+    }
+}
+
+impl<'a> From<&'a PathBuf> for ModelPath<'a> {
+    fn from(path: &'a PathBuf) -> Self {
+        Self { path, base: None }
+    }
+}
 
 /// Opens the model of `path`: a run folder (its `final/`, else its best, else its latest checkpoint), a checkpoint
 /// folder, or a model folder.
@@ -19,24 +41,37 @@ use crate::tokenizer::Tokenizer;
 /// # Errors
 /// [`Error::Missing`] when `path` is none of these, saying what was looked for; [`Error::Checkpoint`] when the model
 /// is damaged, altered or does not hold together.
-pub fn load_model(path: &Path) -> Result<LoadedModel> {
-    found_and_opened(path, open_folder)
+pub fn load_model<'a>(path: impl Into<ModelPath<'a>>) -> Result<LoadedModel> {
+    let ModelPath { path, base } = path.into();
+    found_and_opened(path, base, |folder, chosen| open_folder(folder, chosen, base))
 }
 
 /// [`load_model`] with the model's tokenizer, which is made while the weights are checked.
 ///
 /// # Errors
 /// As for [`load_model`] and [`LoadedModel::tokenizer`].
-pub fn load_model_and_tokenizer(path: &Path) -> Result<(LoadedModel, Tokenizer)> {
-    let (model, tokenizer) = found_and_opened(path, |folder, chosen| {
-        open_while(folder, chosen, |files| tokenizer_of(folder, files))
+pub fn load_model_and_tokenizer<'a>(path: impl Into<ModelPath<'a>>) -> Result<(LoadedModel, Tokenizer)> {
+    let ModelPath { path, base } = path.into();
+    let (model, tokenizer) = found_and_opened(path, base, |folder, chosen| {
+        open_while(folder, chosen, base, |files| tokenizer_of(folder, files))
     })?;
     Ok((model, tokenizer?))
 }
 
 /// Finds the model of `path` and opens it; once more where a run that goes on has removed or replaced it in the meantime.
-fn found_and_opened<T>(path: &Path, mut open: impl FnMut(&Path, String) -> Result<T>) -> Result<T> {
+fn found_and_opened<T>(
+    path: &Path,
+    base: Option<&Path>,
+    mut open: impl FnMut(&Path, String) -> Result<T>,
+) -> Result<T> {
     const TRIES: u32 = 5;
+    if let Some(base) = base.filter(|_| path.is_dir() && !is_adapter(path)) {
+        return Err(Error::Config {
+            key: "base".into(),
+            what: format!("{} is a whole model, and {} is to stand below it", path.display(), base.display()),
+            fix: "leave base out: only what holds an adapter alone needs it".into(),
+        });
+    }
     let mut tries = 0;
     loop {
         let (folder, chosen) = find_model(path)?;
@@ -59,7 +94,7 @@ fn find_model(path: &Path) -> Result<(PathBuf, String)> {
         return Err(no_model(path));
     }
     BagModel::refuse(path)?;
-    if path.join(CONFIG_FILE).is_file() || is_tutorials(path) {
+    if is_adapter(path) || path.join(CONFIG_FILE).is_file() || is_tutorials(path) {
         return Ok((path.to_path_buf(), path.display().to_string()));
     }
     let last = path.join(FINAL_FOLDER);

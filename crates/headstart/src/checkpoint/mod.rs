@@ -20,6 +20,8 @@
 //!   final/                                a model folder: the finished model
 //!     model.safetensors  tokenizer.json  config.json  README.md
 //!     headstart.json  ...                 where it is in the form of `transformers` (`published_folder`)
+//!     adapter/                            what was trained on a frozen model, alone (`adapter_folder`)
+//!       adapter.safetensors  adapter.json
 //! ```
 //!
 //! Folders are written under the name `.partial-<name>` and renamed when every byte is on the disk. A folder that
@@ -28,6 +30,7 @@
 //! complete; sizes and sums tell whether it was altered afterwards: CRC-32C, which is quick, and SHA-256 for people and
 //! for folders of before there was the other.
 
+mod adapter_folder;
 mod config_file;
 mod disk;
 mod export;
@@ -44,12 +47,13 @@ mod stored;
 mod trainer;
 mod weights;
 
+pub use adapter_folder::Adapter;
 pub use config_file::{HeadDefaults, ModelFiles};
 pub use export::{ExportForm, Exported, WayOut, export, way_to_transformers};
-pub use find::{load_model, load_model_and_tokenizer};
+pub use find::{ModelPath, load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
-pub use peft_folder::export_peft;
+pub use peft_folder::{base_of, export_peft, is_adapter};
 pub use published_folder::Published;
 pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_head};
 pub use run_folder::RunFolder;

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use headstart_engine::Weights;
 use serde_json::Value;
 
+use crate::checkpoint::adapter_folder::{is_alone, open_alone};
 use crate::checkpoint::config_file::{MODEL_TYPE, ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{read_file, write_file};
+use crate::checkpoint::peft_folder::{is_adapter, open_peft};
 use crate::checkpoint::published_folder::{Published, is_tutorials, open_published, open_tutorials};
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
@@ -124,7 +126,7 @@ impl LoadedModel {
     fn check(&self, table: &ParamTable) -> Result<()> {
         match &self.stored {
             StoredWeights::Own(tensors) => check_exact(tensors, table),
-            StoredWeights::Published(_) => check_present(&self.stored, table),
+            StoredWeights::Published(_) | StoredWeights::Over(_) => check_present(&self.stored, table),
         }
     }
 
@@ -273,17 +275,24 @@ pub(super) fn write_model(
     Ok(sums)
 }
 
-/// Opens a model folder and checks that its three files belong together.
-pub(super) fn open_folder(folder: &Path, chosen: String) -> Result<LoadedModel> {
-    Ok(open_while(folder, chosen, |_| ())?.0)
+/// Opens a model folder and checks that its three files belong together; that of an adapter with the model `base` below it.
+pub(super) fn open_folder(folder: &Path, chosen: String, base: Option<&Path>) -> Result<LoadedModel> {
+    Ok(open_while(folder, chosen, base, |_| ())?.0)
 }
 
 /// [`open_folder`] with something to do while the weights are checked. What is wrong with the weights comes first.
 pub(super) fn open_while<T: Send>(
     folder: &Path,
     chosen: String,
+    base: Option<&Path>,
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
 ) -> Result<(LoadedModel, T)> {
+    if is_adapter(folder) {
+        let open = if is_alone(folder) { open_alone } else { open_peft };
+        let model = open(folder, chosen, base)?;
+        let other = meanwhile(&model.files);
+        return Ok((model, other));
+    }
     let tutorials = is_tutorials(folder);
     if tutorials || !is_own(folder)? {
         let open = if tutorials { open_tutorials } else { open_published };

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::checkpoint::adapter_folder::Adapter;
 use crate::checkpoint::config_file::ModelFiles;
 use crate::checkpoint::disk::{
     NewFolder, names, read_file, recover, remove_folder, replace_file, write_file,
@@ -292,7 +293,28 @@ impl RunFolder {
         weights: &[f32],
         readme: &str,
     ) -> Result<PathBuf> {
+        self.write_final_and_adapter(files, table, weights, readme, None)
+    }
+
+    /// [`RunFolder::write_final`] with what of the model was trained in a folder of its own, too.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn write_final_and_adapter(
+        &self,
+        files: &ModelFiles,
+        table: &ParamTable,
+        weights: &[f32],
+        readme: &str,
+        adapter: Option<&Adapter>,
+    ) -> Result<PathBuf> {
         self.write_final_with(readme, |folder| {
+            if let Some(adapter) = adapter {
+                adapter.write(folder, files, table, weights)?;
+            }
             match finished_form(files, table, weights) {
                 Some((config, parts)) => write_published(folder, files, config, &parts)?,
                 None => write_model(folder, files, table, weights)?,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, TrialsConfig,
-    Truncation, check, check_positive,
+    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, PeftConfig, Problem, TrainConfig,
+    TrialsConfig, Truncation, check, check_positive,
 };
 use crate::error::Result;
 
@@ -23,6 +23,8 @@ pub enum Method {
     Adapters,
     /// Low-rank updates of the linears, the classification head and the `[CLS]` offset.
     Lora,
+    /// Scales of keys, values and inner activations ((IA)3), the classification head and the `[CLS]` offset.
+    Ia3,
     /// All biases, the classification head and the `[CLS]` offset (Ben Zaken et al. 2022).
     Bitfit,
     /// None: the trunk runs once over all texts, and a linear head is fitted to its vectors.
@@ -41,6 +43,7 @@ impl Method {
             Self::Head => "head",
             Self::Adapters => "adapters",
             Self::Lora => "lora",
+            Self::Ia3 => "ia3",
             Self::Bitfit => "bitfit",
             Self::Features => "features",
             Self::Contrastive => "contrastive",
@@ -95,6 +98,9 @@ pub struct FinetuneConfig {
     /// Whether they are scaled by alpha over the root of their rank; absent: no.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rslora: Option<bool>,
+    /// Settings of other methods that train little of a model.
+    #[serde(flatten)]
+    pub peft: PeftConfig,
     /// Whether the methods that freeze the model train its layer norms all the same.
     pub train_norms: bool,
     /// Which row is classified; absent: the family's own.
@@ -153,6 +159,7 @@ impl Default for FinetuneConfig {
             lora_dropout: None,
             lora_targets: None,
             rslora: None,
+            peft: PeftConfig::default(),
             train_norms: false,
             pooling: None,
             max_length: None,
@@ -175,11 +182,12 @@ impl Default for FinetuneConfig {
 }
 
 impl FinetuneConfig {
-    /// Width of the adapters; `None` for none.
-    pub fn adapters(&self) -> Option<usize> {
-        match (self.adapters_dim, self.method) {
-            (1.., _) => Some(self.adapters_dim as usize),
-            (_, Method::Adapters) => Some(32),
+    /// Width of the adapters of a model of this width; `None` for none.
+    pub fn adapters(&self, width: usize) -> Option<usize> {
+        match (self.adapters_dim, self.peft.adapters_reduction, self.method) {
+            (1.., ..) => Some(self.adapters_dim as usize),
+            (_, Some(reduction), _) => Some((width / reduction.max(1)).max(1)),
+            (_, None, Method::Adapters) => Some(32),
             _ => None,
         }
     }
@@ -320,6 +328,7 @@ impl FinetuneConfig {
         self.check_trials()?;
         self.check_fitted_head()?;
         self.check_examples()?;
+        self.peft.validate(self.method, self.adapters_dim)?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

@@ -53,6 +53,16 @@ impl LoraTargets {
     /// Queries, keys, values and the out-projection.
     pub const ATTENTION: Self = Self([true, true, true, true, false, false]);
 
+    /// Those of a list.
+    pub const fn of(targets: &[LoraTarget]) -> Self {
+        let (mut chosen, mut i) = ([false; LoraTarget::ALL.len()], 0);
+        while i < targets.len() {
+            chosen[targets[i] as usize] = true;
+            i += 1;
+        }
+        Self(chosen)
+    }
+
     /// Whether a linear is one of them.
     pub fn has(self, target: LoraTarget) -> bool {
         self.0[target as usize]
@@ -133,7 +143,10 @@ impl LoraConfig {
     }
 
     /// Checks the ranges that are the same for every model.
-    pub(super) fn validate(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] naming the key.
+    pub fn validate(&self) -> Result<()> {
         check("lora_rank", self.rank > 0, || {
             (
                 "0 is no rank of an update".into(),

@@ -3,27 +3,33 @@
 //! Owns: names, defaults, ranges, one file a table. Never: reads files, knows flags (the command line maps one flag to
 //! one key).
 
+mod adapters;
 mod budget;
 mod data;
 mod distill;
 mod finetune;
+mod ia3;
 mod layout;
 mod lora;
 mod model;
+mod peft;
 mod pretrain;
 mod recipe;
 mod train;
 mod trials;
 
+pub use adapters::{AdapterKind, AdapterLayout};
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
 pub use distill::{DistillConfig, LayerMap};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
+pub use ia3::{Ia3Config, Ia3Targets};
 pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, NormPlace};
 pub use lora::{LoraConfig, LoraTarget, LoraTargets};
 pub use model::{
     Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem, TeacherHeads, Truncation,
 };
+pub use peft::PeftConfig;
 pub use pretrain::{ObjectiveName, PretrainConfig, TextUnit};
 pub use recipe::{Recipe, Task};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};

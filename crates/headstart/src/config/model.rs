@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::adapters::AdapterLayout;
+use super::ia3::Ia3Config;
 use super::layout::LayoutChanges;
 use super::lora::LoraConfig;
 use super::{check, check_positive};
@@ -107,9 +109,15 @@ pub struct ModelConfig {
     /// Width of the bottleneck adapters; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapters_dim: Option<usize>,
+    /// Where they stand and what they compute.
+    #[serde(skip_serializing_if = "AdapterLayout::is_usual")]
+    pub adapters: AdapterLayout,
     /// Low-rank updates of the linears; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+    /// Learned scales of activations; absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ia3: Option<Ia3Config>,
     /// The classification head, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
@@ -305,8 +313,10 @@ impl Default for ModelConfig {
             attention_dropout: None,
             initializer_range: 0.02,
             adapters_dim: None,
+            adapters: AdapterLayout::default(),
             lora: None,
             teacher_heads: None,
+            ia3: None,
             head: None,
             offset_token: None,
         }
@@ -431,6 +441,7 @@ impl ModelConfig {
                 )
             })?;
         }
+        self.adapters.validate()?;
         self.layout.validate()?;
         check_positive("initializer_range", f64::from(self.initializer_range))
     }

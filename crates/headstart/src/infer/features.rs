@@ -4,13 +4,13 @@
 //! standard input, writes files.
 
 use std::cmp::Reverse;
-use std::path::Path;
 
 use headstart_engine::{Precision, Tape};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, TokenTargets};
+use crate::checkpoint::ModelPath;
 use crate::config::{HeadPooling, PrecisionName};
 use crate::data::rows::TextInput;
 use crate::data::template::{Encoded, Template};
@@ -93,8 +93,8 @@ impl FeatureExtractor {
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged; [`Error::Config`] when inputs are to be longer than the model has
     /// positions for.
-    pub fn load(model: &Path, config: &FeaturesConfig) -> Result<Self> {
-        let loaded = Loaded::open(model, &config.device, config.threads)?;
+    pub fn load<'a>(model: impl Into<ModelPath<'a>>, config: &FeaturesConfig) -> Result<Self> {
+        let loaded = Loaded::open(model.into(), &config.device, config.threads)?;
         let folder = read_sentence_settings(&loaded.folder)?;
         let sizes = &loaded.files.config;
         let positions = sizes.num_max_positions;

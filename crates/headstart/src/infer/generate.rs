@@ -2,11 +2,10 @@
 //!
 //! Owns: the loop over new tokens. Never: how one is drawn (`sampling`), what of the text is shown when (`streaming`).
 
-use std::path::Path;
-
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::{Packing, Precision, Tape, rng};
 
+use crate::checkpoint::ModelPath;
 use crate::config::PrecisionName;
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
@@ -69,16 +68,17 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged or holds a masked language model.
-    pub fn load(
-        model: &Path,
+    pub fn load<'a>(
+        model: impl Into<ModelPath<'a>>,
         precision: PrecisionName,
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
+        let model = model.into();
         let loaded = Loaded::open(model, device, threads)?;
         if !loaded.files.config.causal {
             return Err(Error::Checkpoint {
-                path: model.to_path_buf(),
+                path: model.path.to_path_buf(),
                 what: "is a masked language model, which fills gaps but does not continue text".into(),
                 fix: "pretrain one with --objective lm".into(),
             });

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use headstart_engine::Weights;
 
-use crate::checkpoint::{self, LoadedModel, ModelFiles};
+use crate::checkpoint::{self, LoadedModel, ModelFiles, ModelPath};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -40,7 +40,7 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Loads a run folder, its `final/`, or a checkpoint; every parameter must be there.
-    pub(crate) fn open(path: &Path, device: &DeviceChoice, threads: usize) -> Result<Self> {
+    pub(crate) fn open(path: ModelPath<'_>, device: &DeviceChoice, threads: usize) -> Result<Self> {
         let device = device.open(threads)?;
         let (loaded, tokenizer) = checkpoint::load_model_and_tokenizer(path)?;
         let model = Model::new(&loaded.files.config)?;

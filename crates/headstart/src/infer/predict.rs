@@ -2,7 +2,6 @@
 //!
 //! Owns: what a prediction says. Never: reads standard input, prints.
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use headstart_engine::Precision;
@@ -10,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::baseline::BagModel;
 use crate::batch::{Batch, TokenTargets};
+use crate::checkpoint::ModelPath;
 use crate::config::{HeadConfig, PrecisionName, Problem};
 use crate::data::classification::joined;
 use crate::data::rows::TextInput;
@@ -63,17 +63,18 @@ struct Transformer {
 }
 
 impl Predictor {
-    /// Loads a run folder, its `final/`, or a checkpoint. `threads` 0: all.
+    /// Loads a run folder, its `final/`, a checkpoint, or an adapter over its model. `threads` 0: all.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged or holds no classifier.
-    pub fn load(
-        model: &Path,
+    pub fn load<'a>(
+        model: impl Into<ModelPath<'a>>,
         precision: PrecisionName,
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
-        let kind = match BagModel::folder(model) {
+        let model = model.into();
+        let kind = match BagModel::folder(model.path) {
             Some(folder) => Kind::Bag(Box::new(BagModel::open(&folder)?)),
             None => Kind::Transformer(Box::new(Transformer::load(model, precision, device, threads)?)),
         };
@@ -161,11 +162,16 @@ fn by_bag(model: &BagModel, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
 }
 
 impl Transformer {
-    fn load(model: &Path, precision: PrecisionName, device: &DeviceChoice, threads: usize) -> Result<Self> {
+    fn load(
+        model: ModelPath<'_>,
+        precision: PrecisionName,
+        device: &DeviceChoice,
+        threads: usize,
+    ) -> Result<Self> {
         let loaded = Loaded::open(model, device, threads)?;
         let Some(head) = loaded.files.config.head.clone() else {
             return Err(Error::Checkpoint {
-                path: model.to_path_buf(),
+                path: model.path.to_path_buf(),
                 what: "is a language model without a classification head".into(),
                 fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
             });

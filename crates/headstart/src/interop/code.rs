@@ -49,6 +49,10 @@ pub fn write_code_config(
         (pooled.is_some_and(|pooled| pooled.parts().len() > 1), "several poolings side by side"),
         (options.cls_first, "[CLS] in the first place"),
         (config.embedding_size() != config.embed_dim, "embeddings of another width"),
+        (
+            !config.adapters.is_usual(),
+            "adapters but those behind both sublayers, with the model's activation",
+        ),
     ];
     if let Some((_, what)) = without.iter().find(|(has, _)| *has) {
         return Err(format!("the code that goes with it has no {what}"));

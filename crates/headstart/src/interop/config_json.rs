@@ -154,6 +154,9 @@ pub fn write_config(
     if config.lora.is_some() {
         return Err("`transformers` has no low-rank updates beside a model's weights".into());
     }
+    if config.ia3.is_some() {
+        return Err("`transformers` has no scales beside a model's weights".into());
+    }
     if config.offset_token.is_some() {
         return Err(
             "its [CLS] was trained beside a frozen embedding, which `transformers` has no place for".into()

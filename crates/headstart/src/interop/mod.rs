@@ -17,6 +17,7 @@ mod gpt2;
 mod modernbert;
 mod names;
 mod peft;
+mod peft_read;
 mod roberta;
 mod schema;
 mod sentence_transformers;
@@ -29,6 +30,7 @@ mod weights;
 pub use code::{CODE_FILES, CODE_MODEL_TYPE, has_code, write_code_config};
 pub use config_json::{Card, read_config, write_config};
 pub use peft::peft_form;
+pub use peft_read::{Parameter, PeftParts, peft_base, read_peft};
 pub(crate) use schema::number;
 pub use sentence_transformers::{
     SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,

@@ -7,6 +7,7 @@ use headstart_engine::{Dropout, Tape, Value};
 use crate::config::{Layout, LoraTarget, ModelConfig, Positions};
 use crate::model::peft::{Part, Sum, Updated};
 use crate::model::projection::Builder;
+use crate::model::scales::Scales;
 use crate::params::{Kind, ParamTable};
 
 /// The attention of one block.
@@ -14,6 +15,10 @@ use crate::params::{Kind, ParamTable};
 pub(super) struct SelfAttention {
     in_proj: Updated,
     out_proj: Updated,
+    /// Of queries, keys and values.
+    scales_in: Scales,
+    /// Of what the out-projection reads.
+    scales_out: Scales,
     heads: Attention,
 }
 
@@ -48,10 +53,12 @@ impl SelfAttention {
         let of_in = [LoraTarget::Q, LoraTarget::K, LoraTarget::V].map(part);
         let in_proj = Updated::new(build, in_proj, width, of_in);
         let out_proj = Updated::new(build, out_proj, width, [part(LoraTarget::O)]);
+        let scales_in = Scales::new(build, [LoraTarget::Q, LoraTarget::K, LoraTarget::V].map(part));
+        let scales_out = Scales::new(build, [part(LoraTarget::O)]);
         let window = build.layer.and_then(|layer| build.layout.window_of(layer));
         let heads =
             Attention { heads: config.num_heads, causal: config.causal, window, dropout: Some(dropout) };
-        Self { in_proj, out_proj, heads }
+        Self { in_proj, out_proj, scales_in, scales_out, heads }
     }
 
     /// All but the out-projection, and that, which takes the residual in its epilogue.
@@ -64,18 +71,23 @@ impl SelfAttention {
         cache: Option<&mut KeyValueCache>,
     ) -> (Value, Sum) {
         let in_proj = self.in_proj.of(tape, table, x);
-        let mut qkv = in_proj.apply(tape, x, &[]);
+        let qkv = in_proj.apply(tape, x, &[]);
+        let mut qkv = self.scales_in.of(tape, table, qkv);
         let angles = if self.heads.window.is_some() { &angles.local } else { &angles.global };
         if let Some(angles) = angles {
             qkv = tape.rotate(&qkv, angles);
         }
         let mixed = tape.attention(&qkv, self.heads, cache);
+        let mixed = self.scales_out.of(tape, table, mixed);
         let last = self.out_proj.of(tape, table, &mixed);
         (mixed, last)
     }
 
-    /// The linears that may have updates.
-    pub(super) fn linears(&self) -> [&Updated; 2] {
-        [&self.in_proj, &self.out_proj]
+    /// Makes the weights those of the layer without updates and scales.
+    pub(super) fn merge(&self, table: &ParamTable, weights: &mut [f32]) {
+        self.in_proj.merge(table, weights);
+        self.out_proj.merge(table, weights);
+        self.scales_in.merge_behind(self.in_proj.linear(), table, weights);
+        self.scales_out.merge_before(self.out_proj.linear(), table, weights);
     }
 }

@@ -9,7 +9,7 @@ use crate::config::NormPlace;
 use crate::model::attention::{Angles, SelfAttention};
 use crate::model::feed_forward::FeedForward;
 use crate::model::norm::Norm;
-use crate::model::peft::{Adapter, Sum, Updated};
+use crate::model::peft::{Adapter, Sublayer, Sum};
 use crate::model::projection::Builder;
 use crate::params::ParamTable;
 
@@ -50,11 +50,11 @@ impl Block {
         let norm_1 = has_norm.then(|| Norm::new(build, &format!("{prefix}.norm_1")));
         let probabilities = drop(config.attention_dropout(), 0);
         let attention = SelfAttention::new(build, &format!("{prefix}.attention"), probabilities);
-        let adapter = Adapter::new(build, &format!("{prefix}.adapter_attention"));
+        let adapter = Adapter::new(build, &prefix, Sublayer::Attention);
         let around_attention = Around { place, norm: norm_1, dropout: drop(config.dropout, 1), adapter };
         let norm_2 = Some(Norm::new(build, &format!("{prefix}.norm_2")));
         let feed_forward = FeedForward::new(build, &format!("{prefix}.feed_forward"));
-        let adapter = Adapter::new(build, &format!("{prefix}.adapter_feed_forward"));
+        let adapter = Adapter::new(build, &prefix, Sublayer::FeedForward);
         let around_feed_forward = Around { place, norm: norm_2, dropout: drop(config.dropout, 2), adapter };
         build.layer = None;
         Self { attention, around_attention, feed_forward, around_feed_forward }
@@ -75,9 +75,10 @@ impl Block {
         self.around_feed_forward.forward(tape, table, &h, feed_forward)
     }
 
-    /// The linears that may have updates.
-    pub(super) fn linears(&self) -> impl Iterator<Item = &Updated> {
-        self.attention.linears().into_iter().chain(self.feed_forward.linears())
+    /// Makes the weights those of the block without updates and scales.
+    pub(super) fn merge(&self, table: &ParamTable, weights: &mut [f32]) {
+        self.attention.merge(table, weights);
+        self.feed_forward.merge(table, weights);
     }
 }
 
@@ -101,7 +102,7 @@ impl Around {
         let (inner, mut last) = sublayer(tape, x);
         last.linear.dropout = Some(self.dropout);
         let sum = match &self.adapter {
-            Some(adapter) => adapter.add_to(tape, table, &inner, last, residual),
+            Some(adapter) => adapter.around(tape, table, [x, &inner], last, residual),
             None => last.apply(tape, &inner, &[residual]),
         };
         match after {

@@ -6,6 +6,7 @@ use headstart_engine::{Tape, Value};
 use crate::config::{self, LoraTarget};
 use crate::model::peft::{Part, Sum, Updated};
 use crate::model::projection::Builder;
+use crate::model::scales::Scales;
 use crate::params::{Kind, ParamTable};
 
 /// The feed-forward of one block.
@@ -13,6 +14,8 @@ use crate::params::{Kind, ParamTable};
 pub(super) struct FeedForward {
     up: Updated,
     down: Updated,
+    /// Of what the second linear reads.
+    scales: Scales,
     activation: Activation,
     gated: bool,
 }
@@ -31,7 +34,8 @@ impl FeedForward {
         };
         let up = Updated::new(build, up, width, [part(LoraTarget::Up, inner)]);
         let down = Updated::new(build, down, hidden, [part(LoraTarget::Down, width)]);
-        Self { up, down, activation: activation(build.layout.activation), gated }
+        let scales = Scales::new(build, [part(LoraTarget::Down, hidden)]);
+        Self { up, down, scales, activation: activation(build.layout.activation), gated }
     }
 
     /// All but the second linear, and that, which takes the residual in its epilogue.
@@ -44,13 +48,16 @@ impl FeedForward {
             up.linear.activation = self.activation;
             up.apply(tape, x, &[])
         };
+        let hidden = self.scales.of(tape, table, hidden);
         let last = self.down.of(tape, table, &hidden);
         (hidden, last)
     }
 
-    /// The linears that may have updates.
-    pub(super) fn linears(&self) -> [&Updated; 2] {
-        [&self.up, &self.down]
+    /// Makes the weights those of the layer without updates and scales.
+    pub(super) fn merge(&self, table: &ParamTable, weights: &mut [f32]) {
+        self.up.merge(table, weights);
+        self.down.merge(table, weights);
+        self.scales.merge_before(self.down.linear(), table, weights);
     }
 }
 

@@ -57,6 +57,7 @@ fn of_every_token(kind: Kind) -> bool {
         | Kind::TokenTypeEmbedding
         | Kind::TokenOffset
         | Kind::Norm
+        | Kind::Ia3
         | Kind::LmHead
         | Kind::Head => false,
     }

@@ -4,7 +4,8 @@
 //!
 //! The tour: [`Model::new`] takes the family's options (`families.rs`) and lists the parameters in a [`ParamTable`]
 //! (`projection.rs` says how each starts). [`Model::trunk`] runs ids through the embeddings (`embeddings.rs`) and the
-//! blocks (`block.rs`, of `attention.rs`, `feed_forward.rs`, `norm.rs`, and adapters from `peft.rs`). [`Model::lm_loss`] and
+//! blocks (`block.rs`, of `attention.rs`, `feed_forward.rs`, `norm.rs`, adapters from `peft.rs`, scales from
+//! `scales.rs`). [`Model::lm_loss`] and
 //! [`Model::classify`] are the heads (`heads.rs`); `flops.rs` counts the work. Inference, adapters and masked LM are
 //! options of the same forward.
 
@@ -18,6 +19,7 @@ mod heads;
 mod norm;
 mod peft;
 mod projection;
+mod scales;
 #[cfg(test)]
 mod tests;
 
@@ -142,7 +144,8 @@ impl Model {
         self.table.set_phases(starts, factor);
     }
 
-    /// The same model without low-rank updates, and its weights: each update is added to the weight it belongs to.
+    /// The same model without low-rank updates and scales, and its weights: each update is added to the weight it belongs to, each
+    /// scale multiplied into the linear beside it.
     ///
     /// # Errors
     /// Those of [`Model::new`].
@@ -150,13 +153,13 @@ impl Model {
     /// # Panics
     /// When the weights are not those of this model.
     pub fn merged(&self, weights: &[f32]) -> Result<(Self, Vec<f32>)> {
-        let merged = Self::new(&ModelConfig { lora: None, ..self.config.clone() })?;
+        let merged = Self::new(&ModelConfig { lora: None, ia3: None, ..self.config.clone() })?;
         let mut summed = weights.to_vec();
-        for linear in self.blocks.iter().flat_map(Block::linears) {
-            linear.merge(&self.table, &mut summed);
+        for block in &self.blocks {
+            block.merge(&self.table, &mut summed);
         }
         // The parameters that are left stand in the same order.
-        let left = self.table.params().iter().filter(|param| param.kind != Kind::Lora);
+        let left = self.table.params().iter().filter(|param| !matches!(param.kind, Kind::Lora | Kind::Ia3));
         let values = left.flat_map(|param| summed[param.offset..][..param.len()].iter().copied());
         Ok((merged, values.collect()))
     }

@@ -7,31 +7,73 @@ use headstart_engine::ops::dropout::DropoutRows;
 use headstart_engine::ops::linear::{Activation, Addend, Linear};
 use headstart_engine::{Dropout, Tape, Value};
 
-use crate::config::LoraTarget;
+use crate::config::{AdapterKind, LoraTarget};
 
 use crate::model::feed_forward::activation;
 use crate::model::projection::{Builder, Projection};
 use crate::params::{Init, Kind, ParamTable};
 
-/// A bottleneck adapter (Houlsby et al. 2019), a + up(activation(down(a))); small weights make it start near the identity.
+/// A bottleneck adapter, up(activation(down(x))).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adapter {
     down: Projection,
     up: Projection,
     activation: Activation,
+    /// What it is multiplied by where it stands beside a sublayer.
+    scale: Option<f32>,
+}
+
+/// The sublayer that an adapter is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sublayer {
+    Attention,
+    FeedForward,
 }
 
 impl Adapter {
-    /// `None` for a model without adapters.
-    pub(super) fn new(build: &mut Builder<'_>, name: &str) -> Option<Self> {
-        let (width, dim) = (build.config.embed_dim, build.config.adapters_dim?);
-        let down = build.linear(&format!("{name}.down"), dim, width, Kind::Adapter);
-        let up = build.linear(&format!("{name}.up"), width, dim, Kind::Adapter);
-        Some(Self { down, up, activation: activation(build.layout.activation) })
+    /// `None` where the model has no adapter at this sublayer. One behind a sublayer starts with small weights, near the
+    /// identity; one beside it starts as nothing, its second weight at zero and the first as PyTorch starts a linear.
+    pub(super) fn new(build: &mut Builder<'_>, block: &str, sublayer: Sublayer) -> Option<Self> {
+        let (width, dim, layout) =
+            (build.config.embed_dim, build.config.adapters_dim?, build.config.adapters);
+        let name = match (layout.kind, sublayer) {
+            (AdapterKind::Houlsby, Sublayer::Attention) => "adapter_attention",
+            (AdapterKind::Houlsby | AdapterKind::Pfeiffer, Sublayer::FeedForward) => "adapter_feed_forward",
+            (AdapterKind::Parallel, Sublayer::FeedForward) => "adapter_parallel",
+            (AdapterKind::Pfeiffer | AdapterKind::Parallel, Sublayer::Attention) => return None,
+        };
+        let [down, up] = ["down", "up"].map(|part| format!("{block}.{name}.{part}"));
+        let activation = activation(layout.activation.unwrap_or(build.layout.activation));
+        if layout.kind == AdapterKind::Parallel {
+            let down = build.linear_from(&down, [dim, width], Kind::Adapter, Init::KaimingUniform);
+            let up = build.linear_from(&up, [width, dim], Kind::Adapter, Init::Constant(0.0));
+            return Some(Self { down, up, activation, scale: Some(layout.scale as f32) });
+        }
+        let down = build.linear(&down, dim, width, Kind::Adapter);
+        let up = build.linear(&up, width, dim, Kind::Adapter);
+        Some(Self { down, up, activation, scale: None })
     }
 
-    /// residual + adapter(last(x)).
-    pub(super) fn add_to(
+    /// residual and what a sublayer makes of `x` (all of it but its last linear is `inner`), with the adapter of its output (Houlsby et
+    /// al. 2019) or, beside it, of `x` (He et al. 2022).
+    pub(super) fn around(
+        &self,
+        tape: &mut Tape<'_>,
+        table: &ParamTable,
+        [x, inner]: [&Value; 2],
+        last: Sum,
+        residual: &Value,
+    ) -> Value {
+        let Some(scale) = self.scale else { return self.add_to(tape, table, inner, last, residual) };
+        let down = Linear { activation: self.activation, ..self.down.linear(tape, table) };
+        let bottleneck = tape.linear(x, down, &[]);
+        let up = Linear { scale, f32_output: true, ..self.up.linear(tape, table) };
+        let beside = tape.linear(&bottleneck, up, &[]);
+        last.apply(tape, inner, &[residual, &beside])
+    }
+
+    /// residual + a + adapter(a), a = last(x).
+    fn add_to(
         &self,
         tape: &mut Tape<'_>,
         table: &ParamTable,
@@ -51,10 +93,10 @@ impl Adapter {
 /// The first dropout site of the updates, behind those of as many blocks as a model may have.
 const UPDATE_SITES: u32 = 1 << 16;
 
-/// Some outputs of a linear: what one of its updates is of.
+/// Some columns of a linear's outputs, or inputs: what one of its updates, or scales, is of.
 pub(super) struct Part {
     pub(super) target: LoraTarget,
-    /// What the update's parameters are called by.
+    /// What the parameters are called by.
     pub(super) name: String,
     pub(super) outputs: usize,
 }
@@ -124,6 +166,11 @@ impl Updated {
         };
         let addends = self.updates.iter().map(addend).collect();
         Sum { linear: self.linear.linear(tape, table), addends }
+    }
+
+    /// The linear itself.
+    pub(super) fn linear(&self) -> &Projection {
+        &self.linear
     }
 
     /// Adds the updates to the linear's own weight.

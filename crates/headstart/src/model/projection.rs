@@ -63,6 +63,19 @@ impl Builder<'_> {
         Projection { weight, bias: Some(self.bias(name, outputs, kind)) }
     }
 
+    /// A linear with a bias, whose weight starts as it is told.
+    pub(super) fn linear_from(
+        &mut self,
+        name: &str,
+        [outputs, inputs]: [usize; 2],
+        kind: Kind,
+        init: Init,
+    ) -> Projection {
+        let (weight, shape) = (format!("{name}.weight"), [outputs, inputs]);
+        let weight = self.table.add(weight, &shape, init, self.layer, kind, Role::Weight);
+        Projection { weight, bias: Some(self.bias(name, outputs, kind)) }
+    }
+
     /// A linear without one.
     pub(super) fn linear_without_bias(
         &mut self,

@@ -146,6 +146,7 @@ impl Beginning<'_> {
             Task::Finetuning { method: Method::Head, .. } => "fine-tuning the head",
             Task::Finetuning { method: Method::Adapters, .. } => "fine-tuning adapters",
             Task::Finetuning { method: Method::Lora, .. } => "fine-tuning low-rank updates",
+            Task::Finetuning { method: Method::Ia3, .. } => "fine-tuning scales",
             Task::Finetuning { method: Method::Bitfit, .. } => "fine-tuning biases",
             Task::Finetuning { method: Method::Features, .. } => "fitting a head",
             Task::Finetuning { method: Method::Contrastive, .. } => "tuning on pairs",

@@ -168,8 +168,9 @@ impl Identity<'_> {
 }
 
 /// Settings that may differ from rank to rank.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "model",
+    "base",
     "from",
     "data.path",
     "data.cache_dir",

@@ -77,6 +77,7 @@ fn method(settings: &toml::Table) -> String {
         ("full", _) => "fine-tuning: all parameters".to_owned(),
         ("head", _) => "fine-tuning: the head on a frozen model".to_owned(),
         ("lora", _) => "fine-tuning: low-rank updates and head on a frozen model".to_owned(),
+        ("ia3", _) => "fine-tuning: scales and head on a frozen model".to_owned(),
         ("bitfit", _) => "fine-tuning: biases and head of a model".to_owned(),
         ("contrastive", _) => {
             "fine-tuning: the trunk on pairs of texts, then a linear head on its vectors".to_owned()

@@ -107,6 +107,17 @@ impl BestBy {
     }
 }
 
+/// The model that a run started from and leaves as it is, but for a little.
+#[derive(Clone, Debug)]
+pub(crate) struct Trunk {
+    /// How the rest is trained.
+    pub(crate) method: &'static str,
+    /// Where it lies.
+    pub(crate) model: PathBuf,
+    /// What is below it, where it is an adapter itself.
+    pub(crate) base: Option<PathBuf>,
+}
+
 /// Everything a run needs; `pretrain` and `finetune` put it together.
 #[derive(Debug)]
 pub(crate) struct Training<'a> {
@@ -129,6 +140,8 @@ pub(crate) struct Training<'a> {
     /// Evaluations without a better one after which to stop; 0: never.
     pub(crate) early_stopping: u64,
     pub(crate) files: ModelFiles,
+    /// What the model was before, where most of it stays that: what is not is saved alone, too.
+    pub(crate) trunk: Option<Trunk>,
     /// What was said before there was a folder.
     pub(crate) notes: Vec<String>,
     pub(crate) folder: RunFolder,

@@ -9,7 +9,7 @@ use headstart_engine::{Tape, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::checkpoint::{Checkpoint, RunFolder, TrainerState};
+use crate::checkpoint::{Adapter, Checkpoint, LoadedModel, ModelPath, RunFolder, TrainerState, load_model};
 use crate::error::{Error, Result};
 use crate::eval::{Bin, Calibration, Evaluation, Interval};
 use crate::event::{Event, Listener, Signal};
@@ -18,7 +18,7 @@ use crate::predictions::{Evaluated, Line};
 use crate::report::Report;
 use crate::run_log::{Kind, Record, read_metrics};
 use crate::train::verdict::{add_verdict, summarise, write_summary};
-use crate::train::{Running, Stop, Training};
+use crate::train::{Running, Stop, Training, Trunk};
 
 /// What a bag of words achieves on the examples of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -296,12 +296,33 @@ impl Training<'_> {
             summary.final_dir = Some(self.folder.final_model());
             return Ok(true);
         }
-        let path = self.folder.write_final(&self.files, table, weights, &self.card(running)?)?;
+        let (card, adapter) = (self.card(running)?, self.adapter(listener));
+        let path =
+            self.folder.write_final_and_adapter(&self.files, table, weights, &card, adapter.as_ref())?;
         listener(Event::Saved(&path));
+        if let Some(adapter) = adapter {
+            listener(Event::Message(&adapter.line(&path)));
+        }
         summary.final_dir = Some(path);
         // An interruption between a save and its clearing up left one checkpoint too many.
         self.folder.prune(self.config.keep, running.state.best)?;
         Ok(true)
+    }
+
+    /// What of the finished model is not the trunk's, if it has one that can still be read.
+    fn adapter(&self, listener: &mut Listener<'_>) -> Option<Adapter> {
+        let Trunk { method, model, base } = self.trunk.as_ref()?;
+        let base = load_model(ModelPath { path: model, base: base.as_deref() });
+        let of = |base: LoadedModel| Adapter::of(method, &base, self.model.table(), self.weights.values());
+        match base.and_then(of) {
+            Ok(adapter) => Some(adapter),
+            Err(error) => {
+                let line =
+                    format!("what was trained is not saved alone, for its trunk cannot be read: {error}");
+                listener(Event::Message(&line));
+                None
+            }
+        }
     }
 
     /// Goes back to the weights of the best checkpoint, which rank 0 reads; whether there is one.

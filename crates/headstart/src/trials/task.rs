@@ -2,7 +2,7 @@
 //!
 //! Owns: how many training examples there are, and what the recipe would choose for them. Never: trains.
 
-use crate::checkpoint::load_model;
+use crate::checkpoint::{ModelPath, load_model};
 use crate::config::{self, FinetuneConfig, TrainConfig};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ impl Task {
                 fix: "name a run folder or a name of `headstart models list`: --model runs/trunk".into(),
             });
         };
-        let base = load_model(path)?;
+        let base = load_model(ModelPath { path, base: config.peft.base.as_deref() })?;
         let (tokenizer, model) = (base.tokenizer()?, &base.files.config);
         let request = DataRequest {
             config: &config.data,

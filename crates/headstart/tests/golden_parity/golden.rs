@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use headstart::config::{Activation, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions, Problem};
+use headstart::config::{
+    Activation, AdapterLayout, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions, Problem,
+};
 use headstart::model::Model;
 use headstart::params::Kind;
 use safetensors::{Dtype, SafeTensors};
@@ -63,7 +65,7 @@ pub fn read_tensors(path: &Path) -> (HashMap<String, String>, HashMap<String, St
         };
         (name, Stored { shape: t.shape().to_vec(), values })
     });
-    (metadata.metadata().clone().unwrap(), tensors.collect())
+    (metadata.metadata().clone().unwrap_or_default(), tensors.collect())
 }
 
 impl Golden {
@@ -80,7 +82,8 @@ impl Golden {
         // These follow from the layout in Headstart; the goldens say them once more.
         let layout = model.layout();
         assert_eq!(get::<Activation>(&case["activation"]), layout.activation);
-        assert_eq!(get::<Activation>(&case["adapter_activation"]), layout.activation);
+        let adapters = model.config().adapters.activation.unwrap_or(layout.activation);
+        assert_eq!(get::<Activation>(&case["adapter_activation"]), adapters);
         assert_eq!(get::<f32>(&case["layer_norm_eps"]).to_bits(), layout.norm_eps.to_bits());
         if case["cls_offset"] == true {
             model.freeze_except(|p| matches!(p.kind, Kind::Adapter | Kind::Head | Kind::TokenOffset));
@@ -150,6 +153,7 @@ impl Golden {
             causal: get(&case["causal"]),
             dropout: case["dropout"]["p"].as_f64().unwrap_or(0.0) as f32,
             adapters_dim: (adapters_dim > 0).then_some(adapters_dim),
+            adapters: case.get("adapters").map_or_else(AdapterLayout::default, get),
             head: (!head.is_null()).then(|| HeadConfig {
                 num_classes: get(&head["num_classes"]),
                 pooling: get(&head["pooling"]),

@@ -102,6 +102,19 @@ pub fn read(name: &str) -> (Golden, Task, Json) {
     (Golden { case, tensors }, task, floor)
 }
 
+/// The folder of a case's model, with a vocabulary of its size.
+pub fn write_model(folder: &Path, name: &str) {
+    let (_, stored) = read_tensors(&hf().join(format!("{name}.safetensors")));
+    write_group(folder, &stored, "");
+    let config = fs::read(hf().join(format!("{name}.json"))).unwrap();
+    fs::write(folder.join("config.json"), &config).unwrap();
+    let config: Json = serde_json::from_slice(&config).unwrap();
+    let pieces = config["vocab_size"].as_u64().unwrap();
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from);
+    let vocabulary = special.into_iter().chain((0..).map(|n| format!("p{n}"))).take(pieces as usize);
+    fs::write(folder.join("vocab.txt"), vocabulary.map(|piece| piece + "\n").collect::<String>()).unwrap();
+}
+
 /// The numbers of a group, under the names of the weights they belong to, as a model's folder has its weights.
 fn write_group(folder: &Path, stored: &HashMap<String, Stored>, group: &str) {
     let rounded = |tensor: &Stored| tensor.values.iter().map(|&v| v as f32).collect::<Vec<f32>>();

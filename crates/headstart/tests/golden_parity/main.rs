@@ -66,7 +66,7 @@ fn bf16_matches_pytorch() {
 
 fn compare_all(precision: Precision, limits: Errors) {
     let names = golden::names();
-    assert_eq!(names.len(), 26);
+    assert_eq!(names.len(), 29);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {
@@ -101,9 +101,9 @@ fn learning_from_a_teacher_matches_pytorch() {
 }
 
 #[test]
-fn low_rank_updates_match_peft() {
+fn low_rank_updates_and_scales_match_peft() {
     let names = peft::names();
-    assert_eq!(names.len(), 3);
+    assert_eq!(names.len(), 6);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {
@@ -114,7 +114,20 @@ fn low_rank_updates_match_peft() {
     }
 }
 
-/// The weights with the updates in them give what the updates beside them give.
+/// Folders that PEFT saved compute what they compute there.
+#[test]
+fn folders_of_peft_give_its_logits() {
+    let device = device(2, CodePath::Auto);
+    for (name, below) in peft::SAVED {
+        let (task, logits) = peft::saved(name, below);
+        let found = wide(&task.run(&device, Precision::F32).clf_logits);
+        let worst = found.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(found.len() == logits.len() && worst < 1e-5, "{name}: {worst:.1e}");
+        println!("{name:18} {worst:.1e}");
+    }
+}
+
+/// The weights with the updates or scales in them give what those beside them give.
 #[test]
 fn merged_updates_give_the_same() {
     let device = device(2, CodePath::Auto);
@@ -123,7 +136,13 @@ fn merged_updates_give_the_same() {
         let (model, weights) = task.model.merged(&task.weights).unwrap();
         let (_, other, difference) = merge_updates(&task.model, task.weights.clone()).unwrap();
         assert!(other == weights && difference < 1e-5, "{name}: {difference:.1e}");
-        assert!(model.table().params().iter().all(|param| !param.name.contains("lora")));
+        assert!(
+            model
+                .table()
+                .params()
+                .iter()
+                .all(|param| !param.name.contains("lora") && !param.name.contains("ia3"))
+        );
         let merged = Task { model, weights, ..task };
         let error = relative(&wide(&merged.evaluate(&device, Precision::F32)), &golden.tensors["hidden"]);
         assert!(error <= F32.forward, "{name}: {error:.1e}");

@@ -1,9 +1,10 @@
-//! Reads `tests/golden/peft/*`: low-rank updates of the models of `tests/golden/hf`, computed by PEFT.
+//! Reads `tests/golden/peft/*`: low-rank updates and scales of the models of `tests/golden/hf`, computed by PEFT.
 //!
 //! Owns: the files' names and layout (`docs/goldens.md`). Never: the models below the updates (`hf.rs`), computes or compares
 //! results.
 
-use headstart::config::{LoraConfig, Method, ModelConfig};
+use headstart::checkpoint::{ModelPath, load_model};
+use headstart::config::{Ia3Config, LoraConfig, Method};
 use headstart::method::trains;
 use headstart::model::Model;
 use serde_json::Value as Json;
@@ -17,6 +18,33 @@ pub fn names() -> Vec<String> {
     names_in(&folder().join("peft"))
 }
 
+/// Folders that PEFT itself saved, by name, and the case of the model below each.
+pub const SAVED: [(&str, &str); 5] = [
+    ("bert_lora", "bert_clf"),
+    ("bert_old", "bert_clf"),
+    ("bert_ia3", "bert_clf"),
+    ("gpt2_lora", "gpt2_clf"),
+    ("gpt2_ia3", "gpt2_clf"),
+];
+
+/// Such a folder over the model of its case, and the logits that PEFT computes.
+pub fn saved(name: &str, model: &str) -> (Task, Vec<f64>) {
+    let adapter = folder().join(format!("peft/folders/{name}"));
+    let temporary = tempfile::tempdir().unwrap();
+    hf::write_model(temporary.path(), model);
+    let place = ModelPath { path: &adapter, base: Some(temporary.path()) };
+    let mut loaded = load_model(place).unwrap();
+    if let Some(lora) = &mut loaded.files.config.lora {
+        // Nothing is dropped where logits are compared.
+        lora.dropout = 0.0;
+    }
+    let model_below = hf::read(model).1;
+    let model = Model::new(&loaded.files.config).unwrap();
+    let weights = loaded.exact_weights(model.table()).unwrap();
+    let (_, logits) = read_tensors(&adapter.join("logits.safetensors"));
+    (Task { model, weights, ..model_below }, logits["logits"].values.clone())
+}
+
 /// A case: its numbers under the names of other goldens, and its task.
 pub fn read(name: &str) -> (Golden, Task) {
     let (metadata, stored) = read_tensors(&folder().join(format!("peft/{name}.safetensors")));
@@ -28,15 +56,22 @@ pub fn read(name: &str) -> (Golden, Task) {
     let logits = tensors["logits"].clone();
     tensors.extend([("loss".into(), loss.clone()), ("clf_loss".into(), loss), ("clf_logits".into(), logits)]);
 
-    let lora = LoraConfig {
-        rank: get(&case["rank"]),
-        alpha: get(&case["alpha"]),
-        dropout: 0.0,
-        targets: get(&case["targets"]),
-        rslora: get(&case["rslora"]),
+    let mut config = base.model.config().clone();
+    let method = if case["ia3"] == true {
+        config.ia3 = Some(Ia3Config { targets: get(&case["targets"]) });
+        Method::Ia3
+    } else {
+        config.lora = Some(LoraConfig {
+            rank: get(&case["rank"]),
+            alpha: get(&case["alpha"]),
+            dropout: 0.0,
+            targets: get(&case["targets"]),
+            rslora: get(&case["rslora"]),
+        });
+        Method::Lora
     };
-    let mut model = Model::new(&ModelConfig { lora: Some(lora), ..base.model.config().clone() }).unwrap();
-    model.freeze_except(|param| trains(Method::Lora, false, param));
+    let mut model = Model::new(&config).unwrap();
+    model.freeze_except(|param| trains(method, false, param));
     let below = base.model.table().params();
     let mut weights = Vec::new();
     for param in model.table().params() {

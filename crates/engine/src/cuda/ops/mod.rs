@@ -6,6 +6,7 @@
 
 pub(crate) mod adam;
 pub(crate) mod attention;
+pub(crate) mod column_scale;
 pub(crate) mod cosine;
 pub(crate) mod distance;
 pub(crate) mod dropout;

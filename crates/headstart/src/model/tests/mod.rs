@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{
-    Arch, HeadConfig, HeadPooling, InitScheme, LayoutChanges, LoraConfig, NormPlace, Positions, Problem,
+    AdapterKind, AdapterLayout, Arch, HeadConfig, HeadPooling, Ia3Config, InitScheme, LayoutChanges,
+    LoraConfig, NormPlace, Positions, Problem,
 };
 use crate::params::{Kind, Role};
 
@@ -252,14 +253,38 @@ fn low_rank_updates_start_as_nothing_and_shorten_the_tape() {
     updated.freeze_except(|param| matches!(param.kind, Kind::Lora | Kind::Head));
     // Nothing trains below the first update: embedding, norm.
     assert_eq!(recorded(&updated, 1), everything - 2);
-    let logits = |model: &Model| {
-        let device = Device::cpu(None, CodePath::Auto).unwrap();
-        let (weights, packing) = (Weights::new(model.table().initial_values(1)), Packing::new(&[3], &[0]));
-        let mut tape = Tape::inference(&device, &weights, &packing, Precision::F32);
-        let hidden = model.trunk(&mut tape, Inputs::new(&[5, 6, 7]), None);
-        model.classify(&mut tape, &hidden).unwrap().tensor().to_f32_vec()
-    };
     assert_eq!(logits(&plain), logits(&updated));
+}
+
+#[test]
+fn scales_and_parallel_adapters_start_as_nothing() {
+    let plain = ModelConfig { lora: None, ..with_updates("q") };
+    let scaled = ModelConfig { ia3: Some(Ia3Config::default()), ..plain.clone() };
+    let beside = AdapterLayout { kind: AdapterKind::Parallel, activation: None, scale: 4.0 };
+    let beside = ModelConfig { adapters_dim: Some(8), adapters: beside, ..plain.clone() };
+    let behind = AdapterLayout { kind: AdapterKind::Pfeiffer, ..AdapterLayout::default() };
+    let behind = ModelConfig { adapters_dim: Some(8), adapters: behind, ..plain.clone() };
+    let [plain, scaled, beside, behind] =
+        [plain, scaled, beside, behind].map(|config| Model::new(&config).unwrap());
+    assert_eq!(logits(&plain), logits(&scaled));
+    assert_eq!(logits(&plain), logits(&beside));
+    let names = |model: &Model, part: &str| {
+        model.table().params().iter().filter(|param| param.name.contains(part)).count()
+    };
+    // Two linears with biases in each of three blocks; a scale for keys, values and inner activations.
+    assert_eq!([names(&beside, ".adapter_parallel."), names(&behind, ".adapter_feed_forward.")], [12, 12]);
+    assert_eq!([names(&behind, ".adapter_attention."), names(&scaled, ".ia3.weight")], [0, 9]);
+    // Near the identity.
+    let distance = logits(&plain).iter().zip(logits(&behind)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(distance > 0.0 && distance < 0.05, "{distance}");
+}
+
+fn logits(model: &Model) -> Vec<f32> {
+    let device = Device::cpu(None, CodePath::Auto).unwrap();
+    let (weights, packing) = (Weights::new(model.table().initial_values(1)), Packing::new(&[3], &[0]));
+    let mut tape = Tape::inference(&device, &weights, &packing, Precision::F32);
+    let hidden = model.trunk(&mut tape, Inputs::new(&[5, 6, 7]), None);
+    model.classify(&mut tape, &hidden).unwrap().tensor().to_f32_vec()
 }
 
 /// How many ops a training tape keeps for the backward of a classification.

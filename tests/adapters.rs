@@ -1,0 +1,175 @@
+//! What was trained on a frozen model, alone: PEFT's folders in and out, a run's own, over the model they are of.
+//!
+//! Owns: these folders as users have them. Never: what a method computes (the goldens).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod support;
+
+use std::fs;
+
+use serde_json::{Value, json};
+use support::Place;
+use support::published::folder;
+
+fn place(cases: &[&str]) -> Place {
+    let place = Place::new();
+    place.topics();
+    for case in cases {
+        folder(&place, case, case);
+    }
+    place
+}
+
+const TEXTS: &[u8] = b"the old river\na lake in the land\nwater\n";
+
+fn answers(place: &Place, model: &str) -> Vec<Value> {
+    let answers = place.feed(&format!("predict {model}"), TEXTS).json_lines();
+    assert_eq!(answers.len(), 3);
+    answers
+}
+
+#[test]
+fn folders_of_peft_come_in_and_go_out_the_same() {
+    let place = place(&["bert_clf", "gpt2_clf"]);
+    for (n, (model, flags)) in [
+        ("bert_clf", "--method lora --lora_targets q,v,down --lora_rank 3 --rslora --lora_dropout 0.1"),
+        ("bert_clf", "--method ia3"),
+        ("gpt2_clf", "--method lora --lora_targets all --lora_rank 2"),
+        ("gpt2_clf", "--method ia3 --ia3_targets all"),
+        ("gpt2_clf", "--method ia3"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [run, out, again, merged, more] =
+            ["run", "out", "again", "merged", "more"].map(|name| format!("{name}{n}"));
+        place
+            .run(&format!(
+                "finetune --model {model} --data topics {flags} --lr 2e-2 --max_steps 6 --out {run}"
+            ))
+            .succeeds();
+        place.run(&format!("export {run} --to peft --base {model} --output {out}")).succeeds();
+        let config = place.json_file(&format!("{out}/adapter_config.json"));
+        assert_eq!(config["peft_type"], if flags.contains("ia3") { "IA3" } else { "LORA" });
+        // The base that it names, and the one that is named.
+        let trained = answers(&place, &run);
+        assert_eq!(answers(&place, &out), trained, "{flags}");
+        assert_eq!(answers(&place, &format!("{out} --base {model}")), trained, "{flags}");
+        let [a, b] = [&run, &out]
+            .map(|model| place.run(&format!("eval {model} --data topics --split train --json")).json());
+        assert_eq!(a, b, "{flags}");
+        // Out again, the same files.
+        place.run(&format!("export {out} --to peft --output {again}")).succeeds();
+        for file in ["adapter_model.safetensors", "adapter_config.json"] {
+            let [first, second] = [&out, &again].map(|folder| place.bytes(&format!("{folder}/{file}")));
+            assert!(first == second, "{flags}: {file}");
+        }
+        let exported = place.run(&format!("export {out} --to hf --output {merged} --json")).json();
+        assert!(exported["merged"].as_f64().unwrap() < 1e-5, "{flags}: {exported}");
+        place
+            .run(&format!("finetune --model {out} --data topics {flags} --max_steps 2 --out {more}"))
+            .says(&["parameters"]);
+    }
+}
+
+#[test]
+fn what_peft_computes_otherwise_is_refused_by_name() {
+    let place = place(&["bert_clf", "gpt2_clf"]);
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft/folders/bert_lora");
+    place.copy(&golden, "adapter");
+    answers(&place, "adapter --base bert_clf");
+    // The name that its folder has is that of no folder elsewhere.
+    answers(&place, "adapter");
+    let whole = place.json_file("adapter/adapter_config.json");
+    for (key, value, words) in [
+        ("use_dora", json!(true), &["`use_dora`", "true"][..]),
+        ("bias", json!("all"), &["`bias`", "\"all\"", "\"none\""]),
+        ("rank_pattern", json!({"query": 4}), &["`rank_pattern`", "query"]),
+        ("alpha_pattern", json!({"query": 4}), &["`alpha_pattern`", "query"]),
+        ("layers_to_transform", json!([0]), &["`layers_to_transform`"]),
+        ("init_lora_weights", json!("pissa"), &["`init_lora_weights`", "pissa"]),
+        ("peft_type", json!("ADALORA"), &["`peft_type`", "ADALORA"]),
+        ("task_type", json!("TOKEN_CLS"), &["`task_type`", "TOKEN_CLS"]),
+        ("r", json!(4), &["do not go with its `r`"]),
+        ("r", json!(0), &["0 is no rank"]),
+        ("lora_rotation", json!(3), &["does not know", "`lora_rotation`"]),
+    ] {
+        let mut config = whole.clone();
+        config[key] = value;
+        place.write("adapter/adapter_config.json", config.to_string());
+        place.run("predict adapter --base bert_clf").refuses(1, words);
+    }
+    place.write("adapter/adapter_config.json", "[");
+    place.run("predict adapter --base bert_clf").refuses(1, &["adapter_config.json", "no"]);
+    place.write("adapter/adapter_config.json", whole.to_string());
+    place.run("predict adapter --base gpt2_clf").refuses(1, &["no place in a gpt2", "query"]);
+    place.run("predict adapter --base adapter").refuses(2, &["adapter", "whole model"]);
+    place.run("predict bert_clf --base gpt2_clf").refuses(2, &["whole model", "fix: leave base out"]);
+    fs::rename(place.path("bert_clf"), place.path("away")).unwrap();
+    let mut config = whole;
+    config["base_model_name_or_path"] = json!("/nowhere/bert_clf");
+    place.write("adapter/adapter_config.json", config.to_string());
+    place.run("predict adapter").refuses(2, &["/nowhere/bert_clf", "--base MODEL"]);
+    fs::remove_file(place.path("adapter/adapter_model.safetensors")).unwrap();
+    place.run("predict adapter --base away").refuses(1, &["adapter_model.safetensors", "adapter_model.bin"]);
+}
+
+#[test]
+fn what_was_trained_is_saved_alone_and_goes_with_its_trunk_only() {
+    let place = place(&["bert_clf", "distilbert_mlm"]);
+    // A trunk of ours, whose [CLS] is new.
+    place.copy(&support::trunks(env!("CARGO_BIN_EXE_headstart")).path("lm"), "lm");
+    let calls = [
+        ("bert_clf", "--method lora --lora_targets all"),
+        ("bert_clf", "--method ia3 --train_norms"),
+        ("distilbert_mlm", "--method bitfit"),
+        ("distilbert_mlm", "--method head"),
+        ("lm", "--method adapters --adapters_dim 4"),
+        ("lm", "--method lora --lm_loss_coef 0.5"),
+    ];
+    for (n, (model, flags)) in calls.into_iter().enumerate() {
+        let run = format!("run{n}");
+        place
+            .run(&format!("finetune --model {model} --data topics {flags} --max_steps 4 --out {run}"))
+            .says(&["what was trained, alone", "final/adapter", "MB", "fingerprint"]);
+        let adapter = format!("{run}/final/adapter");
+        let [alone, all] = [&adapter, &format!("{run}/final")].map(|folder| {
+            let files = place.names(folder).into_iter().filter(|name| name.ends_with(".safetensors"));
+            files.map(|name| place.bytes(&format!("{folder}/{name}")).len()).sum::<usize>()
+        });
+        assert!(alone < all, "{flags}: {alone} of {all}");
+        let whole = answers(&place, &run);
+        assert_eq!(answers(&place, &adapter), whole, "{flags}");
+        // Somewhere else it is told its trunk.
+        place.copy(&place.path(&adapter), &format!("moved{n}"));
+        assert_eq!(answers(&place, &format!("moved{n} --base {model}")), whole, "{flags}");
+        for other in ["bert_clf", "distilbert_mlm", "lm"].into_iter().filter(|other| *other != model) {
+            place
+                .run(&format!("predict moved{n} --base {other}"))
+                .refuses(1, &["is of another trunk", "fingerprint", other, "--base MODEL"]);
+        }
+    }
+    // Trained on from there, and evaluated.
+    place.run("eval moved0 --base bert_clf --data topics --split train --json").json();
+    let call = "finetune --model moved0 --base bert_clf --data topics --method lora --lora_targets all --max_steps 2";
+    place.run(&format!("{call} --out more")).says(&["what was trained, alone"]);
+    assert_eq!(answers(&place, "more/final/adapter --base bert_clf"), answers(&place, "more"));
+    // Nothing is left alone where everything trains.
+    place.run("finetune --model bert_clf --data topics --max_steps 2 --out full").succeeds();
+    assert!(!place.path("full/final/adapter").exists());
+    // Damage is noticed.
+    let text = String::from_utf8(place.bytes("moved0/adapter.json")).unwrap();
+    place.write("moved0/adapter.json", text.replace("\"lora\"", "\"head\""));
+    place.run("predict moved0 --base bert_clf").refuses(1, &["adapter.json", "altered"]);
+    place.write("moved0/adapter.json", text);
+    let mut weights = place.bytes("moved0/adapter.safetensors");
+    *weights.last_mut().unwrap() ^= 1;
+    place.write("moved0/adapter.safetensors", weights);
+    place.run("predict moved0 --base bert_clf").refuses(1, &["adapter.safetensors", "altered"]);
+}
