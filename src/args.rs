@@ -6,6 +6,8 @@
 
 mod groups;
 mod parsing;
+mod rates;
+mod regularisation;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ pub use groups::{
 pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
+pub use rates::RatesArgs;
+pub use regularisation::RegularisationArgs;
 
 /// The version and, where it is known, the commit: `0.1.0 (0123456789ab)`.
 pub const VERSION: &str = env!("HEADSTART_VERSION");
@@ -413,6 +417,10 @@ pub struct FinetuneArgs {
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub tuning: TuningArgs,
+    #[command(flatten)]
+    pub rates: RatesArgs,
+    #[command(flatten)]
+    pub regularisation: RegularisationArgs,
     #[command(flatten)]
     pub source: LabelledArgs,
     #[command(flatten)]

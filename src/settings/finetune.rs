@@ -5,17 +5,28 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use headstart::config::{FinetuneConfig, PretrainConfig};
+use headstart::config::{FinetuneConfig, PretrainConfig, RatesConfig, RegularisationConfig};
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
-use crate::args::{FinetuneArgs, LabelledArgs, TrainArgs, TuningArgs};
+use crate::args::{FinetuneArgs, LabelledArgs, RatesArgs, RegularisationArgs, TrainArgs, TuningArgs};
 use crate::ranks::Ranks;
 
 /// The settings of `headstart finetune`.
 pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>> {
     // The ranks have joined already.
-    let FinetuneArgs { run, tutorial, finetuning_model_class, model, tuning, source, train, ranks: _ } = args;
+    let FinetuneArgs {
+        run,
+        tutorial,
+        finetuning_model_class,
+        model,
+        tuning,
+        rates,
+        regularisation,
+        source,
+        train,
+        ranks: _,
+    } = args;
     tutorial::refuse(tutorial, ranks)?;
     let saved = run::saved_config::<FinetuneConfig, PretrainConfig>(&run, ("finetune", "pretrain"))?;
     let allowed = saved.clone().map(|saved| FinetuneConfig {
@@ -24,6 +35,12 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         ..saved
     });
     let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
+    let base = FinetuneConfig {
+        rates: rates_config(&rates, &base.rates),
+        best_metric: regularisation.best_metric.clone().or(base.best_metric),
+        regularisation: regularisation_config(&regularisation, &base.regularisation),
+        ..base
+    };
     let mut config = finetune_config(model, &tuning, source, &train, base);
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
@@ -85,6 +102,29 @@ fn finetune_config(
         dropout: dropout.or(base.dropout),
         class_weights: class_weights.unwrap_or(base.class_weights),
         early_stopping: early_stopping.unwrap_or(base.early_stopping),
+        best_metric: base.best_metric,
+        regularisation: base.regularisation,
+        rates: base.rates,
         train: train::train_config(train, &base.train),
+    }
+}
+
+fn regularisation_config(args: &RegularisationArgs, base: &RegularisationConfig) -> RegularisationConfig {
+    let RegularisationArgs { label_smoothing, focal_gamma, sampling, l2_sp, best_metric: _ } = *args;
+    RegularisationConfig {
+        label_smoothing: label_smoothing.or(base.label_smoothing),
+        focal_gamma: focal_gamma.or(base.focal_gamma),
+        sampling: sampling.unwrap_or(base.sampling),
+        l2_sp: l2_sp.or(base.l2_sp),
+    }
+}
+
+fn rates_config(args: &RatesArgs, base: &RatesConfig) -> RatesConfig {
+    let RatesArgs { unfreeze, unfreeze_every, layer_decay, head_lr } = *args;
+    RatesConfig {
+        unfreeze: unfreeze.unwrap_or(base.unfreeze),
+        unfreeze_every: unfreeze_every.or(base.unfreeze_every),
+        layer_decay: layer_decay.or(base.layer_decay),
+        head_lr: head_lr.or(base.head_lr),
     }
 }

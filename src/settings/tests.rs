@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use headstart::config::{
     Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Positions,
-    PretrainConfig, Problem, Schedule, TextColumns, TrainConfig,
+    PretrainConfig, Problem, RatesConfig, RegularisationConfig, Schedule, TextColumns, TrainConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -196,7 +196,10 @@ fn full_train() -> TrainConfig {
         max_steps: Some(1),
         budget: Some("1m".parse().unwrap()),
         warmup_steps: Some(1),
+        warmup_ratio: Some(0.5),
         schedule: Some(Schedule::TutorialCosine),
+        lr_floor: Some(0.5),
+        ema: Some(0.5),
         max_time: Some(1.0),
         ..TrainConfig::default()
     }
@@ -209,7 +212,10 @@ fn help(command: &str) -> String {
 
 /// The keys of a configuration's tables, as flags.
 fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
-    let keys = tables.concat().into_iter().filter(|key| !["data", "model", "train"].contains(key));
+    let keys = tables
+        .concat()
+        .into_iter()
+        .filter(|key| !["data", "model", "rates", "regularisation", "train"].contains(key));
     // The one flag that is not called like its key, and the one that is called like a table.
     keys.map(|key| if key == "path" { "data" } else { key }).collect()
 }
@@ -218,7 +224,13 @@ fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
 fn every_key_has_its_flag() {
     let (data, train) = (names::<DataConfig>(), names::<TrainConfig>());
     let pretrain = keys(&[names::<PretrainConfig>(), data, names::<ModelConfig>(), train]);
-    let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
+    let mut finetune = keys(&[
+        names::<FinetuneConfig>(),
+        names::<RatesConfig>(),
+        names::<RegularisationConfig>(),
+        data,
+        train,
+    ]);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
     let of_others =

@@ -28,7 +28,7 @@ use crate::event::Listener;
 use crate::infer::{FeatureExtractor, FeaturesConfig, GenerateConfig, Generator, Predictor};
 use crate::masking::Masking;
 use crate::model::Model;
-use crate::objective::Objective;
+use crate::objective::{ClassLoss, Objective};
 use crate::optim::Optimizer;
 use crate::ranks::Ranks;
 use crate::setup::labelled::DataRequest;
@@ -175,7 +175,11 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let mut model_config = config.model.clone();
     let (objective, batches, examples) = match config.work {
         Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
-        _ => (Objective { lm: 1.0, clf: 0.0, class_weights: None }, random_batches(config)?, None),
+        _ => (
+            Objective { lm: 1.0, clf: 0.0, class_weights: None, class_loss: ClassLoss::CrossEntropy },
+            random_batches(config)?,
+            None,
+        ),
     };
     model_config.causal = config.objective == ObjectiveName::Lm;
     let model = Model::new(&model_config)?;
@@ -340,7 +344,7 @@ fn finetune_batches(
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);
         Batch { sequences: picked.iter().map(sequence).collect() }
     });
-    let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
+    let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None, class_loss: ClassLoss::CrossEntropy };
     Ok((objective, batches.collect(), Some(train.len())))
 }
 

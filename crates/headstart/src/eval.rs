@@ -224,6 +224,36 @@ pub fn of_probabilities(split: &str, rows: &[Vec<f64>], classes: &[u32], labels:
     Evaluation { split: split.into(), metrics, confusion: Some(scores.confusion), labels: labels.to_vec() }
 }
 
+/// The names of the metrics that an evaluation of classes, or of numbers, has; `tokens`: whether it has the loss of tokens, too.
+pub fn metric_names(problem: Problem, class_names: &[String], tokens: bool) -> Vec<String> {
+    let mut metrics = BTreeMap::from([("loss".to_owned(), 0.0)]);
+    if tokens {
+        metrics.extend(["nll", "ppl", "token_accuracy"].map(|name| (name.to_owned(), 0.0)));
+    }
+    let mut scores = Scores::new(if problem == Problem::SingleLabel { class_names.len() } else { 0 });
+    match problem {
+        Problem::SingleLabel => {
+            metrics.insert("nll_clf".into(), 0.0);
+            // A class that is nowhere has no metrics.
+            (0..class_names.len()).for_each(|class| scores.confusion[class][class] = 1);
+            scores.class_metrics(class_names, &mut metrics);
+        }
+        Problem::MultiLabel => scores.multi_label_metrics(&mut metrics),
+        Problem::Regression => {
+            metrics.insert("mse".into(), 0.0);
+            scores.correlations(&mut metrics);
+        }
+    }
+    metrics.into_keys().collect()
+}
+
+/// Whether less of a metric is better.
+pub fn is_better_low(metric: &str) -> bool {
+    let low =
+        ["loss", "nll", "nll_clf", "ppl", "word_ppl", "bits_per_byte", "mse", "mae", "rmse", "ece", "brier"];
+    low.contains(&metric)
+}
+
 /// Predictions against truths.
 #[derive(Debug)]
 struct Scores {
@@ -395,6 +425,22 @@ mod tests {
         scores.correlations(&mut metrics);
         assert!((metrics["spearman"] - 0.773_722_639_998_807_2).abs() < 1e-12, "{metrics:?}");
         assert!((metrics["pearson"] - 0.645_942_241_466_167_3).abs() < 1e-12, "{metrics:?}");
+    }
+
+    #[test]
+    fn the_names_are_those_of_an_evaluation_and_each_has_a_direction() {
+        let names = |problem, tokens| metric_names(problem, &["a".into(), "b".into()], tokens);
+        let single = names(Problem::SingleLabel, false);
+        for name in ["accuracy", "macro_f1", "loss", "nll_clf", "f1/b", "recall/a"] {
+            assert!(single.iter().any(|known| known == name), "{name}: {single:?}");
+        }
+        assert_eq!(names(Problem::MultiLabel, false), ["accuracy", "loss", "micro_f1"]);
+        assert_eq!(
+            names(Problem::Regression, true),
+            ["loss", "mse", "nll", "pearson", "ppl", "spearman", "token_accuracy"]
+        );
+        let low: Vec<String> = single.into_iter().filter(|name| is_better_low(name)).collect();
+        assert_eq!(low, ["loss", "nll_clf"]);
     }
 
     #[test]

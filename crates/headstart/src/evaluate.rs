@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Event, Listener, Signal};
 use crate::infer::{Loaded, not_finite, wants_pairs};
-use crate::objective::Objective;
+use crate::objective::{ClassLoss, Objective};
 use crate::ranks::Ranks;
 use crate::setup::bag_of_words;
 use crate::setup::labelled::DataRequest;
@@ -82,7 +82,8 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let request = DataRequest { config: &config.data, problem, arch, pooling, positions };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
-        let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None };
+        let objective =
+            Objective { lm: 0.0, clf: 1.0, class_weights: None, class_loss: ClassLoss::CrossEntropy };
         for split in order {
             if let Ok(part) = labelled.data.get(split) {
                 if loaded.files.pairs && part.texts_per_example() == 1 {
@@ -104,7 +105,8 @@ pub fn evaluate(model: &Path, config: &EvaluateConfig, listener: &mut Listener<'
         let never = never_in_text(files.config.arch, roles);
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
-        let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
+        let objective =
+            Objective { lm: 1.0, clf: 0.0, class_weights: None, class_loss: ClassLoss::CrossEntropy };
         for split in order {
             let stream = ranks.leader_first(|| corpus.stream(split, &loaded.tokenizer, listener))?;
             if let Some(warning) =

@@ -43,6 +43,7 @@ pub mod plan;
 pub mod pretrain;
 pub mod quickstart;
 pub mod ranks;
+pub mod rates;
 pub mod report;
 pub mod run_log;
 pub mod schedule;

@@ -21,6 +21,20 @@ pub struct Objective {
     pub clf: f64,
     /// Of each class.
     pub class_weights: Option<Vec<f32>>,
+    /// What training minimises where there is one class of several.
+    pub class_loss: ClassLoss,
+}
+
+/// What training minimises where there is one class of several. Evaluations always have cross-entropy, so that they compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ClassLoss {
+    /// Cross-entropy.
+    #[default]
+    CrossEntropy,
+    /// With this share of each target spread over all classes.
+    Smoothed(f32),
+    /// The focal loss with this power.
+    Focal(f32),
 }
 
 /// What a batch's losses are divided by.
@@ -80,7 +94,16 @@ impl Objective {
         let scale = (self.clf / denominators.clf) as f32;
         let labels = Labels::of(slab.sequences);
         let targets = match &labels {
-            Labels::Classes(classes) => Targets::Classes(classes, self.class_weights.as_deref()),
+            Labels::Classes(classes) => {
+                let weights = self.class_weights.as_deref();
+                match self.class_loss {
+                    ClassLoss::Smoothed(share) if tape.is_training() => {
+                        Targets::Smoothed(classes, weights, share)
+                    }
+                    ClassLoss::Focal(gamma) if tape.is_training() => Targets::Focal(classes, weights, gamma),
+                    _ => Targets::Classes(classes, weights),
+                }
+            }
             Labels::Values(values) => match model.config().head.as_ref().map(|h| h.problem) {
                 Some(Problem::Regression) => Targets::Regression(values),
                 _ => Targets::MultiLabel(values),

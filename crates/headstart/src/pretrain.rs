@@ -8,14 +8,14 @@ use headstart_engine::Weights;
 
 use crate::batch::Examples;
 use crate::checkpoint::{Checkpoint, LoadedModel, ModelFiles, load_model, with_lm_head};
-use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, Task};
+use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task};
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::model::Model;
-use crate::objective::Objective;
+use crate::objective::{ClassLoss, Objective};
 use crate::setup::base::Base;
 use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
@@ -61,7 +61,7 @@ pub fn pretrain(
     model.check_lm_head()?;
     check_memory(&model, &device, |_| true)?;
     let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
-    let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None };
+    let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None, class_loss: ClassLoss::CrossEntropy };
     let never = never_in_text(model_config.arch, tokenizer.roles());
     let targets =
         token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never);
@@ -109,9 +109,11 @@ pub fn pretrain(
         train,
         valid,
         test,
-        best_by: BestBy::Lowest("nll"),
+        best_by: BestBy::metric("nll"),
         keep_best: false,
         bar: None,
+        rates: Vec::new(),
+        regularisation: RegularisationConfig::default(),
         early_stopping: 0,
         notes,
         files,

@@ -8,6 +8,7 @@
 
 pub mod adam;
 pub mod attention;
+pub mod blend;
 pub mod dropout;
 pub mod embedding;
 pub mod gate;

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, TrainConfig, check, check_positive};
+use super::{
+    DataConfig, HeadPooling, LoraConfig, LoraTargets, Problem, RatesConfig, RegularisationConfig,
+    TrainConfig, check, check_positive,
+};
 use crate::error::Result;
 
 /// Which parameters fine-tuning changes.
@@ -107,6 +110,15 @@ pub struct FinetuneConfig {
     pub class_weights: ClassWeights,
     /// Stop after this many evaluations without a better one; 0: never.
     pub early_stopping: u64,
+    /// The metric of the validation data that says which checkpoint is the best; absent: accuracy, or of numbers mse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_metric: Option<String>,
+    /// What keeps a classifier from its training data's accidents.
+    #[serde(skip_serializing_if = "RegularisationConfig::is_default")]
+    pub regularisation: RegularisationConfig,
+    /// What trains from when on, and how fast.
+    #[serde(skip_serializing_if = "RatesConfig::is_default")]
+    pub rates: RatesConfig,
     /// The loop.
     pub train: TrainConfig,
 }
@@ -135,6 +147,9 @@ impl Default for FinetuneConfig {
             dropout: None,
             class_weights: ClassWeights::None,
             early_stopping: 0,
+            best_metric: None,
+            regularisation: RegularisationConfig::default(),
+            rates: RatesConfig::default(),
             train: TrainConfig { valid_batch_size: 32, eval_every: 100, ..TrainConfig::default() },
         }
     }
@@ -181,6 +196,17 @@ impl FinetuneConfig {
         self.lora().map_or(Ok(()), |lora| lora.validate())
     }
 
+    /// Whether there is anything that could be pulled to where it began.
+    fn check_pull(&self) -> Result<()> {
+        let pulls = self.regularisation.l2_sp.is_some_and(|pull| pull > 0.0);
+        check("l2_sp", !pulls || matches!(self.method, Method::Full | Method::Bitfit), || {
+            (
+                format!("the method `{}` changes none of the model's own weights", self.method.name()),
+                "use --method full or bitfit, or leave l2_sp out".into(),
+            )
+        })
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -198,6 +224,9 @@ impl FinetuneConfig {
             )
         })?;
         self.check_lora()?;
+        self.rates.validate(self.method)?;
+        self.regularisation.validate(self.problem, self.class_weights, self.from_scratch)?;
+        self.check_pull()?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

@@ -10,7 +10,9 @@ mod layout;
 mod lora;
 mod model;
 mod pretrain;
+mod rates;
 mod recipe;
+mod regularisation;
 mod train;
 
 pub use budget::Budget;
@@ -20,7 +22,9 @@ pub use layout::{Activation, HeadDropout, InitScheme, Layout, LayoutChanges, Nor
 pub use lora::{LoraConfig, LoraTarget, LoraTargets};
 pub use model::{Arch, HeadConfig, HeadPooling, ModelConfig, PRESETS, Positions, Problem};
 pub use pretrain::{ObjectiveName, PretrainConfig};
+pub use rates::{RatesConfig, Unfreeze};
 pub use recipe::{Recipe, Task};
+pub use regularisation::{RegularisationConfig, Sampling};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
 
 use crate::error::{Error, Result};

@@ -99,7 +99,9 @@ impl Training<'_> {
             (Stop::Signal, _) => Signal::Continue,
             (Stop::MaxTime | Stop::EarlyStopping, signal) => signal,
         };
-        let Some(evaluation) = self.evaluation("valid", split, &mut told)? else { return Ok(()) };
+        let averaged = self.averaged(&running.optimizer)?;
+        let weights = averaged.as_ref().unwrap_or(&self.weights);
+        let Some(evaluation) = self.evaluation("valid", split, weights, &mut told)? else { return Ok(()) };
         let record = to_record(Kind::Valid, running.state.step, &evaluation);
         listener(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
         running.last_valid = Some((running.state.step, evaluation));
@@ -168,9 +170,13 @@ impl Training<'_> {
             listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
             running.last_valid = None;
             step = best.step;
+        } else if let Some(averaged) = self.averaged(&running.optimizer)? {
+            self.weights = averaged;
         }
         if let (None, Some(split)) = (&running.last_valid, &self.valid) {
-            let Some(evaluation) = self.evaluation("valid", split, listener)? else { return Ok(false) };
+            let Some(evaluation) = self.evaluation("valid", split, &self.weights, listener)? else {
+                return Ok(false);
+            };
             running.last_valid = Some((step, evaluation));
         }
         let loss = match &running.last_valid {
@@ -182,7 +188,9 @@ impl Training<'_> {
             return Err(not_finite(&self.folder, &running.state, what));
         }
         if let Some(split) = &self.test {
-            let Some(evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
+            let Some(evaluation) = self.evaluation("test", split, &self.weights, listener)? else {
+                return Ok(false);
+            };
             let record = to_record(Kind::Test, running.state.step, &evaluation);
             if let Some(log) = &mut running.log {
                 log.log(&record)?;
@@ -258,7 +266,7 @@ impl Training<'_> {
         let mut summary = Summary { run_dir, labels, ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
-                let Some(evaluation) = self.evaluation(name, split, listener)? else {
+                let Some(evaluation) = self.evaluation(name, split, &self.weights, listener)? else {
                     summary.stopped = Some(Stop::Signal.name().to_owned());
                     break;
                 };
@@ -301,6 +309,9 @@ impl Training<'_> {
             vec![outcome, files.to_owned()],
         );
         report.tables.insert(0, self.about(running, summary)?);
+        if let Some(rates) = self.rates_table() {
+            report.tables.insert(1, rates);
+        }
         if let Some(counts) = summary.confusion.clone() {
             let tested = summary.metrics.keys().any(|name| name.starts_with("test/"));
             let title = format!("Confusion matrix, {}", if tested { "test" } else { "validation" });
