@@ -19,7 +19,8 @@ use super::parsing::{count, one_of, seed};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
-    /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train]
+    /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train], those of finetune's headings
+    /// Rates and Regularisation in [rates] and [regularisation]
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub config: Option<PathBuf>,
     /// Run folder, which must not exist yet [default: runs/DATE-NAME]
