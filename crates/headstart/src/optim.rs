@@ -473,4 +473,22 @@ mod tests {
         }
         assert_eq!(weights, trained(None, None, &config, 20)[0]);
     }
+
+    #[test]
+    fn a_run_goes_on_with_the_updates_of_its_phases_or_not_at_all() {
+        let mut table = table();
+        let fresh = |table: &ParamTable| {
+            Optimizer::new(table, &TrainConfig::default(), Exchange::alone(table.trainable_len()))
+        };
+        let mut one_phase = fresh(&table);
+        assert!(one_phase.phase_updates().is_empty());
+        assert!(one_phase.go_on_from(&[], 9) && !one_phase.go_on_from(&[9], 9));
+        table.set_phases(&[1, 4, 6], |_, _| 1.0);
+        let mut optimizer = fresh(&table);
+        assert!(optimizer.go_on_from(&[3, 2, 1], 6));
+        assert_eq!(optimizer.phase_updates(), [3, 2, 1]);
+        for wrong in [&[3, 2, 2][..], &[3, 3], &[]] {
+            assert!(!fresh(&table).go_on_from(wrong, 6), "{wrong:?}");
+        }
+    }
 }
