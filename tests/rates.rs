@@ -25,7 +25,7 @@ const ALL: &str = "finetune --data {}/topics --model {}/lm --lm_loss_coef 0.5 --
                    --dropout 0.1 --eval_every 5 --threads 1 --unfreeze gradual --layer_decay 0.9 --head_lr 5e-3 --label_smoothing 0.1 \
                    --sampling balanced --l2_sp 0.1 --ema 0.9 --best_metric macro_f1 --schedule slanted-triangular";
 const THAW: &str = "finetune --data {}/topics --model {}/lm --n_epochs 1 --max_steps 14 --lr 3e-3 --train_batch_size 16 --dropout 0.1 \
-                    --eval_every 5 --threads 1 --method lora --unfreeze chain-thaw --focal_gamma 2 --lr_floor 0.1 --warmup_ratio 0.2";
+                    --eval_every 5 --threads 1 --method lora --unfreeze chain-thaw --focal_gamma 2 --r_drop 1 --lr_floor 0.1 --warmup_ratio 0.2";
 
 fn filled(call: &str) -> String {
     call.replace("{}", trunks("rates").path("").to_str().unwrap().trim_end_matches('/'))
@@ -204,6 +204,7 @@ fn what_makes_no_sense_is_refused_with_the_way_out() {
         ("--sampling balanced --class_weights balanced", &["`sampling`", "class_weights"]),
         ("--method lora --l2_sp 0.1", &["`l2_sp`", "lora", "--method full"]),
         ("--from_scratch --l2_sp 0.1", &["`l2_sp`", "from_scratch"]),
+        ("--dropout 0 --r_drop 1", &["`r_drop`", "--dropout 0.1"]),
         ("--ema 1", &["`ema`", "0.999"]),
         ("--schedule constant --lr_floor 0.1", &["`lr_floor`", "constant", "linear"]),
         ("--lr_floor 2", &["`lr_floor`", "from 0 to 1"]),

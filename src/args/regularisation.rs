@@ -17,6 +17,9 @@ pub struct RegularisationArgs {
     /// The focal loss: weigh an example by this power of what its class lacks of certainty in training [default: 0]
     #[arg(long, value_name = "X")]
     pub focal_gamma: Option<f32>,
+    /// R-Drop: read every example twice, with other dropout, and weigh so much how far the answers are from each other [default: 0]
+    #[arg(long, value_name = "X")]
+    pub r_drop: Option<f64>,
     /// Which examples an epoch takes: each once (natural), or as many of each class (balanced) [default: natural]
     #[arg(long, value_name = "NAME", value_parser = one_of::<Sampling>())]
     pub sampling: Option<Sampling>,

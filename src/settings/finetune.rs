@@ -110,10 +110,11 @@ fn finetune_config(
 }
 
 fn regularisation_config(args: &RegularisationArgs, base: &RegularisationConfig) -> RegularisationConfig {
-    let RegularisationArgs { label_smoothing, focal_gamma, sampling, l2_sp, best_metric: _ } = *args;
+    let RegularisationArgs { label_smoothing, focal_gamma, r_drop, sampling, l2_sp, best_metric: _ } = *args;
     RegularisationConfig {
         label_smoothing: label_smoothing.or(base.label_smoothing),
         focal_gamma: focal_gamma.or(base.focal_gamma),
+        r_drop: r_drop.or(base.r_drop),
         sampling: sampling.unwrap_or(base.sampling),
         l2_sp: l2_sp.or(base.l2_sp),
     }

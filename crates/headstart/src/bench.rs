@@ -176,7 +176,13 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let (objective, batches, examples) = match config.work {
         Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
         _ => (
-            Objective { lm: 1.0, clf: 0.0, class_weights: None, class_loss: ClassLoss::CrossEntropy },
+            Objective {
+                lm: 1.0,
+                clf: 0.0,
+                class_weights: None,
+                class_loss: ClassLoss::CrossEntropy,
+                r_drop: 0.0,
+            },
             random_batches(config)?,
             None,
         ),
@@ -344,7 +350,13 @@ fn finetune_batches(
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);
         Batch { sequences: picked.iter().map(sequence).collect() }
     });
-    let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None, class_loss: ClassLoss::CrossEntropy };
+    let objective = Objective {
+        lm: 0.0,
+        clf: 1.0,
+        class_weights: None,
+        class_loss: ClassLoss::CrossEntropy,
+        r_drop: 0.0,
+    };
     Ok((objective, batches.collect(), Some(train.len())))
 }
 

@@ -114,6 +114,7 @@ pub(crate) fn finetune_compared(
     let (method, norms) = (config.method, config.train_norms);
     model.freeze_except(|param| trains(method, norms, param));
     check_biases(method, &model)?;
+    check_passes(config, &model_config)?;
 
     let targets = if config.lm_loss_coef > 0.0 {
         let never = never_in_examples(model_config.arch, tokenizer.roles());
@@ -139,6 +140,7 @@ pub(crate) fn finetune_compared(
         clf: config.clf_loss_coef,
         class_weights: class_weights(config, &train_examples, classes),
         class_loss: class_loss(config),
+        r_drop: config.regularisation.r_drop.unwrap_or(0.0),
     };
     let best_by = best_by(config, &data.labels)?;
     let [valid, test] = [&data.valid, &data.test].map(|split| labelled.evaluated(split.as_ref()));
@@ -238,6 +240,22 @@ fn class_loss(config: &FinetuneConfig) -> ClassLoss {
         (_, gamma) if gamma > 0.0 => ClassLoss::Focal(gamma),
         _ => ClassLoss::CrossEntropy,
     }
+}
+
+/// Two passes differ by their dropout.
+fn check_passes(config: &FinetuneConfig, model: &ModelConfig) -> Result<()> {
+    let head = model.head.as_ref().and_then(|head| head.dropout);
+    let lora = model.lora.map(|lora| lora.dropout);
+    let all = [Some(model.dropout), model.attention_dropout, head, lora];
+    let drops = all.into_iter().flatten().any(|p| p > 0.0);
+    if drops || config.regularisation.r_drop.is_none_or(|weight| weight <= 0.0) {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key: "r_drop".into(),
+        what: "two passes without dropout are the same".into(),
+        fix: "use --dropout 0.1, or leave r_drop out".into(),
+    })
 }
 
 /// The metric that says which checkpoint is the best.

@@ -2,11 +2,13 @@
 //!
 //! Owns: coefficients, denominators, the step from targets to losses. Never: the order of data, optimizers, files.
 
+use std::ops::Range;
+
 use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
 use headstart_engine::{Tape, Tensor};
 
-use crate::batch::{Batch, Label, Sequence, Slab};
+use crate::batch::{Batch, Label, Slab};
 use crate::config::Problem;
 use crate::error::Result;
 use crate::model::{Inputs, Model};
@@ -23,6 +25,8 @@ pub struct Objective {
     pub class_weights: Option<Vec<f32>>,
     /// What training minimises where there is one class of several.
     pub class_loss: ClassLoss,
+    /// Of how far two passes over each sequence are from each other, with other dropout, in training; 0: there is one pass.
+    pub r_drop: f64,
 }
 
 /// What training minimises where there is one class of several. Evaluations always have cross-entropy, so that they compare.
@@ -63,6 +67,27 @@ impl Objective {
         Denominators { lm: batch.targets() as f64, clf }
     }
 
+    /// Those of a training step, whose sums are over every pass.
+    pub fn training_denominators(&self, batch: &Batch) -> Denominators {
+        let Denominators { lm, clf } = self.denominators(batch);
+        let passes = if self.r_drop > 0.0 { 2.0 } else { 1.0 };
+        Denominators { lm: passes * lm, clf: passes * clf }
+    }
+
+    /// The slabs of a training step.
+    pub fn training_slabs<'a>(
+        &self,
+        batch: &'a Batch,
+        sequences: Range<usize>,
+        slab_tokens: usize,
+    ) -> Vec<Slab<'a>> {
+        if self.r_drop > 0.0 {
+            batch.slabs_twice(sequences, slab_tokens)
+        } else {
+            batch.slabs_of(sequences, slab_tokens)
+        }
+    }
+
     fn weight(&self, label: &Label) -> f64 {
         match label {
             Label::Class(class) => {
@@ -92,7 +117,7 @@ impl Objective {
         }
         let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
         let scale = (self.clf / denominators.clf) as f32;
-        let labels = Labels::of(slab.sequences);
+        let labels = Labels::of(slab);
         let targets = match &labels {
             Labels::Classes(classes) => {
                 let weights = self.class_weights.as_deref();
@@ -110,6 +135,10 @@ impl Objective {
             },
         };
         sums.clf = tape.loss(&logits, targets, scale);
+        if slab.copies == 2 {
+            // The denominators count every sequence twice, and a pair is there once.
+            sums.clf.add(&tape.agreement(&logits, (2.0 * self.r_drop) as f32, scale));
+        }
         (sums, Some(logits.tensor().clone()))
     }
 
@@ -177,9 +206,10 @@ enum Labels {
 }
 
 impl Labels {
-    fn of(sequences: &[Sequence]) -> Self {
+    fn of(slab: &Slab<'_>) -> Self {
         let (mut classes, mut values) = (Vec::new(), Vec::new());
-        for label in sequences.iter().filter_map(|s| s.label.as_ref()) {
+        let all = (0..slab.copies).flat_map(|_| slab.sequences);
+        for label in all.filter_map(|s| s.label.as_ref()) {
             match label {
                 Label::Class(class) => classes.push(*class),
                 Label::Values(v) => values.extend_from_slice(v),

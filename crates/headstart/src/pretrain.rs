@@ -61,7 +61,13 @@ pub fn pretrain(
     model.check_lm_head()?;
     check_memory(&model, &device, |_| true)?;
     let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
-    let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None, class_loss: ClassLoss::CrossEntropy };
+    let objective = Objective {
+        lm: 1.0,
+        clf: 0.0,
+        class_weights: None,
+        class_loss: ClassLoss::CrossEntropy,
+        r_drop: 0.0,
+    };
     let never = never_in_text(model_config.arch, tokenizer.roles());
     let targets =
         token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never);

@@ -112,7 +112,7 @@ impl Tape<'_> {
         total
     }
 
-    fn record_loss(&mut self, logits: &Value, gradient: Tensor) {
+    pub(super) fn record_loss(&mut self, logits: &Value, gradient: Tensor) {
         if self.is_training() && logits.id.is_some() {
             let id = logits.id;
             self.record_root(move |back| {

@@ -7,6 +7,7 @@
 //! the tape know an op.
 
 pub mod adam;
+pub mod agreement;
 pub mod attention;
 pub mod blend;
 pub mod dropout;

@@ -28,6 +28,9 @@ pub struct RegularisationConfig {
     /// This power of what a class lacks of certainty weighs its example in training; absent: 0, cross-entropy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub focal_gamma: Option<f32>,
+    /// Weight of how far two passes over each example, with other dropout, are from each other in training; absent: 0, one pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r_drop: Option<f64>,
     /// Which examples an epoch takes.
     pub sampling: Sampling,
     /// How strongly the model's own weights are pulled to where they began; absent: 0.
@@ -51,10 +54,11 @@ impl RegularisationConfig {
         class_weights: ClassWeights,
         is_from_scratch: bool,
     ) -> Result<()> {
-        let Self { label_smoothing, focal_gamma, sampling, l2_sp } = *self;
+        let Self { label_smoothing, focal_gamma, r_drop, sampling, l2_sp } = *self;
         for (key, given) in [
             ("label_smoothing", label_smoothing.is_some()),
             ("focal_gamma", focal_gamma.is_some()),
+            ("r_drop", r_drop.is_some()),
             ("sampling", sampling != Sampling::Natural),
         ] {
             check(key, !given || problem == Problem::SingleLabel, || {
@@ -81,6 +85,10 @@ impl RegularisationConfig {
         let both = sampling == Sampling::Balanced && class_weights == ClassWeights::Balanced;
         check("sampling", !both, || {
             ("rare classes would count twice".into(), "leave class_weights out, or this".into())
+        })?;
+        let weight = r_drop.unwrap_or(0.0);
+        check("r_drop", weight >= 0.0 && weight.is_finite(), || {
+            (format!("{weight} is not possible"), "use 0 (off) or a positive number, such as 1".into())
         })?;
         let pull = l2_sp.unwrap_or(0.0);
         check("l2_sp", pull >= 0.0 && pull.is_finite(), || {

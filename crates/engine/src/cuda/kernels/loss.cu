@@ -114,6 +114,48 @@ extern "C" __global__ void loss_focal(const float *logits, const unsigned *targe
     }
 }
 
+// How far two passes over the same sequences are from each other, one warp per pair of rows r and pairs + r. See ops/agreement.rs.
+extern "C" __global__ void loss_agreement(const float *logits, float weight, float scale, float *gradient,
+                                          float *outcomes, int pairs, int classes) {
+    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    int lane = threadIdx.x % WARP;
+    if (r >= pairs) return;
+    const float *a = logits + (size_t)r * classes, *b = logits + (size_t)(pairs + r) * classes;
+    float *da = gradient + (size_t)r * classes, *db = gradient + (size_t)(pairs + r) * classes;
+    float largest_a = NEGATIVE_INFINITY, largest_b = NEGATIVE_INFINITY;
+    for (int c = lane; c < classes; c += WARP) {
+        largest_a = fmaxf(largest_a, a[c]);
+        largest_b = fmaxf(largest_b, b[c]);
+    }
+    largest_a = warp_max(largest_a);
+    largest_b = warp_max(largest_b);
+    float sum_a = 0.0f, sum_b = 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        sum_a += expf(a[c] - largest_a);
+        sum_b += expf(b[c] - largest_b);
+    }
+    float log_a = logf(warp_sum(sum_a)) + largest_a, log_b = logf(warp_sum(sum_b)) + largest_b;
+    float forward = 0.0f, back = 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        float p = a[c] - log_a, q = b[c] - log_b;
+        forward += expf(p) * (p - q);
+        back += expf(q) * (q - p);
+    }
+    forward = warp_sum(forward);
+    back = warp_sum(back);
+    float half_scale = 0.5f * scale * weight;
+    for (int c = lane; c < classes; c += WARP) {
+        float p = a[c] - log_a, q = b[c] - log_b;
+        float d = p - q, ep = expf(p), eq = expf(q);
+        da[c] = half_scale * (ep * (d - forward) + ep - eq);
+        db[c] = half_scale * (eq * (-d - back) + eq - ep);
+    }
+    if (lane == 0) {
+        outcomes[2 * (size_t)r] = 0.5f * weight * (forward + back);
+        outcomes[2 * (size_t)r + 1] = 0.0f;
+    }
+}
+
 // Binary cross-entropy per element.
 extern "C" __global__ void loss_multi_label(const float *logits, const float *targets, float scale, float *gradient,
                                             float *outcomes, int count) {

@@ -84,6 +84,20 @@ fn rows_of(
     cuda.launch(LOSS, kernel, row_warps(rows), THREADS, 0, &arguments);
 }
 
+/// How far the two halves of the rows are from each other; `numbers` are the weight, and the scale.
+pub(crate) fn agreement(
+    cuda: &Context,
+    logits: &Tensor,
+    [weight, scale]: [f32; 2],
+    gradient: &Tensor,
+    outcomes: &Tensor,
+) {
+    let (pairs, classes) = (logits.rows() / 2, logits.cols());
+    let arguments =
+        [at(logits), weight.into(), scale.into(), at(gradient), at(outcomes), int(pairs), int(classes)];
+    cuda.launch(LOSS, "loss_agreement", row_warps(pairs), THREADS, 0, &arguments);
+}
+
 /// Binary cross-entropy of each element.
 pub(crate) fn multi_label(
     cuda: &Context,
