@@ -9,6 +9,8 @@ mod groups;
 mod lint;
 mod parsing;
 mod peft;
+mod rates;
+mod regularisation;
 mod runs;
 mod trials;
 
@@ -34,6 +36,8 @@ pub use parsing::names;
 use parsing::{count, one_of, seed};
 pub use parsing::{flag_values, flags_of, parse};
 pub use peft::{BaseArgs, PeftArgs};
+pub use rates::RatesArgs;
+pub use regularisation::RegularisationArgs;
 pub use runs::{RunsCommand, RunsCompareArgs, RunsLsArgs, RunsShowArgs};
 pub use trials::{AdaptArgs, Rate, TrialsArgs};
 
@@ -485,6 +489,10 @@ pub struct FinetuneArgs {
     pub trials: TrialsArgs,
     #[command(flatten)]
     pub peft: PeftArgs,
+    #[command(flatten)]
+    pub rates: RatesArgs,
+    #[command(flatten)]
+    pub regularisation: RegularisationArgs,
     #[command(flatten)]
     pub source: LabelledArgs,
     #[command(flatten)]

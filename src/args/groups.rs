@@ -21,7 +21,8 @@ use super::parsing::{count, one_of, seed};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Run")]
 pub struct RunArgs {
-    /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train]
+    /// Settings from a TOML file: one key per flag, in the tables [data], [model] and [train], those of finetune's headings
+    /// Rates and Regularisation in [rates] and [regularisation]
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub config: Option<PathBuf>,
     /// Run folder, which must not exist yet [default: runs/DATE-NAME]
@@ -322,9 +323,18 @@ pub struct TrainArgs {
     /// the run]
     #[arg(long, value_name = "N", alias = "n_warmup", value_parser = count::<u64>)]
     pub warmup_steps: Option<u64>,
+    /// The same as a share of the run: 0.1 is a tenth of its steps
+    #[arg(long, value_name = "SHARE", conflicts_with = "warmup_steps")]
+    pub warmup_ratio: Option<f64>,
     /// How the rate falls after the warm-up [default: the recipe's; cosine to pretrain, linear to fine-tune]
     #[arg(long, value_name = "NAME", value_parser = one_of::<Schedule>())]
     pub schedule: Option<Schedule>,
+    /// The share of the largest rate that it falls to [default: 0; of slanted-triangular 1/32]
+    #[arg(long, value_name = "SHARE")]
+    pub lr_floor: Option<f64>,
+    /// Evaluate and keep a running mean of the weights with this decay, such as 0.99 [default: none is made]
+    #[arg(long, value_name = "X")]
+    pub ema: Option<f64>,
     /// Evaluate every so many optimizer steps; -1 for the end of each epoch only
     #[arg(long, value_name = "N")]
     pub eval_every: Option<i64>,

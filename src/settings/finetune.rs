@@ -5,12 +5,16 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use headstart::config::{AdaptConfig, FinetuneConfig, PeftConfig, PretrainConfig, TASK_TEXTS, TrialsConfig};
+use headstart::config::{
+    AdaptConfig, FinetuneConfig, PeftConfig, PretrainConfig, RatesConfig, RegularisationConfig, TASK_TEXTS,
+    TrialsConfig,
+};
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
 use crate::args::{
-    AdaptArgs, ExampleArgs, FinetuneArgs, LabelledArgs, PeftArgs, Rate, TrainArgs, TrialsArgs, TuningArgs,
+    AdaptArgs, ExampleArgs, FinetuneArgs, LabelledArgs, PeftArgs, Rate, RatesArgs, RegularisationArgs,
+    TrainArgs, TrialsArgs, TuningArgs,
 };
 use crate::ranks::Ranks;
 
@@ -26,6 +30,8 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         adapt,
         trials,
         peft,
+        rates,
+        regularisation,
         source,
         train,
         ranks: _,
@@ -38,6 +44,12 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         ..saved
     });
     let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
+    let base = FinetuneConfig {
+        rates: rates_config(&rates, &base.rates),
+        best_metric: regularisation.best_metric.clone().or(base.best_metric),
+        regularisation: regularisation_config(&regularisation, &base.regularisation),
+        ..base
+    };
     let mut config = finetune_config(model, &tuning, (adapt, trials, peft), source, &train, base);
     run::check_continued(allowed.as_ref(), &config)?;
     config.validate()?;
@@ -123,6 +135,9 @@ fn finetune_config(
             curve: curve.or(base.trials.curve),
             lr_auto: lr_auto.or(base.trials.lr_auto),
         },
+        best_metric: base.best_metric,
+        regularisation: base.regularisation,
+        rates: base.rates,
         train: train::train_config(train, &base.train),
     }
 }
@@ -143,5 +158,26 @@ fn peft_config(peft: PeftArgs, base: PeftConfig) -> PeftConfig {
         adapters_activation: adapters_activation.or(base.adapters_activation),
         adapters_scale: adapters_scale.or(base.adapters_scale),
         ia3_targets: ia3_targets.or(base.ia3_targets),
+    }
+}
+
+fn regularisation_config(args: &RegularisationArgs, base: &RegularisationConfig) -> RegularisationConfig {
+    let RegularisationArgs { label_smoothing, focal_gamma, r_drop, sampling, l2_sp, best_metric: _ } = *args;
+    RegularisationConfig {
+        label_smoothing: label_smoothing.or(base.label_smoothing),
+        focal_gamma: focal_gamma.or(base.focal_gamma),
+        r_drop: r_drop.or(base.r_drop),
+        sampling: sampling.unwrap_or(base.sampling),
+        l2_sp: l2_sp.or(base.l2_sp),
+    }
+}
+
+fn rates_config(args: &RatesArgs, base: &RatesConfig) -> RatesConfig {
+    let RatesArgs { unfreeze, unfreeze_every, layer_decay, head_lr } = *args;
+    RatesConfig {
+        unfreeze: unfreeze.unwrap_or(base.unfreeze),
+        unfreeze_every: unfreeze_every.or(base.unfreeze_every),
+        layer_decay: layer_decay.or(base.layer_decay),
+        head_lr: head_lr.or(base.head_lr),
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use headstart::config::{
     AdaptConfig, Arch, DataConfig, DistillConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig,
-    ObjectiveName, Positions, PretrainConfig, Problem, Schedule, Seeds, TextColumns, TrainConfig,
-    TrialsConfig,
+    ObjectiveName, Positions, PretrainConfig, Problem, RatesConfig, RegularisationConfig, Schedule, Seeds,
+    TextColumns, TrainConfig, TrialsConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -197,7 +197,10 @@ fn full_train() -> TrainConfig {
         max_steps: Some(1),
         budget: Some("1m".parse().unwrap()),
         warmup_steps: Some(1),
+        warmup_ratio: Some(0.5),
         schedule: Some(Schedule::TutorialCosine),
+        lr_floor: Some(0.5),
+        ema: Some(0.5),
         max_time: Some(1.0),
         ..TrainConfig::default()
     }
@@ -210,10 +213,10 @@ fn help(command: &str) -> String {
 
 /// The keys of a configuration's tables, as flags.
 fn keys(tables: &[&'static [&'static str]]) -> Vec<&'static str> {
-    let keys = tables
-        .concat()
-        .into_iter()
-        .filter(|key| !["data", "model", "train", "distill", "adapt", "trials"].contains(key));
+    let keys = tables.concat().into_iter().filter(|key| {
+        let tables = ["data", "model", "train", "distill", "adapt", "trials", "rates", "regularisation"];
+        !tables.contains(key)
+    });
     // The one flag that is not called like its key, and the one that is called like a table.
     keys.map(|key| if key == "path" { "data" } else { key }).collect()
 }
@@ -223,7 +226,13 @@ fn every_key_has_its_flag() {
     let (data, train) = (names::<DataConfig>(), names::<TrainConfig>());
     let pretrain = keys(&[names::<PretrainConfig>(), data, names::<ModelConfig>(), train]);
     let around = [names::<AdaptConfig>(), names::<TrialsConfig>()].concat();
-    let mut finetune = keys(&[names::<FinetuneConfig>(), data, train]);
+    let mut finetune = keys(&[
+        names::<FinetuneConfig>(),
+        names::<RatesConfig>(),
+        names::<RegularisationConfig>(),
+        data,
+        train,
+    ]);
     finetune.extend(around);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.

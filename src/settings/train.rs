@@ -21,12 +21,18 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         max_steps,
         budget,
         warmup_steps,
+        warmup_ratio,
         schedule,
+        lr_floor,
+        ema,
         eval_every,
         seed,
         precision,
         ref pace,
     } = *args;
+    // What an earlier share came to is no longer meant.
+    let settled =
+        if warmup_ratio.is_some() && warmup_ratio != base.warmup_ratio { None } else { base.warmup_steps };
     let PaceArgs { valid_batch_size, save_every, keep, max_time, threads } = *pace;
     TrainConfig {
         recipe: recipe.unwrap_or(base.recipe),
@@ -44,8 +50,11 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         n_epochs: n_epochs.or(base.n_epochs),
         max_steps: max_steps.or(base.max_steps),
         budget: budget.or(base.budget),
-        warmup_steps: warmup_steps.or(base.warmup_steps),
+        warmup_steps: warmup_steps.or(settled),
+        warmup_ratio: warmup_ratio.or(base.warmup_ratio.filter(|_| warmup_steps.is_none())),
         schedule: schedule.or(base.schedule),
+        lr_floor: lr_floor.or(base.lr_floor),
+        ema: ema.or(base.ema),
         eval_every: eval_every.map_or(base.eval_every, none_below_one),
         save_every: save_every.unwrap_or(base.save_every),
         keep: keep.unwrap_or(base.keep),

@@ -217,7 +217,7 @@ impl<'a> Tape<'a> {
     }
 
     /// Whether gradients are wanted at all.
-    pub(crate) fn is_training(&self) -> bool {
+    pub fn is_training(&self) -> bool {
         self.training.is_some()
     }
 

@@ -245,7 +245,17 @@ impl Batch {
     /// As [`Batch::slabs`], of some of the sequences.
     pub fn slabs_of(&self, sequences: Range<usize>, slab_tokens: usize) -> Vec<Slab<'_>> {
         let cut = self.cut(sequences, slab_tokens);
-        cut.into_iter().map(|part| Slab::new(&self.sequences[part.clone()], part.start)).collect()
+        cut.into_iter().map(|part| Slab::new(&self.sequences[part.clone()], &[part.start])).collect()
+    }
+
+    /// As [`Batch::slabs_of`], with all sequences of a slab twice, first all and then all again, which as far as dropout can tell are
+    /// others.
+    pub fn slabs_twice(&self, sequences: Range<usize>, slab_tokens: usize) -> Vec<Slab<'_>> {
+        let cut = self.cut(sequences, slab_tokens.div_ceil(2));
+        let again = self.sequences.len();
+        let slab =
+            |part: Range<usize>| Slab::new(&self.sequences[part.clone()], &[part.start, again + part.start]);
+        cut.into_iter().map(slab).collect()
     }
 
     /// The sequences of each of so many groups: neighbouring slabs of 512 tokens, as even in number as can be. The data
@@ -276,6 +286,8 @@ impl Batch {
 pub struct Slab<'a> {
     /// The sequences.
     pub sequences: &'a [Sequence],
+    /// How often they are there, one after the other.
+    pub copies: usize,
     /// Where their tokens lie.
     pub packing: Packing,
     /// All ids.
@@ -289,12 +301,14 @@ pub struct Slab<'a> {
 }
 
 impl<'a> Slab<'a> {
-    fn new(sequences: &'a [Sequence], first: usize) -> Self {
-        let lengths: Vec<usize> = sequences.iter().map(|s| s.input_ids.len()).collect();
-        let names: Vec<u64> = (first..first + sequences.len()).map(|i| i as u64).collect();
-        let packing = Packing::new(&lengths, &names);
+    /// The sequences as often as there are `firsts`: the number of the first one within the batch.
+    fn new(sequences: &'a [Sequence], firsts: &[usize]) -> Self {
+        let all = || firsts.iter().flat_map(|_| sequences);
+        let lengths: Vec<usize> = all().map(|s| s.input_ids.len()).collect();
+        let names = firsts.iter().flat_map(|&first| first..first + sequences.len());
+        let packing = Packing::new(&lengths, &names.map(|i| i as u64).collect::<Vec<_>>());
         let mut rows = Vec::new();
-        for (i, sequence) in sequences.iter().enumerate() {
+        for (i, sequence) in all().enumerate() {
             let start = packing.range(i).start as u32;
             rows.extend(sequence.rows.iter().map(|r| start + r));
         }
@@ -302,11 +316,12 @@ impl<'a> Slab<'a> {
         let types = |s: &Sequence| s.token_type_ids.clone().unwrap_or_else(|| vec![0; s.input_ids.len()]);
         Self {
             packing,
-            token_type_ids: typed.then(|| sequences.iter().flat_map(types).collect()),
-            input_ids: sequences.iter().flat_map(|s| s.input_ids.iter().copied()).collect(),
+            token_type_ids: typed.then(|| all().flat_map(types).collect()),
+            input_ids: all().flat_map(|s| s.input_ids.iter().copied()).collect(),
             rows,
-            targets: sequences.iter().flat_map(|s| s.targets.iter().copied()).collect(),
+            targets: all().flat_map(|s| s.targets.iter().copied()).collect(),
             sequences,
+            copies: firsts.len(),
         }
     }
 }
@@ -351,6 +366,21 @@ mod tests {
         assert_eq!(third.input_ids[third.rows[255] as usize + 1], third.targets[255]);
         assert_eq!(third.packing, Packing::new(&[256, 10, 600], &[2, 3, 4]));
         assert_eq!(slabs[2].rows.len(), 0);
+    }
+
+    #[test]
+    fn what_is_there_twice_has_numbers_of_its_own() {
+        let batch = batch(&[3, 5, 2, 4]);
+        let slabs = batch.slabs_twice(0..4, 16);
+        assert_eq!(slabs.iter().map(|slab| slab.sequences.len()).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(slabs[1].packing, Packing::new(&[2, 4, 2, 4], &[2, 3, 6, 7]));
+        for slab in &slabs {
+            let (ids, rows) = (&slab.input_ids, &slab.rows);
+            assert_eq!(ids[..ids.len() / 2], ids[ids.len() / 2..]);
+            assert_eq!((slab.copies, rows.len()), (2, slab.targets.len()));
+            // The next id of every row but the last of each.
+            assert!(rows.iter().zip(&slab.targets).all(|(&row, &id)| ids[row as usize + 1] == id));
+        }
     }
 
     #[test]

@@ -175,11 +175,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let mut model_config = config.model.clone();
     let (objective, batches, examples) = match config.work {
         Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
-        _ => (
-            Objective { lm: 1.0, clf: 0.0, class_weights: None, teacher: None },
-            random_batches(config)?,
-            None,
-        ),
+        _ => (Objective { lm: 1.0, ..Objective::default() }, random_batches(config)?, None),
     };
     model_config.causal = config.objective == ObjectiveName::Lm;
     let model = Model::new(&model_config)?;
@@ -345,7 +341,7 @@ fn finetune_batches(
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);
         Batch { sequences: picked.iter().map(sequence).collect() }
     });
-    let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None, teacher: None };
+    let objective = Objective { clf: 1.0, ..Objective::default() };
     Ok((objective, batches.collect(), Some(train.len())))
 }
 

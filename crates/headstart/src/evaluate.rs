@@ -96,7 +96,7 @@ pub fn evaluate<'a>(
         let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
-        let objective = Objective { lm: 0.0, clf: 1.0, class_weights: None, teacher: None };
+        let objective = Objective { clf: 1.0, ..Objective::default() };
         for split in order {
             if let Ok(part) = labelled.data.get(split) {
                 if loaded.files.pairs && part.texts_per_example() == 1 {
@@ -125,7 +125,7 @@ pub fn evaluate<'a>(
         let never = never_in_text(files.config.arch, roles);
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
-        let objective = Objective { lm: 1.0, clf: 0.0, class_weights: None, teacher: None };
+        let objective = Objective { lm: 1.0, ..Objective::default() };
         for split in order {
             let stream = ranks.leader_first(|| corpus.stream(split, &loaded.tokenizer, listener))?;
             if let Some(warning) =

@@ -12,16 +12,18 @@ use crate::checkpoint::{
 };
 use crate::config::{
     Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
-    ObjectiveName, Problem, Task, TextColumns, Truncation,
+    ObjectiveName, Problem, RatesConfig, RegularisationConfig, Task, TextColumns, Truncation,
 };
 use crate::data::classification::ClassificationData;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
+use crate::eval::metric_names;
 use crate::event::{Event, Listener};
 use crate::method::trains;
 use crate::model::Model;
-use crate::objective::Objective;
-use crate::params::Param;
+use crate::objective::{ClassLoss, Objective};
+use crate::params::{Param, ParamTable};
+use crate::rates::{Length, Plan};
 use crate::setup::base::Base;
 use crate::setup::features_method::{FeaturesRun, check_pooler, plain_head};
 use crate::setup::labelled::DataRequest;
@@ -128,6 +130,7 @@ pub(crate) fn finetune_compared(
     let (method, norms) = (config.method, config.train_norms);
     model.freeze_except(|param| trains(method, norms, param));
     check_biases(method, &model)?;
+    check_passes(config, &model_config)?;
 
     let targets = if config.lm_loss_coef > 0.0 {
         let never = never_in_examples(model_config.arch, tokenizer.roles());
@@ -154,8 +157,11 @@ pub(crate) fn finetune_compared(
         lm: config.lm_loss_coef.max(0.0),
         clf: config.clf_loss_coef,
         class_weights: class_weights(config, &train_examples, classes),
+        class_loss: class_loss(config),
+        r_drop: config.regularisation.r_drop.unwrap_or(0.0),
         teacher: None,
     };
+    let best_by = best_by(config, &data.labels)?;
     let [valid, test] = [&data.valid, &data.test].map(|split| labelled.evaluated(split.as_ref()));
     let beginning = Beginning {
         task: Task::Finetuning { method, from_scratch: config.from_scratch },
@@ -177,7 +183,17 @@ pub(crate) fn finetune_compared(
     } else {
         beginning.settings(&run, &ranks, &measurement, &mut notes, listener)?
     };
+    let length = Length {
+        steps_per_epoch: settled.steps_per_epoch(train_examples.items()),
+        total_steps: settled.total_steps(train_examples.items()),
+    };
+    let rates = chosen_rates(config, model.table(), length, &mut notes, listener);
+    let plan = Plan::of(&rates, method, settled.peak_lr(), model.table(), length);
+    if let Some(plan) = &plan {
+        model.set_phases(&plan.starts(), |param, from| plan.factor(param, from));
+    }
     let config = &FinetuneConfig {
+        rates,
         train: settled,
         data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
         ..config.clone()
@@ -221,10 +237,7 @@ pub(crate) fn finetune_compared(
         };
         return run.run(listener);
     }
-    let best_by = match config.problem {
-        Problem::SingleLabel | Problem::MultiLabel => BestBy::Highest("accuracy"),
-        Problem::Regression => BestBy::Lowest("mse"),
-    };
+    let rates = plan.map_or_else(Vec::new, |plan| plan.rows(model.table(), &config.train, length));
     let training = Training {
         config: &config.train,
         device,
@@ -239,6 +252,8 @@ pub(crate) fn finetune_compared(
         best_by,
         keep_best: true,
         bar,
+        rates,
+        regularisation: config.regularisation.clone(),
         early_stopping: config.early_stopping,
         notes,
         files,
@@ -249,6 +264,63 @@ pub(crate) fn finetune_compared(
         checkpoint,
     };
     training.run(listener)
+}
+
+/// What trains from when on, with nothing left open.
+fn chosen_rates(
+    config: &FinetuneConfig,
+    table: &ParamTable,
+    length: Length,
+    notes: &mut Vec<String>,
+    listener: &mut Listener<'_>,
+) -> RatesConfig {
+    let mut rates = config.rates.clone();
+    if let Some(line) = rates.choose(table, length) {
+        listener(Event::Message(&line));
+        notes.push(line);
+    }
+    rates
+}
+
+/// What training minimises where there is one class of several.
+fn class_loss(config: &FinetuneConfig) -> ClassLoss {
+    let RegularisationConfig { label_smoothing, focal_gamma, .. } = config.regularisation;
+    match (label_smoothing.unwrap_or(0.0), focal_gamma.unwrap_or(0.0)) {
+        (share, _) if share > 0.0 => ClassLoss::Smoothed(share),
+        (_, gamma) if gamma > 0.0 => ClassLoss::Focal(gamma),
+        _ => ClassLoss::CrossEntropy,
+    }
+}
+
+/// Two passes differ by their dropout.
+fn check_passes(config: &FinetuneConfig, model: &ModelConfig) -> Result<()> {
+    let head = model.head.as_ref().and_then(|head| head.dropout);
+    let lora = model.lora.map(|lora| lora.dropout);
+    let all = [Some(model.dropout), model.attention_dropout, head, lora];
+    let drops = all.into_iter().flatten().any(|p| p > 0.0);
+    if drops || config.regularisation.r_drop.is_none_or(|weight| weight <= 0.0) {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key: "r_drop".into(),
+        what: "two passes without dropout are the same".into(),
+        fix: "use --dropout 0.1, or leave r_drop out".into(),
+    })
+}
+
+/// The metric that says which checkpoint is the best.
+fn best_by(config: &FinetuneConfig, labels: &[String]) -> Result<BestBy> {
+    let usual = if config.problem == Problem::Regression { "mse" } else { "accuracy" };
+    let name = config.best_metric.as_deref().unwrap_or(usual);
+    let known = metric_names(config.problem, labels, config.lm_loss_coef > 0.0);
+    if known.iter().any(|known| known == name) {
+        return Ok(BestBy::metric(name));
+    }
+    Err(Error::Config {
+        key: "best_metric".into(),
+        what: format!("evaluations of this task have no `{name}`"),
+        fix: format!("use one of {}", known.join(", ")),
+    })
 }
 
 /// BitFit trains the biases of the blocks, where there are any.

@@ -47,6 +47,7 @@ pub mod predictions;
 pub mod pretrain;
 pub mod quickstart;
 pub mod ranks;
+pub mod rates;
 pub mod report;
 pub mod run_log;
 pub mod schedule;

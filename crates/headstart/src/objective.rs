@@ -2,13 +2,14 @@
 //!
 //! Owns: coefficients, denominators, the step from targets to losses. Never: the order of data, optimizers, files.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use headstart_engine::LossSum;
 use headstart_engine::ops::loss::{Targets, best_class};
 use headstart_engine::{Tape, Tensor, Value};
 
-use crate::batch::{Batch, Label, Sequence, Slab};
+use crate::batch::{Batch, Label, Slab};
 use crate::config::Problem;
 use crate::error::Result;
 use crate::model::{Inputs, Model};
@@ -16,7 +17,7 @@ use crate::ranks::Ranks;
 use crate::teacher::{Compared, Distances, Teacher};
 
 /// The weights of the losses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Objective {
     /// Of the token loss; 0 or less: off.
     pub lm: f64,
@@ -26,6 +27,22 @@ pub struct Objective {
     pub class_weights: Option<Vec<f32>>,
     /// The model that is learned from, if one is.
     pub teacher: Option<Arc<Teacher>>,
+    /// What training minimises where there is one class of several.
+    pub class_loss: ClassLoss,
+    /// Of how far two passes over each sequence are from each other, with other dropout, in training; 0: there is one pass.
+    pub r_drop: f64,
+}
+
+/// What training minimises where there is one class of several. Evaluations always have cross-entropy, so that they compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ClassLoss {
+    /// Cross-entropy.
+    #[default]
+    CrossEntropy,
+    /// With this share of each target spread over all classes.
+    Smoothed(f32),
+    /// The focal loss with this power.
+    Focal(f32),
 }
 
 /// What a batch's losses are divided by.
@@ -57,6 +74,27 @@ impl Objective {
             batch.sequences.iter().filter_map(|s| s.label.as_ref()).map(|label| self.weight(label)).sum();
         let teacher = self.teacher.as_ref().map(|teacher| teacher.compared(batch)).unwrap_or_default();
         Denominators { lm: batch.targets() as f64, clf, teacher }
+    }
+
+    /// Those of a training step, whose sums are over every pass.
+    pub fn training_denominators(&self, batch: &Batch) -> Denominators {
+        let Denominators { lm, clf, teacher } = self.denominators(batch);
+        let passes = if self.r_drop > 0.0 { 2.0 } else { 1.0 };
+        Denominators { lm: passes * lm, clf: passes * clf, teacher }
+    }
+
+    /// The slabs of a training step.
+    pub fn training_slabs<'a>(
+        &self,
+        batch: &'a Batch,
+        sequences: Range<usize>,
+        slab_tokens: usize,
+    ) -> Vec<Slab<'a>> {
+        if self.r_drop > 0.0 {
+            batch.slabs_twice(sequences, slab_tokens)
+        } else {
+            batch.slabs_of(sequences, slab_tokens)
+        }
     }
 
     fn weight(&self, label: &Label) -> f64 {
@@ -95,20 +133,33 @@ impl Objective {
             return (sums, None);
         }
         let scale = (self.clf / denominators.clf) as f32;
-        let labels = Labels::of(slab.sequences);
+        let labels = Labels::of(slab);
         if let (Labels::Values(alike), true) = (&labels, slab.sequences.iter().any(|s| s.with_next)) {
             sums.clf = pair_loss(model, tape, &hidden, alike, scale);
             return (sums, None);
         }
         let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
         let targets = match &labels {
-            Labels::Classes(classes) => Targets::Classes(classes, self.class_weights.as_deref()),
+            Labels::Classes(classes) => {
+                let weights = self.class_weights.as_deref();
+                match self.class_loss {
+                    ClassLoss::Smoothed(share) if tape.is_training() => {
+                        Targets::Smoothed(classes, weights, share)
+                    }
+                    ClassLoss::Focal(gamma) if tape.is_training() => Targets::Focal(classes, weights, gamma),
+                    _ => Targets::Classes(classes, weights),
+                }
+            }
             Labels::Values(values) => match model.config().head.as_ref().map(|h| h.problem) {
                 Some(Problem::Regression) => Targets::Regression(values),
                 _ => Targets::MultiLabel(values),
             },
         };
         sums.clf = tape.loss(&logits, targets, scale);
+        if slab.copies == 2 {
+            // The denominators count every sequence twice, and a pair is there once.
+            sums.clf.add(&tape.agreement(&logits, (2.0 * self.r_drop) as f32, scale));
+        }
         (sums, Some(logits.tensor().clone()))
     }
 
@@ -211,9 +262,10 @@ enum Labels {
 }
 
 impl Labels {
-    fn of(sequences: &[Sequence]) -> Self {
+    fn of(slab: &Slab<'_>) -> Self {
         let (mut classes, mut values) = (Vec::new(), Vec::new());
-        for label in sequences.iter().filter_map(|s| s.label.as_ref()) {
+        let all = (0..slab.copies).flat_map(|_| slab.sequences);
+        for label in all.filter_map(|s| s.label.as_ref()) {
             match label {
                 Label::Class(class) => classes.push(*class),
                 Label::Values(v) => values.extend_from_slice(v),

@@ -11,7 +11,7 @@ use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{
     Checkpoint, HeadDefaults, LoadedModel, ModelFiles, load_model, with_lm_head, without_lm_head,
 };
-use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, Task};
+use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task};
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
 use crate::data::split::Split;
@@ -90,7 +90,7 @@ pub fn pretrain(
         }
     };
     let (distill, teacher) = distill.unzip();
-    let objective = Objective { lm, clf: 0.0, class_weights: None, teacher };
+    let objective = Objective { lm, teacher, ..Objective::default() };
     let beginning = Beginning {
         task: start.task(config),
         model: model_config,
@@ -145,9 +145,11 @@ pub fn pretrain(
         train,
         valid,
         test,
-        best_by: BestBy::Lowest(if config.distill.is_some() { "loss" } else { "nll" }),
+        best_by: BestBy::metric(if config.distill.is_some() { "loss" } else { "nll" }),
         keep_best: false,
         bar: None,
+        rates: Vec::new(),
+        regularisation: RegularisationConfig::default(),
         early_stopping: 0,
         notes,
         files,

@@ -7,7 +7,9 @@
 //! the tape know an op.
 
 pub mod adam;
+pub mod agreement;
 pub mod attention;
+pub mod blend;
 pub mod column_scale;
 pub mod cosine;
 pub mod distance;

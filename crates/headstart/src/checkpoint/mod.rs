@@ -59,14 +59,14 @@ pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_he
 pub use run_folder::RunFolder;
 pub use state_file::{BestCheckpoint, TrainerState};
 pub use stored::StoredWeights;
-pub use trainer::{Checkpoint, Moment, Moments, Snapshot};
+pub use trainer::{Checkpoint, Kept, KeptValues, Snapshot};
 
 pub use crate::files::{FileSum, FileSums};
 pub use crate::tensors::TensorFile;
 
 /// Weights, one tensor per parameter under its name.
 const MODEL_FILE: &str = "model.safetensors";
-/// Moments, two tensors per trainable parameter.
+/// Moments, two tensors per trainable parameter, and what else the optimizer needs.
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Sizes, options, labels, ids.
 const CONFIG_FILE: &str = "config.json";

@@ -44,6 +44,10 @@ pub struct TrainerState {
     pub evaluations_since_best: u64,
     /// Whether the evaluation that is due after this step was stopped, and comes before the next step.
     pub evaluation_is_due: bool,
+    /// Updates in each of the phases that what trains is divided into, of which Adam's corrections of what was frozen at times are
+    /// made; none where there is one phase.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phase_updates: Vec<u64>,
     /// Tokens to a slab on a GPU, which the bits depend on; `None` where the processor computed.
     pub slab_tokens: Option<usize>,
     /// SHA-256 of the settings; empty where version 1 kept none.

@@ -16,27 +16,36 @@ use crate::files::cannot_write;
 use crate::params::{Param, ParamTable};
 use crate::tensors::{TensorFile, TensorWriter};
 
-/// Adam's moments, wherever they are: hands the first (mean gradients) or the second (mean squared gradients), in the order of
-/// the trainable parameters, piece by piece to its second argument.
-pub type Moments<'a> = dyn Fn(Moment, &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
+/// The optimizer's values, wherever they are: hands those of one kind, in the order of the trainable parameters, piece by piece to
+/// its second argument.
+pub type KeptValues<'a> = dyn Fn(Kept, &mut dyn FnMut(&[f32]) -> Result<()>) -> Result<()> + 'a;
 
-/// Which of Adam's moments.
+/// What a checkpoint keeps of each trainable parameter besides the model's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// Mean gradients.
-    First,
-    /// Mean squared gradients.
-    Second,
+pub enum Kept {
+    /// Adam's first moment: mean gradients.
+    FirstMoment,
+    /// Adam's second moment: mean squared gradients.
+    SecondMoment,
+    /// Where it began, of a run that pulls weights there.
+    Start,
+    /// The weight that is trained, where the model has a running mean of it.
+    Trained,
 }
 
-impl Moment {
-    /// Both, in the order in which they are written.
-    pub const ALL: [Self; 2] = [Self::First, Self::Second];
+impl Kept {
+    /// Of a run that keeps nothing special.
+    pub const MOMENTS: [Self; 2] = [Self::FirstMoment, Self::SecondMoment];
 
     /// The name of its tensor for a parameter.
     fn name(self, param: &Param) -> String {
-        let which = if self == Self::First { "first" } else { "second" };
-        format!("{which}_moment.{}", param.name)
+        let which = match self {
+            Self::FirstMoment => "first_moment",
+            Self::SecondMoment => "second_moment",
+            Self::Start => "start",
+            Self::Trained => "trained",
+        };
+        format!("{which}.{}", param.name)
     }
 }
 
@@ -49,8 +58,10 @@ pub struct Snapshot<'a> {
     pub table: &'a ParamTable,
     /// Weights in table order.
     pub weights: &'a [f32],
-    /// Adam's moments.
-    pub moments: &'a Moments<'a>,
+    /// What is kept besides, in the order in which it is written.
+    pub kept: &'a [Kept],
+    /// Its values.
+    pub values: &'a KeptValues<'a>,
     /// Everything of the model but its weights.
     pub files: &'a ModelFiles,
 }
@@ -92,54 +103,59 @@ impl Checkpoint {
         open_around(&self.folder, self.folder.display().to_string(), self.model.clone())
     }
 
-    /// The first and second moments at these places, one after the other, in the order of the trainable parameters of `table`.
+    /// The kinds of values that it holds are these, for every trainable parameter of `table`.
     ///
     /// # Errors
-    /// [`crate::Error::Checkpoint`] when the file is damaged, or listing what differs from `table`.
-    pub fn load_optimizer(&self, table: &ParamTable, places: &[Range<usize>]) -> Result<[Vec<f32>; 2]> {
+    /// [`crate::Error::Checkpoint`] when the file is damaged, or listing what differs.
+    pub fn check_kept(&self, table: &ParamTable, kept: &[Kept]) -> Result<()> {
+        check_shapes(&self.optimizer, &arrays(table, kept))
+    }
+
+    /// The values of one kind at these places, one after the other, in the order of the trainable parameters of `table`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Checkpoint`] when the file is damaged.
+    pub fn load_kept(&self, table: &ParamTable, places: &[Range<usize>], which: Kept) -> Result<Vec<f32>> {
         let file = &self.optimizer;
-        let expected: Vec<_> = Moment::ALL
-            .iter()
-            .flat_map(|which| trainable(table).map(move |(p, _)| (which.name(p), &p.shape[..])))
-            .collect();
-        check_shapes(file, &expected)?;
-        let read = |which: Moment| -> Result<Vec<f32>> {
-            let mut values = vec![0.0; places.iter().map(Range::len).sum()];
-            let mut rest = &mut values[..];
-            for place in places {
-                let overlapping =
-                    trainable(table).filter(|(p, at)| *at < place.end && place.start < at + p.len());
-                for (param, at) in overlapping {
-                    let (from, to) = (place.start.max(at), place.end.min(at + param.len()));
-                    let (part, behind) = rest.split_at_mut(to - from);
-                    file.copy_part(&which.name(param), from - at, part)?;
-                    rest = behind;
-                }
+        let mut values = vec![0.0; places.iter().map(Range::len).sum()];
+        let mut rest = &mut values[..];
+        for place in places {
+            let overlapping =
+                trainable(table).filter(|(p, at)| *at < place.end && place.start < at + p.len());
+            for (param, at) in overlapping {
+                let (from, to) = (place.start.max(at), place.end.min(at + param.len()));
+                let (part, behind) = rest.split_at_mut(to - from);
+                file.copy_part(&which.name(param), from - at, part)?;
+                rest = behind;
             }
-            Ok(values)
-        };
-        Ok([read(Moment::First)?, read(Moment::Second)?])
+        }
+        Ok(values)
     }
 }
 
 /// Writes a checkpoint folder of the name `target`, whole or not at all.
 pub(super) fn write_checkpoint(target: &Path, snapshot: &Snapshot<'_>) -> Result<()> {
-    let Snapshot { state, table, weights, moments, files } = *snapshot;
+    let Snapshot { state, table, weights, kept, values, files } = *snapshot;
     let folder = NewFolder::create(target)?;
     let mut sums = write_model(folder.path(), files, table, weights)?;
     let path = folder.path().join(OPTIMIZER_FILE);
-    let arrays: Vec<_> = Moment::ALL
-        .iter()
-        .flat_map(|which| trainable(table).map(|(p, _)| (which.name(p), &p.shape[..])))
-        .collect();
-    let mut writer = TensorWriter::create(&path, &arrays).map_err(cannot_write(&path))?;
-    for which in Moment::ALL {
-        moments(which, &mut |values| writer.write(values).map_err(cannot_write(&path)))?;
+    let mut writer = TensorWriter::create(&path, &arrays(table, kept)).map_err(cannot_write(&path))?;
+    for &which in kept {
+        values(which, &mut |values| writer.write(values).map_err(cannot_write(&path)))?;
     }
     sums.insert(OPTIMIZER_FILE.into(), writer.finish().map_err(cannot_write(&path))?);
     let path = folder.path().join(STATE_FILE);
     write_file(&path, &state_json(&path, state, &sums)?)?;
     folder.commit()
+}
+
+/// Names and shapes of the tensors that hold these.
+fn arrays<'a>(table: &'a ParamTable, kept: &[Kept]) -> Vec<(String, &'a [usize])> {
+    let of = |which: &Kept| {
+        let which = *which;
+        trainable(table).map(move |(p, _)| (which.name(p), &p.shape[..]))
+    };
+    kept.iter().flat_map(of).collect()
 }
 
 /// The trainable parameters, each with its place in the moments.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, PeftConfig, Problem, TrainConfig,
-    TrialsConfig, Truncation, check, check_positive,
+    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, PeftConfig, Problem, RatesConfig,
+    RegularisationConfig, Sampling, TrainConfig, TrialsConfig, Truncation, check, check_positive,
 };
 use crate::error::Result;
 
@@ -142,6 +142,15 @@ pub struct FinetuneConfig {
     /// Several runs in place of one.
     #[serde(skip_serializing_if = "TrialsConfig::is_none")]
     pub trials: TrialsConfig,
+    /// The metric of the validation data that says which checkpoint is the best; absent: accuracy, or of numbers mse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_metric: Option<String>,
+    /// What keeps a classifier from its training data's accidents.
+    #[serde(skip_serializing_if = "RegularisationConfig::is_default")]
+    pub regularisation: RegularisationConfig,
+    /// What trains from when on, and how fast.
+    #[serde(skip_serializing_if = "RatesConfig::is_default")]
+    pub rates: RatesConfig,
     /// The loop.
     pub train: TrainConfig,
 }
@@ -176,6 +185,9 @@ impl Default for FinetuneConfig {
             early_stopping: 0,
             adapt: AdaptConfig::default(),
             trials: TrialsConfig::default(),
+            best_metric: None,
+            regularisation: RegularisationConfig::default(),
+            rates: RatesConfig::default(),
             train: TrainConfig { valid_batch_size: 32, eval_every: 100, ..TrainConfig::default() },
         }
     }
@@ -248,6 +260,30 @@ impl FinetuneConfig {
             ),
             ("early_stopping", self.early_stopping > 0, "it is evaluated once, at its end", "leave it out"),
             (
+                "label_smoothing",
+                self.regularisation.label_smoothing.is_some(),
+                "no loss of classes is minimised step by step",
+                "leave it out, or use another --method",
+            ),
+            (
+                "focal_gamma",
+                self.regularisation.focal_gamma.is_some(),
+                "no loss of classes is minimised step by step",
+                "leave it out, or use another --method",
+            ),
+            (
+                "r_drop",
+                self.regularisation.r_drop.is_some(),
+                "no answers are compared",
+                "leave it out, or use another --method",
+            ),
+            (
+                "sampling",
+                self.regularisation.sampling == Sampling::Balanced,
+                "every example counts alike",
+                "leave it out, or use another --method",
+            ),
+            (
                 "n_epochs",
                 self.train.n_epochs == Some(0),
                 "nothing can be evaluated before the head is fitted",
@@ -308,6 +344,17 @@ impl FinetuneConfig {
         })
     }
 
+    /// Whether there is anything that could be pulled to where it began.
+    fn check_pull(&self) -> Result<()> {
+        let pulls = self.regularisation.l2_sp.is_some_and(|pull| pull > 0.0);
+        check("l2_sp", !pulls || matches!(self.method, Method::Full | Method::Bitfit), || {
+            (
+                format!("the method `{}` changes none of the model's own weights", self.method.name()),
+                "use --method full or bitfit, or leave l2_sp out".into(),
+            )
+        })
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -329,6 +376,9 @@ impl FinetuneConfig {
         self.check_fitted_head()?;
         self.check_examples()?;
         self.peft.validate(self.method, self.adapters_dim)?;
+        self.rates.validate(self.method)?;
+        self.regularisation.validate(self.problem, self.class_weights, self.from_scratch)?;
+        self.check_pull()?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

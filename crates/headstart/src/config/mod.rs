@@ -14,7 +14,9 @@ mod lora;
 mod model;
 mod peft;
 mod pretrain;
+mod rates;
 mod recipe;
+mod regularisation;
 mod train;
 mod trials;
 
@@ -31,7 +33,9 @@ pub use model::{
 };
 pub use peft::PeftConfig;
 pub use pretrain::{ObjectiveName, PretrainConfig, TextUnit};
+pub use rates::{RatesConfig, Unfreeze};
 pub use recipe::{Recipe, Task};
+pub use regularisation::{RegularisationConfig, Sampling};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
 pub use trials::{AdaptConfig, Seeds, Sizes, TASK_TEXTS, TrialsConfig};
 

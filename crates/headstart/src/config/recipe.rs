@@ -195,9 +195,12 @@ impl TrainConfig {
     /// The warm-up, once the run's length is known.
     pub fn choose_warmup(&mut self, task: Task, model: &ModelConfig, examples: usize) -> Vec<String> {
         let total = self.total_steps(examples);
-        let steps = match Values::of(self.recipe, task, model, examples).warmup {
-            Warmup::Steps(steps) => steps,
-            Warmup::Tenth(most) => (total / 10).min(most),
+        let steps = match (self.warmup_ratio, Values::of(self.recipe, task, model, examples).warmup) {
+            (Some(share), _) => (total as f64 * share).floor() as u64,
+            // What makes the triangle.
+            _ if self.schedule == Some(Schedule::SlantedTriangular) => (total / 10).max(1),
+            (None, Warmup::Steps(steps)) => steps,
+            (None, Warmup::Tenth(most)) => (total / 10).min(most),
         };
         let mut chosen = Vec::new();
         choose(&mut self.warmup_steps, steps, |n| format!("{n} warm-up steps"), &mut chosen);
@@ -270,5 +273,21 @@ mod tests {
         let epochs =
             |examples| chosen(&TrainConfig::default(), tuning(Method::Full), &model, examples).n_epochs;
         assert_eq!([epochs(100), epochs(4_000), epochs(100_000)], [Some(10), Some(3), Some(3)]);
+    }
+
+    #[test]
+    fn a_warm_up_may_be_a_share_of_the_run() {
+        let model = ModelConfig::preset("mini").unwrap();
+        let task = Task::Finetuning { method: Method::Full, from_scratch: false };
+        let steps = |train: TrainConfig| {
+            let train = TrainConfig { max_steps: Some(9_990), n_epochs: Some(1_000), ..train };
+            chosen(&train, task, &model, 800).warmup_steps
+        };
+        assert_eq!(steps(TrainConfig { warmup_ratio: Some(0.06), ..TrainConfig::default() }), Some(599));
+        assert_eq!(steps(TrainConfig { warmup_ratio: Some(0.0), ..TrainConfig::default() }), Some(0));
+        let given = TrainConfig { warmup_steps: Some(7), warmup_ratio: Some(0.5), ..TrainConfig::default() };
+        assert_eq!(steps(given), Some(7), "what a run has settled stays");
+        let slanted = TrainConfig { schedule: Some(Schedule::SlantedTriangular), ..TrainConfig::default() };
+        assert_eq!(steps(slanted), Some(999), "a tenth, however long the run");
     }
 }

@@ -40,6 +40,9 @@ pub enum Schedule {
     Constant,
     /// Flat, then a line to 0 over the last fifth of the run.
     Trapezoidal,
+    /// A line up over the first tenth of the run and one down over the rest, from and to a 32nd (Howard and Ruder 2018).
+    #[serde(rename = "slanted-triangular")]
+    SlantedTriangular,
     /// The tutorial's pretraining: the first step at 0, half a cosine as long as the whole run, cut off at the run's end.
     #[serde(rename = "tutorial-cosine")]
     TutorialCosine,
@@ -56,6 +59,7 @@ impl Schedule {
             Self::Linear => "linear",
             Self::Constant => "constant",
             Self::Trapezoidal => "trapezoidal",
+            Self::SlantedTriangular => "slanted-triangular",
             Self::TutorialCosine => "tutorial-cosine",
             Self::TutorialLinear => "tutorial-linear",
         }
@@ -114,9 +118,18 @@ pub struct TrainConfig {
     /// Steps over which the rate rises from 0; clamped to the run's length.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_steps: Option<u64>,
+    /// The same as a share of the run, counted once when it begins, which becomes `warmup_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
     /// How the rate falls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
+    /// The share of the largest rate that it falls to; absent: 0, of slanted triangles a 32nd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_floor: Option<f64>,
+    /// Decay of the running mean of the weights that is evaluated and kept in place of the last ones; absent: none is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<f64>,
     /// Evaluate every so many optimizer steps; -1: at the end of each epoch only.
     pub eval_every: i64,
     /// Write a checkpoint every so many optimizer steps besides the one of each epoch; 0: none.
@@ -150,7 +163,10 @@ impl Default for TrainConfig {
             max_steps: None,
             budget: None,
             warmup_steps: None,
+            warmup_ratio: None,
             schedule: None,
+            lr_floor: None,
+            ema: None,
             eval_every: -1,
             save_every: 0,
             keep: 3,
@@ -224,6 +240,31 @@ impl TrainConfig {
         {
             check(key, value >= 0.0 && value.is_finite(), || {
                 (format!("{value} is not possible"), "use 0 (off) or a positive number".into())
+            })?;
+        }
+        for (key, share) in [("warmup_ratio", self.warmup_ratio), ("lr_floor", self.lr_floor)] {
+            check(key, share.is_none_or(|share| (0.0..=1.0).contains(&share)), || {
+                (format!("{} is no share", share.unwrap_or_default()), "use a number from 0 to 1".into())
+            })?;
+        }
+        check("ema", self.ema.is_none_or(|decay| (0.0..1.0).contains(&decay)), || {
+            (
+                format!("{} is no decay of a running mean", self.ema.unwrap_or_default()),
+                "use a number from 0 to below 1, such as 0.99 or 0.999".into(),
+            )
+        })?;
+        let curve = match self.recipe {
+            Recipe::Tutorial => self.schedule.or(Some(Schedule::TutorialCosine)),
+            Recipe::Auto => self.schedule,
+        };
+        let fixed = [Schedule::Constant, Schedule::TutorialCosine, Schedule::TutorialLinear];
+        if let Some(curve) = curve.filter(|curve| self.lr_floor.is_some() && fixed.contains(curve)) {
+            check("lr_floor", false, || {
+                (
+                    format!("the schedule `{}` does not fall to a floor", curve.name()),
+                    "use --schedule cosine, linear, trapezoidal or slanted-triangular, or leave it out"
+                        .into(),
+                )
             })?;
         }
         check("eval_every", self.eval_every == -1 || self.eval_every > 0, || {

@@ -342,6 +342,38 @@ pub fn of_probabilities(split: &str, rows: &[Vec<f64>], classes: &[u32], labels:
     })
 }
 
+/// The names of the metrics that an evaluation of classes, or of numbers, has; `tokens`: whether it has the loss of tokens, too.
+pub fn metric_names(problem: Problem, class_names: &[String], tokens: bool) -> Vec<String> {
+    let mut metrics = BTreeMap::from([("loss".to_owned(), 0.0)]);
+    if tokens {
+        metrics.extend(["nll", "ppl", "token_accuracy"].map(|name| (name.to_owned(), 0.0)));
+    }
+    metrics.extend(mean_name(problem).map(|name| (name.to_owned(), 0.0)));
+    let outputs = if problem == Problem::Regression { 1 } else { class_names.len() };
+    let mut scores = Scores::new(Some(problem), outputs, outputs.max(2));
+    // What is nowhere has no metrics: an example of each class, or two numbers.
+    for example in 0..outputs.max(2) {
+        let mut logits = vec![0.0; outputs];
+        logits[example % outputs.max(1)] = 1.0 + example as f32;
+        let label = match problem {
+            Problem::SingleLabel => Label::Class((example % outputs.max(1)) as u32),
+            Problem::MultiLabel | Problem::Regression => {
+                Label::Values(logits.iter().map(|z| z.min(1.0)).collect())
+            }
+        };
+        scores.count(&logits, Some(&label), problem);
+    }
+    let labels = class_names.to_vec();
+    scores.tell(Evaluation { metrics, labels, ..Evaluation::default() }).metrics.into_keys().collect()
+}
+
+/// Whether less of a metric is better.
+pub fn is_better_low(metric: &str) -> bool {
+    let low =
+        ["loss", "nll", "nll_clf", "ppl", "word_ppl", "bits_per_byte", "mse", "mae", "rmse", "ece", "brier"];
+    low.contains(&metric)
+}
+
 /// Predictions against truths.
 #[derive(Debug)]
 struct Scores {

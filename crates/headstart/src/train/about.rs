@@ -111,7 +111,8 @@ fn model(config: &ModelConfig) -> String {
 
 fn rate(config: &TrainConfig) -> String {
     let schedule = config.curve().name();
-    format!("{:e} after {} warm-up steps, {schedule} schedule", config.peak_lr(), config.warmup())
+    let floor = config.lr_floor.map(|floor| format!(" to {floor} of it")).unwrap_or_default();
+    format!("{:e} after {} warm-up steps, {schedule} schedule{floor}", config.peak_lr(), config.warmup())
 }
 
 fn batch(config: &TrainConfig) -> String {

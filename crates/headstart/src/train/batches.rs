@@ -2,8 +2,9 @@
 //!
 //! Owns: which examples a step takes. Never: slabs, devices.
 
-use crate::batch::{Batch, Examples, TokenTargets, epoch_order, training_mask_key};
-use crate::config::TrainConfig;
+use crate::batch::{Batch, Examples, Label, TokenTargets, epoch_order, training_mask_key};
+use crate::config::{Sampling, TrainConfig};
+use crate::train::sampling::Classes;
 
 /// The batches of a run.
 pub(super) struct Batches<'a> {
@@ -12,6 +13,8 @@ pub(super) struct Batches<'a> {
     /// Sequences to a global batch.
     size: usize,
     seed: u64,
+    /// Where each epoch takes as many examples of each class.
+    classes: Option<Classes>,
     /// The epoch whose order is at hand.
     epoch: Option<u64>,
     order: Vec<u32>,
@@ -31,9 +34,21 @@ pub(super) struct DataPosition {
 }
 
 impl<'a> Batches<'a> {
-    pub(super) fn new(train: Examples<'a>, targets: TokenTargets, config: &TrainConfig) -> Self {
+    /// Balanced sampling is for examples with a class.
+    pub(super) fn new(
+        train: Examples<'a>,
+        targets: TokenTargets,
+        config: &TrainConfig,
+        sampling: Sampling,
+    ) -> Self {
         let (size, seed) = (config.global_batch(), config.seed);
-        Self { train, targets, size, seed, epoch: None, order: Vec::new() }
+        let class = |label: &Label| match label {
+            Label::Class(class) => *class,
+            Label::Values(_) => 0,
+        };
+        let classes = (sampling == Sampling::Balanced && !train.labels.is_empty())
+            .then(|| Classes::new(train.labels.iter().map(class), seed));
+        Self { train, targets, size, seed, classes, epoch: None, order: Vec::new() }
     }
 
     /// The training examples.
@@ -80,21 +95,33 @@ impl<'a> Batches<'a> {
         let all = self.train.items() as u64;
         let sequences_in_epoch = all.min(within * self.size as u64);
         let mut tokens = 0;
-        if epoch > 0 {
+        if self.classes.is_some() {
+            for before in 0..epoch {
+                self.arrange(before);
+                tokens += self.tokens_of(self.train.items());
+            }
+        } else if epoch > 0 {
             tokens += epoch * self.tokens() as u64;
         }
         if sequences_in_epoch > 0 {
             self.arrange(epoch);
-            let used = &self.order[..sequences_in_epoch as usize];
-            tokens += used.iter().map(|&i| self.train.item_len(i as usize) as u64).sum::<u64>();
+            tokens += self.tokens_of(sequences_in_epoch as usize);
         }
         DataPosition { epoch, sequences_in_epoch, sequences: epoch * all + sequences_in_epoch, tokens }
+    }
+
+    /// Tokens of the first examples of the epoch that is at hand.
+    fn tokens_of(&self, examples: usize) -> u64 {
+        self.order[..examples].iter().map(|&i| self.train.item_len(i as usize) as u64).sum()
     }
 
     /// Puts the order of an epoch at hand.
     fn arrange(&mut self, epoch: u64) {
         if self.epoch != Some(epoch) {
-            self.order = epoch_order(self.train.items(), self.seed, epoch);
+            self.order = match &self.classes {
+                Some(classes) => classes.order(epoch),
+                None => epoch_order(self.train.items(), self.seed, epoch),
+            };
             self.epoch = Some(epoch);
         }
     }
@@ -106,10 +133,20 @@ mod tests {
 
     #[test]
     fn a_position_counts_what_the_batches_held() {
+        for sampling in [Sampling::Natural, Sampling::Balanced] {
+            counts_what_the_batches_held(sampling);
+        }
+    }
+
+    fn counts_what_the_batches_held(sampling: Sampling) {
         let ids: Vec<Vec<u32>> = (1..=11).map(|n| vec![7; n]).collect();
-        let train = || Examples { ids: ids.iter().map(Vec::as_slice).collect(), ..Examples::default() };
+        let train = || Examples {
+            ids: ids.iter().map(Vec::as_slice).collect(),
+            labels: (0..11).map(|i| Label::Class(u32::from(i > 7))).collect(),
+            ..Examples::default()
+        };
         let config = TrainConfig { train_batch_size: Some(2), grad_accum_steps: 2, ..TrainConfig::default() };
-        let mut batches = Batches::new(train(), TokenTargets::None, &config);
+        let mut batches = Batches::new(train(), TokenTargets::None, &config, sampling);
         assert_eq!(batches.steps_per_epoch(), 3);
         let (mut sequences, mut tokens) = (0, 0);
         for step in 1..=8 {
@@ -117,7 +154,7 @@ mod tests {
             sequences += batch.sequences.len() as u64;
             tokens += batch.tokens() as u64;
             // Asked of other batches, whose order is not at hand.
-            let at = Batches::new(train(), TokenTargets::None, &config).position(step);
+            let at = Batches::new(train(), TokenTargets::None, &config, sampling).position(step);
             assert_eq!((at.sequences, at.tokens), (sequences, tokens), "step {step}");
             assert_eq!((at.epoch, at.sequences_in_epoch), (step / 3, [0, 4, 8][step as usize % 3]));
         }

@@ -10,7 +10,7 @@ use headstart_engine::{Gradients, Weights};
 use super::batches::Batches;
 use super::step::Step;
 use crate::batch::{Examples, TokenTargets};
-use crate::config::TrainConfig;
+use crate::config::{Sampling, TrainConfig};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::event::Listener;
@@ -52,7 +52,7 @@ impl Measurement<'_> {
         let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
         let mut optimizer =
             Optimizer::new(model.table(), config, Exchange::alone(model.table().trainable_len()));
-        let mut batches = Batches::new(train.clone(), targets, config);
+        let mut batches = Batches::new(train.clone(), targets, config, Sampling::Natural);
         let began = Instant::now();
         let mut timed = StepTime { seconds: 0.0, tokens: 0.0 };
         let mut steps = 0.0;

@@ -13,6 +13,9 @@ mod fitted;
 mod length;
 mod measure;
 mod outcome;
+mod rates;
+mod sampling;
+mod saving;
 mod step;
 mod verdict;
 
@@ -20,26 +23,26 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use headstart_engine::collective::{Exchange, GroupSums, Shares};
-use headstart_engine::{Collective, Flat, Gradients, Weights};
+use headstart_engine::collective::{Exchange, GroupSums};
+use headstart_engine::{Collective, Gradients, Weights};
 
 use crate::batch::{Examples, TokenTargets};
-use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, Moment, RunFolder, Snapshot, TrainerState};
-use crate::config::TrainConfig;
+use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, TrainerState};
+use crate::config::{RegularisationConfig, TrainConfig};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, Evaluator, TextSize};
+use crate::eval::{Evaluation, Evaluator, TextSize, is_better_low};
 use crate::event::{Event, Listener, Signal, StepRecord};
 use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
 use crate::ranks::Ranks;
+use crate::rates::Row;
 use crate::run_log::{Kind, Record, RunLog};
-use crate::schedule;
-use crate::tensors::all_finite;
+use crate::schedule::Curve;
 use crate::train_log::TrainLog;
 
-use batches::{Batches, DataPosition};
+use batches::Batches;
 use length::Estimate;
 use outcome::not_finite;
 use step::Ready;
@@ -90,17 +93,22 @@ pub(crate) struct EvaluationSplit<'a> {
 }
 
 /// Which metric says that a checkpoint is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BestBy {
     /// The lowest value of it.
-    Lowest(&'static str),
+    Lowest(String),
     /// The highest value of it.
-    Highest(&'static str),
+    Highest(String),
 }
 
 impl BestBy {
+    /// By a metric of which it is known whether less of it is better.
+    pub(crate) fn metric(name: &str) -> Self {
+        if is_better_low(name) { Self::Lowest(name.to_owned()) } else { Self::Highest(name.to_owned()) }
+    }
+
     /// The metric.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Lowest(name) | Self::Highest(name) => name,
         }
@@ -137,6 +145,10 @@ pub(crate) struct Training<'a> {
     pub(crate) keep_best: bool,
     /// What a bag of words achieves on the same examples, for the summary.
     pub(crate) bar: Option<Bar>,
+    /// What trains when at which rate; none where everything does at the run's.
+    pub(crate) rates: Vec<Row>,
+    /// Which examples an epoch takes, and what weights are pulled to.
+    pub(crate) regularisation: RegularisationConfig,
     /// Evaluations without a better one after which to stop; 0: never.
     pub(crate) early_stopping: u64,
     pub(crate) files: ModelFiles,
@@ -276,8 +288,7 @@ impl<'a> Training<'a> {
             let grad_norm = work.gradient_norm()?;
 
             // Update the weights, or skip a step whose metrics are not finite.
-            let factor = schedule::factor(self.config.curve(), self.config.warmup(), total_steps, step);
-            let lr = self.config.peak_lr() * factor;
+            let lr = self.config.peak_lr() * Curve::of(self.config).factor(total_steps, step);
             let metrics = [("training loss", loss), ("gradient norm", grad_norm)];
             let failure = metrics.iter().find(|(_, value)| !value.is_finite()).map(|(what, _)| *what);
             match failure {
@@ -341,7 +352,8 @@ impl<'a> Training<'a> {
 
     fn start(&mut self, listener: &mut Listener<'_>) -> Result<Running<'a>> {
         let data = self.data_sums();
-        let batches = Batches::new(std::mem::take(&mut self.train), self.targets, self.config);
+        let sampling = self.regularisation.sampling;
+        let batches = Batches::new(std::mem::take(&mut self.train), self.targets, self.config, sampling);
         let steps_per_epoch = batches.steps_per_epoch();
         let total_steps = self.config.total_steps(batches.examples());
         let table = self.model.table();
@@ -354,16 +366,22 @@ impl<'a> Training<'a> {
         let mut state = TrainerState::default();
         if let Some(checkpoint) = self.checkpoint.take() {
             self.same_run(&checkpoint, &data)?;
-            self.weights = Weights::new(checkpoint.model()?.exact_weights(table)?);
-            let places: Vec<_> = optimizer.exchange.shares().own().collect();
-            let [first, second] = checkpoint.load_optimizer(table, &places)?;
-            (optimizer.first_moment, optimizer.second_moment) = (first.into(), second.into());
+            self.weights = Weights::new(self.load(&checkpoint, &mut optimizer)?);
             state = checkpoint.state;
+            if !optimizer.go_on_from(&state.phase_updates, state.updates()) {
+                return Err(Error::Checkpoint {
+                    path: checkpoint.folder,
+                    what: "does not say how many updates each phase of the run has had".into(),
+                    fix: "go on from another checkpoint, or start a new run with another --out".into(),
+                });
+            }
             if let Some(tokens) = state.slab_tokens {
                 self.device.set_slab_tokens(tokens);
             }
             let at = format!("resuming after step {} of {total_steps}", state.step);
             listener(Event::Message(&at));
+        } else {
+            self.keep_from_here(&mut optimizer);
         }
         let settings = self.folder.settings_sum().to_owned();
         let state = TrainerState { seed: self.config.seed, settings, data, ..state };
@@ -384,6 +402,7 @@ impl<'a> Training<'a> {
             self.device_name(),
         );
         listener(Event::Message(&line));
+        self.announce_rates(listener);
         Ok(Running {
             optimizer,
             gradients: Gradients::new(table.trainable_len()),
@@ -490,7 +509,9 @@ impl<'a> Training<'a> {
         // Before the head is fitted there is nothing to evaluate.
         let split = self.valid.as_ref().filter(|_| !running.batches.are_pairs());
         let Some(split) = split else { return Ok(Some(false)) };
-        let evaluation = self.evaluation("valid", split, listener)?;
+        let averaged = self.averaged(&running.optimizer)?;
+        let weights = averaged.as_ref().unwrap_or(&self.weights);
+        let evaluation = self.evaluation("valid", split, weights, listener)?;
         running.state.evaluation_is_due = evaluation.is_none();
         let Some(evaluation) = evaluation else { return Ok(None) };
         let step = running.state.step;
@@ -527,78 +548,19 @@ impl<'a> Training<'a> {
         &self,
         name: &str,
         split: &EvaluationSplit<'_>,
+        weights: &Weights,
         listener: &mut Listener<'_>,
     ) -> Result<Option<Evaluation>> {
         let evaluator = Evaluator {
             device: &self.device,
             ranks: &self.ranks,
             model: &self.model,
-            weights: &self.weights,
+            weights,
             precision: self.config.precision.into(),
             objective: &self.objective,
             targets: self.targets,
             batch_size: self.config.valid_batch_size,
         };
         evaluator.run(name, &split.examples, split.text, &self.files.labels, listener)
-    }
-
-    fn save(&self, running: &mut Running<'_>, listener: &mut Listener<'_>) -> Result<()> {
-        let logged = running.log.as_mut().map(RunLog::flush).transpose()?;
-        let DataPosition { epoch, sequences_in_epoch, sequences, tokens } =
-            running.batches.position(running.state.step);
-        running.state = TrainerState {
-            epoch,
-            sequences_in_epoch,
-            sequences,
-            tokens,
-            elapsed_s: running.elapsed_before_s + running.started.elapsed().as_secs_f64(),
-            slab_tokens: self.device.is_cuda().then(|| self.device.slab_tokens()),
-            logged,
-            ..std::mem::take(&mut running.state)
-        };
-        let (first, second) = (&running.optimizer.first_moment, &running.optimizer.second_moment);
-        let finite = [self.weights.values(), first.values(), second.values()].map(all_finite);
-        self.device.check()?; // what could not be read from the device is not saved
-        // A rate can be so large that one update of finite gradients overflows.
-        let [bad_weights, bad_moments] = self.ranks.any([!finite[0], !finite[1] || !finite[2]])?;
-        let what = match (bad_weights, bad_moments) {
-            (true, _) => Some("not all weights are finite after the update"),
-            (_, true) => Some("not all of the optimizer's moments are finite after the update"),
-            _ => None,
-        };
-        if let Some(what) = what {
-            return Err(not_finite(&self.folder, &running.state, what.to_owned()));
-        }
-        let shares = running.optimizer.exchange.shares();
-        let moments = |which: Moment, write: &mut dyn FnMut(&[f32]) -> Result<()>| {
-            let own = if which == Moment::First { first } else { second };
-            self.gather_moments(&shares, own, write)
-        };
-        running.saved = running.state.step;
-        if !self.ranks.leads() {
-            // In the order in which rank 0 writes them.
-            for which in Moment::ALL {
-                moments(which, &mut |_| Ok(()))?;
-            }
-            return Ok(());
-        }
-        let (state, table, files) = (&running.state, self.model.table(), &self.files);
-        let snapshot = Snapshot { state, table, weights: self.weights.values(), moments: &moments, files };
-        let path = self.folder.save_checkpoint(&snapshot, self.config.keep)?;
-        listener(Event::Saved(&path));
-        Ok(())
-    }
-
-    /// Hands rank 0 all moments in order, unit by unit, each from the rank that has it.
-    fn gather_moments(
-        &self,
-        shares: &Shares,
-        own: &Flat,
-        write: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()> {
-        if self.ranks.collective().is_alone() {
-            return write(own.values());
-        }
-        shares.gather(self.ranks.collective(), own.values(), |unit| write(unit))
     }
 }

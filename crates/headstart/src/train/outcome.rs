@@ -165,7 +165,9 @@ impl Training<'_> {
             (Stop::Signal, _) => Signal::Continue,
             (Stop::MaxTime | Stop::EarlyStopping, signal) => signal,
         };
-        let Some(evaluation) = self.evaluation("valid", split, &mut told)? else { return Ok(()) };
+        let averaged = self.averaged(&running.optimizer)?;
+        let weights = averaged.as_ref().unwrap_or(&self.weights);
+        let Some(evaluation) = self.evaluation("valid", split, weights, &mut told)? else { return Ok(()) };
         let record = to_record(Kind::Valid, running.state.step, &evaluation);
         listener(Event::Evaluation { record: &record, metric: self.best_by.name(), best_so_far: false });
         running.last_valid = Some((running.state.step, evaluation));
@@ -245,13 +247,17 @@ impl Training<'_> {
             listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
             running.last_valid = None;
             step = best.step;
+        } else if let Some(averaged) = self.averaged(&running.optimizer)? {
+            self.weights = averaged;
         }
         if running.batches.are_pairs() {
             let Some(head) = self.fit_head(running, listener)? else { return Ok(false) };
             summary.fitted = Some(head).filter(|_| self.ranks.leads());
         }
         if let (None, Some(split)) = (&running.last_valid, &self.valid) {
-            let Some(evaluation) = self.evaluation("valid", split, listener)? else { return Ok(false) };
+            let Some(evaluation) = self.evaluation("valid", split, &self.weights, listener)? else {
+                return Ok(false);
+            };
             if running.batches.are_pairs() {
                 let record = to_record(Kind::Valid, running.state.step, &evaluation);
                 if let Some(log) = &mut running.log {
@@ -275,7 +281,9 @@ impl Training<'_> {
         }
         summary.calibration = self.calibrate(&mut running.last_valid);
         if let Some(split) = &self.test {
-            let Some(mut evaluation) = self.evaluation("test", split, listener)? else { return Ok(false) };
+            let Some(mut evaluation) = self.evaluation("test", split, &self.weights, listener)? else {
+                return Ok(false);
+            };
             evaluation.calibrate(self.files.temperature);
             let record = to_record(Kind::Test, running.state.step, &evaluation);
             if let Some(log) = &mut running.log {
@@ -379,7 +387,7 @@ impl Training<'_> {
         let mut summary = Summary { run_dir, labels, ..Summary::default() };
         for (name, kind, split) in [("valid", Kind::Valid, &self.valid), ("test", Kind::Test, &self.test)] {
             if let Some(split) = split {
-                let Some(mut evaluation) = self.evaluation(name, split, listener)? else {
+                let Some(mut evaluation) = self.evaluation(name, split, &self.weights, listener)? else {
                     summary.stopped = Some(Stop::Signal.name().to_owned());
                     break;
                 };
@@ -423,6 +431,9 @@ impl Training<'_> {
             vec![outcome, files.to_owned()],
         );
         report.tables.insert(0, self.about(running, summary)?);
+        if let Some(rates) = self.rates_table() {
+            report.tables.insert(1, rates);
+        }
         add_verdict(&mut report, summary, mistakes);
         report.write(&self.folder.report_html())
     }

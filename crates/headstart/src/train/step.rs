@@ -108,13 +108,13 @@ impl Step<'_> {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Option<Vec<Sums>> {
         let (model, objective) = (self.model, self.objective);
-        let denominators = objective.denominators(batch);
+        let denominators = objective.training_denominators(batch);
         let mut sums = Vec::new();
         let own = self.ranks.own_groups();
         // With one group to a rank, what its last slab completes is on its way while the rest is computed.
         let beside = own.len() == 1 && self.optimizer.exchange.is_reduced_beside(self.device);
         for sequences in &batch.groups(self.ranks.groups())[own.clone()] {
-            let slabs = batch.slabs_of(sequences.clone(), self.device.slab_tokens());
+            let slabs = objective.training_slabs(batch, sequences.clone(), self.device.slab_tokens());
             for (i, slab) in slabs.iter().enumerate() {
                 if !go_on() {
                     return None;
@@ -186,7 +186,7 @@ impl Step<'_> {
         for part in &sums {
             whole.add(part);
         }
-        Ok(Some(self.objective.loss(&whole, self.objective.denominators(batch))))
+        Ok(Some(self.objective.loss(&whole, self.objective.training_denominators(batch))))
     }
 
     /// Forgets what was computed of a step.

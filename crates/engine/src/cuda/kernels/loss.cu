@@ -34,6 +34,128 @@ extern "C" __global__ void loss_classes(const float *logits, const unsigned *tar
     }
 }
 
+// Softmax cross-entropy whose target has `share` of its weight spread over all classes, one warp per row.
+extern "C" __global__ void loss_smoothed(const float *logits, const unsigned *targets, const float *class_weights,
+                                         float share, float scale, float *gradient, float *outcomes, int rows,
+                                         int classes) {
+    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    int lane = threadIdx.x % WARP;
+    if (r >= rows) return;
+    const float *z = logits + (size_t)r * classes;
+    float *d = gradient + (size_t)r * classes;
+    int target = targets[r];
+    float largest = NEGATIVE_INFINITY;
+    for (int c = lane; c < classes; c += WARP) largest = fmaxf(largest, z[c]);
+    largest = warp_max(largest);
+    float each = share / (float)classes;
+    float sum = 0.0f, all = 0.0f;
+    int beaten = 0;
+    for (int c = lane; c < classes; c += WARP) {
+        float weight = class_weights != 0 ? class_weights[c] : 1.0f;
+        sum += expf(z[c] - largest);
+        all += each * weight + (c == target ? (1.0f - share) * weight : 0.0f);
+        if (c < target ? z[c] >= z[target] : z[c] > z[target]) beaten = 1;
+    }
+    sum = warp_sum(sum);
+    all = warp_sum(all);
+    beaten = warp_max((float)beaten) > 0.0f;
+    float log_sum = logf(sum) + largest;
+    float term = 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        float weight = class_weights != 0 ? class_weights[c] : 1.0f;
+        float wanted = each * weight + (c == target ? (1.0f - share) * weight : 0.0f);
+        d[c] = scale * (all * expf(z[c] - largest) / sum - wanted);
+        term += wanted * (log_sum - z[c]);
+    }
+    term = warp_sum(term);
+    if (lane == 0) {
+        outcomes[2 * (size_t)r] = term;
+        outcomes[2 * (size_t)r + 1] = beaten ? 0.0f : 1.0f;
+    }
+}
+
+// Focal loss over a softmax, one warp per row.
+extern "C" __global__ void loss_focal(const float *logits, const unsigned *targets, const float *class_weights,
+                                      float gamma, float scale, float *gradient, float *outcomes, int rows,
+                                      int classes) {
+    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    int lane = threadIdx.x % WARP;
+    if (r >= rows) return;
+    const float *z = logits + (size_t)r * classes;
+    float *d = gradient + (size_t)r * classes;
+    int target = targets[r];
+    float weight = class_weights != 0 ? class_weights[target] : 1.0f;
+    float largest = NEGATIVE_INFINITY;
+    for (int c = lane; c < classes; c += WARP) largest = fmaxf(largest, z[c]);
+    largest = warp_max(largest);
+    float sum = 0.0f, others = 0.0f;
+    int beaten = 0;
+    for (int c = lane; c < classes; c += WARP) {
+        float e = expf(z[c] - largest);
+        sum += e;
+        others += c == target ? 0.0f : e;
+        if (c < target ? z[c] >= z[target] : z[c] > z[target]) beaten = 1;
+    }
+    sum = warp_sum(sum);
+    others = warp_sum(others);
+    beaten = warp_max((float)beaten) > 0.0f;
+    float lacking = others / sum;
+    float log_p = z[target] - largest - logf(sum);
+    float power = lacking > 0.0f ? powf(lacking, gamma) : (gamma > 0.0f ? 0.0f : 1.0f);
+    float p = expf(z[target] - largest) / sum;
+    float slope = lacking > 1e-30f ? power - gamma * p * (power / lacking) * log_p : 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        d[c] = c == target ? -scale * weight * slope * lacking
+                           : scale * weight * slope * (expf(z[c] - largest) / sum);
+    }
+    if (lane == 0) {
+        outcomes[2 * (size_t)r] = -weight * power * log_p;
+        outcomes[2 * (size_t)r + 1] = beaten ? 0.0f : 1.0f;
+    }
+}
+
+// How far two passes over the same sequences are from each other, one warp per pair of rows r and pairs + r. See ops/agreement.rs.
+extern "C" __global__ void loss_agreement(const float *logits, float weight, float scale, float *gradient,
+                                          float *outcomes, int pairs, int classes) {
+    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    int lane = threadIdx.x % WARP;
+    if (r >= pairs) return;
+    const float *a = logits + (size_t)r * classes, *b = logits + (size_t)(pairs + r) * classes;
+    float *da = gradient + (size_t)r * classes, *db = gradient + (size_t)(pairs + r) * classes;
+    float largest_a = NEGATIVE_INFINITY, largest_b = NEGATIVE_INFINITY;
+    for (int c = lane; c < classes; c += WARP) {
+        largest_a = fmaxf(largest_a, a[c]);
+        largest_b = fmaxf(largest_b, b[c]);
+    }
+    largest_a = warp_max(largest_a);
+    largest_b = warp_max(largest_b);
+    float sum_a = 0.0f, sum_b = 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        sum_a += expf(a[c] - largest_a);
+        sum_b += expf(b[c] - largest_b);
+    }
+    float log_a = logf(warp_sum(sum_a)) + largest_a, log_b = logf(warp_sum(sum_b)) + largest_b;
+    float forward = 0.0f, back = 0.0f;
+    for (int c = lane; c < classes; c += WARP) {
+        float p = a[c] - log_a, q = b[c] - log_b;
+        forward += expf(p) * (p - q);
+        back += expf(q) * (q - p);
+    }
+    forward = warp_sum(forward);
+    back = warp_sum(back);
+    float half_scale = 0.5f * scale * weight;
+    for (int c = lane; c < classes; c += WARP) {
+        float p = a[c] - log_a, q = b[c] - log_b;
+        float d = p - q, ep = expf(p), eq = expf(q);
+        da[c] = half_scale * (ep * (d - forward) + ep - eq);
+        db[c] = half_scale * (eq * (-d - back) + eq - ep);
+    }
+    if (lane == 0) {
+        outcomes[2 * (size_t)r] = 0.5f * weight * (forward + back);
+        outcomes[2 * (size_t)r + 1] = 0.0f;
+    }
+}
+
 // Binary cross-entropy per element.
 extern "C" __global__ void loss_multi_label(const float *logits, const float *targets, float scale, float *gradient,
                                             float *outcomes, int count) {

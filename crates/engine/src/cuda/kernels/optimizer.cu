@@ -1,4 +1,4 @@
-// The optimizer's kernels: the sum of squares of the gradients, Adam's step.
+// The optimizer's kernels: the sum of squares of the gradients, Adam's step, values that move towards others.
 
 // partial[b] = sum of x[i]^2 over part b of `per_block` elements, in f64, in an order that only n decides.
 extern "C" __global__ void sum_of_squares(const float *x, double *partial, unsigned long long n, int per_block) {
@@ -20,6 +20,14 @@ extern "C" __global__ void sum_of_squares(const float *x, double *partial, unsig
     }
     if (threadIdx.x == 0) {
         partial[blockIdx.x] = sums[0];
+    }
+}
+
+// x += rate (y - x), as ops/blend.rs has it.
+extern "C" __global__ void blend(float *x, const float *y, unsigned long long n, float rate) {
+    u64 threads = (u64)gridDim.x * blockDim.x;
+    for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += threads) {
+        x[i] += rate * (y[i] - x[i]);
     }
 }
 

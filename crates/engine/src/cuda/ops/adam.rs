@@ -65,6 +65,12 @@ pub(crate) fn squared_norm(cuda: &Context, values: DevicePtr, len: usize) -> (De
     (sums, count)
 }
 
+/// x += rate (y - x) over `len` values.
+pub(crate) fn blend(cuda: &Context, x: DevicePtr, y: DevicePtr, len: usize, rate: f32) {
+    let arguments = [x.into(), y.into(), (len as u64).into(), rate.into()];
+    cuda.launch(OPTIMIZER, "blend", [len.div_ceil(ELEMENTS_PER_BLOCK), 1, 1], THREADS, 0, &arguments);
+}
+
 /// One step over all ranges, in one launch; `constants` are clip, beta1, beta2, eps.
 ///
 /// Both tables are made and uploaded anew each time, which is simpler than keeping them: the rates change with every

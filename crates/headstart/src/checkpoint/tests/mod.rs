@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::checkpoint::{
-    BestCheckpoint, Checkpoint, HeadDefaults, ModelFiles, Moment, NewRun, RunFolder, Snapshot, TrainerState,
+    BestCheckpoint, Checkpoint, HeadDefaults, Kept, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState,
 };
 use crate::config::{HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
@@ -102,18 +102,29 @@ impl Setup {
 
     /// Saves the state as a run does; the moments come in pieces that do not end where parameters do.
     fn save_as(&self, run: &RunFolder, state: &TrainerState, keep: usize) -> Result<PathBuf> {
-        let moments = |which, write: &mut dyn FnMut(&[f32]) -> Result<()>| {
-            let values = if which == Moment::First { &self.first } else { &self.second };
+        let values = |which, write: &mut dyn FnMut(&[f32]) -> Result<()>| {
+            let values = if which == Kept::FirstMoment { &self.first } else { &self.second };
             values.chunks(7).try_for_each(write)
         };
         let (table, weights, files) = (self.table(), &self.weights[..], &self.files);
-        run.save_checkpoint(&Snapshot { state, table, weights, moments: &moments, files }, keep)
+        let kept = &Kept::MOMENTS;
+        run.save_checkpoint(&Snapshot { state, table, weights, kept, values: &values, files }, keep)
     }
 
     /// All moments of a checkpoint.
     fn moments_of(&self, checkpoint: &Checkpoint) -> Result<[Vec<f32>; 2]> {
         let all = 0..self.table().trainable_len();
-        checkpoint.load_optimizer(self.table(), std::slice::from_ref(&all))
+        self.moments_at(checkpoint, &[all])
+    }
+
+    fn moments_at(
+        &self,
+        checkpoint: &Checkpoint,
+        places: &[std::ops::Range<usize>],
+    ) -> Result<[Vec<f32>; 2]> {
+        checkpoint.check_kept(self.table(), &Kept::MOMENTS)?;
+        let load = |which| checkpoint.load_kept(self.table(), places, which);
+        Ok([load(Kept::FirstMoment)?, load(Kept::SecondMoment)?])
     }
 
     /// Saves step after step, keeping all; `best` is the best one's step.
