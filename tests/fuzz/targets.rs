@@ -56,7 +56,7 @@ const PLAIN: Target =
     Target { name: "", seeds: |_| Vec::new(), mend: |bytes| bytes, prepare: |_| (), run: |_, _| false };
 
 /// All of them.
-pub const TARGETS: [Target; 38] = [
+pub const TARGETS: [Target; 40] = [
     Target { name: "safetensors", seeds: |_| seeds::safetensors(), run: safetensors, ..PLAIN },
     Target {
         name: "safetensors-header",

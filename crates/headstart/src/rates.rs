@@ -97,7 +97,7 @@ impl Plan {
             stages: starts.into_iter().zip(stages).collect(),
             layer_decay: rates.layer_decay.unwrap_or(1.0),
             new: rates.head_lr.map_or(1.0, |head_lr| head_lr / lr),
-            all_new: matches!(method, Method::Adapters | Method::Lora),
+            all_new: matches!(method, Method::Adapters | Method::Lora | Method::Ia3),
         })
     }
 
@@ -279,6 +279,7 @@ mod tests {
             pooling: HeadPooling::Last,
             problem: Problem::SingleLabel,
             max_length: None,
+            truncation: None,
             dropout: None,
         };
         let config = ModelConfig {
