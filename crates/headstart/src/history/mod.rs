@@ -90,7 +90,7 @@ pub struct Shown {
     /// It in a line.
     #[serde(flatten)]
     pub run: Run,
-    /// The settings that are not the defaults, by key.
+    /// The settings that are not the defaults, and the data, by key.
     pub settings: Vec<(String, String)>,
     /// All metrics but those of single classes.
     pub metrics: Vec<Metric>,
@@ -251,7 +251,7 @@ fn metrics(dir: &Path, summary: Option<&Value>) -> Vec<Metric> {
         .collect()
 }
 
-/// The settings that are not the defaults.
+/// The settings that are not the defaults, and the data.
 fn changed(settings: &toml::Table) -> Vec<(String, String)> {
     let defaults = if settings.contains_key("method") {
         toml::Table::try_from(FinetuneConfig::default())
@@ -261,7 +261,7 @@ fn changed(settings: &toml::Table) -> Vec<(String, String)> {
     let (mut own, mut usual) = (Vec::new(), Vec::new());
     flatten("", settings, &mut own);
     flatten("", &defaults.unwrap_or_default(), &mut usual);
-    own.retain(|setting| !usual.contains(setting));
+    own.retain(|setting| setting.0 == "data.path" || !usual.contains(setting));
     own
 }
 

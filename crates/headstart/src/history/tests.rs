@@ -59,7 +59,7 @@ fn runs_are_found_and_told_in_a_line() {
     assert_eq!((&*metric.name, metric.interval), ("test/accuracy", Some([0.25, 0.75])));
     let shown = show(&dir).unwrap();
     let keys: Vec<&str> = shown.settings.iter().map(|(key, _)| key.as_str()).collect();
-    assert_eq!(keys, ["model", "method", "data.path", "train.seed"], "the others are the defaults");
+    assert_eq!(keys, ["data.path", "method", "model", "train.seed"], "the others are the defaults");
     assert_eq!(shown.metrics.len(), 2, "classes are not told");
     assert_eq!(folder_of(&dir.join("final")).unwrap(), fs::canonicalize(&dir).unwrap());
     assert!(folder_of(root.path()).unwrap_err().to_string().contains("runs ls"));
