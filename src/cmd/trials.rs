@@ -57,7 +57,7 @@ fn text(summary: &TrialsSummary) -> String {
         if runs.len() > 1 {
             let _ = writeln!(
                 text,
-                "\n{:<24} {:>9} {:>9} {:>9} {:>9}",
+                "\n{:<28} {:>9} {:>9} {:>9} {:>9}",
                 "over the seeds", "mean", "std", "least", "greatest"
             );
             for of in statistics.iter().filter(|of| of.metric.matches('/').count() < 2) {
@@ -66,7 +66,7 @@ fn text(summary: &TrialsSummary) -> String {
                     .metric
                     .replace("bow/valid_", "bag of words valid/")
                     .replace("bow/test_", "bag of words test/");
-                let _ = writeln!(text, "{name:<24} {mean:>9} {std:>9} {min:>9} {max:>9}");
+                let _ = writeln!(text, "{name:<28} {mean:>9} {std:>9} {min:>9} {max:>9}");
             }
         }
     }

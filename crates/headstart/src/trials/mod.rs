@@ -221,6 +221,10 @@ impl Around<'_> {
             if state.has(&trial.name) {
                 continue;
             }
+            let [asked] = self.ranks.any([listener(Event::Waiting) == Signal::Stop])?;
+            if asked {
+                return Ok(Some(SIGNAL.into()));
+            }
             if trials.len() > 1 {
                 let line = format!("{} of {}: {}", at + 1, trials.len(), trial.told());
                 listener(Event::Message(&line));
@@ -261,12 +265,8 @@ impl Around<'_> {
         let (config, place) = self.place_of(name, config)?;
         let options = RunOptions { place, ..self.options.clone() };
         let summary = finetune_compared(&config, &options, beside, listener)?;
-        // Between two runs, too.
-        let asked = listener(Event::Waiting) == Signal::Stop;
-        let [asked] = self.ranks.any([asked])?;
         Ok(match summary.stopped.clone() {
             Some(reason) if summary.final_dir.is_none() => Ended::Stopped(reason),
-            _ if asked && summary.final_dir.is_none() => Ended::Stopped(SIGNAL.into()),
             _ => Ended::Whole(Box::new(summary)),
         })
     }
