@@ -252,7 +252,11 @@ fn several_runs_lie_in_one_folder_that_goes_on_and_ranks_do_them_together() {
         .run(&format!("finetune {model} --data nothing.csv --seeds 2 --out no"))
         .refuses(1, &["nothing.csv"]);
     assert!(!place.path("no").exists());
+    // As many groups as ranks, unless told, and saved with the whole: one process goes on with it.
+    let flags = flags.replace("--reduction_groups 2 ", "");
     place.run(&format!("launch --nproc 2 -- finetune {flags} --out ranks --json")).succeeds();
+    let again = place.run("finetune --resume ranks --json").json();
+    assert_eq!(again["statistics"], found["statistics"]);
     for run in ["seed-3", "seed-5"] {
         let weights = |folder: &str| place.bytes(&format!("{folder}/{run}/final/model.safetensors"));
         assert_eq!(weights("both"), weights("ranks"));

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::config::TASK_TEXTS;
 use headstart::trials::{Arm, Curve, Done, RateSearch, TrialsSummary};
 
 use crate::INTERRUPTED;
@@ -37,15 +38,10 @@ fn text(summary: &TrialsSummary) -> String {
     } = summary;
     let mut text = String::new();
     if let Some(adapted) = adapted {
+        let on = if adapted.text == TASK_TEXTS { "the task's texts" } else { &adapted.text };
         let measured =
             adapted.metrics.get("valid/ppl").map(|ppl| format!(", validation perplexity {ppl:.1}"));
-        let _ = writeln!(
-            text,
-            "adapted to {} for {} steps{}",
-            adapted.text,
-            adapted.steps,
-            measured.unwrap_or_default()
-        );
+        let _ = writeln!(text, "adapted to {on} for {} steps{}", adapted.steps, measured.unwrap_or_default());
     }
     if let Some(search) = lr_search {
         search_text(&mut text, search);
