@@ -237,23 +237,26 @@ fn several_runs_lie_in_one_folder_that_goes_on_and_ranks_do_them_together() {
     place.run("eval both --data topics").succeeds();
     let again = place.run("finetune --resume both --json").json();
     assert_eq!((&again["runs"], &again["statistics"]), (&found["runs"], &found["statistics"]));
-    place.run("finetune --resume both").says(&[
-        "over the seeds",
-        "best on validation: seed-",
-        "report: both/report.html",
-    ]);
+    let shown = place.run("finetune --resume both");
+    for words in ["over the seeds", "best on validation: seed-", "report: both/report.html"] {
+        assert!(shown.succeeds().stdout.contains(words), "{}", shown.stdout);
+    }
     place.run("finetune --resume both --seeds 4").refuses(2, &["--seeds 4", "was started with"]);
     place
         .run(&format!("finetune {model} --data topics --seeds 2,2 --out no"))
         .refuses(2, &["2 is listed twice", "fix:"]);
     place
         .run(&format!("finetune {model} --data topics --curve 10,9999 --out no"))
-        .refuses(2, &["--curve", "has 400", "fix:"]);
+        .refuses(2, &["`curve`", "has 400", "fix:"]);
     place
         .run(&format!("finetune {model} --data nothing.csv --seeds 2 --out no"))
         .refuses(1, &["nothing.csv"]);
     assert!(!place.path("no").exists());
+    // As many groups as ranks, unless told, and saved with the whole: one process goes on with it.
+    let flags = flags.replace("--reduction_groups 2 ", "");
     place.run(&format!("launch --nproc 2 -- finetune {flags} --out ranks --json")).succeeds();
+    let again = place.run("finetune --resume ranks --json").json();
+    assert_eq!(again["statistics"], found["statistics"]);
     for run in ["seed-3", "seed-5"] {
         let weights = |folder: &str| place.bytes(&format!("{folder}/{run}/final/model.safetensors"));
         assert_eq!(weights("both"), weights("ranks"));

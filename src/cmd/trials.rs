@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::config::TASK_TEXTS;
 use headstart::trials::{Arm, Curve, Done, RateSearch, TrialsSummary};
 
 use crate::INTERRUPTED;
@@ -37,15 +38,10 @@ fn text(summary: &TrialsSummary) -> String {
     } = summary;
     let mut text = String::new();
     if let Some(adapted) = adapted {
+        let on = if adapted.text == TASK_TEXTS { "the task's texts" } else { &adapted.text };
         let measured =
             adapted.metrics.get("valid/ppl").map(|ppl| format!(", validation perplexity {ppl:.1}"));
-        let _ = writeln!(
-            text,
-            "adapted to {} for {} steps{}",
-            adapted.text,
-            adapted.steps,
-            measured.unwrap_or_default()
-        );
+        let _ = writeln!(text, "adapted to {on} for {} steps{}", adapted.steps, measured.unwrap_or_default());
     }
     if let Some(search) = lr_search {
         search_text(&mut text, search);
@@ -57,7 +53,7 @@ fn text(summary: &TrialsSummary) -> String {
         if runs.len() > 1 {
             let _ = writeln!(
                 text,
-                "\n{:<24} {:>9} {:>9} {:>9} {:>9}",
+                "\n{:<28} {:>9} {:>9} {:>9} {:>9}",
                 "over the seeds", "mean", "std", "least", "greatest"
             );
             for of in statistics.iter().filter(|of| of.metric.matches('/').count() < 2) {
@@ -66,7 +62,7 @@ fn text(summary: &TrialsSummary) -> String {
                     .metric
                     .replace("bow/valid_", "bag of words valid/")
                     .replace("bow/test_", "bag of words test/");
-                let _ = writeln!(text, "{name:<24} {mean:>9} {std:>9} {min:>9} {max:>9}");
+                let _ = writeln!(text, "{name:<28} {mean:>9} {std:>9} {min:>9} {max:>9}");
             }
         }
     }

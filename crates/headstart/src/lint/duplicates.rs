@@ -96,9 +96,13 @@ fn leaks(rows: &[Row<'_>], groups: &[Vec<usize>], kind: (Kind, Severity), found:
         let leaked = |group: &[usize]| group.iter().filter(|at| rows[**at].split == split).count();
         let count = shared.iter().map(|group| leaked(group)).sum();
         let all = rows.iter().filter(|row| row.split == split).count();
-        let almost = if kind.0 == Kind::NearLeak { "almost " } else { "" };
-        let what =
-            format!("{count} of {all} {split} texts stand{} {almost}in the {other} data, too", s(count));
+        let what = match kind.0 {
+            Kind::NearLeak => {
+                let are = if count == 1 { "is" } else { "are" };
+                format!("{count} of {all} {split} texts {are} almost the same as one of the {other} data")
+            }
+            _ => format!("{count} of {all} {split} texts stand{} in the {other} data, too", s(count)),
+        };
         let fix = "remove them from one of the two: figures on them say how well the model remembers";
         let examples = shared.iter().map(|group| {
             let of = |split| group.iter().copied().filter(move |at| rows[*at].split == split);

@@ -16,7 +16,7 @@ const PARTS: usize = 5;
 /// Fewer examples than this teach nothing that could contradict them.
 const LEAST: usize = 50;
 /// Characters within words are not worth their time in more text than this, and nothing is in more than that.
-const MOST_CHARACTER_BYTES: usize = 2 << 20;
+const MOST_CHARACTER_BYTES: usize = 1 << 18;
 const MOST_BYTES: usize = 256 << 20;
 /// Probabilities that are kept: as many as examples times classes.
 const MOST_PROBABILITIES: usize = 40_000_000;

@@ -302,3 +302,21 @@ fn writes_over_the_older_one() {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), report.html());
     }
 }
+
+#[test]
+fn equal_ratios_are_equal_ways_where_a_chart_is_logarithmic() {
+    let points = vec![(10.0, 1.0), (100.0, 2.0), (1000.0, 4.0)];
+    let of = |along: Along| page(vec![Chart { along, ..chart(vec![curve("", points.clone())]) }]);
+    let ways = |html: &str| {
+        let places: Vec<f64> =
+            attributes(html, "cx").iter().take(3).map(|place| place.parse().unwrap()).collect();
+        (places[1] - places[0], places[2] - places[1])
+    };
+    let (first, second) = ways(&of(Along::Logarithmic));
+    assert!((first - second).abs() < 0.2, "{first} {second}");
+    let (first, second) = ways(&of(Along::Linear));
+    assert!((second / first - 10.0).abs() < 0.1, "{first} {second}");
+    for tick in [">10<", ">100<", ">1,000<"] {
+        assert!(of(Along::Logarithmic).contains(tick), "{tick}");
+    }
+}

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::checkpoint::RunFolder;
-use crate::config::{FinetuneConfig, Method, Problem};
+use crate::config::{AdaptConfig, FinetuneConfig, Method, Problem, TrainConfig, TrialsConfig};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
 use crate::files::write_atomic;
@@ -134,6 +134,10 @@ pub fn run(
     // Whatever is wrong with model and data is found before there is a folder.
     let task = Task::read(config, &ranks, listener)?;
     let trials = trials(config, &seeds);
+    // So that the whole goes on with any number of ranks that divides them, as each of its runs does.
+    let groups = (ranks.groups() > 1).then_some(ranks.groups());
+    let train = TrainConfig { reduction_groups: groups, ..config.train.clone() };
+    let config = &FinetuneConfig { train, ..config.clone() };
     check_sizes(config, &task)?;
     let mut folder = None;
     let dir = ranks.of_leader(|| {
@@ -200,8 +204,8 @@ impl Around<'_> {
         listener: &mut Listener<'_>,
     ) -> Result<Option<String>> {
         let mut config = FinetuneConfig {
-            adapt: crate::config::AdaptConfig::default(),
-            trials: crate::config::TrialsConfig::default(),
+            adapt: AdaptConfig::default(),
+            trials: TrialsConfig::default(),
             ..self.config.clone()
         };
         if self.config.adapt.adapt_on.is_some() {
@@ -220,6 +224,10 @@ impl Around<'_> {
         for (at, trial) in trials.iter().enumerate() {
             if state.has(&trial.name) {
                 continue;
+            }
+            let [asked] = self.ranks.any([listener(Event::Waiting) == Signal::Stop])?;
+            if asked {
+                return Ok(Some(SIGNAL.into()));
             }
             if trials.len() > 1 {
                 let line = format!("{} of {}: {}", at + 1, trials.len(), trial.told());
@@ -261,12 +269,8 @@ impl Around<'_> {
         let (config, place) = self.place_of(name, config)?;
         let options = RunOptions { place, ..self.options.clone() };
         let summary = finetune_compared(&config, &options, beside, listener)?;
-        // Between two runs, too.
-        let asked = listener(Event::Waiting) == Signal::Stop;
-        let [asked] = self.ranks.any([asked])?;
         Ok(match summary.stopped.clone() {
             Some(reason) if summary.final_dir.is_none() => Ended::Stopped(reason),
-            _ if asked && summary.final_dir.is_none() => Ended::Stopped(SIGNAL.into()),
             _ => Ended::Whole(Box::new(summary)),
         })
     }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{Arm, Curve as SizeCurve, CurvePoint, Done, TrialsSummary, decides};
-use crate::config::FinetuneConfig;
+use crate::config::{FinetuneConfig, TASK_TEXTS};
 use crate::error::Result;
 use crate::report::{Along, Chart, Curve, Report, Table};
 use crate::run_log::{Kind, read_metrics};
@@ -40,14 +40,15 @@ pub(super) fn page(config: &FinetuneConfig, summary: &TrialsSummary, dir: &Path)
 
 fn words(config: &FinetuneConfig, summary: &TrialsSummary) -> Vec<String> {
     let model = config.model.as_ref().map(|model| model.display().to_string()).unwrap_or_default();
-    let mut all =
-        vec![format!("{} whole runs on {}, starting from {model}.", summary.runs.len(), config.data.path)];
+    let count = summary.runs.len();
+    let runs = if count == 1 { "1 whole run".into() } else { format!("{count} whole runs") };
+    let mut all = vec![format!("{runs} on {}, starting from {model}.", config.data.path)];
     if let Some(adapted) = &summary.adapted {
         let measured =
             adapted.metrics.get("valid/ppl").map(|ppl| format!(", validation perplexity {ppl:.1}"));
+        let text = if adapted.text == TASK_TEXTS { "the task's own training texts" } else { &adapted.text };
         all.push(format!(
-            "The model was adapted first: language modelling on {} for {} steps{}.",
-            adapted.text,
+            "The model was adapted first: language modelling on {text} for {} steps{}.",
             thousands(adapted.steps as usize),
             measured.unwrap_or_default()
         ));
@@ -66,9 +67,7 @@ fn words(config: &FinetuneConfig, summary: &TrialsSummary) -> Vec<String> {
     if !summary.unfinished.is_empty() {
         all.push(format!("Not whole, and in no figure: {}.", summary.unfinished.join(", ")));
     }
-    if let Some(best) =
-        summary.best.as_ref().filter(|_| summary.final_dir.is_some() || summary.curve.is_none())
-    {
+    if let Some(best) = summary.best.as_ref().filter(|_| summary.curve.is_none()) {
         all.push(format!("Best on validation: {best}."));
     }
     all
@@ -176,7 +175,7 @@ fn size_chart(curve: &SizeCurve) -> Chart {
     let arms = [Arm::HeadStart, Arm::Scratch, Arm::BagOfWords];
     Chart {
         title: format!("{} by training examples", curve.metric),
-        x_label: "training examples, by powers".into(),
+        x_label: "training examples, logarithmic".into(),
         y_label: String::new(),
         along: Along::Logarithmic,
         curves: arms.into_iter().map(line).filter(|line| !line.points.is_empty()).collect(),
