@@ -6,9 +6,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, Positions, Problem};
+use crate::config::{Arch, HeadConfig, HeadPooling, Ia3Config, LoraConfig, ModelConfig, Positions, Problem};
 use crate::error::Result;
 use crate::model::Model;
+use crate::params::Kind;
+use crate::tensors::{Tensors, write_tensors};
 use crate::tokenizer::RoleIds;
 
 const ROLES: RoleIds = RoleIds { cls: 1, sep: 2, eos: 2, mask: 3, unk: 4, pad: Some(0) };
@@ -168,6 +170,45 @@ fn every_parameter_of_a_family_has_tensors_of_its_own() {
                     assert!(taken.insert(name.clone()), "{arch:?}: `{name}` twice");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn updates_and_scales_of_every_family_come_back_from_peft() {
+    let lora = LoraConfig { rank: 2, targets: "all".parse().unwrap(), rslora: true, ..LoraConfig::default() };
+    let ia3 = Ia3Config { targets: "all".parse().unwrap() };
+    for arch in FAMILIES {
+        for (lora, ia3) in [(Some(lora), None), (None, Some(ia3))] {
+            let config = ModelConfig { lora, ia3, ..model(arch) };
+            let built = Model::new(&config).unwrap();
+            let table = built.table();
+            let weights: Vec<f32> = (0..table.len()).map(|i| (i % 1_009 + 2) as f32 / 8.0).collect();
+            let (description, parts) = peft_form(&config, None, table, &weights, "base").unwrap();
+            let temp = tempfile::tempdir().unwrap();
+            let file = temp.path().join("adapter_model.safetensors");
+            let parts: Vec<_> =
+                parts.iter().map(|(name, shape, v)| (name.clone(), &shape[..], &v[..])).collect();
+            write_tensors(&file, &parts).unwrap();
+            let tensors = Tensors::open_file(&file).unwrap();
+            let (path, text) = (Path::new("adapter_config.json"), description.to_string());
+            assert_eq!(peft_base(path, text.as_bytes()).unwrap().as_deref(), Some("base"));
+            let base = model(arch);
+            let found = read_peft(path, text.as_bytes(), &tensors, &base).unwrap();
+            assert_eq!((found.lora, found.ia3), (lora, ia3), "{arch:?}");
+            let added = |kind| matches!(kind, Kind::Lora | Kind::Ia3 | Kind::Head);
+            let expected = table.params().iter().filter(|param| added(param.kind)).count();
+            assert_eq!(found.parameters.len(), expected, "{arch:?}");
+            for (name, shape, values) in &found.parameters {
+                let param = table.params().iter().find(|param| param.name == *name).unwrap();
+                assert_eq!(*shape, param.shape, "{arch:?}: {name}");
+                assert!(*values == weights[param.offset..][..param.len()], "{arch:?}: {name}");
+            }
+            // A block less, and tensors are left over, or the ranks of packed ones.
+            let small = ModelConfig { num_layers: 3, ..base };
+            let error = read_peft(path, text.as_bytes(), &tensors, &small).unwrap_err().to_string();
+            let packs = lora.is_some() && matches!(arch, Arch::Gpt2 | Arch::Modernbert);
+            assert!(error.contains(if packs { "`rank_pattern`" } else { "of 3 blocks" }), "{error}");
         }
     }
 }
