@@ -7,7 +7,7 @@ use headstart_engine::Collective;
 use super::{Arm, Statistic, TrialsSummary, run};
 use crate::checkpoint::load_model;
 use crate::config::{
-    DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Seeds, Sizes, TrainConfig, TrialsConfig,
+    Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Seeds, Sizes, TrainConfig, TrialsConfig,
 };
 use crate::device::DeviceChoice;
 use crate::event::{Event, Signal};
@@ -30,7 +30,7 @@ fn quiet(_: Event<'_>) -> Signal {
 }
 
 /// A tiny trunk, trained for a moment.
-fn trunk(dir: &Path) -> PathBuf {
+fn trunk(dir: &Path, arch: Arch) -> PathBuf {
     let tokenizer = dir.join("tokenizer.json");
     crate::data::source::starter_tokenizer().unwrap().save(&tokenizer).unwrap();
     let config = PretrainConfig {
@@ -40,7 +40,7 @@ fn trunk(dir: &Path) -> PathBuf {
             cache_dir: Some(dir.join("cache")),
             ..DataConfig::default()
         },
-        model: ModelConfig::preset("micro").unwrap(),
+        model: ModelConfig { arch, ..ModelConfig::preset("micro").unwrap() },
         train: TrainConfig { max_steps: Some(2), threads: 1, ..TrainConfig::default() },
         ..PretrainConfig::default()
     };
@@ -51,7 +51,7 @@ fn trunk(dir: &Path) -> PathBuf {
 
 fn settings(dir: &Path) -> FinetuneConfig {
     FinetuneConfig {
-        model: Some(trunk(dir)),
+        model: Some(trunk(dir, Arch::Gpt2)),
         data: DataConfig {
             path: "starter-questions".into(),
             cache_dir: Some(dir.join("cache")),
@@ -187,4 +187,19 @@ fn the_rate_is_chosen_once_and_a_model_is_adapted_once() {
     assert_eq!((again.lr_search, again.adapted, again.runs), (first.lr_search, first.adapted, first.runs));
     assert!(!said.iter().any(|line| line.contains("choosing") || line.contains("adapting")), "{said:?}");
     assert_eq!(weights(&out), weights(&out.join("run")));
+}
+
+#[test]
+fn an_encoder_is_adapted_to_short_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = settings(dir.path());
+    std::fs::remove_dir_all(dir.path().join("trunk")).unwrap();
+    config.model = Some(trunk(dir.path(), Arch::Bert));
+    config.adapt.adapt_on = Some("task".into());
+    config.adapt.adapt_steps = Some(2);
+    let out = dir.path().join("encoder");
+    let summary = run(&config, &options(Place::New(out.clone())), &mut quiet).unwrap();
+    assert!(summary.adapted.unwrap().metrics.contains_key("valid/nll"));
+    let settled = std::fs::read_to_string(out.join("adapt/config.toml")).unwrap();
+    assert!(settled.contains("block_size = 32") && settled.contains("objective = \"mlm\""), "{settled}");
 }
