@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use super::state::{AdaptedModel, State, finite};
 use super::{Around, SIGNAL};
-use crate::checkpoint::{RunFolder, load_model};
-use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, PretrainConfig, TASK_TEXTS, TrainConfig};
+use crate::checkpoint::RunFolder;
+use crate::config::{
+    Arch, DataConfig, FinetuneConfig, HeadPooling, PretrainConfig, TASK_TEXTS, TextUnit, TrainConfig,
+};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
@@ -20,9 +22,8 @@ use crate::train::{Place, RunOptions, thousands};
 /// The folder of that run, and of the task's texts.
 pub(super) const FOLDER: &str = "adapt";
 const TEXTS: &str = "adapt-text";
-/// Tokens of a block of the task's texts.
-const SMALLEST: usize = 32;
-const LARGEST: usize = 512;
+/// Words of the text that is held out, at least; with fewer there is none.
+const LEAST_HELD_OUT: usize = 64;
 
 /// Adapts the model, or goes on with it; why it stopped before its end, if it did.
 pub(super) fn adapt(
@@ -35,13 +36,13 @@ pub(super) fn adapt(
         return Ok(None);
     };
     let clock = Instant::now();
-    let (path, block_size) = match text.as_str() {
-        TASK_TEXTS => task_texts(around, listener).map(|(path, size)| (path, Some(size)))?,
-        text => (PathBuf::from(text), None),
+    let (path, inputs) = match text.as_str() {
+        TASK_TEXTS => (task_texts(around, listener)?, TextUnit::Lines),
+        text => (PathBuf::from(text), TextUnit::Blocks),
     };
     listener(Event::Message(&format!("adapting the model to {text} before it is fine-tuned")));
     let dir = around.dir.join(FOLDER);
-    let wanted = settings(config, path.display().to_string(), block_size);
+    let wanted = settings(config, path.display().to_string(), inputs);
     let begun =
         around.ranks.of_leader(|| RunFolder::is_run(&dir).then(|| RunFolder::settings(&dir)).transpose())?;
     let (settings, place) = match begun {
@@ -64,11 +65,11 @@ pub(super) fn adapt(
 
 /// The settings of the language model's run: the model's own, the recipe of continued pretraining, and from the task what is no
 /// matter of the task.
-fn settings(config: &FinetuneConfig, path: String, block_size: Option<usize>) -> PretrainConfig {
+fn settings(config: &FinetuneConfig, path: String, inputs: TextUnit) -> PretrainConfig {
     let (data, train) = (&config.data, &config.train);
     PretrainConfig {
         from: config.model.clone(),
-        block_size,
+        inputs,
         data: DataConfig {
             path,
             encoding: data.encoding.clone().filter(|_| config.adapt.adapt_on.as_deref() != Some(TASK_TEXTS)),
@@ -114,33 +115,25 @@ fn continued(dir: &Path, saved: &str, wanted: &PretrainConfig) -> Result<Pretrai
     Ok(config)
 }
 
-/// Writes the task's training texts as running text, a line each, with every twentieth for validation. Test texts are never
-/// among them, nor are validation texts of the data. Returns where they are, and the size of a block that suits them.
-fn task_texts(around: &Around<'_>, listener: &mut Listener<'_>) -> Result<(PathBuf, usize)> {
+/// Writes the task's training texts, a line each, with every twentieth for validation. Test texts are never among them, nor are
+/// validation texts of the data. Returns where they are.
+fn task_texts(around: &Around<'_>, listener: &mut Listener<'_>) -> Result<PathBuf> {
     let folder = around.dir.join(TEXTS);
     // Without messages: each run tells how the data was read.
     let mut quiet = |event: Event<'_>| match event {
         Event::Message(_) => Signal::Continue,
         other => listener(other),
     };
-    let positions = match &around.config.model {
-        Some(model) => load_model(model)?.files.config.num_max_positions,
-        None => LARGEST,
-    };
-    let (count, size) = around.ranks.of_leader(|| {
+    let count = around.ranks.of_leader(|| {
         let lines = lines(around.config, &mut quiet)?;
         let (mut valid, mut train): (Vec<_>, Vec<_>) =
             lines.iter().enumerate().partition(|(at, _)| at % 20 == 19);
         let words = |lines: &[(usize, &String)]| -> usize {
             lines.iter().map(|(_, line)| line.split(' ').count()).sum()
         };
-        let mean = words(&train) / train.len().max(1);
-        if words(&valid) < 2 * SMALLEST {
+        if words(&valid) < LEAST_HELD_OUT {
             train.append(&mut valid);
         }
-        // Validation text is the smaller one, where there is some.
-        let least = if valid.is_empty() { words(&train) } else { words(&valid) };
-        let size = block_size(mean, least, positions);
         std::fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
         for (name, lines) in [("train.txt", train), ("valid.txt", valid)] {
             let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
@@ -148,21 +141,11 @@ fn task_texts(around: &Around<'_>, listener: &mut Listener<'_>) -> Result<(PathB
                 write_atomic(&folder.join(name), text.as_bytes())?;
             }
         }
-        Ok((lines.len(), size))
+        Ok(lines.len())
     })?;
     let line = format!("{} training texts of the task are text to adapt to", thousands(count));
     listener(Event::Message(&line));
-    Ok((folder, size))
-}
-
-/// A few texts to a block, of powers of two; no more than the positions with special tokens, and than half of a text of so many
-/// words, each of which is a token or more.
-fn block_size(words_a_text: usize, words: usize, positions: usize) -> usize {
-    let mut size = (4 * words_a_text).next_power_of_two().clamp(SMALLEST, LARGEST);
-    while size > 2 && (size + 2 > positions || 2 * size > words) {
-        size /= 2;
-    }
-    size
+    Ok(folder)
 }
 
 /// The training texts, those of a pair one behind the other, without what is held out for validation where labels are single
@@ -188,19 +171,4 @@ fn lines(config: &FinetuneConfig, listener: &mut Listener<'_>) -> Result<Vec<Str
     };
     let line = |text: &String| text.split_whitespace().collect::<Vec<_>>().join(" ");
     Ok(texts.iter().map(line).filter(|line| !line.is_empty()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_suit_texts_positions_and_what_there_is() {
-        assert_eq!(block_size(10, 100_000, 512), 64);
-        assert_eq!(block_size(230, 100_000, 512), 256); // with two special tokens 512 are too many
-        assert_eq!(block_size(3, 100_000, 512), 32);
-        assert_eq!(block_size(10, 100_000, 64), 32);
-        assert_eq!(block_size(10, 70, 512), 32);
-        assert_eq!(block_size(1, 9, 512), 4);
-    }
 }

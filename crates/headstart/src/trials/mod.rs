@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::checkpoint::RunFolder;
-use crate::config::{AdaptConfig, FinetuneConfig, Method, Problem, TrainConfig, TrialsConfig};
+use crate::config::{AdaptConfig, FinetuneConfig, Method, PeftConfig, Problem, TrainConfig, TrialsConfig};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
 use crate::files::write_atomic;
@@ -374,6 +374,9 @@ impl Trial {
             config.adapters_dim = -1;
             (config.lora_rank, config.lora_alpha, config.lora_dropout) = (None, None, None);
             (config.lora_targets, config.rslora) = (None, None);
+            config.peft = PeftConfig { base: config.peft.base, ..PeftConfig::default() };
+            config.regularisation.l2_sp = None;
+            config.pairs_per_text = None;
         }
         config
     }
