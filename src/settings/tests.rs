@@ -236,8 +236,18 @@ fn every_key_has_its_flag() {
     finetune.extend(around);
     finetune.push("model");
     // What follows from the tokenizer, the objective and the task, and what only labelled text has.
-    let of_others =
-        ["vocab_size", "causal", "adapters_dim", "lora", "teacher_heads", "head", "offset_token", "layout"];
+    let of_others = [
+        "vocab_size",
+        "causal",
+        "adapters_dim",
+        "adapters",
+        "lora",
+        "ia3",
+        "teacher_heads",
+        "head",
+        "offset_token",
+        "layout",
+    ];
     let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     let mut distill = pretrain.clone();

@@ -145,7 +145,7 @@ fn read_head(folder: &Path, parameters: &[Parameter], files: &mut ModelFiles) ->
         files.config.head = own.config.head;
         (files.config.dropout, files.config.attention_dropout) =
             (own.config.dropout, own.config.attention_dropout);
-        (files.labels, files.pairs) = (own.labels, own.pairs);
+        (files.labels, files.pairs, files.temperature) = (own.labels, own.pairs, own.temperature);
     } else if files.config.head.as_ref().is_none_or(|head| head.num_classes != classes) {
         let defaults = files.head_defaults;
         let problem = if classes == 1 { Problem::Regression } else { Problem::SingleLabel };

@@ -201,5 +201,5 @@ fn an_encoder_is_adapted_to_short_texts() {
     let summary = run(&config, &options(Place::New(out.clone())), &mut quiet).unwrap();
     assert!(summary.adapted.unwrap().metrics.contains_key("valid/nll"));
     let settled = std::fs::read_to_string(out.join("adapt/config.toml")).unwrap();
-    assert!(settled.contains("block_size = 32") && settled.contains("objective = \"mlm\""), "{settled}");
+    assert!(settled.contains("inputs = \"lines\"") && settled.contains("objective = \"mlm\""), "{settled}");
 }
