@@ -46,15 +46,8 @@ struct Left {
 
 impl Left {
     fn of(place: &Place, run: &str) -> Self {
-        let mut files = place.names(&format!("{run}/final"));
-        if let Some(at) = files.iter().position(|name| name == "adapter") {
-            files.remove(at);
-            let inside = place.names(&format!("{run}/final/adapter"));
-            files.extend(inside.into_iter().map(|name| format!("adapter/{name}")));
-        }
-        let file = |name: String| (name.clone(), place.bytes(&format!("{run}/final/{name}")));
         Self {
-            model: files.into_iter().map(file).collect(),
+            model: place.finished(run),
             best: place.json_file(&format!("{run}/checkpoints/best.json")),
             metrics: place.metrics(run),
             scalars: place.scalars(run),

@@ -242,10 +242,8 @@ impl Work {
 
 impl Left {
     pub fn of(place: &Place, run: &str) -> Self {
-        let files = place.names(&format!("{run}/final"));
-        let file = |name: String| (name.clone(), place.bytes(&format!("{run}/final/{name}")));
         Self {
-            model: files.into_iter().map(file).collect(),
+            model: place.finished(run),
             best: place.json_file(&format!("{run}/checkpoints/best.json")).to_string(),
             metrics: place.metrics(run),
             scalars: place.scalars(run),

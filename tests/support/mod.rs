@@ -185,6 +185,18 @@ impl Place {
         fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
+    /// The files of a finished model, and of the adapter in its folder: names and bytes.
+    pub fn finished(&self, run: &str) -> Vec<(String, Vec<u8>)> {
+        let mut files = self.names(&format!("{run}/final"));
+        if let Some(at) = files.iter().position(|name| name == "adapter") {
+            files.remove(at);
+            let inside = self.names(&format!("{run}/final/adapter"));
+            files.extend(inside.into_iter().map(|name| format!("adapter/{name}")));
+        }
+        let file = |name: String| (name.clone(), self.bytes(&format!("{run}/final/{name}")));
+        files.into_iter().map(file).collect()
+    }
+
     /// The names in a folder, sorted.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).unwrap_or_else(|e| panic!("{folder}: {e}"));

@@ -200,16 +200,25 @@ impl Denominators {
         if ranks.collective().is_alone() {
             return Ok(own.map(<[Self]>::to_vec));
         }
-        let bits =
-            |part: &Self| [part.lm, part.clf, part.teacher.tokens, part.teacher.sentences].map(f64::to_bits);
-        let all = gather_parts(own.map(|own| own.iter().flat_map(bits).collect()), ranks)?;
-        let part = |bits: &[u64; 5]| {
-            let [lm, clf, tokens, sentences, labels] = bits.map(f64::from_bits);
-            Self { lm, clf, teacher: Compared { tokens, sentences, labels } }
-        };
-        Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(part).collect()))
+        let all = gather_parts(own.map(|own| own.iter().flat_map(Self::to_bits).collect()), ranks)?;
+        Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(Self::from_bits).collect()))
+    }
+
+    /// What other ranks are told.
+    fn to_bits(&self) -> DenominatorBits {
+        let Compared { tokens, sentences, labels } = self.teacher;
+        [self.lm, self.clf, tokens, sentences, labels].map(f64::to_bits)
+    }
+
+    fn from_bits(bits: &DenominatorBits) -> Self {
+        let [lm, clf, tokens, sentences, labels] = bits.map(f64::from_bits);
+        Self { lm, clf, teacher: Compared { tokens, sentences, labels } }
     }
 }
+
+/// What ranks tell each other of a [`Denominators`], and of a [`Sums`].
+type DenominatorBits = [u64; 5];
+type SumBits = [u64; 8];
 
 impl Sums {
     /// Adds another slab's, in slab order.
@@ -220,7 +229,7 @@ impl Sums {
     }
 
     /// What other ranks are told, once it has been waited for.
-    fn to_bits(&self) -> [u64; 8] {
+    fn to_bits(&self) -> SumBits {
         let Distances { tokens, sentences, labels } = &self.teacher;
         [
             self.lm.sum.to_bits(),
@@ -234,7 +243,7 @@ impl Sums {
         ]
     }
 
-    fn from_bits(bits: &[u64; 8]) -> Self {
+    fn from_bits(bits: &SumBits) -> Self {
         let [lm, lm_correct, clf, clf_correct, tokens, sentences, labels, agreed] = *bits;
         let sum = |bits, correct| LossSum::of(f64::from_bits(bits), correct);
         Self {
