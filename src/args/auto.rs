@@ -12,8 +12,9 @@ use super::{ColumnArgs, PlaceArgs, ReadingArgs};
 /// `headstart auto`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Rungs: a bag of words, a linear head on the model as it is, low-rank updates (with few examples: pairs of
-them), everything. Each is judged on validation data; two in a row that are no better end the climb.
+Rungs: a bag of words, a linear head on the model as it is, low-rank updates (with few
+examples: pairs of them), everything. Each is judged on validation data; two in a row that
+are no better end the climb.
 Examples:
   headstart auto reviews.csv --out runs/reviews
   headstart auto trec --model minilm-l6 --max_time 600 --out runs/trec

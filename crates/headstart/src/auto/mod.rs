@@ -4,6 +4,7 @@
 //! ordinary run in a folder of its own, and what is done stands in `auto.json`, so that the whole goes on where it stopped.
 
 mod choice;
+mod outcome;
 mod rung;
 mod state;
 mod table;
@@ -18,24 +19,22 @@ use serde_json::json;
 
 use crate::checkpoint::RunFolder;
 use crate::config::{AutoConfig, DataConfig, Problem};
-use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::Interval;
-use crate::evaluate::{EvaluateConfig, evaluate};
 use crate::event::{Event, Listener, Signal};
 use crate::finetune::{Compared, finetune_compared};
-use crate::infer::{LongTexts, Predictor};
+use crate::infer::Predictor;
 use crate::ranks::Ranks;
 use crate::setup::run::{OpenRun, to_toml};
 use crate::train::{Place, RunOptions, Summary};
-use crate::trials::{begun_with, copy_final, finite, write_json};
+use crate::trials::{begun_with, finite};
 
 pub use choice::Gain;
 pub use rung::Rung;
 pub use state::Climbed;
 pub use table::{lines, rows};
 
-use state::{State, Tested};
+use state::State;
 use task::Task;
 
 /// Validation texts that predictions are timed on.
@@ -119,7 +118,7 @@ pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_
     let open = OpenRun::open(&options.place, &ranks, listener)?;
     // Whatever is wrong with model and data is found before there is a folder.
     let task = Task::read(config, TIMED, listener)?;
-    let (rungs, skipped) = rung::ladder(config, &task);
+    let (rungs, mut skipped) = rung::ladder(config, &task);
     let text_column = task.text_columns.clone().or(config.data.text_column.clone());
     let config = &AutoConfig { data: DataConfig { text_column, ..config.data.clone() }, ..config.clone() };
     let provenance = json!({"data": config.data.path});
@@ -129,7 +128,7 @@ pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_
     for why in &skipped {
         listener(Event::Message(why));
     }
-    let end = climb.up(&rungs, &mut state, listener)?;
+    let end = climb.up(&rungs, &mut state, &mut skipped, listener)?;
     let mut summary = AutoSummary { skipped, ..climb.summary(&state, &end)? };
     climb.finish(&mut summary, &mut state, &folder, listener)?;
     Ok(summary)
@@ -137,7 +136,13 @@ pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_
 
 impl Climb<'_> {
     /// Every rung that is not climbed yet, as far as it is worth it.
-    fn up(&self, rungs: &[Rung], state: &mut State, listener: &mut Listener<'_>) -> Result<End> {
+    fn up(
+        &self,
+        rungs: &[Rung],
+        state: &mut State,
+        skipped: &mut Vec<String>,
+        listener: &mut Listener<'_>,
+    ) -> Result<End> {
         let stopped = |reason, why| Ok(End { stopped: Some(reason), why });
         let missing = rungs.iter().any(|rung| *rung != Rung::Bow && !state.has(*rung));
         let text_s = if missing { self.task.measured(self.config, &self.options.device) } else { None };
@@ -160,7 +165,17 @@ impl Climb<'_> {
             let rough = expected.map_or(String::new(), |seconds| format!(": {}, roughly", about(seconds)));
             listener(Event::Message(&format!("{}{rough}", rung.name())));
             let clock = Instant::now();
-            match self.one(rung, left_s, listener)? {
+            let ended = match self.one(rung, left_s, listener) {
+                // What fails to learn is an answer, too; the others are there all the same.
+                Err(error @ Error::NonFinite { .. }) => {
+                    let why = format!("no {}: {error}", rung.name());
+                    listener(Event::Message(&why));
+                    skipped.push(why);
+                    continue;
+                }
+                other => other?,
+            };
+            match ended {
                 Ended::Stopped(SIGNAL) => {
                     return stopped(SIGNAL, format!("A signal stopped it in {}.", rung.name()));
                 }
@@ -313,110 +328,6 @@ impl Climb<'_> {
         let clock = Instant::now();
         predictor.predict(texts).ok()?;
         (!texts.is_empty()).then(|| 1e3 * clock.elapsed().as_secs_f64() / texts.len() as f64)
-    }
-
-    /// The rung to take of those that are whole, by number.
-    fn chosen(&self, state: &State) -> Result<Option<usize>> {
-        let metric = self.metric();
-        let sign = if self.config.problem == Problem::Regression { -1.0 } else { 1.0 };
-        let value =
-            |climbed: &Climbed| climbed.metrics.get(&metric).map_or(f64::NEG_INFINITY, |value| sign * value);
-        let values: Vec<f64> = state.rungs.iter().map(value).collect();
-        choice::chosen(&values, |best, other| Ok(self.gain(state, best, other)?.is_told_apart()))
-    }
-
-    fn gain(&self, state: &State, best: usize, other: usize) -> Result<Gain> {
-        let [best, other] = [best, other].map(|at| &state.rungs[at].name);
-        Gain::of(&self.dir.join(best), &self.dir.join(other), other, self.config.problem)
-    }
-
-    /// What it has come to so far.
-    fn summary(&self, state: &State, end: &End) -> Result<AutoSummary> {
-        let mut summary = AutoSummary {
-            run_dir: self.dir.clone(),
-            stopped: end.stopped.map(str::to_owned),
-            model: self.config.model.clone(),
-            problem: self.config.problem,
-            metric: self.metric(),
-            rungs: state.rungs.clone(),
-            why_stopped: Some(end.why.clone()),
-            ..AutoSummary::default()
-        };
-        let Some(at) = self.chosen(state)? else { return Ok(summary) };
-        let chosen = &state.rungs[at];
-        let mut better = None;
-        for above in at + 1..state.rungs.len() {
-            let gain = self.gain(state, above, at)?;
-            if better.as_ref().is_none_or(|(_, best): &(usize, Gain)| gain.gain > best.gain) {
-                better = Some((above, gain));
-            }
-        }
-        let name = &chosen.name;
-        summary.why_chosen = Some(match better.filter(|(_, gain)| gain.gain > 0.0) {
-            Some((above, gain)) => format!(
-                "{name} is chosen: it is the cheapest of those that cannot be told apart from the best; {}.",
-                self.in_words(&state.rungs[above].name, &gain)
-            ),
-            None => format!(
-                "{name} is chosen: it is the best on validation data, and no cheaper one is as good within the noise."
-            ),
-        });
-        summary.chosen = Some(name.clone());
-        summary.metrics.clone_from(&chosen.metrics);
-        summary.intervals.clone_from(&chosen.intervals);
-        summary.temperature = chosen.calibration.map(|calibration| calibration.temperature);
-        Ok(summary)
-    }
-
-    /// Keeps the chosen model, tells its metrics on test data, and writes what it came to.
-    fn finish(
-        &self,
-        summary: &mut AutoSummary,
-        state: &mut State,
-        folder: &RunFolder,
-        listener: &mut Listener<'_>,
-    ) -> Result<()> {
-        let chosen = summary.chosen.clone().filter(|_| summary.stopped.as_deref() != Some(SIGNAL));
-        if let Some(name) = chosen {
-            let why = summary.why_chosen.as_deref().unwrap_or_default();
-            let path = copy_final(&self.dir.join(&name), folder, why)?;
-            listener(Event::Saved(&path));
-            self.test(&path, &name, state, listener)?;
-            summary.final_dir = Some(path);
-            if let Some(tested) = &state.tested {
-                summary.metrics.extend(tested.metrics.clone());
-                summary.intervals.extend(tested.intervals.clone());
-            }
-        }
-        summary.seconds = self.since.elapsed().as_secs_f64();
-        table::page(self.config, summary).write(&folder.report_html())?;
-        write_json(&folder.summary_json(), summary)
-    }
-
-    /// The chosen model's metrics on test data, where there are some: once.
-    fn test(&self, model: &Path, name: &str, state: &mut State, listener: &mut Listener<'_>) -> Result<()> {
-        if !self.task.has_test || state.tested.as_ref().is_some_and(|tested| tested.name == name) {
-            return Ok(());
-        }
-        let config = EvaluateConfig {
-            data: self.config.data.clone(),
-            split: Some(Split::Test),
-            language_model: false,
-            uncalibrated: false,
-            long_texts: LongTexts::default(),
-            precision: self.config.precision,
-            threads: self.config.threads,
-            device: self.options.device.clone(),
-            collective: self.options.collective.clone(),
-        };
-        let found = evaluate(model, &config, listener)?;
-        let named = |name: &String| format!("test/{name}");
-        state.tested = Some(Tested {
-            name: name.to_owned(),
-            metrics: finite(&found.metrics.iter().map(|(name, value)| (named(name), *value)).collect()),
-            intervals: found.intervals.iter().map(|(name, ends)| (named(name), *ends)).collect(),
-        });
-        state.write(&self.dir)
     }
 }
 
