@@ -175,6 +175,19 @@ fn few_examples_numbers_and_several_labels_have_rungs_of_their_own() {
 }
 
 #[test]
+fn a_rung_that_does_not_stay_finite_is_left_out() {
+    let place = Place::new();
+    let scores = topics(3, 120).replace(",water", ",1e30").replace(",land", ",-1e30");
+    place.write("scores.csv", scores);
+    let call = format!("auto scores.csv {} --problem regression --json --out a", model());
+    let result = place.run(&call).json();
+    assert_eq!((names(&result), &result["chosen"]), (vec!["2-features"], &"2-features".into()));
+    let skipped = result["skipped"].as_array().unwrap();
+    let said = |why: &Value| why.as_str().unwrap().starts_with("no 4-full: ");
+    assert!(skipped.iter().any(said) && result["final_dir"].is_string(), "{result}");
+}
+
+#[test]
 fn wrong_calls_leave_nothing_behind() {
     let place = Place::new();
     place.run("auto").refuses(2, &["<DATA>"]);

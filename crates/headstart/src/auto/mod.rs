@@ -168,7 +168,8 @@ impl Climb<'_> {
             let ended = match self.one(rung, left_s, listener) {
                 // What fails to learn is an answer, too; the others are there all the same.
                 Err(error @ Error::NonFinite { .. }) => {
-                    let why = format!("no {}: {error}", rung.name());
+                    let error = error.to_string();
+                    let why = format!("no {}: {}", rung.name(), error.lines().next().unwrap_or_default());
                     listener(Event::Message(&why));
                     skipped.push(why);
                     continue;

@@ -72,6 +72,7 @@ enum Scale {
 impl Scale {
     fn of(self, value: f64) -> String {
         match self {
+            Self::Plain if value.abs() >= 1e6 => format!("{value:.3e}"),
             Self::Plain => format!("{value:.4}"),
             Self::Percent => format!("{:.1}", 100.0 * value),
         }
