@@ -4,6 +4,7 @@
 //! help shows the library's), or lists the values of an enum. `settings.rs` turns these structs into the library's
 //! configuration.
 
+mod auto;
 mod examples;
 mod groups;
 mod lint;
@@ -25,6 +26,7 @@ use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
+pub use auto::AutoArgs;
 pub use examples::{ExampleArgs, LongTextArgs};
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
@@ -93,6 +95,8 @@ pub enum Command {
     Distill(Box<DistillArgs>),
     /// Train a classifier from a pretrained model
     Finetune(Box<FinetuneArgs>),
+    /// The best classifier that data are worth: from a bag of words up to fine-tuning everything
+    Auto(Box<AutoArgs>),
     /// Measure a model on data
     Eval(EvalArgs),
     /// Start pretrain, finetune or eval as several processes on this machine

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Pretrain(args) => cmd::pretrain::run(*args),
         Command::Distill(args) => cmd::pretrain::distill(*args),
         Command::Finetune(args) => cmd::finetune::run(*args),
+        Command::Auto(args) => cmd::auto::run(*args),
         Command::Eval(args) => cmd::eval::run(args),
         Command::Launch(args) => cmd::launch::run(args),
         Command::Plan(command) => cmd::plan::run(command),

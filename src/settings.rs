@@ -6,6 +6,7 @@
 //! Every clap struct is taken apart in full (no `..`) and every configuration is built in full, so that a forgotten
 //! flag or key does not compile.
 
+mod auto;
 mod bench;
 mod data;
 pub mod devices;
@@ -19,6 +20,7 @@ mod run;
 mod train;
 mod tutorial;
 
+pub use auto::auto;
 pub use bench::bench;
 pub use data::{absolute_path, data_config, default_cache_dir, locations};
 pub use file::text_fields_of;

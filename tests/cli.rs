@@ -35,6 +35,7 @@ fn help_and_version_go_to_stdout() {
         "tokenizer",
         "pretrain",
         "finetune",
+        "auto",
         "eval",
         "predict",
         "features",

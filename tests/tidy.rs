@@ -113,6 +113,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("finetune", EVERYTHING),
     ("trials", EVERYTHING),
     ("evaluate", EVERYTHING),
+    ("auto", EVERYTHING),
     ("quickstart", EVERYTHING),
     ("bench", EVERYTHING),
 ];

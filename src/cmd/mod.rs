@@ -2,6 +2,7 @@
 //!
 //! Owns: what a command prints. Never: training, models, files of a run.
 
+pub mod auto;
 pub mod bench;
 pub mod data;
 pub mod doctor;

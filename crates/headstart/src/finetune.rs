@@ -61,6 +61,8 @@ pub(crate) enum Compared {
     WithBagOfWords,
     /// Nothing: who calls compares.
     ByCaller,
+    /// Nothing, and test data are left alone: who calls compares by what is told of validation data.
+    OnValidation,
 }
 
 /// [`finetune`] with a choice of what it is compared with.
@@ -73,7 +75,7 @@ pub(crate) fn finetune_compared(
     let since = Instant::now();
     config.validate()?;
     if config.method == Method::Bow {
-        return bag_of_words::run(config, options, listener);
+        return bag_of_words::run(config, options, bar, listener);
     }
     let ranks = ranks_of(options, config, &config.train, listener)?;
     let run = OpenRun::open(&options.place, &ranks, listener)?;
@@ -103,6 +105,9 @@ pub(crate) fn finetune_compared(
     let mut labelled = ranks.leader_first(|| request.load(&tokenizer, known, listener))?;
     labelled.data.hold_out_validation(config.train.seed)?;
     labelled.check_label_column(config.num_classes)?;
+    if bar == Compared::OnValidation {
+        labelled.data.test = None;
+    }
     let data = &labelled.data;
     let train = data.get(Split::Train)?;
     let mut notes = labelled.describe(listener);

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod auto;
 pub mod baseline;
 pub mod batch;
 pub mod bench;

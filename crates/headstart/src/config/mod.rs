@@ -4,6 +4,7 @@
 //! one key).
 
 mod adapters;
+mod auto;
 mod budget;
 mod data;
 mod distill;
@@ -21,6 +22,7 @@ mod train;
 mod trials;
 
 pub use adapters::{AdapterKind, AdapterLayout};
+pub use auto::{AutoConfig, AutoMethod};
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
 pub use distill::{DistillConfig, LayerMap};

@@ -28,6 +28,7 @@ pub use answers::Answers;
 pub use calibration::{BINS, Bin, Calibration, Sureness};
 pub use compare::{Comparison, Difference, McNemar, Outcomes, compare};
 pub use intervals::{Interval, RESAMPLES};
+pub(crate) use intervals::{middle, stream};
 
 use several::LabelCounts;
 

@@ -13,6 +13,7 @@ use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation};
 use crate::event::{Event, Listener};
+use crate::finetune::Compared;
 use crate::predictions::{self, Line};
 use crate::report::{Report, Table};
 use crate::run_log::{Kind, Record, RunLog, read_metrics};
@@ -29,6 +30,7 @@ use crate::train::{RunOptions, Summary, add_verdict, summarise, thousands, unix_
 pub(crate) fn run(
     config: &FinetuneConfig,
     options: &RunOptions,
+    compared: Compared,
     listener: &mut Listener<'_>,
 ) -> Result<Summary> {
     let clock = Instant::now();
@@ -36,7 +38,10 @@ pub(crate) fn run(
     let run = OpenRun::open(&options.place, &ranks, listener)?;
     let mut summary = Summary { steps: 1, total_steps: 1, metrics_step: Some(1), ..Summary::default() };
     let made = ranks.of_leader(|| {
-        let (data, provenance) = read(config, None, Some(config.train.seed), listener)?;
+        let (mut data, provenance) = read(config, None, Some(config.train.seed), listener)?;
+        if compared == Compared::OnValidation {
+            data.test = None;
+        }
         if let Some(most) = config.data.max_train_examples.filter(|most| *most < data.train.texts.len()) {
             return Err(Error::Config {
                 key: "max_train_examples".into(),

@@ -44,7 +44,7 @@ pub(crate) fn pair_up(
             Label::Values(_) => 0,
         })
         .collect();
-    let chosen = (PAIRS / (2 * classes.len().max(1))).clamp(1, MOST_TO_A_TEXT);
+    let chosen = to_each_text(classes.len());
     let to_a_text = config.pairs_per_text.unwrap_or(chosen);
     examples.pairs = pairs(&classes, to_a_text, config.train.seed)?;
     let alike = examples.pairs.iter().filter(|pair| pair.alike).count();
@@ -56,6 +56,11 @@ pub(crate) fn pair_up(
     listener(Event::Message(&line));
     notes.push(line);
     Ok(())
+}
+
+/// Pairs of each kind that each of so many texts gets where nobody says it.
+pub(crate) fn to_each_text(texts: usize) -> usize {
+    (PAIRS / (2 * texts.max(1))).clamp(1, MOST_TO_A_TEXT)
 }
 
 /// So many pairs of each kind to each of the examples, whose classes these are. A text that is alone in its class is compared with

@@ -32,6 +32,7 @@ use crate::setup::run::{OpenRun, ranks_of, to_toml};
 use crate::train::{Place, RunOptions, Summary, thousands};
 
 pub use rates::{RateSearch, TriedRate};
+pub(crate) use state::finite;
 pub use state::{AdaptedModel, Done};
 pub use statistics::{Curve, CurvePoint, Statistic};
 
@@ -282,22 +283,7 @@ impl Around<'_> {
             .ranks
             .of_leader(|| RunFolder::is_run(&dir).then(|| RunFolder::settings(&dir)).transpose())?;
         let Some(text) = begun else { return Ok((config.clone(), Place::New(dir))) };
-        let mut saved: FinetuneConfig = toml::from_str(&text).map_err(|e| Error::Checkpoint {
-            path: dir.clone(),
-            what: format!("its settings cannot be read: {e}"),
-            fix: "remove this folder; the run is then done again".into(),
-        })?;
-        let (data, train) = (&config.data, &config.train);
-        saved.data.path.clone_from(&data.path);
-        saved.data.cache_dir.clone_from(&data.cache_dir);
-        saved.data.mirror.clone_from(&data.mirror);
-        saved.data.offline = data.offline;
-        saved.train.valid_batch_size = train.valid_batch_size;
-        saved.train.save_every = train.save_every;
-        saved.train.keep = train.keep;
-        saved.train.max_time = train.max_time;
-        saved.train.threads = train.threads;
-        Ok((saved, Place::Continued(dir)))
+        Ok((begun_with(&dir, &text, config)?, Place::Continued(dir)))
     }
 
     /// Removes the weights of a run of which the metrics are known.
@@ -315,7 +301,12 @@ impl Around<'_> {
             let Some(folder) = folder else { return Ok(None) };
             let best =
                 summary.best.as_ref().filter(|_| summary.curve.is_none() && summary.unfinished.is_empty());
-            let made = best.map(|name| copy_final(&self.dir.join(name), folder, name)).transpose()?;
+            let copied = |name: &String| {
+                let why =
+                    format!("This is the model of `{name}`, the best on validation of the runs beside it.");
+                copy_final(&self.dir.join(name), folder, &why)
+            };
+            let made = best.map(copied).transpose()?;
             page::page(self.config, summary, &self.dir)?.write(&folder.report_html())?;
             let whole = TrialsSummary { final_dir: made.clone(), ..summary.clone() };
             write_json(&self.dir.join("summary.json"), &whole)?;
@@ -330,12 +321,31 @@ impl Around<'_> {
 /// Why a run ends that a signal stopped.
 const SIGNAL: &str = "signal";
 
-/// Copies the finished model of the run in `from`.
-fn copy_final(from: &Path, folder: &RunFolder, name: &str) -> Result<PathBuf> {
+/// The settings that the run in `dir` was begun with, whose text this is, with what may be given anew.
+pub(crate) fn begun_with(dir: &Path, text: &str, config: &FinetuneConfig) -> Result<FinetuneConfig> {
+    let mut saved: FinetuneConfig = toml::from_str(text).map_err(|e| Error::Checkpoint {
+        path: dir.to_path_buf(),
+        what: format!("its settings cannot be read: {e}"),
+        fix: "remove this folder; the run is then done again".into(),
+    })?;
+    let (data, train) = (&config.data, &config.train);
+    saved.data.path.clone_from(&data.path);
+    saved.data.cache_dir.clone_from(&data.cache_dir);
+    saved.data.mirror.clone_from(&data.mirror);
+    saved.data.offline = data.offline;
+    saved.train.valid_batch_size = train.valid_batch_size;
+    saved.train.save_every = train.save_every;
+    saved.train.keep = train.keep;
+    saved.train.max_time = train.max_time;
+    saved.train.threads = train.threads;
+    Ok(saved)
+}
+
+/// Copies the finished model of the run in `from`; `why` is said in its card.
+pub(crate) fn copy_final(from: &Path, folder: &RunFolder, why: &str) -> Result<PathBuf> {
     let model = from.join("final");
     let card = std::fs::read_to_string(model.join("README.md")).unwrap_or_default();
-    let readme =
-        format!("{card}\nThis is the model of `{name}`, the best on validation of the runs beside it.\n");
+    let readme = format!("{card}\n{why}\n");
     folder.write_final_with(&readme, |to| {
         let entries = std::fs::read_dir(&model).map_err(Error::io("read", &model))?;
         for entry in entries {
@@ -349,7 +359,7 @@ fn copy_final(from: &Path, folder: &RunFolder, name: &str) -> Result<PathBuf> {
     })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomic(path, format!("{:#}\n", json!(value)).as_bytes())
 }
 

@@ -75,7 +75,7 @@ impl Done {
 }
 
 /// JSON has no word for the others.
-pub(super) fn finite(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+pub(crate) fn finite(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     metrics
         .iter()
         .filter(|(_, value)| value.is_finite())

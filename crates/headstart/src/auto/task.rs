@@ -1,0 +1,190 @@
+//! What has to be known of model and data before the first rung, and a short measure of the model.
+//!
+//! Owns: that whatever is wrong with either is found before there is a folder; estimates. Never: trains.
+
+use std::time::Instant;
+
+use super::rung::Rung;
+use crate::checkpoint::load_model;
+use crate::config::{self, Arch, AutoConfig, HeadPooling, ModelConfig, Problem, TextColumns, TrainConfig};
+use crate::data::classification::LabelledSplit;
+use crate::data::rows::TextInput;
+use crate::data::split::Split;
+use crate::device::DeviceChoice;
+use crate::error::{Error, Result};
+use crate::event::{Event, Listener, Signal};
+use crate::infer::{FeatureExtractor, FeaturesConfig};
+use crate::setup::labelled::DataRequest;
+use crate::setup::pairs::to_each_text;
+
+/// Texts that the model is timed on.
+const TIMED: usize = 32;
+/// A step takes forward, and backward through activations and weights; low-rank updates leave the last one out.
+const FULL_WORK: f64 = 3.0;
+const LORA_WORK: f64 = 2.2;
+
+/// The task of all rungs.
+pub(super) struct Task {
+    /// Training examples, without those that are held out for validation.
+    pub examples: usize,
+    /// Validation examples.
+    pub validation: usize,
+    /// Classes.
+    pub classes: usize,
+    /// Whether an example is two texts.
+    pub pairs: bool,
+    /// Whether there are test data.
+    pub has_test: bool,
+    /// The two columns of pairs, where they were found.
+    pub text_columns: Option<TextColumns>,
+    /// The texts of the validation examples, or of some.
+    pub texts: Vec<TextInput>,
+    /// The sizes of the model.
+    model: Option<ModelConfig>,
+}
+
+impl Task {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is nothing to judge on; what is wrong with model or data.
+    pub(super) fn read(config: &AutoConfig, most_texts: usize, listener: &mut Listener<'_>) -> Result<Self> {
+        // What there is to say of the data is said by each rung.
+        let mut quiet = |event: Event<'_>| match event {
+            Event::Message(_) => Signal::Continue,
+            other => listener(other),
+        };
+        let base = config.model.as_deref().map(load_model).transpose()?;
+        let sizes = base.as_ref().map(|base| base.files.config.clone());
+        let request = DataRequest {
+            config: &config.data,
+            problem: config.problem,
+            arch: sizes.as_ref().map_or(Arch::Gpt2, |sizes| sizes.arch),
+            pooling: sizes.as_ref().map_or(HeadPooling::Cls, |sizes| sizes.arch.pooling()),
+            positions: sizes.as_ref().map_or(usize::MAX, |sizes| sizes.num_max_positions),
+            truncation: None,
+        };
+        let mut task = match base {
+            Some(base) => {
+                let mut labelled = request.load(&base.tokenizer()?, None, &mut quiet)?;
+                labelled.data.hold_out_validation(config.seed)?;
+                labelled.check_label_column(config.num_classes)?;
+                let data = &labelled.data;
+                let train = data.get(Split::Train)?;
+                Self {
+                    examples: train.len(),
+                    validation: data.valid.as_ref().map_or(0, LabelledSplit::len),
+                    classes: data.labels.len(),
+                    pairs: train.texts_per_example() == 2,
+                    has_test: data.test.is_some(),
+                    text_columns: columns(&data.text_columns),
+                    texts: Vec::new(),
+                    model: sizes,
+                }
+            }
+            None if config.problem != Problem::SingleLabel => return Err(no_model()),
+            None => {
+                let (data, _) = request.read_texts(None, Some(config.seed), &mut quiet)?;
+                Self {
+                    examples: data.train.texts.len(),
+                    validation: data.valid.as_ref().map_or(0, |valid| valid.texts.len()),
+                    classes: data.labels.len(),
+                    pairs: data.train.pairs,
+                    has_test: data.test.is_some(),
+                    text_columns: columns(&data.text_columns),
+                    texts: Vec::new(),
+                    model: None,
+                }
+            }
+        };
+        task.check()?;
+        let origins = request.origins(Split::Valid, None, Some(config.seed), &mut quiet)?;
+        let origins = origins.map(|origins| origins.examples).unwrap_or_default();
+        task.texts = origins
+            .iter()
+            .take(most_texts)
+            .map(|origin| match origin.text.split_once('\t').filter(|_| task.pairs) {
+                Some((first, second)) => {
+                    TextInput { first: first.to_owned(), second: Some(second.to_owned()) }
+                }
+                None => TextInput::from(origin.text.as_str()),
+            })
+            .collect();
+        Ok(task)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refused = |what: &str, fix: &str| {
+            Err(Error::Config { key: "data".into(), what: what.into(), fix: fix.into() })
+        };
+        if self.examples == 0 {
+            return refused("it has no training examples", "add a train file, or a valid file beside it");
+        }
+        if self.validation == 0 {
+            return refused(
+                "there is no validation data, and none can be held out, so no rung can be judged",
+                "add a valid file beside the training data, or more examples of each class",
+            );
+        }
+        Ok(())
+    }
+
+    /// Seconds that the model takes for a text, measured on a few; `None` without a model, or where it is none for that.
+    pub(super) fn measured(&self, config: &AutoConfig, device: &DeviceChoice) -> Option<f64> {
+        let settings = FeaturesConfig {
+            pooling: None,
+            normalize: None,
+            max_length: None,
+            precision: config.precision,
+            threads: config.threads,
+            device: device.clone(),
+        };
+        let texts = &self.texts[..self.texts.len().min(TIMED)];
+        let mut model = FeatureExtractor::load(config.model.as_deref()?, &settings).ok()?;
+        // The first pass has memory to find.
+        model.features(texts).ok()?;
+        let clock = Instant::now();
+        model.features(texts).ok()?;
+        Some(clock.elapsed().as_secs_f64() / texts.len().max(1) as f64)
+    }
+
+    /// About how many seconds a rung takes where the model takes so many for a text.
+    pub(super) fn estimated(&self, rung: Rung, config: &AutoConfig, text_s: Option<f64>) -> Option<f64> {
+        let (sizes, text_s) = (self.model.as_ref()?, text_s?);
+        let (examples, all) = (self.examples, (self.examples + self.validation) as f64);
+        let passes = |items: usize| {
+            let task = config::Task::Finetuning { method: rung.method(), from_scratch: false };
+            let mut train: TrainConfig = rung.settings(config, self, None).train;
+            train.choose(task, sizes, items);
+            train.total_steps(items) as f64 / train.steps_per_epoch(items) as f64
+        };
+        let texts = match rung {
+            Rung::Bow => return None,
+            Rung::Features => all,
+            Rung::Contrastive => {
+                let pairs = 2 * examples * to_each_text(examples);
+                FULL_WORK * passes(pairs) * 2.0 * pairs as f64 + all
+            }
+            Rung::Lora | Rung::Full => {
+                let work = if rung == Rung::Lora { LORA_WORK } else { FULL_WORK };
+                let passes = passes(examples);
+                passes * (work * examples as f64 + self.validation as f64)
+            }
+        };
+        Some(texts * text_s)
+    }
+}
+
+fn columns(found: &[String]) -> Option<TextColumns> {
+    (found.len() == 2).then(|| TextColumns::Listed(found.to_vec()))
+}
+
+fn no_model() -> Error {
+    Error::Config {
+        key: "model".into(),
+        what: "several labels at once, and numbers, need a model, none is named, and none of `headstart models list` is in the \
+               Hugging Face cache"
+            .into(),
+        fix: "fetch one (headstart models pull minilm-l6), or name a run's folder: --model runs/trunk".into(),
+    }
+}
