@@ -200,12 +200,12 @@ impl Denominators {
         if ranks.collective().is_alone() {
             return Ok(own.map(<[Self]>::to_vec));
         }
-        let all = gather_parts(own.map(|own| own.iter().flat_map(Self::to_bits).collect()), ranks)?;
+        let all = gather_parts(own.map(|own| own.iter().copied().flat_map(Self::to_bits).collect()), ranks)?;
         Ok(all.map(|numbers| numbers.as_chunks().0.iter().map(Self::from_bits).collect()))
     }
 
     /// What other ranks are told.
-    fn to_bits(&self) -> DenominatorBits {
+    fn to_bits(self) -> DenominatorBits {
         let Compared { tokens, sentences, labels } = self.teacher;
         [self.lm, self.clf, tokens, sentences, labels].map(f64::to_bits)
     }

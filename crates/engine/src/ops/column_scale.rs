@@ -1,4 +1,4 @@
-//! Columns times learned factors, those of (IA)3 (Liu et al. 2022): y[:, first + c] = x[:, first + c] * scale[c]; columns that no
+//! Columns times learned factors, those of (IA)3 (Liu et al. 2022): `y[:, first + c] = x[:, first + c] * scale[c]`; columns that no
 //! scale stands over are those of x.
 //!
 //! Shapes: x, y `[N, C]`, each scale `[1, width]` over the columns `first .. first + width`; scales do not overlap. y is in the

@@ -1,6 +1,6 @@
 //! The cosine of pairs of rows: of the first and the second, of the third and the fourth, and so on.
 //!
-//! Shapes: x `[2 P, C]`, y `[P, 1]` in f32: `y = a b / (|a| |b|)`, with lengths of at least [`SHORTEST`] (PyTorch's `cosine_similarity`).
+//! Shapes: x `[2 P, C]`, y `[P, 1]` in f32: `y = a b / (|a| |b|)`, with lengths of at least `SHORTEST` (PyTorch's `cosine_similarity`).
 //! Backward: `da = dy (b / (|a| |b|) - y a / |a|^2)`, and the same for b; the second term is 0 where a is shorter.
 
 use crate::cuda;
