@@ -5,6 +5,7 @@
 //! configuration.
 
 mod auto;
+mod distill;
 mod examples;
 mod groups;
 mod lint;
@@ -20,13 +21,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use headstart::bench::Work;
-use headstart::config::{Arch, HeadPooling, LayerMap, ObjectiveName, Problem, TextUnit};
+use headstart::config::{Arch, HeadPooling, ObjectiveName, Problem, TextUnit};
 use headstart::data::Split;
 use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
 pub use auto::AutoArgs;
+pub use distill::{DistillArgs, LearningArgs};
 pub use examples::{ExampleArgs, LongTextArgs};
 pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
@@ -416,50 +418,6 @@ pub struct PretrainArgs {
     pub train: TrainArgs,
     #[command(flatten)]
     pub ranks: RankArgs,
-}
-
-/// `headstart distill`: what pretraining takes, and a teacher.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The student has its teacher's tokenizer and sizes of its own; its final/ is a trunk to fine-tune, and to make vectors with.
-Examples:
-  headstart distill --teacher minilm-l6 --data books/ --arch bert --embed_dim 256 \\
-    --hidden_dim 1024 --num_layers 4 --num_heads 4 --out runs/small
-  headstart distill --teacher runs/trec --data questions.txt --inputs lines --preset mini
-  headstart distill --resume runs/small")]
-pub struct DistillArgs {
-    #[command(flatten)]
-    pub learning: LearningArgs,
-    #[command(flatten)]
-    pub pretrain: PretrainArgs,
-}
-
-/// What is learned of another model.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Teacher")]
-pub struct LearningArgs {
-    /// The model to learn from: a run folder, its final/, a checkpoint, a published model's folder, or a name of
-    /// `headstart models list`
-    #[arg(long, value_name = "MODEL")]
-    pub teacher: Option<PathBuf>,
-    /// Weight of the distance to its hidden states, token by token; 0 for none
-    #[arg(long, value_name = "X")]
-    pub token_loss: Option<f64>,
-    /// Weight of the distance to its vectors of whole inputs; 0 for none
-    #[arg(long, value_name = "X")]
-    pub sentence_loss: Option<f64>,
-    /// Weight of the divergence from its probabilities; 0 for none [default: 1 for a classifier of single labels]
-    #[arg(long, value_name = "X")]
-    pub label_loss: Option<f64>,
-    /// What these probabilities are softened by
-    #[arg(long, value_name = "X")]
-    pub temperature: Option<f64>,
-    /// Weight of the language model's loss (the objective's) beside them; 0 for none
-    #[arg(long, value_name = "X")]
-    pub lm_loss: Option<f64>,
-    /// Which layers of the student learn of which of the teacher: 2:3,4:6 [default: the last of the last]
-    #[arg(long, value_name = "MAP")]
-    pub layers: Option<LayerMap>,
 }
 
 /// `headstart finetune`.

@@ -4,17 +4,13 @@
 
 use std::time::Instant;
 
-use headstart_engine::{Weights, rng};
+use headstart_engine::Weights;
 
-use crate::batch::{Examples, Label, TokenTargets};
-use crate::checkpoint::{
-    self, Checkpoint, LoadedModel, ModelFiles, ModelPath, with_lm_head, without_lm_head,
-};
+use crate::batch::TokenTargets;
+use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, ModelPath};
 use crate::config::{
-    Arch, ClassWeights, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig,
-    ObjectiveName, Problem, RatesConfig, RegularisationConfig, Task, TextColumns, Truncation,
+    DataConfig, FinetuneConfig, Method, ObjectiveName, Problem, RatesConfig, RegularisationConfig, Task,
 };
-use crate::data::classification::ClassificationData;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::metric_names;
@@ -22,17 +18,23 @@ use crate::event::{Event, Listener};
 use crate::method::trains;
 use crate::model::Model;
 use crate::objective::{ClassLoss, Objective};
-use crate::params::{Param, ParamTable};
+use crate::params::ParamTable;
 use crate::rates::{Length, Plan};
+use crate::setup::bag_of_words;
+use crate::setup::bar::{self, Compared};
 use crate::setup::base::Base;
-use crate::setup::features_method::{FeaturesRun, check_pooler, plain_head};
+use crate::setup::classifier::{
+    Reading, check_biases, check_classes, check_passes, check_updates, class_names, model_config,
+    text_columns,
+};
+use crate::setup::examples::{class_weights, few};
+use crate::setup::features_method::{FeaturesRun, check_pooler};
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
 use crate::setup::pairs::pair_up;
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
-use crate::setup::{bag_of_words, bar};
-use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training, Trunk, thousands};
+use crate::train::{BestBy, Measurement, OriginsOf, RunOptions, Summary, Training, Trunk};
 
 /// Fine-tunes a model as configured, or resumes the run in the folder.
 ///
@@ -52,17 +54,6 @@ pub fn finetune(
         });
     }
     finetune_compared(config, options, Compared::WithBagOfWords, listener)
-}
-
-/// What a run's metrics are shown with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compared {
-    /// A bag of words that is fitted to the same examples.
-    WithBagOfWords,
-    /// Nothing: who calls compares.
-    ByCaller,
-    /// Nothing, and test data are left alone: who calls compares by what is told of validation data.
-    OnValidation,
 }
 
 /// [`finetune`] with a choice of what it is compared with.
@@ -297,22 +288,6 @@ fn class_loss(config: &FinetuneConfig) -> ClassLoss {
     }
 }
 
-/// Two passes differ by their dropout.
-fn check_passes(config: &FinetuneConfig, model: &ModelConfig) -> Result<()> {
-    let head = model.head.as_ref().and_then(|head| head.dropout);
-    let lora = model.lora.map(|lora| lora.dropout);
-    let all = [Some(model.dropout), model.attention_dropout, head, lora];
-    let drops = all.into_iter().flatten().any(|p| p > 0.0);
-    if drops || config.regularisation.r_drop.is_none_or(|weight| weight <= 0.0) {
-        return Ok(());
-    }
-    Err(Error::Config {
-        key: "r_drop".into(),
-        what: "two passes without dropout are the same".into(),
-        fix: "use --dropout 0.1, or leave r_drop out".into(),
-    })
-}
-
 /// The metric that says which checkpoint is the best.
 fn best_by(config: &FinetuneConfig, labels: &[String]) -> Result<BestBy> {
     let usual = if config.problem == Problem::Regression { "mse" } else { "accuracy" };
@@ -326,52 +301,6 @@ fn best_by(config: &FinetuneConfig, labels: &[String]) -> Result<BestBy> {
         what: format!("evaluations of this task have no `{name}`"),
         fix: format!("use one of {}", known.join(", ")),
     })
-}
-
-/// BitFit trains the biases of the blocks, where there are any.
-fn check_biases(method: Method, model: &Model) -> Result<()> {
-    let in_block = |param: &Param| param.layer.is_some() && param.grad.is_some();
-    if method != Method::Bitfit || model.table().params().iter().any(in_block) {
-        return Ok(());
-    }
-    Err(Error::Config {
-        key: "method".into(),
-        what: format!("`bitfit` trains biases, and this model ({}) has none", model.config().arch.name()),
-        fix: "use --method lora, adapters or full".into(),
-    })
-}
-
-/// Updates must fit the model, and a model that has some already goes on with those.
-fn check_updates(config: &FinetuneConfig, base: &LoadedModel) -> Result<()> {
-    if let Some(lora) = config.lora() {
-        lora.check_width(base.files.config.embed_dim)?;
-    }
-    let (own, asked) = (&base.files.config, config.peft.adapters());
-    if own.adapters_dim.is_some() && config.adapters(own.embed_dim).is_some() && own.adapters != asked {
-        return Err(Error::Config {
-            key: "adapters_kind".into(),
-            what: format!(
-                "the model has {} adapters already, and others are asked for",
-                own.adapters.kind.name()
-            ),
-            fix: "give the same --adapters_ flags to train those on, or start from a model without".into(),
-        });
-    }
-    if let (Some(asked), Some(own)) = (config.peft.ia3(config.method), base.files.config.ia3) {
-        asked.check_same(own)?;
-    }
-    match (config.lora(), base.files.config.lora) {
-        (Some(asked), Some(own)) if asked != own => Err(Error::Config {
-            key: "method".into(),
-            what: format!(
-                "the model has low-rank updates already, of rank {} on {}, alpha {}, and others are asked for",
-                own.rank, own.targets, own.alpha
-            ),
-            fix: "give the same --lora_ flags to train those on, or merge them into its weights first: headstart export"
-                .into(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn base_model(config: &FinetuneConfig) -> Result<LoadedModel> {
@@ -395,226 +324,4 @@ fn trunk_of(config: &FinetuneConfig) -> Option<Trunk> {
     };
     let model = config.model.clone().filter(|_| freezes && !config.from_scratch)?;
     Some(Trunk { method: config.method.name(), model, base: config.peft.base.clone() })
-}
-
-/// The base model's sizes with the head, the adapters and the offset this run adds.
-fn model_config(
-    config: &FinetuneConfig,
-    base: &LoadedModel,
-    data: &ClassificationData,
-    Reading { pooling, max_length, truncation }: Reading,
-    cls: u32,
-) -> ModelConfig {
-    let (defaults, objective) = (base.files.head_defaults, base.files.objective);
-    let base = &base.files.config;
-    let num_classes = match config.problem {
-        Problem::Regression => 1,
-        _ => data.labels.len(),
-    };
-    let frozen = !matches!(config.method, Method::Full | Method::Features | Method::Contrastive);
-    let head = HeadConfig {
-        num_classes,
-        pooling,
-        problem: config.problem,
-        max_length: (max_length < base.num_max_positions).then_some(max_length),
-        truncation,
-        dropout: config.dropout.or(defaults.and_then(|defaults| defaults.dropout)),
-    };
-    let adapters = config.adapters(base.embed_dim);
-    let mut model = ModelConfig {
-        adapters_dim: adapters.or(base.adapters_dim),
-        adapters: if adapters.is_some() { config.peft.adapters() } else { base.adapters },
-        lora: config.lora().or(base.lora),
-        ia3: config.peft.ia3(config.method).or(base.ia3),
-        head: Some(head),
-        // The tutorial's `[CLS]` is new to its trunks.
-        offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {
-            Some(cls)
-        } else {
-            base.offset_token
-        },
-        dropout: config.dropout.unwrap_or(base.dropout),
-        attention_dropout: if config.dropout.is_some() { None } else { base.attention_dropout },
-        initializer_range: config.initializer_range,
-        ..base.clone()
-    };
-    if config.lm_loss_coef <= 0.0 {
-        // It would neither train nor be of use.
-        without_lm_head(&mut model);
-    } else if objective.is_none() {
-        with_lm_head(&mut model);
-    }
-    if config.method.fits_head() {
-        plain_head(&mut model, base.head.is_some());
-    } else if defaults.is_some() && base.arch == Arch::Gpt2 {
-        model.layout.head_bias = Some(false);
-    }
-    model
-}
-
-/// What a head reads of its inputs.
-#[derive(Clone, Copy)]
-struct Reading {
-    pooling: HeadPooling,
-    /// The longest input, in tokens.
-    max_length: usize,
-    /// What is kept of a text that is longer; `None`: its beginning.
-    truncation: Option<Truncation>,
-}
-
-impl Reading {
-    /// That of the run so far; else what was asked for; else that of the head that is there; else what the model's family does.
-    fn of(config: &FinetuneConfig, base: &LoadedModel, begun: bool) -> Result<Self> {
-        /// Longer ones cost more than they bring, unless somebody wants them.
-        const MOST: usize = 512;
-        let model = &base.files.config;
-        if let Some(head) = model.head.as_ref().filter(|_| begun) {
-            let truncation = head.truncation;
-            return Ok(Self { pooling: head.pooling, max_length: model.max_length(), truncation });
-        }
-        let positions = model.num_max_positions;
-        if let Some(length) = config.max_length.filter(|&length| length > positions) {
-            return Err(Error::Config {
-                key: "max_length".into(),
-                what: format!("inputs of {length} tokens are asked for, the model has {positions} positions"),
-                fix: format!("use {positions} at most, or leave it out"),
-            });
-        }
-        let (head, defaults) = (model.head.as_ref(), base.files.head_defaults);
-        let own = head.and_then(|head| head.max_length).or(defaults.and_then(|defaults| defaults.max_length));
-        let max_length =
-            config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
-        let family = || match defaults {
-            // Where nothing trains the row of `[CLS]`, that of all tokens says more.
-            _ if config.method.fits_head() => HeadPooling::Mean,
-            Some(defaults) => defaults.pooling,
-            None => model.arch.pooling(),
-        };
-        let pooling = config.pooling.or(head.map(|head| head.pooling)).unwrap_or_else(family);
-        let truncation = config.truncation.or(head.and_then(|head| head.truncation));
-        Ok(Self { pooling, max_length: max_length.min(positions), truncation })
-    }
-}
-
-/// The columns as they were asked for; those of pairs are kept where they were found, too: a model of pairs reads pairs.
-fn text_columns(config: &FinetuneConfig, data: &ClassificationData) -> Option<TextColumns> {
-    match data.text_columns.len() {
-        2 => Some(TextColumns::Listed(data.text_columns.clone())),
-        _ => config.data.text_column.clone(),
-    }
-}
-
-fn class_names(data: &ClassificationData, problem: Problem) -> Vec<String> {
-    if problem == Problem::Regression { Vec::new() } else { data.labels.clone() }
-}
-
-fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<()> {
-    match config.num_classes {
-        Some(wanted) if config.problem != Problem::Regression && wanted != data.labels.len() => {
-            Err(Error::Config {
-                key: "num_classes".into(),
-                what: format!(
-                    "{wanted} classes are asked for, the data has {}: {}",
-                    data.labels.len(),
-                    data.labels.join(", ")
-                ),
-                fix: "leave num_classes out: it is found from the data".into(),
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Keeps only as many training examples as are asked for; returns which, and says so.
-///
-/// # Errors
-/// [`Error::Config`] where more are asked for of each class than any has.
-fn few(
-    config: &FinetuneConfig,
-    examples: &mut Examples<'_>,
-    labels: &[String],
-    notes: &mut Vec<String>,
-    listener: &mut Listener<'_>,
-) -> Result<Option<Vec<usize>>> {
-    let (all, most) = (usize::MAX, config.data.max_train_examples);
-    let Some(shots) = config.shots else {
-        return Ok(most.map(|most| subset(examples, most, all, config.train.seed)));
-    };
-    let before = examples.len();
-    let kept = subset(examples, all, shots, config.train.seed);
-    let mut counts = vec![0_usize; labels.len()];
-    for label in &examples.labels {
-        if let Label::Class(class) = label {
-            counts[*class as usize] += 1;
-        }
-    }
-    let scarce: Vec<String> = labels
-        .iter()
-        .zip(&counts)
-        .filter(|(_, count)| **count < shots)
-        .map(|(label, count)| format!("{label} {count}"))
-        .collect();
-    if scarce.len() == labels.len() {
-        return Err(Error::Config {
-            key: "shots".into(),
-            what: format!(
-                "{shots} training examples of each class are asked for, there are {}",
-                scarce.join(", ")
-            ),
-            fix: "ask for fewer, or leave it out to use all examples".into(),
-        });
-    }
-    let fewer = if scarce.is_empty() {
-        String::new()
-    } else {
-        format!("; there are no more of {}", scarce.join(", "))
-    };
-    let line = format!(
-        "{shots} shots: {} of {} training examples are used{fewer}",
-        examples.len(),
-        thousands(before)
-    );
-    listener(Event::Message(&line));
-    notes.push(line);
-    Ok(Some(kept))
-}
-
-/// Keeps `most` examples, drawn evenly over the classes, and of each class `of_class` at most; returns which.
-fn subset(examples: &mut Examples<'_>, most: usize, of_class: usize, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    rng::Stream::new(rng::derive(seed, 5)).shuffle(&mut order);
-    let class_of = |i: usize| match &examples.labels[i] {
-        Label::Class(class) => *class,
-        Label::Values(_) => 0,
-    };
-    // The n-th example of each class comes before any class's (n+1)-th.
-    let mut seen = std::collections::HashMap::new();
-    let mut ranked: Vec<(usize, usize)> = order
-        .into_iter()
-        .map(|i| {
-            let rank = seen.entry(class_of(i)).or_insert(0_usize);
-            *rank += 1;
-            (*rank, i)
-        })
-        .collect();
-    ranked.retain(|&(rank, _)| rank <= of_class);
-    ranked.sort_by_key(|&(rank, _)| rank);
-    let mut kept: Vec<usize> = ranked.into_iter().take(most).map(|(_, i)| i).collect();
-    kept.sort_unstable();
-    examples.keep(&kept);
-    kept
-}
-
-fn class_weights(config: &FinetuneConfig, train: &Examples<'_>, classes: usize) -> Option<Vec<f32>> {
-    if config.class_weights == ClassWeights::None {
-        return None;
-    }
-    let mut counts = vec![0.0_f32; classes];
-    for label in &train.labels {
-        if let Label::Class(class) = label {
-            counts[*class as usize] += 1.0;
-        }
-    }
-    let total: f32 = counts.iter().sum();
-    Some(counts.into_iter().map(|n| if n > 0.0 { total / (classes as f32 * n) } else { 0.0 }).collect())
 }

@@ -28,10 +28,11 @@ use crate::data::starter::{self, LabelledText, QUESTION_LABELS};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::event::Listener;
-use crate::finetune::{Compared, finetune_compared};
+use crate::finetune::finetune_compared;
 use crate::pretrain::pretrain;
 use crate::report::Confusion;
 use crate::run_log::{Kind, read_metrics};
+use crate::setup::bar::Compared;
 use crate::train::{Place, RunOptions, Summary, thousands};
 
 use overall::Overall;

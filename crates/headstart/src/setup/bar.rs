@@ -17,6 +17,17 @@ const MOST_TOKENS: usize = 25_000_000;
 /// Characters within words are not worth their time in more text than this.
 const MOST_CHARACTER_BYTES: usize = 16 << 20;
 
+/// What a run's metrics are shown with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// A bag of words that is fitted to the same examples.
+    WithBagOfWords,
+    /// Nothing: who calls compares.
+    ByCaller,
+    /// Nothing, and test data are left alone: who calls compares by what is told of validation data.
+    OnValidation,
+}
+
 /// What a bag of words achieves on the run's examples; `kept` are those of the `examples` training examples that it uses. `None`, with a
 /// word to people where there is something to say, where nothing is measured.
 ///

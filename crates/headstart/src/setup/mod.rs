@@ -5,6 +5,8 @@
 pub(crate) mod bag_of_words;
 pub(crate) mod bar;
 pub(crate) mod base;
+pub(crate) mod classifier;
+pub(crate) mod examples;
 pub(crate) mod features_method;
 pub mod labelled;
 pub(crate) mod learning;

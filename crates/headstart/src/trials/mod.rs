@@ -26,8 +26,9 @@ use crate::config::{AdaptConfig, FinetuneConfig, Method, PeftConfig, Problem, Tr
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
 use crate::files::write_atomic;
-use crate::finetune::{Compared, finetune_compared};
+use crate::finetune::finetune_compared;
 use crate::ranks::Ranks;
+use crate::setup::bar::Compared;
 use crate::setup::run::{OpenRun, ranks_of, to_toml};
 use crate::train::{Place, RunOptions, Summary, thousands};
 

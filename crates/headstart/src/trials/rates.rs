@@ -10,7 +10,7 @@ use super::{Around, Ended, decides};
 use crate::config::FinetuneConfig;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
-use crate::finetune::Compared;
+use crate::setup::bar::Compared;
 
 /// The part of a run's steps that a short one takes, and the least.
 const PART: u64 = 3;
