@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use headstart::eval::Difference;
+use headstart::files::published_name;
 use headstart::history::{self, Compared, Metric, Run, Shown};
 use jiff::Timestamp;
 
@@ -59,7 +60,7 @@ fn table(dir: &Path, runs: &[Run]) -> String {
             if name.is_empty() { run.dir.display().to_string() } else { name },
             run.started_s.map(date).unwrap_or_default(),
             run.method.clone(),
-            last(&run.model),
+            published_name(&run.model).unwrap_or_else(|| last(&run.model)),
             last(&run.data),
             run.metric.as_ref().map(result).unwrap_or_default(),
             run.seconds.map(duration).unwrap_or_default(),

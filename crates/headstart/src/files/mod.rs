@@ -212,9 +212,28 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
+/// The name of a published model, `owner/name`, where a path is one in a Hugging Face cache
+/// (`.../models--owner--name/snapshots/COMMIT`).
+pub fn published_name(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
+    let [.., repo, "snapshots", _commit] = parts[..] else { return None };
+    let name = repo.strip_prefix("models--")?;
+    Some(name.replacen("--", "/", 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_in_the_cache_has_the_models_name() {
+        let name = |path| published_name(path);
+        let snapshot = "/cache/hub/models--sentence-transformers--all-MiniLM-L6-v2/snapshots/1110a2";
+        assert_eq!(name(snapshot).as_deref(), Some("sentence-transformers/all-MiniLM-L6-v2"));
+        assert_eq!(name("C:\\hub\\models--a--b--c\\snapshots\\0").as_deref(), Some("a/b--c"));
+        assert_eq!(name("hub/models--gpt2/snapshots/0/").as_deref(), Some("gpt2"));
+        assert_eq!([name("runs/trec"), name("x/snapshots/0"), name("")], [None, None, None]);
+    }
 
     #[test]
     fn only_temporary_files_of_ours_that_nobody_writes_are_removed() {

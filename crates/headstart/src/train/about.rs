@@ -5,6 +5,7 @@
 use crate::checkpoint::RunFolder;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::error::Result;
+use crate::files::published_name;
 use crate::report::Table;
 use crate::train::{Running, Summary, Training, share, thousands};
 
@@ -130,6 +131,9 @@ fn command(line: &str) -> String {
 
 /// A run's or a model's name: the last part of its path that is not the same for all of them.
 pub(super) fn named(path: &str) -> String {
+    if let Some(name) = published_name(path) {
+        return name;
+    }
     let same_for_all = |part: &&str| ["final", "checkpoints"].contains(part) || part.starts_with("step-");
     let parts: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
     let start = parts.iter().rposition(|part| !same_for_all(part)).unwrap_or(0);
@@ -160,6 +164,7 @@ mod tests {
         assert_eq!(named("/data/runs/trunk/final/"), "trunk/final");
         assert_eq!(named("runs/a/checkpoints/step-00000200"), "a/checkpoints/step-00000200");
         assert_eq!(named("final"), "final");
+        assert_eq!(named("/c/hub/models--a--b/snapshots/0123"), "a/b");
         assert_eq!(
             [last_part("/data/my/rows.csv"), last_part("trec"), last_part("folder/")],
             ["rows.csv", "trec", "folder"]
