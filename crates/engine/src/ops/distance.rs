@@ -45,14 +45,7 @@ impl Tape<'_> {
             }
             LossSum::of(total, 0)
         };
-        if self.is_training() && x.id.is_some() {
-            let id = x.id;
-            self.record_root(move |back| {
-                let device = back.device;
-                let _timer = device.time(Work::Other);
-                back.add(id, gradient);
-            });
-        }
+        self.record_loss(x, gradient);
         sum
     }
 }

@@ -52,14 +52,7 @@ impl Tape<'_> {
             }
             total
         };
-        if self.is_training() && logits.id.is_some() {
-            let id = logits.id;
-            self.record_root(move |back| {
-                let device = back.device;
-                let _timer = device.time(Work::Other);
-                back.add(id, gradient);
-            });
-        }
+        self.record_loss(logits, gradient);
         sum
     }
 }

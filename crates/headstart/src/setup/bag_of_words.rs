@@ -13,14 +13,17 @@ use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation};
 use crate::event::{Event, Listener};
-use crate::predictions::{self, Line};
+use crate::predictions::Line;
 use crate::report::{Report, Table};
 use crate::run_log::{Kind, Record, RunLog, read_metrics};
 use crate::setup::bar::Compared;
 use crate::setup::bar::{borrowed, fitted};
 use crate::setup::labelled::DataRequest;
 use crate::setup::run::{OpenRun, ranks_of, to_toml};
-use crate::train::{RunOptions, Summary, add_verdict, summarise, thousands, unix_seconds, write_summary};
+use crate::train::{
+    OriginsOf, RunOptions, Summary, add_verdict, record_predictions, summarise, thousands, unix_seconds,
+    write_summary,
+};
 
 /// Fits one to the data of `config` and saves it. A run that goes on is made again: nothing of it is kept on the way.
 ///
@@ -90,7 +93,7 @@ pub(crate) fn run(
         let title = format!("Headstart run {}", folder.dir().file_name().unwrap_or_default().display());
         let mut report = Report::of_run(&read_metrics(folder.dir())?, Some(1), title, vec![line.clone()]);
         report.tables.insert(0, about(config, &line, &folder.command()));
-        let mistakes = record_predictions(config, last, &folder, &mut summary, listener)?;
+        let mistakes = mistakes_of(config, last, &folder, &mut summary, listener)?;
         add_verdict(&mut report, &summary, &mistakes);
         report.write(&folder.report_html())?;
         folder.dir().clone_into(&mut summary.run_dir);
@@ -102,7 +105,7 @@ pub(crate) fn run(
 }
 
 /// predictions.jsonl of the split that was evaluated last; returns the worst mistakes.
-fn record_predictions(
+fn mistakes_of(
     config: &FinetuneConfig,
     last: Option<(Split, Evaluation)>,
     folder: &RunFolder,
@@ -111,13 +114,10 @@ fn record_predictions(
 ) -> Result<Vec<Line>> {
     let Some((split, evaluation)) = last else { return Ok(Vec::new()) };
     let known = Some(evaluation.labels.clone());
-    let origins = request(config).origins(split, known, Some(config.train.seed), listener)?;
-    let path = folder.predictions_jsonl();
-    let recorded =
-        origins.map(|origins| predictions::record(&path, &evaluation, &origins)).transpose()?.flatten();
-    let (evaluated, mistakes) = recorded.unzip();
-    summary.evaluated = evaluated;
-    Ok(mistakes.unwrap_or_default())
+    let origins = OriginsOf::new(|_, listener| {
+        request(config).origins(split, known.clone(), Some(config.train.seed), listener)
+    });
+    record_predictions(folder, &evaluation, &origins, summary, listener)
 }
 
 /// The metrics of a bag of words, in a model folder, on data.
