@@ -21,5 +21,10 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// What `work` gives on each rank of `world_size`, in the order of ranks.
 pub(super) fn on_ranks<T: Send>(world_size: usize, work: impl Fn(&Collective) -> T + Sync) -> Vec<T> {
-    on_all(world_size, LONG, |collective| work(&collective))
+    on_all(world_size, LONG, |collective| {
+        let result = work(&collective);
+        // Others may still be receiving: whoever goes without a word is lost to them.
+        collective.leave();
+        result
+    })
 }
