@@ -502,6 +502,38 @@ mod tests {
     }
 
     #[test]
+    fn a_teacher_with_other_pieces_has_a_packing_of_its_own() {
+        let others = |ids| OtherPieces {
+            ids,
+            template: Some(Template::bert(
+                RoleIds { cls: 91, sep: 92, eos: 92, mask: 93, unk: 90, pad: None },
+                9,
+            )),
+        };
+        let mut examples = Examples { ids: vec![&[5, 6][..], &[7], &[8, 9]], ..Examples::default() };
+        let alone = examples.content_sum();
+        examples.in_teachers_pieces = Some(others(vec![&[50][..], &[70, 71, 72], &[80]]));
+        assert_ne!(examples.content_sum(), alone);
+        let of = |examples: &Examples<'_>, places: &[usize]| Batch {
+            sequences: places.iter().map(|&i| examples.sequence(i, &TokenTargets::None, 0)).collect(),
+        };
+        let batch = of(&examples, &[0, 1, 2]);
+        let slabs = batch.slabs(3);
+        assert_eq!(slabs[0].input_ids, [5, 6, 7]);
+        let (packing, ids) = slabs[0].in_teachers_pieces.as_ref().unwrap();
+        assert_eq!(ids, &[91, 50, 92, 91, 70, 71, 72, 92]);
+        assert_eq!(packing, &Packing::new(&[3, 5], &[0, 1]));
+        assert_eq!(slabs[1].in_teachers_pieces.as_ref().unwrap().0, Packing::new(&[3], &[2]));
+        // What a device may replay has both models' lengths.
+        let [first, second, third] = [[0, 1], [2, 1], [1, 0]].map(|places| of(&examples, &places).shape());
+        assert!(first == second && first != third);
+        examples.in_teachers_pieces = Some(others(vec![&[50, 51][..], &[70], &[80]]));
+        assert_ne!(of(&examples, &[0, 1]).shape(), first);
+        examples.keep(&[2]);
+        assert_eq!(examples.in_teachers_pieces.unwrap().ids, [&[80][..]]);
+    }
+
+    #[test]
     fn shapes_are_those_of_the_lengths() {
         assert_eq!(batch(&[3, 9]).shape(), batch(&[3, 9]).shape());
         let others = [&[9, 3][..], &[3, 9, 9], &[12], &[3]].map(|lengths| batch(lengths).shape());

@@ -197,7 +197,9 @@ fn read_text(
                 thousands(s.ids().len()),
                 s.cache_use().note(),
             ),
-            None => format!("{split}{of}: none"),
+            None if of.is_empty() => format!("{split}: none"),
+            // Said already.
+            None => continue,
         };
         listener(Event::Message(&line));
         notes.push(line);

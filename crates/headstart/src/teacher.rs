@@ -96,55 +96,56 @@ impl LearnedRelations {
         layer: Option<usize>,
     ) -> Result<Self> {
         let widths = [student, teacher].map(|config| config.embed_dim);
-        let fits = |heads: usize| widths.iter().all(|width| width.is_multiple_of(heads));
-        let refuse = |key: &str, what: String| {
-            // As narrow as can be for what they tell.
-            let columns = |heads: usize| widths.map(|width| width / heads);
-            let most =
-                (1..=widths[0]).rev().find(|&heads| fits(heads) && columns(heads).iter().all(|&n| n >= 16));
-            let fix = match most.filter(|_| key == "relation_heads") {
-                Some(heads) => format!("give another number, such as {heads}"),
-                None if key == "relation_heads" => {
-                    "learn something else, or choose another width for the student".into()
-                }
-                None => format!("use {} at most, or leave it out for the last one", teacher.num_layers),
-            };
-            Err(Error::Config { key: key.into(), what, fix })
-        };
         let own = [student, teacher].map(|config| config.num_heads);
+        let refuse_heads = |what: String| {
+            let fix = match best_heads(widths) {
+                Some(heads) => format!("give another number, such as {heads}"),
+                None => "learn something else, or choose another width for the student".into(),
+            };
+            Err(Error::Config { key: "relation_heads".into(), what, fix })
+        };
         let (heads, of) = match heads {
-            Some(heads) if heads == 0 || !fits(heads) => {
+            Some(heads) if divide(widths, heads) => (heads, Related::Alike),
+            Some(heads) => {
                 let [own, there] = widths;
-                let what = format!(
+                return refuse_heads(format!(
                     "{heads} heads do not divide both {own} columns of the student and {there} of the teacher"
-                );
-                return refuse("relation_heads", what);
+                ));
             }
-            Some(heads) => (heads, Related::Alike),
-            None if own[0] != own[1] => {
+            None if own[0] == own[1] => (own[0], Related::Attention),
+            None => {
                 let [own, there] = own;
-                let what = format!(
+                return refuse_heads(format!(
                     "the student has {own} heads of attention and the teacher {there}, and they are compared head by head"
-                );
-                return refuse("relation_heads", what);
+                ));
             }
-            None => (own[0], Related::Attention),
         };
         if let Some(wide) = widths.iter().map(|width| width / heads).find(|&columns| columns > WIDEST_HEAD) {
-            let what = format!("heads of {wide} columns are compared, and can have {WIDEST_HEAD}");
-            return refuse("relation_heads", what);
+            return refuse_heads(format!("heads of {wide} columns are compared, and can have {WIDEST_HEAD}"));
         }
         let (layer, has) = (layer.unwrap_or(teacher.num_layers), teacher.num_layers);
         if !(1..=has).contains(&layer) {
-            return refuse(
-                "relation_layer",
-                format!("layer {layer} of the teacher is to be compared, and it has {has}"),
-            );
+            return Err(Error::Config {
+                key: "relation_layer".into(),
+                what: format!("layer {layer} of the teacher is to be compared, and it has {has}"),
+                fix: format!("use {has} at most, or leave it out for the last one"),
+            });
         }
         // A token of either may know nothing of those behind it.
         let relations = Relations { heads, of, causal: student.causal || teacher.causal };
         Ok(Self { weight, relations, layer })
     }
+}
+
+/// Whether so many heads cut both widths.
+fn divide(widths: [usize; 2], heads: usize) -> bool {
+    heads > 0 && widths.iter().all(|width| width.is_multiple_of(heads))
+}
+
+/// As many heads as can be that are no narrower than models have them.
+fn best_heads(widths: [usize; 2]) -> Option<usize> {
+    let wide = |heads: usize| widths.iter().all(|width| (16..=WIDEST_HEAD).contains(&(width / heads)));
+    (1..=widths[0]).rev().find(|&heads| divide(widths, heads) && wide(heads))
 }
 
 /// What of a student's forward pass is compared.
@@ -350,5 +351,45 @@ impl Compared {
         self.relations += other.relations;
         self.sentences += other.sentences;
         self.labels += other.labels;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(embed_dim: usize, num_heads: usize) -> ModelConfig {
+        ModelConfig { embed_dim, num_heads, num_layers: 6, causal: false, ..ModelConfig::default() }
+    }
+
+    #[test]
+    fn relations_have_heads_that_both_models_have() {
+        let of = |student: &ModelConfig, heads, layer| {
+            LearnedRelations::new(1.0, [student, &sizes(384, 12)], heads, layer)
+        };
+        let own = of(&sizes(192, 12), None, None).unwrap();
+        assert_eq!(
+            (own.relations, own.layer),
+            (Relations { heads: 12, of: Related::Attention, causal: false }, 6)
+        );
+        let more = of(&ModelConfig { causal: true, ..sizes(256, 4) }, Some(16), Some(2)).unwrap();
+        assert_eq!(
+            (more.relations, more.layer),
+            (Relations { heads: 16, of: Related::Alike, causal: true }, 2)
+        );
+        for (student, heads, layer, words) in [
+            (sizes(256, 4), None, None, &["relation_heads", "4 heads", "such as 16"][..]),
+            (sizes(256, 4), Some(12), None, &["do not divide", "256", "384"]),
+            (sizes(256, 4), Some(0), None, &["do not divide"]),
+            (sizes(256, 4), Some(1), None, &["256 columns", "can have 128"]),
+            (sizes(251, 1), Some(3), None, &["another width"]),
+            (sizes(192, 12), None, Some(7), &["relation_layer", "it has 6"]),
+            (sizes(192, 12), None, Some(0), &["relation_layer"]),
+        ] {
+            let refused = of(&student, heads, layer).unwrap_err().to_string();
+            for word in words {
+                assert!(refused.contains(word), "{word}: {refused}");
+            }
+        }
     }
 }

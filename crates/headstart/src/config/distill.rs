@@ -200,5 +200,10 @@ mod tests {
         let none = config(0.0, 0.0).validate().unwrap_err().to_string();
         assert!(none.contains("nothing is learned"), "{none}");
         assert!(config(-1.0, 1.0).validate().is_err() && config(f64::NAN, 1.0).validate().is_err());
+        // Relations are something, and their own keys need them.
+        let related = DistillConfig { relation_loss: 1.0, relation_heads: Some(4), ..config(0.0, 0.0) };
+        assert!(related.validate().is_ok() && related.learns_states());
+        let idle = DistillConfig { relation_layer: Some(4), ..config(1.0, 0.0) };
+        assert!(idle.validate().unwrap_err().to_string().contains("relation_layer"));
     }
 }

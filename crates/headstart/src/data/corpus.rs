@@ -370,6 +370,24 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_two_tokenizers_are_the_same_lines() {
+        let own = tokenizer();
+        let vocab = "[UNK]\n[SEP]\n[CLS]\n[MASK]\nt\n##h\n##e\nc\n##a\n##t\n";
+        let other =
+            Tokenizer::from_vocab_bytes(vocab.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap();
+        let stream = |text: &str, tokenizer| TokenStream::from_text(text, tokenizer, "text").unwrap();
+        let text = "the cat\n\nthe\n";
+        let (a, b) = (stream(text, &own), stream(text, &other));
+        let ends = [own.roles().eos, other.roles().eos];
+        let [lines, there] = a.lines_beside((ends[0], 9), &b, (ends[1], 5)).unwrap();
+        assert_eq!((lines, there), (vec![&[4, 5][..], &[4]], vec![&[4, 5, 6, 7, 8][..], &[4, 5, 6]]));
+        // One more line than the other has.
+        let more = stream("the\ncat\n\nthe\n", &other);
+        let error = a.lines_beside((ends[0], 9), &more, (ends[1], 9)).unwrap_err().to_string();
+        assert!(error.contains("3 lines") && error.contains("4 in the other's"), "{error}");
+    }
+
+    #[test]
     fn lines_become_pieces_and_a_line_end_each() {
         let tokenizer = tokenizer();
         let text = " = the cat = \n \n the cats <unk> sat [SEP] . \nthe";

@@ -43,7 +43,7 @@ impl Learning {
                 key: "tokenizer".into(),
                 what: "token by token, a student learns with its teacher's pieces: those of another tokenizer are other tokens"
                     .into(),
-                fix: "leave tokenizer out, or learn of whole inputs alone: token_loss 0, relation_loss 0, inputs lines".into(),
+                fix: "leave tokenizer out, or learn of whole inputs alone: --token_loss 0 --relation_loss 0 --inputs lines".into(),
             });
         }
         let loaded = load_model(&distill.teacher)?;
@@ -139,7 +139,7 @@ impl Learning {
             return refuse(
                 "token_loss",
                 what,
-                "learn of whole inputs alone: token_loss 0, relation_loss 0, inputs lines",
+                "learn of whole inputs alone: --token_loss 0 --relation_loss 0 --inputs lines",
             );
         }
         if config.inputs != TextUnit::Lines {
