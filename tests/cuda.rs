@@ -291,11 +291,17 @@ fn tuning_evaluating_predicting_and_generating() {
     }
 
     let learn = "distill --teacher lm --data books --inputs lines --preset micro --embed_dim 48 --num_heads 2 \
-                 --num_max_positions 32 --lr 3e-3 --max_steps 6 --train_batch_size 6 --threads 1 --layers 1:2,2:2";
-    for device in ["cpu", "cuda"] {
-        place.run(&format!("{learn} --device {device} --out student-{device}")).succeeds();
+                 --num_max_positions 32 --lr 3e-3 --max_steps 6 --train_batch_size 6 --threads 1 --layers 1:2,2:2 \
+                 --relation_loss 1 --relation_heads 4";
+    place.run("tokenizer train books/train.txt --vocab_size 90 --out own.json").succeeds();
+    let own = learn.replace("--layers 1:2,2:2", "--tokenizer own.json --token_loss 0");
+    let own = own.replace("--relation_loss 1 --relation_heads 4", "");
+    for (run, call) in [("student", learn), ("own", &own)] {
+        for device in ["cpu", "cuda"] {
+            place.run(&format!("{call} --device {device} --out {run}-{device}")).succeeds();
+        }
+        overlay(&place, &format!("{run}-cpu"), &format!("{run}-cuda"), FIRST_F32, F32);
     }
-    overlay(&place, "student-cpu", "student-cuda", FIRST_F32, F32);
 
     let metric = |device: &str| {
         let found = place.run(&format!("eval tuned-cpu --data topics --json --device {device}")).json();

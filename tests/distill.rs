@@ -62,10 +62,80 @@ fn a_student_comes_nearer_to_its_teacher_and_is_a_trunk_then() {
 }
 
 #[test]
+fn token_relations_come_nearer_with_as_many_heads_or_with_heads_of_their_own() {
+    let place = place();
+    let alone = "--token_loss 0 --sentence_loss 0 --label_loss 0 --json";
+    // As many heads as the teacher has; or as many as divide both widths, and an earlier layer.
+    for (number, (heads, width, flags)) in [
+        ("3", "24", "--relation_loss 2"),
+        ("2", "18", "--relation_loss 1 --relation_heads 9 --relation_layer 1"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let student = STUDENT
+            .replace("--embed_dim 16", &format!("--embed_dim {width}"))
+            .replace("--num_heads 2", &format!("--num_heads {heads}"));
+        let divergence = |steps: &str, run: &str| {
+            let call = format!(
+                "distill --teacher teacher {student} {alone} {flags} --max_steps {steps} --out {run}{number}"
+            );
+            let metrics = place.run(&call).json()["metrics"].clone();
+            let [divergence, loss] = ["relation_divergence", "loss"]
+                .map(|name| metrics[format!("valid/{name}")].as_f64().unwrap());
+            let weight = if number == 0 { 2.0 } else { 1.0 };
+            assert!((loss - weight * divergence).abs() < 1e-6 * loss, "{loss} {divergence}");
+            divergence
+        };
+        let (early, late) = (divergence("1", "early"), divergence("60", "late"));
+        assert!(late > 0.0 && late < 0.5 * early, "{flags}: {early} {late}");
+    }
+    let kept = std::fs::read_to_string(place.path("late1/config.toml")).unwrap();
+    assert!(kept.contains("relation_heads = 9") && kept.contains("relation_layer = 1"), "{kept}");
+    let config = place.json_file("late0/final/config.json");
+    assert_eq!(config["num_attention_heads"], 3);
+}
+
+#[test]
+fn a_student_with_a_vocabulary_of_its_own_learns_whole_inputs() {
+    let lm = trunks("distill");
+    let place = Place::new();
+    let call = format!(
+        "finetune --model {} --data {} --n_epochs 3 --lr 3e-3 --out teacher",
+        lm.path("lm").display(),
+        lm.path("topics").display()
+    );
+    place.run(&call).succeeds();
+    place.write("texts/train.txt", sentences(3, 400));
+    place.write("texts/valid.txt", sentences(4, 60));
+    place.run("tokenizer train texts/train.txt --vocab_size 120 --out own.json").succeeds();
+    let learn = "distill --teacher teacher --tokenizer own.json --data texts --inputs lines --preset micro --embed_dim 24 \
+                 --num_heads 2 --token_loss 0 --dropout 0.05 --lr 1e-2 --n_warmup 5 --train_batch_size 8 --n_epochs 4";
+    let whole = place.run(&format!("{learn} --json --save_every 20 --out whole")).json();
+    let metric = |name: &str| whole["metrics"][format!("valid/{name}")].as_f64().unwrap();
+    assert!(metric("label_agreement") > 0.8, "{whole}");
+    assert!(metric("sentence_distance") < 0.7, "{whole}");
+    // What was stopped goes on, reading the text in both models' pieces.
+    place.run(&format!("{learn} --save_every 20 --max_steps 30 --out run")).succeeds();
+    let stopped = place.run(&format!("{learn} --save_every 20 --max_time 0.01 --json --out stopped")).json();
+    assert_eq!(stopped["stopped"], "max_time");
+    place.run("distill --resume stopped --max_time 1000").succeeds();
+    let weights = |run: &str| place.bytes(&format!("{run}/final/model.safetensors"));
+    assert!(weights("whole") == weights("stopped") && weights("whole") != weights("run"));
+    assert_eq!(place.metrics("whole"), place.metrics("stopped"));
+    // It answers from its own pieces alone.
+    fs::remove_file(place.path("own.json")).unwrap();
+    fs::remove_dir_all(place.path("teacher")).unwrap();
+    let answers = place.feed("predict whole", b"the old river\n").json_lines();
+    assert!(["water", "land"].contains(&answers[0]["label"].as_str().unwrap()), "{answers:?}");
+}
+
+#[test]
 fn a_run_that_was_stopped_goes_on_with_the_same_bits_and_the_same_teacher() {
     let place = place();
     let call = format!(
-        "distill --teacher teacher {STUDENT} --lm_loss 0.5 --dropout 0.1 --max_steps 40 --save_every 3"
+        "distill --teacher teacher {STUDENT} --lm_loss 0.5 --relation_loss 1 --relation_heads 1 --dropout 0.1 --max_steps 40 \
+         --save_every 3"
     );
     place.run(&format!("{call} --out whole")).succeeds();
     let stopped = place.run(&format!("{call} --max_time 0.01 --json --out run")).json();
@@ -143,8 +213,25 @@ fn what_cannot_be_learned_is_refused_before_there_is_a_run() {
         ("--teacher teacher --data books --tokenizer tok.json", &["tokenizer", "teacher's pieces"]),
         (
             "--teacher trunk --data books --tokenizer tok.json --token_loss 0 --preset micro",
-            &["vocabulary is not the student's"],
+            &["inputs", "vocabulary is not the student's", "--inputs lines"],
         ),
+        (
+            "--teacher teacher --data books --tokenizer tok.json --token_loss 0 --relation_loss 1 --inputs lines",
+            &["tokenizer", "other tokens", "whole inputs"],
+        ),
+        (
+            "--teacher trunk --data books --relation_loss 1 --preset micro",
+            &["relation_heads", "the student has 2 heads", "the teacher 3", "give another number, such as 1"],
+        ),
+        (
+            "--teacher trunk --data books --relation_loss 1 --relation_heads 5 --preset micro",
+            &["relation_heads", "5 heads do not divide"],
+        ),
+        (
+            "--teacher trunk --data books --relation_loss 1 --relation_heads 1 --relation_layer 3 --preset micro",
+            &["relation_layer", "layer 3 of the teacher", "it has 2"],
+        ),
+        ("--teacher trunk --data books --relation_heads 3", &["relation_heads", "relation_loss, which is 0"]),
         ("--teacher nowhere/at/all --data books", &["nowhere"]),
     ] {
         let done = place.run(&format!("distill {flags} --out run"));

@@ -28,8 +28,12 @@ const FINETUNE: &str = "finetune --data {}/topics --n_epochs 1 --max_steps 8 --l
                         --dropout 0.1 --eval_every 5 --save_every 3 --threads 1 --reduction_groups 4";
 
 const DISTILL: &str = "distill --data {}/books --inputs lines --preset micro --embed_dim 64 --hidden_dim 256 --num_heads 2 \
-                       --lm_loss 0.3 --layers 1:1,2:2 --max_steps 8 --lr 1e-3 --train_batch_size 24 --dropout 0.1 \
+                       --lm_loss 0.3 --layers 1:1,2:2 --relation_loss 1 --relation_heads 4 --max_steps 8 --lr 1e-3 --train_batch_size 24 --dropout 0.1 \
                        --n_warmup 2 --eval_every 5 --save_every 3 --threads 1 --reduction_groups 4";
+
+const OWN_PIECES: &str = "distill --data {}/books --inputs lines --preset micro --token_loss 0 --max_steps 8 --lr 1e-3 \
+                          --train_batch_size 24 --dropout 0.1 --n_warmup 2 --eval_every 5 --save_every 3 --threads 1 \
+                          --reduction_groups 4";
 
 fn filled(call: &str) -> String {
     call.replace("{}", trunks("ranks").path("").to_str().unwrap().trim_end_matches('/'))
@@ -103,6 +107,10 @@ fn the_bits_do_not_depend_on_how_many_processes_there_are() {
         ("lm", filled(PRETRAIN)),
         ("mlm bf16", filled(&format!("{PRETRAIN} --objective mlm --precision bf16"))),
         ("a student", filled(&format!("{DISTILL} --teacher {{}}/lm --precision bf16"))),
+        (
+            "a student's own pieces",
+            filled(&format!("{OWN_PIECES} --teacher {{}}/lm --tokenizer own.json --precision bf16")),
+        ),
         ("full", filled(&format!("{FINETUNE} {trunk} --lm_loss_coef 0.5"))),
         ("updates", filled(&format!("{FINETUNE} {trunk} --method lora --lora_dropout 0.1"))),
         ("scales", filled(&format!("{FINETUNE} {trunk} --method ia3"))),
@@ -115,6 +123,11 @@ fn the_bits_do_not_depend_on_how_many_processes_there_are() {
     ];
     for (name, work) in works {
         let place = Place::new();
+        if work.contains("own.json") {
+            place
+                .run(&filled("tokenizer train {}/books/train.txt --vocab_size 90 --out own.json"))
+                .succeeds();
+        }
         for world_size in [1, 2, 4] {
             let call = format!("{work} --out w{world_size}");
             for (rank, done) in run(&place, &call, world_size).into_iter().enumerate() {

@@ -10,17 +10,15 @@ Owns: the cases, the updates' random weights, the names of Headstart they are fi
 Never: the formula of an update or a scale; it is PEFT's.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
+import golden_files
 import golden_hf
 import numpy as np
 import peft
 import torch
-import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -130,14 +128,11 @@ def build(case):
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     assert trained == {id(p) for p in named.values()}, "PEFT trains something else"
     random = np.random.RandomState(case["seed"])
-    with torch.no_grad():
-        for name, parameter in named.items():
-            if ".ia3." in name:
-                values = 1 + random.standard_normal(parameter.shape) / 2
-                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
-            if "lora_" in name:
-                values = random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[1])
-                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
+    for name, parameter in named.items():
+        if ".ia3." in name:
+            golden_files.fill(parameter, 1 + random.standard_normal(parameter.shape) / 2)
+        if "lora_" in name:
+            golden_files.fill(parameter, random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[1]))
     return model, named, inputs
 
 
@@ -175,12 +170,11 @@ def save(case, folder):
     inputs = golden_hf.draw_inputs(base, model.config)
     model = peft.get_peft_model(model, case["config"]()).double().eval()
     random = np.random.RandomState(case["seed"])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            around = 1 if "ia3_" in name else 0
+            golden_files.fill(parameter, around + random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[-1] + 3))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                around = 1 if "ia3_" in name else 0
-                values = around + random.standard_normal(parameter.shape) / np.sqrt(parameter.shape[-1] + 3)
-                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
         logits = model(**inputs).logits.float()
     model.peft_config[ADAPTER].base_model_name_or_path = case["model"]
     model.float().save_pretrained(folder, safe_serialization=not case.get("bin"))
@@ -191,42 +185,12 @@ def save(case, folder):
     return logits
 
 
-def compare(path, case, tensors):
-    """What differs from the stored file, by more than a part in a million."""
-    with safe_open(path, "pt") as f:
-        problems = [] if json.loads(f.metadata()["case"]) == case else ["the case"]
-        if set(f.keys()) != set(tensors):
-            return problems + ["the list of tensors"]
-        for name, fresh in tensors.items():
-            stored = f.get_tensor(name).double()
-            if (stored - fresh.double()).abs().max() > 1e-6 * max(fresh.abs().max().item(), 1e-6):
-                problems.append(f"{name}: values")
-    return problems
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the stored files, write nothing")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    failed = False
-    for case in CASES:
-        tensors = compute(case)
-        path = FOLDER / f"{case['name']}.safetensors"
-        if args.check:
-            problems = compare(path, case, tensors) if path.exists() else ["no such file"]
-            failed |= bool(problems)
-            print(f"{case['name']}: " + ("; ".join(problems) or "equal"))
-            continue
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata={"case": json.dumps(case)})
-        path.chmod(0o644)
-        losses = tensors["losses10"]
-        print(f"{case['name']}: {path.stat().st_size:,} bytes, loss {losses[0]:.4f} -> {losses[-1]:.4f}")
+    check = golden_files.arguments(__doc__)
+    failed = golden_files.write_or_check(CASES, compute, FOLDER, check)
     for case in SAVED:
         folder = FOLDER / "folders" / case["name"]
-        if not args.check:
+        if not check:
             folder.mkdir(parents=True, exist_ok=True)
             logits = save(case, folder)
             print(f"folders/{case['name']}: logits {logits.flatten()[:3].tolist()}")

@@ -12,7 +12,8 @@ use super::PretrainArgs;
 /// `headstart distill`: what pretraining takes, and a teacher.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The student has its teacher's tokenizer and sizes of its own; its final/ is a trunk to fine-tune, and to make vectors with.
+The student has its teacher's tokenizer, or learns whole inputs with one of its own, and sizes of its own; its final/ is a trunk
+to fine-tune, and to make vectors with.
 Examples:
   headstart distill --teacher minilm-l6 --data books/ --arch bert --embed_dim 256 \\
     --hidden_dim 1024 --num_layers 4 --num_heads 4 --out runs/small
@@ -36,6 +37,15 @@ pub struct LearningArgs {
     /// Weight of the distance to its hidden states, token by token; 0 for none
     #[arg(long, value_name = "X")]
     pub token_loss: Option<f64>,
+    /// Weight of the divergence from its token relations (MiniLM): of the last layer's queries, keys and values; 0 for none
+    #[arg(long, value_name = "X")]
+    pub relation_loss: Option<f64>,
+    /// Heads that both models are cut into for these relations [default: those of attention, as many in both]
+    #[arg(long, value_name = "N")]
+    pub relation_heads: Option<usize>,
+    /// The teacher's layer whose relations the student's last layer learns [default: the last]
+    #[arg(long, value_name = "LAYER")]
+    pub relation_layer: Option<usize>,
     /// Weight of the distance to its vectors of whole inputs; 0 for none
     #[arg(long, value_name = "X")]
     pub sentence_loss: Option<f64>,

@@ -86,11 +86,25 @@ fn settings(
 
 /// The table `[distill]`.
 fn distill_config(args: LearningArgs, base: DistillConfig) -> DistillConfig {
-    let LearningArgs { teacher, token_loss, sentence_loss, label_loss, temperature, lm_loss, layers } = args;
+    let LearningArgs {
+        teacher,
+        token_loss,
+        relation_loss,
+        relation_heads,
+        relation_layer,
+        sentence_loss,
+        label_loss,
+        temperature,
+        lm_loss,
+        layers,
+    } = args;
     DistillConfig {
         teacher: teacher.map_or(base.teacher, data::absolute_path),
         teacher_sha256: base.teacher_sha256,
         token_loss: token_loss.unwrap_or(base.token_loss),
+        relation_loss: relation_loss.unwrap_or(base.relation_loss),
+        relation_heads: relation_heads.or(base.relation_heads),
+        relation_layer: relation_layer.or(base.relation_layer),
         sentence_loss: sentence_loss.unwrap_or(base.sentence_loss),
         label_loss: label_loss.or(base.label_loss),
         temperature: temperature.unwrap_or(base.temperature),

@@ -33,6 +33,17 @@ pub struct Examples<'a> {
     pub template: Option<Template>,
     /// Pairs of examples that are compared with each other; empty where each is an item of its own.
     pub pairs: Vec<Pair>,
+    /// The same texts in the pieces of a teacher that has others.
+    pub in_teachers_pieces: Option<OtherPieces<'a>>,
+}
+
+/// The texts of examples in the pieces of another model.
+#[derive(Clone, Debug)]
+pub struct OtherPieces<'a> {
+    /// Token ids of each.
+    pub ids: Vec<&'a [u32]>,
+    /// As in [`Examples`].
+    pub template: Option<Template>,
 }
 
 /// Two examples that are compared.
@@ -76,6 +87,9 @@ impl<'a> Examples<'a> {
         let picked = |all: &[&'a [u32]]| places.iter().filter_map(|&i| all.get(i).copied()).collect();
         (self.ids, self.seconds) = (picked(&self.ids), picked(&self.seconds));
         self.labels = places.iter().filter_map(|&i| self.labels.get(i).cloned()).collect();
+        if let Some(others) = &mut self.in_teachers_pieces {
+            others.ids = picked(&others.ids);
+        }
         self.pairs.clear();
     }
 
@@ -87,7 +101,8 @@ impl<'a> Examples<'a> {
             sum.update((ids.len() as u64).to_le_bytes());
             sum.update(bytemuck::cast_slice::<u32, u8>(ids));
         }
-        for ids in &self.seconds {
+        let others = self.in_teachers_pieces.iter().flat_map(|others| &others.ids);
+        for ids in self.seconds.iter().chain(others) {
             sum.update((ids.len() as u64).to_le_bytes());
             sum.update(bytemuck::cast_slice::<u32, u8>(ids));
         }
@@ -151,10 +166,18 @@ impl<'a> Examples<'a> {
     /// The input of example `index` with its label and targets; `key` seeds the masks.
     pub fn sequence(&self, index: usize, targets: &TokenTargets, key: u64) -> Sequence {
         let label = self.labels.get(index).cloned();
-        match self.input(index) {
+        let sequence = match self.input(index) {
             Some(input) => targets.sequence_of(&input, label, key),
             None => targets.sequence(self.ids[index], label, key),
-        }
+        };
+        Sequence { in_teachers_pieces: self.teachers_input(index), ..sequence }
+    }
+
+    /// What a teacher with pieces of its own reads of example `index`.
+    fn teachers_input(&self, index: usize) -> Option<Vec<u32>> {
+        let OtherPieces { ids, template } = self.in_teachers_pieces.as_ref()?;
+        let ids = *ids.get(index)?;
+        Some(template.as_ref().map_or_else(|| ids.to_vec(), |template| template.encode(ids, None).input_ids))
     }
 }
 
@@ -173,6 +196,8 @@ pub struct Sequence {
     pub label: Option<Label>,
     /// Whether it is compared with the sequence behind it, from which it is never cut.
     pub with_next: bool,
+    /// The same text as a teacher with pieces of its own reads it.
+    pub in_teachers_pieces: Option<Vec<u32>>,
 }
 
 /// What the language-model part of a loss predicts.
@@ -233,7 +258,9 @@ impl Batch {
 
     /// The same for batches whose sequences have the same lengths: what a device may replay.
     pub fn shape(&self) -> u64 {
-        self.sequences.iter().fold(0, |shape, s| rng::derive(shape, s.input_ids.len() as u64))
+        let others = self.sequences.iter().filter_map(|s| s.in_teachers_pieces.as_ref());
+        let all = self.sequences.iter().map(|s| &s.input_ids).chain(others);
+        all.fold(0, |shape, ids| rng::derive(shape, ids.len() as u64))
     }
 
     /// Cut into slabs of about so many tokens (a slab ends with the sequence that reaches them); each with the
@@ -298,6 +325,8 @@ pub struct Slab<'a> {
     pub rows: Vec<u32>,
     /// All predicted tokens.
     pub targets: Vec<u32>,
+    /// Where a teacher with pieces of its own has its tokens, and their ids.
+    pub in_teachers_pieces: Option<(Packing, Vec<u32>)>,
 }
 
 impl<'a> Slab<'a> {
@@ -306,7 +335,13 @@ impl<'a> Slab<'a> {
         let all = || firsts.iter().flat_map(|_| sequences);
         let lengths: Vec<usize> = all().map(|s| s.input_ids.len()).collect();
         let names = firsts.iter().flat_map(|&first| first..first + sequences.len());
-        let packing = Packing::new(&lengths, &names.map(|i| i as u64).collect::<Vec<_>>());
+        let names: Vec<u64> = names.map(|i| i as u64).collect();
+        let packing = Packing::new(&lengths, &names);
+        let others: Option<Vec<&Vec<u32>>> = all().map(|s| s.in_teachers_pieces.as_ref()).collect();
+        let in_teachers_pieces = others.filter(|others| !others.is_empty()).map(|others| {
+            let lengths: Vec<usize> = others.iter().map(|ids| ids.len()).collect();
+            (Packing::new(&lengths, &names), others.into_iter().flatten().copied().collect())
+        });
         let mut rows = Vec::new();
         for (i, sequence) in all().enumerate() {
             let start = packing.range(i).start as u32;
@@ -322,6 +357,7 @@ impl<'a> Slab<'a> {
             targets: all().flat_map(|s| s.targets.iter().copied()).collect(),
             sequences,
             copies: firsts.len(),
+            in_teachers_pieces,
         }
     }
 }
@@ -463,6 +499,38 @@ mod tests {
         let mut kept = pairs.clone();
         kept.keep(&[1]);
         assert_eq!((&kept.ids[..], &kept.seconds[..]), (&[&[7][..]][..], &[&[][..]][..]));
+    }
+
+    #[test]
+    fn a_teacher_with_other_pieces_has_a_packing_of_its_own() {
+        let others = |ids| OtherPieces {
+            ids,
+            template: Some(Template::bert(
+                RoleIds { cls: 91, sep: 92, eos: 92, mask: 93, unk: 90, pad: None },
+                9,
+            )),
+        };
+        let mut examples = Examples { ids: vec![&[5, 6][..], &[7], &[8, 9]], ..Examples::default() };
+        let alone = examples.content_sum();
+        examples.in_teachers_pieces = Some(others(vec![&[50][..], &[70, 71, 72], &[80]]));
+        assert_ne!(examples.content_sum(), alone);
+        let of = |examples: &Examples<'_>, places: &[usize]| Batch {
+            sequences: places.iter().map(|&i| examples.sequence(i, &TokenTargets::None, 0)).collect(),
+        };
+        let batch = of(&examples, &[0, 1, 2]);
+        let slabs = batch.slabs(3);
+        assert_eq!(slabs[0].input_ids, [5, 6, 7]);
+        let (packing, ids) = slabs[0].in_teachers_pieces.as_ref().unwrap();
+        assert_eq!(ids, &[91, 50, 92, 91, 70, 71, 72, 92]);
+        assert_eq!(packing, &Packing::new(&[3, 5], &[0, 1]));
+        assert_eq!(slabs[1].in_teachers_pieces.as_ref().unwrap().0, Packing::new(&[3], &[2]));
+        // What a device may replay has both models' lengths.
+        let [first, second, third] = [[0, 1], [2, 1], [1, 0]].map(|places| of(&examples, &places).shape());
+        assert!(first == second && first != third);
+        examples.in_teachers_pieces = Some(others(vec![&[50, 51][..], &[70], &[80]]));
+        assert_ne!(of(&examples, &[0, 1]).shape(), first);
+        examples.keep(&[2]);
+        assert_eq!(examples.in_teachers_pieces.unwrap().ids, [&[80][..]]);
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub fn evaluate<'a>(
             {
                 let _: Signal = listener(Event::Message(&warning));
             }
-            if let Some(split_data) = inputs.evaluated(stream.as_ref())? {
+            if let Some(split_data) = inputs.evaluated(stream.as_ref(), None)? {
                 let evaluator = evaluator(&objective, targets);
                 let EvaluationSplit { examples, text } = split_data;
                 let evaluation = evaluator.run(&split.to_string(), &examples, text, &[], listener)?;

@@ -14,7 +14,7 @@ use crate::config::Problem;
 use crate::error::Result;
 use crate::model::{Inputs, Model};
 use crate::ranks::Ranks;
-use crate::teacher::{Compared, Distances, Teacher};
+use crate::teacher::{Compared, Distances, States, Teacher};
 
 /// The weights of the losses.
 #[derive(Clone, Debug, Default)]
@@ -115,10 +115,10 @@ impl Objective {
         slab: &Slab<'_>,
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
-        let mut states = Vec::new();
-        let hidden = model.trunk_watched(tape, inputs(model, slab), None, &mut |layer, h| {
-            if self.teacher.as_ref().is_some_and(|teacher| teacher.compares(layer)) {
-                states.push(h.clone());
+        let mut states = States::default();
+        let hidden = model.trunk_watched(tape, inputs(model, slab), None, &mut |seen| {
+            if let Some(teacher) = &self.teacher {
+                teacher.keep(&mut states, seen);
             }
         });
         let mut sums = Sums::default();
@@ -206,19 +206,19 @@ impl Denominators {
 
     /// What other ranks are told.
     fn to_bits(self) -> DenominatorBits {
-        let Compared { tokens, sentences, labels } = self.teacher;
-        [self.lm, self.clf, tokens, sentences, labels].map(f64::to_bits)
+        let Compared { tokens, relations, sentences, labels } = self.teacher;
+        [self.lm, self.clf, tokens, relations, sentences, labels].map(f64::to_bits)
     }
 
     fn from_bits(bits: &DenominatorBits) -> Self {
-        let [lm, clf, tokens, sentences, labels] = bits.map(f64::from_bits);
-        Self { lm, clf, teacher: Compared { tokens, sentences, labels } }
+        let [lm, clf, tokens, relations, sentences, labels] = bits.map(f64::from_bits);
+        Self { lm, clf, teacher: Compared { tokens, relations, sentences, labels } }
     }
 }
 
 /// What ranks tell each other of a [`Denominators`], and of a [`Sums`].
-type DenominatorBits = [u64; 5];
-type SumBits = [u64; 8];
+type DenominatorBits = [u64; 6];
+type SumBits = [u64; 9];
 
 impl Sums {
     /// Adds another slab's, in slab order.
@@ -230,13 +230,14 @@ impl Sums {
 
     /// What other ranks are told, once it has been waited for.
     fn to_bits(&self) -> SumBits {
-        let Distances { tokens, sentences, labels } = &self.teacher;
+        let Distances { tokens, relations, sentences, labels } = &self.teacher;
         [
             self.lm.sum.to_bits(),
             self.lm.correct,
             self.clf.sum.to_bits(),
             self.clf.correct,
             tokens.sum.to_bits(),
+            relations.sum.to_bits(),
             sentences.sum.to_bits(),
             labels.sum.to_bits(),
             labels.correct,
@@ -244,13 +245,14 @@ impl Sums {
     }
 
     fn from_bits(bits: &SumBits) -> Self {
-        let [lm, lm_correct, clf, clf_correct, tokens, sentences, labels, agreed] = *bits;
+        let [lm, lm_correct, clf, clf_correct, tokens, relations, sentences, labels, agreed] = *bits;
         let sum = |bits, correct| LossSum::of(f64::from_bits(bits), correct);
         Self {
             lm: sum(lm, lm_correct),
             clf: sum(clf, clf_correct),
             teacher: Distances {
                 tokens: sum(tokens, 0),
+                relations: sum(relations, 0),
                 sentences: sum(sentences, 0),
                 labels: sum(labels, agreed),
             },

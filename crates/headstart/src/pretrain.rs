@@ -51,18 +51,31 @@ pub fn pretrain(
     let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
     let Start { tokenizer, model: model_config, predicts, .. } = &start;
     let predicts = *predicts;
-    let reader = learned.as_ref().map(|learned| learned.reader(model_config)).transpose()?.flatten();
+    let own = learned.as_ref().map(|learned| learned.own_reading(tokenizer, config)).transpose()?.flatten();
+    let reader =
+        learned.as_ref().map(|learned| learned.reader(model_config, own.as_ref())).transpose()?.flatten();
     let inputs = TextInputs::of(model_config, config.block_size, config.inputs, reader, tokenizer.roles())?;
     let mut notes = Vec::new();
-    let [train, valid, test] = ranks.leader_first(|| read_text(&corpus, tokenizer, &mut notes, listener))?;
+    let [train, valid, test] =
+        ranks.leader_first(|| read_text(&corpus, tokenizer, "", &mut notes, listener))?;
+    let there = match &own {
+        Some(own) => {
+            let of = ", in the teacher's pieces";
+            ranks.leader_first(|| read_text(&corpus, &own.tokenizer, of, &mut notes, listener))?
+        }
+        None => [None, None, None],
+    };
+    let beside = [0, 1, 2]
+        .map(|split| own.as_ref().map(|own| &own.inputs).zip(there.get(split).and_then(Option::as_ref)));
 
     // Before the folder is made, for a text may be too short.
     let Some(train) = &train else {
         let (what, fix) = ("the corpus has no training text".into(), "add a train.txt".into());
         return Err(Error::Missing { what, fix });
     };
-    let train = inputs.examples(train)?;
-    let [valid, test] = [inputs.evaluated(valid.as_ref())?, inputs.evaluated(test.as_ref())?];
+    let train = inputs.examples(train, beside[0])?;
+    let [valid, test] =
+        [inputs.evaluated(valid.as_ref(), beside[1])?, inputs.evaluated(test.as_ref(), beside[2])?];
     let model = Model::new(model_config)?;
     let lm = config.distill.as_ref().map_or(1.0, |distill| distill.lm_loss);
     if lm > 0.0 {
@@ -81,7 +94,6 @@ pub fn pretrain(
     let (distill, pooling) = match learned {
         None => (None, None),
         Some(learned) => {
-            learned.check_tokenizer(tokenizer)?;
             learned.tell(&mut notes, listener);
             let pooling = learned.pooling;
             let (distill, teacher) = learned.teacher(config, &model, predicts)?;
@@ -162,10 +174,11 @@ pub fn pretrain(
     training.run(listener)
 }
 
-/// Reads the splits, and tells what each holds. A corpus without text to train on is found out before the others are read.
+/// Reads the splits, and tells what each holds, `of` behind its name. A corpus without text to train on is found out before the others are read.
 fn read_text(
     corpus: &CorpusSource,
     tokenizer: &Tokenizer,
+    of: &str,
     notes: &mut Vec<String>,
     listener: &mut Listener<'_>,
 ) -> Result<[Option<TokenStream>; 3]> {
@@ -179,12 +192,14 @@ fn read_text(
     for (split, stream) in ["train", "valid", "test"].into_iter().zip(&streams) {
         let line = match stream {
             Some(s) => format!(
-                "{split}: {} words, {} tokens{}",
+                "{split}{of}: {} words, {} tokens{}",
                 thousands(s.counts().words as usize),
                 thousands(s.ids().len()),
                 s.cache_use().note(),
             ),
-            None => format!("{split}: none"),
+            None if of.is_empty() => format!("{split}: none"),
+            // Said already.
+            None => continue,
         };
         listener(Event::Message(&line));
         notes.push(line);

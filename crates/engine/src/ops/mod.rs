@@ -21,6 +21,7 @@ pub mod linear_cross_entropy;
 pub mod loss;
 pub mod norm;
 pub mod pool;
+pub mod relation;
 pub mod rotary;
 pub mod select_rows;
 pub mod soft_labels;

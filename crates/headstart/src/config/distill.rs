@@ -83,6 +83,15 @@ pub struct DistillConfig {
     pub teacher_sha256: Option<String>,
     /// Weight of the distance to its hidden states, token by token; 0: off.
     pub token_loss: f64,
+    /// Weight of the divergence from its token relations; 0: off.
+    pub relation_loss: f64,
+    /// The heads that both models' queries, keys and values are cut into for them, each to be related to itself; absent: those of attention, which
+    /// are to be as many in both, with queries related to keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_heads: Option<usize>,
+    /// The teacher's layer, from 1, whose relations the student's last layer learns; absent: the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_layer: Option<usize>,
     /// Weight of the distance to its vectors of whole inputs; 0: off.
     pub sentence_loss: f64,
     /// Weight of the divergence from a classifier's probabilities; absent: 1 where the teacher tells single labels, else 0.
@@ -103,6 +112,9 @@ impl Default for DistillConfig {
             teacher: PathBuf::new(),
             teacher_sha256: None,
             token_loss: 1.0,
+            relation_loss: 0.0,
+            relation_heads: None,
+            relation_layer: None,
             sentence_loss: 1.0,
             label_loss: None,
             temperature: 2.0,
@@ -124,6 +136,7 @@ impl DistillConfig {
         let label_loss = self.label_loss.unwrap_or(0.0);
         let weights = [
             ("token_loss", self.token_loss),
+            ("relation_loss", self.relation_loss),
             ("sentence_loss", self.sentence_loss),
             ("label_loss", label_loss),
             ("lm_loss", self.lm_loss),
@@ -133,14 +146,31 @@ impl DistillConfig {
                 (format!("{weight} is not a weight"), "use 0 (off) or a positive number".into())
             })?;
         }
-        let learns = self.token_loss > 0.0 || self.sentence_loss > 0.0 || self.label_loss != Some(0.0);
+        let learns = self.learns_states() || self.sentence_loss > 0.0 || self.label_loss != Some(0.0);
         check("token_loss", learns, || {
             ("nothing is learned of the teacher".into(), "give one of its losses a positive number".into())
         })?;
         check_positive("temperature", self.temperature)?;
         check("layers", self.layers.is_none() || self.token_loss > 0.0, || {
             ("the layers are those of token_loss, which is 0".into(), "leave layers out".into())
-        })
+        })?;
+        for (key, given) in [
+            ("relation_heads", self.relation_heads.is_some()),
+            ("relation_layer", self.relation_layer.is_some()),
+        ] {
+            check(key, !given || self.relation_loss > 0.0, || {
+                (
+                    "it is of relation_loss, which is 0".into(),
+                    format!("leave {key} out, or set relation_loss"),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything is learned token by token, for which both models have to read the same pieces.
+    pub fn learns_states(&self) -> bool {
+        self.token_loss > 0.0 || self.relation_loss > 0.0
     }
 }
 
@@ -170,5 +200,10 @@ mod tests {
         let none = config(0.0, 0.0).validate().unwrap_err().to_string();
         assert!(none.contains("nothing is learned"), "{none}");
         assert!(config(-1.0, 1.0).validate().is_err() && config(f64::NAN, 1.0).validate().is_err());
+        // Relations are something, and their own keys need them.
+        let related = DistillConfig { relation_loss: 1.0, relation_heads: Some(4), ..config(0.0, 0.0) };
+        assert!(related.validate().is_ok() && related.learns_states());
+        let idle = DistillConfig { relation_layer: Some(4), ..config(1.0, 0.0) };
+        assert!(idle.validate().unwrap_err().to_string().contains("relation_layer"));
     }
 }

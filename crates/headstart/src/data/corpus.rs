@@ -211,6 +211,44 @@ impl TokenStream {
         Ok(lines)
     }
 
+    /// As [`TokenStream::lines`], of one text in the pieces of two tokenizers, each with its own end and most. Lines without tokens in
+    /// either are passed over.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] as there, and where lines cannot be told apart because one holds an end within.
+    pub fn lines_beside<'a>(
+        &'a self,
+        own: (u32, usize),
+        other: &'a Self,
+        others: (u32, usize),
+    ) -> Result<[Vec<&'a [u32]>; 2]> {
+        let split = |stream: &'a Self, end: u32| stream.ids().split(move |&id| id == end);
+        let counts = [split(self, own.0).count(), split(other, others.0).count()];
+        if counts[0] != counts[1] {
+            let what = format!(
+                "has {} lines in one model's pieces and {} in the other's: a line holds the special token that ends lines in one of them",
+                counts[0] - 1,
+                counts[1] - 1
+            );
+            return Err(bad(
+                &self.source,
+                None,
+                what,
+                "take the names of special tokens, such as [SEP], out of the text",
+            ));
+        }
+        let both = split(self, own.0).zip(split(other, others.0));
+        let cut = |line: &'a [u32], most: usize| &line[..line.len().min(most)];
+        let (lines, there): (Vec<&[u32]>, Vec<&[u32]>) = both
+            .filter(|(line, there)| !line.is_empty() && !there.is_empty())
+            .map(|(line, there)| (cut(line, own.1), cut(there, others.1)))
+            .unzip();
+        if lines.is_empty() {
+            return Err(bad(&self.source, None, "has no line with a token".into(), "give text"));
+        }
+        Ok([lines, there])
+    }
+
     /// The stream as blocks of `num_max_positions` consecutive tokens; the tail that fills no block is dropped.
     ///
     /// # Errors
@@ -329,6 +367,24 @@ mod tests {
 
     fn pieces(stream: &TokenStream, tokenizer: &Tokenizer) -> String {
         stream.ids().iter().map(|&id| tokenizer.id_to_piece(id).unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn lines_of_two_tokenizers_are_the_same_lines() {
+        let own = tokenizer();
+        let vocab = "[UNK]\n[SEP]\n[CLS]\n[MASK]\nt\n##h\n##e\nc\n##a\n##t\n";
+        let other =
+            Tokenizer::from_vocab_bytes(vocab.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap();
+        let stream = |text: &str, tokenizer| TokenStream::from_text(text, tokenizer, "text").unwrap();
+        let text = "the cat\n\nthe\n";
+        let (a, b) = (stream(text, &own), stream(text, &other));
+        let ends = [own.roles().eos, other.roles().eos];
+        let [lines, there] = a.lines_beside((ends[0], 9), &b, (ends[1], 5)).unwrap();
+        assert_eq!((lines, there), (vec![&[4, 5][..], &[4]], vec![&[4, 5, 6, 7, 8][..], &[4, 5, 6]]));
+        // One more line than the other has.
+        let more = stream("the\ncat\n\nthe\n", &other);
+        let error = a.lines_beside((ends[0], 9), &more, (ends[1], 9)).unwrap_err().to_string();
+        assert!(error.contains("3 lines") && error.contains("4 in the other's"), "{error}");
     }
 
     #[test]

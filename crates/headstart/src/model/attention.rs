@@ -61,7 +61,7 @@ impl SelfAttention {
         Self { in_proj, out_proj, scales_in, scales_out, heads }
     }
 
-    /// All but the out-projection, and that, which takes the residual in its epilogue.
+    /// All but the out-projection, and that, which takes the residual in its epilogue. `watch` is shown queries, keys and values.
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
@@ -69,6 +69,7 @@ impl SelfAttention {
         x: &Value,
         angles: &Angles,
         cache: Option<&mut KeyValueCache>,
+        watch: &mut dyn FnMut(&Value),
     ) -> (Value, Sum) {
         let in_proj = self.in_proj.of(tape, table, x);
         let qkv = in_proj.apply(tape, x, &[]);
@@ -77,6 +78,7 @@ impl SelfAttention {
         if let Some(angles) = angles {
             qkv = tape.rotate(&qkv, angles);
         }
+        watch(&qkv);
         let mixed = tape.attention(&qkv, self.heads, cache);
         let mixed = self.scales_out.of(tape, table, mixed);
         let last = self.out_proj.of(tape, table, &mixed);

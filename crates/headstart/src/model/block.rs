@@ -60,6 +60,7 @@ impl Block {
         Self { attention, around_attention, feed_forward, around_feed_forward }
     }
 
+    /// `watch` is shown the queries, keys and values.
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
@@ -67,9 +68,10 @@ impl Block {
         h: &Value,
         angles: &Angles,
         cache: Option<&mut KeyValueCache>,
+        watch: &mut dyn FnMut(&Value),
     ) -> Value {
         let attention =
-            |tape: &mut Tape<'_>, x: &Value| self.attention.forward(tape, table, x, angles, cache);
+            |tape: &mut Tape<'_>, x: &Value| self.attention.forward(tape, table, x, angles, cache, watch);
         let h = self.around_attention.forward(tape, table, h, attention);
         let feed_forward = |tape: &mut Tape<'_>, x: &Value| self.feed_forward.forward(tape, table, x);
         self.around_feed_forward.forward(tape, table, &h, feed_forward)

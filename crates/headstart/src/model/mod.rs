@@ -62,6 +62,15 @@ pub struct Inputs<'a> {
     pub token_type_ids: Option<&'a [u32]>,
 }
 
+/// What a trunk shows on the way; layers count from 1.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// The queries, keys and values `[N, 3C]` that a layer's attention reads.
+    Heads(usize, &'a Value),
+    /// The hidden states `[N, C]` after a layer; those after the last are what the trunk returns.
+    States(usize, &'a Value),
+}
+
 impl<'a> Inputs<'a> {
     /// Tokens without types.
     pub fn new(input_ids: &'a [u32]) -> Self {
@@ -200,11 +209,10 @@ impl Model {
         inputs: Inputs<'_>,
         caches: Option<&mut [KeyValueCache]>,
     ) -> Value {
-        self.trunk_watched(tape, inputs, caches, &mut |_, _| ())
+        self.trunk_watched(tape, inputs, caches, &mut |_| ())
     }
 
-    /// [`Model::trunk`], which shows the hidden states after each layer (from 1) on the way; those after the last are what it
-    /// returns.
+    /// [`Model::trunk`], which shows what every layer makes on the way.
     ///
     /// # Panics
     /// As there.
@@ -213,7 +221,7 @@ impl Model {
         tape: &mut Tape<'_>,
         inputs: Inputs<'_>,
         mut caches: Option<&mut [KeyValueCache]>,
-        watch: &mut dyn FnMut(usize, &Value),
+        watch: &mut dyn FnMut(Seen<'_>),
     ) -> Value {
         let mut h = self.embeddings.forward(tape, &self.table, inputs);
         let angles = Angles::new(tape, &self.config, &self.layout);
@@ -221,15 +229,16 @@ impl Model {
             // What comes before a block has its parameters before the block's.
             tape.completes_from(self.table.first_grad_of(layer));
             let cache = caches.as_mut().map(|caches| &mut caches[layer]);
-            h = block.forward(tape, &self.table, &h, &angles, cache);
+            let mut heads = |qkv: &Value| watch(Seen::Heads(layer + 1, qkv));
+            h = block.forward(tape, &self.table, &h, &angles, cache, &mut heads);
             if layer + 1 < self.blocks.len() {
-                watch(layer + 1, &h);
+                watch(Seen::States(layer + 1, &h));
             }
         }
         if let Some(norm) = &self.final_norm {
             h = norm.forward(tape, &self.table, &h);
         }
-        watch(self.blocks.len(), &h);
+        watch(Seen::States(self.blocks.len(), &h));
         h
     }
 }

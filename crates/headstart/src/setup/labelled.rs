@@ -267,6 +267,7 @@ impl Labelled {
             labels: split.iter().map(|example| label(example.label)).collect(),
             template: Some(self.template.clone()),
             pairs: Vec::new(),
+            in_teachers_pieces: None,
         }
     }
 

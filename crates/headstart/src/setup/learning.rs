@@ -5,13 +5,14 @@
 use crate::checkpoint::{FileSum, LoadedModel, load_model};
 use crate::config::{
     Arch, DistillConfig, HeadConfig, HeadPooling, LayerMap, ModelConfig, ObjectiveName, PretrainConfig,
-    Problem, TeacherHeads,
+    Problem, TeacherHeads, TextUnit,
 };
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::interop::read_sentence_settings;
 use crate::model::Model;
-use crate::teacher::{Learned, Teacher};
+use crate::setup::text::TextInputs;
+use crate::teacher::{Learned, LearnedRelations, Teacher};
 use crate::tokenizer::Tokenizer;
 use crate::train::thousands;
 
@@ -24,17 +25,25 @@ pub(crate) struct Learning {
     distill: DistillConfig,
 }
 
+/// How a teacher reads that has not the student's pieces.
+#[derive(Debug)]
+pub(crate) struct OwnReading {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) inputs: TextInputs,
+}
+
 impl Learning {
     /// Opens the teacher.
     ///
     /// # Errors
-    /// Those of [`load_model`]; [`Error::Config`] for a student with pieces of its own.
+    /// Those of [`load_model`]; [`Error::Config`] for a student that is to learn tokens, with pieces of its own.
     pub(crate) fn open(distill: &DistillConfig, config: &PretrainConfig) -> Result<Self> {
-        if config.data.tokenizer.is_some() && distill.token_loss > 0.0 {
+        if config.data.tokenizer.is_some() && distill.learns_states() {
             return Err(Error::Config {
                 key: "tokenizer".into(),
-                what: "token by token, a student learns with its teacher's pieces".into(),
-                fix: "leave tokenizer out".into(),
+                what: "token by token, a student learns with its teacher's pieces: those of another tokenizer are other tokens"
+                    .into(),
+                fix: "leave tokenizer out, or learn of whole inputs alone: --token_loss 0 --relation_loss 0 --inputs lines".into(),
             });
         }
         let loaded = load_model(&distill.teacher)?;
@@ -62,8 +71,7 @@ impl Learning {
     }
 
     fn check_something(&self) -> Result<()> {
-        let DistillConfig { token_loss, sentence_loss, .. } = self.distill;
-        if token_loss > 0.0 || sentence_loss > 0.0 {
+        if self.distill.learns_states() || self.distill.sentence_loss > 0.0 {
             return Ok(());
         }
         Err(Error::Config {
@@ -81,11 +89,16 @@ impl Learning {
         self.distill.label_loss.unwrap_or(usual)
     }
 
-    /// Family and pooling that say how the teacher's inputs are put together, where they have special tokens.
+    /// Family and pooling that say how the student's inputs are put together: as the teacher's, where these have special tokens, but for a
+    /// student with pieces of its own that is no classifier.
     ///
     /// # Errors
     /// [`Error::Config`] for a student that would not read as its teacher where it learns to classify.
-    pub(crate) fn reader(&self, student: &ModelConfig) -> Result<Option<(Arch, HeadPooling)>> {
+    pub(crate) fn reader(
+        &self,
+        student: &ModelConfig,
+        own: Option<&OwnReading>,
+    ) -> Result<Option<(Arch, HeadPooling)>> {
         let ModelConfig { arch, head, .. } = &self.loaded.files.config;
         let classifies = self.label_loss() > 0.0;
         if classifies && arch.is_encoder() != student.arch.is_encoder() {
@@ -100,7 +113,48 @@ impl Learning {
             });
         }
         let pooling = head.as_ref().filter(|_| classifies).map(|head| head.pooling);
-        Ok((classifies || arch.is_encoder()).then(|| (*arch, pooling.unwrap_or(arch.pooling()))))
+        let as_teacher = classifies || (arch.is_encoder() && own.is_none());
+        Ok(as_teacher.then(|| (*arch, pooling.unwrap_or(arch.pooling()))))
+    }
+
+    /// How the teacher reads the text of a student that has other pieces; `None` for the same.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a student whose tokens are to be compared, or whose inputs are no lines.
+    pub(crate) fn own_reading(
+        &self,
+        student: &Tokenizer,
+        config: &PretrainConfig,
+    ) -> Result<Option<OwnReading>> {
+        let tokenizer = self.loaded.tokenizer()?;
+        if tokenizer.content_hash() == student.content_hash() {
+            return Ok(None);
+        }
+        let refuse = |key: &str, what: &str, fix: &str| {
+            let what = format!("the teacher's vocabulary is not the student's, {what}");
+            Err(Error::Config { key: key.into(), what, fix: fix.into() })
+        };
+        if self.distill.learns_states() {
+            let what = "and token by token nothing can be compared";
+            return refuse(
+                "token_loss",
+                what,
+                "learn of whole inputs alone: --token_loss 0 --relation_loss 0 --inputs lines",
+            );
+        }
+        if config.inputs != TextUnit::Lines {
+            return refuse(
+                "inputs",
+                "and their blocks would hold different text",
+                "use --inputs lines, so that both read the same",
+            );
+        }
+        let model = &self.loaded.files.config;
+        let pooling = model.head.as_ref().filter(|_| self.label_loss() > 0.0).map(|head| head.pooling);
+        let reads = model.arch.is_encoder() || pooling.is_some();
+        let around = reads.then(|| (model.arch, pooling.unwrap_or(model.arch.pooling())));
+        let inputs = TextInputs::of(model, None, TextUnit::Lines, around, tokenizer.roles())?;
+        Ok(Some(OwnReading { tokenizer, inputs }))
     }
 
     /// The classifier that a student becomes, and its labels, where it learns them.
@@ -122,22 +176,6 @@ impl Learning {
             },
             sentences: self.distill.sentence_loss > 0.0,
         }
-    }
-
-    /// Refuses a student whose ids mean something else.
-    ///
-    /// # Errors
-    /// [`Error::Config`].
-    pub(crate) fn check_tokenizer(&self, student: &Tokenizer) -> Result<()> {
-        if self.loaded.tokenizer()?.content_hash() == student.content_hash() {
-            return Ok(());
-        }
-        Err(Error::Config {
-            key: "teacher".into(),
-            what: "the teacher's vocabulary is not the student's".into(),
-            fix: "leave --tokenizer out, so that the student has its teacher's; a student that goes on must have begun with it"
-                .into(),
-        })
     }
 
     /// Says what is learned of it.
@@ -182,8 +220,17 @@ impl Learning {
             (Some(sum), Some(map.clone()).filter(|_| distill.token_loss > 0.0));
         let layers = if distill.token_loss > 0.0 { map.pairs().to_vec() } else { Vec::new() };
         distill.label_loss = Some(self.label_loss());
+        let relations = match distill.relation_loss {
+            weight if weight > 0.0 => {
+                let sizes = [student.config(), model.config()];
+                Some(LearnedRelations::new(weight, sizes, distill.relation_heads, distill.relation_layer)?)
+            }
+            _ => None,
+        };
+        distill.relation_layer = relations.map(|learned| learned.layer);
         let learned = Learned {
             token_loss: distill.token_loss,
+            relations,
             sentence_loss: distill.sentence_loss,
             label_loss: self.label_loss(),
             temperature: distill.temperature as f32,

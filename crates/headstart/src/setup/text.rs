@@ -3,7 +3,7 @@
 //! Owns: how long an input is and what stands around it, what an objective predicts of it. Never: reads files (`data`), the
 //! losses (`objective`).
 
-use crate::batch::{Examples, TokenTargets};
+use crate::batch::{Examples, OtherPieces, TokenTargets};
 use crate::config::{Arch, HeadPooling, ModelConfig, ObjectiveName, TextUnit};
 use crate::data::corpus::TokenStream;
 use crate::data::template::Template;
@@ -55,6 +55,9 @@ pub(crate) struct TextInputs {
     template: Option<Template>,
 }
 
+/// A text in the pieces of a teacher that has others, and how that reads it: by lines.
+pub(crate) type Beside<'r, 'a> = Option<(&'r TextInputs, &'a TokenStream)>;
+
 impl TextInputs {
     /// Those of a model; `block_size` is the length of an input, where it was asked for. `teacher`: family and pooling of a model whose
     /// inputs they are to be instead.
@@ -89,7 +92,18 @@ impl TextInputs {
     }
 
     /// A stream as inputs; the tail that fills no block is dropped, and what of a line is longer than an input.
-    pub(crate) fn examples<'a>(&self, stream: &'a TokenStream) -> Result<Examples<'a>> {
+    pub(crate) fn examples<'a>(
+        &self,
+        stream: &'a TokenStream,
+        beside: Beside<'_, 'a>,
+    ) -> Result<Examples<'a>> {
+        let template = self.template.clone();
+        if let Some((inputs, other)) = beside {
+            let limits = [self, inputs].map(|inputs| (inputs.end, inputs.block));
+            let [ids, there] = stream.lines_beside(limits[0], other, limits[1])?;
+            let others = OtherPieces { ids: there, template: inputs.template.clone() };
+            return Ok(Examples { ids, template, in_teachers_pieces: Some(others), ..Examples::default() });
+        }
         let ids = match self.unit {
             TextUnit::Lines => stream.lines(self.end, self.block)?,
             TextUnit::Blocks => {
@@ -97,18 +111,19 @@ impl TextInputs {
                 (0..blocks.count()).map(|i| blocks.get(i)).collect()
             }
         };
-        Ok(Examples { ids, template: self.template.clone(), ..Examples::default() })
+        Ok(Examples { ids, template, ..Examples::default() })
     }
 
     /// A split that is evaluated, where there is one.
     pub(crate) fn evaluated<'a>(
         &self,
         stream: Option<&'a TokenStream>,
+        beside: Beside<'_, 'a>,
     ) -> Result<Option<EvaluationSplit<'a>>> {
         let Some(stream) = stream else { return Ok(None) };
         let counts = stream.counts();
         let text = TextSize { words: counts.words, bytes: counts.bytes, tokens: stream.ids().len() as u64 };
-        Ok(Some(EvaluationSplit { examples: self.examples(stream)?, text: Some(text) }))
+        Ok(Some(EvaluationSplit { examples: self.examples(stream, beside)?, text: Some(text) }))
     }
 }
 

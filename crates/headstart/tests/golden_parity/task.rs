@@ -6,7 +6,7 @@ use headstart::batch::{Batch, Sequence};
 use headstart::config::{HeadPooling, Problem};
 use headstart::model::{Inputs, Model};
 use headstart::objective::pair_loss;
-use headstart::teacher::{Learned, Teacher};
+use headstart::teacher::{Learned, States, Teacher};
 use headstart_engine::ops::adam::{self, Adam, Decay, Range};
 use headstart_engine::ops::attention::KeyValueCache;
 use headstart_engine::ops::loss::Targets;
@@ -48,6 +48,8 @@ pub struct Lesson {
     pub pooling: HeadPooling,
     pub layers: Vec<(usize, usize)>,
     pub learned: Learned,
+    /// Lengths and ids of what it reads, where that is something else than the student.
+    pub reads: Option<(Vec<usize>, Vec<u32>)>,
 }
 
 pub struct Task {
@@ -84,6 +86,13 @@ pub struct Outcome {
     pub recorded: usize,
 }
 
+impl Lesson {
+    fn teacher(&self, precision: Precision) -> Teacher {
+        let model = (self.teacher.clone(), Weights::new(self.weights.clone()));
+        Teacher::new(model, self.pooling, self.layers.clone(), precision, self.learned, false).unwrap()
+    }
+}
+
 impl Task {
     /// Trains for all steps, one slab each.
     pub fn run(&self, device: &Device, precision: Precision) -> Outcome {
@@ -103,18 +112,15 @@ impl Task {
                 self.dropout_seed,
                 step,
             );
-            let mut states = Vec::new();
+            let mut states = States::default();
             let inputs = self.inputs(0..self.ids.len());
-            let hidden = self.model.trunk_watched(&mut tape, inputs, None, &mut |layer, h| {
-                if self
-                    .lesson
-                    .as_ref()
-                    .is_some_and(|lesson| lesson.layers.iter().any(|(own, _)| *own == layer))
-                {
-                    states.push(h.clone());
+            let teacher = self.lesson.as_ref().map(|lesson| lesson.teacher(precision));
+            let hidden = self.model.trunk_watched(&mut tape, inputs, None, &mut |seen| {
+                if let Some(teacher) = &teacher {
+                    teacher.keep(&mut states, seen);
                 }
             });
-            let (distance, distances) = self.distances(&mut tape, (&states, &hidden), precision);
+            let (distance, distances) = self.distances(&mut tape, teacher.as_ref(), (&states, &hidden));
             let lm_loss = self.lm_loss(&mut tape, &hidden, 0..self.ids.len());
             let clf = self.clf_loss(&mut tape, &hidden, 0..self.lengths.len());
             if step == 0 {
@@ -226,22 +232,21 @@ impl Task {
     fn distances(
         &self,
         tape: &mut Tape<'_>,
-        states: (&[Value], &Value),
-        precision: Precision,
+        teacher: Option<&Teacher>,
+        states: (&States, &Value),
     ) -> (f64, Vec<f64>) {
-        let Some(lesson) = &self.lesson else { return (0.0, Vec::new()) };
+        let Some(teacher) = teacher else { return (0.0, Vec::new()) };
         let whole = self.packing();
-        let sequence = |s| Sequence { input_ids: self.ids[whole.range(s)].to_vec(), ..Sequence::default() };
+        let others = self.lesson.as_ref().and_then(|lesson| lesson.reads.as_ref());
+        let sequence = |s| Sequence {
+            input_ids: self.ids[whole.range(s)].to_vec(),
+            in_teachers_pieces: others.map(|(lengths, ids)| {
+                let start: usize = lengths[..s].iter().sum();
+                ids[start..start + lengths[s]].to_vec()
+            }),
+            ..Sequence::default()
+        };
         let batch = Batch { sequences: (0..self.lengths.len()).map(sequence).collect() };
-        let teacher = Teacher::new(
-            (lesson.teacher.clone(), Weights::new(lesson.weights.clone())),
-            lesson.pooling,
-            lesson.layers.clone(),
-            precision,
-            lesson.learned,
-            false,
-        )
-        .unwrap();
         let compared = teacher.compared(&batch);
         let sums = teacher.distances(&self.model, tape, states, &batch.slabs(usize::MAX)[0], compared);
         let parts = teacher.metrics(&sums, compared).into_iter().map(|(_, value)| value).collect();

@@ -2,54 +2,9 @@
 // the saved log-sum-exp. See ops/attention.rs.
 //
 // A warp owns ROWS rows (queries, or keys where their gradients are summed) and walks over the other side in tiles of
-// 32, one per lane; a block's warps share each staged tile. All arithmetic is f32. Shared memory is
+// 32, one per lane (common.cuh); a block's warps share each staged tile. All arithmetic is f32. Shared memory is
 // 2 * TILE * PITCH(dim) floats for two staged tiles, then per warp what each kernel names; the host computes it and takes
 // as many warps as fit. Every output is summed by one warp in a fixed order.
-
-#define TILE WARP
-#define ROWS 4
-// Columns of a head that one lane sums: heads of up to 4 * 32 = 128.
-#define GROUPS 4
-// From one staged row to the next; odd, so that the lanes, each in its own row, read from different banks.
-#define PITCH(dim) ((dim) | 1)
-
-// Rows first .. first + count (those below `end`; zeros beyond) of columns col .. col + dim, into shared memory.
-static inline __device__ void stage(const void *x, int dtype, int x_stride, int col, int first, int count, int end, int dim,
-                             float *to, int to_stride) {
-    for (int r = threadIdx.x / WARP; r < count; r += blockDim.x / WARP) {
-        size_t at = (size_t)(first + r) * x_stride + col;
-        for (int c = threadIdx.x % WARP; c < dim; c += WARP) {
-            to[r * to_stride + c] = first + r < end ? load(x, dtype, at + c) : 0.0f;
-        }
-    }
-}
-
-// sums[r] = the product of own row r with the staged row of this lane.
-static inline __device__ void multiply_rows(const float *own, const float *staged, int dim, float *sums) {
-    const float *other = staged + (threadIdx.x % WARP) * PITCH(dim);
-    for (int r = 0; r < ROWS; r++) sums[r] = 0.0f;
-    for (int d = 0; d < dim; d++) {
-        float x = other[d];
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) sums[r] += own[r * dim + d] * x;
-    }
-}
-
-// sums[r][g] += the sum over the tile of factors[r][j] * staged[j], this lane's columns.
-static inline __device__ void add_weighted(const float *factors, const float *staged, int dim, float (*sums)[GROUPS]) {
-    int lane = threadIdx.x % WARP;
-    for (int j = 0; j < TILE; j++) {
-#pragma unroll
-        for (int g = 0; g < GROUPS; g++) {
-            int c = lane + g * WARP;
-            if (c < dim) {
-                float x = staged[j * PITCH(dim) + c];
-#pragma unroll
-                for (int r = 0; r < ROWS; r++) sums[r][g] += factors[r * TILE + j] * x;
-            }
-        }
-    }
-}
 
 static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
     return derive(derive(row_keys[row], site), head);

@@ -19,6 +19,7 @@ pub(crate) mod loss;
 pub(crate) mod norm;
 pub(crate) mod parts;
 pub(crate) mod pool;
+pub(crate) mod relation;
 pub(crate) mod rotary;
 pub(crate) mod scatter;
 pub(crate) mod select_rows;
