@@ -81,8 +81,8 @@ impl Trunk<'_> {
                 return None;
             }
             let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
-            let hidden = self.model.trunk(&mut tape, inputs(self.model, &slab), None);
-            let parts = self.model.classified_rows(&mut tape, &hidden);
+            let (_, read) = self.model.trunk_for_head(&mut tape, inputs(self.model, &slab), &mut |_, _| ());
+            let parts = self.model.classified_rows(&mut tape, &read);
             let parts: Vec<Vec<f32>> = parts.iter().map(|part| part.tensor().to_f32_vec()).collect();
             let width = self.model.config().embed_dim;
             for at in 0..slab.sequences.len() {

@@ -130,7 +130,7 @@ impl Teacher {
         let inputs = Inputs { input_ids: original.as_deref().unwrap_or(&slab.input_ids), token_type_ids };
         let mut own = Tape::inference(tape.device(), &self.weights, &slab.packing, self.precision);
         let mut there = vec![None; self.layers.len()];
-        let hidden = self.model.trunk_watched(&mut own, inputs, None, &mut |layer, h| {
+        let (hidden, read) = self.model.trunk_for_head(&mut own, inputs, &mut |layer, h| {
             for (kept, _) in there.iter_mut().zip(&self.layers).filter(|(_, (_, teacher))| *teacher == layer)
             {
                 *kept = Some(h.tensor().clone());
@@ -155,7 +155,7 @@ impl Teacher {
         }
         if label_loss > 0.0 {
             let scale = (label_loss / compared.labels) as f32;
-            let answers = self.model.classify(&mut own, &hidden);
+            let answers = self.model.classify(&mut own, &read);
             if let (Some(answers), Some(logits)) = (answers, student.classify(tape, last)) {
                 sums.labels = tape.soft_labels(&logits, answers.tensor(), temperature, scale);
             }

@@ -47,6 +47,8 @@ pub fn write_code_config(
         (options.lm_transform || options.lm_bias, "a language model's head with parameters of its own"),
         (options.prediction_head || pooled == Some(HeadPooling::Pooler), "a linear below the classifier's"),
         (pooled.is_some_and(|pooled| pooled.parts().len() > 1), "several poolings side by side"),
+        (config.head_shape.hidden.is_some(), "hidden layer in its classifier"),
+        (config.head_shape.layer_mix, "learned mix of all layers"),
         (options.cls_first, "[CLS] in the first place"),
         (config.embedding_size() != config.embed_dim, "embeddings of another width"),
         (
