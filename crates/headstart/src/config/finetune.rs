@@ -246,12 +246,6 @@ impl FinetuneConfig {
         let fits = self.method.fits_head();
         for (key, given, what, fix) in [
             (
-                "class_weights",
-                self.class_weights != ClassWeights::None,
-                "the head is fitted, and every example counts alike",
-                "leave it out, or use another --method",
-            ),
-            (
                 "lm_loss_coef",
                 self.lm_loss_coef > 0.0,
                 "it has no language-model loss",
