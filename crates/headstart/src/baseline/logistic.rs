@@ -195,7 +195,9 @@ impl<X: Rows> Problem<'_, X> {
         own.par_chunks_mut(k).zip(self.counts).zip(self.classes).with_min_len(1024).for_each(
             |((own, counts), class)| {
                 let weight = if *counts { self.weight(*class) } else { 0.0 };
-                own.iter_mut().for_each(|own| *own *= weight);
+                for own in own {
+                    *own *= weight;
+                }
             },
         );
         let mut diagonal = vec![0.0; (self.x.columns() + 1) * k];
