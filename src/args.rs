@@ -8,6 +8,7 @@ mod auto;
 mod distill;
 mod examples;
 mod groups;
+mod head;
 mod lint;
 mod parsing;
 mod peft;
@@ -34,6 +35,7 @@ pub use groups::{
     ColumnArgs, ComputeArgs, LabelledArgs, ModelArgs, PaceArgs, PlaceArgs, RankArgs, ReadingArgs, RunArgs,
     SourceArgs, TextsArgs, TokenizerArgs, TrainArgs, TuningArgs, TutorialArgs,
 };
+pub use head::HeadArgs;
 pub use lint::DataLintArgs;
 #[cfg(test)]
 pub use parsing::names;
@@ -451,6 +453,8 @@ pub struct FinetuneArgs {
     pub trials: TrialsArgs,
     #[command(flatten)]
     pub peft: PeftArgs,
+    #[command(flatten)]
+    pub head: HeadArgs,
     #[command(flatten)]
     pub rates: RatesArgs,
     #[command(flatten)]

@@ -282,8 +282,9 @@ fn tuning_evaluating_predicting_and_generating() {
     let tune = "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --threads 1";
     let updates = "--method lora --lora_targets all --lora_dropout 0.1";
     let tuned = "--lm_loss_coef 0.5 --adapters_dim 8";
-    for (run, flags) in [("tuned", tuned), ("updated", updates), ("scaled", "--method ia3 --ia3_targets all")]
-    {
+    let mixed = "--head mlp --layer_mix --layer_drop 0.3 --pooling mean";
+    let scaled = "--method ia3 --ia3_targets all";
+    for (run, flags) in [("tuned", tuned), ("updated", updates), ("scaled", scaled), ("mixed", mixed)] {
         for device in ["cpu", "cuda"] {
             place.run(&format!("{tune} {flags} --device {device} --out {run}-{device}")).succeeds();
         }

@@ -123,6 +123,37 @@ fn vectors_are_of_any_pooling_and_tell_numbers_and_marks() {
     assert!(metric(&result, "valid/pearson") > 0.8, "{result}");
 }
 
+/// Where one class is rare, weights that make up for it find more of it.
+#[test]
+fn a_rare_class_may_count_as_much_as_the_others() {
+    let place = Place::new();
+    let mut draws = support::Draws::new(5);
+    let mut table = String::from("text,label\n");
+    for row in 0..400 {
+        let (text, water) = sentence(&mut draws);
+        let rare = !water;
+        // Half of what is rare is labelled as the other, so that nothing tells it for certain.
+        let label = if rare && row % 10 == 0 { "land" } else { "water" };
+        if !rare || row % 5 == 0 {
+            table += &format!("{text},{label}\n");
+        }
+    }
+    place.write("rare.csv", table);
+    let recall = |method: &str, weights: &str| {
+        let out = format!("{}-{weights}", method.split(' ').next().unwrap());
+        let flags = format!("--method {method} --data rare.csv --class_weights {weights} --json --out {out}");
+        place.run(&call(&flags)).succeeds();
+        let topics = trunks("fitted").path("topics");
+        let found = place.run(&format!("eval {out} --data {} --json", topics.display())).json();
+        metric(&found, "recall/land")
+    };
+    let [alike, balanced] = ["none", "balanced"].map(|weights| recall("features", weights));
+    assert!(balanced > alike, "{alike}, {balanced}");
+    let pairs = "contrastive --pairs_per_text 1 --max_steps 2";
+    let [alike, balanced] = ["none", "balanced"].map(|weights| recall(pairs, weights));
+    assert!(balanced > alike, "{alike}, {balanced}");
+}
+
 const CONTRASTIVE: &str =
     "--method contrastive --shots 8 --n_epochs 1 --lr 1e-3 --save_every 9 --reduction_groups 2 --dropout 0.1";
 
@@ -176,7 +207,6 @@ fn what_makes_no_sense_is_refused() {
     refused("--shots 4 --max_train_examples 9", &["give one of them"]);
     refused("--shots 4 --problem multi-label", &["no single classes"]);
     refused("--method features --lm_loss_coef 0.5", &["no language-model loss"]);
-    refused("--method features --class_weights balanced", &["counts alike"]);
     refused("--method features --n_epochs 0", &["before the head is fitted"]);
     refused("--method features --budget 1m", &["takes no steps"]);
     refused("--method features --pooling pooler", &["brings no pooler"]);

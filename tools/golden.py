@@ -90,8 +90,9 @@ def lm(targets, coef=1.0):
     return {"targets": targets, "coef": coef}
 
 
-def head(pooling, num_classes, problem="single_label", coef=1.0):
-    return {"pooling": pooling, "num_classes": num_classes, "problem": problem, "coef": coef}
+def head(pooling, num_classes, problem="single_label", coef=1.0, **shape):
+    """`shape`: a `hidden` layer's width and activation, and whether a `layer_mix` is read."""
+    return {"pooling": pooling, "num_classes": num_classes, "problem": problem, "coef": coef} | shape
 
 
 # Sizes are odd on purpose: head dims that no vector width divides, hidden sizes and vocabularies
@@ -162,6 +163,13 @@ CASES = [
     case("adapters_parallel_frozen", 29, "naacl2019", (5, 5, 37, 43, 14, 2), [6, 14, 1, 9], head=head("cls", 6),
          adapters_dim=4, frozen_trunk=True, dropout=0.1,
          adapters={"kind": "parallel", "scale": 0.5, "activation": "silu"}),
+    # A hidden layer over several rows side by side; a mix of all layers beside another loss; both on a frozen trunk.
+    case("clf_hidden", 30, "gpt2", (3, 5, 23, 41, 12, 2), [12, 4, 1, 7], causal=False,
+         head=head("cls+mean", 3, hidden={"width": 11, "activation": "gelu"})),
+    case("clf_layer_mix", 31, "gpt2", (2, 9, 25, 43, 13, 3), [13, 4, 9, 1], causal=False,
+         head=head("mean", 4, layer_mix=True), lm=lm("masked", 0.5)),
+    case("clf_mix_frozen", 32, "naacl2019", (5, 5, 37, 43, 14, 2), [6, 14, 1, 9], frozen_trunk=True, dropout=0.1,
+         head=head("cls", 6, hidden={"width": 7, "activation": "tanh"}, layer_mix=True)),
 ]
 
 
@@ -179,8 +187,12 @@ def draw_parameters(config):
         values = random.standard_normal(shape)
         if "norm" in name:
             values = 0.2 * values + (1.0 if name.endswith("weight") else 0.0)
+        elif name.endswith("mix.scale"):
+            values = 1.0 + 0.2 * values
         elif name.endswith("bias"):
             values = 0.1 * values
+        elif len(shape) == 1:
+            pass
         else:
             values = values / math.sqrt(shape[1])
         params[name] = torch.from_numpy(values.astype(np.float32))

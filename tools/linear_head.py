@@ -28,9 +28,10 @@ def raw(model):
     return weights, intercept - weights @ scaler.mean_
 
 
-def logistic(strength):
+def logistic(strength, class_weight=None):
     # Its usual solver, lbfgs, ends a millionth or two away from the minimum.
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, solver="newton-cg", tol=1e-14, max_iter=100_000))
+    options = {"solver": "newton-cg", "tol": 1e-14, "max_iter": 100_000, "class_weight": class_weight}
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, **options))
 
 
 def main():
@@ -54,6 +55,8 @@ def main():
         for kind, kept in ("three", classes >= 0), ("two", classes < 2):
             model = logistic(strength).fit(x[kept], classes[kept])
             case(kind, strength, *raw(model), int((model.predict(x[kept]) == classes[kept]).sum()))
+            model = logistic(strength, "balanced").fit(x[kept], classes[kept])
+            case(f"{kind} balanced", strength, *raw(model), int((model.predict(x[kept]) == classes[kept]).sum()))
         models = [logistic(strength).fit(x, marks[:, k]) for k in range(3)]
         parts = [raw(model) for model in models]
         right = sum(int((model.predict(x) == marks[:, k]).sum()) for k, model in enumerate(models))

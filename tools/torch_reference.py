@@ -70,10 +70,7 @@ def parameter_shapes(case):
         shapes["transformer.final_norm.weight"] = (c,)
         shapes["transformer.final_norm.bias"] = (c,)
     if case["head"] is not None:
-        shapes["classification_head.weight"] = (case["head"]["num_classes"], c)
-        shapes["classification_head.bias"] = (case["head"]["num_classes"],)
-        for part in case["head"]["pooling"].split("+")[1:]:
-            shapes[f"classification_head.{part}.weight"] = (case["head"]["num_classes"], c)
+        shapes |= head_shapes(case["head"], c, case["num_layers"])
     if case["positions"] == "rotary":
         del shapes["transformer.position_embedding.weight"]
     if not options["bias"]:
@@ -81,6 +78,22 @@ def parameter_shapes(case):
         shapes = {n: s for n, s in shapes.items() if not n.endswith(linears)}
     if not options["norm_bias"]:
         shapes = {n: s for n, s in shapes.items() if not ("norm" in n and n.endswith(".bias"))}
+    return shapes
+
+
+def head_shapes(head, c, layers):
+    """A linear over the poolings side by side; or one to a hidden layer, and one of that. Before it the weights of a mix of all layers."""
+    shapes = {}
+    if head.get("layer_mix"):
+        shapes["classification_head.mix.weight"] = (layers + 1,)
+        shapes["classification_head.mix.scale"] = (1,)
+    hidden, k = head.get("hidden"), head["num_classes"]
+    name, outputs = ("classification_head.hidden", hidden["width"]) if hidden else ("classification_head", k)
+    shapes |= {f"{name}.weight": (outputs, c), f"{name}.bias": (outputs,)}
+    for part in head["pooling"].split("+")[1:]:
+        shapes[f"{name}.{part}.weight"] = (outputs, c)
+    if hidden:
+        shapes |= {"classification_head.weight": (k, outputs), "classification_head.bias": (k,)}
     return shapes
 
 
@@ -118,9 +131,11 @@ def rotated(x, theta):
 
 
 def activation(name, x):
-    """ReLU, SiLU, GELU, or GELU in its tanh form."""
+    """ReLU, tanh, SiLU, GELU, or GELU in its tanh form."""
     if name == "relu":
         return torch.relu(x)
+    if name == "tanh":
+        return torch.tanh(x)
     if name == "silu":
         return x * torch.sigmoid(x)
     return F.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none")
@@ -251,6 +266,11 @@ class Forward:
             output = self.norm(output, "transformer.final_norm")
         return states, output
 
+    def mixed(self, states):
+        """ELMo's mix of L + 1 packed [N, C] (Peters et al. 2018, equation 1)."""
+        shares = torch.softmax(self.params["classification_head.mix.weight"], 0)
+        return self.params["classification_head.mix.scale"] * sum(s * h for s, h in zip(shares, states))
+
     def pool(self, hidden, lengths, how):
         """Packed [N, C] -> [B, C]; mean and max run over every token of the sequence."""
         rows = []
@@ -292,15 +312,20 @@ def forward(case, params, inputs, drop=None):
         total = total + case["lm"]["coef"] * out["lm_loss"]
     if case["head"] is not None:
         first, *others = case["head"]["pooling"].split("+")
-        rows = run.pool(hidden, lengths, first)
+        read = run.mixed([*states[:-1], hidden]) if case["head"].get("layer_mix") else hidden
+        rows = run.pool(read, lengths, first)
         if case["head"]["problem"] == "pairs":
             # The loss of sentence-transformers (`CosineSimilarityLoss`): the cosine of each two rows against 1 or 0.
             logits = F.cosine_similarity(rows[0::2], rows[1::2], dim=1)[:, None]
         else:
-            logits = run.linear(rows, "classification_head")
+            layer = case["head"].get("hidden")
+            name = "classification_head.hidden" if layer else "classification_head"
+            logits = run.linear(rows, name)
             for part in others:
                 # The columns of one linear over all rows side by side.
-                logits = logits + run.pool(hidden, lengths, part) @ params[f"classification_head.{part}.weight"].T
+                logits = logits + run.pool(read, lengths, part) @ params[f"{name}.{part}.weight"].T
+            if layer:
+                logits = run.linear(run.act(layer["activation"], logits), "classification_head")
         out["clf_logits"] = logits
         out["clf_loss"] = classification_loss(case["head"]["problem"], logits, inputs["labels"])
         total = total + case["head"]["coef"] * out["clf_loss"]

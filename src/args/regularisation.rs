@@ -26,6 +26,9 @@ pub struct RegularisationArgs {
     /// Pull the model's own weights to where they began instead of to 0, so strongly (L2-SP, decoupled) [default: 0]
     #[arg(long, value_name = "X")]
     pub l2_sp: Option<f64>,
+    /// LayerDrop: leave out each block of the model with this probability, anew in each training step [default: 0]
+    #[arg(long, value_name = "P")]
+    pub layer_drop: Option<f32>,
     /// The metric that says which checkpoint is the best, and when to stop early: any that evaluations of the task have
     /// [default: accuracy, or of numbers mse]
     #[arg(long, value_name = "NAME")]

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use headstart::config::{
-    AdaptConfig, FinetuneConfig, PeftConfig, PretrainConfig, RatesConfig, RegularisationConfig, TASK_TEXTS,
-    TrialsConfig,
+    AdaptConfig, FinetuneConfig, HeadChoice, PeftConfig, PretrainConfig, RatesConfig, RegularisationConfig,
+    TASK_TEXTS, TrialsConfig,
 };
 
 use super::run::{self, Run};
 use super::{data, file, train, tutorial};
 use crate::args::{
-    AdaptArgs, ExampleArgs, FinetuneArgs, LabelledArgs, PeftArgs, Rate, RatesArgs, RegularisationArgs,
-    TrainArgs, TrialsArgs, TuningArgs,
+    AdaptArgs, ExampleArgs, FinetuneArgs, HeadArgs, LabelledArgs, PeftArgs, Rate, RatesArgs,
+    RegularisationArgs, TrainArgs, TrialsArgs, TuningArgs,
 };
 use crate::ranks::Ranks;
 
@@ -30,6 +30,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
         adapt,
         trials,
         peft,
+        head,
         rates,
         regularisation,
         source,
@@ -45,6 +46,7 @@ pub fn finetune(args: FinetuneArgs, ranks: &Ranks) -> Result<Run<FinetuneConfig>
     });
     let base = file::layered(saved.unwrap_or_default(), run.config.as_deref(), None, |_, _| ())?;
     let base = FinetuneConfig {
+        head: head_choice(head, &base.head),
         rates: rates_config(&rates, &base.rates),
         best_metric: regularisation.best_metric.clone().or(base.best_metric),
         regularisation: regularisation_config(&regularisation, &base.regularisation),
@@ -111,6 +113,7 @@ fn finetune_config(
         lora_targets: lora_targets.or(base.lora_targets),
         rslora: rslora.or(base.rslora),
         peft: peft_config(peft, base.peft),
+        head: base.head,
         train_norms: train_norms.unwrap_or(base.train_norms),
         pooling: pooling.or(base.pooling),
         max_length: max_length.or(base.max_length),
@@ -161,14 +164,33 @@ fn peft_config(peft: PeftArgs, base: PeftConfig) -> PeftConfig {
     }
 }
 
+fn head_choice(args: HeadArgs, base: &HeadChoice) -> HeadChoice {
+    let HeadArgs { head, head_width, head_activation, layer_mix } = args;
+    HeadChoice {
+        head: head.or(base.head),
+        head_width: head_width.or(base.head_width),
+        head_activation: head_activation.or(base.head_activation),
+        layer_mix: layer_mix.or(base.layer_mix),
+    }
+}
+
 fn regularisation_config(args: &RegularisationArgs, base: &RegularisationConfig) -> RegularisationConfig {
-    let RegularisationArgs { label_smoothing, focal_gamma, r_drop, sampling, l2_sp, best_metric: _ } = *args;
+    let RegularisationArgs {
+        label_smoothing,
+        focal_gamma,
+        r_drop,
+        sampling,
+        l2_sp,
+        layer_drop,
+        best_metric: _,
+    } = *args;
     RegularisationConfig {
         label_smoothing: label_smoothing.or(base.label_smoothing),
         focal_gamma: focal_gamma.or(base.focal_gamma),
         r_drop: r_drop.or(base.r_drop),
         sampling: sampling.unwrap_or(base.sampling),
         l2_sp: l2_sp.or(base.l2_sp),
+        layer_drop: layer_drop.or(base.layer_drop),
     }
 }
 

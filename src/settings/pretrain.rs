@@ -158,6 +158,7 @@ pub fn model_config(args: &ModelArgs, base: ModelConfig) -> ModelConfig {
         teacher_heads: base.teacher_heads,
         ia3: base.ia3,
         head: base.head,
+        head_shape: base.head_shape,
         offset_token: base.offset_token,
         layout: base.layout,
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use headstart::config::{
-    AdaptConfig, Arch, DataConfig, DistillConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig,
-    ObjectiveName, Positions, PretrainConfig, Problem, RatesConfig, RegularisationConfig, Schedule, Seeds,
-    TextColumns, TrainConfig, TrialsConfig,
+    AdaptConfig, Arch, DataConfig, DistillConfig, FinetuneConfig, HeadChoice, HeadConfig, HeadKind,
+    HeadPooling, ModelConfig, ObjectiveName, Positions, PretrainConfig, Problem, RatesConfig,
+    RegularisationConfig, Schedule, Seeds, TextColumns, TrainConfig, TrialsConfig,
 };
 
 use super::run::{free_flags, short_name};
@@ -245,6 +245,7 @@ fn every_key_has_its_flag() {
         "ia3",
         "teacher_heads",
         "head",
+        "head_shape",
         "offset_token",
         "layout",
     ];
@@ -322,6 +323,26 @@ fn several_runs_are_asked_for_in_flags_or_in_the_file() {
         assert!(message.contains(words) || message.replace('`', "--").contains(words), "{message}");
     }
     assert!(message(pretrain_settings(&["--lr", "auto"])).contains("fix: leave --lr out"));
+}
+
+#[test]
+fn a_head_is_asked_for_in_flags_or_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    let text = "head = \"mlp\"\nhead_width = 7\nlayer_mix = true\n[regularisation]\nlayer_drop = 0.25\n";
+    fs::write(&file, text).unwrap();
+    let config =
+        finetune_settings(&["--config", file.to_str().unwrap(), "--head_width", "9", "--layer_mix=false"]);
+    let config = config.unwrap();
+    let expected = HeadChoice {
+        head: Some(HeadKind::Mlp),
+        head_width: Some(9),
+        head_activation: None,
+        layer_mix: Some(false),
+    };
+    assert_eq!((&config.head, config.regularisation.layer_drop), (&expected, Some(0.25)));
+    assert_eq!(toml::from_str::<FinetuneConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    assert!(message(finetune_settings(&["--head_width", "9"])).contains("head_width"));
 }
 
 #[test]

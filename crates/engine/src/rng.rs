@@ -79,6 +79,12 @@ pub fn dropout_factor(key: u64, column: usize, rate: DropRate) -> f32 {
     if lane < rate.threshold { 0.0 } else { rate.scale }
 }
 
+/// What decides whether a part of a model is left out of a whole optimizer step.
+#[inline]
+pub const fn part_key(seed: u64, step: u64, part: u64) -> u64 {
+    derive(derive(derive(1, seed), step), part)
+}
+
 /// The key of a row at a site; `site` numbers the places of a model where something is dropped.
 #[inline]
 pub const fn site_key(row_key: u64, site: u32) -> u64 {

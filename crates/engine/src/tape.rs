@@ -67,6 +67,7 @@ impl fmt::Debug for Recorded {
 #[derive(Debug)]
 struct Training<'a> {
     gradients: &'a mut Gradients,
+    seed: u64,
     /// The optimizer step.
     step: u64,
     /// One dropout key per token.
@@ -125,7 +126,7 @@ impl<'a> Tape<'a> {
     ) -> Self {
         let row_keys: Arc<[u64]> = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
         let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(&row_keys))));
-        let training = Some(Training { gradients, step, row_keys });
+        let training = Some(Training { gradients, seed, step, row_keys });
         Self {
             device,
             weights,
@@ -152,6 +153,14 @@ impl<'a> Tape<'a> {
     /// The optimizer step it computes gradients for; `None` on a tape that records nothing.
     pub fn step(&self) -> Option<u64> {
         self.training.as_ref().map(|training| training.step)
+    }
+
+    /// Whether the optimizer step leaves out a whole part of the model, which it does with probability `p`: on every tape of the step
+    /// alike. Nothing is left out in inference.
+    pub fn leaves_out(&self, p: f32, part: u64) -> bool {
+        let Some(training) = self.training.as_ref().filter(|_| p > 0.0) else { return false };
+        let draw = rng::part_key(training.seed, training.step, part) >> 11;
+        (draw as f64 / (1_u64 << 53) as f64) < f64::from(p)
     }
 
     /// Has [`Tape::completes_from`] heard by [`Tape::backward_telling`].

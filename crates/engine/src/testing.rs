@@ -23,7 +23,7 @@ pub(crate) const STEP: u64 = 3;
 /// rounds on the way (its output, saved activations, gradients between matmuls) costs up to 2^-9 each.
 fn tolerance(op: &str) -> (f64, f64) {
     match op {
-        "norm" | "pool" | "cosine" | "select_rows" | "embedding" | "loss" => (5e-6, 5e-6),
+        "norm" | "pool" | "mix" | "cosine" | "select_rows" | "embedding" | "loss" => (5e-6, 5e-6),
         "linear" | "gate" | "rotary" | "dropout" | "column_scale" => (5e-6, 1.2e-2),
         "attention" | "linear_cross_entropy" => (1e-5, 1.5e-2),
         other => unreachable!("no tolerance for {other}"),

@@ -125,6 +125,7 @@ pub(crate) fn finetune_compared(
     };
     let (method, norms) = (config.method, config.train_norms);
     model.freeze_except(|param| trains(method, norms, param));
+    model.set_layer_drop(config.regularisation.layer_drop.unwrap_or(0.0));
     check_biases(method, &model)?;
     check_passes(config, &model_config)?;
 

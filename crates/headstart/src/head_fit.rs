@@ -81,8 +81,8 @@ impl Trunk<'_> {
                 return None;
             }
             let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
-            let hidden = self.model.trunk(&mut tape, inputs(self.model, &slab), None);
-            let parts = self.model.classified_rows(&mut tape, &hidden);
+            let (_, read) = self.model.trunk_for_head(&mut tape, inputs(self.model, &slab), &mut |_| ());
+            let parts = self.model.classified_rows(&mut tape, &read);
             let parts: Vec<Vec<f32>> = parts.iter().map(|part| part.tensor().to_f32_vec()).collect();
             let width = self.model.config().embed_dim;
             for at in 0..slab.sequences.len() {
@@ -100,11 +100,13 @@ pub(crate) fn sequence(examples: &Examples<'_>, at: usize) -> Sequence {
     examples.sequence(at, &TokenTargets::None, 0)
 }
 
-/// Fits the last linear to the vectors of labelled examples; `None` when `go_on` said no.
+/// Fits the last linear to the vectors of labelled examples, of which those of each class count as much as `class_weights` say; `None`
+/// when `go_on` said no.
 pub(crate) fn fitted(
     examples: &Examples<'_>,
     values: &[f32],
     (problem, outputs): (Problem, usize),
+    class_weights: Option<&[f32]>,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Option<LinearModel> {
     let mut seen: HashMap<(&[u32], Option<&[u32]>), u64> = HashMap::new();
@@ -121,10 +123,13 @@ pub(crate) fn fitted(
             Label::Values(values) => numbers.extend_from_slice(values),
         }
     }
-    let targets = match problem {
-        Problem::SingleLabel => Targets::Classes(&classes, outputs),
-        Problem::MultiLabel => Targets::MultiLabel(&numbers, outputs),
-        Problem::Regression => Targets::Numbers(&numbers),
+    let class_weights: Option<Vec<f64>> =
+        class_weights.map(|weights| weights.iter().map(|weight| f64::from(*weight)).collect());
+    let targets = match (problem, &class_weights) {
+        (Problem::SingleLabel, Some(weights)) => Targets::WeightedClasses(&classes, weights),
+        (Problem::SingleLabel, None) => Targets::Classes(&classes, outputs),
+        (Problem::MultiLabel, _) => Targets::MultiLabel(&numbers, outputs),
+        (Problem::Regression, _) => Targets::Numbers(&numbers),
     };
     LinearModel::fit(vectors, targets, go_on)
 }

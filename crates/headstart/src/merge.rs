@@ -35,8 +35,8 @@ fn outputs(model: &Model, device: &Device, weights: Vec<f32>) -> Vec<f32> {
     let input_ids: Vec<u32> = (0..length).map(|i| ((i * 37 + 11) % config.vocab_size) as u32).collect();
     let (weights, packing) = (Weights::new(weights), Packing::new(&[length], &[0]));
     let mut tape = Tape::inference(device, &weights, &packing, Precision::F32);
-    let hidden = model.trunk(&mut tape, Inputs::new(&input_ids), None);
-    if let Some(logits) = model.classify(&mut tape, &hidden) {
+    let (hidden, read) = model.trunk_for_head(&mut tape, Inputs::new(&input_ids), &mut |_| ());
+    if let Some(logits) = model.classify(&mut tape, &read) {
         return logits.tensor().to_f32_vec();
     }
     if model.check_lm_head().is_err() {

@@ -116,7 +116,7 @@ impl Objective {
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
         let mut states = States::default();
-        let hidden = model.trunk_watched(tape, inputs(model, slab), None, &mut |seen| {
+        let (hidden, read) = model.trunk_for_head(tape, inputs(model, slab), &mut |seen| {
             if let Some(teacher) = &self.teacher {
                 teacher.keep(&mut states, seen);
             }
@@ -135,10 +135,10 @@ impl Objective {
         let scale = (self.clf / denominators.clf) as f32;
         let labels = Labels::of(slab);
         if let (Labels::Values(alike), true) = (&labels, slab.sequences.iter().any(|s| s.with_next)) {
-            sums.clf = pair_loss(model, tape, &hidden, alike, scale);
+            sums.clf = pair_loss(model, tape, &read, alike, scale);
             return (sums, None);
         }
-        let Some(logits) = model.classify(tape, &hidden) else { return (sums, None) };
+        let Some(logits) = model.classify(tape, &read) else { return (sums, None) };
         let targets = match &labels {
             Labels::Classes(classes) => {
                 let weights = self.class_weights.as_deref();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::batch::GROUPED_TOKENS;
 use crate::checkpoint::{LoadedModel, ModelPath, load_model, with_lm_head, without_lm_head};
 use crate::config::{
-    FinetuneConfig, HeadConfig, Method, ModelConfig, ObjectiveName, PretrainConfig, Problem, Task,
+    FinetuneConfig, HeadConfig, HeadShape, Method, ModelConfig, ObjectiveName, PretrainConfig, Problem, Task,
     TrainConfig,
 };
 use crate::device::SLAB_TOKENS;
@@ -145,7 +145,10 @@ pub fn pretrain(config: &PretrainConfig, assumed: &Assumptions) -> Result<Plan> 
     let base = config.from.as_deref().map(load_model).transpose()?;
     let new_head = base.as_ref().is_some_and(|base| base.files.objective.is_none());
     let mut model = match &base {
-        Some(base) => ModelConfig { head: None, ..base.files.config.clone() },
+        Some(base) => {
+            let head_shape = HeadShape::default();
+            ModelConfig { head: None, head_shape, ..base.files.config.clone() }
+        }
         None => ModelConfig { vocab_size: assumed.vocab_size, ..config.model.clone() },
     };
     if new_head {
@@ -222,6 +225,7 @@ fn classifier(config: &FinetuneConfig, base: &LoadedModel) -> (ModelConfig, usiz
         lora: config.lora().or(files.config.lora),
         ia3: config.peft.ia3(config.method).or(files.config.ia3),
         head: Some(head),
+        head_shape: config.head.shape(files.config.embed_dim, files.config.head_shape, config.method),
         ..files.config.clone()
     };
     if config.lm_loss_coef <= 0.0 {

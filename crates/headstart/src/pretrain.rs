@@ -11,7 +11,7 @@ use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{
     Checkpoint, HeadDefaults, LoadedModel, ModelFiles, load_model, with_lm_head, without_lm_head,
 };
-use crate::config::{ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task};
+use crate::config::{HeadShape, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task};
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
 use crate::data::split::Split;
@@ -286,7 +286,8 @@ impl Start {
 
 /// The model of `base` with a language model's head and no other, where the settings do not speak against it.
 fn continued(config: &PretrainConfig, base: &LoadedModel) -> Result<ModelConfig> {
-    let mut model = ModelConfig { head: None, ..base.files.config.clone() };
+    let head_shape = HeadShape::default();
+    let mut model = ModelConfig { head: None, head_shape, ..base.files.config.clone() };
     let fit = ObjectiveName::of(&model);
     if let Some(asked) = config.objective.filter(|&asked| asked != fit) {
         let (asked, fit, reads) = match asked {

@@ -238,7 +238,7 @@ impl Teacher {
         let mut own = Tape::inference(tape.device(), &self.weights, packing, self.precision);
         let (mut there, mut heads) = (vec![None; self.layers.len()], None);
         let Learned { token_loss, relations, sentence_loss, label_loss, temperature } = self.learned;
-        let hidden = self.model.trunk_watched(&mut own, inputs, None, &mut |seen| match seen {
+        let (hidden, read) = self.model.trunk_for_head(&mut own, inputs, &mut |seen| match seen {
             Seen::States(layer, h) => {
                 let compared = there.iter_mut().zip(&self.layers);
                 for (kept, _) in compared.filter(|(_, (_, teacher))| *teacher == layer) {
@@ -274,7 +274,7 @@ impl Teacher {
         }
         if label_loss > 0.0 {
             let scale = (label_loss / compared.labels) as f32;
-            let answers = self.model.classify(&mut own, &hidden);
+            let answers = self.model.classify(&mut own, &read);
             if let (Some(answers), Some(logits)) = (answers, student.classify(tape, last)) {
                 sums.labels = tape.soft_labels(&logits, answers.tensor(), temperature, scale);
             }

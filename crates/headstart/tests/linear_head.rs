@@ -37,9 +37,14 @@ fn best(outputs: &[f32]) -> u32 {
 fn weights_and_answers_are_scikit_learns() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/linear_head.json");
     let golden: Golden = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(golden.cases.len(), 8);
+    assert_eq!(golden.cases.len(), 12);
     for case in &golden.cases {
-        let Case { kind, strength, .. } = case;
+        let strength = &case.strength;
+        // All classes alike, or each in inverse proportion to how often it is there.
+        let (kind, balanced) = match case.kind.strip_suffix(" balanced") {
+            Some(kind) => (kind, true),
+            None => (&*case.kind, false),
+        };
         let two = kind == "two";
         let kept: Vec<usize> =
             (0..golden.classes.len()).filter(|&row| !two || golden.classes[row] < 2).collect();
@@ -47,9 +52,13 @@ fn weights_and_answers_are_scikit_learns() {
         let values: Vec<f32> = kept.iter().flat_map(|&at| row(at).iter().copied()).collect();
         let classes: Vec<u32> = kept.iter().map(|&at| golden.classes[at]).collect();
         let texts: Vec<u64> = (0..kept.len() as u64).collect();
-        let targets = match kind.as_str() {
-            "three" => Targets::Classes(&classes, 3),
-            "two" => Targets::Classes(&classes, 2),
+        let count = if two { 2 } else { 3 };
+        let of_class = |class: u32| classes.iter().filter(|&&of| of == class).count() as f64;
+        let weights: Vec<f64> =
+            (0..count).map(|class| classes.len() as f64 / (f64::from(count) * of_class(class))).collect();
+        let targets = match kind {
+            "three" | "two" if balanced => Targets::WeightedClasses(&classes, &weights),
+            "three" | "two" => Targets::Classes(&classes, count as usize),
             "marks" => Targets::MultiLabel(&golden.marks, 3),
             _ => Targets::Numbers(&golden.numbers),
         };
@@ -91,7 +100,7 @@ fn weights_and_answers_are_scikit_learns() {
                 );
             }
         }
-        let right = match kind.as_str() {
+        let right = match kind {
             "numbers" => 0,
             "marks" => {
                 let marks = golden.marks.iter().map(|mark| *mark > 0.5);

@@ -19,6 +19,7 @@ pub mod gate;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod loss;
+pub mod mix;
 pub mod norm;
 pub mod pool;
 pub mod relation;

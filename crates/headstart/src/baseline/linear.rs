@@ -40,6 +40,8 @@ pub struct Vectors<'a> {
 pub enum Targets<'a> {
     /// Its class, of so many.
     Classes(&'a [u32], usize),
+    /// Its class, and how much an example of each class counts.
+    WeightedClasses(&'a [u32], &'a [f64]),
     /// For each of so many classes whether it is there: 0 or 1.
     MultiLabel(&'a [f32], usize),
     /// A number.
@@ -94,7 +96,13 @@ impl LinearModel {
         match targets {
             Targets::Classes(classes, count) => {
                 assert_eq!(classes.len(), rows, "a class for each text");
-                let (weights, strength) = fits.classes(classes, count, go_on)?;
+                let (weights, strength) = fits.classes(classes, count, None, go_on)?;
+                Some(raw(&weights, &standard, vec![strength]))
+            }
+            Targets::WeightedClasses(classes, class_weights) => {
+                assert_eq!(classes.len(), rows, "a class for each text");
+                let count = class_weights.len();
+                let (weights, strength) = fits.classes(classes, count, Some(class_weights), go_on)?;
                 Some(raw(&weights, &standard, vec![strength]))
             }
             Targets::MultiLabel(marks, count) => {
@@ -165,6 +173,7 @@ impl Fits<'_> {
         &self,
         classes: &[u32],
         count: usize,
+        class_weights: Option<&[f64]>,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Option<(Vec<f64>, f64)> {
         let mut number = vec![None; count];
@@ -186,7 +195,10 @@ impl Fits<'_> {
         if known.len() < 2 {
             return Some((all, self.strength.unwrap_or(USUAL_STRENGTH)));
         }
-        let (weights, strength) = self.logistic(&numbered, known.len(), go_on)?;
+        let of_known: Option<Vec<f64>> =
+            class_weights.map(|weights| known.iter().map(|class| weights[*class]).collect());
+        let of_known = of_known.as_deref();
+        let (weights, strength) = self.logistic(&numbered, known.len(), of_known, go_on)?;
         let k = columns(known.len());
         for (at, row) in all.chunks_exact_mut(count).enumerate() {
             match &weights[at * k..][..k] {
@@ -207,7 +219,7 @@ impl Fits<'_> {
             weights[self.x.columns()] = odds.ln();
             return Some((weights, self.strength.unwrap_or(USUAL_STRENGTH)));
         }
-        self.logistic(marked, 2, go_on)
+        self.logistic(marked, 2, None, go_on)
     }
 
     /// Logistic regression of classes that are all there.
@@ -215,21 +227,31 @@ impl Fits<'_> {
         &self,
         classes: &[u32],
         count: usize,
+        class_weights: Option<&[f64]>,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Option<(Vec<f64>, f64)> {
-        let strength = self.strength.map_or_else(|| self.best_of_classes(classes, count, go_on), Some)?;
+        let best = |go_on| self.best_of_classes(classes, count, class_weights, go_on);
+        let strength = if self.strength.is_some() { self.strength } else { best(go_on) }?;
         let mut weights = vec![0.0; (self.x.columns() + 1) * columns(count)];
         let counts = vec![true; classes.len()];
-        let problem = Problem { x: self.x, classes, count, counts: &counts, strength, tolerance: FINE };
+        let (x, counts) = (self.x, &counts[..]);
+        let problem = Problem { x, classes, count, counts, class_weights, strength, tolerance: FINE };
         problem.fit(&mut weights, go_on).then_some((weights, strength))
     }
 
-    fn best_of_classes(&self, classes: &[u32], count: usize, go_on: &mut dyn FnMut() -> bool) -> Option<f64> {
+    fn best_of_classes(
+        &self,
+        classes: &[u32],
+        count: usize,
+        class_weights: Option<&[f64]>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<f64> {
         let k = columns(count);
         let trial =
             |counts: &[bool], strength: f64, weights: &mut Vec<f64>, go_on: &mut dyn FnMut() -> bool| {
                 weights.resize((self.x.columns() + 1) * k, 0.0);
-                let problem = Problem { x: self.x, classes, count, counts, strength, tolerance: ROUGH };
+                let (x, tolerance) = (self.x, ROUGH);
+                let problem = Problem { x, classes, count, counts, class_weights, strength, tolerance };
                 if !problem.fit(weights, go_on) {
                     return None;
                 }
@@ -242,7 +264,8 @@ impl Fits<'_> {
                         [second] => *second,
                         all => all[*class as usize],
                     };
-                    -probability.max(1e-300).ln()
+                    let weight = class_weights.map_or(1.0, |weights| weights[*class as usize]);
+                    weight * -probability.max(1e-300).ln()
                 };
                 Some(scores.chunks_exact_mut(k).zip(classes).map(loss).collect())
             };

@@ -2,7 +2,8 @@
 //!
 //! Owns: the fit, which is the same for any number of threads. Never: texts.
 //!
-//! The weights minimise `|W|^2 / 2 + strength * sum of the examples' cross-entropies`; the constants bear no penalty. Two
+//! The weights minimise `|W|^2 / 2 + strength * sum of the examples' cross-entropies`, each of which may count as much as its class
+//! does; the constants bear no penalty. Two
 //! classes have one column, as in scikit-learn, more have one each. A step solves with the curvature at hand by conjugate
 //! gradients, roughly at first and better as it nears the end, and is halved until the loss falls.
 
@@ -25,6 +26,8 @@ pub(super) struct Problem<'a, X> {
     pub count: usize,
     /// The rows that count.
     pub counts: &'a [bool],
+    /// How much an example of each class counts, once more; `None`: all alike.
+    pub class_weights: Option<&'a [f64]>,
     /// What an example counts beside the penalty: scikit-learn's `C`.
     pub strength: f64,
     /// Where the fit ends: the largest slope, as a share of the largest weight.
@@ -55,6 +58,11 @@ pub(super) fn columns(classes: usize) -> usize {
 impl<X: Rows> Problem<'_, X> {
     fn k(&self) -> usize {
         columns(self.count)
+    }
+
+    /// How much an example counts that has this class.
+    fn weight(&self, class: u32) -> f64 {
+        self.class_weights.map_or(1.0, |weights| weights[class as usize])
     }
 
     /// Fits, from `weights` on: `k` for each column of the matrix, and `k` constants. `false` when `go_on` said no before
@@ -98,7 +106,7 @@ impl<X: Rows> Problem<'_, X> {
                     [slope] => *slope -= f64::from(*class),
                     all => all[*class as usize] -= 1.0,
                 }
-                let strength = if *counts { self.strength } else { 0.0 };
+                let strength = if *counts { self.strength * self.weight(*class) } else { 0.0 };
                 for slope in slopes {
                     *slope *= strength;
                 }
@@ -166,8 +174,9 @@ impl<X: Rows> Problem<'_, X> {
     fn bend(&self, probabilities: &[f64], scores: &[f64], bent: &mut [f64]) {
         let k = self.k();
         let rows = bent.par_chunks_mut(k).zip(probabilities.par_chunks(k)).zip(scores.par_chunks(k));
-        rows.zip(self.counts).with_min_len(1024).for_each(|(((bent, p), scores), counts)| {
-            let strength = if *counts { self.strength } else { 0.0 };
+        let rows = rows.zip(self.counts).zip(self.classes).with_min_len(1024);
+        rows.for_each(|((((bent, p), scores), counts), class)| {
+            let strength = if *counts { self.strength * self.weight(*class) } else { 0.0 };
             if let ([bent], [p], [score]) = (&mut *bent, p, scores) {
                 *bent = strength * p * (1.0 - p) * score;
                 return;
@@ -183,11 +192,14 @@ impl<X: Rows> Problem<'_, X> {
     fn diagonal(&self, probabilities: &[f64]) -> Vec<f64> {
         let k = self.k();
         let mut own: Vec<f64> = probabilities.par_iter().map(|p| self.strength * p * (1.0 - p)).collect();
-        own.par_chunks_mut(k).zip(self.counts).with_min_len(1024).for_each(|(own, counts)| {
-            if !counts {
-                own.fill(0.0);
-            }
-        });
+        own.par_chunks_mut(k).zip(self.counts).zip(self.classes).with_min_len(1024).for_each(
+            |((own, counts), class)| {
+                let weight = if *counts { self.weight(*class) } else { 0.0 };
+                for own in own {
+                    *own *= weight;
+                }
+            },
+        );
         let mut diagonal = vec![0.0; (self.x.columns() + 1) * k];
         self.x.squares_times(&own, k, &mut diagonal);
         let (penalised, constants) = diagonal.split_at_mut(self.x.columns() * k);
@@ -227,7 +239,7 @@ impl<X: Rows> Problem<'_, X> {
         false
     }
 
-    /// `strength` times the cross-entropies of the rows that count, at some scores.
+    /// `strength` times the (weighted) cross-entropies of the rows that count, at some scores.
     pub fn losses(&self, scores: &[f64]) -> f64 {
         let k = self.k();
         let losses: Vec<f64> = scores
@@ -239,12 +251,12 @@ impl<X: Rows> Problem<'_, X> {
                 _ if !counts => 0.0,
                 [score] => {
                     let away = if *class == 1 { -score } else { *score };
-                    away.max(0.0) + (-away.abs()).exp().ln_1p()
+                    self.weight(*class) * (away.max(0.0) + (-away.abs()).exp().ln_1p())
                 }
                 all => {
                     let highest = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let sum: f64 = all.iter().map(|score| (score - highest).exp()).sum();
-                    sum.ln() + highest - all[*class as usize]
+                    self.weight(*class) * (sum.ln() + highest - all[*class as usize])
                 }
             })
             .collect();
@@ -285,6 +297,7 @@ mod tests {
                 classes: &classes,
                 count: count as usize,
                 counts: &counts,
+                class_weights: None,
                 strength: 5.0,
                 tolerance: 1e-12,
             };

@@ -171,7 +171,8 @@ impl<'a> Prepared<'a> {
 
     fn problem<'p>(&'p self, counts: &'p [bool], strength: f64, tolerance: f64) -> Problem<'p, Matrix> {
         let count = self.known.len();
-        Problem { x: &self.x, classes: &self.classes, count, counts, strength, tolerance }
+        let class_weights = None;
+        Problem { x: &self.x, classes: &self.classes, count, counts, class_weights, strength, tolerance }
     }
 
     fn zeros(&self) -> Vec<f64> {

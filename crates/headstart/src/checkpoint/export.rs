@@ -13,7 +13,7 @@ use crate::checkpoint::find::{ModelPath, load_model};
 use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::published_folder::{code_form, published_form, without_lm_head, write_published};
 use crate::checkpoint::stored::StoredWeights;
-use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
+use crate::config::{Arch, HeadConfig, HeadPooling, HeadShape, ModelConfig, ObjectiveName, Problem};
 use crate::error::{Error, Result};
 use crate::files::cannot_write;
 use crate::interop::{
@@ -231,6 +231,7 @@ fn sentence_settings(
 fn keep_trunk(loaded: &mut LoadedModel) {
     let files = &mut loaded.files;
     files.config.head = None;
+    files.config.head_shape = HeadShape::default();
     files.temperature = None;
     without_lm_head(&mut files.config);
     files.labels.clear();

@@ -17,7 +17,7 @@ use crate::checkpoint::find::{ModelPath, load_model};
 use crate::checkpoint::model_folder::{LoadedModel, check_present};
 use crate::checkpoint::stored::{Over, StoredWeights};
 use crate::checkpoint::weights::write_tensors;
-use crate::config::{Arch, HeadConfig, ModelConfig, Problem};
+use crate::config::{Arch, HeadConfig, HeadShape, ModelConfig, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{Parameter, PeftParts, peft_base, peft_form, read_peft, write_config};
@@ -135,6 +135,7 @@ fn read_head(folder: &Path, parameters: &[Parameter], files: &mut ModelFiles) ->
     if classes == 0 {
         return Err(damaged(&folder.join(WEIGHTS), "its classifier has no outputs"));
     }
+    files.config.head_shape = HeadShape::default();
     let notes = folder.join(OWN_FILE);
     if notes.is_file() {
         let (own, sums) = parse_config(&notes, &read_file(&notes)?)?;

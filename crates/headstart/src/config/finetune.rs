@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptConfig, DataConfig, HeadPooling, LoraConfig, LoraTargets, PeftConfig, Problem, RatesConfig,
-    RegularisationConfig, Sampling, TrainConfig, TrialsConfig, Truncation, check, check_positive,
+    AdaptConfig, DataConfig, HeadChoice, HeadPooling, LoraConfig, LoraTargets, PeftConfig, Problem,
+    RatesConfig, RegularisationConfig, Sampling, TrainConfig, TrialsConfig, Truncation, check,
+    check_positive,
 };
 use crate::error::Result;
 
@@ -101,6 +102,9 @@ pub struct FinetuneConfig {
     /// Settings of other methods that train little of a model.
     #[serde(flatten)]
     pub peft: PeftConfig,
+    /// What the classifier has between the model and its last linear.
+    #[serde(flatten)]
+    pub head: HeadChoice,
     /// Whether the methods that freeze the model train its layer norms all the same.
     pub train_norms: bool,
     /// Which row is classified; absent: the family's own.
@@ -169,6 +173,7 @@ impl Default for FinetuneConfig {
             lora_targets: None,
             rslora: None,
             peft: PeftConfig::default(),
+            head: HeadChoice::default(),
             train_norms: false,
             pooling: None,
             max_length: None,
@@ -240,12 +245,6 @@ impl FinetuneConfig {
         let method = self.method.name();
         let fits = self.method.fits_head();
         for (key, given, what, fix) in [
-            (
-                "class_weights",
-                self.class_weights != ClassWeights::None,
-                "the head is fitted, and every example counts alike",
-                "leave it out, or use another --method",
-            ),
             (
                 "lm_loss_coef",
                 self.lm_loss_coef > 0.0,
@@ -344,8 +343,15 @@ impl FinetuneConfig {
         })
     }
 
-    /// Whether there is anything that could be pulled to where it began.
-    fn check_pull(&self) -> Result<()> {
+    /// Whether there is anything that could be pulled to where it began, or be left out of a step.
+    fn check_trunk(&self) -> Result<()> {
+        let steps = !matches!(self.method, Method::Features | Method::Bow);
+        check("layer_drop", steps || self.regularisation.layer_drop.is_none(), || {
+            (
+                format!("the method `{}` takes no steps", self.method.name()),
+                "leave it out, or use another --method".into(),
+            )
+        })?;
         let pulls = self.regularisation.l2_sp.is_some_and(|pull| pull > 0.0);
         check("l2_sp", !pulls || matches!(self.method, Method::Full | Method::Bitfit), || {
             (
@@ -376,9 +382,10 @@ impl FinetuneConfig {
         self.check_fitted_head()?;
         self.check_examples()?;
         self.peft.validate(self.method, self.adapters_dim)?;
+        self.head.validate(self.method)?;
         self.rates.validate(self.method)?;
         self.regularisation.validate(self.problem, self.class_weights, self.from_scratch)?;
-        self.check_pull()?;
+        self.check_trunk()?;
         check("model", self.method != Method::Bow || self.model.is_none(), || {
             (
                 "a bag of words starts from no model".into(),

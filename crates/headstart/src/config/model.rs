@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::adapters::AdapterLayout;
+use super::head::HeadShape;
 use super::ia3::Ia3Config;
 use super::layout::LayoutChanges;
 use super::lora::LoraConfig;
@@ -121,6 +122,9 @@ pub struct ModelConfig {
     /// The classification head, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadConfig>,
+    /// What that has beside its pooling and its last linear.
+    #[serde(skip_serializing_if = "HeadShape::is_plain")]
+    pub head_shape: HeadShape,
     /// What a student renders of its teacher's hidden states while it learns; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_heads: Option<TeacherHeads>,
@@ -318,6 +322,7 @@ impl Default for ModelConfig {
             teacher_heads: None,
             ia3: None,
             head: None,
+            head_shape: HeadShape::default(),
             offset_token: None,
         }
     }
@@ -401,6 +406,7 @@ impl ModelConfig {
             ("num_heads", self.num_heads, 65_536),
             ("num_layers", self.num_layers, 4_096),
             ("adapters_dim", self.adapters_dim.unwrap_or(1), 65_536),
+            ("head_width", self.head_shape.hidden.map_or(1, |hidden| hidden.width), 65_536),
         ] {
             check(key, (1..=most).contains(&value), || {
                 (format!("{value} is not a possible size"), format!("use a number from 1 to {most}"))

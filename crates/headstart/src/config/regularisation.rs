@@ -36,6 +36,9 @@ pub struct RegularisationConfig {
     /// How strongly the model's own weights are pulled to where they began; absent: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l2_sp: Option<f64>,
+    /// The probability that a training step leaves out a block of the model; absent: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_drop: Option<f32>,
 }
 
 impl RegularisationConfig {
@@ -54,7 +57,7 @@ impl RegularisationConfig {
         class_weights: ClassWeights,
         is_from_scratch: bool,
     ) -> Result<()> {
-        let Self { label_smoothing, focal_gamma, r_drop, sampling, l2_sp } = *self;
+        let Self { label_smoothing, focal_gamma, r_drop, sampling, l2_sp, layer_drop } = *self;
         for (key, given) in [
             ("label_smoothing", label_smoothing.is_some()),
             ("focal_gamma", focal_gamma.is_some()),
@@ -89,6 +92,13 @@ impl RegularisationConfig {
         let weight = r_drop.unwrap_or(0.0);
         check("r_drop", weight >= 0.0 && weight.is_finite(), || {
             (format!("{weight} is not possible"), "use 0 (off) or a positive number, such as 1".into())
+        })?;
+        let left_out = layer_drop.unwrap_or(0.0);
+        check("layer_drop", (0.0..1.0).contains(&left_out), || {
+            (
+                format!("{left_out} is not a probability below 1"),
+                "use a number from 0 to 0.99, such as 0.1".into(),
+            )
         })?;
         let pull = l2_sp.unwrap_or(0.0);
         check("l2_sp", pull >= 0.0 && pull.is_finite(), || {
@@ -132,6 +142,11 @@ mod tests {
         }
         let pulled = |pull| RegularisationConfig { l2_sp: Some(pull), ..plain() };
         assert_eq!([single(pulled(0.01)), single(pulled(f64::NAN))], [None, is("l2_sp")]);
+        let left_out = |p| RegularisationConfig { layer_drop: Some(p), ..plain() };
+        assert_eq!(
+            [0.2, 1.0, -0.1, f32::NAN].map(|p| single(left_out(p))),
+            [None, is("layer_drop"), is("layer_drop"), is("layer_drop")]
+        );
         assert!(pulled(0.1).validate(Problem::Regression, ClassWeights::None, true).is_err());
     }
 }

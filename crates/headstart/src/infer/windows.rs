@@ -39,10 +39,8 @@ pub(crate) fn logits(loaded: &Loaded, batch: &Batch, precision: Precision) -> Ve
     let mut rows = Vec::new();
     for slab in batch.slabs(device.slab_tokens()) {
         let mut tape = Tape::inference(device, weights, &slab.packing, precision);
-        let hidden = model.trunk(&mut tape, inputs(model, &slab), None);
-        rows.extend(
-            model.classify(&mut tape, &hidden).iter().flat_map(|logits| logits.tensor().to_f32_vec()),
-        );
+        let (_, read) = model.trunk_for_head(&mut tape, inputs(model, &slab), &mut |_| ());
+        rows.extend(model.classify(&mut tape, &read).iter().flat_map(|logits| logits.tensor().to_f32_vec()));
     }
     rows
 }

@@ -43,6 +43,8 @@ pub fn write_code_config(
     let options = layout(config);
     let pooled = config.head.as_ref().map(|head| head.pooling);
     let without = [
+        (config.head_shape.hidden.is_some(), "hidden layer in its classifier"),
+        (config.head_shape.layer_mix, "learned mix of all layers"),
         (options.token_types > 0, "token types"),
         (options.lm_transform || options.lm_bias, "a language model's head with parameters of its own"),
         (options.prediction_head || pooled == Some(HeadPooling::Pooler), "a linear below the classifier's"),

@@ -157,6 +157,11 @@ pub fn write_config(
     if config.ia3.is_some() {
         return Err("`transformers` has no scales beside a model's weights".into());
     }
+    if let Some(more) = config.head_shape.beyond_linear() {
+        return Err(format!(
+            "its classifier has {more}, and the classifiers of `transformers` have none; of its heads --pooling pooler has a hidden layer"
+        ));
+    }
     if config.offset_token.is_some() {
         return Err(
             "its [CLS] was trained beside a frozen embedding, which `transformers` has no place for".into()

@@ -1,7 +1,7 @@
 //! The heads above the trunk: the language model's, tied to the token embedding, and the classifier's.
 
 use headstart_engine::ops::dropout::DropoutRows;
-use headstart_engine::ops::linear::{Activation, Linear};
+use headstart_engine::ops::linear::{Activation, Addend, Linear};
 use headstart_engine::ops::pool::Pooling;
 use headstart_engine::{Dropout, LossSum, Tape, Tensor, Value, View};
 
@@ -9,6 +9,7 @@ use crate::config::{HeadDropout, HeadPooling};
 use crate::model::Model;
 use crate::model::block::first_site;
 use crate::model::feed_forward::activation;
+use crate::model::layer_mix::LayerMix;
 use crate::model::norm::Norm;
 use crate::model::projection::{Builder, Projection};
 use crate::params::{Kind, ParamId, ParamTable};
@@ -65,11 +66,23 @@ pub(super) struct Classifier {
     /// On the pooled row below the pooler.
     dropout_below: Option<Dropout>,
     transform: Option<Transform>,
-    /// On what the last linear reads.
+    /// On what the linear reads.
     dropout: Option<Dropout>,
+    /// The last one, or that of the hidden layer.
     linear: Projection,
-    /// What else is read, each with the columns of the last linear that read it.
+    /// What else is read, each with the columns of the linear that read it.
     beside: [Option<Beside>; 2],
+    hidden: Option<Hidden>,
+    /// What the poolings are of, where that is not the last layer.
+    pub(super) mix: Option<LayerMix>,
+}
+
+/// What makes a classifier's linear a hidden layer.
+#[derive(Clone, Copy, Debug)]
+struct Hidden {
+    activation: Activation,
+    dropout: Option<Dropout>,
+    last: Projection,
 }
 
 /// A row beside the first one that a classifier reads.
@@ -95,10 +108,16 @@ impl Classifier {
                 .then(|| Norm::of_width(build, "classification_head.norm", width, kind));
             Transform { dense, activation: activation(name), norm }
         });
-        let linear = if layout.head_bias {
-            build.linear("classification_head", head.num_classes, width, kind)
+        let mix = LayerMix::new(build);
+        let shape = config.head_shape.hidden;
+        let (prefix, outputs) = match shape {
+            Some(hidden) => ("classification_head.hidden", hidden.width),
+            None => ("classification_head", head.num_classes),
+        };
+        let linear = if layout.head_bias || shape.is_some() {
+            build.linear(prefix, outputs, width, kind)
         } else {
-            build.linear_without_bias("classification_head", head.num_classes, width, kind)
+            build.linear_without_bias(prefix, outputs, width, kind)
         };
         let p = head.dropout.unwrap_or(config.dropout);
         let drop = |place| Some(Dropout { p, site: first_site(config.num_layers) + place });
@@ -109,12 +128,17 @@ impl Classifier {
         let (first, others) = head.pooling.parts().split_first()?;
         let mut beside = [None, None];
         for (at, (pooling, place)) in others.iter().zip(&mut beside).enumerate() {
-            let name = format!("classification_head.{}", pooling.name());
-            let linear = build.linear_without_bias(&name, head.num_classes, width, kind);
+            let linear =
+                build.linear_without_bias(&format!("{prefix}.{}", pooling.name()), outputs, width, kind);
             let dropout = if drops { drop(2 + at as u32) } else { None };
             *place = Some(Beside { pooling: *pooling, dropout, linear });
         }
-        Some(Self { pooling: *first, dropout_below, transform, dropout, linear, beside })
+        let hidden = shape.map(|hidden| Hidden {
+            activation: activation(hidden.activation),
+            dropout: if drops { drop(4) } else { None },
+            last: build.linear("classification_head", head.num_classes, hidden.width, kind),
+        });
+        Some(Self { pooling: *first, dropout_below, transform, dropout, linear, beside, hidden, mix })
     }
 }
 
@@ -196,7 +220,8 @@ impl Model {
         tape.linear(&x, linear, &[]).tensor().clone()
     }
 
-    /// Classification logits `[B, K]`, one row per packed sequence; `None` for a model without a head.
+    /// Classification logits `[B, K]`, one row per packed sequence, of what [`Model::trunk_for_head`] says that a classifier reads; `None`
+    /// for a model without a head.
     pub fn classify(&self, tape: &mut Tape<'_>, hidden: &Value) -> Option<Value> {
         let head = self.classifier?;
         let mut x = self.first_row(tape, hidden, &head);
@@ -214,8 +239,18 @@ impl Model {
             beside = vec![tape.linear(&x, linear, &addends)];
         }
         let linear = Linear { f32_output: true, ..head.linear.linear(tape, &self.table) };
-        let addends: Vec<&Value> = beside.iter().collect();
-        Some(tape.linear(&x, linear, &addends))
+        let beside: Vec<&Value> = beside.iter().collect();
+        let Some(Hidden { activation, dropout, last }) = head.hidden else {
+            return Some(tape.linear(&x, linear, &beside));
+        };
+        // Before the activation, so that it is one linear over all rows side by side.
+        let addends: Vec<Addend<'_>> = beside.into_iter().map(|value| Addend { value, first: 0 }).collect();
+        let mut x = tape.linear_with(&x, Linear { activation, f32_output: false, ..linear }, &addends, &[]);
+        if let Some(dropout) = dropout {
+            x = tape.dropout(&x, dropout, DropoutRows::Sequences);
+        }
+        let last = Linear { f32_output: true, ..last.linear(tape, &self.table) };
+        Some(tape.linear(&x, last, &[]))
     }
 
     /// What the classifier's last linear reads, `[B, C]` for each of the poolings that stand side by side; empty for a model without a
@@ -227,9 +262,10 @@ impl Model {
         rows
     }
 
-    /// The classifier's last linear: its weights `[K, C]`, one for each of [`Self::classified_rows`], and its bias.
+    /// The classifier's last linear: its weights `[K, C]`, one for each of [`Self::classified_rows`], and its bias; `None` for a model
+    /// without a head, or where a hidden layer stands below it.
     pub fn last_linear(&self) -> Option<(Vec<View>, Option<View>)> {
-        let head = self.classifier?;
+        let head = self.classifier.filter(|head| head.hidden.is_none())?;
         let beside = head.beside.iter().flatten().map(|beside| beside.linear.weight(&self.table));
         let weights = std::iter::once(head.linear.weight(&self.table)).chain(beside).collect();
         Some((weights, head.linear.bias(&self.table)))

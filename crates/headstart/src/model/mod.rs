@@ -6,7 +6,7 @@
 //! (`projection.rs` says how each starts). [`Model::trunk`] runs ids through the embeddings (`embeddings.rs`) and the
 //! blocks (`block.rs`, of `attention.rs`, `feed_forward.rs`, `norm.rs`, adapters from `peft.rs`, scales from
 //! `scales.rs`). [`Model::lm_loss`] and
-//! [`Model::classify`] are the heads (`heads.rs`); `flops.rs` counts the work. Inference, adapters and masked LM are
+//! [`Model::classify`] are the heads (`heads.rs`, which may read a mix of all layers, `layer_mix.rs`); `flops.rs` counts the work. Inference, adapters and masked LM are
 //! options of the same forward.
 
 mod attention;
@@ -16,6 +16,7 @@ mod families;
 mod feed_forward;
 mod flops;
 mod heads;
+mod layer_mix;
 mod norm;
 mod peft;
 mod projection;
@@ -50,6 +51,8 @@ pub struct Model {
     lm_head: LmHead,
     classifier: Option<Classifier>,
     toward_teacher: TowardTeacher,
+    /// The probability that a training step leaves a block out.
+    layer_drop: f32,
 }
 
 /// What a trunk reads: the tape's packed tokens, back to back.
@@ -67,7 +70,7 @@ pub struct Inputs<'a> {
 pub enum Seen<'a> {
     /// The queries, keys and values `[N, 3C]` that a layer's attention reads.
     Heads(usize, &'a Value),
-    /// The hidden states `[N, C]` after a layer; those after the last are what the trunk returns.
+    /// The hidden states `[N, C]` below the first layer (0) or after one; those after the last are what the trunk returns.
     States(usize, &'a Value),
 }
 
@@ -119,6 +122,7 @@ impl Model {
             lm_head,
             classifier,
             toward_teacher,
+            layer_drop: 0.0,
         })
     }
 
@@ -151,6 +155,12 @@ impl Model {
     /// As there.
     pub fn set_phases(&mut self, starts: &[u64], factor: impl Fn(&Param, u64) -> f64) {
         self.table.set_phases(starts, factor);
+    }
+
+    /// Has each training step leave out each block with this probability (LayerDrop, Fan et al. 2020): which ones follows from the seed and
+    /// the step, so they are the same for the whole global batch. What is left is not scaled, and inference has all blocks.
+    pub fn set_layer_drop(&mut self, p: f32) {
+        self.layer_drop = p;
     }
 
     /// The same model without low-rank updates and scales, and its weights: each update is added to the weight it belongs to, each
@@ -212,7 +222,8 @@ impl Model {
         self.trunk_watched(tape, inputs, caches, &mut |_| ())
     }
 
-    /// [`Model::trunk`], which shows what every layer makes on the way.
+    /// [`Model::trunk`], which shows what every layer makes on the way: the hidden states below the first layer (as 0) and after each
+    /// (from 1), and their heads; the states after the last are what it returns.
     ///
     /// # Panics
     /// As there.
@@ -225,12 +236,15 @@ impl Model {
     ) -> Value {
         let mut h = self.embeddings.forward(tape, &self.table, inputs);
         let angles = Angles::new(tape, &self.config, &self.layout);
+        watch(Seen::States(0, &h));
         for (layer, block) in self.blocks.iter().enumerate() {
             // What comes before a block has its parameters before the block's.
             tape.completes_from(self.table.first_grad_of(layer));
-            let cache = caches.as_mut().map(|caches| &mut caches[layer]);
-            let mut heads = |qkv: &Value| watch(Seen::Heads(layer + 1, qkv));
-            h = block.forward(tape, &self.table, &h, &angles, cache, &mut heads);
+            if !tape.leaves_out(self.layer_drop, layer as u64) {
+                let cache = caches.as_mut().map(|caches| &mut caches[layer]);
+                let mut heads = |qkv: &Value| watch(Seen::Heads(layer + 1, qkv));
+                h = block.forward(tape, &self.table, &h, &angles, cache, &mut heads);
+            }
             if layer + 1 < self.blocks.len() {
                 watch(Seen::States(layer + 1, &h));
             }
@@ -240,5 +254,30 @@ impl Model {
         }
         watch(Seen::States(self.blocks.len(), &h));
         h
+    }
+
+    /// [`Model::trunk_watched`] for a model with a classifier: the hidden states after the last layer, and what the classifier reads, which
+    /// is a learned mix of all layers' or those.
+    ///
+    /// # Panics
+    /// As [`Model::trunk`].
+    pub fn trunk_for_head(
+        &self,
+        tape: &mut Tape<'_>,
+        inputs: Inputs<'_>,
+        watch: &mut dyn FnMut(Seen<'_>),
+    ) -> (Value, Value) {
+        let Some(mix) = self.classifier.and_then(|classifier| classifier.mix) else {
+            let hidden = self.trunk_watched(tape, inputs, None, watch);
+            return (hidden.clone(), hidden);
+        };
+        let mut states = Vec::with_capacity(self.blocks.len() + 1);
+        let hidden = self.trunk_watched(tape, inputs, None, &mut |seen| {
+            if let Seen::States(_, h) = seen {
+                states.push(h.clone());
+            }
+            watch(seen);
+        });
+        (hidden, mix.of(tape, &self.table, &states))
     }
 }

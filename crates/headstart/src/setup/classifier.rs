@@ -104,6 +104,7 @@ pub(crate) fn model_config(
         lora: config.lora().or(base.lora),
         ia3: config.peft.ia3(config.method).or(base.ia3),
         head: Some(head),
+        head_shape: config.head.shape(base.embed_dim, base.head_shape, config.method),
         // The tutorial's `[CLS]` is new to its trunks.
         offset_token: if frozen && pooling == HeadPooling::Cls && !base.arch.is_encoder() {
             Some(cls)

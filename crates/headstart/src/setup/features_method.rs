@@ -31,6 +31,7 @@ use crate::ranks::Ranks;
 use crate::report::{Report, Table};
 use crate::run_log::{Kind, RunLog, read_metrics};
 use crate::setup::bag_of_words::interrupted;
+use crate::setup::examples::class_weights;
 use crate::tensors::all_finite;
 use crate::train::{
     Bar, EvaluationSplit, Finished, FittedHead, OriginsOf, Summary, add_verdict, record_predictions,
@@ -122,8 +123,10 @@ impl FeaturesRun<'_> {
             done += 1;
             listener(Event::Progress { what: "fitting the head", done, total: 0 }) == Signal::Continue
         };
-        let linear =
-            fitted(&self.train, &made.values, (problem, outputs), &mut go_on).ok_or_else(interrupted)?;
+        let class_weights = class_weights(self.config, &self.train, outputs);
+        let weighted = class_weights.as_deref();
+        let linear = fitted(&self.train, &made.values, (problem, outputs), weighted, &mut go_on)
+            .ok_or_else(interrupted)?;
         let fit_s = clock.elapsed().as_secs_f64();
         let (mut tokens, mut seconds) = (made.tokens, made.seconds);
         let mut run_log = RunLog::open(self.folder.dir(), 0, None, unix_seconds())?;

@@ -41,7 +41,10 @@ impl Training<'_> {
                 listener(Event::Progress { what: "fitting the head", done, total: 0 }) == Signal::Continue
             };
             let outputs = (config.problem, config.num_classes);
-            let Some(linear) = fitted(examples, &vectors, outputs, &mut go_on) else { return Ok(false) };
+            let class_weights = self.objective.class_weights.as_deref();
+            let Some(linear) = fitted(examples, &vectors, outputs, class_weights, &mut go_on) else {
+                return Ok(false);
+            };
             put(&linear, &self.model, &mut values);
             head = FittedHead {
                 width: trunk.width(),

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use headstart::config::{
-    Activation, AdapterLayout, Arch, HeadConfig, LayoutChanges, ModelConfig, Positions, Problem,
+    Activation, AdapterLayout, Arch, HeadConfig, HeadShape, LayoutChanges, ModelConfig, Positions, Problem,
 };
 use headstart::model::Model;
 use headstart::params::Kind;
@@ -165,6 +165,10 @@ impl Golden {
                 truncation: None,
                 dropout: None,
             }),
+            head_shape: HeadShape {
+                hidden: head.get("hidden").map(get),
+                layer_mix: head["layer_mix"] == true,
+            },
             offset_token: (case["cls_offset"] == true).then(|| get(&case["cls_id"])),
             layout: case.get("layout").map_or_else(LayoutChanges::default, get),
             ..ModelConfig::default()

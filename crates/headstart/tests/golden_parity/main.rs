@@ -66,7 +66,7 @@ fn bf16_matches_pytorch() {
 
 fn compare_all(precision: Precision, limits: Errors) {
     let names = golden::names();
-    assert_eq!(names.len(), 29);
+    assert_eq!(names.len(), 32);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {

@@ -115,14 +115,14 @@ impl Task {
             let mut states = States::default();
             let inputs = self.inputs(0..self.ids.len());
             let teacher = self.lesson.as_ref().map(|lesson| lesson.teacher(precision));
-            let hidden = self.model.trunk_watched(&mut tape, inputs, None, &mut |seen| {
+            let (hidden, read) = self.model.trunk_for_head(&mut tape, inputs, &mut |seen| {
                 if let Some(teacher) = &teacher {
                     teacher.keep(&mut states, seen);
                 }
             });
             let (distance, distances) = self.distances(&mut tape, teacher.as_ref(), (&states, &hidden));
             let lm_loss = self.lm_loss(&mut tape, &hidden, 0..self.ids.len());
-            let clf = self.clf_loss(&mut tape, &hidden, 0..self.lengths.len());
+            let clf = self.clf_loss(&mut tape, &read, 0..self.lengths.len());
             if step == 0 {
                 outcome.hidden = hidden.tensor().to_f32_vec();
                 outcome.lm_loss = lm_loss;
@@ -161,9 +161,10 @@ impl Task {
             let seed = self.dropout_seed;
             let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, seed, 0);
             let rows = whole.range(s).start..whole.range(last).end;
-            let hidden = self.model.trunk(&mut tape, self.inputs(rows.clone()), None);
+            let (hidden, read) =
+                self.model.trunk_for_head(&mut tape, self.inputs(rows.clone()), &mut |_| ());
             self.lm_loss(&mut tape, &hidden, rows);
-            self.clf_loss(&mut tape, &hidden, s..end);
+            self.clf_loss(&mut tape, &read, s..end);
             tape.backward();
         }
         gradients.values().to_vec()
@@ -265,24 +266,24 @@ impl Task {
         self.model.lm_loss(tape, hidden, &rows, &targets, scale).sum / count
     }
 
-    /// The share of the mean classification loss that lies in some sequences, which `hidden` holds; their logits.
+    /// The share of the mean classification loss that lies in some sequences, which `read` holds; their logits.
     fn clf_loss(
         &self,
         tape: &mut Tape<'_>,
-        hidden: &Value,
+        read: &Value,
         sequences: std::ops::Range<usize>,
     ) -> (f64, Vec<f32>) {
         let Some(labels) = &self.labels else { return (0.0, Vec::new()) };
         if labels.pairs {
             let alike = &labels.numbers[sequences.start / 2..sequences.end / 2];
             let count = labels.numbers.len() as f64;
-            let rows = self.model.classified_rows(tape, hidden);
+            let rows = self.model.classified_rows(tape, read);
             let cosines = tape.cosine_of_pairs(&rows[0]).tensor().to_f32_vec();
-            let loss = pair_loss(&self.model, tape, hidden, alike, (labels.coef / count) as f32);
+            let loss = pair_loss(&self.model, tape, read, alike, (labels.coef / count) as f32);
             return (loss.sum / count, cosines);
         }
         let head = self.model.config().head.as_ref().expect("labels need a head");
-        let logits = self.model.classify(tape, hidden).expect("a model with a head");
+        let logits = self.model.classify(tape, read).expect("a model with a head");
         let numbers = sequences.start * head.num_classes..sequences.end * head.num_classes;
         let mut count = self.lengths.len() as f64;
         let targets = match head.problem {

@@ -16,6 +16,7 @@ pub(crate) mod gate;
 pub(crate) mod linear;
 pub(crate) mod linear_cross_entropy;
 pub(crate) mod loss;
+pub(crate) mod mix;
 pub(crate) mod norm;
 pub(crate) mod parts;
 pub(crate) mod pool;

@@ -1,6 +1,7 @@
 //! Sizes, starts, freezing; that options do what they say.
 
 mod heads;
+mod parts;
 
 use headstart_engine::{CodePath, Device, Gradients, Packing, Precision, Weights};
 use serde_json::json;
