@@ -173,3 +173,66 @@ fn what_was_trained_is_saved_alone_and_goes_with_its_trunk_only() {
     place.write("moved0/adapter.safetensors", weights);
     place.run("predict moved0 --base bert_clf").refuses(1, &["adapter.safetensors", "altered"]);
 }
+
+/// What answers say without the adapter's name, those of one adapter.
+fn of_adapter(answers: &[Value], name: &str) -> Vec<Value> {
+    let own = answers.iter().filter(|answer| answer["adapter"] == name).cloned();
+    own.map(|mut answer| {
+        answer.as_object_mut().unwrap().remove("adapter");
+        answer
+    })
+    .collect()
+}
+
+#[test]
+fn several_adapters_answer_over_one_trunk() {
+    let place = place(&["bert_clf", "distilbert_mlm"]);
+    let flags = ["lora --lora_rank 2", "ia3", "head", "adapters --adapters_dim 3"];
+    for (n, method) in flags.iter().enumerate() {
+        let call = format!("finetune --model bert_clf --data topics --method {method} --seed {n} --lr 2e-2");
+        place.run(&format!("{call} --max_steps 4 --out run{n}")).succeeds();
+    }
+    place.run("export run0 --to peft --base bert_clf --output peft").succeeds();
+    let adapters =
+        "--adapter run0 --adapter run1/final --adapter last=run2/final/adapter --adapter run3 --adapter peft";
+    let names = [("run0", "run0"), ("run1", "run1"), ("last", "run2"), ("run3", "run3"), ("peft", "run0")];
+    for precision in ["f32", "bf16"] {
+        let call = format!("predict bert_clf {adapters} --precision {precision}");
+        let all = place.feed(&call, TEXTS).json_lines();
+        assert_eq!(all.len(), 3 * names.len());
+        for (n, answer) in all.iter().enumerate() {
+            assert_eq!(answer["adapter"], names[n % names.len()].0, "a text's answers stand together");
+        }
+        for (name, run) in names {
+            let alone = place.feed(&format!("predict {run} --precision {precision}"), TEXTS).json_lines();
+            assert_eq!(of_adapter(&all, name), alone, "{name}");
+        }
+    }
+    let table = place.feed(&format!("predict bert_clf {adapters} --output_format tsv"), TEXTS);
+    let table = &table.succeeds().stdout;
+    assert!(table.starts_with("text\tadapter\tlabel\tprobability\terror\n"), "{table}");
+    assert_eq!(table.lines().count(), 1 + 3 * names.len());
+    let data = "--data topics --split train --json";
+    let measured = place.run(&format!("eval bert_clf {adapters} {data}")).json_lines();
+    assert_eq!(measured.len(), names.len());
+    for (name, run) in names {
+        let alone = place.run(&format!("eval {run} {data}")).json();
+        assert_eq!(of_adapter(&measured, name), [alone], "{name}");
+    }
+    let said = place.run(&format!("eval bert_clf {adapters} --data topics --split train"));
+    assert!(said.succeeds().stdout.contains("adapter last
+"), "{}", said.stdout);
+    // What does not go together.
+    let refused =
+        |call: &str, code, words: &[&str]| place.run(&format!("predict {call}")).refuses(code, words);
+    refused(
+        "distilbert_mlm --adapter run1 --adapter run0",
+        1,
+        &["is of another trunk", "run1", "fingerprint"],
+    );
+    refused("bert_clf --adapter run0 --adapter run0", 2, &["the name of another one", "NAME="]);
+    refused("bert_clf --adapter run0 --base bert_clf", 2, &["--base", "leave --base out"]);
+    refused("bert_clf --adapter bert_clf", 2, &["holds no adapter", "final/adapter"]);
+    refused("peft --adapter run0", 2, &["no trunk", "whole model"]);
+    refused("bert_clf --adapter nowhere/at/all", 2, &["nowhere/at/all"]);
+}

@@ -55,9 +55,8 @@ pub fn base_of(folder: &Path) -> Result<Option<String>> {
     peft_base(&path, &read_file(&path)?)
 }
 
-/// Opens such a folder with the model below it: `base`, or else the one that it names.
-pub(super) fn open_peft(folder: &Path, chosen: String, base: Option<&Path>) -> Result<LoadedModel> {
-    let below = load_base(folder, base)?;
+/// Opens such a folder over the model below it.
+pub(super) fn open_peft(folder: &Path, chosen: String, below: LoadedModel) -> Result<LoadedModel> {
     let path = folder.join(CONFIG);
     let weights =
         [WEIGHTS, OLD_WEIGHTS].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
