@@ -674,13 +674,13 @@ pub struct ExportArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
-    /// The program that is to read it: transformers (hf), sentence-transformers, or PEFT
+    /// The program that is to read it: transformers (hf), sentence-transformers, PEFT, or AdapterHub's adapters
     #[arg(long, value_name = "NAME", value_parser = one_of::<ExportTarget>())]
     pub to: ExportTarget,
     /// The folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// With --to peft: the model that the run started from, which the updates are of; for the folder of an adapter alone: the
+    /// With --to peft and --to adapterhub: the model that the run started from, which the updates are of; for the folder of an adapter alone: the
     /// model it is of [default: the one that the folder names]
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
@@ -711,6 +711,9 @@ pub enum ExportTarget {
     SentenceTransformers,
     /// PEFT: low-rank updates and the head alone.
     Peft,
+    /// AdapterHub's library: adapters, low-rank updates or scales, and the head alone.
+    #[serde(rename = "adapterhub")]
+    AdapterHub,
 }
 
 /// `headstart generate`.

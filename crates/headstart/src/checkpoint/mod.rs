@@ -31,6 +31,7 @@
 //! for folders of before there was the other.
 
 mod adapter_folder;
+mod adapterhub_folder;
 mod config_file;
 mod disk;
 mod export;
@@ -49,6 +50,7 @@ mod trainer;
 mod weights;
 
 pub use adapter_folder::Adapter;
+pub use adapterhub_folder::export_adapterhub;
 pub use config_file::{HeadDefaults, ModelFiles};
 pub use export::{ExportForm, Exported, WayOut, export, way_to_transformers};
 pub use find::{ModelPath, load_model, load_model_and_tokenizer};

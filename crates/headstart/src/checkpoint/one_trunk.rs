@@ -1,7 +1,7 @@
 //! Several adapters over one trunk, which is read once and lies in memory once.
 //!
 //! Owns: which form of adapter a folder has, where the weights of all of them lie. Never: what the forms say (`adapter_folder`,
-//! `peft_folder`).
+//! `peft_folder`, `adapterhub_folder`).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use headstart_engine::Weights;
 
 use crate::checkpoint::adapter_folder::{is_alone, open_alone};
+use crate::checkpoint::adapterhub_folder::{is_adapterhub, open_adapterhub};
 use crate::checkpoint::find::{ModelPath, load_model};
 use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::peft_folder::{is_adapter, open_peft};
@@ -26,8 +27,13 @@ pub fn adapter_in(path: &Path) -> Option<PathBuf> {
 
 /// Opens the folder of an adapter, of whatever form, over the model below it.
 pub(super) fn open_over(folder: &Path, chosen: String, below: LoadedModel) -> Result<LoadedModel> {
-    let open = if is_alone(folder) { open_alone } else { open_peft };
-    open(folder, chosen, below)
+    if is_alone(folder) {
+        open_alone(folder, chosen, below)
+    } else if is_adapterhub(folder) {
+        open_adapterhub(folder, chosen, below)
+    } else {
+        open_peft(folder, chosen, below)
+    }
 }
 
 /// Opens adapters over one trunk.
@@ -48,7 +54,7 @@ pub fn load_adapters(trunk: &Path, adapters: &[PathBuf]) -> Result<Vec<LoadedMod
         let folder = adapter_in(path).ok_or_else(|| Error::Config {
             key: "adapter".into(),
             what: format!("{} holds no adapter", path.display()),
-            fix: "name final/adapter of a run that trained on a frozen model, or a folder of PEFT".into(),
+            fix: "name final/adapter of a run that trained on a frozen model, or a folder of PEFT or AdapterHub".into(),
         })?;
         open_over(&folder, folder.display().to_string(), below.clone())
     };
