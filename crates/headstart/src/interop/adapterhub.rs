@@ -138,12 +138,7 @@ pub fn adapterhub_form(
             "version": VERSION,
         })
     };
-    Ok(HubForm {
-        adapter_config: about(settings),
-        adapter,
-        head_config: about(head_config),
-        head: parts,
-    })
+    Ok(HubForm { adapter_config: about(settings), adapter, head_config: about(head_config), head: parts })
 }
 
 /// The tensor of a parameter of an adapter, an update or a scale.
