@@ -49,6 +49,14 @@ pub struct Shape {
     pub with_text: bool,
 }
 
+/// The answers of one model to some rows.
+pub struct Answered {
+    /// The adapter's name, where adapters of one trunk answer.
+    pub adapter: Option<String>,
+    /// One for each row; `None` for a row that could not be read.
+    pub predictions: Vec<Option<Prediction>>,
+}
+
 /// The answers on their way out.
 pub struct Answers {
     shape: Shape,
@@ -73,14 +81,17 @@ impl Answers {
         Ok(Self { shape, file, columns: None, left_out: 0 })
     }
 
-    /// Writes the answers of rows, in their order; `None` for a row that could not be read.
-    pub fn write(&mut self, rows: &[Row], predictions: &[Option<Prediction>]) -> Result<()> {
+    /// Writes the answers to rows, in their order, those of all models to one row together.
+    pub fn write(&mut self, rows: &[Row], answered: &[Answered]) -> Result<()> {
         let mut text = String::new();
-        for (row, prediction) in rows.iter().zip(predictions) {
-            match self.shape.format {
-                AnswerFormat::Jsonl => text.push_str(&self.json(row, prediction.as_ref())),
-                AnswerFormat::Csv => text.push_str(&self.record(row, prediction.as_ref(), ',')),
-                AnswerFormat::Tsv => text.push_str(&self.record(row, prediction.as_ref(), '\t')),
+        for (at, row) in rows.iter().enumerate() {
+            for Answered { adapter, predictions } in answered {
+                let (adapter, prediction) = (adapter.as_deref(), predictions[at].as_ref());
+                text.push_str(&match self.shape.format {
+                    AnswerFormat::Jsonl => self.json(row, adapter, prediction),
+                    AnswerFormat::Csv => self.record(row, adapter, prediction, ','),
+                    AnswerFormat::Tsv => self.record(row, adapter, prediction, '\t'),
+                });
             }
         }
         match &mut self.file {
@@ -94,7 +105,7 @@ impl Answers {
         Ok(self.file.map_or(Ok(()), AtomicFile::commit)?)
     }
 
-    fn json(&self, row: &Row, prediction: Option<&Prediction>) -> String {
+    fn json(&self, row: &Row, adapter: Option<&str>, prediction: Option<&Prediction>) -> String {
         let mut object = Map::new();
         match (&row.content, prediction) {
             (Ok(RowContent { input, fields }), Some(prediction)) => {
@@ -106,6 +117,9 @@ impl Answers {
                 let mut add = |name: &str, value: Value| {
                     object.insert(free(name, |name| object.contains_key(name)), value);
                 };
+                if let Some(adapter) = adapter {
+                    add("adapter", adapter.into());
+                }
                 add("label", label.as_str().into());
                 let best = self.shape.top_k.map(|most| best(probabilities).into_iter().take(most));
                 add("probabilities", best.map_or_else(|| probabilities.clone(), Iterator::collect).into());
@@ -114,6 +128,7 @@ impl Answers {
                 }
             }
             (Err(what), _) => {
+                object.extend(adapter.map(|adapter| ("adapter".into(), json!(adapter))));
                 object.extend([("error".into(), json!(what)), ("line".into(), json!(row.line))]);
             }
             (Ok(_), None) => {}
@@ -121,7 +136,13 @@ impl Answers {
         Value::Object(object).to_string() + "\n"
     }
 
-    fn record(&mut self, row: &Row, prediction: Option<&Prediction>, delimiter: char) -> String {
+    fn record(
+        &mut self,
+        row: &Row,
+        adapter: Option<&str>,
+        prediction: Option<&Prediction>,
+        delimiter: char,
+    ) -> String {
         let plain;
         let fields = match &row.content {
             // A table needs the text to say what was answered.
@@ -141,7 +162,8 @@ impl Answers {
         let columns = self.columns.get_or_insert_with(|| {
             let own: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
             let more = (2..=most).flat_map(|n| [format!("label_{n}"), format!("probability_{n}")]);
-            let names = ["label".to_owned(), "probability".to_owned()].into_iter().chain(more);
+            let names = adapter.map(|_| "adapter").into_iter().chain(["label", "probability"]);
+            let names = names.map(str::to_owned).chain(more);
             let ours = names.chain(["error".to_owned()]);
             let ours = ours.map(|name| free(&name, |name| own.iter().any(|own| own == name))).collect();
             let columns = Columns { own, ours };
@@ -152,6 +174,7 @@ impl Answers {
             |name: &String| fields.iter().find(|(own, _)| own == name).map(|(_, value)| cell_text(value));
         let mut cells: Vec<String> = columns.own.iter().map(|name| cell(name).unwrap_or_default()).collect();
         self.left_out += usize::from(fields.iter().any(|(name, _)| !columns.own.contains(name)));
+        cells.extend(adapter.map(str::to_owned));
         match prediction {
             Some(Prediction { label, probabilities, truncated: _, windows: _ }) => {
                 let best = best(probabilities);
@@ -248,12 +271,12 @@ mod tests {
     fn a_table_keeps_the_inputs_columns() {
         let mut answers = answers(AnswerFormat::Csv, Some(2));
         let own = row(2, &[("text", json!("some, text")), ("label", json!("a")), ("n", json!(1))]);
-        let said = answers.record(&own, Some(&prediction()), ',');
+        let said = answers.record(&own, None, Some(&prediction()), ',');
         let header = "text,label,n,predicted_label,probability,label_2,probability_2,error";
         assert_eq!(said, format!("{header}\n\"some, text\",a,1,b,0.75,a,0.25,\n"));
         let bad = Row { line: 3, content: Err("is \"odd\"".into()) };
-        assert_eq!(answers.record(&bad, None, ','), ",,,,,,,\"line 3: is \"\"odd\"\"\"\n");
-        answers.record(&row(4, &[("other", json!(1))]), Some(&prediction()), ',');
+        assert_eq!(answers.record(&bad, None, None, ','), ",,,,,,,\"line 3: is \"\"odd\"\"\"\n");
+        answers.record(&row(4, &[("other", json!(1))]), None, Some(&prediction()), ',');
         assert_eq!(answers.left_out, 1);
     }
 
@@ -261,11 +284,11 @@ mod tests {
     fn lines_of_json_keep_them_too() {
         let all = answers(AnswerFormat::Jsonl, None);
         assert_eq!(
-            all.json(&row(1, &[]), Some(&prediction())),
+            all.json(&row(1, &[]), None, Some(&prediction())),
             "{\"label\":\"b\",\"probabilities\":{\"a\":0.25,\"b\":0.75}}\n"
         );
         let one = answers(AnswerFormat::Jsonl, Some(1));
-        let said = one.json(&row(1, &[("id", json!(7)), ("label", json!("a"))]), Some(&prediction()));
+        let said = one.json(&row(1, &[("id", json!(7)), ("label", json!("a"))]), None, Some(&prediction()));
         assert_eq!(
             said,
             "{\"id\":7,\"label\":\"a\",\"predicted_label\":\"b\",\"probabilities\":{\"b\":0.75}}\n"
@@ -276,12 +299,28 @@ mod tests {
         if let Ok(content) = &mut pair.content {
             content.input.second = Some("another".into());
         }
-        let said = repeating.unwrap().json(&pair, Some(&prediction()));
+        let said = repeating.unwrap().json(&pair, None, Some(&prediction()));
         assert!(
             said.starts_with("{\"text_a\":\"some, text\",\"text_b\":\"another\",\"label\":\"b\""),
             "{said}"
         );
         let bad = Row { line: 3, content: Err("no".into()) };
-        assert_eq!(one.json(&bad, None), "{\"error\":\"no\",\"line\":3}\n");
+        assert_eq!(one.json(&bad, None, None), "{\"error\":\"no\",\"line\":3}\n");
+    }
+
+    #[test]
+    fn an_answer_names_its_adapter() {
+        let named = answers(AnswerFormat::Jsonl, Some(1));
+        let said = named.json(&row(1, &[("adapter", json!("x"))]), Some("mood"), Some(&prediction()));
+        let expected = r#"{"adapter":"x","predicted_adapter":"mood","label":"b","probabilities":{"b":0.75}}"#;
+        assert_eq!(said, format!("{expected}\n"));
+        let bad = Row { line: 3, content: Err("no".into()) };
+        let expected = r#"{"adapter":"mood","error":"no","line":3}"#;
+        assert_eq!(named.json(&bad, Some("mood"), None), format!("{expected}\n"));
+        let mut table = answers(AnswerFormat::Csv, None);
+        let own = row(2, &[("text", json!("some"))]);
+        let said = table.record(&own, Some("mood"), Some(&prediction()), ',');
+        assert_eq!(said, "text,adapter,label,probability,error\nsome,mood,b,0.75,\n");
+        assert_eq!(table.record(&bad, Some("mood"), None, ','), ",mood,,,line 3: no\n");
     }
 }

@@ -4,6 +4,7 @@
 //! help shows the library's), or lists the values of an enum. `settings.rs` turns these structs into the library's
 //! configuration.
 
+mod adapter;
 mod auto;
 mod distill;
 mod examples;
@@ -28,6 +29,7 @@ use headstart::device::DeviceName;
 use headstart::infer::FeaturePooling;
 
 use crate::answers::AnswerFormat;
+pub use adapter::AdapterArgs;
 pub use auto::AutoArgs;
 pub use distill::{DistillArgs, LearningArgs};
 pub use examples::{ExampleArgs, LongTextArgs};
@@ -476,6 +478,8 @@ pub struct EvalArgs {
     pub run: PathBuf,
     #[command(flatten)]
     pub below: BaseArgs,
+    #[command(flatten)]
+    pub adapters: AdapterArgs,
     /// A named data set, a file, a folder or an http(s) address
     #[arg(long, value_name = "DATA", alias = "dataset_path", required = true)]
     pub data: String,
@@ -582,15 +586,19 @@ Answers are {\"label\": ..., \"probabilities\": {class: number}}, or columns of 
 in the order of the input and behind its own fields.
 A row that cannot be read is answered with an error.
 A model of pairs reads two columns, or lines with a tab between the two texts.
+With --adapter each row has an answer of every adapter, which is named in it.
 Examples:
   headstart predict runs/trec --input questions.txt > answers.jsonl
-  headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3")]
+  headstart predict runs/reviews --input new.csv --output answered.csv --top_k 3
+  headstart predict runs/trunk --adapter runs/topics --adapter runs/mood --input new.csv")]
 pub struct PredictArgs {
     /// A run folder, its final/, a checkpoint, the folder of an adapter, or a name of `headstart models list`
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
     #[command(flatten)]
     pub below: BaseArgs,
+    #[command(flatten)]
+    pub adapters: AdapterArgs,
     #[command(flatten)]
     pub texts: TextsArgs,
     /// File for the answers, which must not exist yet and is there when all are [default: standard output]
@@ -670,13 +678,13 @@ pub struct ExportArgs {
     /// A run folder, its final/, a checkpoint, a published model's folder, or a name of `headstart models list`
     #[arg(value_name = "MODEL")]
     pub run: PathBuf,
-    /// The program that is to read it: transformers (hf), sentence-transformers, or PEFT
+    /// The program that is to read it: transformers (hf), sentence-transformers, PEFT, or AdapterHub's adapters
     #[arg(long, value_name = "NAME", value_parser = one_of::<ExportTarget>())]
     pub to: ExportTarget,
     /// The folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// With --to peft: the model that the run started from, which the updates are of; for the folder of an adapter alone: the
+    /// With --to peft and --to adapterhub: the model that the run started from, which the updates are of; for the folder of an adapter alone: the
     /// model it is of [default: the one that the folder names]
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
@@ -707,6 +715,9 @@ pub enum ExportTarget {
     SentenceTransformers,
     /// PEFT: low-rank updates and the head alone.
     Peft,
+    /// AdapterHub's library: adapters, low-rank updates or scales, and the head alone.
+    #[serde(rename = "adapterhub")]
+    AdapterHub,
 }
 
 /// `headstart generate`.

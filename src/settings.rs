@@ -6,6 +6,7 @@
 //! Every clap struct is taken apart in full (no `..`) and every configuration is built in full, so that a forgotten
 //! flag or key does not compile.
 
+mod adapters;
 mod auto;
 mod bench;
 mod data;
@@ -20,6 +21,7 @@ mod run;
 mod train;
 mod tutorial;
 
+pub use adapters::{named_adapters, text_fields_of_all};
 pub use auto::auto;
 pub use bench::bench;
 pub use data::{absolute_path, data_config, default_cache_dir, locations};

@@ -173,3 +173,211 @@ fn what_was_trained_is_saved_alone_and_goes_with_its_trunk_only() {
     place.write("moved0/adapter.safetensors", weights);
     place.run("predict moved0 --base bert_clf").refuses(1, &["adapter.safetensors", "altered"]);
 }
+
+#[test]
+fn folders_of_adapterhub_come_in_and_go_out_the_same() {
+    let place = place(&["bert_clf", "roberta_clf", "bert_mlm"]);
+    for (n, (model, flags, kind)) in [
+        ("bert_clf", "--method adapters --adapters_dim 5", "bottleneck"),
+        ("bert_mlm", "--method adapters --adapters_kind seq_bn --adapters_reduction 9", "bottleneck"),
+        (
+            "roberta_clf",
+            "--method adapters --adapters_kind parallel --adapters_dim 4 --adapters_scale 2.5",
+            "bottleneck",
+        ),
+        (
+            "roberta_clf",
+            "--method adapters --adapters_kind pfeiffer --adapters_dim 2 --adapters_activation relu",
+            "bottleneck",
+        ),
+        (
+            "bert_clf",
+            "--method lora --lora_rank 3 --rslora --lora_targets q,v,up,down --lora_dropout 0.1",
+            "LoRA",
+        ),
+        ("roberta_clf", "--method ia3 --ia3_targets q,k,v", "(IA)3"),
+        ("bert_mlm", "--method lora --lora_targets q,k,v --pooling cls", "LoRA"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [run, out, more] = ["run", "out", "more"].map(|name| format!("{name}{n}"));
+        let call = format!("finetune --model {model} --data topics {flags} --lr 2e-2");
+        place.run(&format!("{call} --max_steps 6 --out {run}")).succeeds();
+        let exported = place.run(&format!("export {run} --to adapterhub --base {model} --output {out}"));
+        assert!(exported.succeeds().stdout.contains(kind), "{}", exported.stdout);
+        let trained = answers(&place, &run);
+        // The base that it names, and the one that is named.
+        assert_eq!(answers(&place, &out), trained, "{flags}");
+        assert_eq!(answers(&place, &format!("{out} --base {model}")), trained, "{flags}");
+        // Out again, the same files; what is noted of the model below is what could be read of it.
+        place.run(&format!("export {out} --to adapterhub --output again/{out}")).succeeds();
+        for file in place.names(&out).into_iter().filter(|name| name != "headstart.json") {
+            let [first, second] =
+                [&out, &format!("again/{out}")].map(|folder| place.bytes(&format!("{folder}/{file}")));
+            assert!(first == second, "{flags}: {file}");
+        }
+        // Without this program's notes the answers are those of the logits alone.
+        fs::remove_file(place.path(&format!("{out}/headstart.json"))).unwrap();
+        let [found, expected] = [&out, &run].map(|model| answers(&place, &format!("{model} --uncalibrated")));
+        assert_eq!(found, expected, "{flags}");
+        // There is no rsLoRA there: alpha gives the scale.
+        let again = flags.replace("--rslora ", "--lora_alpha 27.712812921102042 ");
+        let call = format!("finetune --model {out} --data topics {again} --max_steps 2 --out {more}");
+        place.run(&call).succeeds();
+    }
+    let refused = |flags: &str, words: &[&str]| {
+        place
+            .run(&format!("finetune --model bert_clf --data topics {flags} --max_steps 2 --out no"))
+            .succeeds();
+        place.run("export no --to adapterhub --base bert_clf --output never").refuses(1, words);
+        fs::remove_dir_all(place.path("no")).unwrap();
+    };
+    refused("--method ia3", &["feed_forward.down.ia3", "--to peft"]);
+    refused("--method lora --lora_targets o", &["out-projection", "--to peft"]);
+    refused("--method adapters --adapters_dim 2 --pooling mean", &["first token", "mean"]);
+    refused("--method bitfit", &["not one of adapters, low-rank updates and scales"]);
+    place
+        .run("export run0 --to adapterhub --base bert_mlm --output never")
+        .refuses(1, &["was not trained on", "bert_mlm"]);
+    place.run("export run0 --to adapterhub --output never").refuses(2, &["--base MODEL"]);
+}
+
+#[test]
+fn what_adapterhub_computes_otherwise_is_refused_by_name() {
+    let place = place(&["bert_clf", "gpt2_clf", "roberta_clf"]);
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/adapterhub");
+    for name in ["pfeiffer", "lora", "ia3"] {
+        place.copy(&golden.join(name), name);
+        answers(&place, &format!("{name} --base bert_clf"));
+    }
+    let changed = |folder: &str, file: &str, change: &dyn Fn(&mut Value), words: &[&str]| {
+        let whole = place.json_file(&format!("{folder}/{file}"));
+        let mut config = whole.clone();
+        change(&mut config);
+        place.write(&format!("{folder}/{file}"), config.to_string());
+        place.run(&format!("predict {folder} --base bert_clf")).refuses(1, words);
+        place.write(&format!("{folder}/{file}"), whole.to_string());
+    };
+    for (folder, key, value, words) in [
+        ("pfeiffer", "ln_before", json!(true), &["`ln_before`", "true"][..]),
+        ("pfeiffer", "phm_layer", json!(true), &["`phm_layer`"]),
+        ("pfeiffer", "inv_adapter", json!("nice"), &["`inv_adapter`", "nice"]),
+        ("pfeiffer", "leave_out", json!([0]), &["`leave_out`"]),
+        ("pfeiffer", "scaling", json!("learned"), &["`scaling`", "learned"]),
+        ("pfeiffer", "scaling", json!(2.0), &["`scaling`", "2.0"]),
+        ("pfeiffer", "use_gating", json!(true), &["`use_gating`"]),
+        ("pfeiffer", "residual_before_ln", json!("post_add"), &["`residual_before_ln`", "post_add"]),
+        ("pfeiffer", "mh_adapter", json!(true), &["`mh_adapter` true", "`original_ln_before` true"]),
+        ("pfeiffer", "non_linearity", json!("leakyrelu"), &["`non_linearity`", "leakyrelu"]),
+        ("pfeiffer", "architecture", json!("prefix_tuning"), &["`architecture`", "prefix_tuning"]),
+        ("pfeiffer", "rotation", json!(1), &["does not know", "`rotation`"]),
+        ("lora", "use_dora", json!(true), &["`use_dora`"]),
+        ("lora", "vera_d", json!(0.1), &["`vera_d`"]),
+        ("lora", "r", json!(4), &["lora_A", "[3, 27]", "[4, 27]"]),
+        ("lora", "output_lora", json!(false), &["have no place", "output"]),
+        ("lora", "attn_matrices", json!(["q", "o"]), &["`attn_matrices`", "`o`"]),
+        ("lora", "composition_mode", json!("mix"), &["`composition_mode`", "mix"]),
+        ("ia3", "output_lora", json!(true), &["`output_lora`"]),
+    ] {
+        changed(folder, "adapter_config.json", &|config| config["config"][key] = value.clone(), words);
+    }
+    for (key, value, words) in [
+        ("hidden_size", json!(28), &["`hidden_size`", "28"][..]),
+        ("model_type", json!("roberta"), &["`model_type`", "roberta"]),
+        ("config", json!("pfeiffer"), &["`config`", "no object"]),
+        ("name", Value::Null, &["`name`"]),
+        ("adapters", json!(2), &["does not know", "`adapters`"]),
+    ] {
+        changed("pfeiffer", "adapter_config.json", &|config| config[key] = value.clone(), words);
+    }
+    for (key, value, words) in [
+        ("head_type", json!("tagging"), &["`head_type`", "tagging"][..]),
+        ("layers", json!(3), &["`layers` are 3"]),
+        ("use_pooler", json!(true), &["`use_pooler` is true"]),
+        ("label2id", json!({"a": 0, "b": 0, "c": 1}), &["`label2id`"]),
+        ("num_labels", json!(4), &["heads.task.4.weight", "[4, 27]"]),
+    ] {
+        changed("pfeiffer", "head_config.json", &|config| config["config"][key] = value.clone(), words);
+    }
+    place.run("predict pfeiffer --base gpt2_clf").refuses(1, &["gpt2", "bert and roberta"]);
+    place.run("predict pfeiffer --base roberta_clf").refuses(1, &["`model_type`", "\"bert\""]);
+    place.run("predict pfeiffer").refuses(2, &["--base MODEL"]);
+    place.run("predict bert_clf --adapter pfeiffer --adapter lora --adapter ia3").succeeds();
+    fs::remove_file(place.path("pfeiffer/model_head.safetensors")).unwrap();
+    place
+        .run("predict pfeiffer --base bert_clf")
+        .refuses(1, &["model_head.safetensors", "pytorch_model_head.bin"]);
+    // Without a head it has that of the model below.
+    fs::remove_file(place.path("pfeiffer/head_config.json")).unwrap();
+    answers(&place, "pfeiffer --base bert_clf");
+}
+
+/// What answers say without the adapter's name, those of one adapter.
+fn of_adapter(answers: &[Value], name: &str) -> Vec<Value> {
+    let own = answers.iter().filter(|answer| answer["adapter"] == name).cloned();
+    own.map(|mut answer| {
+        answer.as_object_mut().unwrap().remove("adapter");
+        answer
+    })
+    .collect()
+}
+
+#[test]
+fn several_adapters_answer_over_one_trunk() {
+    let place = place(&["bert_clf", "distilbert_mlm"]);
+    let flags = ["lora --lora_rank 2", "ia3", "head", "adapters --adapters_dim 3"];
+    for (n, method) in flags.iter().enumerate() {
+        let call = format!("finetune --model bert_clf --data topics --method {method} --seed {n} --lr 2e-2");
+        place.run(&format!("{call} --max_steps 4 --out run{n}")).succeeds();
+    }
+    place.run("export run0 --to peft --base bert_clf --output peft").succeeds();
+    let adapters =
+        "--adapter run0 --adapter run1/final --adapter last=run2/final/adapter --adapter run3 --adapter peft";
+    let names = [("run0", "run0"), ("run1", "run1"), ("last", "run2"), ("run3", "run3"), ("peft", "run0")];
+    for precision in ["f32", "bf16"] {
+        let call = format!("predict bert_clf {adapters} --precision {precision}");
+        let all = place.feed(&call, TEXTS).json_lines();
+        assert_eq!(all.len(), 3 * names.len());
+        for (n, answer) in all.iter().enumerate() {
+            assert_eq!(answer["adapter"], names[n % names.len()].0, "a text's answers stand together");
+        }
+        for (name, run) in names {
+            let alone = place.feed(&format!("predict {run} --precision {precision}"), TEXTS).json_lines();
+            assert_eq!(of_adapter(&all, name), alone, "{name}");
+        }
+    }
+    let table = place.feed(&format!("predict bert_clf {adapters} --output_format tsv"), TEXTS);
+    let table = &table.succeeds().stdout;
+    assert!(table.starts_with("text\tadapter\tlabel\tprobability\terror\n"), "{table}");
+    assert_eq!(table.lines().count(), 1 + 3 * names.len());
+    let data = "--data topics --split train --json";
+    let measured = place.run(&format!("eval bert_clf {adapters} {data}")).json_lines();
+    assert_eq!(measured.len(), names.len());
+    for (name, run) in names {
+        let alone = place.run(&format!("eval {run} {data}")).json();
+        assert_eq!(of_adapter(&measured, name), [alone], "{name}");
+    }
+    let said = place.run(&format!("eval bert_clf {adapters} --data topics --split train"));
+    assert!(
+        said.succeeds().stdout.contains(
+            "adapter last
+"
+        ),
+        "{}",
+        said.stdout
+    );
+    // What does not go together.
+    let refused =
+        |call: &str, code, words: &[&str]| place.run(&format!("predict {call}")).refuses(code, words);
+    refused(
+        "distilbert_mlm --adapter run1 --adapter run0",
+        1,
+        &["is of another trunk", "run1", "fingerprint"],
+    );
+    refused("bert_clf --adapter run0 --adapter run0", 2, &["the name of another one", "NAME="]);
+    refused("bert_clf --adapter run0 --base bert_clf", 2, &["--base", "leave --base out"]);
+    refused("bert_clf --adapter bert_clf", 2, &["holds no adapter", "final/adapter"]);
+    refused("peft --adapter run0", 2, &["no trunk", "whole model"]);
+    refused("bert_clf --adapter nowhere/at/all", 2, &["nowhere/at/all"]);
+}

@@ -207,3 +207,30 @@ fn wrong_calls_leave_nothing_behind() {
     place.run(&other).succeeds();
     place.run("auto --resume bow").refuses(2, &["headstart finetune --resume bow"]);
 }
+
+#[test]
+fn an_adapter_over_its_trunk_is_a_model_to_start_from_and_the_device_is_remembered() {
+    let place = Place::new();
+    let lm = trunks("auto").path("lm").display().to_string();
+    let call = format!("finetune --model {lm} --data {} --method lora --max_steps 2 --out lora", data());
+    place.run(&call).succeeds();
+    place.copy(&place.path("lora/final/adapter"), "moved");
+    let call = format!("auto {} --model moved --threads 2", data());
+    // One that is told no trunk has the one that its folder names; that of another is refused before there is a folder.
+    place.run(&format!("{call} --base lora --out no")).refuses(1, &["is of another trunk", "fingerprint"]);
+    place.run(&format!("auto {} --base {lm} --out no", data())).refuses(2, &["--base", "--model ADAPTER"]);
+    assert!(!place.path("no").exists());
+    let result = place.run(&format!("{call} --base {lm} --json --thorough --out a")).json();
+    assert_eq!(names(&result), ["1-bow", "2-features", "4-full"], "{result}");
+    assert!(result["skipped"].to_string().contains("the model has some already"), "{result}");
+    // The device that it was started with, which a continuation takes unless it is given another.
+    assert_eq!(place.json_file("a/environment.json")["device"], "cpu");
+    let mut environment = place.json_file("a/environment.json");
+    environment["device"] = "cuda:99".into();
+    place.write("a/environment.json", environment.to_string());
+    let mut state = place.json_file("a/auto.json");
+    state["rungs"].as_array_mut().unwrap().truncate(1);
+    place.write("a/auto.json", state.to_string());
+    place.run("auto --resume a").refuses(1, &["cannot use the device"]);
+    place.run("auto --resume a --device cpu --json").json();
+}

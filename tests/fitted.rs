@@ -115,12 +115,18 @@ fn vectors_are_of_any_pooling_and_tell_numbers_and_marks() {
     let flags = "--method features --data marks.csv --problem multi-label --json --out marks";
     let result = place.run(&call(flags)).succeeds().json();
     assert!(metric(&result, "valid/micro_f1") > 0.8, "{result}");
+    // What a bag of words has of it stands beside it.
+    let bar = &result["bow"];
+    assert!(bar["metric"] == "micro_f1" && bar["valid"].as_f64().unwrap() > 0.8, "{bar}");
+    assert!(bar.get("valid_accuracy").is_none() && bar["seconds"].as_f64().unwrap() > 0.0, "{bar}");
     let answer = place.feed("predict marks", b"the old harbour guards the old river .\n").json();
     assert!(answer["label"].as_str().unwrap().contains("water"), "{answer}");
     let flags =
         "--method features --data scores.jsonl --label_column score --problem regression --json --out scores";
     let result = place.run(&call(flags)).succeeds().json();
     assert!(metric(&result, "valid/pearson") > 0.8, "{result}");
+    let bar = &result["bow"];
+    assert!(bar["metric"] == "pearson" && bar["valid"].as_f64().unwrap() > 0.8, "{bar}");
 }
 
 /// Where one class is rare, weights that make up for it find more of it.

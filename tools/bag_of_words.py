@@ -1,6 +1,6 @@
 """The bag of words beside scikit-learn's: golden probabilities, and both on the same data, one after the other.
 
-    python tools/bag_of_words.py golden                    writes tests/golden/bag_of_words.json
+    python tools/bag_of_words.py golden                    writes tests/golden/bag_of_words.json and bag_of_targets.json
     python tools/bag_of_words.py compare TRAIN.csv TEST.csv [--characters]
                                                            accuracy and seconds of both, on the same cores
 
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline, make_union
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,29 @@ def golden():
                 cases.append({"characters": characters, "classes": count, "strength": strength, "probabilities": model.predict_proba(asked).tolist()})
     path = ROOT / "tests/golden/bag_of_words.json"
     path.write_text(json.dumps({"texts": texts, "classes": classes, "asked": asked, "cases": cases}, ensure_ascii=False) + "\n", encoding="utf8")
+    golden_targets(texts, asked)
+
+
+def golden_targets(texts, asked):
+    """Several labels at once, each with a logistic regression, and a number, by ridge regression: of the same texts."""
+    labels = ["who", "saw", "mill"]
+    marks = [[int(label in text.split()) ^ int(n % 11 == k) for k, label in enumerate(labels)] for n, text in enumerate(texts)]
+    numbers = [len(text.split()) / 4 + (n % 7) / 10 for n, text in enumerate(texts)]
+    cases = []
+    for characters in False, True:
+        for strength in 0.5, 8.0:
+            rows = features(characters).fit(texts)
+            x, y = rows.transform(texts), rows.transform(asked)
+            logits = []
+            for k in range(len(labels)):
+                fit = LogisticRegression(C=strength, solver="newton-cg", tol=1e-14, max_iter=100_000)
+                logits.append(fit.fit(x, [row[k] for row in marks]).decision_function(y).tolist())
+            ridge = Ridge(alpha=1 / strength, solver="cholesky").fit(x.toarray(), numbers)
+            cases.append({"characters": characters, "strength": strength, "logits": [list(row) for row in zip(*logits)],
+                          "numbers": ridge.predict(y.toarray()).tolist()})
+    path = ROOT / "tests/golden/bag_of_targets.json"
+    content = {"texts": texts, "marks": marks, "numbers": numbers, "asked": asked, "cases": cases}
+    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf8")
 
 
 def compare(a):

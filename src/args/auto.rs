@@ -29,6 +29,10 @@ pub struct AutoArgs {
     /// list in the Hugging Face cache]
     #[arg(long, value_name = "RUN|NAME")]
     pub model: Option<PathBuf>,
+    /// Where --model is the folder of an adapter alone (final/adapter of a run, PEFT's, or AdapterHub's): the model it is of
+    /// [default: the one that the folder names]
+    #[arg(long, value_name = "RUN|NAME")]
+    pub base: Option<PathBuf>,
     /// Folder for the rungs, the chosen model and the report, which must not exist yet [default: runs/DATE-auto-NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -56,9 +60,10 @@ pub struct AutoArgs {
     /// Worker threads; 0 for all; does not change the result [default: 0]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub threads: Option<usize>,
-    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    pub device: DeviceName,
+    /// Where to compute: cpu, cuda, cuda:N, or auto for a GPU if there is one [default: cpu; with --resume what the ladder
+    /// was started with]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<DeviceName>,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,

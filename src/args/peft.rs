@@ -12,7 +12,7 @@ use super::parsing::{count, one_of};
 /// The model below an adapter.
 #[derive(Debug, Default, Args)]
 pub struct BaseArgs {
-    /// Where RUN is the folder of an adapter alone (final/adapter of a run, or PEFT's): the model it is of [default: the one
+    /// Where RUN is the folder of an adapter alone (final/adapter of a run, PEFT's, or AdapterHub's): the model it is of [default: the one
     /// that the folder names]
     #[arg(long, value_name = "MODEL")]
     pub base: Option<PathBuf>,
@@ -22,12 +22,12 @@ pub struct BaseArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Fine-tuning")]
 pub struct PeftArgs {
-    /// Where --model is the folder of an adapter alone (final/adapter of a run, or PEFT's): the model it is of [default: the
+    /// Where --model is the folder of an adapter alone (final/adapter of a run, PEFT's, or AdapterHub's): the model it is of [default: the
     /// one that the folder names]
     #[arg(long, value_name = "RUN|NAME")]
     pub base: Option<PathBuf>,
-    /// Where adapters stand: behind attention and the feed-forward (houlsby), behind the feed-forward (pfeiffer), beside it
-    /// (parallel) [default: houlsby]
+    /// Where adapters stand: behind attention and the feed-forward (houlsby), behind the feed-forward (pfeiffer; seq_bn: of
+    /// what its norm gives, as in AdapterHub), beside it (parallel) [default: houlsby]
     #[arg(long, value_name = "NAME", value_parser = one_of::<AdapterKind>())]
     pub adapters_kind: Option<AdapterKind>,
     /// Width of the adapters, as the model's divided by this [default: --adapters_dim says it]

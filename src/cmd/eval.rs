@@ -6,7 +6,8 @@ use anyhow::Result;
 use headstart::checkpoint::ModelPath;
 use headstart::data::rows::TextFields;
 use headstart::eval::Evaluation;
-use headstart::evaluate::{EvaluateConfig, evaluate};
+use headstart::evaluate::{EvaluateConfig, evaluate, evaluate_each};
+use serde::Serialize;
 
 use crate::args::{ComputeArgs, EvalArgs};
 use crate::metrics::{sureness, tables};
@@ -26,6 +27,7 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     let EvalArgs {
         run,
         below,
+        adapters,
         data,
         split,
         language_model,
@@ -41,9 +43,17 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     let ComputeArgs { precision, threads, device } = compute;
     let device = settings::devices::choice_of_rank(device, ranks);
     let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
+    let adapters = ranks.one_first(|| settings::named_adapters(adapters, below.base.as_deref(), &places))?;
     let (run, base) = ranks.one_first(|| settings::model_and_base(run, below.base, places))?;
+    let fields = if adapters.is_empty() {
+        settings::text_fields_of(&run)
+    } else if data.text_column.is_none() {
+        settings::text_fields_of_all(&adapters)?
+    } else {
+        TextFields::Detect
+    };
     if data.text_column.is_none()
-        && let TextFields::Named(columns) = settings::text_fields_of(&run)
+        && let TextFields::Named(columns) = fields
     {
         data.text_column = Some(columns);
     }
@@ -61,28 +71,52 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
         collective,
     };
     let mut progress = Progress::new(Verbosity::Calm);
-    let evaluation = evaluate(ModelPath { path: &run, base: base.as_deref() }, &config, &mut |event| {
-        progress.listen(&event)
-    });
+    let mut listen = |event: headstart::event::Event<'_>| progress.listen(&event);
+    let evaluations = if adapters.is_empty() {
+        let place = ModelPath { path: &run, base: base.as_deref() };
+        evaluate(place, &config, &mut listen).map(|one| vec![(None, one)])
+    } else {
+        let folders: Vec<_> = adapters.iter().map(|adapter| adapter.folder.clone()).collect();
+        let named = |all: Vec<Evaluation>| {
+            adapters.iter().map(|adapter| Some(&*adapter.name)).zip(all).collect::<Vec<_>>()
+        };
+        evaluate_each(&run, &folders, &config, &mut listen).map(named)
+    };
     progress.finish();
-    let evaluation = evaluation?;
+    let evaluations = evaluations?;
     if !ranks.collective.leads() {
         return Ok(ExitCode::SUCCESS);
     }
-    if json {
-        output::json_line(&evaluation)?;
-    } else {
-        let Evaluation { split, metrics, confusion, labels, examples, intervals, temperature, .. } =
-            &evaluation;
-        let table = metrics.iter().map(|(name, value)| (format!("{split}/{name}"), *value)).collect();
-        let mut text = tables(&table, confusion.as_deref(), labels);
-        if let Some(line) = sureness(metrics, intervals, *examples) {
-            text.push_str(&format!("{split}: {line}\n"));
+    for (adapter, evaluation) in &evaluations {
+        if json {
+            output::json_line(&Named { adapter: *adapter, evaluation })?;
+        } else {
+            let head = adapter.map(|name| format!("adapter {name}\n")).unwrap_or_default();
+            output::text(&(head + &text_of(evaluation)))?;
         }
-        if let Some(temperature) = temperature {
-            text.push_str(&format!("..._calibrated: at the temperature of the model, {temperature:.3}\n"));
-        }
-        output::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An evaluation as a program reads it.
+#[derive(Serialize)]
+struct Named<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<&'a str>,
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+}
+
+/// An evaluation as people read it.
+fn text_of(evaluation: &Evaluation) -> String {
+    let Evaluation { split, metrics, confusion, labels, examples, intervals, temperature, .. } = evaluation;
+    let table = metrics.iter().map(|(name, value)| (format!("{split}/{name}"), *value)).collect();
+    let mut text = tables(&table, confusion.as_deref(), labels);
+    if let Some(line) = sureness(metrics, intervals, *examples) {
+        text.push_str(&format!("{split}: {line}\n"));
+    }
+    if let Some(temperature) = temperature {
+        text.push_str(&format!("..._calibrated: at the temperature of the model, {temperature:.3}\n"));
+    }
+    text
 }

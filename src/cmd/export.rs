@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headstart::checkpoint::{ExportForm, Exported, ModelPath, export, export_peft, is_adapter};
+use headstart::checkpoint::{
+    ExportForm, Exported, ModelPath, export, export_adapterhub, export_peft, is_adapter,
+};
 
 use crate::args::{ExportArgs, ExportTarget};
 use crate::settings::Usage;
@@ -28,6 +30,9 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
     let exported = match (to, &base) {
         (ExportTarget::Peft, Some(base)) => {
             export_peft(&run, &settings::absolute_path(base.clone()), &folder)?
+        }
+        (ExportTarget::AdapterHub, Some(base)) => {
+            export_adapterhub(&run, &settings::absolute_path(base.clone()), &folder)?
         }
         (ExportTarget::SentenceTransformers, _) => {
             let form = ExportForm::SentenceTransformers { pooling: pooling.map(Into::into), normalize };
@@ -72,18 +77,18 @@ enum Base {
 /// Refuses flags that say nothing of what is written.
 fn check_flags(to: ExportTarget, with_code: bool, of_vectors: bool, base: Base) -> Result<()> {
     let what = match to {
-        ExportTarget::Hf | ExportTarget::Peft if of_vectors => {
-            "--pooling and --normalize are of vectors, which --to hf and --to peft say nothing of\n  fix: leave them out, or use \
-             --to sentence-transformers"
+        ExportTarget::Hf | ExportTarget::Peft | ExportTarget::AdapterHub if of_vectors => {
+            "--pooling and --normalize are of vectors, of which --to sentence-transformers alone says something\n  fix: leave them \
+             out, or use that"
         }
-        ExportTarget::SentenceTransformers | ExportTarget::Peft if with_code => {
+        ExportTarget::SentenceTransformers | ExportTarget::Peft | ExportTarget::AdapterHub if with_code => {
             "--with-code goes with --to hf\n  fix: leave it out, or use --to hf"
         }
-        ExportTarget::Peft if base == Base::Absent => {
-            "PEFT has updates beside the model they are of\n  fix: name the model that the run started from: --base MODEL"
+        ExportTarget::Peft | ExportTarget::AdapterHub if base == Base::Absent => {
+            "PEFT and AdapterHub have updates beside the model they are of\n  fix: name the model that the run started from: --base MODEL"
         }
         ExportTarget::Hf | ExportTarget::SentenceTransformers if base == Base::Named => {
-            "--base goes with --to peft\n  fix: leave it out, or use --to peft"
+            "--base goes with --to peft and --to adapterhub\n  fix: leave it out, or use one of these"
         }
         _ => return Ok(()),
     };

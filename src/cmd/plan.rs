@@ -69,7 +69,7 @@ fn text(plan: &Plan) -> String {
     } = plan;
     let Parameters { embeddings, attention, feed_forward, norms, adapters, heads, total, trainable } =
         parameters;
-    let Memory { weights, gradients, moments, group_sums, activations, total: memory } = memory;
+    let Memory { weights, gradients, moments, copies, group_sums, activations, total: memory } = memory;
     let parts = [
         ("embeddings", embeddings),
         ("attention", attention),
@@ -107,11 +107,12 @@ fn text(plan: &Plan) -> String {
     lines.push((
         of_each,
         format!(
-            "{}: weights {}, gradients {}, moments {}{}, activations about {}",
+            "{}: weights {}, gradients {}, moments {}{}{}, activations about {}",
             bytes(*memory),
             bytes(*weights),
             bytes(*gradients),
             bytes(*moments),
+            if *copies > 0 { format!(", copies of weights {}", bytes(*copies)) } else { String::new() },
             if *group_sums > 0 { format!(", sums of groups {}", bytes(*group_sums)) } else { String::new() },
             bytes(*activations)
         ),

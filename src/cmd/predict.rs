@@ -6,15 +6,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use headstart::checkpoint::ModelPath;
 use headstart::config::TextColumns;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{self, RowFormat, Rows, TextFields, TextInput};
 use headstart::files::remove_abandoned_of;
-use headstart::infer::Predictor;
+use headstart::infer::{Prediction, Predictor};
 
-use crate::answers::{AnswerFormat, Answers, Shape};
+use crate::answers::{AnswerFormat, Answered, Answers, Shape};
 use crate::args::{ComputeArgs, PredictArgs, ReadingArgs, TextsArgs};
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings;
@@ -47,6 +47,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let PredictArgs {
         run,
         below,
+        adapters,
         texts,
         output,
         output_format,
@@ -65,27 +66,43 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
     let output = output.and_then(file_of);
     output.as_deref().map_or(Ok(()), begin_file)?;
+    let adapters = settings::named_adapters(adapters, below.base.as_deref(), &places)?;
     let (run, base) = settings::model_and_base(run, below.base, places)?;
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let choice = settings::devices::choice(device);
-    let place = ModelPath { path: &run, base: base.as_deref() };
-    let mut predictor =
-        Predictor::load(place, precision, &choice, threads)?.with_long_texts(long.long_texts());
-    if uncalibrated {
-        predictor = predictor.uncalibrated();
-    }
-    if let Some(note) = predictor.device().and_then(|device| choice.note(device)) {
+    let predictors = if adapters.is_empty() {
+        let place = ModelPath { path: &run, base: base.as_deref() };
+        vec![Predictor::load(place, precision, &choice, threads)?]
+    } else {
+        let folders: Vec<PathBuf> = adapters.iter().map(|adapter| adapter.folder.clone()).collect();
+        Predictor::load_each(&run, &folders, precision, &choice, threads)?
+    };
+    let ready = |predictor: Predictor| {
+        let predictor = predictor.with_long_texts(long.long_texts());
+        if uncalibrated { predictor.uncalibrated() } else { predictor }
+    };
+    let predictors: Vec<Predictor> = predictors.into_iter().map(ready).collect();
+    if let Some(note) = predictors[0].device().and_then(|device| choice.note(device)) {
         progress::say(&note);
     }
+    let found = || {
+        if adapters.is_empty() {
+            Ok(settings::text_fields_of(&run))
+        } else {
+            settings::text_fields_of_all(&adapters)
+        }
+    };
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
-        None => match settings::text_fields_of(&run) {
+        None => match found()? {
             TextFields::Named(columns) => TextFields::Named(columns),
-            _ if predictor.reads_pairs() => TextFields::DetectPair,
+            _ if predictors.iter().any(Predictor::reads_pairs) => TextFields::DetectPair,
             found => found,
         },
     };
+    let names = adapters.into_iter().map(|adapter| Some(adapter.name)).chain([None]);
+    let sources_of_answers: Vec<(Option<String>, Predictor)> = names.zip(predictors).collect();
     let format = output_format.unwrap_or_else(|| AnswerFormat::of_name(output.as_deref()));
     let mut answers = Answers::new(Shape { format, top_k, with_text }, output.as_deref())?;
     let on_bad_row = if strict { OnBadRow::Stop } else { OnBadRow::Answer };
@@ -95,7 +112,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     for (path, source) in sources {
         let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
         let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
-        pass_on(&mut rows, path, &predictor, &mut answers, on_bad_row, &mut counts, &mut |rows| {
+        pass_on(&mut rows, path, &sources_of_answers, &mut answers, on_bad_row, &mut counts, &mut |rows| {
             if let Some(progress) = &mut progress {
                 progress.count("classifying", rows);
             }
@@ -104,7 +121,10 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     progress.iter_mut().for_each(Progress::finish);
     let left_out = answers.left_out;
     answers.finish()?;
-    predictor.warning().iter().for_each(|warning| progress::say(warning));
+    // All read the same texts with the trunk's tokenizer.
+    if let Some(warning) = sources_of_answers.iter().find_map(|(_, predictor)| predictor.warning()) {
+        progress::say(&warning);
+    }
     let Counts { rows, cut, long, bad } = counts;
     for (said, line) in [
         (cut, format!("{cut} texts were longer than the model's positions and were cut")),
@@ -122,7 +142,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
 fn pass_on(
     rows: &mut Rows,
     path: &Path,
-    predictor: &Predictor,
+    predictors: &[(Option<String>, Predictor)],
     answers: &mut Answers,
     on_bad_row: OnBadRow,
     counts: &mut Counts,
@@ -140,14 +160,28 @@ fn pass_on(
         let answered = &rows[..good];
         let inputs: Vec<TextInput> =
             answered.iter().filter_map(|row| Some(row.content.as_ref().ok()?.input.clone())).collect();
-        let mut predicted = predictor.predict(&inputs)?.into_iter();
-        let predictions: Vec<_> =
-            answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
-        counts.cut += predictions.iter().flatten().filter(|prediction| prediction.truncated).count();
-        counts.long += predictions.iter().flatten().filter(|prediction| prediction.windows > 1).count();
+        let of = |(adapter, predictor): &(Option<String>, Predictor)| {
+            let predicted = predictor.predict(&inputs);
+            let mut predicted = match adapter {
+                Some(name) => predicted.with_context(|| format!("adapter {name}"))?,
+                None => predicted?,
+            }
+            .into_iter();
+            let predictions =
+                answered.iter().map(|row| row.content.is_ok().then(|| predicted.next()).flatten()).collect();
+            Ok(Answered { adapter: adapter.clone(), predictions })
+        };
+        let all: Vec<Answered> = predictors.iter().map(of).collect::<Result<_>>()?;
+        // A text that one adapter has to cut is cut.
+        let with = |is: fn(&Prediction) -> bool| {
+            let any = |row: &usize| all.iter().any(|one| one.predictions[*row].as_ref().is_some_and(is));
+            (0..answered.len()).filter(any).count()
+        };
+        counts.cut += with(|prediction| prediction.truncated);
+        counts.long += with(|prediction| prediction.windows > 1);
         counts.rows += answered.len();
         counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
-        answers.write(answered, &predictions)?;
+        answers.write(answered, &all)?;
         tell(counts.rows);
         if let Some((line, what)) = ends {
             return Err(headstart::Error::BadInput {

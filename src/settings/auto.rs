@@ -2,14 +2,14 @@
 //!
 //! Owns: its layers, and which model is taken where none is named. Never: ranges, or which rungs there are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use headstart::config::{AutoConfig, FinetuneConfig};
 use headstart::hub;
 
 use super::run::{self, Run};
-use super::{data, file, hub_options, model_folder, places_of};
+use super::{Usage, data, file, hub_options, model_and_base, model_folder, places_of};
 use crate::args::{AutoArgs, LabelledArgs, PlaceArgs, RunArgs};
 use crate::progress;
 use crate::ranks::Ranks;
@@ -35,6 +35,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
     let AutoArgs {
         data,
         model,
+        base: below,
         out,
         resume,
         max_time,
@@ -69,6 +70,12 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
         .then(|| AutoConfig { data: data::labelled_config(moved, pace.data.clone()), ..pace.clone() });
     let given = LabelledArgs { data, max_train_examples: None, reading, columns, places };
     let mut config = AutoConfig {
+        base: match (&model, below) {
+            (_, Some(below)) => Some(data::absolute_path(below)),
+            // Another model has another one below it.
+            (Some(_), None) => None,
+            (None, None) => pace.base,
+        },
         model: model.map(data::absolute_path).or(pace.model),
         data: data::labelled_config(given, pace.data),
         seed: seed.unwrap_or(pace.seed),
@@ -81,10 +88,14 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
     config.validate()?;
     data::fill_cache_dir(&mut config.data)?;
     let places = places_of(&config.data);
-    config.model = match config.model.take() {
-        Some(name) => Some(model_folder(name, places)?),
-        None if is_new => in_cache(&places)?,
-        None => None,
+    (config.model, config.base) = match (config.model.take(), config.base.take()) {
+        (Some(name), base) => {
+            let (model, base) = model_and_base(name, base, places)?;
+            (Some(model), base)
+        }
+        (None, Some(base)) => return Err(nothing_above(&base)),
+        (None, None) if is_new => (in_cache(&places)?, None),
+        (None, None) => (None, None),
     };
     let writes = RunArgs {
         config: None,
@@ -93,10 +104,16 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
         allow_other_groups: false,
         json,
         verbose,
-        device: Some(device),
+        device,
     };
     let (options, telling) = run::options(writes, "auto", &config.data, &Ranks::default())?;
     Ok(Run { config, options, telling })
+}
+
+/// A base without what stands above it.
+fn nothing_above(base: &Path) -> anyhow::Error {
+    let base = base.display();
+    Usage(format!("--base {base}: no adapter is named that it is below\n  fix: name that: --model ADAPTER; or name the whole model alone: --model {base}")).into()
 }
 
 /// The best model that is on this machine.

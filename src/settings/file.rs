@@ -70,6 +70,11 @@ pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
 /// The fields that hold texts for this model: the columns that its run was told of or found pairs in; for a run without such,
 /// one. A model is a run's folder, its `final/` or one of its checkpoints; of others nothing is known.
 pub fn text_fields_of(model: &Path) -> TextFields {
+    // What was trained alone stands beside the finished model.
+    let model = model
+        .parent()
+        .filter(|parent| model.ends_with("adapter") && parent.ends_with("final"))
+        .unwrap_or(model);
     let run = match model.parent() {
         Some(run) if model.ends_with("final") => run,
         Some(checkpoints) if checkpoints.ends_with("checkpoints") => checkpoints.parent().unwrap_or(model),

@@ -3,6 +3,7 @@
 //! Owns: the names of devices, the choice of `auto`, the size of slabs, work that is repeated in smaller ones. Never: what
 //! the work is.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::str::FromStr;
@@ -77,6 +78,17 @@ pub enum DeviceName {
     Cuda(Option<usize>),
     /// This process's own GPU if there is one, else the processor.
     Auto,
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Cuda(Some(ordinal)) => write!(f, "cuda:{ordinal}"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
 }
 
 impl FromStr for DeviceName {

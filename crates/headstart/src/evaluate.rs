@@ -2,7 +2,7 @@
 //!
 //! Owns: bringing a loaded model and a data set together. Never: the metrics themselves (`eval`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use headstart_engine::Collective;
 
@@ -62,10 +62,7 @@ pub fn evaluate<'a>(
 ) -> Result<Evaluation> {
     let place = model.into();
     let model = place.path;
-    let order = match config.split {
-        Some(split) => vec![split],
-        None => vec![Split::Test, Split::Valid, Split::Train],
-    };
+    let order = order(config);
     if let Some(folder) = BagModel::folder(model) {
         let bag = BagModel::open(&folder)?;
         let mut evaluation =
@@ -74,6 +71,41 @@ pub fn evaluate<'a>(
         return Ok(evaluation);
     }
     let loaded = Loaded::open(place, &config.device, config.threads)?;
+    measure(&loaded, model, &order, config, listener)
+}
+
+/// Evaluates adapters of one trunk, which is in memory once, one after the other.
+///
+/// # Errors
+/// Those of [`evaluate`] and [`crate::checkpoint::load_adapters`].
+pub fn evaluate_each(
+    trunk: &Path,
+    adapters: &[PathBuf],
+    config: &EvaluateConfig,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<Evaluation>> {
+    BagModel::refuse(trunk)?;
+    let order = order(config);
+    let loaded = Loaded::open_each(trunk, adapters, &config.device, config.threads)?;
+    let each = loaded.iter().zip(adapters);
+    each.map(|(loaded, adapter)| measure(loaded, adapter, &order, config, listener)).collect()
+}
+
+/// The splits, the first that there is of which is measured.
+fn order(config: &EvaluateConfig) -> Vec<Split> {
+    match config.split {
+        Some(split) => vec![split],
+        None => vec![Split::Test, Split::Valid, Split::Train],
+    }
+}
+
+fn measure(
+    loaded: &Loaded,
+    model: &Path,
+    order: &[Split],
+    config: &EvaluateConfig,
+    listener: &mut Listener<'_>,
+) -> Result<Evaluation> {
     if let Some(note) = config.device.note(&loaded.device) {
         let _: Signal = listener(Event::Message(&note));
     }
@@ -97,7 +129,7 @@ pub fn evaluate<'a>(
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
         let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
         let objective = Objective { clf: 1.0, ..Objective::default() };
-        for split in order {
+        for &split in order {
             if let Ok(part) = labelled.data.get(split) {
                 if loaded.files.pairs && part.texts_per_example() == 1 {
                     return Err(wants_pairs());
@@ -105,7 +137,7 @@ pub fn evaluate<'a>(
                 let examples = labelled.examples(part);
                 let labels = &loaded.files.labels;
                 if config.long_texts == LongTexts::Windows {
-                    let evaluation = windowed(&loaded, &examples, (split, problem), config, listener)?;
+                    let evaluation = windowed(loaded, &examples, (split, problem), config, listener)?;
                     return finite(model, evaluation);
                 }
                 let evaluator = evaluator(&objective, TokenTargets::None);
@@ -126,7 +158,7 @@ pub fn evaluate<'a>(
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
         let objective = Objective { lm: 1.0, ..Objective::default() };
-        for split in order {
+        for &split in order {
             let stream = ranks.leader_first(|| corpus.stream(split, &loaded.tokenizer, listener))?;
             if let Some(warning) =
                 stream.as_ref().and_then(|stream| unknown_warning(stream, &loaded.tokenizer))

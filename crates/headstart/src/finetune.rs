@@ -9,7 +9,8 @@ use headstart_engine::Weights;
 use crate::batch::TokenTargets;
 use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, ModelPath};
 use crate::config::{
-    DataConfig, FinetuneConfig, Method, ObjectiveName, Problem, RatesConfig, RegularisationConfig, Task,
+    Copies, DataConfig, FinetuneConfig, Method, ObjectiveName, Problem, RatesConfig, RegularisationConfig,
+    Task,
 };
 use crate::data::split::Split;
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ use crate::setup::examples::{class_weights, few};
 use crate::setup::features_method::{FeaturesRun, check_pooler};
 use crate::setup::labelled::DataRequest;
 use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::pace_by_phase::Unfreezing;
 use crate::setup::pairs::pair_up;
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{never_in_examples, token_targets};
@@ -116,7 +118,8 @@ pub(crate) fn finetune_compared(
     if config.lm_loss_coef > 0.0 {
         model.check_lm_head()?;
     }
-    check_memory(&model, &device, |param| trains(config.method, config.train_norms, param))?;
+    let copies = Copies { start: config.regularisation.keeps_start(), mean: config.train.ema.is_some() };
+    check_memory(&model, &device, copies, |param| trains(config.method, config.train_norms, param))?;
     let start = Base { loaded: &base, seed: config.train.seed, max_length, pooling: Some(pooling) };
     let weights = if config.from_scratch {
         start.fresh(&model, &mut notes, listener)
@@ -165,6 +168,7 @@ pub(crate) fn finetune_compared(
         model: &model_config,
         examples: train_examples.items(),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
+        unfreezing: Unfreezing::of(&config.rates, method, model.table()),
         since,
     };
     let measurement = Measurement {

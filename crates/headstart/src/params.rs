@@ -207,6 +207,14 @@ impl ParamTable {
         self.params[from..].iter().find_map(|param| param.grad).unwrap_or(self.trainable_len)
     }
 
+    /// Where the weights of each parameter lie, in a buffer that holds those of other models, too: for inference alone, for the
+    /// gradients stay where they are and the weights are no longer in table order.
+    pub(crate) fn place(&mut self, offset: impl Fn(&Param) -> usize) {
+        for param in &mut self.params {
+            param.offset = offset(param);
+        }
+    }
+
     /// All parameters.
     pub fn params(&self) -> &[Param] {
         &self.params

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::batch::GROUPED_TOKENS;
 use crate::checkpoint::{LoadedModel, ModelPath, load_model, with_lm_head, without_lm_head};
 use crate::config::{
-    FinetuneConfig, HeadConfig, HeadShape, Method, ModelConfig, ObjectiveName, PretrainConfig, Problem, Task,
-    TrainConfig,
+    Copies, FinetuneConfig, HeadConfig, HeadShape, Method, ModelConfig, ObjectiveName, PretrainConfig,
+    Problem, Task, TrainConfig,
 };
 use crate::device::SLAB_TOKENS;
 use crate::error::{Error, Result};
@@ -109,12 +109,21 @@ pub struct Memory {
     pub gradients: u64,
     /// The rank's share of the optimizer's moments.
     pub moments: u64,
+    /// Copies of the weights that train: where they began, for a run that pulls them there (its share), and their running mean (its
+    /// share), with the whole model that is evaluated with it.
+    #[serde(skip_serializing_if = "is_none")]
+    pub copies: u64,
     /// Sums of groups that wait for their neighbours, where a rank has several `reduction_groups`.
     pub group_sums: u64,
     /// What a slab's forward pass keeps for backward, and the program: an estimate.
     pub activations: u64,
     /// All of these.
     pub total: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's way to ask
+fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Seconds.
@@ -162,6 +171,7 @@ pub fn pretrain(config: &PretrainConfig, assumed: &Assumptions) -> Result<Plan> 
     let work = Work {
         task: if base.is_some() { Task::Continuing { new_head } } else { Task::Pretraining },
         train: &config.train,
+        keeps_start: false,
         tokens: config.block_size.unwrap_or(most),
         predicted: share,
         passes: 3.0,
@@ -189,6 +199,7 @@ pub fn finetune(config: &FinetuneConfig, assumed: &Assumptions) -> Result<Plan> 
     let work = Work {
         task: Task::Finetuning { method: config.method, from_scratch: config.from_scratch },
         train: &config.train,
+        keeps_start: config.regularisation.keeps_start(),
         tokens: most,
         predicted: if config.lm_loss_coef > 0.0 { share } else { 0.0 },
         // Frozen weights need no gradients of their own, and those below everything that trains need no backward.
@@ -248,6 +259,8 @@ fn masked_share(objective: ObjectiveName, probability: f64) -> f64 {
 struct Work<'a> {
     task: Task,
     train: &'a TrainConfig,
+    /// Whether where weights began is kept.
+    keeps_start: bool,
     /// Of a sequence.
     tokens: usize,
     /// The share of them that is predicted.
@@ -300,6 +313,7 @@ impl Work<'_> {
                 &parameters,
                 ranks,
                 train.reduction_groups.unwrap_or(ranks) / ranks,
+                Copies { start: self.keeps_start, mean: train.ema.is_some() },
                 activations(model, tokens_per_example, self.predicted),
             ),
             traffic_bytes,
@@ -404,14 +418,15 @@ impl Parameters {
 
 impl Memory {
     /// `groups` are those of a rank.
-    fn of(parameters: &Parameters, ranks: usize, groups: usize, activations: u64) -> Self {
+    fn of(parameters: &Parameters, ranks: usize, groups: usize, copies: Copies, activations: u64) -> Self {
         let (weights, gradients) = (4 * parameters.total as u64, 4 * parameters.trainable as u64);
         // Two moments a parameter, of those that this rank updates.
         let moments = 8 * parameters.trainable.div_ceil(ranks) as u64;
+        let copies = 4 * copies.numbers(parameters.total, parameters.trainable, ranks);
         // One for each level of the tree below the rank's own.
         let group_sums = u64::from(groups.max(1).ilog2()) * gradients;
-        let total = weights + gradients + moments + group_sums + activations;
-        Self { weights, gradients, moments, group_sums, activations, total }
+        let total = weights + gradients + moments + copies + group_sums + activations;
+        Self { weights, gradients, moments, copies, group_sums, activations, total }
     }
 }
 
@@ -463,6 +478,22 @@ mod tests {
         // Three quarters of the gradient go out, and three quarters of the weights.
         assert_eq!(four.traffic_bytes, 6 * trainable as u64);
         assert_eq!(four.flops_per_step.to_bits(), alone.flops_per_step.to_bits());
+    }
+
+    #[test]
+    fn copies_of_weights_are_counted() {
+        let usual = pretrain(&small(), &assumed(4)).unwrap();
+        let mut config = small();
+        config.train.ema = Some(0.99);
+        let averaged = pretrain(&config, &assumed(4)).unwrap();
+        let (total, trainable) = (usual.parameters.total as u64, usual.parameters.trainable as u64);
+        assert_eq!((usual.memory.copies, averaged.memory.copies), (0, 4 * (trainable.div_ceil(4) + total)));
+        assert_eq!(averaged.memory.total - usual.memory.total, averaged.memory.copies);
+        let json = |plan: &Plan| serde_json::to_value(plan.memory).unwrap();
+        assert!(json(&usual).get("copies").is_none() && json(&averaged)["copies"].is_u64());
+        // Where weights began is a share; nothing is kept of what never trains.
+        assert_eq!(Copies { start: true, mean: false }.numbers(100, 10, 2), 5);
+        assert_eq!(Copies { start: true, mean: true }.numbers(100, 10, 1), 10 + 10 + 100);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{
     Checkpoint, HeadDefaults, LoadedModel, ModelFiles, load_model, with_lm_head, without_lm_head,
 };
-use crate::config::{HeadShape, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task};
+use crate::config::{
+    Copies, HeadShape, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task,
+};
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
 use crate::data::split::Split;
@@ -81,7 +83,8 @@ pub fn pretrain(
     if lm > 0.0 {
         model.check_lm_head()?;
     }
-    check_memory(&model, &device, |_| true)?;
+    let copies = Copies { start: false, mean: config.train.ema.is_some() };
+    check_memory(&model, &device, copies, |_| true)?;
     let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
     let never = never_in_text(model_config.arch, tokenizer.roles());
     let targets = if lm > 0.0 {
@@ -108,6 +111,7 @@ pub fn pretrain(
         model: model_config,
         examples: train.len(),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
+        unfreezing: None,
         since,
     };
     let measurement = Measurement {

@@ -101,6 +101,26 @@ impl Plan {
         })
     }
 
+    /// The first step of each phase, and the share of backward's work that is done in it, of that with all parts: half of it goes back
+    /// through what lies above the lowest part that trains, half is the gradients of what trains.
+    pub fn work(&self) -> Vec<(u64, f64)> {
+        let below: BTreeSet<Part> = self
+            .stages
+            .iter()
+            .flat_map(|(_, parts)| parts)
+            .copied()
+            .filter(|part| *part != Part::Head)
+            .collect();
+        let all = below.len().max(1) as f64;
+        let share = |parts: &Vec<Part>| {
+            let lowest = parts.iter().min().copied().unwrap_or(Part::Head);
+            let above = below.iter().filter(|part| **part >= lowest).count() as f64;
+            let trained = parts.iter().filter(|part| **part != Part::Head).count() as f64;
+            (above + trained) / (2.0 * all)
+        };
+        self.stages.iter().map(|(start, parts)| (*start, share(parts))).collect()
+    }
+
     /// The first step of each phase.
     pub fn starts(&self) -> Vec<u64> {
         self.stages.iter().map(|(start, _)| *start).collect()

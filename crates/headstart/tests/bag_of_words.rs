@@ -1,4 +1,4 @@
-//! The bag of words against scikit-learn's probabilities.
+//! The bag of words against scikit-learn's probabilities, logits and numbers.
 //!
 //! Owns: that comparison; `tools/bag_of_words.py` writes what is compared with. Never: how it is fitted.
 
@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use headstart::baseline::{BagOfWords, Examples, NGrams};
+use headstart::baseline::{BagOfWords, Examples, LinearBag, NGrams, Targets};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -42,6 +42,51 @@ fn probabilities_are_scikit_learns() {
                 let name = (case.characters, case.classes, case.strength);
                 assert!((p - expected).abs() < 1e-6, "{name:?}, `{text}`: {p}, scikit-learn {expected}");
             }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GoldenTargets {
+    texts: Vec<String>,
+    marks: Vec<Vec<f32>>,
+    numbers: Vec<f32>,
+    asked: Vec<String>,
+    cases: Vec<TargetCase>,
+}
+
+#[derive(Deserialize)]
+struct TargetCase {
+    characters: bool,
+    strength: f64,
+    logits: Vec<Vec<f64>>,
+    numbers: Vec<f64>,
+}
+
+#[test]
+fn several_labels_at_once_and_numbers_are_scikit_learns() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/bag_of_targets.json");
+    let golden: GoldenTargets = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let texts: Vec<&str> = golden.texts.iter().map(String::as_str).collect();
+    let marks = golden.marks.concat();
+    assert_eq!(golden.cases.len(), 4);
+    for case in &golden.cases {
+        let ngrams = if case.characters { NGrams::WordsAndCharacters } else { NGrams::Words };
+        let fit =
+            |targets| LinearBag::fit(&texts, targets, ngrams, Some(case.strength), &mut || true).unwrap();
+        let several = fit(Targets::MultiLabel(&marks, 3));
+        let number = fit(Targets::Numbers(&golden.numbers));
+        for ((text, logits), expected) in golden.asked.iter().zip(&case.logits).zip(&case.numbers) {
+            let name = (case.characters, case.strength);
+            for (found, expected) in several.outputs(text).iter().zip(logits) {
+                let found = f64::from(*found);
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{name:?}, `{text}`: {found}, scikit-learn {expected}"
+                );
+            }
+            let found = f64::from(number.outputs(text)[0]);
+            assert!((found - expected).abs() < 1e-5, "{name:?}, `{text}`: {found}, scikit-learn {expected}");
         }
     }
 }

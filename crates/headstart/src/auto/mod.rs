@@ -123,7 +123,8 @@ pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_
     let text_column = task.text_columns.clone().or(config.data.text_column.clone());
     let config = &AutoConfig { data: DataConfig { text_column, ..config.data.clone() }, ..config.clone() };
     let provenance = json!({"data": config.data.path});
-    let folder = open.begin_without_model(&to_toml(config)?, &options.command, &provenance)?;
+    let folder =
+        open.begin_without_model(&to_toml(config)?, &options.command, options.device.name, &provenance)?;
     let climb = Climb { dir: folder.dir().to_path_buf(), config, options, task: &task, since };
     let mut state = State::read(&climb.dir)?;
     for why in &skipped {

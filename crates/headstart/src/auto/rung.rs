@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::task::Task;
-use crate::config::{AutoConfig, FinetuneConfig, Method, Problem, TrainConfig};
+use crate::config::{AutoConfig, FinetuneConfig, Method, PeftConfig, Problem, TrainConfig};
 
 /// With fewer training examples of each class than these, pairs of them say more than they do one by one.
 const FEW: usize = 20;
@@ -56,7 +56,7 @@ impl Rung {
 
     /// An ordinary run's settings.
     pub(super) fn settings(self, config: &AutoConfig, task: &Task, left_s: Option<f64>) -> FinetuneConfig {
-        let AutoConfig { model, problem, num_classes, seed, precision, threads, data, .. } = config;
+        let AutoConfig { model, base, problem, num_classes, seed, precision, threads, data, .. } = config;
         let usual = FinetuneConfig::default();
         let mut data = data.clone();
         data.text_column = task.text_columns.clone().or(data.text_column);
@@ -64,6 +64,7 @@ impl Rung {
             model: model.clone().filter(|_| self != Self::Bow),
             data,
             method: self.method(),
+            peft: PeftConfig { base: base.clone().filter(|_| self != Self::Bow), ..usual.peft },
             problem: *problem,
             num_classes: *num_classes,
             train: TrainConfig {
@@ -106,6 +107,11 @@ pub(super) fn ladder(config: &AutoConfig, task: &Task) -> (Vec<Rung>, Vec<String
             rungs.push(Rung::Lora);
         }
         (true, false, _) => rungs.push(Rung::Lora),
+    }
+    // An adapter's updates are of linears and a rank of their own.
+    if rungs.contains(&Rung::Lora) && task.model.as_ref().is_some_and(|model| model.lora.is_some()) {
+        rungs.retain(|rung| *rung != Rung::Lora);
+        skipped.push("no low-rank updates: the model has some already, which the last rung trains on".into());
     }
     rungs.push(Rung::Full);
     (rungs, skipped)

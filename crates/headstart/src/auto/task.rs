@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::rung::Rung;
-use crate::checkpoint::load_model;
+use crate::checkpoint::{ModelPath, load_model};
 use crate::config::{self, Arch, AutoConfig, HeadPooling, ModelConfig, Problem, TextColumns, TrainConfig};
 use crate::data::classification::LabelledSplit;
 use crate::data::rows::TextInput;
@@ -40,7 +40,7 @@ pub(super) struct Task {
     /// The texts of the validation examples, or of some.
     pub texts: Vec<TextInput>,
     /// The sizes of the model.
-    model: Option<ModelConfig>,
+    pub(super) model: Option<ModelConfig>,
 }
 
 impl Task {
@@ -54,7 +54,7 @@ impl Task {
             Event::Message(_) => Signal::Continue,
             other => listener(other),
         };
-        let base = config.model.as_deref().map(load_model).transpose()?;
+        let base = place(config).map(load_model).transpose()?;
         let sizes = base.as_ref().map(|base| base.files.config.clone());
         let request = DataRequest {
             config: &config.data,
@@ -140,7 +140,7 @@ impl Task {
             device: device.clone(),
         };
         let texts = &self.texts[..self.texts.len().min(TIMED)];
-        let mut model = FeatureExtractor::load(config.model.as_deref()?, &settings).ok()?;
+        let mut model = FeatureExtractor::load(place(config)?, &settings).ok()?;
         // The first pass has memory to find.
         model.features(texts).ok()?;
         let clock = Instant::now();
@@ -173,6 +173,12 @@ impl Task {
         };
         Some(texts * text_s)
     }
+}
+
+/// Where the model lies.
+fn place(config: &AutoConfig) -> Option<ModelPath<'_>> {
+    let path = config.model.as_deref()?;
+    Some(ModelPath { path, base: config.base.as_deref() })
 }
 
 fn columns(found: &[String]) -> Option<TextColumns> {

@@ -14,15 +14,29 @@ use super::ridge::Ridge;
 const FOLDS: usize = 3;
 /// More examples than this tell enough with one part left out.
 const MANY_EXAMPLES: usize = 10_000;
-/// The strengths to choose from for classes, and the one that is used where nothing can be chosen.
-const STRENGTHS: [f64; 9] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0];
-const USUAL_STRENGTH: f64 = 1e-2;
-/// The same for numbers; of one example, as the others.
-const RIDGE_STRENGTHS: [f64; 8] = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1];
-const USUAL_RIDGE_STRENGTH: f64 = 1e-3;
-/// How well the fits are done between which is chosen, and the one that stays.
-const ROUGH: f64 = 1e-3;
-const FINE: f64 = 1e-8;
+/// What is chosen from for standardised vectors.
+const GRID: Grid = Grid {
+    classes: &[3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0],
+    usual_class: 1e-2,
+    numbers: &[3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+    usual_number: 1e-3,
+    rough: 1e-3,
+    fine: 1e-8,
+};
+
+/// Strengths, and how well fits are done.
+pub(super) struct Grid {
+    /// To choose from for classes.
+    pub(super) classes: &'static [f64],
+    /// The one that is used where nothing can be chosen.
+    pub(super) usual_class: f64,
+    /// The same for numbers; of one example, as the others.
+    pub(super) numbers: &'static [f64],
+    pub(super) usual_number: f64,
+    /// How well the fits are done between which is chosen, and the one that stays.
+    pub(super) rough: f64,
+    pub(super) fine: f64,
+}
 
 /// Vectors of examples.
 #[derive(Clone, Copy, Debug)]
@@ -92,43 +106,9 @@ impl LinearModel {
         let rows = vectors.texts.len();
         assert_eq!(vectors.values.len(), rows * vectors.width, "a vector for each text");
         let (x, standard) = Dense::standardised(vectors.values, vectors.width);
-        let fits = Fits { x: &x, texts: vectors.texts, strength };
-        match targets {
-            Targets::Classes(classes, count) => {
-                assert_eq!(classes.len(), rows, "a class for each text");
-                let (weights, strength) = fits.classes(classes, count, None, go_on)?;
-                Some(raw(&weights, &standard, vec![strength]))
-            }
-            Targets::WeightedClasses(classes, class_weights) => {
-                assert_eq!(classes.len(), rows, "a class for each text");
-                let count = class_weights.len();
-                let (weights, strength) = fits.classes(classes, count, Some(class_weights), go_on)?;
-                Some(raw(&weights, &standard, vec![strength]))
-            }
-            Targets::MultiLabel(marks, count) => {
-                assert_eq!(marks.len(), rows * count, "a mark for each class of each text");
-                let mut weights = vec![0.0; (vectors.width + 1) * count];
-                let mut strengths = Vec::with_capacity(count);
-                for class in 0..count {
-                    let marked: Vec<u32> =
-                        marks.iter().skip(class).step_by(count).map(|mark| u32::from(*mark > 0.5)).collect();
-                    let (of_class, strength) = fits.one_class(&marked, go_on)?;
-                    weights
-                        .iter_mut()
-                        .skip(class)
-                        .step_by(count)
-                        .zip(of_class)
-                        .for_each(|(to, from)| *to = from);
-                    strengths.push(strength);
-                }
-                Some(raw(&weights, &standard, strengths))
-            }
-            Targets::Numbers(numbers) => {
-                assert_eq!(numbers.len(), rows, "a number for each text");
-                let (weights, strength) = fits.numbers(numbers, go_on)?;
-                Some(raw(&weights, &standard, vec![strength]))
-            }
-        }
+        let fits = Fits { x: &x, texts: vectors.texts, strength, grid: &GRID };
+        let (weights, strengths) = fits.fit(targets, go_on)?;
+        Some(raw(&weights, &standard, strengths))
     }
 
     /// What it makes of a vector.
@@ -160,14 +140,62 @@ fn raw(weights: &[f64], standard: &Standard, strengths: Vec<f64>) -> LinearModel
     LinearModel { weights: rows, biases, strengths }
 }
 
-/// The fits to one set of standardised vectors.
-struct Fits<'a> {
-    x: &'a Dense,
-    texts: &'a [u64],
-    strength: Option<f64>,
+/// The fits to one set of rows.
+pub(super) struct Fits<'a, X> {
+    pub(super) x: &'a X,
+    /// Equal for examples of one text.
+    pub(super) texts: &'a [u64],
+    /// The one that is used; `None`: it is chosen.
+    pub(super) strength: Option<f64>,
+    pub(super) grid: &'a Grid,
 }
 
-impl Fits<'_> {
+impl<X: Rows> Fits<'_, X> {
+    /// The weights, a row for each column of the rows and one of constants, with a column for each output; and the strengths that they were
+    /// fitted with. `None` when `go_on` said no.
+    ///
+    /// # Panics
+    /// When rows and targets are not as many as each other.
+    pub(super) fn fit(
+        &self,
+        targets: Targets<'_>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<(Vec<f64>, Vec<f64>)> {
+        let rows = self.x.rows();
+        match targets {
+            Targets::Classes(classes, count) => {
+                assert_eq!(classes.len(), rows, "a class for each text");
+                let (weights, strength) = self.classes(classes, count, None, go_on)?;
+                Some((weights, vec![strength]))
+            }
+            Targets::WeightedClasses(classes, class_weights) => {
+                assert_eq!(classes.len(), rows, "a class for each text");
+                let count = class_weights.len();
+                let (weights, strength) = self.classes(classes, count, Some(class_weights), go_on)?;
+                Some((weights, vec![strength]))
+            }
+            Targets::MultiLabel(marks, count) => {
+                assert_eq!(marks.len(), rows * count, "a mark for each class of each text");
+                let mut weights = vec![0.0; (self.x.columns() + 1) * count];
+                let mut strengths = Vec::with_capacity(count);
+                for class in 0..count {
+                    let marked: Vec<u32> =
+                        marks.iter().skip(class).step_by(count).map(|mark| u32::from(*mark > 0.5)).collect();
+                    let (of_class, strength) = self.one_class(&marked, go_on)?;
+                    let places = weights.iter_mut().skip(class).step_by(count);
+                    places.zip(of_class).for_each(|(to, from)| *to = from);
+                    strengths.push(strength);
+                }
+                Some((weights, strengths))
+            }
+            Targets::Numbers(numbers) => {
+                assert_eq!(numbers.len(), rows, "a number for each text");
+                let (weights, strength) = self.numbers(numbers, go_on)?;
+                Some((weights, vec![strength]))
+            }
+        }
+    }
+
     /// One class of several: a column of weights for each of all classes.
     fn classes(
         &self,
@@ -193,7 +221,7 @@ impl Fits<'_> {
         };
         never(&mut all);
         if known.len() < 2 {
-            return Some((all, self.strength.unwrap_or(USUAL_STRENGTH)));
+            return Some((all, self.strength.unwrap_or(self.grid.usual_class)));
         }
         let of_known: Option<Vec<f64>> =
             class_weights.map(|weights| known.iter().map(|class| weights[*class]).collect());
@@ -217,7 +245,7 @@ impl Fits<'_> {
             let mut weights = vec![0.0; self.x.columns() + 1];
             let odds = (there as f64 + 0.5) / ((marked.len() - there) as f64 + 0.5);
             weights[self.x.columns()] = odds.ln();
-            return Some((weights, self.strength.unwrap_or(USUAL_STRENGTH)));
+            return Some((weights, self.strength.unwrap_or(self.grid.usual_class)));
         }
         self.logistic(marked, 2, None, go_on)
     }
@@ -234,8 +262,8 @@ impl Fits<'_> {
         let strength = if self.strength.is_some() { self.strength } else { best(go_on) }?;
         let mut weights = vec![0.0; (self.x.columns() + 1) * columns(count)];
         let counts = vec![true; classes.len()];
-        let (x, counts) = (self.x, &counts[..]);
-        let problem = Problem { x, classes, count, counts, class_weights, strength, tolerance: FINE };
+        let (x, counts, tolerance) = (self.x, &counts[..], self.grid.fine);
+        let problem = Problem { x, classes, count, counts, class_weights, strength, tolerance };
         problem.fit(&mut weights, go_on).then_some((weights, strength))
     }
 
@@ -250,7 +278,7 @@ impl Fits<'_> {
         let trial =
             |counts: &[bool], strength: f64, weights: &mut Vec<f64>, go_on: &mut dyn FnMut() -> bool| {
                 weights.resize((self.x.columns() + 1) * k, 0.0);
-                let (x, tolerance) = (self.x, ROUGH);
+                let (x, tolerance) = (self.x, self.grid.rough);
                 let problem = Problem { x, classes, count, counts, class_weights, strength, tolerance };
                 if !problem.fit(weights, go_on) {
                     return None;
@@ -269,7 +297,7 @@ impl Fits<'_> {
                 };
                 Some(scores.chunks_exact_mut(k).zip(classes).map(loss).collect())
             };
-        best(&STRENGTHS, USUAL_STRENGTH, &self.folds(classes, count), trial, go_on)
+        best(self.grid.classes, self.grid.usual_class, &self.folds(classes, count), trial, go_on)
     }
 
     fn numbers(&self, numbers: &[f32], go_on: &mut dyn FnMut() -> bool) -> Option<(Vec<f64>, f64)> {
@@ -277,7 +305,8 @@ impl Fits<'_> {
         let strength = self.strength.map_or_else(|| self.best_of_numbers(&numbers, go_on), Some)?;
         let mut weights = vec![0.0; self.x.columns() + 1];
         let counts = vec![true; numbers.len()];
-        let ridge = Ridge { x: self.x, numbers: &numbers, counts: &counts, strength, tolerance: FINE };
+        let ridge =
+            Ridge { x: self.x, numbers: &numbers, counts: &counts, strength, tolerance: self.grid.fine };
         ridge.fit(&mut weights, go_on).then_some((weights, strength))
     }
 
@@ -285,7 +314,7 @@ impl Fits<'_> {
         let trial =
             |counts: &[bool], strength: f64, weights: &mut Vec<f64>, go_on: &mut dyn FnMut() -> bool| {
                 weights.resize(self.x.columns() + 1, 0.0);
-                let ridge = Ridge { x: self.x, numbers, counts, strength, tolerance: ROUGH };
+                let ridge = Ridge { x: self.x, numbers, counts, strength, tolerance: self.grid.rough };
                 if !ridge.fit(weights, go_on) {
                     return None;
                 }
@@ -294,7 +323,7 @@ impl Fits<'_> {
                 Some(scores.iter().zip(numbers).map(|(score, number)| (score - number).powi(2)).collect())
             };
         let folds = self.folds(&vec![0; numbers.len()], 1);
-        best(&RIDGE_STRENGTHS, USUAL_RIDGE_STRENGTH, &folds, trial, go_on)
+        best(self.grid.numbers, self.grid.usual_number, &folds, trial, go_on)
     }
 
     /// The part that each example is left out with: of every class the same share, the same text always in one. A class that would be
@@ -421,7 +450,7 @@ mod tests {
     #[test]
     fn parts_that_are_left_out_share_no_text_and_leave_every_class() {
         let x = Dense::standardised(&[0.0; 8], 1).0;
-        let fits = Fits { x: &x, texts: &[1, 2, 1, 3, 4, 4, 5, 6], strength: None };
+        let fits = Fits { x: &x, texts: &[1, 2, 1, 3, 4, 4, 5, 6], strength: None, grid: &GRID };
         assert_eq!(fits.folds(&[0, 0, 0, 0, 1, 1, 2, 2], 3), [0, 1, 0, 2, FOLDS, FOLDS, 0, 1]);
     }
 }

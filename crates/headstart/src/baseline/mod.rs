@@ -8,6 +8,7 @@ mod dense;
 mod folder;
 mod held_out;
 mod linear;
+mod linear_bag;
 mod logistic;
 mod matrix;
 mod ridge;
@@ -25,6 +26,7 @@ use vocabulary::{Row, Vocabulary};
 
 pub use folder::BagModel;
 pub use linear::{LinearModel, Targets, Vectors};
+pub use linear_bag::LinearBag;
 pub use vocabulary::NGrams;
 
 /// Parts of the examples that are left out in turn where the strength is chosen.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{read_file, write_file};
 use crate::checkpoint::model_folder::LoadedModel;
-use crate::checkpoint::peft_folder::{load_base, over};
+use crate::checkpoint::peft_folder::over;
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ use crate::params::{Param, ParamTable};
 use crate::tensors::TensorFile;
 
 /// Its place in a finished model's folder.
-const FOLDER: &str = "adapter";
+pub(super) const FOLDER: &str = "adapter";
 const CONFIG: &str = "adapter.json";
 const WEIGHTS: &str = "adapter.safetensors";
 /// The key of the sum of all others.
@@ -127,13 +127,12 @@ pub(super) fn trunk_of(folder: &Path) -> Result<Option<String>> {
     Ok(Some(Description::read(folder)?.trunk))
 }
 
-/// Opens such a folder over its trunk: `base`, or else the one that it names.
-pub(super) fn open_alone(folder: &Path, chosen: String, base: Option<&Path>) -> Result<LoadedModel> {
+/// Opens such a folder over its trunk.
+pub(super) fn open_alone(folder: &Path, chosen: String, below: LoadedModel) -> Result<LoadedModel> {
     let Description { trunk, fingerprint: expected, files, sums } = Description::read(folder)?;
     let path = folder.join(WEIGHTS);
     let tensors =
         TensorFile::open(&path, Some(super::model_folder::known_sum(&sums, &folder.join(CONFIG), WEIGHTS)?))?;
-    let below = load_base(folder, base)?;
     let model = Model::new(&files.config)?;
     let found = fingerprint_of(&below.stored, model.table(), &tensors)?;
     if found != expected {

@@ -31,6 +31,7 @@
 //! for folders of before there was the other.
 
 mod adapter_folder;
+mod adapterhub_folder;
 mod config_file;
 mod disk;
 mod export;
@@ -38,6 +39,7 @@ mod find;
 mod lock;
 mod model_folder;
 mod new_run;
+mod one_trunk;
 mod peft_folder;
 mod published_folder;
 mod run_folder;
@@ -48,11 +50,14 @@ mod trainer;
 mod weights;
 
 pub use adapter_folder::Adapter;
+pub use adapterhub_folder::export_adapterhub;
 pub use config_file::{HeadDefaults, ModelFiles};
 pub use export::{ExportForm, Exported, WayOut, export, way_to_transformers};
 pub use find::{ModelPath, load_model, load_model_and_tokenizer};
 pub use model_folder::{GrownRows, LoadReport, LoadedModel};
 pub use new_run::{NewRun, numbered};
+pub(crate) use one_trunk::share_trunk;
+pub use one_trunk::{adapter_in, load_adapters};
 pub use peft_folder::{base_of, export_peft, is_adapter};
 pub use published_folder::Published;
 pub(crate) use published_folder::{is_published_form, with_lm_head, without_lm_head};

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use headstart_engine::Weights;
 use serde_json::Value;
 
-use crate::checkpoint::adapter_folder::{is_alone, open_alone};
 use crate::checkpoint::config_file::{MODEL_TYPE, ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{read_file, write_file};
-use crate::checkpoint::peft_folder::{is_adapter, open_peft};
+use crate::checkpoint::one_trunk::open_over;
+use crate::checkpoint::peft_folder::{is_adapter, load_base};
 use crate::checkpoint::published_folder::{Published, is_tutorials, open_published, open_tutorials};
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
@@ -28,7 +28,7 @@ use crate::tokenizer::Tokenizer;
 const TOKEN_EMBEDDING: &str = "transformer.token_embedding.weight";
 
 /// A model from disk, its weights still there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadedModel {
     /// The model folder.
     pub folder: PathBuf,
@@ -288,8 +288,7 @@ pub(super) fn open_while<T: Send>(
     meanwhile: impl FnOnce(&ModelFiles) -> T + Send,
 ) -> Result<(LoadedModel, T)> {
     if is_adapter(folder) {
-        let open = if is_alone(folder) { open_alone } else { open_peft };
-        let model = open(folder, chosen, base)?;
+        let model = open_over(folder, chosen, load_base(folder, base)?)?;
         let other = meanwhile(&model.files);
         return Ok((model, other));
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::OWN_FILE;
 use crate::checkpoint::adapter_folder::{is_alone, trunk_of};
+use crate::checkpoint::adapterhub_folder::is_adapterhub;
 use crate::checkpoint::config_file::{ModelFiles, config_json, parse_config};
 use crate::checkpoint::disk::{NewFolder, read_file, write_file};
 use crate::checkpoint::export::{Exported, is_new, no_form, nothing_to_resume};
@@ -20,24 +21,19 @@ use crate::checkpoint::weights::write_tensors;
 use crate::config::{Arch, HeadConfig, HeadShape, ModelConfig, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
-use crate::interop::{Parameter, PeftParts, peft_base, peft_form, read_peft, write_config};
+use crate::interop::{Parameter, PeftParts, adapterhub_base, peft_base, peft_form, read_peft, write_config};
 use crate::model::Model;
 use crate::params::{Kind, ParamTable};
 use crate::tensors::Tensors;
 
-const CONFIG: &str = "adapter_config.json";
+pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// What PEFT wrote before it wrote safetensors.
 const OLD_WEIGHTS: &str = "adapter_model.bin";
 
-/// Whether a folder holds an adapter alone: of a run of ours, or PEFT's.
+/// Whether a folder holds an adapter alone: of a run of ours, PEFT's, or AdapterHub's.
 pub fn is_adapter(folder: &Path) -> bool {
-    is_alone(folder) || is_peft(folder)
-}
-
-/// Whether a folder is one of PEFT's.
-pub(super) fn is_peft(folder: &Path) -> bool {
-    folder.join(CONFIG).is_file()
+    is_alone(folder) || folder.join(CONFIG).is_file()
 }
 
 /// The name or path of the model below an adapter, as its folder says; `None` for the folder of a whole model.
@@ -48,16 +44,16 @@ pub fn base_of(folder: &Path) -> Result<Option<String>> {
     if is_alone(folder) {
         return trunk_of(folder);
     }
-    if !is_peft(folder) {
+    if !is_adapter(folder) {
         return Ok(None);
     }
     let path = folder.join(CONFIG);
-    peft_base(&path, &read_file(&path)?)
+    let read = if is_adapterhub(folder) { adapterhub_base } else { peft_base };
+    read(&path, &read_file(&path)?)
 }
 
-/// Opens such a folder with the model below it: `base`, or else the one that it names.
-pub(super) fn open_peft(folder: &Path, chosen: String, base: Option<&Path>) -> Result<LoadedModel> {
-    let below = load_base(folder, base)?;
+/// Opens such a folder over the model below it.
+pub(super) fn open_peft(folder: &Path, chosen: String, below: LoadedModel) -> Result<LoadedModel> {
     let path = folder.join(CONFIG);
     let weights =
         [WEIGHTS, OLD_WEIGHTS].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
@@ -128,6 +124,25 @@ pub(super) fn over(
     Ok(LoadedModel { stored, ..model })
 }
 
+/// What this program wrote beside another program's adapter of what that has no place for, into the description of the model below;
+/// whether it did.
+pub(super) fn read_notes(folder: &Path, files: &mut ModelFiles) -> Result<bool> {
+    let notes = folder.join(OWN_FILE);
+    if !notes.is_file() {
+        return Ok(false);
+    }
+    let (own, sums) = parse_config(&notes, &read_file(&notes)?)?;
+    for (name, sum) in &sums {
+        let path = folder.join(name);
+        sum.check(&path, &read_file(&path)?)?;
+    }
+    files.config.head = own.config.head;
+    (files.config.dropout, files.config.attention_dropout) =
+        (own.config.dropout, own.config.attention_dropout);
+    (files.labels, files.pairs, files.temperature) = (own.labels, own.pairs, own.temperature);
+    Ok(true)
+}
+
 /// The head that is among the parameters, into the description of the model below.
 fn read_head(folder: &Path, parameters: &[Parameter], files: &mut ModelFiles) -> Result<()> {
     let classes = parameters.iter().find(|(name, ..)| name == "classification_head.weight");
@@ -136,17 +151,8 @@ fn read_head(folder: &Path, parameters: &[Parameter], files: &mut ModelFiles) ->
         return Err(damaged(&folder.join(WEIGHTS), "its classifier has no outputs"));
     }
     files.config.head_shape = HeadShape::default();
-    let notes = folder.join(OWN_FILE);
-    if notes.is_file() {
-        let (own, sums) = parse_config(&notes, &read_file(&notes)?)?;
-        for (name, sum) in &sums {
-            let path = folder.join(name);
-            sum.check(&path, &read_file(&path)?)?;
-        }
-        files.config.head = own.config.head;
-        (files.config.dropout, files.config.attention_dropout) =
-            (own.config.dropout, own.config.attention_dropout);
-        (files.labels, files.pairs, files.temperature) = (own.labels, own.pairs, own.temperature);
+    if read_notes(folder, files)? {
+        // All of the head is said there.
     } else if files.config.head.as_ref().is_none_or(|head| head.num_classes != classes) {
         let defaults = files.head_defaults;
         let problem = if classes == 1 { Problem::Regression } else { Problem::SingleLabel };
@@ -184,15 +190,7 @@ pub fn export_peft(path: &Path, base: &Path, output: &Path) -> Result<Exported> 
     let loaded = load_model(ModelPath { path, base: Some(base).filter(|_| is_adapter(path)) })?;
     let files = &loaded.files;
     let no_form = |why: String| no_form(path, &why, files.config.arch);
-    if !matches!(below.stored, StoredWeights::Published(_)) {
-        return Err(Error::Checkpoint {
-            path: base.to_path_buf(),
-            what: "is in this program's own form, and PEFT reads base models in that of `transformers`"
-                .into(),
-            fix: "write it so first (headstart export BASE --to hf --output DIR), then name that: --base DIR"
-                .into(),
-        });
-    }
+    check_form(&below)?;
     let plain = ModelConfig { lora: None, ia3: None, ..files.config.clone() };
     let class = write_config(&plain, &files.labels, files.special_ids, false).map_err(no_form)?;
     let model = Model::new(&files.config)?;
@@ -236,10 +234,30 @@ pub fn export_peft(path: &Path, base: &Path, output: &Path) -> Result<Exported> 
     Ok(exported)
 }
 
+/// Refuses a base model that other programs could not read.
+pub(super) fn check_form(base: &LoadedModel) -> Result<()> {
+    if matches!(base.stored, StoredWeights::Published(_)) {
+        return Ok(());
+    }
+    Err(Error::Checkpoint {
+        path: base.folder.clone(),
+        what: "is in this program's own form, and base models are read in that of `transformers`".into(),
+        fix: "write it so first (headstart export BASE --to hf --output DIR), then name that: --base DIR"
+            .into(),
+    })
+}
+
 /// Whether the model below the updates is `below`, number by number: updates say nothing on another one.
-fn check_base(loaded: &LoadedModel, below: &LoadedModel, table: &ParamTable, weights: &[f32]) -> Result<()> {
-    let trunk =
-        table.params().iter().filter(|param| !matches!(param.kind, Kind::Lora | Kind::Ia3 | Kind::Head));
+pub(super) fn check_base(
+    loaded: &LoadedModel,
+    below: &LoadedModel,
+    table: &ParamTable,
+    weights: &[f32],
+) -> Result<()> {
+    let trunk = table
+        .params()
+        .iter()
+        .filter(|param| !matches!(param.kind, Kind::Adapter | Kind::Lora | Kind::Ia3 | Kind::Head));
     for param in trunk {
         let ours = &weights[param.offset..][..param.len()];
         let mut theirs = vec![0.0_f32; param.len()];
@@ -256,7 +274,7 @@ fn check_base(loaded: &LoadedModel, below: &LoadedModel, table: &ParamTable, wei
                     param.name
                 ),
                 fix: "name the model that the run started from with --base; norms that were trained, too (--train_norms), \
-                      have no place in PEFT's form: export --to hf takes everything"
+                      have no place in this form: export --to hf takes everything"
                     .into(),
             });
         }

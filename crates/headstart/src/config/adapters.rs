@@ -16,6 +16,9 @@ pub enum AdapterKind {
     Houlsby,
     /// Behind the feed-forward alone (Pfeiffer et al. 2020).
     Pfeiffer,
+    /// Behind the feed-forward, of what the norm behind it makes of the sum: AdapterHub's `seq_bn` (Pfeiffer et al. 2021).
+    #[serde(rename = "seq_bn")]
+    SeqBn,
     /// Beside the feed-forward: of what that reads, times a scale, added to what it gives (He et al. 2022).
     Parallel,
 }
@@ -26,6 +29,7 @@ impl AdapterKind {
         match self {
             Self::Houlsby => "houlsby",
             Self::Pfeiffer => "pfeiffer",
+            Self::SeqBn => "seq_bn",
             Self::Parallel => "parallel",
         }
     }

@@ -25,6 +25,9 @@ pub struct AutoConfig {
     /// The model that the rungs above the bag of words start from: a run folder, its `final/`, a published model's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<PathBuf>,
+    /// The model below `model`, where that is the folder of an adapter alone; absent: the one that the folder names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
     /// One class, any number of classes, or a number.
     pub problem: Problem,
     /// Classes the data must have; absent: found from the data.
@@ -50,6 +53,7 @@ impl Default for AutoConfig {
         Self {
             method: AutoMethod::Auto,
             model: None,
+            base: None,
             problem: Problem::SingleLabel,
             num_classes: None,
             thorough: false,

@@ -41,7 +41,31 @@ pub struct RegularisationConfig {
     pub layer_drop: Option<f32>,
 }
 
+/// Copies of the weights that a run keeps beside its moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Where they began (`l2_sp`).
+    pub start: bool,
+    /// Their running mean (`ema`).
+    pub mean: bool,
+}
+
+impl Copies {
+    /// The numbers that one of so many ranks has in them at most: of `total` parameters and `trainable` ones. Both lie in shares; what is
+    /// evaluated with the mean is a whole model.
+    pub fn numbers(self, total: usize, trainable: usize, ranks: usize) -> u64 {
+        let share = trainable.div_ceil(ranks.max(1)) as u64;
+        let of = |on: bool, numbers: u64| if on { numbers } else { 0 };
+        of(self.start, share) + of(self.mean, share + total as u64)
+    }
+}
+
 impl RegularisationConfig {
+    /// Whether a run keeps where its weights began.
+    pub fn keeps_start(&self) -> bool {
+        self.l2_sp.is_some_and(|pull| pull > 0.0)
+    }
+
     /// Whether nothing is asked for.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

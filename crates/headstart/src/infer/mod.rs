@@ -10,6 +10,7 @@ mod streaming;
 pub(crate) mod windows;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use headstart_engine::Weights;
 
@@ -27,9 +28,9 @@ pub use windows::LongTexts;
 /// A model folder, loaded for use.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub(crate) device: Device,
+    pub(crate) device: Arc<Device>,
     pub(crate) model: Model,
-    pub(crate) weights: Weights,
+    pub(crate) weights: Arc<Weights>,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) files: ModelFiles,
     /// The folder, for messages.
@@ -46,7 +47,28 @@ impl Loaded {
         let model = Model::new(&loaded.files.config)?;
         let weights = loaded.mapped_weights(model.table())?;
         let LoadedModel { files, folder, chosen, .. } = loaded;
+        let (device, weights) = (Arc::new(device), Arc::new(weights));
         Ok(Self { device, model, weights, tokenizer, files, folder, chosen })
+    }
+
+    /// Loads adapters over one trunk, which is in memory once.
+    pub(crate) fn open_each(
+        trunk: &Path,
+        adapters: &[PathBuf],
+        device: &DeviceChoice,
+        threads: usize,
+    ) -> Result<Vec<Self>> {
+        let device = Arc::new(device.open(threads)?);
+        let loaded = checkpoint::load_adapters(trunk, adapters)?;
+        let (models, weights) = checkpoint::share_trunk(&loaded)?;
+        let weights = Arc::new(weights);
+        let together = |(loaded, model): (LoadedModel, Model)| {
+            let tokenizer = loaded.tokenizer()?;
+            let LoadedModel { files, folder, chosen, .. } = loaded;
+            let (device, weights) = (Arc::clone(&device), Arc::clone(&weights));
+            Ok(Self { device, model, weights, tokenizer, files, folder, chosen })
+        };
+        loaded.into_iter().zip(models).map(together).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns: what a prediction says. Never: reads standard input, prints.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use headstart_engine::Precision;
@@ -79,6 +80,25 @@ impl Predictor {
             None => Kind::Transformer(Box::new(Transformer::load(model, precision, device, threads)?)),
         };
         Ok(Self { kind })
+    }
+
+    /// Loads adapters of one trunk, which is in memory once: a classifier each.
+    ///
+    /// # Errors
+    /// As for [`Self::load`] and [`crate::checkpoint::load_adapters`].
+    pub fn load_each(
+        trunk: &Path,
+        adapters: &[PathBuf],
+        precision: PrecisionName,
+        device: &DeviceChoice,
+        threads: usize,
+    ) -> Result<Vec<Self>> {
+        BagModel::refuse(trunk)?;
+        let of = |(loaded, folder): (Loaded, &PathBuf)| {
+            let transformer = Transformer::of(loaded, folder, precision)?;
+            Ok(Self { kind: Kind::Transformer(Box::new(transformer)) })
+        };
+        Loaded::open_each(trunk, adapters, device, threads)?.into_iter().zip(adapters).map(of).collect()
     }
 
     /// Without the model's temperature: with the probabilities that its logits are those of.
@@ -168,10 +188,14 @@ impl Transformer {
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
-        let loaded = Loaded::open(model, device, threads)?;
+        Self::of(Loaded::open(model, device, threads)?, model.path, precision)
+    }
+
+    /// A model that is loaded, of this path.
+    fn of(loaded: Loaded, path: &Path, precision: PrecisionName) -> Result<Self> {
         let Some(head) = loaded.files.config.head.clone() else {
             return Err(Error::Checkpoint {
-                path: model.path.to_path_buf(),
+                path: path.to_path_buf(),
                 what: "is a language model without a classification head".into(),
                 fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
             });

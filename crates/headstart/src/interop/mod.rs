@@ -8,6 +8,8 @@
 //! To add a family: its options in `model/families.rs`, its file here (a table of names, and how its config.json is read
 //! and written), its template in `data/template.rs`, and a golden written by the program it comes from.
 
+mod adapterhub;
+mod adapterhub_read;
 mod bert;
 mod code;
 mod config_json;
@@ -21,12 +23,15 @@ mod peft_read;
 mod roberta;
 mod schema;
 mod sentence_transformers;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tokenizer_files;
 mod tutorial;
 mod weights;
 
+pub use adapterhub::{HubForm, adapterhub_form};
+pub use adapterhub_read::{HubHead, HubParts, adapterhub_base, read_adapterhub, read_adapterhub_head};
 pub use code::{CODE_FILES, CODE_MODEL_TYPE, has_code, write_code_config};
 pub use config_json::{Card, read_config, write_config};
 pub use peft::peft_form;

@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Ia3Config, Ia3Targets, LoraConfig, LoraTarget, LoraTargets, ModelConfig};
 use crate::error::{Error, Result};
 use crate::interop::names;
 use crate::interop::peft::{LINEARS, ROOT, alpha_of, scaled_in_front};
+use crate::interop::settings::Settings;
 use crate::tensors::Tensors;
 
 /// A parameter of ours: name, shape, numbers.
@@ -31,6 +31,10 @@ pub struct PeftParts {
     /// Updates or scales, and the head, if it has one.
     pub parameters: Vec<Parameter>,
 }
+
+/// What helps where a folder is refused.
+const FIX: &str =
+    "merge it into its base model with PEFT (merge_and_unload, save_pretrained), and use that folder";
 
 /// Keys that say what was done, or what the tensors say, too.
 const HARMLESS: [&str; 14] = [
@@ -80,7 +84,7 @@ const OFF: [&str; 21] = [
 /// # Errors
 /// [`Error::Checkpoint`] when the file is no JSON object.
 pub fn peft_base(path: &Path, text: &[u8]) -> Result<Option<String>> {
-    let mut settings = Settings::parse(path, text)?;
+    let mut settings = Settings::parse(path, text, FIX)?;
     let (name, revision): (Option<String>, Option<String>) =
         (settings.take("base_model_name_or_path")?, settings.take("revision")?);
     let name = name.filter(|name| !name.is_empty());
@@ -95,7 +99,7 @@ pub fn peft_base(path: &Path, text: &[u8]) -> Result<Option<String>> {
 /// # Errors
 /// [`Error::Checkpoint`] naming the key or the tensor that has no place here.
 pub fn read_peft(path: &Path, text: &[u8], tensors: &Tensors, base: &ModelConfig) -> Result<PeftParts> {
-    let mut settings = Settings::parse(path, text)?;
+    let mut settings = Settings::parse(path, text, FIX)?;
     let kind: String = settings.take("peft_type")?.unwrap_or_default();
     let tasks = ["SEQ_CLS", "FEATURE_EXTRACTION", "CAUSAL_LM"].map(Value::from);
     settings.only("task_type", &tasks)?;
@@ -133,73 +137,11 @@ pub fn read_peft(path: &Path, text: &[u8], tensors: &Tensors, base: &ModelConfig
         Some(_) => None,
         None => Some(Ia3Config { targets: Ia3Targets::of(&targets).ok_or_else(nothing)? }),
     };
-    settings.finish()?;
+    for key in OFF {
+        settings.only(key, &[json!(false), json!({}), json!([])])?;
+    }
+    settings.finish(&HARMLESS)?;
     Ok(PeftParts { lora, ia3, parameters })
-}
-
-/// The keys that are left.
-struct Settings<'a> {
-    path: &'a Path,
-    map: Map<String, Value>,
-}
-
-impl<'a> Settings<'a> {
-    fn parse(path: &'a Path, text: &[u8]) -> Result<Self> {
-        let map = serde_json::from_slice(text);
-        let map = map.map_err(|e| refused(path, format!("is not a JSON object: {e}")))?;
-        Ok(Self { path, map })
-    }
-
-    /// A key that may be missing or null.
-    fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>> {
-        match self.map.remove(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value.clone())
-                .map(Some)
-                .map_err(|e| self.refuse(format!("its `{key}` is {value}: {e}"))),
-        }
-    }
-
-    /// A key that may be missing or null, and else has one of these values.
-    fn only(&mut self, key: &str, values: &[Value]) -> Result<()> {
-        match self.map.remove(key) {
-            Some(value) if !values.contains(&value) && !value.is_null() => {
-                let known: Vec<String> = values.iter().map(Value::to_string).collect();
-                Err(self.refuse(format!("its `{key}` is {value}; only {} is supported", known.join(" or "))))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses what is not known to change nothing.
-    fn finish(mut self) -> Result<()> {
-        for key in OFF {
-            self.only(key, &[json!(false), json!({}), json!([])])?;
-        }
-        let unknown: Vec<&str> =
-            self.map.keys().map(String::as_str).filter(|key| !HARMLESS.contains(key)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let keys = unknown.join("`, `");
-        Err(self.refuse(format!(
-            "it has keys this program does not know, which may change what is computed: `{keys}`"
-        )))
-    }
-
-    fn refuse(&self, what: String) -> Error {
-        refused(self.path, what)
-    }
-}
-
-fn refused(path: &Path, what: String) -> Error {
-    Error::Checkpoint {
-        path: path.to_path_buf(),
-        what,
-        fix:
-            "merge it into its base model with PEFT (merge_and_unload, save_pretrained), and use that folder"
-                .into(),
-    }
 }
 
 /// The keys of low-rank updates; the targets are left open.

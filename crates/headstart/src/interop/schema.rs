@@ -180,17 +180,12 @@ impl<'a> Keys<'a> {
     /// An activation by the name that `transformers` has for it.
     pub(super) fn activation(&mut self, key: &str, default: Activation) -> Result<Activation> {
         let Some(name) = self.take::<String>(key)? else { return Ok(default) };
-        match name.as_str() {
-            "gelu" | "gelu_python" => Ok(Activation::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-            "relu" => Ok(Activation::Relu),
-            "silu" | "swish" => Ok(Activation::Silu),
-            "tanh" => Ok(Activation::Tanh),
-            _ => Err(self.refuse(
+        activation_of(&name).ok_or_else(|| {
+            self.refuse(
                 format!("its `{key}` is `{name}`; gelu, gelu_new, relu, silu and tanh are supported"),
                 "use another model of the family",
-            )),
-        }
+            )
+        })
     }
 
     /// Refuses what nobody asked for; gives the harmless keys that were passed over.
@@ -217,6 +212,18 @@ impl<'a> Keys<'a> {
 
 fn refused(path: &Path, what: String, fix: &str) -> Error {
     Error::Checkpoint { path: path.to_path_buf(), what, fix: fix.into() }
+}
+
+/// The activation that has this name in `transformers`.
+pub(super) fn activation_of(name: &str) -> Option<Activation> {
+    match name {
+        "gelu" | "gelu_python" => Some(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Some(Activation::GeluTanh),
+        "relu" => Some(Activation::Relu),
+        "silu" | "swish" => Some(Activation::Silu),
+        "tanh" => Some(Activation::Tanh),
+        _ => None,
+    }
 }
 
 /// The name that `transformers` has for an activation.

@@ -104,7 +104,7 @@ impl Around {
         let (inner, mut last) = sublayer(tape, x);
         last.linear.dropout = Some(self.dropout);
         let sum = match &self.adapter {
-            Some(adapter) => adapter.around(tape, table, [x, &inner], last, residual),
+            Some(adapter) => adapter.around(tape, table, [x, &inner], last, residual, after),
             None => last.apply(tape, &inner, &[residual]),
         };
         match after {

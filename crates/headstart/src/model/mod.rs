@@ -163,6 +163,11 @@ impl Model {
         self.layer_drop = p;
     }
 
+    /// Where the weights lie; see [`ParamTable::place`].
+    pub(crate) fn place(&mut self, offset: impl Fn(&Param) -> usize) {
+        self.table.place(offset);
+    }
+
     /// The same model without low-rank updates and scales, and its weights: each update is added to the weight it belongs to, each
     /// scale multiplied into the linear beside it.
     ///

@@ -10,6 +10,7 @@ use headstart_engine::{Dropout, Tape, Value};
 use crate::config::{AdapterKind, LoraTarget};
 
 use crate::model::feed_forward::activation;
+use crate::model::norm::Norm;
 use crate::model::projection::{Builder, Projection};
 use crate::params::{Init, Kind, ParamTable};
 
@@ -19,8 +20,19 @@ pub(super) struct Adapter {
     down: Projection,
     up: Projection,
     activation: Activation,
-    /// What it is multiplied by where it stands beside a sublayer.
-    scale: Option<f32>,
+    /// What it reads.
+    reads: Reads,
+}
+
+/// What an adapter reads, and with that what becomes of what it says.
+#[derive(Clone, Copy, Debug)]
+enum Reads {
+    /// What the sublayer gives.
+    Output,
+    /// That with its residual, through the norm that stands behind it, if one does.
+    Sum,
+    /// What the sublayer reads; multiplied by this.
+    Input(f32),
 }
 
 /// The sublayer that an adapter is at.
@@ -38,24 +50,29 @@ impl Adapter {
             (build.config.embed_dim, build.config.adapters_dim?, build.config.adapters);
         let name = match (layout.kind, sublayer) {
             (AdapterKind::Houlsby, Sublayer::Attention) => "adapter_attention",
-            (AdapterKind::Houlsby | AdapterKind::Pfeiffer, Sublayer::FeedForward) => "adapter_feed_forward",
+            (AdapterKind::Houlsby | AdapterKind::Pfeiffer | AdapterKind::SeqBn, Sublayer::FeedForward) => {
+                "adapter_feed_forward"
+            }
             (AdapterKind::Parallel, Sublayer::FeedForward) => "adapter_parallel",
-            (AdapterKind::Pfeiffer | AdapterKind::Parallel, Sublayer::Attention) => return None,
+            (AdapterKind::Pfeiffer | AdapterKind::SeqBn | AdapterKind::Parallel, Sublayer::Attention) => {
+                return None;
+            }
         };
         let [down, up] = ["down", "up"].map(|part| format!("{block}.{name}.{part}"));
         let activation = activation(layout.activation.unwrap_or(build.layout.activation));
         if layout.kind == AdapterKind::Parallel {
             let down = build.linear_from(&down, [dim, width], Kind::Adapter, Init::KaimingUniform);
             let up = build.linear_from(&up, [width, dim], Kind::Adapter, Init::Constant(0.0));
-            return Some(Self { down, up, activation, scale: Some(layout.scale as f32) });
+            return Some(Self { down, up, activation, reads: Reads::Input(layout.scale as f32) });
         }
         let down = build.linear(&down, dim, width, Kind::Adapter);
         let up = build.linear(&up, width, dim, Kind::Adapter);
-        Some(Self { down, up, activation, scale: None })
+        let reads = if layout.kind == AdapterKind::SeqBn { Reads::Sum } else { Reads::Output };
+        Some(Self { down, up, activation, reads })
     }
 
     /// residual and what a sublayer makes of `x` (all of it but its last linear is `inner`), with the adapter of its output (Houlsby et
-    /// al. 2019) or, beside it, of `x` (He et al. 2022).
+    /// al. 2019), of that with the residual through the norm `behind` (Pfeiffer et al. 2021) or, beside it, of `x` (He et al. 2022).
     pub(super) fn around(
         &self,
         tape: &mut Tape<'_>,
@@ -63,13 +80,35 @@ impl Adapter {
         [x, inner]: [&Value; 2],
         last: Sum,
         residual: &Value,
+        behind: Option<&Norm>,
     ) -> Value {
-        let Some(scale) = self.scale else { return self.add_to(tape, table, inner, last, residual) };
+        let scale = match self.reads {
+            Reads::Output => return self.add_to(tape, table, inner, last, residual),
+            Reads::Sum => return self.add_to_sum(tape, table, inner, &last, residual, behind),
+            Reads::Input(scale) => scale,
+        };
         let down = Linear { activation: self.activation, ..self.down.linear(tape, table) };
         let bottleneck = tape.linear(x, down, &[]);
         let up = Linear { scale, f32_output: true, ..self.up.linear(tape, table) };
         let beside = tape.linear(&bottleneck, up, &[]);
         last.apply(tape, inner, &[residual, &beside])
+    }
+
+    /// s + adapter(norm(s)), s = residual + last(x).
+    fn add_to_sum(
+        &self,
+        tape: &mut Tape<'_>,
+        table: &ParamTable,
+        x: &Value,
+        last: &Sum,
+        residual: &Value,
+        behind: Option<&Norm>,
+    ) -> Value {
+        let sum = last.apply(tape, x, &[residual]);
+        let normed = behind.map(|norm| norm.forward(tape, table, &sum));
+        let down = Linear { activation: self.activation, ..self.down.linear(tape, table) };
+        let bottleneck = tape.linear(normed.as_ref().unwrap_or(&sum), down, &[]);
+        tape.linear(&bottleneck, self.up.linear(tape, table), &[&sum])
     }
 
     /// residual + a + adapter(a), a = last(x).

@@ -10,6 +10,7 @@ use crate::checkpoint::RunFolder;
 use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, TextColumns};
 use crate::data::classification::{ClassTexts, TextSplit};
 use crate::data::split::Split;
+use crate::device::DeviceName;
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation};
 use crate::event::{Event, Listener};
@@ -62,7 +63,7 @@ pub(crate) fn run(
         let bag = fitted(&data, listener).ok_or_else(interrupted)?;
         let model = BagModel { bag, labels: data.labels.clone(), pairs: data.train.pairs };
         let seconds = clock.elapsed().as_secs_f64();
-        let folder = run.begin_without_model(&to_toml(config)?, &options.command, &provenance)?;
+        let folder = run.begin_without_model(&to_toml(config)?, &options.command, DeviceName::Cpu, &provenance)?;
         let mut log = RunLog::open(folder.dir(), 0, None, unix_seconds())?;
         let mut last = None;
         for (split, kind, part) in

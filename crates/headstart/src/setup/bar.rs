@@ -9,6 +9,7 @@ use crate::config::{FinetuneConfig, Problem};
 use crate::data::classification::{ClassTexts, TextSplit};
 use crate::error::Result;
 use crate::event::{Event, Listener, Signal};
+use crate::setup::bar_beyond_classes;
 use crate::setup::labelled::DataRequest;
 use crate::train::Bar;
 
@@ -42,12 +43,14 @@ pub(crate) fn measured(
     tokens: usize,
     listener: &mut Listener<'_>,
 ) -> Result<Option<Bar>> {
-    let why_not = if config.problem != Problem::SingleLabel {
-        "its labels are single ones"
-    } else if config.train.budget.is_some() {
+    // Several labels have a fit each.
+    let fits = if config.problem == Problem::MultiLabel { known_labels.len() } else { 1 };
+    let why_not = if config.train.budget.is_some() {
         "the time of a budget belongs to the model"
     } else if tokens > MOST_TOKENS {
         "there are more than 100 MB of text"
+    } else if tokens.saturating_mul(fits) > MOST_TOKENS {
+        "there are too many labels of too much text"
     } else {
         ""
     };
@@ -61,18 +64,17 @@ pub(crate) fn measured(
         Event::Message(_) => Signal::Continue,
         other => listener(other),
     };
-    let known = Some(known_labels.to_vec());
-    let (mut data, _) = request.read_texts(known, Some(config.train.seed), &mut quiet)?;
-    if data.train.texts.len() != examples {
-        listener(Event::Message(
-            "no bag of words is fitted to compare with: the data has changed since it was read",
-        ));
-        return Ok(None);
+    let (known, seed) = (Some(known_labels.to_vec()), Some(config.train.seed));
+    if config.problem != Problem::SingleLabel {
+        let Some(mut data) = request.read_any_texts(known, seed, &mut quiet)? else { return Ok(None) };
+        if !has(&mut data, examples, kept, listener) {
+            return Ok(None);
+        }
+        return Ok(bar_beyond_classes::measured(&data, config.problem, clock, listener));
     }
-    if let Some(kept) = kept {
-        let TextSplit { texts, classes, .. } = &mut data.train;
-        *texts = kept.iter().map(|&at| std::mem::take(&mut texts[at])).collect();
-        *classes = kept.iter().map(|&at| classes[at]).collect();
+    let (mut data, _) = request.read_texts(known, seed, &mut quiet)?;
+    if !has(&mut data, examples, kept, listener) {
+        return Ok(None);
     }
     let Some(bag) = fitted(&data, listener) else { return Ok(None) };
     let accuracy = |split: &Option<TextSplit>| {
@@ -83,14 +85,39 @@ pub(crate) fn measured(
         test_accuracy: accuracy(&data.test),
         strength: bag.strength(),
         seconds: clock.elapsed().as_secs_f64(),
+        ..Bar::default()
     }))
+}
+
+/// Whether the data are those of the run, of which the examples `kept` are left; it is said where they are not.
+fn has<L>(
+    data: &mut ClassTexts<L>,
+    examples: usize,
+    kept: Option<&[usize]>,
+    listener: &mut Listener<'_>,
+) -> bool {
+    if data.train.texts.len() != examples {
+        listener(Event::Message(
+            "no bag of words is fitted to compare with: the data has changed since it was read",
+        ));
+        return false;
+    }
+    if let Some(kept) = kept {
+        data.train.keep(kept);
+    }
+    true
+}
+
+/// The n-grams that are worth their time in so much text.
+pub(crate) fn ngrams_for(texts: &[String]) -> NGrams {
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > MOST_CHARACTER_BYTES { NGrams::Words } else { NGrams::WordsAndCharacters }
 }
 
 /// Fits one to the training texts; `None` when the listener said stop.
 pub(crate) fn fitted(data: &ClassTexts, listener: &mut Listener<'_>) -> Option<BagOfWords> {
     let TextSplit { texts, classes, .. } = &data.train;
-    let bytes: usize = texts.iter().map(String::len).sum();
-    let ngrams = if bytes > MOST_CHARACTER_BYTES { NGrams::Words } else { NGrams::WordsAndCharacters };
+    let ngrams = ngrams_for(texts);
     let texts = borrowed(texts);
     let examples = baseline::Examples { texts: &texts, classes, count: data.labels.len() };
     let mut done = 0;

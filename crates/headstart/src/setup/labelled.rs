@@ -156,6 +156,24 @@ impl DataRequest<'_> {
         Ok((texts, json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"})))
     }
 
+    /// [`Self::read_texts`] with labels of any kind; `None` for the built-in questions, which have one class each.
+    ///
+    /// # Errors
+    /// As for [`Self::read_raw`].
+    pub(crate) fn read_any_texts(
+        &self,
+        known_labels: Option<Vec<String>>,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<ClassTexts<classification::Label>>> {
+        match self.find(known_labels, listener)? {
+            Some(Found { path, options, .. }) => {
+                ClassTexts::read_any(&path, &options, seed, listener).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Where the examples of a split stand, with their texts: those that [`Self::load`] and a validation part held out with `seed` have.
     ///
     /// # Errors
@@ -246,25 +264,29 @@ fn pairs(questions: &starter::Questions) -> [Vec<(&str, &str)>; 3] {
         .map(|texts| texts.iter().map(|t| (t.label, t.text.as_str())).collect())
 }
 
+/// A label as a model is told it, of so many classes.
+pub(crate) fn label_of(label: &classification::Label, classes: usize) -> Label {
+    match label {
+        classification::Label::Class(class) => Label::Class(*class),
+        classification::Label::Classes(on) => {
+            let mut values = vec![0.0; classes];
+            for &class in on {
+                values[class as usize] = 1.0;
+            }
+            Label::Values(values)
+        }
+        classification::Label::Value(value) => Label::Values(vec![*value]),
+    }
+}
+
 impl Labelled {
     /// The examples of a split.
     pub(crate) fn examples<'a>(&self, split: &'a LabelledSplit) -> Examples<'a> {
         let classes = self.data.labels.len();
-        let label = |label: &classification::Label| match label {
-            classification::Label::Class(class) => Label::Class(*class),
-            classification::Label::Classes(on) => {
-                let mut values = vec![0.0; classes];
-                for &class in on {
-                    values[class as usize] = 1.0;
-                }
-                Label::Values(values)
-            }
-            classification::Label::Value(value) => Label::Values(vec![*value]),
-        };
         Examples {
             ids: split.iter().map(|example| example.ids).collect(),
             seconds: split.iter().filter_map(|example| example.second).collect(),
-            labels: split.iter().map(|example| label(example.label)).collect(),
+            labels: split.iter().map(|example| label_of(example.label, classes)).collect(),
             template: Some(self.template.clone()),
             pairs: Vec::new(),
             in_teachers_pieces: None,

@@ -4,6 +4,7 @@
 
 pub(crate) mod bag_of_words;
 pub(crate) mod bar;
+mod bar_beyond_classes;
 pub(crate) mod base;
 pub(crate) mod classifier;
 pub(crate) mod examples;
@@ -11,6 +12,7 @@ pub(crate) mod features_method;
 pub mod labelled;
 pub(crate) mod learning;
 pub(crate) mod pace;
+pub(crate) mod pace_by_phase;
 pub(crate) mod pairs;
 pub mod reader;
 pub(crate) mod run;

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use crate::config::{Method, ModelConfig, Recipe, Task, TrainConfig};
 use crate::error::Result;
 use crate::event::{Event, Listener};
+use crate::params::Kind;
 use crate::ranks::Ranks;
+use crate::rates::Length;
+use crate::setup::pace_by_phase::{StepSeconds, Unfreezing, most_steps};
 use crate::setup::run::OpenRun;
 use crate::train::{EvaluationSplit, Measurement, StepTime, thousands};
 
@@ -26,6 +29,8 @@ pub(crate) struct Beginning<'a> {
     pub(crate) examples: usize,
     /// Tokens of an evaluation on validation data, and of the one on test data.
     pub(crate) evaluated: [usize; 2],
+    /// That parts begin to train one after the other, where they do.
+    pub(crate) unfreezing: Option<Unfreezing<'a>>,
     /// When the work for this run began.
     pub(crate) since: Instant,
 }
@@ -72,22 +77,31 @@ impl Beginning<'_> {
         };
         let time_steps = |draft: &TrainConfig, at_most: Duration, listener: &mut Listener<'_>| {
             let mut step = Measurement { config: draft, ..*measurement }.run(at_most, listener)?;
+            let mut head = step.seconds;
+            if self.unfreezing.is_some() {
+                let mut model = measurement.model.clone();
+                model.set_phases(&[1], |param, _| f64::from(u8::from(param.kind == Kind::Head)));
+                let measured = Measurement { config: draft, model: &model, ..*measurement };
+                head = measured.run(at_most, listener)?.seconds.min(head);
+            }
             // One rank is measured, with the whole batch.
-            step.seconds /= ranks.collective().world_size() as f64;
-            Ok(step)
+            let ranks = ranks.collective().world_size() as f64;
+            step.seconds /= ranks;
+            Ok((step, head / ranks))
         };
         self.settle(measurement.config, time_steps, &mut noting)
     }
 
     /// `config` with nothing left open. `time_steps` times steps with the settings so far, for about as long as it is
-    /// told; it is only asked where there is a budget.
+    /// told, with everything and, where parts begin one after the other, with the head alone; it is only asked where there is a
+    /// budget.
     ///
     /// # Errors
     /// Those of `time_steps`.
     fn settle(
         &self,
         config: &TrainConfig,
-        time_steps: impl FnOnce(&TrainConfig, Duration, &mut Listener<'_>) -> Result<StepTime>,
+        time_steps: impl FnOnce(&TrainConfig, Duration, &mut Listener<'_>) -> Result<(StepTime, f64)>,
         listener: &mut Listener<'_>,
     ) -> Result<TrainConfig> {
         let mut settled = config.clone();
@@ -101,14 +115,16 @@ impl Beginning<'_> {
                 let mut draft = config.clone();
                 draft.choose(self.task, self.model, self.examples);
                 let at_most = Duration::from_secs_f64((0.03 * budget.seconds()).clamp(0.2, 3.0));
-                let step = time_steps(&draft, at_most, listener)?;
+                let (step, head) = time_steps(&draft, at_most, listener)?;
                 let left_s = budget.seconds() * (1.0 - RESERVE) - self.since.elapsed().as_secs_f64();
-                let fitting = self.fitting(&draft, step, left_s);
+                let fitting = self.fitting(&draft, step, head, left_s);
                 let steps =
                     config.n_epochs.map_or(fitting, |_| fitting.min(draft.total_steps(self.examples)));
                 settled.max_steps = Some(steps);
+                let first =
+                    self.unfreezing.as_ref().map_or(String::new(), |_| format!("{head:.3} s at first and "));
                 let line = format!(
-                    "budget {budget}: {} steps of {:.3} s are taken ({} tokens at {} tokens/s)",
+                    "budget {budget}: {} steps of {first}{:.3} s are taken ({} tokens at {} tokens/s)",
                     thousands(steps as usize),
                     step.seconds,
                     thousands((steps as f64 * step.tokens) as usize),
@@ -127,13 +143,22 @@ impl Beginning<'_> {
     }
 
     /// How many steps fit into so many seconds, with their evaluations. At least one.
-    fn fitting(&self, config: &TrainConfig, step: StepTime, left_s: f64) -> u64 {
+    fn fitting(&self, config: &TrainConfig, step: StepTime, head: f64, left_s: f64) -> u64 {
         let [valid_s, test_s] =
             self.evaluated.map(|tokens| tokens as f64 * FORWARD_SHARE * step.seconds / step.tokens.max(1.0));
         let each_epoch = 1.0 / config.steps_per_epoch(self.examples) as f64;
         let between = if config.eval_every > 0 { 1.0 / config.eval_every as f64 } else { 0.0 };
-        let per_step = step.seconds + valid_s * (each_epoch + between);
-        (((left_s - valid_s - test_s) / per_step) as u64).max(1)
+        let evaluations = valid_s * (each_epoch + between);
+        let left_s = left_s - valid_s - test_s;
+        let Some(unfreezing) = &self.unfreezing else {
+            return ((left_s / (step.seconds + evaluations)) as u64).max(1);
+        };
+        let steps_per_epoch = config.steps_per_epoch(self.examples);
+        let seconds = StepSeconds { whole: step.seconds, head };
+        most_steps(left_s, |total_steps| {
+            let length = Length { steps_per_epoch, total_steps };
+            unfreezing.seconds(length, seconds) + total_steps as f64 * evaluations
+        })
     }
 
     /// What the chosen settings were chosen for.
@@ -174,6 +199,7 @@ mod tests {
             model: &model,
             examples: 800,
             evaluated: [6_000, 3_000],
+            unfreezing: None,
             since: Instant::now(),
         };
         let mut said = Vec::new();
@@ -182,7 +208,7 @@ mod tests {
                 config,
                 |draft, _, _| {
                     assert!(draft.lr.is_some() && draft.train_batch_size.is_some(), "{draft:?}");
-                    Ok(StepTime { seconds: 0.1, tokens: 2_000.0 })
+                    Ok((StepTime { seconds: 0.1, tokens: 2_000.0 }, 0.1))
                 },
                 &mut |event| {
                     if let Event::Message(line) = event {

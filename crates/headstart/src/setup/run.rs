@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::batch::Examples;
 use crate::checkpoint::{Checkpoint, FileSum, ModelFiles, NewRun, RunFolder};
-use crate::config::{ModelConfig, ObjectiveName, TrainConfig};
+use crate::config::{Copies, ModelConfig, ObjectiveName, TrainConfig};
+use crate::device::DeviceName;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::memory;
@@ -85,6 +86,7 @@ impl OpenRun {
         self,
         config_toml: &str,
         command: &str,
+        device: DeviceName,
         provenance: &Value,
     ) -> Result<RunFolder> {
         match self {
@@ -93,7 +95,7 @@ impl OpenRun {
                 let environment = [
                     ("headstart", json!(env!("CARGO_PKG_VERSION"))),
                     ("data", provenance.clone()),
-                    ("device", json!("cpu")),
+                    ("device", json!(device.to_string())),
                 ];
                 let environment = environment.map(|(name, value)| (name.to_owned(), value));
                 run.set_up(config_toml, command, &environment.into_iter().collect())
@@ -233,12 +235,19 @@ pub(crate) fn ranks_of(
     Ok(ranks)
 }
 
-/// Checks that the weights of a model fit into memory, with the gradients and moments of those that train where the
-/// processor computes.
-pub(crate) fn check_memory(model: &Model, device: &Device, trains: impl Fn(&Param) -> bool) -> Result<()> {
+/// Checks that the weights of a model fit into memory, with the gradients and moments of those that train and the copies that
+/// the run keeps of them where the processor computes.
+pub(crate) fn check_memory(
+    model: &Model,
+    device: &Device,
+    copies: Copies,
+    trains: impl Fn(&Param) -> bool,
+) -> Result<()> {
     let table = model.table();
     let trained = table.params().iter().filter(|param| !device.is_cuda() && trains(param));
-    let numbers = table.len() as u64 + 3 * trained.map(|param| param.len() as u64).sum::<u64>();
+    let trained = trained.map(Param::len).sum::<usize>();
+    let copies = if device.is_cuda() { 0 } else { copies.numbers(table.len(), trained, 1) };
+    let numbers = table.len() as u64 + 3 * trained as u64 + copies;
     let what =
         format!("a model of {} parameters, with what training keeps beside them,", thousands(table.len()));
     memory::check_fits(&what, numbers.saturating_mul(4))

@@ -49,7 +49,7 @@ use step::Ready;
 
 pub(crate) use card::Finished;
 pub(crate) use measure::{Measurement, StepTime};
-pub use outcome::{Bar, FittedHead, Summary};
+pub use outcome::{Bar, BarMetric, FittedHead, Summary};
 pub(crate) use outcome::{share, thousands, to_record, unix_seconds};
 pub(crate) use step::Step;
 pub(crate) use verdict::{OriginsOf, add_verdict, record_predictions, summarise, write_summary};

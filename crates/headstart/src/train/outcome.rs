@@ -30,21 +30,53 @@ pub struct Bar {
     /// Its accuracy on the test examples, which like the model's is told at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_accuracy: Option<f64>,
-    /// What an example counted beside the penalty, chosen by cross-validation.
+    /// What is told in place of accuracy of several labels at once, or of numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<BarMetric>,
+    /// That on the validation examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid: Option<f64>,
+    /// That on the test examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<f64>,
+    /// What an example counted beside the penalty, chosen by cross-validation; of several labels the middle one's.
     pub strength: f64,
     /// Seconds of reading, choosing and fitting.
     pub seconds: f64,
 }
 
+/// What a bag of words is measured by where its labels are not single ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BarMetric {
+    /// F1 over all labels of all examples.
+    MicroF1,
+    /// The correlation of numbers.
+    Pearson,
+}
+
+impl BarMetric {
+    /// Its name among an evaluation's metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MicroF1 => "micro_f1",
+            Self::Pearson => "pearson",
+        }
+    }
+}
+
 impl std::fmt::Display for Bar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let of = |name: &str, accuracy: Option<f64>| accuracy.map(|accuracy| format!("{name} {accuracy:.4}"));
-        let parts: Vec<String> = [of("valid", self.valid_accuracy), of("test", self.test_accuracy)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let [valid, test] = [self.valid_accuracy.or(self.valid), self.test_accuracy.or(self.test)];
+        let name = match self.metric {
+            None => "accuracy",
+            Some(BarMetric::MicroF1) => "micro-F1",
+            Some(BarMetric::Pearson) => "Pearson",
+        };
+        let parts: Vec<String> = [of("valid", valid), of("test", test)].into_iter().flatten().collect();
         let accuracy =
-            if parts.is_empty() { "is fitted".into() } else { format!("accuracy {}", parts.join(", ")) };
+            if parts.is_empty() { "is fitted".into() } else { format!("{name} {}", parts.join(", ")) };
         write!(f, "{accuracy}, in {:.1} s", self.seconds)
     }
 }
@@ -208,7 +240,11 @@ impl Training<'_> {
             summarise(&mut summary, evaluation);
         }
         let tested = summary.final_dir.is_some();
-        let untested = |bar: Bar| Bar { test_accuracy: bar.test_accuracy.filter(|_| tested), ..bar };
+        let untested = |bar: Bar| Bar {
+            test_accuracy: bar.test_accuracy.filter(|_| tested),
+            test: bar.test.filter(|_| tested),
+            ..bar
+        };
         summary.bow = self.bar.map(untested);
         self.close(&mut running, &mut summary, listener)?;
         Ok(summary)

@@ -144,7 +144,8 @@ pub fn run(
     let mut folder = None;
     let dir = ranks.of_leader(|| {
         let provenance = json!({"data": config.data.path});
-        let made = open.begin_without_model(&to_toml(config)?, &options.command, &provenance)?;
+        let made =
+            open.begin_without_model(&to_toml(config)?, &options.command, options.device.name, &provenance)?;
         let dir = made.dir().to_path_buf();
         folder = Some(made);
         Ok(dir)

@@ -2,6 +2,7 @@
 //!
 //! Owns: the formulas. Never: runs anything.
 
+use crate::train::BarMetric;
 use serde::Serialize;
 
 use super::{Arm, Done};
@@ -67,15 +68,16 @@ pub(super) fn of(runs: &[Done]) -> Vec<Statistic> {
     let names = first.metrics.keys();
     let mut all: Vec<Statistic> =
         names.filter_map(|name| over(name, &|run| run.metrics.get(name).copied())).collect();
+    let told = first.bow.and_then(|bar| bar.metric).map_or("accuracy", BarMetric::name);
     for split in ["valid", "test"] {
-        all.extend(over(&format!("bow/{split}_accuracy"), &|run| of_bow(run, split)));
+        all.extend(over(&format!("bow/{split}_{told}"), &|run| of_bow(run, split)));
     }
     all
 }
 
 fn of_bow(run: &Done, split: &str) -> Option<f64> {
     let bar = run.bow.as_ref()?;
-    if split == "test" { bar.test_accuracy } else { bar.valid_accuracy }
+    if split == "test" { bar.test_accuracy.or(bar.test) } else { bar.valid_accuracy.or(bar.valid) }
 }
 
 /// The run that is best by a metric; of equal ones the first.

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests; a panic is their report
 
+mod adapterhub;
 mod distill;
 mod golden;
 mod hf;
@@ -128,6 +129,36 @@ fn folders_of_peft_give_its_logits() {
         let worst = found.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(found.len() == logits.len() && worst < 1e-5, "{name}: {worst:.1e}");
         println!("{name:18} {worst:.1e}");
+    }
+}
+
+/// Folders that AdapterHub's library saved compute what they compute there, forward and backward.
+#[test]
+fn folders_of_adapterhub_give_its_logits_and_gradients() {
+    for path in PATHS {
+        let device = device(2, path);
+        for (name, below) in adapterhub::SAVED {
+            let (mut task, expected) = adapterhub::saved(name, below);
+            task.optimizer.steps = 1;
+            let outcome = task.run(&device, Precision::F32);
+            let worst = |found: &[f32], expected: &[f64]| {
+                assert_eq!(found.len(), expected.len(), "{name}");
+                wide(found).iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+            };
+            let logits = worst(&outcome.clf_logits, &expected["logits"]);
+            let mut gradients: f64 = 0.0;
+            for param in task.model.table().params() {
+                if let (Some(at), Some(expected)) =
+                    (param.grad, expected.get(&format!("grad.{}", param.name)))
+                {
+                    gradients = gradients.max(worst(&outcome.gradients[at..at + param.len()], expected));
+                }
+            }
+            let compared = expected.len() - 1;
+            assert_eq!(compared, if name == "pfeiffer" { 2 * 4 + 4 } else { 0 }, "{name}");
+            assert!(logits < 1e-5 && gradients < 1e-5, "{name}: {logits:.1e}, {gradients:.1e}");
+            println!("{name:18} {logits:.1e} {gradients:.1e}");
+        }
     }
 }
 

@@ -161,8 +161,7 @@ impl Task {
             let seed = self.dropout_seed;
             let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, seed, 0);
             let rows = whole.range(s).start..whole.range(last).end;
-            let (hidden, read) =
-                self.model.trunk_for_head(&mut tape, self.inputs(rows.clone()), &mut |_| ());
+            let (hidden, read) = self.model.trunk_for_head(&mut tape, self.inputs(rows.clone()), &mut |_| ());
             self.lm_loss(&mut tape, &hidden, rows);
             self.clf_loss(&mut tape, &read, s..end);
             tape.backward();

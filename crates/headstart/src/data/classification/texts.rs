@@ -12,17 +12,17 @@ use crate::data::split::Split;
 use crate::error::Result;
 use crate::event::{Listener, Signal};
 
-/// A single-label data set in texts; a validation part is held out where it has none.
+/// A data set in texts, of one class each or with what `L` is; a validation part is held out where it has none.
 #[derive(Debug, Clone, Default)]
-pub struct ClassTexts {
+pub struct ClassTexts<L = u32> {
     /// The names of the classes.
     pub labels: Vec<String>,
     /// The training examples.
-    pub train: TextSplit,
+    pub train: TextSplit<L>,
     /// The validation examples.
-    pub valid: Option<TextSplit>,
+    pub valid: Option<TextSplit<L>>,
     /// The test examples.
-    pub test: Option<TextSplit>,
+    pub test: Option<TextSplit<L>>,
     /// The columns of the training texts, where they stood in a table.
     pub text_columns: Vec<String>,
     /// What people should be told of how the data was read.
@@ -31,11 +31,11 @@ pub struct ClassTexts {
 
 /// The texts of a split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TextSplit {
+pub struct TextSplit<L = u32> {
     /// The texts; those of a pair stand behind each other, with a line's end between.
     pub texts: Vec<String>,
-    /// The class of each.
-    pub classes: Vec<u32>,
+    /// The class of each, or whatever is to be told of it.
+    pub classes: Vec<L>,
     /// Whether they are pairs.
     pub pairs: bool,
 }
@@ -56,18 +56,7 @@ impl ClassTexts {
         listener: &mut Listener<'_>,
     ) -> Result<Self> {
         assert_eq!(options.label_kind, LabelKind::Single, "texts have one class each");
-        let (mut texts, mut notes) = read_splits(path, options, listener)?;
-        labels::name_numbers(&mut texts, options);
-        let names = match &options.known_labels {
-            Some(known) => known.clone(),
-            None if !options.stated_labels.is_empty() => options.stated_labels.clone(),
-            None => labels::discover(&texts, listener)?,
-        };
-        labels::refuse_no_class(&texts, &names)?;
-        if let (None, Some(first)) = (&options.known_labels, texts.values().next()) {
-            notes.extend(lookalikes::warnings(first, listener)?);
-        }
-        Self::of(&texts, names, notes, options.known_labels.is_none(), seed, listener)
+        Self::read_kind(path, options, seed, listener, class)
     }
 
     /// Of texts in memory: for each split, pairs of label and text.
@@ -78,38 +67,89 @@ impl ClassTexts {
         let texts =
             splits.iter().map(|&(split, pairs)| (split, read::Texts::in_memory(split.names()[0], pairs)));
         let names = labels.iter().map(|&label| label.to_owned()).collect();
-        Self::of(&texts.collect(), names, Vec::new(), false, None, &mut |_| Signal::Continue)
+        let how = How { kind: LabelKind::Single, new: false, seed: None };
+        Self::of(&texts.collect(), (names, Vec::new()), &how, &mut |_| Signal::Continue, class)
+    }
+}
+
+impl ClassTexts<Label> {
+    /// [`ClassTexts::read`] with labels of whatever kind `options` ask for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_any(
+        path: &Path,
+        options: &ClassificationOptions,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Self> {
+        Self::read_kind(path, options, seed, listener, Label::clone)
+    }
+}
+
+/// How labels are read.
+struct How {
+    kind: LabelKind,
+    /// Whether the labels are found from the data.
+    new: bool,
+    /// What validation examples are held out with.
+    seed: Option<u64>,
+}
+
+impl<L> ClassTexts<L> {
+    fn read_kind(
+        path: &Path,
+        options: &ClassificationOptions,
+        seed: Option<u64>,
+        listener: &mut Listener<'_>,
+        take: fn(&Label) -> L,
+    ) -> Result<Self> {
+        let (mut texts, mut notes) = read_splits(path, options, listener)?;
+        labels::name_numbers(&mut texts, options);
+        let names = match &options.known_labels {
+            _ if options.label_kind == LabelKind::Regression => Vec::new(),
+            Some(known) => known.clone(),
+            None if !options.stated_labels.is_empty() => options.stated_labels.clone(),
+            None => labels::discover(&texts, listener)?,
+        };
+        if options.label_kind != LabelKind::Regression {
+            labels::refuse_no_class(&texts, &names)?;
+            if let (None, Some(first)) = (&options.known_labels, texts.values().next()) {
+                notes.extend(lookalikes::warnings(first, listener)?);
+            }
+        }
+        let how = How { kind: options.label_kind, new: options.known_labels.is_none(), seed };
+        Self::of(&texts, (names, notes), &how, listener, take)
     }
 
     fn of(
         texts: &BTreeMap<Split, read::Texts>,
-        names: Vec<String>,
-        notes: Vec<String>,
-        new: bool,
-        seed: Option<u64>,
+        (names, notes): (Vec<String>, Vec<String>),
+        how: &How,
         listener: &mut Listener<'_>,
+        take: fn(&Label) -> L,
     ) -> Result<Self> {
-        let mut data =
-            ClassificationData { notes, ..ClassificationData::without_examples(names, LabelKind::Single) };
+        let mut data = ClassificationData { notes, ..ClassificationData::without_examples(names, how.kind) };
         for (&split, texts) in texts {
-            let resolved = texts.labels(&data.labels, LabelKind::Single, listener)?;
-            if split == Split::Train && new {
+            let resolved = texts.labels(&data.labels, how.kind, listener)?;
+            if split == Split::Train && how.new {
                 labels::refuse_one_class(texts, &resolved, &data.labels)?;
             }
             *data.slot(split) = Some(LabelledSplit::new(examples::without_tokens(texts), resolved));
         }
         // What is held out are training texts.
         let held = data.valid.is_none();
-        if let Some(seed) = seed {
+        if let Some(seed) = how.seed {
             data.hold_out_validation(seed)?;
         }
         let of = |part: Option<&LabelledSplit>, from: Split| {
-            Some(TextSplit::of(part?, &texts.get(&from)?.examples)).filter(|part| !part.texts.is_empty())
+            Some(TextSplit::of(part?, &texts.get(&from)?.examples, take))
+                .filter(|part| !part.texts.is_empty())
         };
         let valid_from = if held { Split::Train } else { Split::Valid };
         let columns = texts.get(&Split::Train).and_then(|train| train.columns.as_ref());
         Ok(Self {
-            train: of(data.train.as_ref(), Split::Train).unwrap_or_default(),
+            train: of(data.train.as_ref(), Split::Train).unwrap_or_else(TextSplit::none),
             valid: of(data.valid.as_ref(), valid_from),
             test: of(data.test.as_ref(), Split::Test),
             text_columns: columns.map(|columns| columns.text.clone()).unwrap_or_default(),
@@ -119,18 +159,34 @@ impl ClassTexts {
     }
 }
 
-impl TextSplit {
-    fn of(split: &LabelledSplit, all: &[TextExample]) -> Self {
-        let class = |row: &u32| match &split.labels[*row as usize] {
-            Label::Class(class) => *class,
-            Label::Classes(_) | Label::Value(_) => unreachable!("read as one class each"),
-        };
+/// The one class of an example.
+fn class(label: &Label) -> u32 {
+    match label {
+        Label::Class(class) => *class,
+        Label::Classes(_) | Label::Value(_) => unreachable!("read as one class each"),
+    }
+}
+
+impl<L> TextSplit<L> {
+    fn none() -> Self {
+        Self { texts: Vec::new(), classes: Vec::new(), pairs: false }
+    }
+
+    fn of(split: &LabelledSplit, all: &[TextExample], take: fn(&Label) -> L) -> Self {
         let text = |row: &u32| joined(&all[*row as usize].text, all[*row as usize].second.as_deref());
         Self {
             texts: split.rows.iter().map(text).collect(),
-            classes: split.rows.iter().map(class).collect(),
+            classes: split.rows.iter().map(|row| take(&split.labels[*row as usize])).collect(),
             pairs: all.first().is_some_and(|example| example.second.is_some()),
         }
+    }
+
+    /// Keeps the examples of these places, which ascend.
+    pub(crate) fn keep(&mut self, places: &[usize]) {
+        let mut all = 0..self.texts.len();
+        self.texts.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
+        let mut all = 0..self.classes.len();
+        self.classes.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
     }
 }
 
