@@ -54,7 +54,7 @@ pub const VERSION: &str = env!("HEADSTART_VERSION");
 
 const EXAMPLES: &str = "\
 Begin with:  headstart quickstart
-Then:        headstart finetune --model minilm-l6 --data trec --out runs/trec
+Then:        headstart finetune --data trec --out runs/trec
              echo 'Who wrote Hamlet ?' | headstart predict runs/trec";
 
 const MORE: &str = "\
@@ -428,6 +428,7 @@ pub struct PretrainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  headstart finetune --data reviews.csv                # from the model in this program
   headstart finetune --model runs/trunk --data trec
   headstart finetune --model runs/trunk --data reviews.csv \\
     --method adapters --adapters_dim 32
@@ -444,7 +445,8 @@ pub struct FinetuneArgs {
     /// Recognised, with guidance
     #[arg(long, value_name = "NAME", hide = true)]
     pub finetuning_model_class: Option<String>,
-    /// The pretrained model: a run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// The pretrained model: a run folder, its final/, a checkpoint, or a name of `headstart models list` [default:
+    /// shipped, the one in this program]
     #[arg(long, help_heading = "Fine-tuning", value_name = "RUN|NAME", alias = "model_checkpoint")]
     pub model: Option<PathBuf>,
     #[command(flatten)]

@@ -27,7 +27,9 @@ pub use bench::bench;
 pub use data::{absolute_path, data_config, default_cache_dir, locations};
 pub use file::text_fields_of;
 pub use finetune::finetune;
-pub use hub::{hub_options, model_and_base, model_folder, places_of, say as say_model};
+pub use hub::{
+    hub_options, model_and_base, model_folder, model_where_none_is_named, places_of, say as say_model,
+};
 pub use plan::assumptions;
 pub use pretrain::{distill, pretrain};
 pub use run::{Run, default_out, new_folder};

@@ -236,7 +236,8 @@ fn folders_of_adapterhub_come_in_and_go_out_the_same() {
     refused("--method ia3", &["feed_forward.down.ia3", "--to peft"]);
     refused("--method lora --lora_targets o", &["out-projection", "--to peft"]);
     refused("--method adapters --adapters_dim 2 --pooling mean", &["first token", "mean"]);
-    refused("--method bitfit", &["not one of adapters, low-rank updates and scales"]);
+    refused("--method bitfit", &["was not trained on", "export --to hf takes everything"]);
+    refused("--method head", &["not one of adapters, low-rank updates and scales"]);
     place
         .run("export run0 --to adapterhub --base bert_mlm --output never")
         .refuses(1, &["was not trained on", "bert_mlm"]);

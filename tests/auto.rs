@@ -84,15 +84,13 @@ fn it_climbs_until_rungs_are_no_better_and_goes_on_where_it_is_told_to() {
 }
 
 #[test]
-fn without_a_model_the_words_alone_are_there_and_one_in_the_cache_is_found() {
+fn where_no_model_is_named_one_in_the_cache_is_found_or_else_the_one_in_the_program() {
     let place = Place::new();
-    let result = place.run(&format!("auto {} --json --out words", data())).json();
-    assert_eq!((names(&result), &result["model"]), (vec!["1-bow"], &Value::Null));
-    assert!(result["skipped"][0].as_str().unwrap().contains("headstart models pull minilm-l6"), "{result}");
-    place
-        .run(&format!("auto {} --problem multi-label --out marks", data()))
-        .refuses(2, &["model", "models pull minilm-l6"]);
-    assert!(!place.path("marks").exists());
+    let done = place.run(&format!("auto {} --json --threads 2 --out shipped", data()));
+    let result = done.json();
+    let model = result["model"].as_str().unwrap();
+    assert!(names(&result).starts_with(&["1-bow", "2-features"]) && model.contains("shipped-"), "{result}");
+    done.says(&["model: shipped, the one in this program"]);
     let folder = "huggingface/hub/models--prajjwal1--bert-tiny";
     let commit = "0123456789abcdef0123456789abcdef01234567";
     place.write(&format!("{folder}/refs/main"), commit);
@@ -211,13 +209,13 @@ fn wrong_calls_leave_nothing_behind() {
 #[test]
 fn an_adapter_over_its_trunk_is_a_model_to_start_from_and_the_device_is_remembered() {
     let place = Place::new();
-    let lm = trunks("auto").path("lm").display().to_string();
+    let [lm, other] = ["lm", "mlm"].map(|trunk| trunks("auto").path(trunk).display().to_string());
     let call = format!("finetune --model {lm} --data {} --method lora --max_steps 2 --out lora", data());
     place.run(&call).succeeds();
     place.copy(&place.path("lora/final/adapter"), "moved");
     let call = format!("auto {} --model moved --threads 2", data());
     // One that is told no trunk has the one that its folder names; that of another is refused before there is a folder.
-    place.run(&format!("{call} --base lora --out no")).refuses(1, &["is of another trunk", "fingerprint"]);
+    place.run(&format!("{call} --base {other} --out no")).refuses(1, &["is of another trunk", "fingerprint"]);
     place.run(&format!("auto {} --base {lm} --out no", data())).refuses(2, &["--base", "--model ADAPTER"]);
     assert!(!place.path("no").exists());
     let result = place.run(&format!("{call} --base {lm} --json --thorough --out a")).json();

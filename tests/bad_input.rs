@@ -386,8 +386,6 @@ fn folders_that_are_taken_are_left_alone() {
 fn models_that_are_not_there_or_of_the_wrong_kind_are_refused() {
     let place = Place::new();
     let topics = path("topics");
-    let no_model = place.run(&format!("finetune --data {topics} --out run"));
-    no_model.refuses(2, &["none is named", "headstart pretrain", "--model"]);
     let nowhere = place.run(&format!("finetune --model nowhere --data {topics} --out run"));
     nowhere.refuses(1, &["nowhere", "fix: "]);
     place.write("empty/x.txt", "no model");

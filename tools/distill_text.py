@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Text for `headstart distill --inputs lines`: a line of one to six sentences each, of as many lengths as tasks have.
 
-    python tools/distill_text.py OUT.txt BOOK_OR_FOLDER... [--most_words 5000000] [--seed 1]
+    python tools/distill_text.py OUT.txt BOOK_OR_FOLDER... [--most_words 5000000] [--seed 1] [--long 0.25] [--questions]
+
+`--long` is the share of paragraphs that become long lines instead, of 150 to 380 words in a row as reviews and articles have
+them; with `--questions` each question that stands among other sentences gets a line of its own as well.
 
 Takes .txt and .md files and wikitext's .tokens; folders are searched. Files are taken in the order of the SHA-256 of their
 path and the seed, so that a prefix of the result is a sample of all. Paragraphs are joined lines between empty ones; markup
@@ -38,32 +41,52 @@ def main():
     p.add_argument("sources", nargs="+")
     p.add_argument("--most_words", type=int, default=5_000_000)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--long", type=float, default=0.0)
+    p.add_argument("--questions", action="store_true")
     a = p.parse_args()
     files = []
     for source in map(pathlib.Path, a.sources):
         found = [source] if source.is_file() else [f for f in source.rglob("*") if f.suffix in (".txt", ".md", ".tokens")]
         files += [(hashlib.sha256(f"{a.seed} {f.relative_to(source.parent)}".encode()).digest(), f) for f in found]
     files.sort(key=lambda pair: pair[0])
-    draw, sum_, lines, words, used = random.Random(a.seed), hashlib.sha256(), 0, 0, 0
+    draw, sum_ = random.Random(a.seed), hashlib.sha256()
+    lines, words, used = 0, 0, 0
     with open(a.out, "w", encoding="utf8", newline="\n") as out:
         for _, path in files:
             if words >= a.most_words:
                 break
             used += 1
-            for paragraph in paragraphs(path, path.read_text(encoding="utf8", errors="replace")):
-                sentences = re.split(r"(?<=[.!?])[\"')\u201d\u2019]*\s+(?=[\"'(\u201c\u2018]?[A-Z])", paragraph)
-                at = 0
-                while at < len(sentences):
-                    take = draw.choice([1, 1, 1, 2, 2, 3, 4, 6])
-                    line = " ".join(sentences[at : at + take])
-                    at += take
-                    count = len(line.split())
-                    if count < 3:
-                        continue
-                    out.write(line + "\n")
-                    sum_.update((line + "\n").encode())
-                    lines, words = lines + 1, words + count
+            for line in texts(paragraphs(path, path.read_text(encoding="utf8", errors="replace")), draw, a.long, a.questions):
+                count = len(line.split())
+                if count < 3:
+                    continue
+                out.write(line + "\n")
+                sum_.update((line + "\n").encode())
+                lines, words = lines + 1, words + count
     print(f"{used} files, {lines} lines, {words} words, sha256 {sum_.hexdigest()}", file=sys.stderr)
+
+
+def texts(paragraphs, draw, long, questions):
+    """The lines of a book's paragraphs."""
+    running, enough = [], 0
+    for paragraph in paragraphs:
+        if not running and long > 0 and draw.random() < long:
+            enough = draw.randint(150, 380)
+        if enough:
+            running += paragraph.split()
+            if len(running) >= enough:
+                yield " ".join(running[:enough])
+                running, enough = [], 0
+            continue
+        sentences = re.split(r"(?<=[.!?])[\"')\u201d\u2019]*\s+(?=[\"'(\u201c\u2018]?[A-Z])", paragraph)
+        at = 0
+        while at < len(sentences):
+            take = draw.choice([1, 1, 1, 2, 2, 3, 4, 6])
+            chosen = sentences[at : at + take]
+            yield " ".join(chosen)
+            if questions and len(chosen) > 1:
+                yield from (one for one in chosen if one.rstrip("\"')\u201d\u2019").endswith("?"))
+            at += take
 
 
 main()

@@ -16,7 +16,8 @@ pub fn run(args: FinetuneArgs) -> Result<ExitCode> {
     ranks::together(&joining, |ranks| {
         let Run { mut config, options, telling } = settings::finetune(args, ranks)?;
         let places = settings::places_of(&config.data);
-        if let Some(name) = config.model.take() {
+        let named = config.model.take().or_else(|| settings::model_where_none_is_named(&config, &options));
+        if let Some(name) = named {
             let base = config.peft.base.take();
             let (model, base) = ranks.one_first(|| settings::model_and_base(name, base, places))?;
             (config.model, config.peft.base) = (Some(model), base);

@@ -3,6 +3,7 @@
 //! Owns: how they are printed. Never: where they are looked for.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -10,6 +11,7 @@ use headstart::config::PrecisionName;
 use headstart::device::DeviceChoice;
 use headstart::hub::{self, Description, ENTRIES, Entry, Model, Report};
 use headstart::infer::{FeatureExtractor, FeaturePooling, FeaturesConfig};
+use headstart::shipped;
 use serde_json::{Value, json};
 
 use crate::args::{ModelsCommand, ModelsListArgs, ModelsPullArgs, ModelsShowArgs};
@@ -34,6 +36,22 @@ fn list(args: ModelsListArgs) -> Result<ExitCode> {
     let options = settings::hub_options(places)?;
     let mut text =
         format!("{:<18} {:<11} {:>10} {:>9}  {:<11}\n", "name", "family", "parameters", "", "licence");
+    if json {
+        output::json_line(&json!({
+            "name": shipped::NAME, "family": shipped::FAMILY, "parameters": shipped::parameters(),
+            "weights_bytes": shipped::packed_bytes(), "licence": shipped::LICENCE,
+        }))?;
+    } else {
+        let (parameters, size) = (shipped::parameters(), bytes(shipped::packed_bytes()));
+        text += &list_line(
+            shipped::NAME,
+            shipped::FAMILY,
+            parameters,
+            &size,
+            shipped::LICENCE,
+            "in this program",
+        );
+    }
     for entry in ENTRIES {
         // A folder of the same name, in the folder one stands in, is no model of the catalogue.
         let named = format!("{}@{}", entry.repo(), entry.commit.unwrap_or("main"));
@@ -45,20 +63,17 @@ fn list(args: ModelsListArgs) -> Result<ExitCode> {
             continue;
         }
         let place = found.map_or("not here", |_| "here");
-        let _ = writeln!(
-            text,
-            "{:<18} {:<11} {:>8.1} M {:>9}  {:<11} {place}",
-            entry.name(),
-            entry.family,
-            entry.parameters as f64 / 1e6,
-            bytes(entry.weights_bytes),
-            entry.licence
-        );
+        let size = bytes(entry.weights_bytes);
+        text += &list_line(entry.name(), entry.family, entry.parameters, &size, entry.licence, place);
     }
     if !json {
         output::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn list_line(name: &str, family: &str, parameters: u64, size: &str, licence: &str, place: &str) -> String {
+    format!("{name:<18} {family:<11} {:>8.1} M {size:>9}  {licence:<11} {place}\n", parameters as f64 / 1e6)
 }
 
 fn entry_json(entry: &Entry) -> Value {
@@ -70,6 +85,9 @@ fn entry_json(entry: &Entry) -> Value {
 
 fn show(args: ModelsShowArgs) -> Result<ExitCode> {
     let ModelsShowArgs { name, check, json, places } = args;
+    if name == shipped::NAME && !Path::new(&name).exists() {
+        return show_shipped(json);
+    }
     let options = settings::hub_options(places)?;
     let Some(description) = hub::describe(&name, &options)? else { return Err(is_a_path(&name)) };
     let checked = description.found.as_ref().filter(|_| check).map(difference).transpose()?.flatten();
@@ -91,6 +109,22 @@ fn show(args: ModelsShowArgs) -> Result<ExitCode> {
             None => {}
         }
         output::text(&text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The card of the model in this program.
+fn show_shipped(json: bool) -> Result<ExitCode> {
+    if json {
+        output::json_line(
+            &json!({ "name": shipped::NAME, "sha256": shipped::sha256(), "card": shipped::card() }),
+        )?;
+    } else {
+        output::text(&format!(
+            "{}\nsha256 of its packed weights: {}\n",
+            shipped::card().trim_end(),
+            shipped::sha256()
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

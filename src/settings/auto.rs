@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use headstart::config::{AutoConfig, FinetuneConfig};
 use headstart::hub;
+use headstart::shipped;
 
 use super::run::{self, Run};
 use super::{Usage, data, file, hub_options, model_and_base, model_folder, places_of};
@@ -30,7 +31,7 @@ const BEST: [&str; 11] = [
     "bert-tiny",
 ];
 
-/// The settings of `headstart auto`, with a model that is on this machine, if any.
+/// The settings of `headstart auto`, with a model that is on this machine.
 pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
     let AutoArgs {
         data,
@@ -94,7 +95,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
             (Some(model), base)
         }
         (None, Some(base)) => return Err(nothing_above(&base)),
-        (None, None) if is_new => (in_cache(&places)?, None),
+        (None, None) if is_new => (Some(at_hand(&places)?), None),
         (None, None) => (None, None),
     };
     let writes = RunArgs {
@@ -116,16 +117,16 @@ fn nothing_above(base: &Path) -> anyhow::Error {
     Usage(format!("--base {base}: no adapter is named that it is below\n  fix: name that: --model ADAPTER; or name the whole model alone: --model {base}")).into()
 }
 
-/// The best model that is on this machine.
-fn in_cache(places: &PlaceArgs) -> Result<Option<PathBuf>> {
+/// The best model that is on this machine: one in the cache, or else the one in the program.
+fn at_hand(places: &PlaceArgs) -> Result<PathBuf> {
     // Nothing is fetched that nobody asked for.
     let places = PlaceArgs { offline: Some(true), ..places.clone() };
     let options = hub_options(places.clone())?;
     for name in BEST {
         if hub::describe(name, &options)?.is_some_and(|known| known.found.is_some()) {
             progress::say(&format!("no model is named: {name} is taken, which is in the cache"));
-            return model_folder(name.into(), places).map(Some);
+            return model_folder(name.into(), places);
         }
     }
-    Ok(None)
+    model_folder(shipped::NAME.into(), places)
 }

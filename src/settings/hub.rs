@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use headstart::checkpoint::base_of;
-use headstart::config::DataConfig;
+use headstart::config::{DataConfig, FinetuneConfig, Method};
 use headstart::hub::{self, ENDPOINT, HubOptions, Model, Origin, Report, Token};
+use headstart::shipped;
+use headstart::train::{Place, RunOptions};
 
 use super::{Usage, default_cache_dir};
 use crate::args::PlaceArgs;
@@ -47,6 +49,12 @@ pub fn model_folder(name: PathBuf, places: PlaceArgs) -> Result<PathBuf> {
     Ok(model.folder)
 }
 
+/// The model in the program, for a new run that needs one and names none.
+pub fn model_where_none_is_named(config: &FinetuneConfig, options: &RunOptions) -> Option<PathBuf> {
+    let needs_one = matches!(options.place, Place::New(_)) && config.method != Method::Bow;
+    needs_one.then(|| PathBuf::from(shipped::NAME))
+}
+
 /// [`model_folder`], and the folder of the model below it where it holds an adapter alone: the one that is named, or else the one
 /// that it names.
 pub fn model_and_base(
@@ -72,7 +80,9 @@ pub fn places_of(data: &DataConfig) -> PlaceArgs {
 /// What a name was found to be.
 pub fn say(model: &Model) {
     let Model { folder, origin, repo, commit, files: _, notes } = model;
-    if *origin != Origin::Folder {
+    if *origin == Origin::Program {
+        progress::say("model: shipped, the one in this program (headstart models show shipped)");
+    } else if *origin != Origin::Folder {
         let repo = repo.as_deref().unwrap_or_default();
         let commit = commit.as_ref().map(|commit| format!(" at commit {commit}")).unwrap_or_default();
         progress::say(&format!("model: {repo}{commit}, in {}", folder.display()));

@@ -53,6 +53,7 @@ pub mod report;
 pub mod run_log;
 pub mod schedule;
 pub mod setup;
+pub mod shipped;
 pub mod teacher;
 pub mod tensors;
 pub mod tokenizer;

@@ -75,6 +75,8 @@ pub fn export<'a>(model: impl Into<ModelPath<'a>>, form: ExportForm, output: &Pa
     let model = model.into();
     let path = model.path;
     let mut loaded = load_model(model)?;
+    // What an unfinished student has for its teacher.
+    loaded.files.config.teacher_heads = None;
     let arch = loaded.files.config.arch;
     let no_form = |why: String| no_form(path, &why, arch);
     let notes = match form {

@@ -213,9 +213,14 @@ pub(crate) fn parent(path: &Path) -> &Path {
 }
 
 /// The name of a published model, `owner/name`, where a path is one in a Hugging Face cache
-/// (`.../models--owner--name/snapshots/COMMIT`).
+/// (`.../models--owner--name/snapshots/COMMIT`), or of the model in this program, where it is the one that was unpacked
+/// (`.../shipped-SUM`).
 pub fn published_name(path: &str) -> Option<String> {
     let parts: Vec<&str> = path.split(['/', '\\']).filter(|part| !part.is_empty()).collect();
+    let of_shipped = parts.last().and_then(|last| last.strip_prefix("shipped-"));
+    if of_shipped.is_some_and(|sum| sum.len() == 12 && sum.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Some("shipped".to_owned());
+    }
     let [.., repo, "snapshots", _commit] = parts[..] else { return None };
     let name = repo.strip_prefix("models--")?;
     Some(name.replacen("--", "/", 1))
@@ -232,6 +237,11 @@ mod tests {
         assert_eq!(name(snapshot).as_deref(), Some("sentence-transformers/all-MiniLM-L6-v2"));
         assert_eq!(name("C:\\hub\\models--a--b--c\\snapshots\\0").as_deref(), Some("a/b--c"));
         assert_eq!(name("hub/models--gpt2/snapshots/0/").as_deref(), Some("gpt2"));
+        assert_eq!(name("C:\\cache\\shipped-0123456789ab\\").as_deref(), Some("shipped"));
+        assert_eq!(
+            [name("shipped-1"), name("runs/shipped-0123456789ag"), name("shipped-0123456789ab/x")],
+            [None, None, None]
+        );
         assert_eq!([name("runs/trec"), name("x/snapshots/0"), name("")], [None, None, None]);
     }
 

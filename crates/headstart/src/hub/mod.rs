@@ -30,6 +30,7 @@ use self::record::{Record, is_sha256};
 use crate::data::download;
 use crate::error::{Error, Result};
 use crate::event::Signal;
+use crate::shipped;
 
 impl Model {
     /// What is known to come of it, where it is a model of the catalogue whose every known file is here with its known sum. Files
@@ -86,6 +87,8 @@ pub type OnReport<'a> = dyn FnMut(Report<'_>) -> Signal + 'a;
 pub enum Origin {
     /// It was named by its folder.
     Folder,
+    /// In this program.
+    Program,
     /// In the mirror.
     Mirror,
     /// In the cache.
@@ -154,7 +157,7 @@ struct Cached {
     record: Record,
 }
 
-/// The folder of a model: `name` itself where it is a path, otherwise what is in the mirror or the cache, otherwise what
+/// The folder of a model: `name` itself where it is a path, that of the model in the program, unpacked, otherwise what is in the mirror or the cache, otherwise what
 /// is downloaded. What is in the cache whole is used without asking the hub for something newer.
 ///
 /// # Errors
@@ -164,6 +167,7 @@ struct Cached {
 pub fn resolve(name: &str, options: &HubOptions, report: &mut OnReport<'_>) -> Result<Model> {
     let reference = match Name::parse(name)? {
         Name::Folder(folder) => return Ok(Model::of_folder(folder)),
+        Name::Shipped => return Model::shipped(options),
         Name::Hub(reference) => reference,
     };
     if let Some(model) = in_mirror(&reference, options)? {
@@ -200,6 +204,7 @@ pub fn resolve(name: &str, options: &HubOptions, report: &mut OnReport<'_>) -> R
 pub fn pull(name: &str, options: &HubOptions, report: &mut OnReport<'_>) -> Result<Model> {
     let reference = match Name::parse(name)? {
         Name::Folder(folder) => return Ok(Model::of_folder(folder)),
+        Name::Shipped => return Model::shipped(options),
         Name::Hub(reference) => reference,
     };
     if let Some(model) = in_mirror(&reference, options)? {
@@ -214,7 +219,7 @@ pub fn pull(name: &str, options: &HubOptions, report: &mut OnReport<'_>) -> Resu
     }
 }
 
-/// What is known of a model without the network: `None` where the name is a folder's.
+/// What is known of a model without the network: `None` where the name is a folder's, or that of the model in the program.
 ///
 /// # Errors
 /// [`Error::Missing`] when no model can be called so; [`Error::BadInput`] when the record of its sums is damaged;
@@ -234,6 +239,11 @@ impl Model {
     fn of_folder(folder: PathBuf) -> Self {
         let (origin, repo, commit) = (Origin::Folder, None, None);
         Self { folder, origin, repo, commit, files: Vec::new(), notes: Vec::new() }
+    }
+
+    fn shipped(options: &HubOptions) -> Result<Self> {
+        let model = Self::of_folder(shipped::unpack(&options.records_dir)?);
+        Ok(Self { origin: Origin::Program, repo: Some(shipped::NAME.to_owned()), ..model })
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::catalogue::{ENTRIES, Entry, Pin, find};
 use super::choose::is_weights;
 use crate::error::{Error, Result};
+use crate::shipped;
 
 /// The branch that is meant where none is named.
 const MAIN: &str = "main";
@@ -18,6 +19,8 @@ const NEAREST: usize = 3;
 pub(super) enum Name {
     /// A folder.
     Folder(PathBuf),
+    /// The model in the program.
+    Shipped,
     /// A place on the hub.
     Hub(Reference),
 }
@@ -62,6 +65,9 @@ impl Name {
         let folder = || Ok(Self::Folder(path.to_path_buf()));
         if path.exists() || path.is_absolute() || text.starts_with(['.', '~', '/']) || text.contains('\\') {
             return folder();
+        }
+        if text == shipped::NAME {
+            return Ok(Self::Shipped);
         }
         let (name, revision) = text.split_once('@').map_or((text, None), |(name, rev)| (name, Some(rev)));
         if revision.is_some_and(|revision| !is_revision(revision)) {
@@ -154,6 +160,7 @@ mod tests {
         let hub = |text: &str| match Name::parse(text).unwrap() {
             Name::Hub(reference) => (reference.repo().to_owned(), reference.revision),
             Name::Folder(path) => panic!("{text} is the folder {}", path.display()),
+            Name::Shipped => panic!("{text} is the model in the program"),
         };
         let pinned = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41";
         let minilm = "sentence-transformers/all-MiniLM-L6-v2";
@@ -162,6 +169,7 @@ mod tests {
         assert_eq!(hub(minilm), (minilm.into(), "main".into()));
         assert_eq!(hub("bert-base-cased").0, "google-bert/bert-base-cased");
         assert_eq!(hub("a/b@refs/pr/1"), ("a/b".into(), "refs/pr/1".into()));
+        assert!(matches!(Name::parse("shipped"), Ok(Name::Shipped)));
         for folder in ["./x", "../x/y", "/x", "~/x", "src", "src/nothing", "a/b/c", "x\\y", "a/", "a/.b"] {
             assert!(matches!(Name::parse(folder), Ok(Name::Folder(_))), "{folder}");
         }

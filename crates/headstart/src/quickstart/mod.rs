@@ -1,13 +1,14 @@
-//! The head start, shown on embedded data: pretrain a small model, fine-tune it and the same model without
-//! pretraining on the same questions, and report whatever comes out.
+//! The head start, shown on embedded data, in four rungs: words alone, a small model from random weights, the same model after
+//! two minutes' pretraining, and the model that comes with the program; all on the same questions, and whatever comes out is
+//! reported.
 //!
 //! Owns: the experiment's protocol, and what it leaves on disk. Never: a training step of its own, or a say in who wins.
 //!
-//! Protocol: one trunk; both arms fine-tune all parameters with the same budget, the same seeds and the same
-//! candidates for the learning rate; each arm's rate is the one with the best validation accuracy, averaged over the
+//! Protocol: one trunk; it and the same sizes from random weights are fine-tuned whole with the same budget, the same seeds and
+//! the same candidates for the learning rate; each of these arms' rate is the one with the best validation accuracy, averaged over the
 //! seeds (one seed's alone would be a coin toss: there are few validation questions). Each run ends with its epoch of the
-//! best validation accuracy; test accuracies are those of that epoch, at the arm's rate. Words alone are fitted to the same
-//! questions, with the strength of the penalty chosen by the same validation questions.
+//! best validation accuracy; test accuracies are those of that epoch, at the arm's rate. The model in the program has the same
+//! seeds and epochs, and the settings that `finetune` gives it unasked. Words alone are fitted to the same questions, with the strength of the penalty chosen by the same validation questions.
 
 mod overall;
 mod page;
@@ -33,16 +34,18 @@ use crate::pretrain::pretrain;
 use crate::report::Confusion;
 use crate::run_log::{Kind, read_metrics};
 use crate::setup::bar::Compared;
+use crate::shipped;
 use crate::train::{Place, RunOptions, Summary, thousands};
 
 use overall::Overall;
 
 /// The learning rates each arm may choose from. A higher one, 3e-3, serves neither arm (docs/log.md).
-const RATES: [f64; 2] = [3e-4, 1e-3];
+const RATES: [Option<f64>; 2] = [Some(3e-4), Some(1e-3)];
 /// How much an example counts beside the penalty on the weights of words alone.
 const STRENGTHS: [f64; 3] = [1.0, 10.0, 100.0];
-/// The part of the whole time that pretraining takes, for the progress.
-const PRETRAINING_SHARE: f64 = 0.35;
+/// The parts of the whole time that pretraining and the model in the program take, for the progress.
+const PRETRAINING_SHARE: f64 = 0.3;
+const SHIPPED_SHARE: f64 = 0.15;
 
 /// How much is trained.
 struct Size {
@@ -68,6 +71,43 @@ pub struct QuickstartConfig {
     pub device: DeviceChoice,
     /// Seeds the trunk; fine-tuning takes the following ones.
     pub seed: u64,
+}
+
+/// What an arm starts from.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// This trunk, just pretrained.
+    Pretrained(&'a Path),
+    /// The trunk's sizes and random weights.
+    Scratch(&'a Path),
+    /// The model in the program, in this folder.
+    Shipped(&'a Path),
+}
+
+impl Start<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pretrained(_) => "pretrained",
+            Self::Scratch(_) => "scratch",
+            Self::Shipped(_) => "shipped",
+        }
+    }
+
+    /// The learning rates to choose from; `None` is what `finetune` chooses.
+    fn rates(self) -> &'static [Option<f64>] {
+        match self {
+            Self::Pretrained(_) | Self::Scratch(_) => &RATES,
+            Self::Shipped(_) => &[None],
+        }
+    }
+
+    /// Its part of the whole time.
+    fn share(self) -> f64 {
+        match self {
+            Self::Pretrained(_) | Self::Scratch(_) => (1.0 - PRETRAINING_SHARE - SHIPPED_SHARE) / 2.0,
+            Self::Shipped(_) => SHIPPED_SHARE,
+        }
+    }
 }
 
 /// One arm's result.
@@ -130,6 +170,8 @@ pub struct QuickstartSummary {
     pub pretrained: Arm,
     /// Without.
     pub scratch: Arm,
+    /// From the model in the program.
+    pub shipped: Arm,
     /// Without a neural network.
     pub words: Words,
     /// Validation perplexity of the trunk.
@@ -140,7 +182,7 @@ pub struct QuickstartSummary {
     pub out: PathBuf,
     /// The report.
     pub report: PathBuf,
-    /// The run with the head start that is best on validation, ready to be used.
+    /// The run with a head start that is best on validation, ready to be used.
     pub model: PathBuf,
 }
 
@@ -173,9 +215,9 @@ fn run_sized(
     source::starter_tokenizer()?.save(&tokenizer)?;
 
     let runs = RATES.len() as u64 * size.seeds;
+    let all = 1 + 2 * runs + size.seeds;
     overall.say(&format!(
-        "1 of {}: pretraining a small transformer on {} KB of built-in text",
-        2 * runs + 1,
+        "1 of {all}: pretraining a small transformer on {} KB of built-in text",
         thousands(corpus.train.len() / 1000)
     ));
     let trunk = config.out.join("trunk");
@@ -191,25 +233,31 @@ fn run_sized(
 
     let count = questions.train.len();
     overall.say(&format!("2 to {}: fine-tuning it on {count} questions", runs + 1));
-    let (pretrained, with) = run_arm(config, size, &trunk, "pretrained", &mut overall)?;
+    let (pretrained, with) = run_arm(config, size, Start::Pretrained(&trunk), &mut overall)?;
     overall.say(&format!("{} to {}: the same from random weights, to compare", runs + 2, 2 * runs + 1));
-    let (scratch, without) = run_arm(config, size, &trunk, "scratch", &mut overall)?;
+    let (scratch, without) = run_arm(config, size, Start::Scratch(&trunk), &mut overall)?;
+    overall.say(&format!("{} to {all}: fine-tuning the model in this program", 2 * runs + 2));
+    let unpacked = shipped::unpack(&config.out)?;
+    let (shipped, from_shipped) = run_arm(config, size, Start::Shipped(&unpacked), &mut overall)?;
+    // It is unpacked again wherever it is asked for.
+    std::fs::remove_dir_all(&unpacked).map_err(Error::io("remove", &unpacked))?;
     let words = words_alone(&questions);
 
-    let best = pretrained.runs.iter().filter(|run| run.test.is_some());
     // Of equal ones the first.
+    let best = shipped.runs.iter().chain(&pretrained.runs).filter(|run| run.test.is_some());
     let best = best.reduce(|best, run| if run.validation > best.validation { run } else { best });
     let summary = QuickstartSummary {
         model: config.out.join(best.map_or("pretrained", |run| &run.name)),
         pretrained,
         scratch,
+        shipped,
         words,
         pretraining_ppl,
         pretraining_seconds,
         out: config.out.clone(),
         report: config.out.join("report.html"),
     };
-    let confusions = [("with the head start", with), ("from random weights", without)];
+    let confusions = [(page::SHIPPED, from_shipped), (page::WITH, with), (page::WITHOUT, without)];
     let confusions = confusions.into_iter().filter_map(|(name, last)| {
         let step = last.summary.metrics_step.unwrap_or_default();
         let title = format!("Test set, {name}, seed {}, step {step}", last.run.seed);
@@ -224,16 +272,16 @@ fn run_sized(
 fn run_arm(
     config: &QuickstartConfig,
     size: &Size,
-    trunk: &Path,
-    name: &str,
+    start: Start<'_>,
     overall: &mut Overall<'_, '_>,
 ) -> Result<(Arm, Finetuned)> {
-    let share = (1.0 - PRETRAINING_SHARE) / (2 * RATES.len() as u64 * size.seeds) as f64;
-    let mut one = |lr: f64, seed: u64| -> Result<Finetuned> {
-        let name = format!("{name}-lr{lr:.0e}-seed{seed}");
+    let share = start.share() / (start.rates().len() as u64 * size.seeds) as f64;
+    let mut one = |lr: Option<f64>, seed: u64| -> Result<Finetuned> {
+        let of_rate = lr.map_or_else(String::new, |lr| format!("-lr{lr:.0e}"));
+        let name = format!("{}{of_rate}-seed{seed}", start.name());
         let dir = config.out.join(&name);
         let clock = Instant::now();
-        let settings = finetune_config(config, size, trunk, name.starts_with("scratch"), lr, seed);
+        let settings = finetune_config(config, size, start, lr, seed);
         let summary = overall.run(share, |listener| {
             finetune_compared(&settings, &run_options(config, &dir), Compared::ByCaller, listener)
         })?;
@@ -243,9 +291,11 @@ fn run_arm(
         let valid = records.iter().filter(|r| r.kind == Kind::Valid);
         let curve = valid.filter_map(|r| r.value("accuracy")).collect();
         let metric = |key: &str| summary.metrics.get(key).copied();
+        // Where it was not given, the one that was reached.
+        let peak = records.iter().filter_map(|r| r.value("lr")).fold(0.0, f64::max);
         let run = ArmRun {
             name,
-            lr,
+            lr: lr.unwrap_or(peak),
             seed,
             step: summary.metrics_step.unwrap_or_default(),
             validation: metric("valid/accuracy").unwrap_or(f64::NAN),
@@ -257,7 +307,7 @@ fn run_arm(
     let seeds = config.seed + 1..=config.seed + size.seeds;
     let mut best: Option<Vec<Finetuned>> = None;
     let mut rejected: Vec<ArmRun> = Vec::new();
-    for lr in RATES {
+    for &lr in start.rates() {
         let mut runs = seeds.clone().map(|seed| one(lr, seed)).collect::<Result<Vec<_>>>()?;
         let better = best.as_ref().is_none_or(|other| {
             let (a, b) = (mean_of(&runs, "valid/accuracy"), mean_of(other, "valid/accuracy"));
@@ -373,29 +423,44 @@ fn pretrain_config(config: &QuickstartConfig, size: &Size, tokenizer: &Path) -> 
 fn finetune_config(
     config: &QuickstartConfig,
     size: &Size,
-    trunk: &Path,
-    from_scratch: bool,
-    lr: f64,
+    start: Start<'_>,
+    lr: Option<f64>,
     seed: u64,
 ) -> FinetuneConfig {
+    let train = TrainConfig {
+        n_epochs: Some(size.finetuning_epochs),
+        eval_every: -1,
+        seed,
+        threads: config.threads,
+        keep: 1,
+        ..TrainConfig::default()
+    };
+    let data = DataConfig { path: STARTER_QUESTIONS.into(), ..DataConfig::default() };
+    let (trunk, from_scratch) = match start {
+        Start::Pretrained(trunk) => (trunk, false),
+        Start::Scratch(trunk) => (trunk, true),
+        Start::Shipped(folder) => {
+            return FinetuneConfig {
+                model: Some(folder.to_path_buf()),
+                data,
+                train,
+                ..FinetuneConfig::default()
+            };
+        }
+    };
     FinetuneConfig {
         model: Some(trunk.to_path_buf()),
         from_scratch,
-        data: DataConfig { path: STARTER_QUESTIONS.into(), ..DataConfig::default() },
+        data,
         dropout: Some(0.1),
         train: TrainConfig {
             train_batch_size: Some(16),
             valid_batch_size: 64,
-            lr: Some(lr),
+            lr,
             max_norm: Some(1.0),
-            n_epochs: Some(size.finetuning_epochs),
             warmup_steps: Some(20),
             schedule: Some(Schedule::Linear),
-            eval_every: -1,
-            seed,
-            threads: config.threads,
-            keep: 1,
-            ..TrainConfig::default()
+            ..train
         },
         ..FinetuneConfig::default()
     }

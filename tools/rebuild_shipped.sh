@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Makes the model in the program anew (docs/shipped-model.md), one command a step:
+#
+#     tools/rebuild_shipped.sh BOOKS INDEX TEACHER OUT [--prefix]
+#
+# BOOKS    the folder of mlschmitt/classic-books-markdown at commit 944882722e9a96fa6cf2739dc2ea757e101f412f
+# INDEX    a table of path, year of the first edition, bytes, words (tabs, one header line) of those books
+# TEACHER  all-MiniLM-L6-v2: a folder, or the name minilm-l6
+# OUT      where texts and runs go; what is there already is not made again, and a stopped run goes on
+#
+# --prefix  only the first 40 steps of learning, whose weights must have a known sum on processors with AVX-512 and bf16
+#
+# Takes some two hours on two cores; Python needs numpy and safetensors. Ends with model.int8.safetensors and its SHA-256.
+set -euo pipefail
+
+[ $# -ge 4 ] || { sed -n '2,14p' "$0"; exit 2; }
+books=$1 index=$2 teacher=$3 out=$4 mode=${5:-whole}
+here=$(cd "$(dirname "$0")/.." && pwd)
+headstart=${HEADSTART:-$here/target/release/headstart}
+# Of the first 40 steps' model.safetensors.
+prefix_sum=PREFIX_SUM
+
+say() { echo "-- $*" >&2; }
+
+# Sums of what every step must have made.
+check() { # FILE SUM
+    local found
+    found=$(sha256sum "$1" | cut -d' ' -f1)
+    [ "$found" = "$2" ] || { say "$1 has the SHA-256 $found, expected $2"; exit 1; }
+}
+
+# A run that is done is left, one that was stopped goes on.
+learn() { # RUN, then the options of headstart distill
+    local run=$1
+    shift
+    if [ -d "$run/final" ]; then return; fi
+    if [ -d "$run/checkpoints" ]; then "$headstart" distill --resume "$run"; else
+        "$headstart" distill --teacher "$teacher" --inputs lines --precision bf16 --lr 1e-3 --schedule trapezoidal \
+            --train_batch_size 64 --save_every 250 --keep 1 --cache_dir "$out/cache" --out "$run" "$@"
+    fi
+}
+
+mkdir -p "$out/pd" "$out/c1" "$out/c2"
+
+say "1: the books of 1930 and before, one folder"
+awk -F'\t' 'NR > 1 && $2 <= 1930 { print $1 }' "$index" | while IFS= read -r path; do
+    [ -e "$out/pd/${path/\//__}" ] || cp "$books/$path" "$out/pd/${path/\//__}"
+done
+
+say "2: lines of one to six sentences"
+[ -s "$out/c1/train.txt" ] || {
+    python3 "$here/tools/distill_text.py" "$out/books.txt" "$out/pd" --most_words 20000000
+    check "$out/books.txt" ca32273ad4570008d5d90c495a92d31dd3380e942b581896905daef0ff1d3c11
+    tail -n 600 "$out/books.txt" > "$out/c1/valid.txt"
+    head -n 300000 "$out/books.txt" > "$out/c1/train.txt"
+}
+say "3: lines with more questions, and some as long as reviews"
+[ -s "$out/c2/train.txt" ] || {
+    python3 "$here/tools/distill_text.py" "$out/books2.txt" "$out/pd" --most_words 40000000 --seed 2 --long 0.04 --questions
+    check "$out/books2.txt" a056382e8f26ee856b012b8ba0a2d3f30bbbe6b4d8b0b027d92730cc8928fe24
+    tail -n 600 "$out/books2.txt" > "$out/c2/valid.txt"
+    head -n -600 "$out/books2.txt" > "$out/c2/train.txt"
+}
+
+first=(--data "$out/c1" --block_size 128 --arch electra --embed_dim 256 --embedding_size 128 --hidden_dim 1024
+    --num_layers 4 --num_heads 4 --num_max_positions 512 --dropout 0)
+if [ "$mode" = --prefix ]; then
+    say "4: the first 40 steps"
+    learn "$out/prefix" "${first[@]}" --max_steps 40 --eval_every 1000
+    check "$out/prefix/final/model.safetensors" "$prefix_sum"
+    say "as it should be"
+    exit
+fi
+
+say "4: learning from short lines"
+learn "$out/r1" "${first[@]}" --max_steps 8000 --eval_every 500
+say "5: learning from longer ones"
+learn "$out/r2" --data "$out/c2" --from "$out/r1" --block_size 512 --max_steps 7000 --eval_every 1000
+say "6: a vocabulary of its own, and the rows for it"
+[ -s "$out/vocabulary.json" ] || {
+    "$headstart" tokenizer train "$out/c2/train.txt" --vocab_size 16000 --lowercase --out "$out/vocabulary.json"
+    check "$out/vocabulary.json" f242b468c9a2d3379fff2138258639c7c50c5b54ee8fee643a204b9af4e25057
+}
+[ -d "$out/folder2" ] || "$headstart" export "$out/r2" --to sentence-transformers --output "$out/folder2"
+[ -d "$out/start3" ] || python3 "$here/tools/transfer_vocabulary.py" "$out/folder2" "$out/vocabulary.json" "$out/start3"
+say "7: learning on with it, vectors of whole lines"
+learn "$out/r3" --data "$out/c2" --from "$out/start3" --token_loss 0 --block_size 512 --max_steps 3000 --eval_every 500 --seed 43
+say "8: a folder, and its weights at a byte each"
+[ -d "$out/folder" ] || "$headstart" export "$out/r3" --to sentence-transformers --normalize --output "$out/folder"
+(cd "$here" && cargo run --release -q -p headstart --example pack -- "$out/folder" "$out")
+sha256sum "$out/model.int8.safetensors"
