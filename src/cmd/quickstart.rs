@@ -68,9 +68,9 @@ fn text(summary: &QuickstartSummary) -> String {
 fn row(name: &str, arm: &Arm) -> String {
     let test = format!("{} +- {}", percent(arm.accuracy_mean), percent(arm.accuracy_std));
     format!(
-        "{name:<26}  {test:>16}  {:>10}  {:>6.0e}  {:>6}\n",
+        "{name:<26}  {test:>16}  {:>10}  {:>6}  {:>6}\n",
         percent(arm.validation_mean),
-        arm.lr,
+        format!("{:e}", arm.lr),
         output::duration(arm.seconds)
     )
 }

@@ -293,6 +293,7 @@ fn run_arm(
         let metric = |key: &str| summary.metrics.get(key).copied();
         // Where it was not given, the one that was reached.
         let peak = records.iter().filter_map(|r| r.value("lr")).fold(0.0, f64::max);
+        let peak = (peak * 1e7).round() / 1e7;
         let run = ArmRun {
             name,
             lr: lr.unwrap_or(peak),
@@ -324,7 +325,7 @@ fn run_arm(
     let mut runs = best.unwrap_or_default();
     let arm = arm(&runs, rejected);
     overall.say(&format!(
-        "  validation accuracy {} at learning rate {:.0e}",
+        "  validation accuracy {} at learning rate {:e}",
         percent(arm.validation_mean),
         arm.lr
     ));

@@ -98,7 +98,7 @@ fn result(summary: &QuickstartSummary) -> Table {
             percent(arm.accuracy_std),
             each.join(", "),
             percent(arm.validation_mean),
-            format!("{:.0e}", arm.lr),
+            format!("{:e}", arm.lr),
             format!("{:.0} s", arm.seconds),
         ]
     };
@@ -134,7 +134,7 @@ fn runs(summary: &QuickstartSummary) -> Table {
     for run in pretrained.runs.iter().chain(&scratch.runs).chain(&shipped.runs) {
         rows.push(vec![
             run.name.clone(),
-            format!("{:.0e}", run.lr),
+            format!("{:e}", run.lr),
             run.step.to_string(),
             percent(run.validation),
             run.test.map_or_else(|| "\u{2013}".into(), percent),
