@@ -8,7 +8,7 @@
 # TEACHER  all-MiniLM-L6-v2: a folder, or the name minilm-l6
 # OUT      where texts and runs go; what is there already is not made again, and a stopped run goes on
 #
-# --prefix  only the first 40 steps of learning, whose weights must have a known sum on processors with AVX-512 and bf16
+# --prefix  only the first 40 steps of learning; prints the sum of their weights, the same on processors of one kind
 #
 # Takes some two hours on two cores; Python needs numpy and safetensors. Ends with model.int8.safetensors and its SHA-256.
 set -euo pipefail
@@ -17,8 +17,6 @@ set -euo pipefail
 books=$1 index=$2 teacher=$3 out=$4 mode=${5:-whole}
 here=$(cd "$(dirname "$0")/.." && pwd)
 headstart=${HEADSTART:-$here/target/release/headstart}
-# Of the first 40 steps' model.safetensors.
-prefix_sum=PREFIX_SUM
 
 say() { echo "-- $*" >&2; }
 
@@ -67,8 +65,7 @@ first=(--data "$out/c1" --block_size 128 --arch electra --embed_dim 256 --embedd
 if [ "$mode" = --prefix ]; then
     say "4: the first 40 steps"
     learn "$out/prefix" "${first[@]}" --max_steps 40 --eval_every 1000
-    check "$out/prefix/final/model.safetensors" "$prefix_sum"
-    say "as it should be"
+    sha256sum "$out/prefix/final/model.safetensors"
     exit
 fi
 
