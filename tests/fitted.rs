@@ -13,10 +13,7 @@
 
 mod support;
 
-use std::net::TcpListener;
-
-use serde_json::Value;
-use support::{Done, Place, sentence, trunks};
+use support::{Place, as_two, metric, sentence, trunks};
 
 /// A fine-tuning of the shared trunk on the shared topics, in a place of its own.
 fn call(flags: &str) -> String {
@@ -25,25 +22,8 @@ fn call(flags: &str) -> String {
     format!("finetune --model {shared}/lm {data} {flags}")
 }
 
-fn metric(result: &Value, name: &str) -> f64 {
-    result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
-}
-
 fn model(place: &Place, run: &str) -> Vec<u8> {
     place.bytes(&format!("{run}/final/model.safetensors"))
-}
-
-/// The call as two processes.
-fn as_two(place: &Place, call: &str) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let of = |rank| {
-        let ranks = format!("--rank {rank} --world_size 2 --rendezvous 127.0.0.1:{port} --comm_timeout 20");
-        place.command(&format!("{call} {ranks}")).spawn().unwrap()
-    };
-    let running: Vec<_> = (0..2).map(of).collect();
-    for child in running {
-        Done::new(call, child.wait_with_output().unwrap()).succeeds();
-    }
 }
 
 #[test]

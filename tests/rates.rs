@@ -16,9 +16,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
 
-use support::{Done, Metrics, Place, trunks};
+use support::{Metrics, Place, as_two, trunks};
 
 /// Everything at once; dropout is on, phases begin within epochs.
 const ALL: &str = "finetune --data {}/topics --model {}/lm --lm_loss_coef 0.5 --n_epochs 1 --max_steps 14 --lr 3e-3 --train_batch_size 16 \
@@ -83,19 +82,7 @@ fn the_bits_do_not_depend_on_how_many_processes_there_are() {
         let place = Place::new();
         let call = filled(&format!("{call} --reduction_groups 2 --save_every 4 --keep 100"));
         place.run(&format!("{call} --out one")).succeeds();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let start = |call: &str, rank: usize| {
-            let ranks =
-                format!("--rank {rank} --world_size 2 --rendezvous 127.0.0.1:{port} --comm_timeout 20");
-            place.command(&format!("{call} {ranks}")).spawn().unwrap()
-        };
-        let run = |call: &str| {
-            let running: Vec<_> = (0..2).map(|rank| start(call, rank)).collect();
-            for child in running {
-                Done::new(call, child.wait_with_output().unwrap()).succeeds();
-            }
-        };
-        run(&format!("{call} --out two"));
+        as_two(&place, &format!("{call} --out two"));
         assert!(left(&place, "one") == left(&place, "two"), "two processes: {call}");
         // What two have begun, one ends, and the other way round.
         for (from, processes) in [("one", 2), ("two", 1)] {
@@ -110,7 +97,7 @@ fn the_bits_do_not_depend_on_how_many_processes_there_are() {
             }
             let resume = format!("finetune --resume {again}");
             if processes == 2 {
-                run(&resume);
+                as_two(&place, &resume);
             } else {
                 place.run(&resume).succeeds();
             }

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Done, Place, TRUNK, trunks};
+use support::{Done, Place, TRUNK, metric, trunks};
 
 /// The shared place, and one of its own for what a test writes.
 fn places() -> (&'static Place, Place) {
@@ -49,10 +49,6 @@ fn fall(place: &Place, run: &str, n: usize) -> (f64, f64) {
         .collect();
     let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
     (mean(&losses[..n]), mean(&losses[losses.len() - n..]))
-}
-
-fn metric(result: &Value, name: &str) -> f64 {
-    result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -365,6 +366,24 @@ impl Drop for Running {
         // A failed test leaves no process behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A metric of a result.
+pub fn metric(result: &Value, name: &str) -> f64 {
+    result["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name} in {result}"))
+}
+
+/// The call as two processes, which both succeed.
+pub fn as_two(place: &Place, call: &str) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let of = |rank| {
+        let ranks = format!("--rank {rank} --world_size 2 --rendezvous 127.0.0.1:{port} --comm_timeout 20");
+        place.command(&format!("{call} {ranks}")).spawn().unwrap()
+    };
+    let running: Vec<_> = (0..2).map(of).collect();
+    for child in running {
+        Done::new(call, child.wait_with_output().unwrap()).succeeds();
     }
 }
 

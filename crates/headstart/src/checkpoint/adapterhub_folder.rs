@@ -3,25 +3,22 @@
 //! Owns: its files. Never: what they say (`interop`), what any adapter needs of the model below (`peft_folder`).
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::checkpoint::config_file::{ModelFiles, config_json};
-use crate::checkpoint::disk::{NewFolder, read_file, write_file};
-use crate::checkpoint::export::{Exported, is_new, no_form, nothing_to_resume};
+use crate::checkpoint::CONFIG_FILE;
+use crate::checkpoint::config_file::ModelFiles;
+use crate::checkpoint::disk::read_file;
+use crate::checkpoint::export::{Exported, is_new, no_form};
 use crate::checkpoint::find::{ModelPath, load_model};
 use crate::checkpoint::model_folder::LoadedModel;
-use crate::checkpoint::peft_folder::{CONFIG, check_base, check_form, is_adapter, over, read_notes};
-use crate::checkpoint::weights::write_tensors;
-use crate::checkpoint::{CONFIG_FILE, OWN_FILE};
+use crate::checkpoint::peft_folder::{
+    CONFIG, check_base, check_form, is_adapter, over, read_notes, write_adapter,
+};
 use crate::config::{AdapterLayout, HeadConfig, ModelConfig, Problem};
 use crate::error::{Error, Result};
-use crate::files::{FileSums, damaged};
-use crate::interop::{
-    HubForm, HubHead, HubParts, Piece, adapterhub_form, read_adapterhub, read_adapterhub_head,
-};
+use crate::interop::{HubForm, HubHead, HubParts, adapterhub_form, read_adapterhub, read_adapterhub_head};
 use crate::model::{Model, family_layout, layout};
 use crate::tensors::Tensors;
 
@@ -164,32 +161,11 @@ pub fn export_adapterhub(path: &Path, base: &Path, output: &Path) -> Result<Expo
         temperature: None,
         parameters: adapter.iter().chain(&head).map(|(_, _, values)| values.len()).sum(),
     };
-    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).map_err(Error::io("create the folder", parent))?;
-    }
-    let write = || {
-        let folder = NewFolder::create(output)?;
-        let mut sums = FileSums::new();
-        let mut tensors = |name: &str, parts: &[Piece<'_>]| {
-            let parts: Vec<_> =
-                parts.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
-            sums.insert(name.into(), write_tensors(&folder.path().join(name), &parts)?);
-            Ok::<_, Error>(())
-        };
-        tensors(WEIGHTS[0], &adapter)?;
-        tensors(HEAD_WEIGHTS[0], &head)?;
-        for (name, content) in [(CONFIG, &adapter_config), (HEAD_CONFIG, &head_config)] {
-            let text = format!("{content:#}\n");
-            sums.insert(name.into(), write_file(&folder.path().join(name), text.as_bytes())?);
-        }
-        // What AdapterHub has no place for: pairs, the longest input, the temperature.
-        let notes = folder.path().join(OWN_FILE);
-        let text =
-            config_json(files, &sums).map_err(|e| damaged(&notes, format!("cannot be laid out: {e}")))?;
-        write_file(&notes, text.as_bytes())?;
-        folder.commit()
-    };
-    write().map_err(nothing_to_resume)?;
+    let (weights, settings) = (
+        [(WEIGHTS[0], &adapter[..]), (HEAD_WEIGHTS[0], &head[..])],
+        [(CONFIG, &adapter_config), (HEAD_CONFIG, &head_config)],
+    );
+    write_adapter(output, files, &weights, &settings)?;
     Ok(exported)
 }
 

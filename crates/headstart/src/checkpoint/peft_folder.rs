@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::checkpoint::OWN_FILE;
 use crate::checkpoint::adapter_folder::{is_alone, trunk_of};
 use crate::checkpoint::adapterhub_folder::is_adapterhub;
@@ -21,7 +23,9 @@ use crate::checkpoint::weights::write_tensors;
 use crate::config::{Arch, HeadConfig, HeadShape, ModelConfig, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
-use crate::interop::{Parameter, PeftParts, adapterhub_base, peft_base, peft_form, read_peft, write_config};
+use crate::interop::{
+    Parameter, PeftParts, Piece, adapterhub_base, peft_base, peft_form, read_peft, write_config,
+};
 use crate::model::Model;
 use crate::params::{Kind, ParamTable};
 use crate::tensors::Tensors;
@@ -212,26 +216,40 @@ pub fn export_peft(path: &Path, base: &Path, output: &Path) -> Result<Exported> 
         temperature: None,
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
+    write_adapter(output, files, &[(WEIGHTS, &parts)], &[(CONFIG, &description)])?;
+    Ok(exported)
+}
+
+/// Writes the new folder of an adapter whole or not at all: weights, settings, and what the other program has no place for beside them:
+/// labels, pairs, the longest input, the temperature.
+pub(super) fn write_adapter(
+    output: &Path,
+    files: &ModelFiles,
+    weights: &[(&str, &[Piece<'_>])],
+    settings: &[(&str, &Value)],
+) -> Result<()> {
     if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(Error::io("create the folder", parent))?;
     }
-    let tensors: Vec<_> =
-        parts.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
     let write = || {
         let folder = NewFolder::create(output)?;
         let mut sums = FileSums::new();
-        sums.insert(WEIGHTS.into(), write_tensors(&folder.path().join(WEIGHTS), &tensors)?);
-        let text = format!("{description:#}\n");
-        sums.insert(CONFIG.into(), write_file(&folder.path().join(CONFIG), text.as_bytes())?);
-        // What PEFT has no place for: labels, the longest input.
+        for (name, parts) in weights {
+            let parts: Vec<_> =
+                parts.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..])).collect();
+            sums.insert((*name).into(), write_tensors(&folder.path().join(name), &parts)?);
+        }
+        for (name, content) in settings {
+            let text = format!("{content:#}\n");
+            sums.insert((*name).into(), write_file(&folder.path().join(name), text.as_bytes())?);
+        }
         let notes = folder.path().join(OWN_FILE);
         let text =
             config_json(files, &sums).map_err(|e| damaged(&notes, format!("cannot be laid out: {e}")))?;
         write_file(&notes, text.as_bytes())?;
         folder.commit()
     };
-    write().map_err(nothing_to_resume)?;
-    Ok(exported)
+    write().map_err(nothing_to_resume)
 }
 
 /// Refuses a base model that other programs could not read.

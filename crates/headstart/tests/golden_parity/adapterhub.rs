@@ -6,12 +6,12 @@
 
 use std::collections::HashMap;
 
-use headstart::checkpoint::{ModelPath, load_model};
 use headstart::model::Model;
 use headstart::params::Kind;
 
 use crate::golden::{folder, read_tensors};
 use crate::hf;
+use crate::peft::over;
 use crate::task::{Labels, Task};
 
 /// The folders, and the case of the model below each.
@@ -29,14 +29,7 @@ pub const SAVED: [(&str, &str); 8] = [
 /// A folder over its model, where the adapter and the head train, and what AdapterHub computes: `logits`, `grad.NAME`.
 pub fn saved(name: &str, model: &str) -> (Task, HashMap<String, Vec<f64>>) {
     let adapter = folder().join(format!("adapterhub/{name}"));
-    let temporary = tempfile::tempdir().unwrap();
-    hf::write_model(temporary.path(), model);
-    let place = ModelPath { path: &adapter, base: Some(temporary.path()) };
-    let mut loaded = load_model(place).unwrap();
-    if let Some(lora) = &mut loaded.files.config.lora {
-        // Nothing is dropped where logits are compared.
-        lora.dropout = 0.0;
-    }
+    let loaded = over(&adapter, model);
     let below = hf::read(model).1;
     let mut model = Model::new(&loaded.files.config).unwrap();
     let weights = loaded.exact_weights(model.table()).unwrap();

@@ -3,7 +3,9 @@
 //! Owns: the files' names and layout (`docs/goldens.md`). Never: the models below the updates (`hf.rs`), computes or compares
 //! results.
 
-use headstart::checkpoint::{ModelPath, load_model};
+use std::path::Path;
+
+use headstart::checkpoint::{LoadedModel, ModelPath, load_model};
 use headstart::config::{Ia3Config, LoraConfig, Method};
 use headstart::method::trains;
 use headstart::model::Model;
@@ -27,17 +29,22 @@ pub const SAVED: [(&str, &str); 5] = [
     ("gpt2_ia3", "gpt2_clf"),
 ];
 
+/// A folder of another program over the model of a case; nothing is dropped, for logits are compared.
+pub fn over(adapter: &Path, model: &str) -> LoadedModel {
+    let temporary = tempfile::tempdir().unwrap();
+    hf::write_model(temporary.path(), model);
+    let place = ModelPath { path: adapter, base: Some(temporary.path()) };
+    let mut loaded = load_model(place).unwrap();
+    if let Some(lora) = &mut loaded.files.config.lora {
+        lora.dropout = 0.0;
+    }
+    loaded
+}
+
 /// Such a folder over the model of its case, and the logits that PEFT computes.
 pub fn saved(name: &str, model: &str) -> (Task, Vec<f64>) {
     let adapter = folder().join(format!("peft/folders/{name}"));
-    let temporary = tempfile::tempdir().unwrap();
-    hf::write_model(temporary.path(), model);
-    let place = ModelPath { path: &adapter, base: Some(temporary.path()) };
-    let mut loaded = load_model(place).unwrap();
-    if let Some(lora) = &mut loaded.files.config.lora {
-        // Nothing is dropped where logits are compared.
-        lora.dropout = 0.0;
-    }
+    let loaded = over(&adapter, model);
     let model_below = hf::read(model).1;
     let model = Model::new(&loaded.files.config).unwrap();
     let weights = loaded.exact_weights(model.table()).unwrap();
