@@ -19,7 +19,8 @@ import transformers
 
 FOLDER = golden_hf.FOLDER.parent / "distill"
 # Hidden states; relations of attention and of values, as many heads in both (MiniLM); of queries, keys and values each with itself, of an
-# earlier layer (MiniLMv2); a student that reads other ids, of other number, and learns vectors and answers of whole inputs.
+# earlier layer (MiniLMv2); a student that reads other ids, of other number, and learns vectors and answers of whole inputs, or hidden states of
+# those tokens that `meeting` says are the same.
 CASES = [
     {"name": "bert", "teacher": "bert_clf", "seed": 201, "embed_dim": 12, "hidden_dim": 17, "num_heads": 3, "num_layers": 3,
      "layers": "1:1,3:2", "token_loss": 0.7, "sentence_loss": 1.3},
@@ -29,6 +30,8 @@ CASES = [
      "layers": "2:2", "token_loss": 0.4, "relation_loss": 1.1, "relation_heads": 9, "relation_layer": 1},
     {"name": "vocabulary", "teacher": "bert_clf", "seed": 204, "embed_dim": 12, "hidden_dim": 17, "num_heads": 2, "num_layers": 2,
      "vocab_size": 61, "lengths": [9, 14, 3, 23], "sentence_loss": 1.3, "label_loss": 0.9, "temperature": 2.0},
+    {"name": "meeting", "teacher": "bert_clf", "seed": 205, "embed_dim": 12, "hidden_dim": 17, "num_heads": 2, "num_layers": 3,
+     "vocab_size": 61, "lengths": [9, 14, 3, 23], "layers": "2:1,3:2", "token_loss": 0.8, "sentence_loss": 0.5},
 ]
 BLOCK = {"attention.in_proj": ["attention.self.query", "attention.self.key", "attention.self.value"],
          "attention.out_proj": ["attention.output.dense"], "norm_1": ["attention.output.LayerNorm"],
@@ -101,6 +104,7 @@ class Reading:
         for hook in hooks:
             hook.remove()
         self.mask = inputs["attention_mask"].bool()
+        self.rows = self.mask.nonzero(as_tuple=True)
         self.states, self.logits, self.parts = out.hidden_states, getattr(out, "logits", None), found
         self.pooled = (self.states[-1] * self.mask.unsqueeze(-1)).sum(1) / self.mask.sum(1, keepdim=True)
 
@@ -132,7 +136,7 @@ def losses_of(case, heads, own, there):
     """The parts of the loss by name."""
     found = {}
     if "token_loss" in case:
-        tokens = [mean_distance(heads[f"teacher_heads.{s}"](own.states[s][own.mask]), there.states[t][there.mask])
+        tokens = [mean_distance(heads[f"teacher_heads.{s}"](own.states[s][own.rows]), there.states[t][there.rows])
                   for s, t in layers_of(case)]
         found["token_loss"] = sum(tokens) / len(tokens)
     if "relation_loss" in case:
@@ -144,6 +148,17 @@ def losses_of(case, heads, own, there):
         q, p = (torch.log_softmax(reading.logits / t, -1) for reading in (own, there))
         found["label_loss"] = t * t * torch.nn.functional.kl_div(q, p, log_target=True, reduction="batchmean")
     return found
+
+
+def draw_meeting(case, lengths):
+    """Of each input some rows of both models, in order: numbers of inputs, rows here, rows there."""
+    random = np.random.RandomState(case["seed"] + 1000)
+    pairs = []
+    for i, (here, there) in enumerate(zip(*lengths)):
+        count = min(here, there) // 2 + 1
+        rows = [sorted(random.choice(length, count, replace=False)) for length in (here, there)]
+        pairs += [(i, *pair) for pair in zip(*rows)]
+    return torch.tensor(np.array(pairs)).T
 
 
 def compute(case):
@@ -164,11 +179,18 @@ def compute(case):
     if "lengths" in case:
         tensors |= {"teacher_lengths": there.mask.sum(1).to(torch.int32),
                     "teacher_ids": for_teacher["input_ids"][there.mask].to(torch.int32)}
+    meeting = None
+    if "lengths" in case and "token_loss" in case:
+        meeting = draw_meeting(case, [mask.sum(1).tolist(), there.mask.sum(1).tolist()])
+        there.rows = (meeting[0], meeting[2])
+        tensors["meeting"] = meeting.T.flatten().to(torch.int32)
     parameters = [p for parts in named.values() for p in parts]
     adam = torch.optim.AdamW(parameters, golden_hf.LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     losses, norms, distances = [], [], []
     for step in range(golden_hf.STEPS):
         own = Reading(model, inputs, case["num_layers"])
+        if meeting is not None:
+            own.rows = (meeting[0], meeting[1])
         parts = losses_of(case, heads, own, there)
         loss = sum(case[name] * part for name, part in parts.items())
         adam.zero_grad()

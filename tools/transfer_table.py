@@ -1,24 +1,86 @@
 #!/usr/bin/env python3
-"""Fine-tunes a trunk by several methods over several seeds and prints the table of test accuracies.
+"""Fine-tunes a trunk by several methods over several seeds and prints the table of what they reach.
 
     python tools/transfer_table.py --model runs/trunk --data trec --out runs/trec-table -- --mirror datasets
+    python tools/transfer_table.py --model minilm-l6 --data SST-2 --split valid --arms full lora --out runs/sst2 -- --precision bf16
 
-What stands after `--` goes to every `headstart finetune`. Every arm uses the same budget and seeds; each arm's
-learning rate is the one of --rates with the best validation accuracy for the first seed. One JSON line per run goes to
-OUT/results.jsonl, so an interrupted table goes on where it was. Needs the `headstart` program (--headstart) and nothing else.
+What stands after `--` goes to every `headstart finetune`. Every arm has the same seeds. Its learning rate is the program's default, or with
+--rates the one with the best validation figure for the first seed. One JSON line per run goes to OUT/results.jsonl, so an
+interrupted table goes on where it was. The bag of words is the one that stands beside every run. Figures are of --split, the
+checkpoint being the best on validation. Needs the `headstart` program (--headstart) and nothing else.
 """
-import argparse, json, pathlib, statistics, subprocess
+import argparse
+import json
+import pathlib
+import shutil
+import statistics
+import subprocess
+import time
 
 ARMS = {
-    "full": [],
+    "bag of words": None,
     "full, from scratch": ["--from_scratch"],
     "head": ["--method", "head"],
-    "adapters": ["--method", "adapters", "--adapters_dim", "32"],
-    "full + LM loss": ["--lm_loss_coef", "0.5"],
-    "full + LM loss, from scratch": ["--lm_loss_coef", "0.5", "--from_scratch"],
+    "features": ["--method", "features"],
+    "features, three poolings": ["--method", "features", "--pooling", "cls+mean+max"],
+    "bitfit": ["--method", "bitfit"],
+    "ia3": ["--method", "ia3"],
+    "lora": ["--method", "lora"],
+    "lora, all linears": ["--method", "lora", "--lora_targets", "all"],
+    "adapters": ["--method", "adapters"],
+    "full": ["--method", "full"],
+    "full, gradual": ["--method", "full", "--unfreeze", "gradual", "--layer_decay", "0.95", "--schedule", "slanted-triangular"],
+    "full, LM loss": ["--lm_loss_coef", "0.5"],
+    "full, adapted": ["--adapt_on", "task"],
+    "full, LM loss, from scratch": ["--lm_loss_coef", "0.5", "--from_scratch"],
     "head, random trunk": ["--method", "head", "--from_scratch"],
-    "adapters, random trunk": ["--method", "adapters", "--adapters_dim", "32", "--from_scratch"],
+    "adapters, random trunk": ["--method", "adapters", "--from_scratch"],
 }
+
+
+class Table:
+    def __init__(self, a):
+        self.a, self.out = a, pathlib.Path(a.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.log, self.done = self.out / "results.jsonl", {}
+        if self.log.exists():
+            records = [json.loads(line) for line in self.log.read_text().splitlines()]
+            self.done = {(r["arm"], r["lr"], r["seed"]): r for r in records}
+
+    def run(self, arm, lr, seed):
+        """The record of a run, made where there is none; the bag of words is in that of any arm with the seed."""
+        key = (arm, lr, seed)
+        if key in self.done:
+            return self.done[key]
+        folder = self.out / "-".join([arm.replace(",", "").replace(" ", "-"), *([f"{lr:g}"] if lr else []), str(seed)])
+        shutil.rmtree(folder, ignore_errors=True)
+        rate = ["--lr", f"{lr:g}"] if lr else []
+        command = [self.a.headstart, "finetune", "--model", self.a.model, "--data", self.a.data, "--out", str(folder),
+                   "--seed", str(seed), "--json", *ARMS[arm], *rate, *self.a.rest]
+        began = time.time()
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+        summary = json.loads(printed.splitlines()[-1])
+        kept = {name: value for name, value in summary["metrics"].items() if name.count("/") == 1}
+        record = dict(arm=arm, lr=lr, seed=seed, seconds=round(time.time() - began, 1), metrics=kept, bow=summary.get("bow"))
+        if not self.a.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.done[key] = record
+        with self.log.open("a") as f:
+            f.write(json.dumps(record) + "\n")
+        return record
+
+    def figure(self, record, split):
+        return 100 * record["metrics"][f"{split}/{self.a.metric}"]
+
+    def row(self, arm):
+        a = self.a
+        seeds = range(1, a.seeds + 1)
+        if arm == "bag of words":
+            beside = [next(r for (_, _, s), r in self.done.items() if s == seed and r["bow"]) for seed in seeds]
+            return [100 * r["bow"][f"{a.split}_accuracy"] for r in beside], [r["bow"]["seconds"] for r in beside], None
+        lr = max(a.rates, key=lambda lr: self.figure(self.run(arm, lr, 1), "valid")) if a.rates else None
+        records = [self.run(arm, lr, seed) for seed in seeds]
+        return [self.figure(r, a.split) for r in records], [r["seconds"] for r in records], lr
 
 
 def main():
@@ -28,38 +90,23 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--seeds", type=int, default=5)
-    p.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3])
-    p.add_argument("--arms", nargs="+", default=list(ARMS))
+    p.add_argument("--rates", type=float, nargs="+", help="learning rates to choose from [default: the program's]")
+    p.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
+    p.add_argument("--metric", default="accuracy")
+    p.add_argument("--split", default="test", choices=["valid", "test"])
+    p.add_argument("--keep", action="store_true", help="keep the run folders")
     p.add_argument("rest", nargs="*", help="flags for every run")
-    a = p.parse_args()
-    out = pathlib.Path(a.out)
-    out.mkdir(parents=True, exist_ok=True)
-    log = out / "results.jsonl"
-    done = {}
-    if log.exists():
-        for line in log.read_text().splitlines():
-            r = json.loads(line)
-            done[r["arm"], r["lr"], r["seed"]] = r
-
-    def run(arm, lr, seed):
-        if (arm, lr, seed) not in done:
-            folder = out / f"{arm.replace(' ', '-').replace(',', '').replace('+', 'and')}-{lr:g}-{seed}"
-            command = [a.headstart, "finetune", "--model", a.model, "--data", a.data, "--out", str(folder), "--lr", str(lr),
-                       "--seed", str(seed), "--json", *ARMS[arm], *a.rest]
-            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-            metrics = json.loads(printed.splitlines()[-1])["metrics"]
-            r = dict(arm=arm, lr=lr, seed=seed, valid=metrics["valid/accuracy"], test=metrics["test/accuracy"])
-            done[arm, lr, seed] = r
-            with log.open("a") as f:
-                f.write(json.dumps(r) + "\n")
-        return done[arm, lr, seed]
-
-    print("| arm | test accuracy | spread | each seed | learning rate |\n|---|---:|---:|---|---:|", flush=True)
-    for arm in a.arms:
-        lr = max(a.rates, key=lambda lr: run(arm, lr, 1)["valid"])
-        tests = [100 * run(arm, lr, seed)["test"] for seed in range(1, a.seeds + 1)]
-        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-        print(f"| {arm} | {statistics.mean(tests):.1f} | {spread:.1f} | {', '.join(f'{t:.1f}' for t in tests)} | {lr:g} |", flush=True)
+    table = Table(p.parse_args())
+    rows = {}
+    # The bag of words stands in the records of the others.
+    for arm in sorted(table.a.arms, key=lambda arm: arm == "bag of words"):
+        rows[arm] = table.row(arm)
+    print(f"| arm | {table.a.split} {table.a.metric} | each seed | s | learning rate |\n|---|---:|---|---:|---:|")
+    for arm in table.a.arms:
+        figures, seconds, lr = rows[arm]
+        spread = f" +- {statistics.stdev(figures):.1f}" if len(figures) > 1 else ""
+        each, rate = ", ".join(f"{f:.1f}" for f in figures), f"{lr:g}" if lr else ""
+        print(f"| {arm} | {statistics.mean(figures):.1f}{spread} | {each} | {statistics.median(seconds):.0f} | {rate} |")
 
 
 if __name__ == "__main__":

@@ -335,7 +335,8 @@ pub struct TrainArgs {
     /// Evaluate and keep a running mean of the weights with this decay, such as 0.99 [default: none is made]
     #[arg(long, value_name = "X")]
     pub ema: Option<f64>,
-    /// Evaluate every so many optimizer steps; -1 for the end of each epoch only
+    /// Evaluate every so many optimizer steps; -1 for the end of each epoch only [default: that; finetune also within
+    /// long epochs, four times each]
     #[arg(long, value_name = "N")]
     pub eval_every: Option<i64>,
     /// Seed of initial weights, order, masks and dropout

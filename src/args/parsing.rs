@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn help_shows_the_librarys_defaults() {
         let pretrain = help("pretrain");
-        for words in ["[default: 410]", "[default: wikitext-103]", "[default: -1]"] {
+        for words in ["[default: 410]", "[default: wikitext-103]", "[default: 0.15]"] {
             assert!(pretrain.contains(words), "{words} is not in {pretrain}");
         }
         let finetune = help("finetune");
-        for words in ["[default: auto]", "[default: trec]", "[default: 100]", "[default: 0.02]"] {
+        for words in ["[default: auto]", "[default: trec]", "[default: 32]", "[default: 0.02]"] {
             assert!(finetune.contains(words), "{words} is not in {finetune}");
         }
     }

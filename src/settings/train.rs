@@ -55,7 +55,7 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         schedule: schedule.or(base.schedule),
         lr_floor: lr_floor.or(base.lr_floor),
         ema: ema.or(base.ema),
-        eval_every: eval_every.map_or(base.eval_every, none_below_one),
+        eval_every: eval_every.map(none_below_one).or(base.eval_every),
         save_every: save_every.unwrap_or(base.save_every),
         keep: keep.unwrap_or(base.keep),
         max_time: max_time.or(base.max_time),

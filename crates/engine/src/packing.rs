@@ -3,7 +3,7 @@
 //! Owns: lengths, positions, identities. Never: token ids or what they mean.
 
 /// The layout of N packed tokens in B sequences.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packing {
     offsets: Vec<usize>,
     first_positions: Vec<usize>,

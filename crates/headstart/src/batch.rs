@@ -7,11 +7,13 @@
 //! `grad_accum_steps`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use headstart_engine::collective::tree;
 use headstart_engine::{Packing, rng};
 use sha2::{Digest, Sha256};
 
+use crate::data::meeting::Spelling;
 use crate::data::template::{Encoded, Template};
 use crate::files::hex;
 use crate::masking::{Masked, Masking};
@@ -44,6 +46,30 @@ pub struct OtherPieces<'a> {
     pub ids: Vec<&'a [u32]>,
     /// As in [`Examples`].
     pub template: Option<Template>,
+    /// How the model's own pieces are written, and the teacher's, where these are compared.
+    pub spelled: Option<[Arc<Spelling>; 2]>,
+}
+
+/// An example as a teacher with pieces of its own reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TeachersInput {
+    /// Token ids.
+    pub input_ids: Vec<u32>,
+    /// The rows of the model's own input and of this one that end at the same letter of the text, and so are compared.
+    pub meeting: Vec<(u32, u32)>,
+}
+
+/// A slab as a teacher with pieces of its own reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TeachersSlab {
+    /// Where its tokens lie.
+    pub packing: Packing,
+    /// All ids.
+    pub input_ids: Vec<u32>,
+    /// The slab's own rows that are compared.
+    pub own_rows: Vec<u32>,
+    /// The rows here that they are compared with.
+    pub rows: Vec<u32>,
 }
 
 /// Two examples that are compared.
@@ -174,10 +200,21 @@ impl<'a> Examples<'a> {
     }
 
     /// What a teacher with pieces of its own reads of example `index`.
-    fn teachers_input(&self, index: usize) -> Option<Vec<u32>> {
-        let OtherPieces { ids, template } = self.in_teachers_pieces.as_ref()?;
-        let ids = *ids.get(index)?;
-        Some(template.as_ref().map_or_else(|| ids.to_vec(), |template| template.encode(ids, None).input_ids))
+    fn teachers_input(&self, index: usize) -> Option<TeachersInput> {
+        let OtherPieces { ids: others, template, spelled } = self.in_teachers_pieces.as_ref()?;
+        let (ids, there) = (self.ids[index], *others.get(index)?);
+        let input = |template: &Option<Template>, ids: &[u32]| {
+            template.as_ref().map(|t| t.encode(ids, None).input_ids)
+        };
+        let before = [&self.template, template].map(|t| t.as_ref().map_or(0, |t| t.before.len() as u32));
+        let mut meeting = Vec::new();
+        if let Some([own, other]) = spelled {
+            // The special tokens that both have before a text.
+            meeting.extend((0..before[0].min(before[1])).map(|row| (row, row)));
+            let texts = own.meeting(ids, other, there).into_iter();
+            meeting.extend(texts.map(|(row, there)| (before[0] + row, before[1] + there)));
+        }
+        Some(TeachersInput { input_ids: input(template, there).unwrap_or_else(|| there.to_vec()), meeting })
     }
 }
 
@@ -197,7 +234,7 @@ pub struct Sequence {
     /// Whether it is compared with the sequence behind it, from which it is never cut.
     pub with_next: bool,
     /// The same text as a teacher with pieces of its own reads it.
-    pub in_teachers_pieces: Option<Vec<u32>>,
+    pub in_teachers_pieces: Option<TeachersInput>,
 }
 
 /// What the language-model part of a loss predicts.
@@ -259,8 +296,9 @@ impl Batch {
     /// The same for batches whose sequences have the same lengths: what a device may replay.
     pub fn shape(&self) -> u64 {
         let others = self.sequences.iter().filter_map(|s| s.in_teachers_pieces.as_ref());
-        let all = self.sequences.iter().map(|s| &s.input_ids).chain(others);
-        all.fold(0, |shape, ids| rng::derive(shape, ids.len() as u64))
+        let others = others.flat_map(|there| [there.input_ids.len(), there.meeting.len()]);
+        let all = self.sequences.iter().map(|s| s.input_ids.len()).chain(others);
+        all.fold(0, |shape, length| rng::derive(shape, length as u64))
     }
 
     /// Cut into slabs of about so many tokens (a slab ends with the sequence that reaches them); each with the
@@ -325,8 +363,8 @@ pub struct Slab<'a> {
     pub rows: Vec<u32>,
     /// All predicted tokens.
     pub targets: Vec<u32>,
-    /// Where a teacher with pieces of its own has its tokens, and their ids.
-    pub in_teachers_pieces: Option<(Packing, Vec<u32>)>,
+    /// The same as a teacher with pieces of its own reads it.
+    pub in_teachers_pieces: Option<TeachersSlab>,
 }
 
 impl<'a> Slab<'a> {
@@ -337,11 +375,10 @@ impl<'a> Slab<'a> {
         let names = firsts.iter().flat_map(|&first| first..first + sequences.len());
         let names: Vec<u64> = names.map(|i| i as u64).collect();
         let packing = Packing::new(&lengths, &names);
-        let others: Option<Vec<&Vec<u32>>> = all().map(|s| s.in_teachers_pieces.as_ref()).collect();
-        let in_teachers_pieces = others.filter(|others| !others.is_empty()).map(|others| {
-            let lengths: Vec<usize> = others.iter().map(|ids| ids.len()).collect();
-            (Packing::new(&lengths, &names), others.into_iter().flatten().copied().collect())
-        });
+        let others: Option<Vec<&TeachersInput>> = all().map(|s| s.in_teachers_pieces.as_ref()).collect();
+        let in_teachers_pieces = others
+            .filter(|others| !others.is_empty())
+            .map(|others| TeachersSlab::new(&packing, &others, &names));
         let mut rows = Vec::new();
         for (i, sequence) in all().enumerate() {
             let start = packing.range(i).start as u32;
@@ -359,6 +396,21 @@ impl<'a> Slab<'a> {
             copies: firsts.len(),
             in_teachers_pieces,
         }
+    }
+}
+
+impl TeachersSlab {
+    /// Inputs beside those of `own`, with the numbers of all within the batch.
+    fn new(own: &Packing, inputs: &[&TeachersInput], names: &[u64]) -> Self {
+        let lengths: Vec<usize> = inputs.iter().map(|input| input.input_ids.len()).collect();
+        let packing = Packing::new(&lengths, names);
+        let meeting = inputs.iter().enumerate().flat_map(|(i, input)| {
+            let starts = [own, &packing].map(|packing| packing.range(i).start as u32);
+            input.meeting.iter().map(move |&(row, there)| (starts[0] + row, starts[1] + there))
+        });
+        let (own_rows, rows) = meeting.unzip();
+        let input_ids = inputs.iter().flat_map(|input| &input.input_ids).copied().collect();
+        Self { packing, input_ids, own_rows, rows }
     }
 }
 
@@ -509,6 +561,7 @@ mod tests {
                 RoleIds { cls: 91, sep: 92, eos: 92, mask: 93, unk: 90, pad: None },
                 9,
             )),
+            spelled: None,
         };
         let mut examples = Examples { ids: vec![&[5, 6][..], &[7], &[8, 9]], ..Examples::default() };
         let alone = examples.content_sum();
@@ -520,10 +573,10 @@ mod tests {
         let batch = of(&examples, &[0, 1, 2]);
         let slabs = batch.slabs(3);
         assert_eq!(slabs[0].input_ids, [5, 6, 7]);
-        let (packing, ids) = slabs[0].in_teachers_pieces.as_ref().unwrap();
-        assert_eq!(ids, &[91, 50, 92, 91, 70, 71, 72, 92]);
-        assert_eq!(packing, &Packing::new(&[3, 5], &[0, 1]));
-        assert_eq!(slabs[1].in_teachers_pieces.as_ref().unwrap().0, Packing::new(&[3], &[2]));
+        let there = slabs[0].in_teachers_pieces.as_ref().unwrap();
+        assert_eq!(there.input_ids, [91, 50, 92, 91, 70, 71, 72, 92]);
+        assert_eq!((&there.packing, there.rows.len()), (&Packing::new(&[3, 5], &[0, 1]), 0));
+        assert_eq!(slabs[1].in_teachers_pieces.as_ref().unwrap().packing, Packing::new(&[3], &[2]));
         // What a device may replay has both models' lengths.
         let [first, second, third] = [[0, 1], [2, 1], [1, 0]].map(|places| of(&examples, &places).shape());
         assert!(first == second && first != third);

@@ -47,7 +47,7 @@ pub fn pretrain(
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
-    let learned = config.distill.as_ref().map(|distill| Learning::open(distill, config)).transpose()?;
+    let learned = config.distill.as_ref().map(Learning::open).transpose()?;
     let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
     let checkpoint = run.newest_checkpoint()?;
     let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
@@ -67,8 +67,7 @@ pub fn pretrain(
         }
         None => [None, None, None],
     };
-    let beside = [0, 1, 2]
-        .map(|split| own.as_ref().map(|own| &own.inputs).zip(there.get(split).and_then(Option::as_ref)));
+    let beside = [0, 1, 2].map(|split| own.as_ref().zip(there.get(split).and_then(Option::as_ref)));
 
     // Before the folder is made, for a text may be too short.
     let Some(train) = &train else {

@@ -6,7 +6,8 @@
 //! token by token, layer by layer as they are mapped (TinyBERT, Jiao et al. 2020, equation 8), and as the vectors of whole inputs
 //! (Reimers and Gurevych 2020). A classifier's answers are compared as they are (Hinton et al. 2015), and so are token relations, head by head
 //! (`headstart_engine::ops::relation`; Wang et al. 2020). The teacher computes on a tape that records nothing, and reads what the student
-//! reads, or where their vocabularies differ the same texts in pieces of its own.
+//! reads, or where their vocabularies differ the same texts in pieces of its own: then the states of those pieces are compared that end at
+//! one letter of the text (`data::meeting`).
 
 use headstart_engine::ops::relation::{Related, Relations, WIDEST_HEAD};
 use headstart_engine::{Flat, Gradients, LossSum, Precision, Tape, Value, Weights, make_resident};
@@ -193,8 +194,10 @@ impl Teacher {
     /// How many distances a batch's are summed of.
     pub fn compared(&self, batch: &Batch) -> Compared {
         let width = self.model.config().embed_dim as f64;
+        let other = batch.sequences.iter().filter_map(|s| s.in_teachers_pieces.as_ref());
+        let rows = other.map(|there| there.meeting.len()).reduce(|a, b| a + b);
         Compared {
-            tokens: (batch.tokens() * self.layers.len()) as f64 * width,
+            tokens: (rows.unwrap_or_else(|| batch.tokens()) * self.layers.len()) as f64 * width,
             relations: self
                 .learned
                 .relations
@@ -233,7 +236,8 @@ impl Teacher {
         let typed = self.model.layout().token_types >= 2;
         let token_type_ids = slab.token_type_ids.as_deref().filter(|_| typed);
         let as_student = Inputs { input_ids: original.as_deref().unwrap_or(&slab.input_ids), token_type_ids };
-        let others = slab.in_teachers_pieces.as_ref().map(|(packing, ids)| (packing, Inputs::new(ids)));
+        let apart = slab.in_teachers_pieces.as_ref();
+        let others = apart.map(|there| (&there.packing, Inputs::new(&there.input_ids)));
         let (packing, inputs) = others.unwrap_or((&slab.packing, as_student));
         let mut own = Tape::inference(tape.device(), &self.weights, packing, self.precision);
         let (mut there, mut heads) = (vec![None; self.layers.len()], None);
@@ -242,7 +246,7 @@ impl Teacher {
             Seen::States(layer, h) => {
                 let compared = there.iter_mut().zip(&self.layers);
                 for (kept, _) in compared.filter(|(_, (_, teacher))| *teacher == layer) {
-                    *kept = Some(h.tensor().clone());
+                    *kept = Some(h.clone());
                 }
             }
             Seen::Heads(layer, qkv) if relations.is_some_and(|learned| learned.layer == layer) => {
@@ -256,8 +260,15 @@ impl Teacher {
             for ((state, (layer, _)), target) in
                 states.hidden.iter().zip(&self.layers).zip(there.iter().flatten())
             {
-                let Some(rendered) = student.toward_teacher(tape, state, *layer) else { continue };
-                sums.tokens.add(&tape.distance(&rendered, target, scale));
+                let (state, target) = match apart {
+                    None => (state.clone(), target.clone()),
+                    Some(there) if there.rows.is_empty() => continue,
+                    Some(there) => {
+                        (tape.select_rows(state, &there.own_rows), own.select_rows(target, &there.rows))
+                    }
+                };
+                let Some(rendered) = student.toward_teacher(tape, &state, *layer) else { continue };
+                sums.tokens.add(&tape.distance(&rendered, target.tensor(), scale));
             }
         }
         if let (Some(learned), Some(own), Some(there)) = (relations, &states.heads, &heads) {
@@ -284,7 +295,9 @@ impl Teacher {
 
     /// The loss of a batch from its sums, once they have been waited for.
     pub fn loss(&self, sums: &Distances, compared: Compared) -> f64 {
-        let part = |weight: f64, sum: f64, count: f64| if weight > 0.0 { weight * sum / count } else { 0.0 };
+        let part = |weight: f64, sum: f64, count: f64| {
+            if weight > 0.0 && count > 0.0 { weight * sum / count } else { 0.0 }
+        };
         part(self.learned.token_loss, sums.tokens.sum, compared.tokens)
             + part(self.relation_loss(), sums.relations.sum, compared.relations)
             + part(self.learned.sentence_loss, sums.sentences.sum, compared.sentences)
@@ -300,7 +313,8 @@ impl Teacher {
     pub fn metrics(&self, sums: &Distances, compared: Compared) -> Vec<(&'static str, f64)> {
         let Learned { token_loss, sentence_loss, label_loss, .. } = self.learned;
         let parts = [
-            ("token_distance", token_loss, sums.tokens.sum / compared.tokens),
+            // Where pieces differ, a text may have none that are compared.
+            ("token_distance", token_loss, sums.tokens.sum / compared.tokens.max(1.0)),
             ("relation_divergence", self.relation_loss(), sums.relations.sum / compared.relations),
             ("sentence_distance", sentence_loss, sums.sentences.sum / compared.sentences),
             ("label_divergence", label_loss, sums.labels.sum / compared.labels),

@@ -193,7 +193,7 @@ impl Default for FinetuneConfig {
             best_metric: None,
             regularisation: RegularisationConfig::default(),
             rates: RatesConfig::default(),
-            train: TrainConfig { valid_batch_size: 32, eval_every: 100, ..TrainConfig::default() },
+            train: TrainConfig { valid_batch_size: 32, ..TrainConfig::default() },
         }
     }
 }

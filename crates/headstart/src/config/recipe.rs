@@ -58,6 +58,11 @@ enum Warmup {
 const FINETUNING_STEPS: usize = 300;
 const FINETUNING_EPOCHS: (usize, usize) = (3, 10);
 
+/// For `eval_every`: at the end of each epoch only.
+const EPOCH_ENDS: i64 = -1;
+/// Steps between evaluations of the tutorial's recipe.
+const TUTORIAL_EVAL_EVERY: i64 = 100;
+
 impl Values {
     fn of(recipe: Recipe, task: Task, model: &ModelConfig, examples: usize) -> Self {
         match (recipe, task) {
@@ -118,6 +123,11 @@ impl Values {
             warmup: Warmup::Steps(1_000),
         }
     }
+}
+
+/// A quarter of an epoch of so many steps, so that evaluations take a small part of the time; of a short one its end alone.
+fn eval_every(epoch: u64) -> i64 {
+    if epoch < 200 { EPOCH_ENDS } else { (epoch.div_ceil(4) as i64).max(100) }
 }
 
 /// Falls with the width: 2e-3 at 128, 1e-3 at 256, 3.3e-4 at 768. The tutorial's layout and post-norm take no high rates.
@@ -189,6 +199,17 @@ impl TrainConfig {
         choose(&mut self.max_norm, values.max_norm, |norm| format!("max_norm {norm}"), &mut chosen);
         let name = |schedule: &Schedule| format!("schedule {}", schedule.name());
         choose(&mut self.schedule, values.schedule, name, &mut chosen);
+        if self.eval_every.is_none() {
+            let every = match (self.recipe, task) {
+                (_, Task::Pretraining | Task::Continuing { .. }) => EPOCH_ENDS,
+                (Recipe::Tutorial, Task::Finetuning { .. }) => TUTORIAL_EVAL_EVERY,
+                (Recipe::Auto, Task::Finetuning { .. }) => {
+                    eval_every(self.steps_per_epoch(examples).min(self.total_steps(examples)))
+                }
+            };
+            self.eval_every = Some(every);
+            chosen.extend((every > 0).then(|| format!("an evaluation every {every} steps")));
+        }
         chosen
     }
 

@@ -131,7 +131,8 @@ pub struct TrainConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     /// Evaluate every so many optimizer steps; -1: at the end of each epoch only.
-    pub eval_every: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_every: Option<i64>,
     /// Write a checkpoint every so many optimizer steps besides the one of each epoch; 0: none.
     pub save_every: u64,
     /// How many checkpoints stay, besides the best.
@@ -167,7 +168,7 @@ impl Default for TrainConfig {
             schedule: None,
             lr_floor: None,
             ema: None,
-            eval_every: -1,
+            eval_every: None,
             save_every: 0,
             keep: 3,
             max_time: None,
@@ -213,6 +214,11 @@ impl TrainConfig {
     /// Steps of warm-up.
     pub fn warmup(&self) -> u64 {
         self.warmup_steps.unwrap_or(1_000)
+    }
+
+    /// Steps between two evaluations; `None`: at the end of each epoch only.
+    pub fn steps_between_evaluations(&self) -> Option<u64> {
+        self.eval_every.and_then(|every| u64::try_from(every).ok()).filter(|every| *every > 0)
     }
 
     /// How the rate falls.
@@ -267,9 +273,9 @@ impl TrainConfig {
                 )
             })?;
         }
-        check("eval_every", self.eval_every == -1 || self.eval_every > 0, || {
+        check("eval_every", self.eval_every.is_none_or(|every| every == -1 || every > 0), || {
             (
-                format!("{} is not a number of steps", self.eval_every),
+                format!("{} is not a number of steps", self.eval_every.unwrap_or_default()),
                 "use a positive number, or -1 for the end of each epoch".into(),
             )
         })?;

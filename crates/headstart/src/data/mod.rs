@@ -8,6 +8,7 @@ pub mod corpus;
 pub mod download;
 pub mod encoding;
 pub mod inspect;
+pub mod meeting;
 pub mod rows;
 pub mod source;
 pub mod split;

@@ -430,7 +430,7 @@ fn finetune_config(
 ) -> FinetuneConfig {
     let train = TrainConfig {
         n_epochs: Some(size.finetuning_epochs),
-        eval_every: -1,
+        eval_every: Some(-1),
         seed,
         threads: config.threads,
         keep: 1,

@@ -2,11 +2,14 @@
 //!
 //! Owns: opening it, what it is compared with where nobody says so, that a run goes on with the same one. Never: a loss (`teacher`).
 
+use std::sync::Arc;
+
 use crate::checkpoint::{FileSum, LoadedModel, load_model};
 use crate::config::{
     Arch, DistillConfig, HeadConfig, HeadPooling, LayerMap, ModelConfig, ObjectiveName, PretrainConfig,
     Problem, TeacherHeads, TextUnit,
 };
+use crate::data::meeting::Spelling;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
 use crate::interop::read_sentence_settings;
@@ -30,22 +33,16 @@ pub(crate) struct Learning {
 pub(crate) struct OwnReading {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) inputs: TextInputs,
+    /// How the student's pieces are written, and these, where hidden states are compared.
+    pub(crate) spelled: Option<[Arc<Spelling>; 2]>,
 }
 
 impl Learning {
     /// Opens the teacher.
     ///
     /// # Errors
-    /// Those of [`load_model`]; [`Error::Config`] for a student that is to learn tokens, with pieces of its own.
-    pub(crate) fn open(distill: &DistillConfig, config: &PretrainConfig) -> Result<Self> {
-        if config.data.tokenizer.is_some() && distill.learns_states() {
-            return Err(Error::Config {
-                key: "tokenizer".into(),
-                what: "token by token, a student learns with its teacher's pieces: those of another tokenizer are other tokens"
-                    .into(),
-                fix: "leave tokenizer out, or learn of whole inputs alone: --token_loss 0 --relation_loss 0 --inputs lines".into(),
-            });
-        }
+    /// Those of [`load_model`]; [`Error::Config`] for what cannot be learned of it.
+    pub(crate) fn open(distill: &DistillConfig) -> Result<Self> {
         let loaded = load_model(&distill.teacher)?;
         let said = read_sentence_settings(&loaded.folder)?;
         let pooling = said.map_or(HeadPooling::Mean, |folder| folder.pooling);
@@ -120,7 +117,7 @@ impl Learning {
     /// How the teacher reads the text of a student that has other pieces; `None` for the same.
     ///
     /// # Errors
-    /// [`Error::Config`] for a student whose tokens are to be compared, or whose inputs are no lines.
+    /// [`Error::Config`] for a student whose token relations are to be compared, or whose inputs are no lines.
     pub(crate) fn own_reading(
         &self,
         student: &Tokenizer,
@@ -134,12 +131,12 @@ impl Learning {
             let what = format!("the teacher's vocabulary is not the student's, {what}");
             Err(Error::Config { key: key.into(), what, fix: fix.into() })
         };
-        if self.distill.learns_states() {
-            let what = "and token by token nothing can be compared";
+        if self.distill.relation_loss > 0.0 {
+            let what = "and a relation is between the same tokens in both";
             return refuse(
-                "token_loss",
+                "relation_loss",
                 what,
-                "learn of whole inputs alone: --token_loss 0 --relation_loss 0 --inputs lines",
+                "leave it out: hidden states and whole inputs can be learned",
             );
         }
         if config.inputs != TextUnit::Lines {
@@ -154,7 +151,9 @@ impl Learning {
         let reads = model.arch.is_encoder() || pooling.is_some();
         let around = reads.then(|| (model.arch, pooling.unwrap_or(model.arch.pooling())));
         let inputs = TextInputs::of(model, None, TextUnit::Lines, around, tokenizer.roles())?;
-        Ok(Some(OwnReading { tokenizer, inputs }))
+        let both = [student, &tokenizer];
+        let spelled = (self.distill.token_loss > 0.0).then(|| both.map(|t| Arc::new(Spelling::of(t))));
+        Ok(Some(OwnReading { tokenizer, inputs, spelled }))
     }
 
     /// The classifier that a student becomes, and its labels, where it learns them.

@@ -147,7 +147,7 @@ impl Beginning<'_> {
         let [valid_s, test_s] =
             self.evaluated.map(|tokens| tokens as f64 * FORWARD_SHARE * step.seconds / step.tokens.max(1.0));
         let each_epoch = 1.0 / config.steps_per_epoch(self.examples) as f64;
-        let between = if config.eval_every > 0 { 1.0 / config.eval_every as f64 } else { 0.0 };
+        let between = config.steps_between_evaluations().map_or(0.0, |every| 1.0 / every as f64);
         let evaluations = valid_s * (each_epoch + between);
         let left_s = left_s - valid_s - test_s;
         let Some(unfreezing) = &self.unfreezing else {

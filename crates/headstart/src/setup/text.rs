@@ -11,6 +11,7 @@ use crate::data::unknown::UnknownTokens;
 use crate::error::{Error, Result};
 use crate::eval::TextSize;
 use crate::masking::{Masking, Never};
+use crate::setup::learning::OwnReading;
 use crate::tokenizer::{RoleIds, Tokenizer};
 use crate::train::EvaluationSplit;
 
@@ -56,7 +57,7 @@ pub(crate) struct TextInputs {
 }
 
 /// A text in the pieces of a teacher that has others, and how that reads it: by lines.
-pub(crate) type Beside<'r, 'a> = Option<(&'r TextInputs, &'a TokenStream)>;
+pub(crate) type Beside<'r, 'a> = Option<(&'r OwnReading, &'a TokenStream)>;
 
 impl TextInputs {
     /// Those of a model; `block_size` is the length of an input, where it was asked for. `teacher`: family and pooling of a model whose
@@ -98,10 +99,11 @@ impl TextInputs {
         beside: Beside<'_, 'a>,
     ) -> Result<Examples<'a>> {
         let template = self.template.clone();
-        if let Some((inputs, other)) = beside {
+        if let Some((OwnReading { inputs, spelled, .. }, other)) = beside {
             let limits = [self, inputs].map(|inputs| (inputs.end, inputs.block));
             let [ids, there] = stream.lines_beside(limits[0], other, limits[1])?;
-            let others = OtherPieces { ids: there, template: inputs.template.clone() };
+            let others =
+                OtherPieces { ids: there, template: inputs.template.clone(), spelled: spelled.clone() };
             return Ok(Examples { ids, template, in_teachers_pieces: Some(others), ..Examples::default() });
         }
         let ids = match self.unit {

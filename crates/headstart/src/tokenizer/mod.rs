@@ -6,6 +6,7 @@
 mod guard;
 mod load;
 mod published;
+mod spelling;
 mod train;
 
 use std::collections::HashSet;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use guard::guarded;
 
+pub use spelling::Spelled;
 pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions, Trained};
 
 /// What language-model data writes for a word outside its vocabulary (WikiText, SimpleBooks).

@@ -310,9 +310,9 @@ impl<'a> Training<'a> {
 
             // Evaluate.
             let epoch_ends = step.is_multiple_of(running.steps_per_epoch) || step == total_steps;
-            let every = self.config.eval_every;
+            let every = self.config.steps_between_evaluations();
             let mut improved = false;
-            let evaluates = epoch_ends || (every > 0 && step.is_multiple_of(every as u64));
+            let evaluates = epoch_ends || every.is_some_and(|every| step.is_multiple_of(every));
             if evaluates {
                 let Some(is_best) = self.evaluate(running, listener)? else {
                     self.save(running, listener)?;

@@ -83,6 +83,7 @@ pub fn read(name: &str) -> (Golden, Task) {
                 temperature: case.get("temperature").map_or(1.0, get),
             },
             reads: lengths("teacher_lengths").zip(ids("teacher_ids")),
+            meeting: ids("meeting").unwrap_or_default().as_chunks().0.to_vec(),
         }),
         model,
         weights,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the losses and the steps of `docs/goldens.md`, over the public API. Never: what the numbers should be.
 
-use headstart::batch::{Batch, Sequence};
+use headstart::batch::{Batch, Sequence, TeachersInput};
 use headstart::config::{HeadPooling, Problem};
 use headstart::model::{Inputs, Model};
 use headstart::objective::pair_loss;
@@ -50,6 +50,8 @@ pub struct Lesson {
     pub learned: Learned,
     /// Lengths and ids of what it reads, where that is something else than the student.
     pub reads: Option<(Vec<usize>, Vec<u32>)>,
+    /// Then for each two tokens that are the same: of which input, the student's row, and the teacher's.
+    pub meeting: Vec<[u32; 3]>,
 }
 
 pub struct Task {
@@ -242,7 +244,11 @@ impl Task {
             input_ids: self.ids[whole.range(s)].to_vec(),
             in_teachers_pieces: others.map(|(lengths, ids)| {
                 let start: usize = lengths[..s].iter().sum();
-                ids[start..start + lengths[s]].to_vec()
+                let meeting = self.lesson.iter().flat_map(|lesson| &lesson.meeting);
+                TeachersInput {
+                    input_ids: ids[start..start + lengths[s]].to_vec(),
+                    meeting: meeting.filter(|m| m[0] as usize == s).map(|m| (m[1], m[2])).collect(),
+                }
             }),
             ..Sequence::default()
         };
