@@ -81,8 +81,8 @@ say "6: a vocabulary of its own, and the rows for it"
 }
 [ -d "$out/folder2" ] || "$headstart" export "$out/r2" --to sentence-transformers --output "$out/folder2"
 [ -d "$out/start3" ] || python3 "$here/tools/transfer_vocabulary.py" "$out/folder2" "$out/vocabulary.json" "$out/start3"
-say "7: learning on with it, vectors of whole lines"
-learn "$out/r3" --data "$out/c2" --from "$out/start3" --token_loss 0 --block_size 512 --max_steps 3000 --eval_every 500 --seed 43
+say "7: learning on with it, where pieces of both end together"
+learn "$out/r3" --data "$out/c2" --from "$out/start3" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 43
 say "8: a folder, and its weights at a byte each"
 [ -d "$out/folder" ] || "$headstart" export "$out/r3" --to sentence-transformers --normalize --output "$out/folder"
 (cd "$here" && cargo run --release -q -p headstart --example pack -- "$out/folder" "$out")

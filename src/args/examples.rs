@@ -29,7 +29,7 @@ impl LongTextArgs {
 #[command(next_help_heading = "Fine-tuning")]
 pub struct ExampleArgs {
     /// What is kept of a text that is longer than max_length: its head, its tail, or a quarter of its head and three
-    /// quarters of its tail [default: what the model was trained with; head]
+    /// quarters of its tail [default: what the model was trained with; head-tail with encoders, else head]
     #[arg(long, value_name = "NAME", value_parser = one_of::<Truncation>())]
     pub truncation: Option<Truncation>,
     /// Use only so many training examples of each class, drawn with the seed

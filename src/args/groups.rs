@@ -245,7 +245,7 @@ pub struct TuningArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub train_norms: Option<bool>,
     /// Which position is classified, or several side by side [default: the model family's own; for the methods features and
-    /// contrastive mean]
+    /// contrastive, and for head with an encoder, mean]
     #[arg(long, value_name = "NAME", value_parser = one_of::<HeadPooling>())]
     pub pooling: Option<HeadPooling>,
     /// Tokens of the longest input; what is longer is cut [default: what the model was made for, up to 512]

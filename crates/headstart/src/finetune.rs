@@ -31,7 +31,7 @@ use crate::setup::classifier::{
 use crate::setup::examples::{class_weights, few};
 use crate::setup::features_method::{FeaturesRun, check_pooler};
 use crate::setup::labelled::DataRequest;
-use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::pace::{Beginning, amount_of, tokens_of};
 use crate::setup::pace_by_phase::Unfreezing;
 use crate::setup::pairs::pair_up;
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
@@ -166,7 +166,7 @@ pub(crate) fn finetune_compared(
     let beginning = Beginning {
         task: Task::Finetuning { method, from_scratch: config.from_scratch },
         model: &model_config,
-        examples: train_examples.items(),
+        amount: amount_of(&train_examples),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
         unfreezing: Unfreezing::of(&config.rates, method, model.table()),
         since,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::batch::GROUPED_TOKENS;
 use crate::checkpoint::{LoadedModel, ModelPath, load_model, with_lm_head, without_lm_head};
 use crate::config::{
-    Copies, FinetuneConfig, HeadConfig, HeadShape, Method, ModelConfig, ObjectiveName, PretrainConfig,
-    Problem, Task, TrainConfig,
+    Amount, Copies, FinetuneConfig, HeadConfig, HeadShape, Method, ModelConfig, ObjectiveName,
+    PretrainConfig, Problem, Task, TrainConfig,
 };
 use crate::device::SLAB_TOKENS;
 use crate::error::{Error, Result};
@@ -281,14 +281,16 @@ impl Work<'_> {
         built.freeze_except(trains);
         let parameters = Parameters::of(&built);
         let mut train = self.train.clone();
-        train.choose(self.task, model, assumed.examples.unwrap_or(MANY));
+        let tokens_per_example =
+            assumed.tokens_per_example.unwrap_or(self.tokens).min(model.num_max_positions);
+        let examples = assumed.examples.unwrap_or(MANY);
+        let amount = Amount { examples, tokens: examples.saturating_mul(tokens_per_example) };
+        train.choose(self.task, model, amount);
         let steps = match (assumed.examples, train.max_steps) {
             (Some(examples), _) => Some(train.total_steps(examples)),
             (None, most) => most,
         };
         let ranks = assumed.ranks;
-        let tokens_per_example =
-            assumed.tokens_per_example.unwrap_or(self.tokens).min(model.num_max_positions);
         let sequences_per_step = train.global_batch();
         let tokens_per_step = sequences_per_step * tokens_per_example;
         // A slab ends with the sequence that fills it, and ranks take contiguous slabs, as evenly as can be.

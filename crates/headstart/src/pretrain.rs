@@ -23,7 +23,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::setup::base::Base;
 use crate::setup::learning::Learning;
-use crate::setup::pace::{Beginning, tokens_of};
+use crate::setup::pace::{Beginning, amount_of, tokens_of};
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
 use crate::tokenizer::Tokenizer;
@@ -108,7 +108,7 @@ pub fn pretrain(
     let beginning = Beginning {
         task: start.task(config),
         model: model_config,
-        examples: train.len(),
+        amount: amount_of(&train),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
         unfreezing: None,
         since,

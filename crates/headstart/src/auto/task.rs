@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use super::rung::Rung;
 use crate::checkpoint::{ModelPath, load_model};
-use crate::config::{self, Arch, AutoConfig, HeadPooling, ModelConfig, Problem, TextColumns, TrainConfig};
+use crate::config::{
+    self, Amount, Arch, AutoConfig, HeadPooling, ModelConfig, Problem, TextColumns, TrainConfig,
+};
 use crate::data::classification::LabelledSplit;
 use crate::data::rows::TextInput;
 use crate::data::split::Split;
@@ -27,6 +29,8 @@ const LORA_WORK: f64 = 2.2;
 pub(super) struct Task {
     /// Training examples, without those that are held out for validation.
     pub examples: usize,
+    /// Their tokens, where there is a model to have some.
+    pub tokens: usize,
     /// Validation examples.
     pub validation: usize,
     /// Classes.
@@ -73,6 +77,7 @@ impl Task {
                 let train = data.get(Split::Train)?;
                 Self {
                     examples: train.len(),
+                    tokens: sizes.as_ref().map_or(0, |sizes| train.amount(sizes.num_max_positions).tokens),
                     validation: data.valid.as_ref().map_or(0, LabelledSplit::len),
                     classes: data.labels.len(),
                     pairs: train.texts_per_example() == 2,
@@ -87,6 +92,7 @@ impl Task {
                 let (data, _) = request.read_texts(None, Some(config.seed), &mut quiet)?;
                 Self {
                     examples: data.train.texts.len(),
+                    tokens: 0,
                     validation: data.valid.as_ref().map_or(0, |valid| valid.texts.len()),
                     classes: data.labels.len(),
                     pairs: data.train.pairs,
@@ -155,7 +161,11 @@ impl Task {
         let passes = |items: usize| {
             let task = config::Task::Finetuning { method: rung.method(), from_scratch: false };
             let mut train: TrainConfig = rung.settings(config, self, None).train;
-            train.choose(task, sizes, items);
+            train.choose(
+                task,
+                sizes,
+                Amount { examples: items, tokens: self.tokens * items / examples.max(1) },
+            );
             train.total_steps(items) as f64 / train.steps_per_epoch(items) as f64
         };
         let texts = match rung {

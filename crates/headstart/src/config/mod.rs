@@ -38,7 +38,7 @@ pub use model::{
 pub use peft::PeftConfig;
 pub use pretrain::{ObjectiveName, PretrainConfig, TextUnit};
 pub use rates::{RatesConfig, Unfreeze};
-pub use recipe::{Recipe, Task};
+pub use recipe::{Amount, Recipe, Task};
 pub use regularisation::{Copies, RegularisationConfig, Sampling};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
 pub use trials::{AdaptConfig, Seeds, Sizes, TASK_TEXTS, TrialsConfig};

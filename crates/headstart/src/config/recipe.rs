@@ -37,6 +37,15 @@ pub enum Task {
     },
 }
 
+/// What there is to read in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// Training examples: texts, pairs of texts, blocks of running text, or what is compared.
+    pub examples: usize,
+    /// Their tokens.
+    pub tokens: usize,
+}
+
 /// A value for each setting that may be left out.
 struct Values {
     lr: f64,
@@ -57,6 +66,13 @@ enum Warmup {
 /// Steps that fine-tuning should have on a small data set, and the epochs that it takes at most to get there.
 const FINETUNING_STEPS: usize = 300;
 const FINETUNING_EPOCHS: (usize, usize) = (3, 10);
+/// The same for a head alone.
+const HEAD_STEPS: usize = 1_500;
+/// A small trunk learns for as long as that: about so many tokens, within so many epochs.
+const SMALL_TRUNK_TOKENS: usize = 1_200_000;
+const SMALL_TRUNK_EPOCHS: (usize, usize) = (1, 6);
+/// Widths of small trunks.
+const SMALL_TRUNK: usize = 256;
 
 /// For `eval_every`: at the end of each epoch only.
 const EPOCH_ENDS: i64 = -1;
@@ -64,7 +80,7 @@ const EPOCH_ENDS: i64 = -1;
 const TUTORIAL_EVAL_EVERY: i64 = 100;
 
 impl Values {
-    fn of(recipe: Recipe, task: Task, model: &ModelConfig, examples: usize) -> Self {
+    fn of(recipe: Recipe, task: Task, model: &ModelConfig, amount: Amount) -> Self {
         match (recipe, task) {
             (Recipe::Tutorial, Task::Pretraining | Task::Continuing { .. }) => {
                 Self::tutorial_pretraining(true)
@@ -99,13 +115,7 @@ impl Values {
             (Recipe::Auto, Task::Finetuning { method, from_scratch }) => Self {
                 lr: finetuning_rate(method, from_scratch, model),
                 train_batch_size: 16,
-                // Pairs are made in such a number that one pass is enough.
-                n_epochs: if method == Method::Contrastive {
-                    1
-                } else {
-                    let (least, most) = FINETUNING_EPOCHS;
-                    FINETUNING_STEPS.div_ceil(examples.div_ceil(16).max(1)).clamp(least, most)
-                },
+                n_epochs: finetuning_epochs(method, model, amount),
                 max_norm: 1.0,
                 schedule: Schedule::Linear,
                 warmup: Warmup::Tenth(500),
@@ -122,6 +132,27 @@ impl Values {
             schedule: if original_curve { Schedule::TutorialCosine } else { Schedule::Cosine },
             warmup: Warmup::Steps(1_000),
         }
+    }
+}
+
+/// Small data are read more often than large ones. A small trunk is quick, and gains from more epochs on short texts.
+fn finetuning_epochs(method: Method, model: &ModelConfig, amount: Amount) -> usize {
+    let by_steps = {
+        let (least, most) = FINETUNING_EPOCHS;
+        FINETUNING_STEPS.div_ceil(amount.examples.div_ceil(16).max(1)).clamp(least, most)
+    };
+    match method {
+        // Nearly convex, and quick.
+        Method::Head => HEAD_STEPS.div_ceil(amount.examples.div_ceil(16).max(1)).clamp(3, 10),
+        // Pairs are made in such a number that one pass is enough.
+        Method::Contrastive => 1,
+        _ if model.arch.is_encoder() && model.embed_dim <= SMALL_TRUNK => {
+            let (least, most) = SMALL_TRUNK_EPOCHS;
+            let few = amount.examples.div_ceil(16) * most < FINETUNING_STEPS;
+            let by_tokens = (SMALL_TRUNK_TOKENS + amount.tokens / 2) / amount.tokens.max(1);
+            if few { by_steps } else { by_tokens.clamp(least, most) }
+        }
+        _ => by_steps,
     }
 }
 
@@ -161,7 +192,7 @@ fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f
         // The trunk is to keep what it knows, and few pairs are seen many times.
         Method::Contrastive => two_digits((3e-4 * narrow).clamp(2e-5, 3e-4)),
         // What is fitted has no rate.
-        Method::Head | Method::Features | Method::Bow => 3e-3,
+        Method::Head | Method::Features | Method::Bow => 1e-2,
     }
 }
 
@@ -182,8 +213,9 @@ impl ModelConfig {
 
 impl TrainConfig {
     /// Gives every setting that is left out, but for the warm-up, its value, and takes down what was chosen.
-    pub fn choose(&mut self, task: Task, model: &ModelConfig, examples: usize) -> Vec<String> {
-        let values = Values::of(self.recipe, task, model, examples);
+    pub fn choose(&mut self, task: Task, model: &ModelConfig, amount: Amount) -> Vec<String> {
+        let values = Values::of(self.recipe, task, model, amount);
+        let examples = amount.examples;
         let mut chosen = Vec::new();
         choose(&mut self.lr, values.lr, |lr| format!("lr {lr:e}"), &mut chosen);
         choose(&mut self.train_batch_size, values.train_batch_size, |n| format!("batch {n}"), &mut chosen);
@@ -214,9 +246,9 @@ impl TrainConfig {
     }
 
     /// The warm-up, once the run's length is known.
-    pub fn choose_warmup(&mut self, task: Task, model: &ModelConfig, examples: usize) -> Vec<String> {
-        let total = self.total_steps(examples);
-        let steps = match (self.warmup_ratio, Values::of(self.recipe, task, model, examples).warmup) {
+    pub fn choose_warmup(&mut self, task: Task, model: &ModelConfig, amount: Amount) -> Vec<String> {
+        let total = self.total_steps(amount.examples);
+        let steps = match (self.warmup_ratio, Values::of(self.recipe, task, model, amount).warmup) {
             (Some(share), _) => (total as f64 * share).floor() as u64,
             // What makes the triangle.
             _ if self.schedule == Some(Schedule::SlantedTriangular) => (total / 10).max(1),
@@ -241,9 +273,11 @@ mod tests {
     use super::*;
 
     fn chosen(train: &TrainConfig, task: Task, model: &ModelConfig, examples: usize) -> TrainConfig {
+        // Texts of a dozen tokens.
+        let amount = Amount { examples, tokens: 12 * examples };
         let mut train = train.clone();
-        train.choose(task, model, examples);
-        train.choose_warmup(task, model, examples);
+        train.choose(task, model, amount);
+        train.choose_warmup(task, model, amount);
         train
     }
 
@@ -294,6 +328,11 @@ mod tests {
         let epochs =
             |examples| chosen(&TrainConfig::default(), tuning(Method::Full), &model, examples).n_epochs;
         assert_eq!([epochs(100), epochs(4_000), epochs(100_000)], [Some(10), Some(3), Some(3)]);
+        // A small trunk reads short texts more often still, and much text once.
+        let small = ModelConfig { arch: Arch::Electra, embed_dim: 256, ..ModelConfig::default() };
+        let epochs =
+            |examples| chosen(&TrainConfig::default(), tuning(Method::Full), &small, examples).n_epochs;
+        assert_eq!([100, 400, 4_000, 40_000, 100_000].map(epochs), [10, 10, 6, 3, 1].map(Some));
     }
 
     #[test]

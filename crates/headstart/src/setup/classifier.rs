@@ -4,7 +4,8 @@
 
 use crate::checkpoint::{LoadedModel, with_lm_head, without_lm_head};
 use crate::config::{
-    Arch, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, TextColumns, Truncation,
+    Arch, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Recipe, TextColumns,
+    Truncation,
 };
 use crate::data::classification::ClassificationData;
 use crate::error::{Error, Result};
@@ -165,11 +166,17 @@ impl Reading {
         let family = || match defaults {
             // Where nothing trains the row of `[CLS]`, that of all tokens says more.
             _ if config.method.fits_head() => HeadPooling::Mean,
+            _ if config.method == Method::Head && model.arch.is_encoder() => HeadPooling::Mean,
             Some(defaults) => defaults.pooling,
             None => model.arch.pooling(),
         };
         let pooling = config.pooling.or(head.map(|head| head.pooling)).unwrap_or_else(family);
-        let truncation = config.truncation.or(head.and_then(|head| head.truncation));
+        // What a review comes to often stands at its end (Sun et al. 2019).
+        let usual = model.arch.is_encoder() && head.is_none() && config.train.recipe == Recipe::Auto;
+        let truncation = config
+            .truncation
+            .or(head.and_then(|head| head.truncation))
+            .or(usual.then_some(Truncation::HeadTail));
         Ok(Self { pooling, max_length: max_length.min(positions), truncation })
     }
 }

@@ -32,6 +32,7 @@ use crate::report::{Report, Table};
 use crate::run_log::{Kind, RunLog, read_metrics};
 use crate::setup::bag_of_words::interrupted;
 use crate::setup::examples::class_weights;
+use crate::setup::pace::amount_of;
 use crate::tensors::all_finite;
 use crate::train::{
     Bar, EvaluationSplit, Finished, FittedHead, OriginsOf, Summary, add_verdict, record_predictions,
@@ -275,7 +276,7 @@ impl FeaturesRun<'_> {
     ) -> FittedHead {
         let mut full = self.config.train.clone();
         let task = Task::Finetuning { method: Method::Full, from_scratch: self.config.from_scratch };
-        full.choose(task, self.model.config(), self.train.len());
+        full.choose(task, self.model.config(), amount_of(&self.train));
         let epochs =
             full.total_steps(self.train.len()) as f64 / full.steps_per_epoch(self.train.len()) as f64;
         let work = FULL_WORK * epochs * self.train.tokens() as f64;

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::{Method, ModelConfig, Recipe, Task, TrainConfig};
+use crate::batch::Examples;
+use crate::config::{Amount, Method, ModelConfig, Recipe, Task, TrainConfig};
 use crate::error::Result;
 use crate::event::{Event, Listener};
 use crate::params::Kind;
@@ -25,14 +26,19 @@ const FORWARD_SHARE: f64 = 1.0 / 3.0;
 pub(crate) struct Beginning<'a> {
     pub(crate) task: Task,
     pub(crate) model: &'a ModelConfig,
-    /// Training examples.
-    pub(crate) examples: usize,
+    /// What there is to train on.
+    pub(crate) amount: Amount,
     /// Tokens of an evaluation on validation data, and of the one on test data.
     pub(crate) evaluated: [usize; 2],
     /// That parts begin to train one after the other, where they do.
     pub(crate) unfreezing: Option<Unfreezing<'a>>,
     /// When the work for this run began.
     pub(crate) since: Instant,
+}
+
+/// What there is to read in an epoch.
+pub(crate) fn amount_of(examples: &Examples<'_>) -> Amount {
+    Amount { examples: examples.items(), tokens: examples.item_tokens() }
 }
 
 /// Tokens of the splits that are evaluated.
@@ -113,13 +119,13 @@ impl Beginning<'_> {
             }
             (Some(budget), None) => {
                 let mut draft = config.clone();
-                draft.choose(self.task, self.model, self.examples);
+                draft.choose(self.task, self.model, self.amount);
                 let at_most = Duration::from_secs_f64((0.03 * budget.seconds()).clamp(0.2, 3.0));
                 let (step, head) = time_steps(&draft, at_most, listener)?;
                 let left_s = budget.seconds() * (1.0 - RESERVE) - self.since.elapsed().as_secs_f64();
                 let fitting = self.fitting(&draft, step, head, left_s);
                 let steps =
-                    config.n_epochs.map_or(fitting, |_| fitting.min(draft.total_steps(self.examples)));
+                    config.n_epochs.map_or(fitting, |_| fitting.min(draft.total_steps(self.amount.examples)));
                 settled.max_steps = Some(steps);
                 let first =
                     self.unfreezing.as_ref().map_or(String::new(), |_| format!("{head:.3} s at first and "));
@@ -134,8 +140,8 @@ impl Beginning<'_> {
             }
             (None, _) => {}
         }
-        let mut chosen = settled.choose(self.task, self.model, self.examples);
-        chosen.extend(settled.choose_warmup(self.task, self.model, self.examples));
+        let mut chosen = settled.choose(self.task, self.model, self.amount);
+        chosen.extend(settled.choose_warmup(self.task, self.model, self.amount));
         if !chosen.is_empty() {
             listener(Event::Message(&format!("{}: {}", self.why(config.recipe), chosen.join(", "))));
         }
@@ -146,14 +152,14 @@ impl Beginning<'_> {
     fn fitting(&self, config: &TrainConfig, step: StepTime, head: f64, left_s: f64) -> u64 {
         let [valid_s, test_s] =
             self.evaluated.map(|tokens| tokens as f64 * FORWARD_SHARE * step.seconds / step.tokens.max(1.0));
-        let each_epoch = 1.0 / config.steps_per_epoch(self.examples) as f64;
+        let each_epoch = 1.0 / config.steps_per_epoch(self.amount.examples) as f64;
         let between = config.steps_between_evaluations().map_or(0.0, |every| 1.0 / every as f64);
         let evaluations = valid_s * (each_epoch + between);
         let left_s = left_s - valid_s - test_s;
         let Some(unfreezing) = &self.unfreezing else {
             return ((left_s / (step.seconds + evaluations)) as u64).max(1);
         };
-        let steps_per_epoch = config.steps_per_epoch(self.examples);
+        let steps_per_epoch = config.steps_per_epoch(self.amount.examples);
         let seconds = StepSeconds { whole: step.seconds, head };
         most_steps(left_s, |total_steps| {
             let length = Length { steps_per_epoch, total_steps };
@@ -197,7 +203,7 @@ mod tests {
         let beginning = Beginning {
             task,
             model: &model,
-            examples: 800,
+            amount: Amount { examples: 800, tokens: 100_000 },
             evaluated: [6_000, 3_000],
             unfreezing: None,
             since: Instant::now(),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::checkpoint::{ModelFiles, RunFolder, is_published_form};
-use crate::config::{ObjectiveName, Problem};
+use crate::config::{ObjectiveName, Problem, Truncation};
 use crate::error::Result;
 use crate::eval::Evaluation;
 use crate::params::ParamTable;
@@ -42,6 +42,8 @@ struct Card<'a> {
     base: Option<String>,
     data: String,
     labels: &'a [String],
+    /// Of longer texts, in tokens, it was shown another part than their beginning.
+    longer: Option<usize>,
     /// Of splits in their order.
     figures: Vec<(&'static str, &'a Evaluation)>,
 }
@@ -97,9 +99,15 @@ impl Finished<'_> {
             base: base("model").or_else(|| base("from")).filter(|_| !scratch),
             data: last_part(self.data).to_owned(),
             labels: &self.files.labels,
+            longer: self.longer(),
             figures: splits.into_iter().filter_map(|(name, of)| Some((name, of?))).collect(),
         };
         Ok(card.text())
+    }
+
+    fn longer(&self) -> Option<usize> {
+        let truncation = self.files.config.head.as_ref()?.truncation?;
+        (truncation != Truncation::Head).then(|| self.files.config.max_length())
     }
 }
 
@@ -142,7 +150,7 @@ impl Card<'_> {
     }
 
     fn words(&self) -> String {
-        let Self { name, task, kind, published, base, data, labels, figures: splits } = self;
+        let Self { name, task, kind, published, base, data, labels, longer, figures: splits } = self;
         let base = base.as_ref().map_or_else(|| "random weights".to_owned(), |base| format!("`{base}`"));
         let mut text = format!(
             "# {name}\n\nA {kind} that [Headstart](https://crates.io/crates/headstart) trained on `{data}`, from {base}.\n"
@@ -171,6 +179,13 @@ impl Card<'_> {
                 text,
                 "`transformers` reads the folder, too: `pipeline(\"{task}\", \"THIS_FOLDER\")`."
             );
+            if let Some(most) = longer {
+                let _ = writeln!(
+                    text,
+                    "Of a text longer than {most} tokens it was shown the end, too; `transformers` keeps the beginning alone, so its \
+                     answers to such texts differ."
+                );
+            }
         }
         text
     }
@@ -212,6 +227,7 @@ mod tests {
             base: Some("owner/name".into()),
             data: "trec".into(),
             labels: &["yes \"no\"".to_owned()],
+            longer: Some(256),
             figures: vec![("validation", &valid), ("test", &test)],
         };
         let text = card.text();
@@ -231,6 +247,7 @@ mod tests {
         assert!(!front.contains("loss") && !front.contains("0.5"), "{front}");
         assert!(text.contains("| validation | |\n|---|---:|\n| accuracy | 0.5000 |\n"), "{text}");
         assert!(text.contains("Labels: yes \"no\".\n"), "{text}");
+        assert!(text.contains("longer than 256 tokens it was shown the end, too"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns: how many training examples there are, and what the recipe would choose for them. Never: trains.
 
 use crate::checkpoint::{ModelPath, load_model};
-use crate::config::{self, FinetuneConfig, TrainConfig};
+use crate::config::{self, Amount, FinetuneConfig, TrainConfig};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::Listener;
@@ -47,11 +47,12 @@ impl Task {
         let mut labelled = ranks.leader_first(|| request.load(&tokenizer, None, &mut quiet))?;
         labelled.data.hold_out_validation(config.train.seed)?;
         labelled.check_label_column(config.num_classes)?;
-        let examples = labelled.data.get(Split::Train)?.len();
+        let train = labelled.data.get(Split::Train)?;
+        let Amount { examples, tokens } = train.amount(model.num_max_positions);
         let used = config.data.max_train_examples.map_or(examples, |most| most.min(examples));
         let task = config::Task::Finetuning { method: config.method, from_scratch: config.from_scratch };
         let mut chosen = config.train.clone();
-        chosen.choose(task, model, used);
+        chosen.choose(task, model, Amount { examples: used, tokens: tokens * used / examples.max(1) });
         Ok(Self { examples, has_validation: labelled.data.valid.is_some(), chosen })
     }
 

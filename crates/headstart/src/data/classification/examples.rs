@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{Label, parsed, read};
+use crate::config::Amount;
 use crate::data::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
 use crate::data::unknown::UnknownTokens;
 use crate::error::Result;
@@ -62,6 +63,13 @@ impl LabelledSplit {
     /// The number of examples.
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// What there is to read in an epoch, where an input has so many tokens at most and the usual two special ones.
+    pub fn amount(&self, positions: usize) -> Amount {
+        let input =
+            |(first, second): (usize, Option<usize>)| (first + second.unwrap_or(0) + 2).min(positions);
+        Amount { examples: self.len(), tokens: self.lengths().map(input).sum() }
     }
 
     /// Whether there are none, which loading never returns.
