@@ -372,7 +372,8 @@ fn a_bag_of_words_is_a_model_without_a_model() {
     }
     place.run(fit).refuses(2, &["words", "--out"]);
     place.run(&format!("{fit}-2 --model words")).refuses(2, &["model", "bag of words"]);
-    place.run(&format!("{fit}-2 --problem multi-label")).refuses(2, &["problem", "single labels"]);
+    let questions = "finetune --method bow --data starter-questions --problem multi-label --out questions";
+    place.run(questions).refuses(2, &["problem", "single labels"]);
     place.run("generate words --prompt x").refuses(1, &["bag of words", "predict"]);
     let path = place.path("words/final/vocabulary.json");
     let half = fs::read(&path).unwrap();

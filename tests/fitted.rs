@@ -1,7 +1,7 @@
-//! Heads that are fitted and not trained: on a trunk as it is, on one that was tuned on pairs of a few examples; and what is kept of
-//! texts that are too long.
+//! Heads that are fitted and not trained: on a trunk as it is, on one that was tuned on pairs of a few examples; bags of words that tell
+//! labels or numbers; and what is kept of texts that are too long.
 //!
-//! Owns: what a user gets of `--method features`, `--method contrastive`, `--shots` and `--truncation`. Never: what is computed
+//! Owns: what a user gets of `--method features`, `--method contrastive`, `--method bow` beyond classes, `--shots` and `--truncation`. Never: what is computed
 //! (`crates/headstart/tests/`).
 
 #![allow(
@@ -107,6 +107,130 @@ fn vectors_are_of_any_pooling_and_tell_numbers_and_marks() {
     assert!(metric(&result, "valid/pearson") > 0.8, "{result}");
     let bar = &result["bow"];
     assert!(bar["metric"] == "pearson" && bar["valid"].as_f64().unwrap() > 0.8, "{bar}");
+}
+
+/// The rows of each split with what `label` says of a sentence and of whether it is about water.
+fn splits(place: &Place, folder: &str, label: impl Fn(&str, bool) -> serde_json::Value) {
+    for (seed, name, rows) in [(21, "train", 160), (22, "valid", 40), (23, "test", 50)] {
+        let mut draws = support::Draws::new(seed);
+        let row = |_| {
+            let (text, water) = sentence(&mut draws);
+            format!("{}\n", serde_json::json!({"text": text, "label": label(&text, water)}))
+        };
+        place.write(&format!("{folder}/{name}.jsonl"), (0..rows).map(row).collect::<String>());
+    }
+}
+
+/// The bar beside a transformer is this model, and whatever a transformer's run has, it has, too.
+#[test]
+fn a_bag_of_words_tells_labels_and_numbers_as_a_transformer_does() {
+    let place = Place::new();
+    splits(&place, "marks", |text, water| {
+        let marks = [("water", water), ("old", text.contains("old")), ("never", false)];
+        marks.into_iter().map(|(name, on)| (name, u8::from(on))).collect()
+    });
+    splits(&place, "scores", |text, water| {
+        (f64::from(u8::from(water)) - 0.25 * text.matches("old").count() as f64).into()
+    });
+    for (data, problem, told) in [("marks", "multi-label", "micro_f1"), ("scores", "regression", "pearson")] {
+        let flags = format!("--data {data} --problem {problem} --json");
+        let beside = place.run(&call(&format!("--method features {flags} --out {data}-vectors"))).json();
+        let fit = format!("finetune --method bow {flags}");
+        let run = format!("{data}-words");
+        let words = place.run(&format!("{fit} --out {run}")).succeeds().json();
+        for split in ["valid", "test"] {
+            assert_eq!(words["metrics"][format!("{split}/{told}")], beside["bow"][split], "{words}");
+            assert!(metric(&words, &format!("{split}/{told}")) > 0.8, "{words}");
+        }
+        for part in ["metrics", "intervals", "examples"] {
+            let names = |result: &serde_json::Value| -> Vec<String> {
+                result[part].as_object().unwrap().keys().cloned().collect()
+            };
+            assert_eq!(names(&words), names(&beside), "{part}");
+        }
+        assert_eq!((&words["labels"], &words["support"]), (&beside["labels"], &beside["support"]));
+        assert_eq!(words["evaluated"], beside["evaluated"]);
+        assert_eq!(place.json_file(&format!("{run}/summary.json"))["metrics"], words["metrics"]);
+        for split in ["valid", "test"] {
+            let found = place.run(&format!("eval {run} --data {data} --split {split} --json")).json();
+            for (name, value) in found["metrics"].as_object().unwrap() {
+                assert_eq!(*value, words["metrics"][format!("{split}/{name}")], "{name}");
+            }
+        }
+        let said = place.run(&format!("eval {run} --data {data}")).succeeds().stdout.clone();
+        assert!(said.contains(told), "{said}");
+        let page = String::from_utf8(place.bytes(&format!("{run}/report.html"))).unwrap();
+        assert!(page.contains("strength") && page.contains(told), "{page}");
+        let readme = String::from_utf8(place.bytes(&format!("{run}/final/README.md"))).unwrap();
+        let how = if problem == "regression" { "Ridge" } else { "A logistic regression for each label" };
+        assert!(readme.contains(how), "{readme}");
+
+        // What was said of each test example, and is said of its text again, has the fields that a transformer's has.
+        let lines = |run: &str| -> Vec<serde_json::Value> {
+            let text = String::from_utf8(place.bytes(&format!("{run}/predictions.jsonl"))).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let (own, others) = (lines(&run), lines(&format!("{data}-vectors")));
+        assert_eq!((own.len(), others.len()), (50, 50));
+        let texts: String = own.iter().map(|line| format!("{}\n", line["text"].as_str().unwrap())).collect();
+        let answers = place.feed(&format!("predict {run}"), texts.as_bytes()).json_lines();
+        let other = place.feed(&format!("predict {data}-vectors"), texts.as_bytes()).json_lines();
+        let fields =
+            |line: &serde_json::Value| -> Vec<String> { line.as_object().unwrap().keys().cloned().collect() };
+        for (at, answer) in answers.iter().enumerate() {
+            assert_eq!((fields(answer), fields(&own[at])), (fields(&other[at]), fields(&others[at])));
+            assert_eq!((&own[at]["label"], &own[at]["text"]), (&others[at]["label"], &others[at]["text"]));
+            if problem == "regression" {
+                let [here, there] = [&answer["label"], &own[at]["predicted"]].map(|told| match told {
+                    serde_json::Value::String(number) => number.parse::<f64>().unwrap(),
+                    number => number.as_f64().unwrap(),
+                });
+                assert!((here - there).abs() < 1e-6, "{here} {there}");
+            } else {
+                assert_eq!(answer["label"], own[at]["predicted"]);
+                assert_eq!(answer["probabilities"].as_object().unwrap().len(), 3);
+            }
+        }
+
+        // The same bits again.
+        place.run(&format!("{fit} --out again-{data} --threads 3")).succeeds();
+        for name in ["vocabulary.json", "model.safetensors", "bag_of_words.json"] {
+            let read = |run: &str| place.bytes(&format!("{run}/final/{name}"));
+            assert_eq!(read(&run), read(&format!("again-{data}")), "{name}");
+        }
+    }
+    place.run("eval scores-words --data marks").refuses(1, &["an object of marks"]);
+}
+
+/// How alike two texts are is a number of a pair.
+#[test]
+fn a_bag_of_words_tells_numbers_of_pairs() {
+    let place = Place::new();
+    let mut draws = support::Draws::new(31);
+    let mut table = String::from("sentence1\tsentence2\tscore\n");
+    for _ in 0..120 {
+        let ((first, _), (second, water)) = (sentence(&mut draws), sentence(&mut draws));
+        table += &format!("{first}\t{second}\t{}\n", if water { 4.5 } else { 0.5 });
+    }
+    place.write("pairs/train.tsv", &table);
+    place.write("pairs/test.tsv", &table);
+    let fit = "finetune --method bow --data pairs --problem regression --json --out words";
+    let result = place.run(fit).succeeds().json();
+    assert!(metric(&result, "test/pearson") > 0.5 && result["examples"]["test"] == 120, "{result}");
+    let config = String::from_utf8(place.bytes("words/config.toml")).unwrap();
+    assert!(config.contains("sentence2"), "{config}");
+    let found = place.run("eval words --data pairs --json").json();
+    assert_eq!(metric(&found, "spearman").to_bits(), metric(&result, "test/spearman").to_bits());
+    let pair = b"the old tower .\tthe river guards the lake .\n";
+    let [wet, dry] = [&pair[..], b"the old tower .\tthe garden guards the market .\n"].map(|pair| {
+        let answer = place.feed("predict words/final", pair).json();
+        assert!(answer["probabilities"].as_object().is_none_or(serde_json::Map::is_empty), "{answer}");
+        answer["label"].as_str().unwrap().parse::<f64>().unwrap()
+    });
+    assert!(wet > dry + 1.0, "{wet} {dry}");
+    place.write("one.csv", "text,score\nthe old tower,1\n");
+    place.run("predict words/final --input one.csv --text_column text").refuses(2, &["pairs of texts"]);
+    place.run("eval words --data one.csv --text_column text").refuses(2, &["pairs of texts"]);
 }
 
 /// Where one class is rare, weights that make up for it find more of it.

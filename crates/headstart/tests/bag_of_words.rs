@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use headstart::baseline::{BagOfWords, Examples, LinearBag, NGrams, Targets};
+use headstart::baseline::{Bag, BagModel, BagOfWords, Examples, LinearBag, NGrams, Targets};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -63,6 +63,16 @@ struct TargetCase {
     numbers: Vec<f64>,
 }
 
+/// The same as it comes back from a model folder.
+fn stored(bag: Bag, labels: Vec<String>) -> LinearBag {
+    let folder = tempfile::tempdir().unwrap();
+    BagModel { bag, labels, pairs: false }.write(folder.path()).unwrap();
+    match BagModel::open(folder.path()).unwrap().bag {
+        Bag::MultiLabel(bag) | Bag::Regression(bag) => bag,
+        Bag::SingleLabel(_) => unreachable!("was written as another"),
+    }
+}
+
 #[test]
 fn several_labels_at_once_and_numbers_are_scikit_learns() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/bag_of_targets.json");
@@ -74,8 +84,9 @@ fn several_labels_at_once_and_numbers_are_scikit_learns() {
         let ngrams = if case.characters { NGrams::WordsAndCharacters } else { NGrams::Words };
         let fit =
             |targets| LinearBag::fit(&texts, targets, ngrams, Some(case.strength), &mut || true).unwrap();
-        let several = fit(Targets::MultiLabel(&marks, 3));
-        let number = fit(Targets::Numbers(&golden.numbers));
+        let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let several = stored(Bag::MultiLabel(fit(Targets::MultiLabel(&marks, 3))), labels);
+        let number = stored(Bag::Regression(fit(Targets::Numbers(&golden.numbers))), Vec::new());
         for ((text, logits), expected) in golden.asked.iter().zip(&case.logits).zip(&case.numbers) {
             let name = (case.characters, case.strength);
             for (found, expected) in several.outputs(text).iter().zip(logits) {

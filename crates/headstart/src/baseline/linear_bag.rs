@@ -24,10 +24,10 @@ const GRID: Grid = Grid {
 /// A fitted model.
 #[derive(Clone, Debug)]
 pub struct LinearBag {
-    vocabulary: Vocabulary,
-    outputs: usize,
+    pub(super) vocabulary: Vocabulary,
+    pub(super) outputs: usize,
     /// A row for each n-gram, and one of constants; a column for each output.
-    weights: Vec<f32>,
+    pub(super) weights: Vec<f32>,
     /// What an example counted beside the penalty: scikit-learn's `C` for each label, or 1 over the `alpha` of its `Ridge`.
     pub strengths: Vec<f64>,
 }
@@ -60,6 +60,11 @@ impl LinearBag {
         let outputs = weights.len() / (vocabulary.count() + 1);
         let weights = weights.into_iter().map(|weight| weight as f32).collect();
         Some(Self { vocabulary, outputs, weights, strengths })
+    }
+
+    /// How many numbers it tells of a text.
+    pub fn count(&self) -> usize {
+        self.outputs
     }
 
     /// What it makes of a text: the logit of each label, or the number.

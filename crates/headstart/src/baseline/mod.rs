@@ -24,7 +24,7 @@ use logistic::{Problem, columns, to_probabilities};
 use matrix::{Matrix, Rows};
 use vocabulary::{Row, Vocabulary};
 
-pub use folder::BagModel;
+pub use folder::{Bag, BagModel};
 pub use linear::{LinearModel, Targets, Vectors};
 pub use linear_bag::LinearBag;
 pub use vocabulary::NGrams;

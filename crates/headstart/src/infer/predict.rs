@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use headstart_engine::Precision;
 use serde_json::{Map, Value};
 
-use crate::baseline::BagModel;
+use crate::baseline::{Bag, BagModel};
 use crate::batch::{Batch, TokenTargets};
 use crate::checkpoint::ModelPath;
 use crate::config::{HeadConfig, PrecisionName, Problem};
@@ -22,7 +22,7 @@ use crate::event::{Listener, Signal};
 use crate::infer::windows::logits;
 use crate::infer::{Loaded, LongTexts, not_finite, wants_pairs};
 use crate::interop::number;
-use crate::objective::mean_probabilities;
+use crate::objective::{mean_probabilities, probabilities};
 
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -37,6 +37,25 @@ pub struct Prediction {
     /// The windows it was read in; 1 for a text that is no longer than an input.
     #[serde(skip)]
     pub windows: usize,
+}
+
+impl Prediction {
+    /// Of a text that was read whole: what the probabilities of `names`, or the number, come to; `best` is a single label's.
+    fn of(problem: Problem, names: &[String], values: &[f32], best: usize) -> Self {
+        let label = match problem {
+            Problem::SingleLabel => names[best].clone(),
+            Problem::MultiLabel => {
+                let on = values.iter().zip(names).filter(|(p, _)| **p > 0.5).map(|(_, name)| name.as_str());
+                on.collect::<Vec<_>>().join("|")
+            }
+            Problem::Regression => values[0].to_string(),
+        };
+        let probabilities = match problem {
+            Problem::Regression => Map::new(),
+            _ => names.iter().cloned().zip(values.iter().map(|&p| number(p))).collect(),
+        };
+        Self { label, probabilities, truncated: false, windows: 1 }
+    }
 }
 
 /// A loaded classifier: a transformer, or a bag of words.
@@ -171,14 +190,26 @@ fn by_bag(model: &BagModel, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
     }
     let texts: Vec<String> =
         inputs.iter().map(|TextInput { first, second }| joined(first, second.as_deref())).collect();
-    let rows = model.bag.all_probabilities(&texts.iter().map(String::as_str).collect::<Vec<_>>());
-    let prediction = |row: Vec<f64>| {
-        // Of equal ones the first.
-        let best = (1..row.len()).fold(0, |best, other| if row[other] > row[best] { other } else { best });
-        let probabilities = model.labels.iter().cloned().zip(row.iter().map(|&p| number(p as f32))).collect();
-        Prediction { label: model.labels[best].clone(), probabilities, truncated: false, windows: 1 }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let (bag, problem) = match &model.bag {
+        Bag::SingleLabel(bag) => {
+            let prediction = |row: Vec<f64>| {
+                // Of equal ones the first.
+                let best =
+                    (1..row.len()).fold(0, |best, other| if row[other] > row[best] { other } else { best });
+                let values: Vec<f32> = row.iter().map(|&p| p as f32).collect();
+                Prediction::of(Problem::SingleLabel, &model.labels, &values, best)
+            };
+            return Ok(bag.all_probabilities(&texts).into_iter().map(prediction).collect());
+        }
+        Bag::MultiLabel(bag) => (bag, Problem::MultiLabel),
+        Bag::Regression(bag) => (bag, Problem::Regression),
     };
-    Ok(rows.into_iter().map(prediction).collect())
+    let prediction = |row: &[f32]| {
+        let (values, best) = probabilities(row, problem);
+        Prediction::of(problem, &model.labels, &values, best)
+    };
+    Ok(bag.all_outputs(&texts).chunks_exact(bag.count()).map(prediction).collect())
 }
 
 impl Transformer {
@@ -276,19 +307,7 @@ impl Transformer {
             values = at_temperature;
             best = if several { best_then } else { best };
         }
-        let names = self.labels();
-        let label = match self.head.problem {
-            Problem::SingleLabel => names[best].clone(),
-            Problem::MultiLabel => {
-                let on = values.iter().zip(names).filter(|(p, _)| **p > 0.5).map(|(_, name)| name.as_str());
-                on.collect::<Vec<_>>().join("|")
-            }
-            Problem::Regression => values[0].to_string(),
-        };
-        let probabilities = match self.head.problem {
-            Problem::Regression => Map::new(),
-            _ => names.iter().cloned().zip(values.iter().map(|&p| number(p))).collect(),
-        };
-        Prediction { label, probabilities, truncated, windows: windows.len() }
+        let prediction = Prediction::of(self.head.problem, self.labels(), &values, best);
+        Prediction { truncated, windows: windows.len(), ..prediction }
     }
 }

@@ -1,24 +1,23 @@
 //! `finetune --method bow`: a bag of words as a run of its own, with a folder, a report and a finished model.
 //!
-//! Owns: the order of that run. Never: the classifier (`baseline`).
+//! Owns: the order of that run, and what is said of it. Never: the fit (`baseline`), the metrics (`bar.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::baseline::BagModel;
+use crate::baseline::{Bag, BagModel};
 use crate::checkpoint::RunFolder;
-use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, TextColumns};
-use crate::data::classification::{ClassTexts, TextSplit};
+use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, Problem, TextColumns};
+use crate::data::classification::ClassTexts;
 use crate::data::split::Split;
 use crate::device::DeviceName;
 use crate::error::{Error, Result};
-use crate::eval::{self, Evaluation};
+use crate::eval::Evaluation;
 use crate::event::{Event, Listener};
 use crate::predictions::Line;
 use crate::report::{Report, Table};
 use crate::run_log::{Kind, Record, RunLog, read_metrics};
-use crate::setup::bar::Compared;
-use crate::setup::bar::{borrowed, fitted};
+use crate::setup::bar::{Compared, evaluated, fitted};
 use crate::setup::labelled::DataRequest;
 use crate::setup::run::{OpenRun, ranks_of, to_toml};
 use crate::train::{
@@ -60,37 +59,36 @@ pub(crate) fn run(
         data.notes.iter().for_each(|note| {
             listener(Event::Message(note));
         });
-        let bag = fitted(&data, listener).ok_or_else(interrupted)?;
+        let bag = fitted(&data, config.problem, listener).ok_or_else(interrupted)?;
         let model = BagModel { bag, labels: data.labels.clone(), pairs: data.train.pairs };
         let seconds = clock.elapsed().as_secs_f64();
-        let folder = run.begin_without_model(&to_toml(config)?, &options.command, DeviceName::Cpu, &provenance)?;
+        let folder =
+            run.begin_without_model(&to_toml(config)?, &options.command, DeviceName::Cpu, &provenance)?;
         let mut log = RunLog::open(folder.dir(), 0, None, unix_seconds())?;
         let mut last = None;
         for (split, kind, part) in
             [(Split::Valid, Kind::Valid, &data.valid), (Split::Test, Kind::Test, &data.test)]
         {
             let Some(part) = part else { continue };
-            let mut evaluation = evaluated(&model, split, part);
+            let mut evaluation = evaluated(&model.bag, &model.labels, split, part);
             evaluation.add_intervals();
             let record = Record::new(kind, 1, unix_seconds());
             let metrics = &evaluation.metrics;
-            log.log(&metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value)))?;
+            log.log(
+                &metrics.iter().fold(record, |record, (name, value)| record.with(name.as_str(), *value)),
+            )?;
             summarise(&mut summary, &evaluation);
             summary.labels.clone_from(&evaluation.labels);
             last = Some((split, evaluation));
         }
         log.flush()?;
         let line = format!(
-            "fitted to {} texts in {seconds:.1} s, strength {} chosen by cross-validation",
+            "fitted to {} texts in {seconds:.1} s, {} chosen by cross-validation",
             thousands(data.train.texts.len()),
-            model.bag.strength()
+            chosen(model.bag.strengths())
         );
         listener(Event::Message(&line));
-        let readme = format!(
-            "# A bag of words\n\nLogistic regression on n-grams, by `headstart finetune --method bow`: {line}. Classes: {}.\n",
-            data.labels.join(", ")
-        );
-        summary.final_dir = Some(folder.write_final_with(&readme, |dir| model.write(dir))?);
+        summary.final_dir = Some(folder.write_final_with(&readme(&model, &line), |dir| model.write(dir))?);
         let title = format!("Headstart run {}", folder.dir().file_name().unwrap_or_default().display());
         let mut report = Report::of_run(&read_metrics(folder.dir())?, Some(1), title, vec![line.clone()]);
         report.tables.insert(0, about(config, &line, &folder.command()));
@@ -114,7 +112,7 @@ fn mistakes_of(
     listener: &mut Listener<'_>,
 ) -> Result<Vec<Line>> {
     let Some((split, evaluation)) = last else { return Ok(Vec::new()) };
-    let known = Some(evaluation.labels.clone());
+    let known = Some(evaluation.labels.clone()).filter(|labels| !labels.is_empty());
     let origins = OriginsOf::new(|_, listener| {
         request(config).origins(split, known.clone(), Some(config.train.seed), listener)
     });
@@ -131,7 +129,12 @@ pub(crate) fn evaluate(
     order: &[Split],
     listener: &mut Listener<'_>,
 ) -> Result<Option<Evaluation>> {
-    let config = FinetuneConfig { data: data.clone(), ..FinetuneConfig::default() };
+    let problem = match model.bag {
+        Bag::SingleLabel(_) => Problem::SingleLabel,
+        Bag::MultiLabel(_) => Problem::MultiLabel,
+        Bag::Regression(_) => Problem::Regression,
+    };
+    let config = FinetuneConfig { data: data.clone(), problem, ..FinetuneConfig::default() };
     let (texts, _) = read(&config, Some(model.labels.clone()), None, listener)?;
     let train = Some(texts.train).filter(|train| !train.texts.is_empty());
     for split in order {
@@ -144,7 +147,7 @@ pub(crate) fn evaluate(
             if model.pairs != part.pairs {
                 return Err(crate::infer::wants_pairs());
             }
-            return Ok(Some(evaluated(model, *split, part)));
+            return Ok(Some(evaluated(&model.bag, &model.labels, *split, part)));
         }
     }
     Ok(None)
@@ -171,9 +174,24 @@ fn request(config: &FinetuneConfig) -> DataRequest<'_> {
     }
 }
 
-fn evaluated(model: &BagModel, split: Split, part: &TextSplit) -> Evaluation {
-    let rows: Vec<Vec<f64>> = model.bag.all_probabilities(&borrowed(&part.texts));
-    eval::of_probabilities(&split.to_string(), &rows, &part.classes, &model.labels)
+/// Strengths for people.
+fn chosen(strengths: &[f64]) -> String {
+    let low = strengths.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = strengths.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if low < high { format!("strengths {low} to {high}") } else { format!("strength {low}") }
+}
+
+fn readme(model: &BagModel, line: &str) -> String {
+    let names = model.labels.join(", ");
+    let (what, told) = match &model.bag {
+        Bag::SingleLabel(_) => ("Logistic regression", format!("Classes: {names}.")),
+        Bag::MultiLabel(_) => (
+            "A logistic regression for each label",
+            format!("Labels, of which a text has any number: {names}."),
+        ),
+        Bag::Regression(_) => ("Ridge regression", "It tells a number.".to_owned()),
+    };
+    format!("# A bag of words\n\n{what} on n-grams, by `headstart finetune --method bow`: {line}. {told}\n")
 }
 
 fn columns(config: &FinetuneConfig, data: &ClassTexts) -> Option<TextColumns> {

@@ -1,17 +1,19 @@
 //! The bar of a fine-tuning run: a bag of words on the same examples.
 //!
-//! Owns: when it is measured, and what its n-grams are. Never: a bit of the run beside it.
+//! Owns: when it is measured, what its n-grams are, and its metrics, which are those of the method `bow`. Never: a bit of the run beside it.
 
 use std::time::Instant;
 
-use crate::baseline::{self, BagOfWords, NGrams};
+use crate::baseline::{self, Bag, BagOfWords, LinearBag, NGrams, Targets};
 use crate::config::{FinetuneConfig, Problem};
-use crate::data::classification::{ClassTexts, TextSplit};
+use crate::data::classification::{ClassTexts, Label, TextSplit};
+use crate::data::source;
+use crate::data::split::Split;
 use crate::error::Result;
+use crate::eval::{self, Evaluation};
 use crate::event::{Event, Listener, Signal};
-use crate::setup::bar_beyond_classes;
-use crate::setup::labelled::DataRequest;
-use crate::train::Bar;
+use crate::setup::labelled::{DataRequest, label_of};
+use crate::train::{Bar, BarMetric};
 
 /// More training tokens than these, about 100 MB of text, take minutes to fit and gigabytes of memory.
 const MOST_TOKENS: usize = 25_000_000;
@@ -65,37 +67,54 @@ pub(crate) fn measured(
         other => listener(other),
     };
     let (known, seed) = (Some(known_labels.to_vec()), Some(config.train.seed));
-    if config.problem != Problem::SingleLabel {
-        let Some(mut data) = request.read_any_texts(known, seed, &mut quiet)? else { return Ok(None) };
-        if !has(&mut data, examples, kept, listener) {
-            return Ok(None);
-        }
-        return Ok(bar_beyond_classes::measured(&data, config.problem, clock, listener));
+    // The built-in questions have single labels alone.
+    if config.problem != Problem::SingleLabel && config.data.path == source::STARTER_QUESTIONS {
+        return Ok(None);
     }
     let (mut data, _) = request.read_texts(known, seed, &mut quiet)?;
     if !has(&mut data, examples, kept, listener) {
         return Ok(None);
     }
-    let Some(bag) = fitted(&data, listener) else { return Ok(None) };
-    let accuracy = |split: &Option<TextSplit>| {
-        split.as_ref().map(|split| bag.accuracy(&borrowed(&split.texts), &split.classes))
+    let Some(bag) = fitted(&data, config.problem, listener) else { return Ok(None) };
+    Ok(Some(told(&bag, &data, clock)))
+}
+
+/// What of its metrics stands beside a run.
+fn told(bag: &Bag, data: &ClassTexts, clock: Instant) -> Bar {
+    let metric = match bag {
+        Bag::SingleLabel(bag) => {
+            let accuracy = |part: &Option<TextSplit>| {
+                part.as_ref().map(|part| bag.accuracy(&borrowed(&part.texts), &classes(part)))
+            };
+            return Bar {
+                valid_accuracy: accuracy(&data.valid),
+                test_accuracy: accuracy(&data.test),
+                strength: bag.strength(),
+                seconds: clock.elapsed().as_secs_f64(),
+                ..Bar::default()
+            };
+        }
+        Bag::MultiLabel(_) => BarMetric::MicroF1,
+        Bag::Regression(_) => BarMetric::Pearson,
     };
-    Ok(Some(Bar {
-        valid_accuracy: accuracy(&data.valid),
-        test_accuracy: accuracy(&data.test),
-        strength: bag.strength(),
+    let of = |split: Split, part: &Option<TextSplit>| {
+        let metrics = evaluated(bag, &data.labels, split, part.as_ref()?).metrics;
+        metrics.get(metric.name()).copied().filter(|value| value.is_finite())
+    };
+    let mut strengths = bag.strengths().to_vec();
+    strengths.sort_by(f64::total_cmp);
+    Bar {
+        metric: Some(metric),
+        valid: of(Split::Valid, &data.valid),
+        test: of(Split::Test, &data.test),
+        strength: strengths.get(strengths.len() / 2).copied().unwrap_or_default(),
         seconds: clock.elapsed().as_secs_f64(),
         ..Bar::default()
-    }))
+    }
 }
 
 /// Whether the data are those of the run, of which the examples `kept` are left; it is said where they are not.
-fn has<L>(
-    data: &mut ClassTexts<L>,
-    examples: usize,
-    kept: Option<&[usize]>,
-    listener: &mut Listener<'_>,
-) -> bool {
+fn has(data: &mut ClassTexts, examples: usize, kept: Option<&[usize]>, listener: &mut Listener<'_>) -> bool {
     if data.train.texts.len() != examples {
         listener(Event::Message(
             "no bag of words is fitted to compare with: the data has changed since it was read",
@@ -115,17 +134,55 @@ pub(crate) fn ngrams_for(texts: &[String]) -> NGrams {
 }
 
 /// Fits one to the training texts; `None` when the listener said stop.
-pub(crate) fn fitted(data: &ClassTexts, listener: &mut Listener<'_>) -> Option<BagOfWords> {
-    let TextSplit { texts, classes, .. } = &data.train;
-    let ngrams = ngrams_for(texts);
-    let texts = borrowed(texts);
-    let examples = baseline::Examples { texts: &texts, classes, count: data.labels.len() };
+pub(crate) fn fitted(data: &ClassTexts, problem: Problem, listener: &mut Listener<'_>) -> Option<Bag> {
+    let ngrams = ngrams_for(&data.train.texts);
+    let (texts, count) = (borrowed(&data.train.texts), data.labels.len());
     let mut done = 0;
     let mut go_on = || {
         done += 1;
         listener(Event::Progress { what: "fitting a bag of words", done, total: 0 }) == Signal::Continue
     };
-    BagOfWords::fit(examples, ngrams, &mut go_on)
+    let mut linear = |targets| LinearBag::fit(&texts, targets, ngrams, None, &mut go_on);
+    match problem {
+        Problem::SingleLabel => {
+            let classes = classes(&data.train);
+            let examples = baseline::Examples { texts: &texts, classes: &classes, count };
+            BagOfWords::fit(examples, ngrams, &mut go_on).map(Bag::SingleLabel)
+        }
+        Problem::MultiLabel => {
+            linear(Targets::MultiLabel(&values(&data.train, count), count)).map(Bag::MultiLabel)
+        }
+        Problem::Regression => linear(Targets::Numbers(&values(&data.train, count))).map(Bag::Regression),
+    }
+}
+
+/// Its metrics on a split: those that a transformer has for the same problem.
+pub(crate) fn evaluated(bag: &Bag, names: &[String], split: Split, part: &TextSplit) -> Evaluation {
+    let (texts, split) = (borrowed(&part.texts), split.to_string());
+    let (bag, problem) = match bag {
+        Bag::SingleLabel(bag) => {
+            let rows = bag.all_probabilities(&texts);
+            return eval::of_probabilities(&split, &rows, &classes(part), names);
+        }
+        Bag::MultiLabel(bag) => (bag, Problem::MultiLabel),
+        Bag::Regression(bag) => (bag, Problem::Regression),
+    };
+    let labels: Vec<_> = part.labels.iter().map(|label| label_of(label, names.len())).collect();
+    eval::of_logits(&split, &bag.all_outputs(&texts), &labels, (problem, 1.0), names)
+}
+
+/// The class of each example, of single labels.
+fn classes(part: &TextSplit) -> Vec<u32> {
+    part.labels.iter().flat_map(Label::classes).copied().collect()
+}
+
+/// What is told of each example: 0 or 1 for each of so many labels, or a number.
+fn values(part: &TextSplit, count: usize) -> Vec<f32> {
+    let of = |label: &Label| match label_of(label, count) {
+        crate::batch::Label::Values(values) => values,
+        crate::batch::Label::Class(_) => Vec::new(),
+    };
+    part.labels.iter().flat_map(of).collect()
 }
 
 pub(crate) fn borrowed(texts: &[String]) -> Vec<&str> {

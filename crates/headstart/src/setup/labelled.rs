@@ -131,22 +131,25 @@ impl DataRequest<'_> {
     /// Reads its texts, with the validation part that [`ClassificationData::hold_out_validation`] holds out with `seed`.
     ///
     /// # Errors
-    /// As for [`Self::read_raw`]; [`Error::Config`] where the labels are not one class each.
+    /// As for [`Self::read_raw`]; [`Error::Config`] for the built-in questions, which have one class each, where that is not asked for.
     pub fn read_texts(
         &self,
         known_labels: Option<Vec<String>>,
         seed: Option<u64>,
         listener: &mut Listener<'_>,
     ) -> Result<(ClassTexts, serde_json::Value)> {
+        if let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? {
+            return Ok((ClassTexts::read(&path, &options, seed, listener)?, provenance));
+        }
         if self.problem != Problem::SingleLabel {
             return Err(Error::Config {
                 key: "problem".into(),
-                what: "a bag of words tells single labels, not several at once and no numbers".into(),
-                fix: "use another --method".into(),
+                what: format!(
+                    "`{}` has single labels, not several at once and no numbers",
+                    source::STARTER_QUESTIONS
+                ),
+                fix: "leave --problem out, or use other data".into(),
             });
-        }
-        if let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? {
-            return Ok((ClassTexts::read(&path, &options, seed, listener)?, provenance));
         }
         let questions = starter::questions();
         let [train, valid, test] = pairs(&questions);
@@ -154,24 +157,6 @@ impl DataRequest<'_> {
             [(Split::Train, &train), (Split::Valid, &valid), (Split::Test, &test)];
         let texts = ClassTexts::of_texts(&splits, &starter::QUESTION_LABELS)?;
         Ok((texts, json!({"data": source::STARTER_QUESTIONS, "origin": "embedded"})))
-    }
-
-    /// [`Self::read_texts`] with labels of any kind; `None` for the built-in questions, which have one class each.
-    ///
-    /// # Errors
-    /// As for [`Self::read_raw`].
-    pub(crate) fn read_any_texts(
-        &self,
-        known_labels: Option<Vec<String>>,
-        seed: Option<u64>,
-        listener: &mut Listener<'_>,
-    ) -> Result<Option<ClassTexts<classification::Label>>> {
-        match self.find(known_labels, listener)? {
-            Some(Found { path, options, .. }) => {
-                ClassTexts::read_any(&path, &options, seed, listener).map(Some)
-            }
-            None => Ok(None),
-        }
     }
 
     /// Where the examples of a split stand, with their texts: those that [`Self::load`] and a validation part held out with `seed` have.

@@ -4,7 +4,6 @@
 
 pub(crate) mod bag_of_words;
 pub(crate) mod bar;
-mod bar_beyond_classes;
 pub(crate) mod base;
 pub(crate) mod classifier;
 pub(crate) mod examples;

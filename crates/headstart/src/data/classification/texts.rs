@@ -1,4 +1,4 @@
-//! A labelled data set as texts with classes, for what knows no tokenizer.
+//! A labelled data set as texts with labels, for what knows no tokenizer.
 //!
 //! Owns: that the splits are those that [`ClassificationData`] has of the same data. Never: tokens.
 
@@ -12,17 +12,17 @@ use crate::data::split::Split;
 use crate::error::Result;
 use crate::event::{Listener, Signal};
 
-/// A data set in texts, of one class each or with what `L` is; a validation part is held out where it has none.
+/// A data set in texts; a validation part is held out where it has none.
 #[derive(Debug, Clone, Default)]
-pub struct ClassTexts<L = u32> {
+pub struct ClassTexts {
     /// The names of the classes.
     pub labels: Vec<String>,
     /// The training examples.
-    pub train: TextSplit<L>,
+    pub train: TextSplit,
     /// The validation examples.
-    pub valid: Option<TextSplit<L>>,
+    pub valid: Option<TextSplit>,
     /// The test examples.
-    pub test: Option<TextSplit<L>>,
+    pub test: Option<TextSplit>,
     /// The columns of the training texts, where they stood in a table.
     pub text_columns: Vec<String>,
     /// What people should be told of how the data was read.
@@ -30,12 +30,12 @@ pub struct ClassTexts<L = u32> {
 }
 
 /// The texts of a split.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TextSplit<L = u32> {
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TextSplit {
     /// The texts; those of a pair stand behind each other, with a line's end between.
     pub texts: Vec<String>,
-    /// The class of each, or whatever is to be told of it.
-    pub classes: Vec<L>,
+    /// What is to be told of each.
+    pub labels: Vec<Label>,
     /// Whether they are pairs.
     pub pairs: bool,
 }
@@ -46,63 +46,11 @@ impl ClassTexts {
     ///
     /// # Errors
     /// As for these two.
-    ///
-    /// # Panics
-    /// When `options` ask for other labels than one class.
     pub fn read(
         path: &Path,
         options: &ClassificationOptions,
         seed: Option<u64>,
         listener: &mut Listener<'_>,
-    ) -> Result<Self> {
-        assert_eq!(options.label_kind, LabelKind::Single, "texts have one class each");
-        Self::read_kind(path, options, seed, listener, class)
-    }
-
-    /// Of texts in memory: for each split, pairs of label and text.
-    ///
-    /// # Errors
-    /// [`crate::Error::BadInput`] when a label is not among `labels`.
-    pub fn of_texts(splits: &[(Split, &[(&str, &str)])], labels: &[&str]) -> Result<Self> {
-        let texts =
-            splits.iter().map(|&(split, pairs)| (split, read::Texts::in_memory(split.names()[0], pairs)));
-        let names = labels.iter().map(|&label| label.to_owned()).collect();
-        let how = How { kind: LabelKind::Single, new: false, seed: None };
-        Self::of(&texts.collect(), (names, Vec::new()), &how, &mut |_| Signal::Continue, class)
-    }
-}
-
-impl ClassTexts<Label> {
-    /// [`ClassTexts::read`] with labels of whatever kind `options` ask for.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read_any(
-        path: &Path,
-        options: &ClassificationOptions,
-        seed: Option<u64>,
-        listener: &mut Listener<'_>,
-    ) -> Result<Self> {
-        Self::read_kind(path, options, seed, listener, Label::clone)
-    }
-}
-
-/// How labels are read.
-struct How {
-    kind: LabelKind,
-    /// Whether the labels are found from the data.
-    new: bool,
-    /// What validation examples are held out with.
-    seed: Option<u64>,
-}
-
-impl<L> ClassTexts<L> {
-    fn read_kind(
-        path: &Path,
-        options: &ClassificationOptions,
-        seed: Option<u64>,
-        listener: &mut Listener<'_>,
-        take: fn(&Label) -> L,
     ) -> Result<Self> {
         let (mut texts, mut notes) = read_splits(path, options, listener)?;
         labels::name_numbers(&mut texts, options);
@@ -119,7 +67,19 @@ impl<L> ClassTexts<L> {
             }
         }
         let how = How { kind: options.label_kind, new: options.known_labels.is_none(), seed };
-        Self::of(&texts, (names, notes), &how, listener, take)
+        Self::of(&texts, (names, notes), &how, listener)
+    }
+
+    /// Of texts in memory: for each split, pairs of label and text.
+    ///
+    /// # Errors
+    /// [`crate::Error::BadInput`] when a label is not among `labels`.
+    pub fn of_texts(splits: &[(Split, &[(&str, &str)])], labels: &[&str]) -> Result<Self> {
+        let texts =
+            splits.iter().map(|&(split, pairs)| (split, read::Texts::in_memory(split.names()[0], pairs)));
+        let names = labels.iter().map(|&label| label.to_owned()).collect();
+        let how = How { kind: LabelKind::Single, new: false, seed: None };
+        Self::of(&texts.collect(), (names, Vec::new()), &how, &mut |_| Signal::Continue)
     }
 
     fn of(
@@ -127,7 +87,6 @@ impl<L> ClassTexts<L> {
         (names, notes): (Vec<String>, Vec<String>),
         how: &How,
         listener: &mut Listener<'_>,
-        take: fn(&Label) -> L,
     ) -> Result<Self> {
         let mut data = ClassificationData { notes, ..ClassificationData::without_examples(names, how.kind) };
         for (&split, texts) in texts {
@@ -143,13 +102,12 @@ impl<L> ClassTexts<L> {
             data.hold_out_validation(seed)?;
         }
         let of = |part: Option<&LabelledSplit>, from: Split| {
-            Some(TextSplit::of(part?, &texts.get(&from)?.examples, take))
-                .filter(|part| !part.texts.is_empty())
+            Some(TextSplit::of(part?, &texts.get(&from)?.examples)).filter(|part| !part.texts.is_empty())
         };
         let valid_from = if held { Split::Train } else { Split::Valid };
         let columns = texts.get(&Split::Train).and_then(|train| train.columns.as_ref());
         Ok(Self {
-            train: of(data.train.as_ref(), Split::Train).unwrap_or_else(TextSplit::none),
+            train: of(data.train.as_ref(), Split::Train).unwrap_or_default(),
             valid: of(data.valid.as_ref(), valid_from),
             test: of(data.test.as_ref(), Split::Test),
             text_columns: columns.map(|columns| columns.text.clone()).unwrap_or_default(),
@@ -159,24 +117,21 @@ impl<L> ClassTexts<L> {
     }
 }
 
-/// The one class of an example.
-fn class(label: &Label) -> u32 {
-    match label {
-        Label::Class(class) => *class,
-        Label::Classes(_) | Label::Value(_) => unreachable!("read as one class each"),
-    }
+/// How labels are read.
+struct How {
+    kind: LabelKind,
+    /// Whether the labels are found from the data.
+    new: bool,
+    /// What validation examples are held out with.
+    seed: Option<u64>,
 }
 
-impl<L> TextSplit<L> {
-    fn none() -> Self {
-        Self { texts: Vec::new(), classes: Vec::new(), pairs: false }
-    }
-
-    fn of(split: &LabelledSplit, all: &[TextExample], take: fn(&Label) -> L) -> Self {
+impl TextSplit {
+    fn of(split: &LabelledSplit, all: &[TextExample]) -> Self {
         let text = |row: &u32| joined(&all[*row as usize].text, all[*row as usize].second.as_deref());
         Self {
             texts: split.rows.iter().map(text).collect(),
-            classes: split.rows.iter().map(|row| take(&split.labels[*row as usize])).collect(),
+            labels: split.rows.iter().map(|row| split.labels[*row as usize].clone()).collect(),
             pairs: all.first().is_some_and(|example| example.second.is_some()),
         }
     }
@@ -185,8 +140,8 @@ impl<L> TextSplit<L> {
     pub(crate) fn keep(&mut self, places: &[usize]) {
         let mut all = 0..self.texts.len();
         self.texts.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
-        let mut all = 0..self.classes.len();
-        self.classes.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
+        let mut all = 0..self.labels.len();
+        self.labels.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
     }
 }
 
@@ -216,9 +171,9 @@ mod tests {
         for (texts, split) in [(Some(&texts.train), &data.train), (texts.valid.as_ref(), &data.valid)] {
             let (texts, split) = (texts.unwrap(), split.as_ref().unwrap());
             assert_eq!(texts.texts.len(), split.len());
-            for ((text, class), example) in texts.texts.iter().zip(&texts.classes).zip(split.iter()) {
+            for ((text, label), example) in texts.texts.iter().zip(&texts.labels).zip(split.iter()) {
                 assert_eq!(tokenizer.encode(text).unwrap(), example.ids);
-                assert_eq!(example.label, &Label::Class(*class));
+                assert_eq!(example.label, label);
             }
         }
         assert_eq!(texts.text_columns, ["text"]);
