@@ -182,6 +182,8 @@ fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f
     let narrow = 128.0 / model.embed_dim as f64;
     match method {
         Method::Full if from_scratch => two_digits((1e-3 * narrow).clamp(1e-4, 1e-3)),
+        // Measured for the model in the program.
+        Method::Full if model.arch.is_encoder() && model.embed_dim <= SMALL_TRUNK => 3e-4,
         // What was published was trained for long: 1e-4 at 384, 5e-5 at 768.
         Method::Full if model.arch.is_encoder() => two_digits((3e-4 * narrow).clamp(1e-5, 3e-4)),
         Method::Full => two_digits((1e-3 * narrow.powf(1.5)).clamp(2e-5, 1e-3)),
