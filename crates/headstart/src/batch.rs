@@ -203,9 +203,7 @@ impl<'a> Examples<'a> {
     fn teachers_input(&self, index: usize) -> Option<TeachersInput> {
         let OtherPieces { ids: others, template, spelled } = self.in_teachers_pieces.as_ref()?;
         let (ids, there) = (self.ids[index], *others.get(index)?);
-        let input = |template: &Option<Template>, ids: &[u32]| {
-            template.as_ref().map(|t| t.encode(ids, None).input_ids)
-        };
+        let input_ids = template.as_ref().map_or_else(|| there.to_vec(), |t| t.encode(there, None).input_ids);
         let before = [&self.template, template].map(|t| t.as_ref().map_or(0, |t| t.before.len() as u32));
         let mut meeting = Vec::new();
         if let Some([own, other]) = spelled {
@@ -214,7 +212,7 @@ impl<'a> Examples<'a> {
             let texts = own.meeting(ids, other, there).into_iter();
             meeting.extend(texts.map(|(row, there)| (before[0] + row, before[1] + there)));
         }
-        Some(TeachersInput { input_ids: input(template, there).unwrap_or_else(|| there.to_vec()), meeting })
+        Some(TeachersInput { input_ids, meeting })
     }
 }
 

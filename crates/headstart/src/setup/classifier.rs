@@ -163,10 +163,10 @@ impl Reading {
         let own = head.and_then(|head| head.max_length).or(defaults.and_then(|defaults| defaults.max_length));
         let max_length =
             config.max_length.or(own).unwrap_or(if model.arch.is_encoder() { MOST } else { positions });
+        let frozen_encoder = config.method == Method::Head && model.arch.is_encoder();
         let family = || match defaults {
             // Where nothing trains the row of `[CLS]`, that of all tokens says more.
-            _ if config.method.fits_head() => HeadPooling::Mean,
-            _ if config.method == Method::Head && model.arch.is_encoder() => HeadPooling::Mean,
+            _ if config.method.fits_head() || frozen_encoder => HeadPooling::Mean,
             Some(defaults) => defaults.pooling,
             None => model.arch.pooling(),
         };
