@@ -411,7 +411,7 @@ pub struct PretrainArgs {
     /// Tokens of a training input [default: the model's positions; for encoders up to 512]
     #[arg(long, help_heading = "Objective", value_name = "N", value_parser = count::<usize>)]
     pub block_size: Option<usize>,
-    /// What becomes an input: so many tokens of the text (blocks), or each line of it, cut where it is longer (lines)
+    /// What becomes an input: so many tokens of the text (blocks), or each line of it, cut where it is longer (lines), or lines two by two as the texts of a pair (pairs)
     #[arg(long, help_heading = "Objective", value_name = "NAME", value_parser = one_of::<TextUnit>())]
     pub inputs: Option<TextUnit>,
     #[command(flatten)]

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Text for `headstart distill --inputs lines`: a line of one to six sentences each, of as many lengths as tasks have.
 
-    python tools/distill_text.py OUT.txt BOOK_OR_FOLDER... [--most_words 5000000] [--seed 1] [--long 0.25] [--questions]
+    python tools/distill_text.py OUT.txt BOOK_OR_FOLDER... [--most_words 5000000] [--seed 1] [--long 0.25] [--questions] [--pairs 0.5]
 
 `--long` is the share of paragraphs that become long lines instead, of 150 to 380 words in a row as reviews and articles have
-them; with `--questions` each question that stands among other sentences gets a line of its own as well.
+them; with `--questions` each question that stands among other sentences gets a line of its own as well. `--pairs` is the share of inputs that
+become two lines, for `--inputs pairs`: with the one behind it, with another of the same book, or with itself, of which words are
+dropped, exchanged or moved; all others have an empty line behind them.
 
 Takes .txt and .md files and wikitext's .tokens; folders are searched. Files are taken in the order of the SHA-256 of their
 path and the seed, so that a prefix of the result is a sample of all. Paragraphs are joined lines between empty ones; markup
@@ -43,6 +45,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--long", type=float, default=0.0)
     p.add_argument("--questions", action="store_true")
+    p.add_argument("--pairs", type=float, default=0.0)
     a = p.parse_args()
     files = []
     for source in map(pathlib.Path, a.sources):
@@ -56,13 +59,12 @@ def main():
             if words >= a.most_words:
                 break
             used += 1
-            for line in texts(paragraphs(path, path.read_text(encoding="utf8", errors="replace")), draw, a.long, a.questions):
-                count = len(line.split())
-                if count < 3:
-                    continue
+            found = texts(paragraphs(path, path.read_text(encoding="utf8", errors="replace")), draw, a.long, a.questions)
+            found = (line for line in found if len(line.split()) >= 3)
+            for line in paired(list(found), draw, a.pairs) if a.pairs > 0 else found:
                 out.write(line + "\n")
                 sum_.update((line + "\n").encode())
-                lines, words = lines + 1, words + count
+                lines, words = lines + 1, words + len(line.split())
     print(f"{used} files, {lines} lines, {words} words, sha256 {sum_.hexdigest()}", file=sys.stderr)
 
 
@@ -87,6 +89,44 @@ def texts(paragraphs, draw, long, questions):
             if questions and len(chosen) > 1:
                 yield from (one for one in chosen if one.rstrip("\"')\u201d\u2019").endswith("?"))
             at += take
+
+
+def paired(lines, draw, share):
+    """Two lines for each input."""
+    at = 0
+    while at < len(lines):
+        line, second = lines[at], ""
+        at += 1
+        # Two long ones have no room in one input.
+        if len(line.split()) < 80 and draw.random() < share:
+            kind = draw.random()
+            if kind < 0.3 and at < len(lines):
+                second = lines[at]
+                at += 1
+            elif kind < 0.5:
+                second = draw.choice(lines)
+            else:
+                second = altered(line.split(), draw.choice(lines).split(), draw)
+                if draw.random() < 0.5:
+                    line, second = second, line
+        yield line
+        yield second
+
+
+def altered(words, others, draw):
+    """A text with some words dropped, exchanged for those of another, or moved."""
+    share = draw.choice([0.1, 0.2, 0.3, 0.5])
+    some = [word for word in words if draw.random() >= share] or words[:1]
+    how = draw.randrange(4)
+    if how == 1:
+        some = [draw.choice(others) if draw.random() < share else word for word in words]
+    elif how == 2:
+        cut = draw.randrange(1, len(words))
+        some = words[cut:] + words[:cut]
+    elif how == 3:
+        cut = draw.randrange(len(words) // 2 + 1)
+        some = words[cut : cut + (len(words) + 1) // 2]
+    return " ".join(some)
 
 
 main()

@@ -20,7 +20,7 @@ import transformers
 FOLDER = golden_hf.FOLDER.parent / "distill"
 # Hidden states; relations of attention and of values, as many heads in both (MiniLM); of queries, keys and values each with itself, of an
 # earlier layer (MiniLMv2); a student that reads other ids, of other number, and learns vectors and answers of whole inputs, or hidden states of
-# those tokens that `meeting` says are the same.
+# those tokens that `meeting` says are the same; of single texts, and of pairs with their token types.
 CASES = [
     {"name": "bert", "teacher": "bert_clf", "seed": 201, "embed_dim": 12, "hidden_dim": 17, "num_heads": 3, "num_layers": 3,
      "layers": "1:1,3:2", "token_loss": 0.7, "sentence_loss": 1.3},
@@ -32,6 +32,8 @@ CASES = [
      "vocab_size": 61, "lengths": [9, 14, 3, 23], "sentence_loss": 1.3, "label_loss": 0.9, "temperature": 2.0},
     {"name": "meeting", "teacher": "bert_clf", "seed": 205, "embed_dim": 12, "hidden_dim": 17, "num_heads": 2, "num_layers": 3,
      "vocab_size": 61, "lengths": [9, 14, 3, 23], "layers": "2:1,3:2", "token_loss": 0.8, "sentence_loss": 0.5},
+    {"name": "pairs", "teacher": "bert_clf", "seed": 206, "embed_dim": 12, "hidden_dim": 17, "num_heads": 2, "num_layers": 2,
+     "vocab_size": 61, "lengths": [9, 14, 3, 23], "pairs": True, "layers": "2:2", "token_loss": 0.8, "sentence_loss": 0.5},
 ]
 BLOCK = {"attention.in_proj": ["attention.self.query", "attention.self.key", "attention.self.value"],
          "attention.out_proj": ["attention.output.dense"], "norm_1": ["attention.output.LayerNorm"],
@@ -164,12 +166,13 @@ def draw_meeting(case, lengths):
 def compute(case):
     base = next(c for c in golden_hf.CASES if c["name"] == case["teacher"])
     teacher = golden_hf.build(base)
-    for_teacher = golden_hf.draw_inputs(base, teacher.config)
+    pairs = case.get("pairs", base["pairs"])
+    for_teacher = golden_hf.draw_inputs(base | {"pairs": pairs}, teacher.config)
     for_teacher.pop("labels")
     model, heads, named = students(case)
     inputs = for_teacher
     if "lengths" in case:
-        inputs = golden_hf.draw_inputs(case | {"config": {}, "pairs": False, "architecture": ""}, model.config)
+        inputs = golden_hf.draw_inputs(case | {"config": {}, "pairs": pairs, "architecture": ""}, model.config)
         inputs.pop("labels")
     with torch.no_grad():
         there = Reading(teacher, for_teacher, case.get("relation_layer", teacher.config.num_hidden_layers))
@@ -179,6 +182,9 @@ def compute(case):
     if "lengths" in case:
         tensors |= {"teacher_lengths": there.mask.sum(1).to(torch.int32),
                     "teacher_ids": for_teacher["input_ids"][there.mask].to(torch.int32)}
+    if "pairs" in case:
+        tensors |= {"token_types": inputs["token_type_ids"][mask].to(torch.int32),
+                    "teacher_types": for_teacher["token_type_ids"][there.mask].to(torch.int32)}
     meeting = None
     if "lengths" in case and "token_loss" in case:
         meeting = draw_meeting(case, [mask.sum(1).tolist(), there.mask.sum(1).tolist()])

@@ -10,7 +10,7 @@
 #
 # --prefix  only the texts and a run of 40 steps, whose weights must have a known sum on processors with AVX-512 and bf16
 #
-# Takes some two hours on two cores; Python needs numpy and safetensors. Ends with model.int8.safetensors and its SHA-256.
+# Takes some two and a half hours on two cores; Python needs numpy and safetensors. Ends with model.int8.safetensors and its SHA-256.
 set -euo pipefail
 
 [ $# -ge 4 ] || { sed -n '2,14p' "$0"; exit 2; }
@@ -33,12 +33,12 @@ learn() { # RUN, then the options of headstart distill
     shift
     if [ -d "$run/final" ]; then return; fi
     if [ -d "$run/checkpoints" ]; then "$headstart" distill --resume "$run"; else
-        "$headstart" distill --teacher "$teacher" --inputs lines --precision bf16 --lr 1e-3 --schedule trapezoidal \
+        "$headstart" distill --teacher "$teacher" --precision bf16 --lr 1e-3 --schedule trapezoidal \
             --train_batch_size 64 --save_every 250 --keep 1 --cache_dir "$out/cache" --out "$run" "$@"
     fi
 }
 
-mkdir -p "$out/pd" "$out/c1" "$out/c2"
+mkdir -p "$out/pd" "$out/c1" "$out/c2" "$out/c3"
 
 say "1: the books of 1930 and before, one folder"
 awk -F'\t' 'NR > 1 && $2 != "" && $2 <= 1930 { print $1 }' "$index" | while IFS= read -r path; do
@@ -60,30 +60,40 @@ say "3: lines with more questions, and some as long as reviews"
     head -n -600 "$out/books2.txt" > "$out/c2/train.txt"
 }
 
-first=(--data "$out/c1" --block_size 128 --arch electra --embed_dim 256 --embedding_size 128 --hidden_dim 1024
+say "4: lines and pairs of lines"
+[ -s "$out/c3/train.txt" ] || {
+    python3 "$here/tools/distill_text.py" "$out/books3.txt" "$out/pd" --most_words 24000000 --seed 3 --long 0.04 --questions --pairs 0.6
+    check "$out/books3.txt" a26e88ec6d51a0449b09dc5570be573a65e6d1113af9b3fa5934bbb30bd7bc5b
+    tail -n 1200 "$out/books3.txt" > "$out/c3/valid.txt"
+    head -n -1200 "$out/books3.txt" > "$out/c3/train.txt"
+}
+
+first=(--data "$out/c1" --inputs lines --block_size 128 --arch electra --embed_dim 256 --embedding_size 128 --hidden_dim 1024
     --num_layers 4 --num_heads 4 --num_max_positions 512 --dropout 0)
 if [ "$mode" = --prefix ]; then
-    say "4: a run of 40 steps"
+    say "5: a run of 40 steps"
     learn "$out/prefix" "${first[@]}" --max_steps 40 --eval_every 1000
     check "$out/prefix/final/model.safetensors" 3657bb761cad7aa9e07d33274fd4e18716ec0750abccecbedb5e728d82566554
     say "as it should be"
     exit
 fi
 
-say "4: learning from short lines"
+say "5: learning from short lines"
 learn "$out/r1" "${first[@]}" --max_steps 8000 --eval_every 500
-say "5: learning from longer ones"
-learn "$out/r2" --data "$out/c2" --from "$out/r1" --block_size 512 --max_steps 7000 --eval_every 1000
-say "6: a vocabulary of its own, and the rows for it"
+say "6: learning from longer ones"
+learn "$out/r2" --data "$out/c2" --inputs lines --from "$out/r1" --block_size 512 --max_steps 7000 --eval_every 1000
+say "7: a vocabulary of its own, and the rows for it"
 [ -s "$out/vocabulary.json" ] || {
     "$headstart" tokenizer train "$out/c2/train.txt" --vocab_size 16000 --lowercase --out "$out/vocabulary.json"
     check "$out/vocabulary.json" f242b468c9a2d3379fff2138258639c7c50c5b54ee8fee643a204b9af4e25057
 }
 [ -d "$out/folder2" ] || "$headstart" export "$out/r2" --to sentence-transformers --output "$out/folder2"
 [ -d "$out/start3" ] || python3 "$here/tools/transfer_vocabulary.py" "$out/folder2" "$out/vocabulary.json" "$out/start3"
-say "7: learning on with it, where pieces of both end together"
-learn "$out/r3" --data "$out/c2" --from "$out/start3" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 43
-say "8: a folder, and its weights at a byte each"
-[ -d "$out/folder" ] || "$headstart" export "$out/r3" --to sentence-transformers --normalize --output "$out/folder"
+say "8: learning on with it, where pieces of both end together"
+learn "$out/r3" --data "$out/c2" --inputs lines --from "$out/start3" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 43
+say "9: and from pairs"
+learn "$out/r4" --data "$out/c3" --inputs pairs --from "$out/r3" --block_size 512 --max_steps 5000 --eval_every 1000 --seed 44
+say "10: a folder, and its weights at a byte each"
+[ -d "$out/folder" ] || "$headstart" export "$out/r4" --to sentence-transformers --normalize --output "$out/folder"
 (cd "$here" && cargo run --release -q -p headstart --example pack -- "$out/folder" "$out")
 sha256sum "$out/model.int8.safetensors"

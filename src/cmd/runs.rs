@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use headstart::eval::Difference;
+use headstart::eval::{Comparison, Difference};
 use headstart::files::published_name;
 use headstart::history::{self, Compared, Metric, Run, Shown};
 use jiff::Timestamp;
@@ -160,29 +160,22 @@ fn compared_text(compared: &Compared, most: usize) -> String {
         evaluated.split
     );
     let mut rows = vec![["", "A", "B", "B - A", "95 %: from", "to"].map(str::to_owned).to_vec()];
-    for (name, found) in [("accuracy, %", comparison.accuracy), ("macro-F1, %", comparison.macro_f1)] {
-        let Difference { first, second, difference, interval, second_better: _ } = found;
-        let ends = interval.map_or([String::new(), String::new()], |ends| ends.map(percent));
+    for (name, found) in &comparison.metrics {
+        let Difference { first, second, difference, interval, second_better: _ } = *found;
+        let (name, told): (&str, fn(f64) -> String) = match name.as_str() {
+            "accuracy" => ("accuracy, %", percent),
+            "exact_match" => ("exact match, %", percent),
+            "macro_f1" => ("macro-F1, %", percent),
+            "micro_f1" => ("micro-F1, %", percent),
+            other => (other, number),
+        };
+        let ends = interval.map_or([String::new(), String::new()], |ends| ends.map(told));
         rows.push(
-            [vec![name.to_owned()], [first, second, difference].map(percent).to_vec(), ends.to_vec()]
-                .concat(),
+            [vec![name.to_owned()], [first, second, difference].map(told).to_vec(), ends.to_vec()].concat(),
         );
     }
     text.push_str(&aligned(&rows));
-    let test = comparison.mcnemar;
-    let kind = if test.exact { "exact" } else { "chi-square" };
-    let verdict = match (test.p < 0.05, test.only_first < test.only_second) {
-        (true, true) => "B is better",
-        (true, false) => "A is better",
-        (false, _) => "the difference may be luck",
-    };
-    let _ = writeln!(
-        text,
-        "\nonly A is right: {}, only B: {}; McNemar's test ({kind}): p = {}; {verdict}",
-        test.only_first,
-        test.only_second,
-        number(test.p)
-    );
+    text.push_str(&verdict(comparison));
     if differing.is_empty() {
         return text + "they answer every example alike\n";
     }
@@ -208,9 +201,36 @@ fn compared_text(compared: &Compared, most: usize) -> String {
     text
 }
 
+/// Which is better, where that is more than luck.
+fn verdict(comparison: &Comparison) -> String {
+    let Some(test) = comparison.mcnemar else {
+        let interval = comparison.metrics.get("pearson").and_then(|pearson| pearson.interval);
+        let words = match interval {
+            Some([low, _]) if low > 0.0 => "B is better: the interval of Pearson's correlation lies above 0",
+            Some([_, high]) if high < 0.0 => {
+                "A is better: the interval of Pearson's correlation lies below 0"
+            }
+            _ => "the difference may be luck: the interval of Pearson's correlation holds 0",
+        };
+        return format!("\n{words}\n");
+    };
+    let kind = if test.exact { "exact" } else { "chi-square" };
+    let verdict = match (test.p < 0.05, test.only_first < test.only_second) {
+        (true, true) => "B is better",
+        (true, false) => "A is better",
+        (false, _) => "the difference may be luck",
+    };
+    format!(
+        "\nonly A is right: {}, only B: {}; McNemar's test ({kind}): p = {}; {verdict}\n",
+        test.only_first,
+        test.only_second,
+        number(test.p)
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use headstart::eval::{Comparison, McNemar};
+    use headstart::eval::McNemar;
     use headstart::history::{Differing, State};
     use headstart::predictions::Evaluated;
 
@@ -259,9 +279,8 @@ mod tests {
             evaluated: Evaluated { split: "test".into(), examples: 500, ..Evaluated::default() },
             comparison: Comparison {
                 examples: 500,
-                accuracy: difference,
-                macro_f1: difference,
-                mcnemar: McNemar { only_first: 10, only_second: 35, exact: false, p: 0.0004 },
+                metrics: ["accuracy", "macro_f1"].map(|name| (name.to_owned(), difference)).into(),
+                mcnemar: Some(McNemar { only_first: 10, only_second: 35, exact: false, p: 0.0004 }),
             },
             differing: vec![example.clone(), example],
         };
@@ -276,5 +295,12 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+        let numbers = Comparison {
+            metrics: [("pearson".to_owned(), difference)].into(),
+            mcnemar: None,
+            ..compared.comparison.clone()
+        };
+        let text = compared_text(&Compared { comparison: numbers, ..compared }, 1);
+        assert!(text.contains("pearson  0.8") && text.contains("\nB is better: the interval"), "{text}");
     }
 }

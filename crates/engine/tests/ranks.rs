@@ -22,6 +22,9 @@ const FILE: &str = "HEADSTART_TEST_FILE";
 const TIMEOUT: &str = "HEADSTART_TEST_TIMEOUT";
 const LENGTH: &str = "HEADSTART_TEST_LENGTH";
 
+/// How long a rank may be silent, in milliseconds: longer than a busy machine lets a process that can run wait.
+const SILENCE: u32 = 5_000;
+
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -39,7 +42,7 @@ fn rank() {
     println!("\njoined");
     let mine = vec![rank as u8; number(LENGTH).unwrap()];
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(30) {
+    while start.elapsed() < Duration::from_secs(60) {
         if let Err(e) = collective.gather_equal(&mine) {
             println!("\nafter the loss: {e}");
             return;
@@ -125,11 +128,11 @@ fn a_rank_that_is_killed_is_named_by_all_others() {
 #[test]
 fn a_rank_that_is_stopped_is_named_by_all_others() {
     for (lost, length) in [(0, 10), (2, 20_000_000)] {
-        let mut ranks = start(&format!("stopped-{lost}"), 3, 1_000, length);
+        let mut ranks = start(&format!("stopped-{lost}"), 3, SILENCE, length);
         ranks[lost].signal(libc::SIGSTOP);
         for (rank, other) in ranks.iter_mut().enumerate().filter(|(rank, _)| *rank != lost) {
             let text = other.rest();
-            let expected = format!("after the loss: rank {lost} was silent for longer than 1 s: ");
+            let expected = format!("after the loss: rank {lost} was silent for longer than 5 s: ");
             assert!(text.contains(&expected), "rank {rank}: {text}");
         }
         // It finds the others gone when it goes on, and ends as well.
@@ -140,15 +143,15 @@ fn a_rank_that_is_stopped_is_named_by_all_others() {
 
 #[test]
 fn ranks_that_are_all_stopped_for_longer_than_any_may_be_silent_go_on() {
-    let mut ranks = start("all", 3, 1_000, 1000);
+    let mut ranks = start("all", 3, SILENCE, 1000);
     for rank in &ranks {
         rank.signal(libc::SIGSTOP);
     }
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(u64::from(SILENCE) * 2));
     for rank in &ranks {
         rank.signal(libc::SIGCONT);
     }
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(u64::from(SILENCE) * 3 / 2));
     ranks[1].signal(libc::SIGKILL);
     for lost in [0, 2] {
         let text = ranks[lost].rest();

@@ -27,8 +27,8 @@ pub(crate) const GROUPED_TOKENS: usize = 512;
 pub struct Examples<'a> {
     /// Token ids of each: whole texts, or blocks of running text.
     pub ids: Vec<&'a [u32]>,
-    /// Of pairs the second text of each; empty where examples are single texts or blocks.
-    pub seconds: Vec<&'a [u32]>,
+    /// The second text of those that are pairs; empty where none is.
+    pub seconds: Vec<Option<&'a [u32]>>,
     /// The label of each; empty for language models.
     pub labels: Vec<Label>,
     /// How the ids of a text become an input; `None` for blocks, which are inputs.
@@ -45,6 +45,8 @@ pub struct OtherPieces<'a> {
     /// Token ids of each.
     pub ids: Vec<&'a [u32]>,
     /// As in [`Examples`].
+    pub seconds: Vec<Option<&'a [u32]>>,
+    /// As in [`Examples`].
     pub template: Option<Template>,
     /// How the model's own pieces are written, and the teacher's, where these are compared.
     pub spelled: Option<[Arc<Spelling>; 2]>,
@@ -55,6 +57,8 @@ pub struct OtherPieces<'a> {
 pub struct TeachersInput {
     /// Token ids.
     pub input_ids: Vec<u32>,
+    /// The type of each token; `None` where all are 0.
+    pub token_type_ids: Option<Vec<u32>>,
     /// The rows of the model's own input and of this one that end at the same letter of the text, and so are compared.
     pub meeting: Vec<(u32, u32)>,
 }
@@ -66,6 +70,8 @@ pub struct TeachersSlab {
     pub packing: Packing,
     /// All ids.
     pub input_ids: Vec<u32>,
+    /// The types of all tokens; `None` where all are 0.
+    pub token_type_ids: Option<Vec<u32>>,
     /// The slab's own rows that are compared.
     pub own_rows: Vec<u32>,
     /// The rows here that they are compared with.
@@ -110,11 +116,15 @@ impl<'a> Examples<'a> {
 
     /// Keeps the examples at these places, in this order, and no pairs.
     pub fn keep(&mut self, places: &[usize]) {
-        let picked = |all: &[&'a [u32]]| places.iter().filter_map(|&i| all.get(i).copied()).collect();
-        (self.ids, self.seconds) = (picked(&self.ids), picked(&self.seconds));
-        self.labels = places.iter().filter_map(|&i| self.labels.get(i).cloned()).collect();
+        fn pick<T: Clone>(all: &mut Vec<T>, places: &[usize]) {
+            *all = places.iter().filter_map(|&i| all.get(i).cloned()).collect();
+        }
+        pick(&mut self.ids, places);
+        pick(&mut self.seconds, places);
+        pick(&mut self.labels, places);
         if let Some(others) = &mut self.in_teachers_pieces {
-            others.ids = picked(&others.ids);
+            pick(&mut others.ids, places);
+            pick(&mut others.seconds, places);
         }
         self.pairs.clear();
     }
@@ -127,10 +137,14 @@ impl<'a> Examples<'a> {
             sum.update((ids.len() as u64).to_le_bytes());
             sum.update(bytemuck::cast_slice::<u32, u8>(ids));
         }
-        let others = self.in_teachers_pieces.iter().flat_map(|others| &others.ids);
-        for ids in self.seconds.iter().chain(others) {
-            sum.update((ids.len() as u64).to_le_bytes());
-            sum.update(bytemuck::cast_slice::<u32, u8>(ids));
+        let others = self.in_teachers_pieces.as_ref();
+        let beside = others
+            .iter()
+            .flat_map(|others| others.ids.iter().map(|&ids| Some(ids)).chain(others.seconds.iter().copied()));
+        for ids in self.seconds.iter().copied().chain(beside) {
+            // No text has so many.
+            sum.update(ids.map_or(u64::MAX, |ids| ids.len() as u64).to_le_bytes());
+            sum.update(bytemuck::cast_slice::<u32, u8>(ids.unwrap_or_default()));
         }
         for label in &self.labels {
             match label {
@@ -178,10 +192,15 @@ impl<'a> Examples<'a> {
         std::iter::once(first).chain(second)
     }
 
+    /// The second text of example `index`, where it is a pair.
+    pub fn second(&self, index: usize) -> Option<&'a [u32]> {
+        self.seconds.get(index).copied().flatten()
+    }
+
     /// What the template makes of the texts of example `index`; `None` for a block.
     fn input(&self, index: usize) -> Option<Encoded> {
-        let second = self.seconds.get(index).copied();
-        self.template.as_ref().map(|template| template.encode(self.ids[index], second))
+        let template = self.template.as_ref()?;
+        Some(template.encode(self.ids[index], self.second(index)))
     }
 
     /// Number of tokens of all inputs.
@@ -201,18 +220,33 @@ impl<'a> Examples<'a> {
 
     /// What a teacher with pieces of its own reads of example `index`.
     fn teachers_input(&self, index: usize) -> Option<TeachersInput> {
-        let OtherPieces { ids: others, template, spelled } = self.in_teachers_pieces.as_ref()?;
-        let (ids, there) = (self.ids[index], *others.get(index)?);
-        let input_ids = template.as_ref().map_or_else(|| there.to_vec(), |t| t.encode(there, None).input_ids);
-        let before = [&self.template, template].map(|t| t.as_ref().map_or(0, |t| t.before.len() as u32));
+        let OtherPieces { ids: others, seconds, template, spelled } = self.in_teachers_pieces.as_ref()?;
+        let texts = [self.ids[index], *others.get(index)?];
+        let seconds = [self.second(index), seconds.get(index).copied().flatten()];
+        let (input_ids, token_type_ids) = match template {
+            Some(template) => {
+                let input = template.encode(texts[1], seconds[1]);
+                (input.input_ids.clone(), input.types())
+            }
+            None => (texts[1].to_vec(), None),
+        };
         let mut meeting = Vec::new();
         if let Some([own, other]) = spelled {
+            let templates = [self.template.as_ref(), template.as_ref()];
+            let before = templates.map(|template| template.map_or(0, |t| t.before.len() as u32));
             // The special tokens that both have before a text.
             meeting.extend((0..before[0].min(before[1])).map(|row| (row, row)));
-            let texts = own.meeting(ids, other, there).into_iter();
-            meeting.extend(texts.map(|(row, there)| (before[0] + row, before[1] + there)));
+            let mut compare = |[ids, there]: [&[u32]; 2], starts: [u32; 2]| {
+                let met = own.meeting(ids, other, there).into_iter();
+                meeting.extend(met.map(|(row, there)| (starts[0] + row, starts[1] + there)));
+            };
+            compare(texts, before);
+            if let ([Some(own), Some(there)], [Some(ours), Some(theirs)]) = (seconds, templates) {
+                let starts = [ours.second_starts(texts[0].len()), theirs.second_starts(texts[1].len())];
+                compare([own, there], starts.map(|start| start as u32));
+            }
         }
-        Some(TeachersInput { input_ids, meeting })
+        Some(TeachersInput { input_ids, token_type_ids, meeting })
     }
 }
 
@@ -267,9 +301,7 @@ impl TokenTargets {
 
     /// The sequence of an input with its targets and token types; `key` seeds the masks.
     pub fn sequence_of(&self, input: &Encoded, label: Option<Label>, key: u64) -> Sequence {
-        let typed = input.segments.iter().any(|&(length, kind)| length > 0 && kind != 0);
-        let token_type_ids = typed.then(|| input.token_type_ids().collect());
-        Sequence { token_type_ids, ..self.sequence(&input.input_ids, label, key) }
+        Sequence { token_type_ids: input.types(), ..self.sequence(&input.input_ids, label, key) }
     }
 }
 
@@ -382,11 +414,9 @@ impl<'a> Slab<'a> {
             let start = packing.range(i).start as u32;
             rows.extend(sequence.rows.iter().map(|r| start + r));
         }
-        let typed = sequences.iter().any(|s| s.token_type_ids.is_some());
-        let types = |s: &Sequence| s.token_type_ids.clone().unwrap_or_else(|| vec![0; s.input_ids.len()]);
         Self {
             packing,
-            token_type_ids: typed.then(|| all().flat_map(types).collect()),
+            token_type_ids: together(all().map(|s| (s.token_type_ids.as_deref(), s.input_ids.len()))),
             input_ids: all().flat_map(|s| s.input_ids.iter().copied()).collect(),
             rows,
             targets: all().flat_map(|s| s.targets.iter().copied()).collect(),
@@ -408,8 +438,17 @@ impl TeachersSlab {
         });
         let (own_rows, rows) = meeting.unzip();
         let input_ids = inputs.iter().flat_map(|input| &input.input_ids).copied().collect();
-        Self { packing, input_ids, own_rows, rows }
+        let types = inputs.iter().map(|input| (input.token_type_ids.as_deref(), input.input_ids.len()));
+        Self { packing, input_ids, token_type_ids: together(types), own_rows, rows }
     }
+}
+
+/// The token types of inputs of so many tokens each; `None` where all are 0.
+fn together<'t>(types: impl Iterator<Item = (Option<&'t [u32]>, usize)> + Clone) -> Option<Vec<u32>> {
+    let typed = types.clone().any(|(types, _)| types.is_some());
+    typed.then(|| {
+        types.flat_map(|(types, length)| types.map_or_else(|| vec![0; length], <[u32]>::to_vec)).collect()
+    })
 }
 
 /// The order of the examples in an epoch.
@@ -431,8 +470,10 @@ pub fn evaluation_mask_key(index: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use crate::tokenizer::RoleIds;
+    use crate::tokenizer::{Case, RoleIds, Tokenizer};
 
     fn batch(lengths: &[usize]) -> Batch {
         let ids = |n: usize| (0..n as u32).collect::<Vec<_>>();
@@ -532,7 +573,7 @@ mod tests {
         let sequences = |examples: &Examples<'_>| Batch {
             sequences: (0..2).map(|i| examples.sequence(i, &TokenTargets::None, 0)).collect(),
         };
-        let pairs = examples(Template::bert(roles, 9), vec![&[8][..], &[]]);
+        let pairs = examples(Template::bert(roles, 9), vec![Some(&[8][..]), Some(&[])]);
         let batch = sequences(&pairs);
         let slab = &batch.slabs(100)[0];
         assert_eq!(slab.input_ids, [1, 5, 6, 2, 8, 2, 1, 7, 2, 2]);
@@ -540,7 +581,7 @@ mod tests {
         assert_eq!((pairs.input_len(0), pairs.tokens()), (6, 10));
         for plain in [
             examples(Template::bert(roles, 9), Vec::new()),
-            examples(Template::roberta(roles, 9), vec![&[8][..], &[]]),
+            examples(Template::roberta(roles, 9), vec![Some(&[8][..]), Some(&[])]),
         ] {
             assert_eq!(sequences(&plain).slabs(100)[0].token_type_ids, None);
         }
@@ -548,13 +589,14 @@ mod tests {
         assert_ne!(pairs.content_sum(), single.content_sum());
         let mut kept = pairs.clone();
         kept.keep(&[1]);
-        assert_eq!((&kept.ids[..], &kept.seconds[..]), (&[&[7][..]][..], &[&[][..]][..]));
+        assert_eq!((&kept.ids[..], &kept.seconds[..]), (&[&[7][..]][..], &[Some(&[][..])][..]));
     }
 
     #[test]
     fn a_teacher_with_other_pieces_has_a_packing_of_its_own() {
         let others = |ids| OtherPieces {
             ids,
+            seconds: Vec::new(),
             template: Some(Template::bert(
                 RoleIds { cls: 91, sep: 92, eos: 92, mask: 93, unk: 90, pad: None },
                 9,
@@ -582,6 +624,48 @@ mod tests {
         assert_ne!(of(&examples, &[0, 1]).shape(), first);
         examples.keep(&[2]);
         assert_eq!(examples.in_teachers_pieces.unwrap().ids, [&[80][..]]);
+    }
+
+    #[test]
+    fn the_second_texts_of_pairs_are_compared_where_each_model_has_them() {
+        let tokenizer = |vocabulary: &str| {
+            let all = format!("[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\n{vocabulary}");
+            Tokenizer::from_vocab_bytes(all.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap()
+        };
+        let (own, other) = (tokenizer("the\nplay\n##ing"), tokenizer("the\np\n##lay\n##ing"));
+        let texts = ["the play", "playing the"];
+        let [[a, b], [c, d]] = [&own, &other].map(|t| texts.map(|text| t.encode(text).unwrap()));
+        let examples = Examples {
+            ids: vec![&a, &b],
+            seconds: vec![Some(&b), None],
+            template: Some(Template::bert(own.roles(), 20)),
+            in_teachers_pieces: Some(OtherPieces {
+                ids: vec![&c, &d],
+                seconds: vec![Some(&d), None],
+                template: Some(Template::roberta(other.roles(), 20)),
+                spelled: Some([&own, &other].map(|tokenizer| Arc::new(Spelling::of(tokenizer)))),
+            }),
+            ..Examples::default()
+        };
+        let batch =
+            Batch { sequences: (0..2).map(|i| examples.sequence(i, &TokenTargets::None, 0)).collect() };
+        // Here [CLS] the play [SEP] play ing the [SEP], there [CLS] the p lay [SEP] [SEP] p lay ing the [SEP].
+        assert_eq!(batch.sequences[0].input_ids, [1, 5, 6, 2, 6, 7, 5, 2]);
+        let there = batch.sequences[0].in_teachers_pieces.as_ref().unwrap();
+        assert_eq!(there.input_ids, [1, 5, 6, 7, 2, 2, 6, 7, 8, 5, 2]);
+        assert_eq!(there.meeting, [(0, 0), (1, 1), (2, 3), (4, 7), (5, 8), (6, 9)]);
+        assert_eq!(there.token_type_ids, None, "RoBERTa has none");
+        let mut as_bert = examples.clone();
+        as_bert.in_teachers_pieces.as_mut().unwrap().template = Some(Template::bert(other.roles(), 20));
+        let typed: Vec<_> = (0..2).map(|i| as_bert.sequence(i, &TokenTargets::None, 0)).collect();
+        let typed = Batch { sequences: typed };
+        let slab = typed.slabs(100)[0].in_teachers_pieces.clone().unwrap();
+        assert_eq!(slab.token_type_ids, Some([vec![0; 5], vec![1; 5], vec![0; 6]].concat()));
+        assert_eq!(slab.own_rows[3..], [4, 5, 6, 8, 9, 10, 11]);
+        // A single text, with a pair beside it or without, is another set.
+        let mut alone = examples.clone();
+        alone.seconds[0] = None;
+        assert_ne!(alone.content_sum(), examples.content_sum());
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub(crate) fn fitted(
     let mut seen: HashMap<(&[u32], Option<&[u32]>), u64> = HashMap::new();
     let number = |at: usize| {
         let next = seen.len() as u64;
-        *seen.entry((examples.ids[at], examples.seconds.get(at).copied())).or_insert(next)
+        *seen.entry((examples.ids[at], examples.second(at))).or_insert(next)
     };
     let texts: Vec<u64> = (0..examples.len()).map(number).collect();
     let vectors = Vectors { values, width: values.len() / texts.len().max(1), texts: &texts };

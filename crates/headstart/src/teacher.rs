@@ -234,11 +234,12 @@ impl Teacher {
     ) -> Distances {
         let original = self.original_ids(slab);
         let typed = self.model.layout().token_types >= 2;
-        let token_type_ids = slab.token_type_ids.as_deref().filter(|_| typed);
-        let as_student = Inputs { input_ids: original.as_deref().unwrap_or(&slab.input_ids), token_type_ids };
         let apart = slab.in_teachers_pieces.as_ref();
-        let others = apart.map(|there| (&there.packing, Inputs::new(&there.input_ids)));
-        let (packing, inputs) = others.unwrap_or((&slab.packing, as_student));
+        let (packing, input_ids, types) = match apart {
+            Some(there) => (&there.packing, &there.input_ids, &there.token_type_ids),
+            None => (&slab.packing, original.as_ref().unwrap_or(&slab.input_ids), &slab.token_type_ids),
+        };
+        let inputs = Inputs { input_ids, token_type_ids: types.as_deref().filter(|_| typed) };
         let mut own = Tape::inference(tape.device(), &self.weights, packing, self.precision);
         let (mut there, mut heads) = (vec![None; self.layers.len()], None);
         let Learned { token_loss, relations, sentence_loss, label_loss, temperature } = self.learned;

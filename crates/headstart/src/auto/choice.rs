@@ -1,18 +1,15 @@
 //! When climbing stops, and which rung is chosen.
 //!
-//! Owns: the rule, and the paired bootstrap of what two rungs told of the same validation examples. Never: runs anything.
+//! Owns: the rule. Never: runs anything, the bootstrap of what two rungs told of the same validation examples (`history`).
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::RunFolder;
 use crate::config::Problem;
 use crate::error::Result;
-use crate::eval::{Interval, RESAMPLES, middle, stream};
+use crate::eval::Interval;
 use crate::history;
-use crate::predictions::{self, Line, Told};
 
 /// So many rungs in a row that are no better end the climb.
 pub(super) const ENOUGH: usize = 2;
@@ -39,50 +36,17 @@ impl Gain {
     /// # Errors
     /// Predictions that are missing or damaged.
     pub(super) fn of(dir: &Path, than: &Path, over: &str, problem: Problem) -> Result<Self> {
-        let over = over.to_owned();
-        if problem == Problem::SingleLabel {
-            let found = history::compare(than, dir)?.comparison.accuracy;
-            return Ok(Self { over, gain: found.difference, interval: found.interval });
-        }
-        let labels = RunFolder::summary(dir).and_then(|summary| Some(summary["labels"].as_array()?.len()));
-        let scores = |dir: &Path| -> Result<Vec<f64>> {
-            let lines = predictions::read(&dir.join("predictions.jsonl"))?;
-            Ok(lines.iter().map(|line| score(line, labels.unwrap_or(1))).collect())
-        };
-        let (own, other) = (scores(dir)?, scores(than)?);
-        let differences: Vec<f64> = own.iter().zip(&other).map(|(own, other)| own - other).collect();
-        Ok(Self { over, gain: mean(differences.iter().copied()), interval: interval(&differences) })
+        let metrics = history::compare(than, dir)?.comparison.metrics;
+        let (name, sign) = if problem == Problem::Regression { ("mse", -1.0) } else { ("accuracy", 1.0) };
+        let found = metrics.get(name);
+        Ok(Self {
+            over: over.to_owned(),
+            gain: found.map_or(0.0, |found| sign * found.difference),
+            interval: found
+                .and_then(|found| found.interval)
+                .map(|[low, high]| if sign < 0.0 { [-high, -low] } else { [low, high] }),
+        })
     }
-}
-
-/// What an answer adds to the metric: the share of labels that are right; of numbers, less what it is off, squared.
-fn score(line: &Line, labels: usize) -> f64 {
-    match (&line.label, &line.predicted) {
-        (Told::Number(truth), Told::Number(told)) => -(truth - told).powi(2),
-        (truth, told) => {
-            let (truth, told) = (truth.to_string(), told.to_string());
-            let set = |told: &str| -> BTreeSet<String> {
-                told.split('|').filter(|name| !name.is_empty()).map(str::to_owned).collect()
-            };
-            let wrong = set(&truth).symmetric_difference(&set(&told)).count();
-            1.0 - wrong as f64 / labels.max(1) as f64
-        }
-    }
-}
-
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let n = values.len().max(1) as f64;
-    values.sum::<f64>() / n
-}
-
-/// That of the mean, by drawing the examples again.
-fn interval(differences: &[f64]) -> Option<Interval> {
-    let n = differences.len();
-    let drawn = |which: usize| {
-        let mut random = stream(which);
-        mean((0..n).map(|_| differences[((random.uniform() * n as f64) as usize).min(n - 1)]))
-    };
-    middle(&mut (0..RESAMPLES).map(drawn).collect::<Vec<f64>>()).filter(|_| n > 0)
 }
 
 /// The rung to take, by number: of those that cannot be told apart from the best, the first and so the cheapest. `values`: the metric, more
@@ -152,26 +116,5 @@ mod tests {
             Some(Gain { over: String::new(), gain: 1.0, interval: None })
         ]));
         assert!(!gain(0.0, 0.0).is_told_apart());
-    }
-
-    #[test]
-    fn the_gain_of_numbers_and_of_several_labels() {
-        let line = |label: Told, predicted: Told| Line {
-            file: None,
-            line: None,
-            label,
-            predicted,
-            probabilities: serde_json::Map::new(),
-            text: String::new(),
-        };
-        let classes = |a: &str, b: &str| score(&line(Told::Class(a.into()), Told::Class(b.into())), 4);
-        assert!((classes("a|b", "a|b") - 1.0).abs() < 1e-12 && (classes("", "a|c") - 0.5).abs() < 1e-12);
-        assert!((classes("a|b", "b") - 0.75).abs() < 1e-12);
-        assert!((score(&line(Told::Number(1.0), Told::Number(3.0)), 1) + 4.0).abs() < 1e-12);
-        // The normal deviation of the mean of 400 values 0 and 1 is 0.025.
-        let values: Vec<f64> = (0..400).map(|at| f64::from(at % 2)).collect();
-        let [low, high] = interval(&values).unwrap();
-        assert!((low - 0.451).abs() < 0.006 && (high - 0.549).abs() < 0.006, "{low} {high}");
-        assert_eq!(interval(&[]), None);
     }
 }

@@ -44,6 +44,8 @@ pub enum TextUnit {
     Blocks,
     /// A line, cut where it is longer than an input; empty ones are passed over.
     Lines,
+    /// Lines two by two, as the two texts of a pair; what has an empty line beside it stands alone.
+    Pairs,
 }
 
 /// `headstart pretrain`, and with a teacher `headstart distill`.

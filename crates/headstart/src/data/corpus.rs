@@ -118,6 +118,9 @@ impl AddAssign for CorpusCounts {
     }
 }
 
+/// The ids of the text of an input, or of the two of a pair.
+pub type Texts<'a> = (&'a [u32], Option<&'a [u32]>);
+
 /// One split of a corpus as token ids: each line's pieces, then the end-of-line token, line after line.
 #[derive(Debug)]
 pub struct TokenStream {
@@ -197,33 +200,29 @@ impl TokenStream {
         &self.source
     }
 
-    /// The lines of the text, without the token `end` behind each, those longer than `most` tokens cut to so many. Lines without tokens are
-    /// passed over.
+    /// The lines of the text, without the token `end` behind each; in `pairs`, two by two. What has no token is passed over, and of a pair the
+    /// other text stands alone.
     ///
     /// # Errors
     /// [`Error::BadInput`] when no line has a token.
-    pub fn lines(&self, end: u32, most: usize) -> Result<Vec<&[u32]>> {
-        let lines = self.ids().split(|&id| id == end).filter(|line| !line.is_empty());
-        let lines: Vec<&[u32]> = lines.map(|line| &line[..line.len().min(most)]).collect();
-        if lines.is_empty() {
-            return Err(bad(&self.source, None, "has no line with a token".into(), "give text"));
-        }
-        Ok(lines)
+    pub fn texts(&self, end: u32, pairs: bool) -> Result<Vec<Texts<'_>>> {
+        let lines = self.ids().split(|&id| id == end).map(|line| [line]);
+        Ok(self.together(lines, pairs)?.into_iter().map(|[texts]| texts).collect())
     }
 
-    /// As [`TokenStream::lines`], of one text in the pieces of two tokenizers, each with its own end and most. Lines without tokens in
-    /// either are passed over.
+    /// As [`TokenStream::texts`], of one text in the pieces of two tokenizers, each with its own end. Passed over is what has no token in
+    /// either.
     ///
     /// # Errors
     /// [`Error::BadInput`] as there, and where lines cannot be told apart because one holds an end within.
-    pub fn lines_beside<'a>(
+    pub fn texts_beside<'a>(
         &'a self,
-        own: (u32, usize),
-        other: &'a Self,
-        others: (u32, usize),
-    ) -> Result<[Vec<&'a [u32]>; 2]> {
+        end: u32,
+        (other, others_end): (&'a Self, u32),
+        pairs: bool,
+    ) -> Result<Vec<[Texts<'a>; 2]>> {
         let split = |stream: &'a Self, end: u32| stream.ids().split(move |&id| id == end);
-        let counts = [split(self, own.0).count(), split(other, others.0).count()];
+        let counts = [split(self, end).count(), split(other, others_end).count()];
         if counts[0] != counts[1] {
             let what = format!(
                 "has {} lines in one model's pieces and {} in the other's: a line holds the special token that ends lines in one of them",
@@ -237,16 +236,32 @@ impl TokenStream {
                 "take the names of special tokens, such as [SEP], out of the text",
             ));
         }
-        let both = split(self, own.0).zip(split(other, others.0));
-        let cut = |line: &'a [u32], most: usize| &line[..line.len().min(most)];
-        let (lines, there): (Vec<&[u32]>, Vec<&[u32]>) = both
-            .filter(|(line, there)| !line.is_empty() && !there.is_empty())
-            .map(|(line, there)| (cut(line, own.1), cut(there, others.1)))
-            .unzip();
-        if lines.is_empty() {
+        self.together(split(self, end).zip(split(other, others_end)).map(<[_; 2]>::from), pairs)
+    }
+
+    /// Lines of one text, in the pieces of so many tokenizers, as inputs.
+    fn together<'a, const N: usize>(
+        &self,
+        mut lines: impl Iterator<Item = [&'a [u32]; N]>,
+        pairs: bool,
+    ) -> Result<Vec<[Texts<'a>; N]>> {
+        let mut texts = Vec::new();
+        while let Some(first) = lines.next() {
+            let second = if pairs { lines.next() } else { None };
+            let [first, second] =
+                [Some(first), second].map(|line| line.filter(|all| !all.iter().any(|ids| ids.is_empty())));
+            match (first, second) {
+                (Some(first), Some(second)) => {
+                    texts.push(std::array::from_fn(|i| (first[i], Some(second[i]))));
+                }
+                (Some(alone), None) | (None, Some(alone)) => texts.push(alone.map(|ids| (ids, None))),
+                (None, None) => {}
+            }
+        }
+        if texts.is_empty() {
             return Err(bad(&self.source, None, "has no line with a token".into(), "give text"));
         }
-        Ok([lines, there])
+        Ok(texts)
     }
 
     /// The stream as blocks of `num_max_positions` consecutive tokens; the tail that fills no block is dropped.
@@ -379,12 +394,32 @@ mod tests {
         let text = "the cat\n\nthe\n";
         let (a, b) = (stream(text, &own), stream(text, &other));
         let ends = [own.roles().eos, other.roles().eos];
-        let [lines, there] = a.lines_beside((ends[0], 9), &b, (ends[1], 5)).unwrap();
-        assert_eq!((lines, there), (vec![&[4, 5][..], &[4]], vec![&[4, 5, 6, 7, 8][..], &[4, 5, 6]]));
+        let both = a.texts_beside(ends[0], (&b, ends[1]), false).unwrap();
+        let expected = [[&[4, 5][..], &[4, 5, 6, 7, 8, 9]], [&[4], &[4, 5, 6]]];
+        assert_eq!(both, expected.map(|both| both.map(|ids| (ids, None))));
+        assert_eq!(a.texts(ends[0], false).unwrap(), expected.map(|[own, _]| (own, None)));
         // One more line than the other has.
         let more = stream("the\ncat\n\nthe\n", &other);
-        let error = a.lines_beside((ends[0], 9), &more, (ends[1], 9)).unwrap_err().to_string();
+        let error = a.texts_beside(ends[0], (&more, ends[1]), false).unwrap_err().to_string();
         assert!(error.contains("3 lines") && error.contains("4 in the other's"), "{error}");
+    }
+
+    #[test]
+    fn lines_two_by_two_are_pairs_and_what_has_nothing_beside_it_stands_alone() {
+        let own = tokenizer();
+        let stream = |text| TokenStream::from_text(text, &own, "text").unwrap();
+        let end = own.roles().eos;
+        let text = "the\ncat\nsat\n\n\n.\n\n\nthe\nsat\ncat";
+        let [the, cat, sat, stop] = [[4], [5], [7], [8]];
+        let expected: [Texts<'_>; 5] =
+            [(&the, Some(&cat)), (&sat, None), (&stop, None), (&the, Some(&sat)), (&cat, None)];
+        assert_eq!(stream(text).texts(end, true).unwrap(), expected);
+        // With a line end behind the last line, too; and where the other has nothing of a line, neither has it here.
+        let (all, fewer) = (stream("the\ncat\nsat\n.\n"), stream("sat\n\n\nthe\n"));
+        assert_eq!(all.texts(end, true).unwrap(), [(&the[..], Some(&cat[..])), (&sat, Some(&stop))]);
+        let both = all.texts_beside(end, (&fewer, end), true).unwrap();
+        assert_eq!(both, [[(&the[..], None), (&sat[..], None)], [(&stop, None), (&the, None)]]);
+        assert!(stream("\n\n").texts(end, true).unwrap_err().to_string().contains("no line with a token"));
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl Encoded {
     pub fn token_type_ids(&self) -> impl Iterator<Item = u32> {
         self.segments.iter().flat_map(|&(length, kind)| std::iter::repeat_n(kind, length))
     }
+
+    /// The token types of all ids; `None` where all are 0.
+    pub fn types(&self) -> Option<Vec<u32>> {
+        let typed = self.segments.iter().any(|&(length, kind)| length > 0 && kind != 0);
+        typed.then(|| self.token_type_ids().collect())
+    }
 }
 
 impl Template {
@@ -182,6 +188,16 @@ impl Template {
             }
             _ => vec![(first, second)],
         }
+    }
+
+    /// How many tokens of the two texts of a pair stay.
+    pub fn kept(&self, first: usize, second: usize) -> [usize; 2] {
+        self.lengths(first, Some(second)).1
+    }
+
+    /// Where the second text of a pair begins, behind a first one of so many tokens.
+    pub fn second_starts(&self, first: usize) -> usize {
+        self.before.len() + first + self.between.len()
     }
 
     /// How many tokens are cut of a text of so many, or of two.

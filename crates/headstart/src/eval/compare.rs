@@ -1,4 +1,4 @@
-//! Two classifiers on the same examples: is one better, or was it luck?
+//! Two models on the same examples: is one better, or was it luck?
 //!
 //! Owns: McNemar's test, and the bootstrap of the difference with both drawn together. Never: reads what they said.
 
@@ -7,22 +7,21 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::eval::intervals::{Interval, RESAMPLES, draw_cells, middle, stream};
+use crate::eval::several::{Correlated, LabelCounts, MOST_DRAWN, class_counts, of_sums, place_of};
 use crate::eval::single::{ClassCounts, macro_f1, share};
 
 /// With fewer examples that one alone has right, the test is exact.
 const FEW: u64 = 25;
 
-/// What two classifiers said of the same examples, by class.
+/// What two models said of the same examples, and what is true.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcomes<'a> {
-    /// The true classes.
-    pub truths: &'a [u32],
+pub struct Outcomes<'a, T> {
+    /// What is true.
+    pub truths: &'a [T],
     /// What the first said.
-    pub first: &'a [u32],
+    pub first: &'a [T],
     /// What the second said.
-    pub second: &'a [u32],
-    /// Classes in all.
-    pub classes: usize,
+    pub second: &'a [T],
 }
 
 /// A metric of both, and what lies between them.
@@ -58,20 +57,21 @@ pub struct McNemar {
 pub struct Comparison {
     /// The examples.
     pub examples: u64,
-    /// Shares that are right.
-    pub accuracy: Difference,
-    /// Means of F1.
-    pub macro_f1: Difference,
-    /// Whether that may be luck.
-    pub mcnemar: McNemar,
+    /// By name: `accuracy` and `macro_f1` of classes; `exact_match`, `accuracy`, `micro_f1` and `macro_f1` of several labels at once; `pearson`, `spearman`
+    /// and `mse` of numbers.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, Difference>,
+    /// Whether that may be luck: of classes, and of examples that have all of several labels right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mcnemar: Option<McNemar>,
 }
 
-/// Compares them.
+/// Compares what was said of classes, each below `classes`.
 ///
 /// # Panics
 /// When they are not equally many, or a class is not below `classes`.
-pub fn compare(outcomes: Outcomes<'_>) -> Comparison {
-    let Outcomes { truths, first, second, classes } = outcomes;
+pub fn compare_classes(outcomes: Outcomes<'_, u32>, classes: usize) -> Comparison {
+    let Outcomes { truths, first, second } = outcomes;
     assert!(truths.len() == first.len() && truths.len() == second.len(), "answers to the same examples");
     let mut cells: BTreeMap<[u32; 3], u64> = BTreeMap::new();
     for ((&truth, &a), &b) in truths.iter().zip(first).zip(second) {
@@ -92,34 +92,11 @@ pub fn compare(outcomes: Outcomes<'_>) -> Comparison {
             [share(right, truths.len() as u64), macro_f1(&of)]
         })
     };
-    let [of_first, of_second] = scores(&counts);
     let mut drawn = vec![0; counts.len()];
-    let mut differences = [Vec::new(), Vec::new()];
-    for which in 0..RESAMPLES {
+    let draws = (0..RESAMPLES).map(|which| {
         draw_cells(&counts, &mut stream(which), &mut drawn);
-        let [a, b] = scores(&drawn);
-        differences.iter_mut().zip(a.iter().zip(b)).for_each(|(all, (a, b))| all.push(b - a));
-    }
-    let [mut accuracies, mut f1s] = differences;
-    let difference = |metric: usize, drawn: &mut Vec<f64>| Difference {
-        first: of_first[metric],
-        second: of_second[metric],
-        difference: of_second[metric] - of_first[metric],
-        second_better: drawn
-            .iter()
-            .map(|d| {
-                if *d > 0.0 {
-                    1.0
-                } else if *d < 0.0 {
-                    0.0
-                } else {
-                    0.5
-                }
-            })
-            .sum::<f64>()
-            / drawn.len().max(1) as f64,
-        interval: middle(drawn),
-    };
+        scores(&drawn)
+    });
     let only = |one: usize, other: usize| {
         let alone = |(cell, n): (&[u32; 3], &u64)| {
             if cell[one] == cell[0] && cell[other] != cell[0] { *n } else { 0 }
@@ -128,10 +105,124 @@ pub fn compare(outcomes: Outcomes<'_>) -> Comparison {
     };
     Comparison {
         examples: truths.len() as u64,
-        accuracy: difference(0, &mut accuracies),
-        macro_f1: difference(1, &mut f1s),
-        mcnemar: mcnemar(only(1, 2), only(2, 1)),
+        metrics: differences(["accuracy", "macro_f1"], scores(&counts), draws),
+        mcnemar: Some(mcnemar(only(1, 2), only(2, 1))),
     }
+}
+
+/// Compares what was said of so many labels at once, of each example one after the other.
+///
+/// # Panics
+/// When they are not equally many.
+pub fn compare_labels(outcomes: Outcomes<'_, bool>, labels: usize) -> Comparison {
+    let Outcomes { truths, first, second } = outcomes;
+    assert!(truths.len() == first.len() && truths.len() == second.len(), "answers to the same examples");
+    let n = truths.len() / labels.max(1);
+    let places = [first, second]
+        .map(|told| told.iter().zip(truths).map(|(&told, &truth)| place_of(told, truth)).collect::<Vec<_>>());
+    let rows = |which: usize, example: usize| &places[which][example * labels..(example + 1) * labels];
+    let right =
+        |which: usize, example: usize| rows(which, example).iter().all(|place| [0, 3].contains(place));
+    let scores = |examples: &mut dyn Iterator<Item = usize>| {
+        let mut counts: [Vec<LabelCounts>; 2] = [vec![[0; 4]; labels], vec![[0; 4]; labels]];
+        let mut exact = [0; 2];
+        for example in examples {
+            for which in 0..2 {
+                let row = rows(which, example).iter();
+                counts[which].iter_mut().zip(row).for_each(|(counts, &place)| counts[place] += 1);
+                exact[which] += u64::from(right(which, example));
+            }
+        }
+        [0, 1].map(|which| {
+            let classes: Vec<ClassCounts> = counts[which].iter().map(class_counts).collect();
+            let (accuracy, micro) = of_sums(&counts[which]);
+            [share(exact[which], n as u64), accuracy, micro, macro_f1(&classes)]
+        })
+    };
+    let draws = (0..if truths.len() > MOST_DRAWN { 0 } else { RESAMPLES }).map(|which| {
+        let mut random = stream(which);
+        scores(&mut (0..n).map(|_| random.below(n)))
+    });
+    let only =
+        |one, other| (0..n).filter(|&example| right(one, example) && !right(other, example)).count() as u64;
+    Comparison {
+        examples: n as u64,
+        metrics: differences(["exact_match", "accuracy", "micro_f1", "macro_f1"], scores(&mut (0..n)), draws),
+        mcnemar: Some(mcnemar(only(0, 1), only(1, 0))),
+    }
+}
+
+/// Compares numbers.
+///
+/// # Panics
+/// When they are not equally many.
+pub fn compare_numbers(outcomes: Outcomes<'_, f64>) -> Comparison {
+    let Outcomes { truths, first, second } = outcomes;
+    assert!(truths.len() == first.len() && truths.len() == second.len(), "answers to the same examples");
+    let n = truths.len();
+    let pairs =
+        [first, second].map(|told| told.iter().copied().zip(truths.iter().copied()).collect::<Vec<_>>());
+    let mut of = pairs.each_ref().map(|pairs| Correlated::new(pairs));
+    let mut scores = |weights: &[u32]| {
+        let error = |pairs: &[(f64, f64)]| {
+            let squares =
+                pairs.iter().zip(weights).map(|((told, truth), w)| f64::from(*w) * (told - truth).powi(2));
+            squares.sum::<f64>() / n as f64
+        };
+        [0, 1].map(|which| {
+            let [pearson, spearman] = of[which].drawn(weights);
+            [pearson, spearman, error(&pairs[which])]
+        })
+    };
+    let found = scores(&vec![1; n]);
+    let mut weights = vec![0; n];
+    let draws = (0..if (3..=MOST_DRAWN / 8).contains(&n) { RESAMPLES } else { 0 }).map(|which| {
+        let mut random = stream(which);
+        weights.fill(0);
+        (0..n).for_each(|_| weights[random.below(n)] += 1);
+        scores(&weights)
+    });
+    let metrics = differences(["pearson", "spearman", "mse"], found, draws);
+    Comparison { examples: n as u64, metrics, mcnemar: None }
+}
+
+/// What lies between two in each metric, by both of the examples as they are, and both of each draw.
+fn differences<const N: usize>(
+    names: [&str; N],
+    [first, second]: [[f64; N]; 2],
+    draws: impl Iterator<Item = [[f64; N]; 2]>,
+) -> BTreeMap<String, Difference> {
+    let mut drawn = [const { Vec::new() }; N];
+    for [a, b] in draws {
+        drawn.iter_mut().zip(a.iter().zip(b)).for_each(|(all, (a, b))| all.push(b - a));
+    }
+    let difference = |(at, name): (usize, &str)| {
+        let better = |d: f64| {
+            let d = if name == "mse" { -d } else { d };
+            if d > 0.0 {
+                1.0
+            } else if d < 0.0 {
+                0.0
+            } else {
+                0.5
+            }
+        };
+        let (drawn, apart) = (&mut drawn[at], second[at] - first[at]);
+        let second_better = if drawn.is_empty() {
+            better(apart)
+        } else {
+            drawn.iter().map(|d| better(*d)).sum::<f64>() / drawn.len() as f64
+        };
+        let found = Difference {
+            first: first[at],
+            second: second[at],
+            difference: apart,
+            interval: middle(drawn),
+            second_better,
+        };
+        (name.to_owned(), found)
+    };
+    names.into_iter().enumerate().map(difference).collect()
 }
 
 fn mcnemar(only_first: u64, only_second: u64) -> McNemar {
@@ -233,14 +324,52 @@ mod tests {
         let truths: Vec<u32> = (0..200).map(|i| i % 3).collect();
         let wrong: Vec<u32> =
             truths.iter().enumerate().map(|(i, t)| if i % 4 == 0 { (t + 1) % 3 } else { *t }).collect();
-        let same = compare(Outcomes { truths: &truths, first: &wrong, second: &wrong, classes: 3 });
-        assert_eq!((same.mcnemar.p, same.accuracy.difference, same.accuracy.second_better), (1.0, 0.0, 0.5));
-        assert_eq!(same.macro_f1.interval, Some([0.0, 0.0]));
-        let better = compare(Outcomes { truths: &truths, first: &wrong, second: &truths, classes: 3 });
-        assert!(better.mcnemar.p < 1e-9 && better.accuracy.second_better > 0.999, "{better:?}");
-        assert_eq!((better.mcnemar.only_first, better.mcnemar.only_second), (0, 50));
-        let [low, high] = better.accuracy.interval.unwrap();
+        let against = |second| compare_classes(Outcomes { truths: &truths, first: &wrong, second }, 3);
+        let same = against(&wrong);
+        let (test, accuracy) = (same.mcnemar.unwrap(), same.metrics["accuracy"]);
+        assert_eq!((test.p, accuracy.difference, accuracy.second_better), (1.0, 0.0, 0.5));
+        assert_eq!(same.metrics["macro_f1"].interval, Some([0.0, 0.0]));
+        let better = against(&truths);
+        let (test, accuracy) = (better.mcnemar.unwrap(), better.metrics["accuracy"]);
+        assert!(test.p < 1e-9 && accuracy.second_better > 0.999, "{better:?}");
+        assert_eq!((test.only_first, test.only_second), (0, 50));
+        let [low, high] = accuracy.interval.unwrap();
         // The binomial's: 0.25 with a deviation of 0.031.
         assert!((low - 0.19).abs() < 0.012 && (high - 0.31).abs() < 0.012, "{low} {high}");
+    }
+
+    #[test]
+    fn several_labels_are_right_together() {
+        // The second label is missed in every fifth example by the first, which has all others right, and always by the second.
+        let truths: Vec<bool> = (0..300).map(|i| i % 3 != 0).collect();
+        let first: Vec<bool> = truths.iter().enumerate().map(|(i, t)| *t && i % 15 != 1).collect();
+        let second: Vec<bool> = truths.iter().enumerate().map(|(i, t)| *t && i % 3 != 1).collect();
+        let found = compare_labels(Outcomes { truths: &truths, first: &first, second: &second }, 3);
+        let [exact, micro, f1] = ["exact_match", "micro_f1", "macro_f1"].map(|name| found.metrics[name]);
+        assert_eq!((found.examples, exact.first, exact.second), (100, 0.8, 0.0));
+        // 180 hits and 20 misses; 100 and 100.
+        assert!((micro.first - 360.0 / 380.0).abs() < 1e-12 && (micro.second - 200.0 / 300.0).abs() < 1e-12);
+        assert!((found.metrics["accuracy"].second - 2.0 / 3.0).abs() < 1e-12);
+        // The first label is nowhere.
+        let of_second_label = 160.0 / 180.0;
+        assert!((f1.first - f64::midpoint(of_second_label, 1.0)).abs() < 1e-12, "{f1:?}");
+        let test = found.mcnemar.unwrap();
+        assert_eq!((test.only_first, test.only_second), (80, 0));
+        let [low, high] = exact.interval.unwrap();
+        assert!(low < -0.8 && high > -0.8 && exact.second_better < 1e-9, "{exact:?}");
+    }
+
+    #[test]
+    fn of_numbers_the_smaller_error_is_the_better_one() {
+        let truths: Vec<f64> = (0..60).map(f64::from).collect();
+        let near: Vec<f64> = truths.iter().map(|t| t + if t % 2.0 < 1.0 { 3.0 } else { -3.0 }).collect();
+        let far: Vec<f64> = truths.iter().map(|t| t * 0.5).collect();
+        let found = compare_numbers(Outcomes { truths: &truths, first: &far, second: &near });
+        let [pearson, error] = ["pearson", "mse"].map(|name| found.metrics[name]);
+        assert!((pearson.first - 1.0).abs() < 1e-12 && pearson.second < 0.99 && pearson.second_better < 1e-9);
+        assert!((error.second - 9.0).abs() < 1e-12 && error.second_better > 0.999, "{error:?}");
+        assert_eq!(found.mcnemar, None);
+        let few = compare_numbers(Outcomes { truths: &[1.0, 2.0], first: &[1.0, 2.0], second: &[2.0, 1.0] });
+        assert_eq!((few.metrics["mse"].interval, few.metrics["mse"].second_better), (None, 0.0));
     }
 }

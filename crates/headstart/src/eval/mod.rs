@@ -26,9 +26,10 @@ use crate::ranks::Ranks;
 
 pub use answers::Answers;
 pub use calibration::{BINS, Bin, Calibration, Sureness};
-pub use compare::{Comparison, Difference, McNemar, Outcomes, compare};
-pub use intervals::{Interval, RESAMPLES};
-pub(crate) use intervals::{middle, stream};
+pub use compare::{
+    Comparison, Difference, McNemar, Outcomes, compare_classes, compare_labels, compare_numbers,
+};
+pub use intervals::Interval;
 
 use several::LabelCounts;
 

@@ -12,24 +12,25 @@ use crate::eval::single::{ClassCounts, class_name, macro_f1, share};
 /// Answers of a label of an example from here on are yes.
 const YES: f32 = 0.5;
 /// Draws of more numbers than these take seconds; nothing of so many is far off, and no interval is told.
-const MOST_DRAWN: usize = 1 << 20;
+pub(super) const MOST_DRAWN: usize = 1 << 20;
 
 /// Counts of one label: not there, missed, told wrongly, told rightly.
 pub(super) type LabelCounts = [u64; 4];
 
 /// Where an answer counts.
 pub(super) fn place(told: f32, truth: f32) -> usize {
-    usize::from(told > YES) * 2 + usize::from(truth > 0.5)
+    place_of(told > YES, truth > 0.5)
+}
+
+/// The same of yes and no.
+pub(super) fn place_of(told: bool, truth: bool) -> usize {
+    usize::from(told) * 2 + usize::from(truth)
 }
 
 /// Accuracy and micro-F1 over all labels of all examples, macro-F1 over the labels that occur or are told; F1, precision and recall of
 /// each label.
 pub(super) fn of_labels(counts: &[LabelCounts], names: &[String], metrics: &mut BTreeMap<String, f64>) {
-    let sums = counts.iter().fold([0; 4], |mut sums: LabelCounts, label| {
-        sums.iter_mut().zip(label).for_each(|(sum, n)| *sum += n);
-        sums
-    });
-    let (accuracy, micro) = of_sums(sums);
+    let (accuracy, micro) = of_sums(counts);
     metrics.insert("accuracy".into(), accuracy);
     metrics.insert("micro_f1".into(), micro);
     let labels: Vec<ClassCounts> = counts.iter().map(class_counts).collect();
@@ -43,8 +44,12 @@ pub(super) fn class_counts(&[_, missed, wrong, hits]: &LabelCounts) -> ClassCoun
     ClassCounts { hits, truths: hits + missed, guesses: hits + wrong }
 }
 
-/// Accuracy and micro-F1.
-fn of_sums(sums: LabelCounts) -> (f64, f64) {
+/// Accuracy and micro-F1 over all labels.
+pub(super) fn of_sums(counts: &[LabelCounts]) -> (f64, f64) {
+    let sums = counts.iter().fold([0; 4], |mut sums: LabelCounts, label| {
+        sums.iter_mut().zip(label).for_each(|(sum, n)| *sum += n);
+        sums
+    });
     let [no, missed, wrong, hits] = sums.map(|n| n as f64);
     let f1 = if hits > 0.0 { 2.0 * hits / (2.0 * hits + missed + wrong) } else { 0.0 };
     ((no + hits) / (no + missed + wrong + hits), f1)
@@ -102,23 +107,44 @@ pub(super) fn correlation_intervals(pairs: &[(f64, f64)]) -> BTreeMap<String, In
     if !(3..=MOST_DRAWN / 8).contains(&n) {
         return BTreeMap::new();
     }
-    let columns =
-        [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|of| pairs.iter().map(of).collect::<Vec<_>>());
-    let orders = columns.each_ref().map(|column| order(column));
+    let mut of = Correlated::new(pairs);
     let (mut linear, mut of_ranks) = (Vec::new(), Vec::new());
     let mut weights = vec![0_u32; n];
-    let mut ranked = pairs.to_vec();
     for which in 0..RESAMPLES {
         let mut random = stream(which);
         weights.fill(0);
         (0..n).for_each(|_| weights[random.below(n)] += 1);
-        linear.push(weighted_pearson(pairs, &weights));
-        weighted_ranks(&columns[0], &orders[0], &weights, |at, rank| ranked[at].0 = rank);
-        weighted_ranks(&columns[1], &orders[1], &weights, |at, rank| ranked[at].1 = rank);
-        of_ranks.push(weighted_pearson(&ranked, &weights));
+        let [pearson, spearman] = of.drawn(&weights);
+        linear.push(pearson);
+        of_ranks.push(spearman);
     }
     let both = [("pearson", middle(&mut linear)), ("spearman", middle(&mut of_ranks))];
     both.into_iter().filter_map(|(name, interval)| Some((name.to_owned(), interval?))).collect()
+}
+
+/// Pairs of numbers whose correlations are asked for again and again.
+pub(super) struct Correlated<'a> {
+    pairs: &'a [(f64, f64)],
+    columns: [Vec<f64>; 2],
+    orders: [Vec<usize>; 2],
+    ranked: Vec<(f64, f64)>,
+}
+
+impl<'a> Correlated<'a> {
+    pub(super) fn new(pairs: &'a [(f64, f64)]) -> Self {
+        let columns =
+            [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1].map(|of| pairs.iter().map(of).collect::<Vec<_>>());
+        let orders = columns.each_ref().map(|column| order(column));
+        Self { pairs, columns, orders, ranked: pairs.to_vec() }
+    }
+
+    /// Pearson's and Spearman's, each pair as often as its weight says.
+    pub(super) fn drawn(&mut self, weights: &[u32]) -> [f64; 2] {
+        let Self { pairs, columns, orders, ranked } = self;
+        weighted_ranks(&columns[0], &orders[0], weights, |at, rank| ranked[at].0 = rank);
+        weighted_ranks(&columns[1], &orders[1], weights, |at, rank| ranked[at].1 = rank);
+        [weighted_pearson(pairs, weights), weighted_pearson(ranked, weights)]
+    }
 }
 
 fn pearson(pairs: &[(f64, f64)]) -> f64 {

@@ -1,14 +1,15 @@
-//! Two finished classifiers on the same examples.
+//! Two finished runs on the same examples.
 //!
 //! Owns: that they are the same, and where the two differ. Never: the tests (`eval`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::checkpoint::RunFolder;
+use crate::config::Problem;
 use crate::error::{Error, Result};
 use crate::eval::{self, Comparison, Outcomes};
 use crate::history::settings;
@@ -45,17 +46,17 @@ pub struct Compared {
     /// Metrics and tests.
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// Examples that they answer differently; those come first that only one has right.
+    /// Examples that they answer differently; those come first that only one has right, or where one number is much nearer.
     pub differing: Vec<Differing>,
 }
 
 /// Compares the runs in two folders by what they said of the same examples.
 ///
 /// # Errors
-/// [`Error::Missing`] where one has no predictions of single labels, or the examples are not the same; [`Error::BadInput`] where its file
-/// is damaged.
+/// [`Error::Missing`] where one has no predictions, or the examples are not the same; [`Error::BadInput`] where its file is damaged.
 pub fn compare(first: &Path, second: &Path) -> Result<Compared> {
-    let ((evaluated, ours), (other, theirs)) = (predictions_of(first)?, predictions_of(second)?);
+    let (problem, evaluated, ours) = predictions_of(first)?;
+    let (_, other, theirs) = predictions_of(second)?;
     same_examples((first, &evaluated), (second, &other))?;
     let agree = |(a, b): (&Line, &Line)| (&a.label, &a.text, a.line) == (&b.label, &b.text, b.line);
     let whole = |lines: &[Line]| lines.len() as u64 == evaluated.examples;
@@ -69,6 +70,42 @@ pub fn compare(first: &Path, second: &Path) -> Result<Compared> {
             fix: "continue both runs with --resume, which writes them again".into(),
         });
     }
+    let comparison = match problem {
+        Problem::SingleLabel => of_classes(&ours, &theirs),
+        Problem::MultiLabel => {
+            let labels: Option<Vec<String>> = RunFolder::summary(first)
+                .and_then(|summary| serde_json::from_value(summary["labels"].clone()).ok());
+            of_labels(&labels.unwrap_or_default(), &ours, &theirs)
+        }
+        Problem::Regression => of_numbers(&ours, &theirs),
+    };
+    let mut differing: Vec<(f64, Differing)> = ours
+        .iter()
+        .zip(&theirs)
+        .filter(|(a, b)| a.predicted != b.predicted)
+        .map(|(a, b)| (-matters(a, b), differing(a, b)))
+        .collect();
+    differing.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    Ok(Compared {
+        first: first.to_path_buf(),
+        second: second.to_path_buf(),
+        comparison,
+        evaluated,
+        differing: differing.into_iter().map(|(_, example)| example).collect(),
+    })
+}
+
+/// How much more right one of two answers is.
+fn matters(a: &Line, b: &Line) -> f64 {
+    match (&a.label, &a.predicted, &b.predicted) {
+        (Told::Number(truth), Told::Number(a), Told::Number(b)) => {
+            ((truth - a).abs() - (truth - b).abs()).abs()
+        }
+        (truth, a, b) => f64::from(u8::from(truth == a || truth == b)),
+    }
+}
+
+fn of_classes(ours: &[Line], theirs: &[Line]) -> Comparison {
     let mut classes = BTreeMap::new();
     let mut class_of = |told: &Told| {
         let next = classes.len() as u32;
@@ -77,23 +114,45 @@ pub fn compare(first: &Path, second: &Path) -> Result<Compared> {
     let mut column = |lines: &[Line], of: fn(&Line) -> &Told| -> Vec<u32> {
         lines.iter().map(|line| class_of(of(line))).collect()
     };
-    let truths = column(&ours, |line| &line.label);
-    let (said, others) = (column(&ours, |line| &line.predicted), column(&theirs, |line| &line.predicted));
-    let outcomes = Outcomes { truths: &truths, first: &said, second: &others, classes: classes.len() };
-    let mut differing: Vec<(bool, Differing)> = ours
-        .iter()
-        .zip(&theirs)
-        .filter(|(a, b)| a.predicted != b.predicted)
-        .map(|(a, b)| (a.predicted != a.label && b.predicted != b.label, differing(a, b)))
-        .collect();
-    differing.sort_by_key(|(both_wrong, _)| *both_wrong);
-    Ok(Compared {
-        first: first.to_path_buf(),
-        second: second.to_path_buf(),
-        comparison: eval::compare(outcomes),
-        evaluated,
-        differing: differing.into_iter().map(|(_, example)| example).collect(),
-    })
+    let truths = column(ours, |line| &line.label);
+    let (first, second) = (column(ours, |line| &line.predicted), column(theirs, |line| &line.predicted));
+    eval::compare_classes(Outcomes { truths: &truths, first: &first, second: &second }, classes.len())
+}
+
+/// `labels` are those of the data, of which some may be nowhere.
+fn of_labels(labels: &[String], ours: &[Line], theirs: &[Line]) -> Comparison {
+    let column = |lines: &[Line], of: fn(&Line) -> &Told| -> Vec<String> {
+        lines.iter().map(|line| of(line).to_string()).collect()
+    };
+    let truths = column(ours, |line| &line.label);
+    let (first, second) = (column(ours, |line| &line.predicted), column(theirs, |line| &line.predicted));
+    let told = [&truths, &first, &second].into_iter().flatten().flat_map(|all| labels_in(all));
+    let names: BTreeSet<&str> = labels.iter().map(String::as_str).chain(told).collect();
+    let flags = |column: &[String]| -> Vec<bool> {
+        let on = |all: &String| {
+            let all: BTreeSet<&str> = labels_in(all).collect();
+            names.iter().map(|name| all.contains(name)).collect::<Vec<bool>>()
+        };
+        column.iter().flat_map(on).collect()
+    };
+    let [truths, first, second] = [&truths, &first, &second].map(|column| flags(column));
+    eval::compare_labels(Outcomes { truths: &truths, first: &first, second: &second }, names.len())
+}
+
+fn of_numbers(ours: &[Line], theirs: &[Line]) -> Comparison {
+    let number = |told: &Told| match told {
+        Told::Number(number) => *number,
+        Told::Class(_) => f64::NAN,
+    };
+    let truths: Vec<f64> = ours.iter().map(|line| number(&line.label)).collect();
+    let [first, second] =
+        [ours, theirs].map(|lines| lines.iter().map(|line| number(&line.predicted)).collect::<Vec<f64>>());
+    eval::compare_numbers(Outcomes { truths: &truths, first: &first, second: &second })
+}
+
+/// The names of several labels.
+fn labels_in(told: &str) -> impl Iterator<Item = &str> {
+    told.split('|').filter(|name| !name.is_empty())
 }
 
 fn differing(a: &Line, b: &Line) -> Differing {
@@ -109,14 +168,8 @@ fn differing(a: &Line, b: &Line) -> Differing {
 }
 
 /// What a run said, and of which examples.
-fn predictions_of(dir: &Path) -> Result<(Evaluated, Vec<Line>)> {
-    let problem = settings(dir)?.get("problem").and_then(toml::Value::as_str).map(str::to_owned);
-    if problem.as_deref().is_some_and(|problem| problem != "single-label") {
-        return Err(Error::Missing {
-            what: format!("{} has no single labels, and nothing else can be compared", dir.display()),
-            fix: "look at both with headstart runs show".into(),
-        });
-    }
+fn predictions_of(dir: &Path) -> Result<(Problem, Evaluated, Vec<Line>)> {
+    let problem = settings(dir)?.get("problem").cloned().and_then(|problem| problem.try_into().ok());
     let lines = predictions::read(&dir.join("predictions.jsonl"))?;
     let evaluated = RunFolder::summary(dir).map(|summary| summary["evaluated"].clone());
     let evaluated = evaluated.filter(Value::is_object).and_then(|value| serde_json::from_value(value).ok());
@@ -124,7 +177,7 @@ fn predictions_of(dir: &Path) -> Result<(Evaluated, Vec<Line>)> {
         what: format!("{} does not say which examples its predictions are of", dir.display()),
         fix: "continue it with --resume, which writes its summary.json again".into(),
     })?;
-    Ok((evaluated, lines))
+    Ok((problem.unwrap_or_default(), evaluated, lines))
 }
 
 fn same_examples(first: (&Path, &Evaluated), second: (&Path, &Evaluated)) -> Result<()> {

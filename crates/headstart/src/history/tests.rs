@@ -72,7 +72,7 @@ fn runs_are_compared_on_the_same_examples_only() {
     let second = run(root.path(), "second", ["b", "b", "c"], "x");
     let found = compare(&first, &second).unwrap();
     assert_eq!(found.comparison.examples, 3);
-    let test = found.comparison.mcnemar;
+    let test = found.comparison.mcnemar.unwrap();
     assert_eq!((test.only_first, test.only_second, test.exact), (1, 1, true));
     let told: Vec<(&str, &str, &str)> =
         found.differing.iter().map(|d| (&*d.place, &*d.first, &*d.second)).collect();
@@ -85,4 +85,54 @@ fn runs_are_compared_on_the_same_examples_only() {
     );
     fs::remove_file(second.join("predictions.jsonl")).unwrap();
     assert!(compare(&first, &second).unwrap_err().to_string().contains("is not there"));
+}
+
+/// A run of another problem: what is true of three examples, and what it told.
+fn run_of(
+    root: &Path,
+    name: &str,
+    problem: &str,
+    lines: [(serde_json::Value, serde_json::Value); 3],
+) -> PathBuf {
+    let dir = run(root, name, ["a", "b", "a"], "x");
+    fs::write(dir.join("config.toml"), format!("problem = \"{problem}\"\n")).unwrap();
+    let line =
+        |(label, predicted)| json!({"label": label, "predicted": predicted, "text": "t"}).to_string() + "\n";
+    fs::write(dir.join("predictions.jsonl"), lines.map(line).concat()).unwrap();
+    let mut summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.join("summary.json")).unwrap()).unwrap();
+    summary["labels"] = json!(["a", "b", "c", "d"]);
+    fs::write(dir.join("summary.json"), summary.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn numbers_and_several_labels_are_compared_too() {
+    let root = tempfile::tempdir().unwrap();
+    let numbers = |name: &str, told: [f64; 3]| {
+        let pairs = [(1.0, told[0]), (2.0, told[1]), (4.0, told[2])];
+        run_of(root.path(), name, "regression", pairs.map(|(truth, told)| (truth.into(), told.into())))
+    };
+    let (first, second) = (numbers("n1", [1.0, 3.0, 4.5]), numbers("n2", [1.5, 0.0, 4.5]));
+    let found = compare(&first, &second).unwrap();
+    let error = found.comparison.metrics["mse"];
+    assert!(
+        (error.first - 1.25 / 3.0).abs() < 1e-12 && (error.second - 4.5 / 3.0).abs() < 1e-12,
+        "{error:?}"
+    );
+    // The one that only one is far off comes first; where they say the same, nothing is to be seen.
+    let told: Vec<(&str, &str)> = found.differing.iter().map(|d| (&*d.first, &*d.second)).collect();
+    assert_eq!(told, [("3", "0"), ("1", "1.5")]);
+    let labels = |name: &str, told: [&str; 3]| {
+        let pairs = [("a|b", told[0]), ("", told[1]), ("c", told[2])];
+        run_of(root.path(), name, "multi-label", pairs.map(|(truth, told)| (truth.into(), told.into())))
+    };
+    let (first, second) = (labels("l1", ["a", "", "c"]), labels("l2", ["a|b", "c", "c|a"]));
+    let found = compare(&first, &second).unwrap().comparison;
+    assert!((found.metrics["exact_match"].first - 2.0 / 3.0).abs() < 1e-12);
+    // One and two of twelve are wrong: `d` counts, which nobody told.
+    let accuracy = found.metrics["accuracy"];
+    assert!((accuracy.first - 11.0 / 12.0).abs() < 1e-12 && (accuracy.second - 10.0 / 12.0).abs() < 1e-12);
+    let test = found.mcnemar.unwrap();
+    assert_eq!((test.only_first, test.only_second), (2, 1));
 }

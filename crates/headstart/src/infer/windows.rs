@@ -62,7 +62,7 @@ pub(crate) fn by_windows(
     for first in (0..examples.len()).step_by(CHUNK) {
         let (mut batch, mut parts) = (Batch::default(), Vec::new());
         for at in first..examples.len().min(first + CHUNK) {
-            let windows = template.windows(examples.ids[at], examples.seconds.get(at).copied());
+            let windows = template.windows(examples.ids[at], examples.second(at));
             parts.push(windows.len());
             let sequence = |(first, second): (&[u32], Option<&[u32]>)| {
                 TokenTargets::None.sequence_of(&template.encode(first, second), None, 0)

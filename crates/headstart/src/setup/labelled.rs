@@ -270,7 +270,7 @@ impl Labelled {
         let classes = self.data.labels.len();
         Examples {
             ids: split.iter().map(|example| example.ids).collect(),
-            seconds: split.iter().filter_map(|example| example.second).collect(),
+            seconds: split.iter().filter_map(|example| example.second).map(Some).collect(),
             labels: split.iter().map(|example| label_of(example.label, classes)).collect(),
             template: Some(self.template.clone()),
             pairs: Vec::new(),

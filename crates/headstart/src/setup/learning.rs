@@ -117,7 +117,7 @@ impl Learning {
     /// How the teacher reads the text of a student that has other pieces; `None` for the same.
     ///
     /// # Errors
-    /// [`Error::Config`] for a student whose token relations are to be compared, or whose inputs are no lines.
+    /// [`Error::Config`] for a student whose token relations are to be compared, or whose inputs are blocks.
     pub(crate) fn own_reading(
         &self,
         student: &Tokenizer,
@@ -139,18 +139,18 @@ impl Learning {
                 "leave it out: hidden states and whole inputs can be learned",
             );
         }
-        if config.inputs != TextUnit::Lines {
+        if config.inputs == TextUnit::Blocks {
             return refuse(
                 "inputs",
                 "and their blocks would hold different text",
-                "use --inputs lines, so that both read the same",
+                "use --inputs lines, or pairs, so that both read the same",
             );
         }
         let model = &self.loaded.files.config;
         let pooling = model.head.as_ref().filter(|_| self.label_loss() > 0.0).map(|head| head.pooling);
         let reads = model.arch.is_encoder() || pooling.is_some();
         let around = reads.then(|| (model.arch, pooling.unwrap_or(model.arch.pooling())));
-        let inputs = TextInputs::of(model, None, TextUnit::Lines, around, tokenizer.roles())?;
+        let inputs = TextInputs::of(model, None, config.inputs, around, tokenizer.roles())?;
         let both = [student, &tokenizer];
         let spelled = (self.distill.token_loss > 0.0).then(|| both.map(|t| Arc::new(Spelling::of(t))));
         Ok(Some(OwnReading { tokenizer, inputs, spelled }))

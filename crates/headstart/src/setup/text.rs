@@ -5,7 +5,7 @@
 
 use crate::batch::{Examples, OtherPieces, TokenTargets};
 use crate::config::{Arch, HeadPooling, ModelConfig, ObjectiveName, TextUnit};
-use crate::data::corpus::TokenStream;
+use crate::data::corpus::{Texts, TokenStream};
 use crate::data::template::Template;
 use crate::data::unknown::UnknownTokens;
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ impl TextInputs {
         teacher: Option<(Arch, HeadPooling)>,
         roles: RoleIds,
     ) -> Result<Self> {
-        let (end, (arch, positions)) = (roles.eos, (model.arch, model.num_max_positions));
+        let (end, arch, positions) = (roles.eos, model.arch, model.num_max_positions);
         if let Some(size) = block_size.filter(|&size| size > positions) {
             return Err(Error::Config {
                 key: "block_size".into(),
@@ -83,11 +83,18 @@ impl TextInputs {
         // An encoder has its special tokens around a text, and so has a teacher that expects them.
         let around = teacher.or(arch.is_encoder().then(|| (arch, arch.pooling())));
         let Some((arch, pooling)) = around else {
+            if unit == TextUnit::Pairs {
+                return Err(Error::Config {
+                    key: "inputs".into(),
+                    what: format!("{} has nothing between the two texts of a pair", arch.name()),
+                    fix: "use lines, or an encoder".into(),
+                });
+            }
             return Ok(Self { block: block_size.unwrap_or(positions), unit, end, template: None });
         };
         let length = block_size.unwrap_or(positions.min(LONGEST));
         let template = Template::of(arch, pooling, roles, length);
-        template.validate(1)?;
+        template.validate(if unit == TextUnit::Pairs { 2 } else { 1 })?;
         let block = length - template.encode(&[], None).input_ids.len();
         Ok(Self { block, unit, end, template: Some(template) })
     }
@@ -99,21 +106,41 @@ impl TextInputs {
         beside: Beside<'_, 'a>,
     ) -> Result<Examples<'a>> {
         let template = self.template.clone();
+        let pairs = self.unit == TextUnit::Pairs;
         if let Some((OwnReading { inputs, spelled, .. }, other)) = beside {
-            let limits = [self, inputs].map(|inputs| (inputs.end, inputs.block));
-            let [ids, there] = stream.lines_beside(limits[0], other, limits[1])?;
-            let others =
-                OtherPieces { ids: there, template: inputs.template.clone(), spelled: spelled.clone() };
-            return Ok(Examples { ids, template, in_teachers_pieces: Some(others), ..Examples::default() });
+            let both = stream.texts_beside(self.end, (other, inputs.end), pairs)?;
+            let (ids, seconds) = self.cut(both.iter().map(|both| both[0]));
+            let there = inputs.cut(both.iter().map(|both| both[1]));
+            let others = OtherPieces {
+                ids: there.0,
+                seconds: there.1,
+                template: inputs.template.clone(),
+                spelled: spelled.clone(),
+            };
+            let in_teachers_pieces = Some(others);
+            return Ok(Examples { ids, seconds, template, in_teachers_pieces, ..Examples::default() });
         }
-        let ids = match self.unit {
-            TextUnit::Lines => stream.lines(self.end, self.block)?,
+        let (ids, seconds) = match self.unit {
+            TextUnit::Lines | TextUnit::Pairs => self.cut(stream.texts(self.end, pairs)?.into_iter()),
             TextUnit::Blocks => {
                 let blocks = stream.blocks(self.block)?;
-                (0..blocks.count()).map(|i| blocks.get(i)).collect()
+                ((0..blocks.count()).map(|i| blocks.get(i)).collect(), Vec::new())
             }
         };
-        Ok(Examples { ids, template, ..Examples::default() })
+        Ok(Examples { ids, seconds, template, ..Examples::default() })
+    }
+
+    /// First and second texts, each cut to what an input has room for.
+    fn cut<'a>(&self, texts: impl Iterator<Item = Texts<'a>>) -> (Vec<&'a [u32]>, Vec<Option<&'a [u32]>>) {
+        let cut = |(first, second): Texts<'a>| match (second, &self.template) {
+            (Some(second), Some(template)) => {
+                let [kept, kept_of_second] = template.kept(first.len(), second.len());
+                (&first[..kept], Some(&second[..kept_of_second]))
+            }
+            _ => (&first[..first.len().min(self.block)], None),
+        };
+        let (firsts, seconds): (_, Vec<_>) = texts.map(cut).unzip();
+        (firsts, if self.unit == TextUnit::Pairs { seconds } else { Vec::new() })
     }
 
     /// A split that is evaluated, where there is one.
@@ -138,7 +165,10 @@ pub(crate) fn unknown_warning(stream: &TokenStream, tokenizer: &Tokenizer) -> Op
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::tokenizer::Case;
 
     const ROLES: RoleIds = RoleIds { cls: 1, sep: 2, eos: 2, mask: 3, unk: 4, pad: Some(0) };
 
@@ -165,6 +195,31 @@ mod tests {
         let long = refused(17).to_string();
         assert!(long.contains("block_size") && long.contains("16 positions"), "{long}");
         assert!(refused(2).to_string().contains("no room for text"));
+    }
+
+    #[test]
+    fn pairs_are_cut_together_and_have_token_types() {
+        let vocab = "[PAD]\n[CLS]\n[SEP]\n[MASK]\n[UNK]\na\nb\nc\n";
+        let tokenizer =
+            Tokenizer::from_vocab_bytes(vocab.as_bytes(), Case::Keep, Path::new("vocab.txt")).unwrap();
+        let text = "a a a a a\nb b\nc c c c c c c c c\n\n";
+        let stream = TokenStream::from_text(text, &tokenizer, "text").unwrap();
+        let of = |arch, unit| TextInputs::of(&model(arch, 8), None, unit, None, tokenizer.roles());
+        let examples = of(Arch::Bert, TextUnit::Pairs).unwrap().examples(&stream, None).unwrap();
+        let sequences: Vec<_> = (0..2).map(|i| examples.sequence(i, &TokenTargets::None, 0)).collect();
+        assert_eq!(sequences[0].input_ids, [1, 5, 5, 5, 2, 6, 6, 2]);
+        assert_eq!(sequences[0].token_type_ids.as_deref(), Some(&[0, 0, 0, 0, 0, 1, 1, 1][..]));
+        assert_eq!(
+            (&sequences[1].input_ids[..], &sequences[1].token_type_ids),
+            (&[1, 7, 7, 7, 7, 7, 7, 2][..], &None)
+        );
+        assert_eq!(examples.len(), 2);
+        let lines = of(Arch::Bert, TextUnit::Lines).unwrap().examples(&stream, None).unwrap();
+        assert_eq!((lines.len(), lines.seconds.len()), (3, 0));
+        let refused = of(Arch::Gpt2, TextUnit::Pairs).unwrap_err().to_string();
+        assert!(refused.contains("inputs") && refused.contains("gpt2 has nothing between"), "{refused}");
+        let short = TextInputs::of(&model(Arch::Bert, 4), None, TextUnit::Pairs, None, tokenizer.roles());
+        assert!(short.unwrap_err().to_string().contains("two texts"));
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub fn read(name: &str) -> (Golden, Task) {
     });
     let task = Task {
         ids: ids("input_ids").unwrap(),
-        token_types: None,
+        token_types: ids("token_types"),
         lm: None,
         labels: None,
         lengths: lengths("lengths").unwrap(),
@@ -83,6 +83,7 @@ pub fn read(name: &str) -> (Golden, Task) {
                 temperature: case.get("temperature").map_or(1.0, get),
             },
             reads: lengths("teacher_lengths").zip(ids("teacher_ids")),
+            types: ids("teacher_types"),
             meeting: ids("meeting").unwrap_or_default().as_chunks().0.to_vec(),
         }),
         model,

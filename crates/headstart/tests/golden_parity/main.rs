@@ -94,7 +94,7 @@ fn published_families_match_transformers() {
 #[test]
 fn learning_from_a_teacher_matches_pytorch() {
     let names = distill::names();
-    assert_eq!(names.len(), 5);
+    assert_eq!(names.len(), 6);
     for path in PATHS {
         let device = device(2, path);
         for name in &names {

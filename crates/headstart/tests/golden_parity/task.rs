@@ -50,6 +50,8 @@ pub struct Lesson {
     pub learned: Learned,
     /// Lengths and ids of what it reads, where that is something else than the student.
     pub reads: Option<(Vec<usize>, Vec<u32>)>,
+    /// The token types there, where it reads pairs.
+    pub types: Option<Vec<u32>>,
     /// Then for each two tokens that are the same: of which input, the student's row, and the teacher's.
     pub meeting: Vec<[u32; 3]>,
 }
@@ -242,11 +244,15 @@ impl Task {
         let others = self.lesson.as_ref().and_then(|lesson| lesson.reads.as_ref());
         let sequence = |s| Sequence {
             input_ids: self.ids[whole.range(s)].to_vec(),
+            token_type_ids: self.token_types.as_ref().map(|types| types[whole.range(s)].to_vec()),
             in_teachers_pieces: others.map(|(lengths, ids)| {
                 let start: usize = lengths[..s].iter().sum();
+                let range = start..start + lengths[s];
                 let meeting = self.lesson.iter().flat_map(|lesson| &lesson.meeting);
+                let types = self.lesson.as_ref().and_then(|lesson| lesson.types.as_ref());
                 TeachersInput {
-                    input_ids: ids[start..start + lengths[s]].to_vec(),
+                    input_ids: ids[range.clone()].to_vec(),
+                    token_type_ids: types.map(|types| types[range].to_vec()),
                     meeting: meeting.filter(|m| m[0] as usize == s).map(|m| (m[1], m[2])).collect(),
                 }
             }),

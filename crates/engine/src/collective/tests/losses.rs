@@ -59,25 +59,25 @@ fn a_rank_that_fails_tells_the_others_why() {
 #[test]
 fn a_rank_that_leaves_is_no_loss_whoever_goes_first() {
     for first in 0..3 {
-        on_all(3, Duration::from_secs(1), |collective| {
+        on_all(3, Duration::from_secs(3), |collective| {
             collective.gather_equal(&[1]).unwrap();
             if collective.rank() != first {
-                sleep(Duration::from_millis(1500));
+                sleep(Duration::from_secs(4));
             }
             let start = Instant::now();
             collective.check().unwrap();
             collective.leave();
             collective.check().unwrap();
-            assert!(start.elapsed() < Duration::from_millis(1500), "leaving takes {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(4), "leaving takes {:?}", start.elapsed());
         });
     }
 }
 
 #[test]
 fn a_long_computation_is_no_silence() {
-    on_all(2, Duration::from_secs(1), |collective| {
+    on_all(2, Duration::from_secs(3), |collective| {
         if collective.rank() == 1 {
-            let until = Instant::now() + Duration::from_millis(2500);
+            let until = Instant::now() + Duration::from_secs(7);
             while Instant::now() < until {
                 std::hint::spin_loop();
             }

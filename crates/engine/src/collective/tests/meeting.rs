@@ -86,10 +86,10 @@ fn ranks_meet_at_an_address_or_by_a_file() {
 fn ranks_wait_for_one_that_comes_late() {
     for late in [0, 1] {
         let rendezvous = address();
-        let joins = joins(2, &rendezvous, SHORT * 5);
+        let joins = joins(2, &rendezvous, SHORT * 20);
         std::thread::scope(|scope| {
             let early = scope.spawn(|| Collective::join(&joins[1 - late]));
-            sleep(Duration::from_secs(1));
+            sleep(Duration::from_secs(3));
             let late = Collective::join(&joins[late]);
             working(vec![early.join().unwrap(), late]);
         });

@@ -20,7 +20,7 @@ const BEATS: u32 = 6;
 /// Rank 0 waits so long for the others to note a loss before it acts on it, and may end.
 const NOTING: Duration = Duration::from_secs(1);
 /// A goodbye waits so long for the other side's.
-const PARTING: Duration = Duration::from_secs(2);
+const PARTING: Duration = Duration::from_secs(5);
 
 pub(super) struct Keeper {
     shared: Arc<Shared>,
