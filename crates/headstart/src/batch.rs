@@ -226,7 +226,8 @@ impl<'a> Examples<'a> {
         let (input_ids, token_type_ids) = match template {
             Some(template) => {
                 let input = template.encode(texts[1], seconds[1]);
-                (input.input_ids.clone(), input.types())
+                let types = input.types();
+                (input.input_ids, types)
             }
             None => (texts[1].to_vec(), None),
         };
