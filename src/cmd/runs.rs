@@ -210,7 +210,8 @@ fn verdict(comparison: &Comparison) -> String {
             Some([_, high]) if high < 0.0 => {
                 "A is better: the interval of Pearson's correlation lies below 0"
             }
-            _ => "the difference may be luck: the interval of Pearson's correlation holds 0",
+            Some(_) => "the difference may be luck: the interval of Pearson's correlation holds 0",
+            None => "there are too few examples to tell which is better",
         };
         return format!("\n{words}\n");
     };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Problem;
 use crate::error::Result;
-use crate::eval::Interval;
+use crate::eval::{Comparison, Interval};
 use crate::history;
 
 /// So many rungs in a row that are no better end the climb.
@@ -36,16 +36,19 @@ impl Gain {
     /// # Errors
     /// Predictions that are missing or damaged.
     pub(super) fn of(dir: &Path, than: &Path, over: &str, problem: Problem) -> Result<Self> {
-        let metrics = history::compare(than, dir)?.comparison.metrics;
+        Ok(Self::told(&history::compare(than, dir)?.comparison, over, problem))
+    }
+
+    fn told(comparison: &Comparison, over: &str, problem: Problem) -> Self {
         let (name, sign) = if problem == Problem::Regression { ("mse", -1.0) } else { ("accuracy", 1.0) };
-        let found = metrics.get(name);
-        Ok(Self {
+        let found = comparison.metrics.get(name);
+        Self {
             over: over.to_owned(),
             gain: found.map_or(0.0, |found| sign * found.difference),
             interval: found
                 .and_then(|found| found.interval)
                 .map(|[low, high]| if sign < 0.0 { [-high, -low] } else { [low, high] }),
-        })
+        }
     }
 }
 
@@ -78,6 +81,7 @@ pub(super) fn is_over(gains: &[Option<Gain>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::{Outcomes, compare_numbers};
 
     fn gain(low: f64, high: f64) -> Gain {
         Gain { over: "1-bow".into(), gain: f64::midpoint(low, high), interval: Some([low, high]) }
@@ -116,5 +120,22 @@ mod tests {
             Some(Gain { over: String::new(), gain: 1.0, interval: None })
         ]));
         assert!(!gain(0.0, 0.0).is_told_apart());
+    }
+
+    #[test]
+    fn of_numbers_a_smaller_error_is_a_gain() {
+        let truths: Vec<f64> = (0..400).map(f64::from).collect();
+        // Errors of 2, and of 1 and 3 in turn: 4 and 5 in the mean, whose difference has the deviation 4 / 20.
+        let [even, uneven]: [Vec<f64>; 2] =
+            [[2.0, 2.0], [1.0, 3.0]].map(|off| truths.iter().map(|t| t + off[*t as usize % 2]).collect());
+        let gain = |first: &[f64], second: &[f64]| {
+            let found = compare_numbers(Outcomes { truths: &truths, first, second });
+            Gain::told(&found, "1-bow", Problem::Regression)
+        };
+        let found = gain(&uneven, &even);
+        let [low, high] = found.interval.unwrap();
+        assert!((found.gain - 1.0).abs() < 1e-9 && found.is_told_apart(), "{found:?}");
+        assert!((low - 0.608).abs() < 0.05 && (high - 1.392).abs() < 0.05, "{low} {high}");
+        assert!(!gain(&even, &uneven).is_told_apart());
     }
 }

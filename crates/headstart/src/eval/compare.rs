@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::eval::intervals::{Interval, RESAMPLES, draw_cells, middle, stream};
-use crate::eval::several::{Correlated, LabelCounts, MOST_DRAWN, class_counts, of_sums, place_of};
+use crate::eval::several::{Correlated, LabelCounts, class_counts, of_sums, place_of};
 use crate::eval::single::{ClassCounts, macro_f1, share};
 
 /// With fewer examples that one alone has right, the test is exact.
@@ -139,7 +139,7 @@ pub fn compare_labels(outcomes: Outcomes<'_, bool>, labels: usize) -> Comparison
             [share(exact[which], n as u64), accuracy, micro, macro_f1(&classes)]
         })
     };
-    let draws = (0..if truths.len() > MOST_DRAWN { 0 } else { RESAMPLES }).map(|which| {
+    let draws = (0..RESAMPLES).map(|which| {
         let mut random = stream(which);
         scores(&mut (0..n).map(|_| random.below(n)))
     });
@@ -176,7 +176,7 @@ pub fn compare_numbers(outcomes: Outcomes<'_, f64>) -> Comparison {
     };
     let found = scores(&vec![1; n]);
     let mut weights = vec![0; n];
-    let draws = (0..if (3..=MOST_DRAWN / 8).contains(&n) { RESAMPLES } else { 0 }).map(|which| {
+    let draws = (0..if n < 3 { 0 } else { RESAMPLES }).map(|which| {
         let mut random = stream(which);
         weights.fill(0);
         (0..n).for_each(|_| weights[random.below(n)] += 1);

@@ -12,7 +12,7 @@ use crate::eval::single::{ClassCounts, class_name, macro_f1, share};
 /// Answers of a label of an example from here on are yes.
 const YES: f32 = 0.5;
 /// Draws of more numbers than these take seconds; nothing of so many is far off, and no interval is told.
-pub(super) const MOST_DRAWN: usize = 1 << 20;
+const MOST_DRAWN: usize = 1 << 20;
 
 /// Counts of one label: not there, missed, told wrongly, told rightly.
 pub(super) type LabelCounts = [u64; 4];
