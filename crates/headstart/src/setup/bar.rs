@@ -84,7 +84,7 @@ fn told(bag: &Bag, data: &ClassTexts, clock: Instant) -> Bar {
     let metric = match bag {
         Bag::SingleLabel(bag) => {
             let accuracy = |part: &Option<TextSplit>| {
-                part.as_ref().map(|part| bag.accuracy(&borrowed(&part.texts), &classes(part)))
+                part.as_ref().map(|part| bag.accuracy(&borrowed(&part.joined()), &classes(part)))
             };
             return Bar {
                 valid_accuracy: accuracy(&data.valid),
@@ -135,8 +135,9 @@ pub(crate) fn ngrams_for(texts: &[String]) -> NGrams {
 
 /// Fits one to the training texts; `None` when the listener said stop.
 pub(crate) fn fitted(data: &ClassTexts, problem: Problem, listener: &mut Listener<'_>) -> Option<Bag> {
-    let ngrams = ngrams_for(&data.train.texts);
-    let (texts, count) = (borrowed(&data.train.texts), data.labels.len());
+    let texts = data.train.joined();
+    let ngrams = ngrams_for(&texts);
+    let (texts, count) = (borrowed(&texts), data.labels.len());
     let mut done = 0;
     let mut go_on = || {
         done += 1;
@@ -158,7 +159,8 @@ pub(crate) fn fitted(data: &ClassTexts, problem: Problem, listener: &mut Listene
 
 /// Its metrics on a split: those that a transformer has for the same problem.
 pub(crate) fn evaluated(bag: &Bag, names: &[String], split: Split, part: &TextSplit) -> Evaluation {
-    let (texts, split) = (borrowed(&part.texts), split.to_string());
+    let (texts, split) = (part.joined(), split.to_string());
+    let texts = borrowed(&texts);
     let (bag, problem) = match bag {
         Bag::SingleLabel(bag) => {
             let rows = bag.all_probabilities(&texts);

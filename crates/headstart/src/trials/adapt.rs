@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::state::{AdaptedModel, State, finite};
+use super::task::Task;
 use super::{Around, SIGNAL};
 use crate::checkpoint::RunFolder;
 use crate::config::{
-    Arch, DataConfig, FinetuneConfig, HeadPooling, PretrainConfig, TASK_TEXTS, TextUnit, TrainConfig,
+    Arch, DataConfig, FinetuneConfig, HeadPooling, PretrainConfig, Problem, TASK_TEXTS, TextUnit, TrainConfig,
 };
+use crate::data::classification::placed::PlacedText;
+use crate::data::rows::TextInput;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
@@ -28,6 +31,7 @@ const LEAST_HELD_OUT: usize = 64;
 /// Adapts the model, or goes on with it; why it stopped before its end, if it did.
 pub(super) fn adapt(
     around: &Around<'_>,
+    task: &Task,
     state: &mut State,
     listener: &mut Listener<'_>,
 ) -> Result<Option<String>> {
@@ -37,7 +41,11 @@ pub(super) fn adapt(
     };
     let clock = Instant::now();
     let (path, inputs) = match text.as_str() {
-        TASK_TEXTS => (task_texts(around, listener)?, TextUnit::Lines),
+        // An encoder reads both texts of a pair as it will when it is fine-tuned.
+        TASK_TEXTS if task.pairs && task.arch.is_encoder() => {
+            (task_texts(around, TextUnit::Pairs, listener)?, TextUnit::Pairs)
+        }
+        TASK_TEXTS => (task_texts(around, TextUnit::Lines, listener)?, TextUnit::Lines),
         text => (PathBuf::from(text), TextUnit::Blocks),
     };
     listener(Event::Message(&format!("adapting the model to {text} before it is fine-tuned")));
@@ -115,9 +123,9 @@ fn continued(dir: &Path, saved: &str, wanted: &PretrainConfig) -> Result<Pretrai
     Ok(config)
 }
 
-/// Writes the task's training texts, a line each, with every twentieth for validation. Test texts are never among them, nor are
-/// validation texts of the data. Returns where they are.
-fn task_texts(around: &Around<'_>, listener: &mut Listener<'_>) -> Result<PathBuf> {
+/// Writes the task's training texts as lines, two for a pair where pairs are to be read, with every twentieth example for
+/// validation. Test texts are never among them, nor are validation texts of the data. Returns where they are.
+fn task_texts(around: &Around<'_>, inputs: TextUnit, listener: &mut Listener<'_>) -> Result<PathBuf> {
     let folder = around.dir.join(TEXTS);
     // Without messages: each run tells how the data was read.
     let mut quiet = |event: Event<'_>| match event {
@@ -125,32 +133,44 @@ fn task_texts(around: &Around<'_>, listener: &mut Listener<'_>) -> Result<PathBu
         other => listener(other),
     };
     let count = around.ranks.of_leader(|| {
-        let lines = lines(around.config, &mut quiet)?;
+        let texts = texts(around.config, &mut quiet)?;
+        let examples: Vec<String> = texts.iter().filter_map(|text| lines(text, inputs)).collect();
         let (mut valid, mut train): (Vec<_>, Vec<_>) =
-            lines.iter().enumerate().partition(|(at, _)| at % 20 == 19);
-        let words = |lines: &[(usize, &String)]| -> usize {
-            lines.iter().map(|(_, line)| line.split(' ').count()).sum()
+            examples.iter().enumerate().partition(|(at, _)| at % 20 == 19);
+        let words = |examples: &[(usize, &String)]| -> usize {
+            examples.iter().map(|(_, lines)| lines.split_whitespace().count()).sum()
         };
         if words(&valid) < LEAST_HELD_OUT {
             train.append(&mut valid);
         }
         std::fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-        for (name, lines) in [("train.txt", train), ("valid.txt", valid)] {
-            let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
+        for (name, examples) in [("train.txt", train), ("valid.txt", valid)] {
+            let text: String = examples.iter().map(|(_, lines)| lines.as_str()).collect();
             if !text.is_empty() {
                 write_atomic(&folder.join(name), text.as_bytes())?;
             }
         }
-        Ok(lines.len())
+        Ok(examples.len())
     })?;
-    let line = format!("{} training texts of the task are text to adapt to", thousands(count));
+    let what = if inputs == TextUnit::Pairs { "pairs of training texts" } else { "training texts" };
+    let line = format!("{} {what} of the task are text to adapt to", thousands(count));
     listener(Event::Message(&line));
     Ok(folder)
 }
 
-/// The training texts, those of a pair one behind the other, without what is held out for validation where labels are single
-/// ones.
-fn lines(config: &FinetuneConfig, listener: &mut Listener<'_>) -> Result<Vec<String>> {
+/// An example's lines, each with its end; `None` where it has no word. A pair is two lines, or one where lines are read.
+fn lines(text: &TextInput, inputs: TextUnit) -> Option<String> {
+    let one = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (first, second) = (one(&text.first), text.second.as_deref().map(one).unwrap_or_default());
+    match inputs {
+        _ if first.is_empty() && second.is_empty() => None,
+        TextUnit::Pairs => Some(format!("{first}\n{second}\n")),
+        _ => Some(format!("{}\n", format!("{first} {second}").trim())),
+    }
+}
+
+/// The training texts, without what is held out for validation where labels are single ones.
+fn texts(config: &FinetuneConfig, listener: &mut Listener<'_>) -> Result<Vec<TextInput>> {
     let request = DataRequest {
         config: &config.data,
         problem: config.problem,
@@ -159,16 +179,11 @@ fn lines(config: &FinetuneConfig, listener: &mut Listener<'_>) -> Result<Vec<Str
         positions: usize::MAX,
         truncation: None,
     };
-    let texts: Vec<String> = if config.problem == crate::config::Problem::SingleLabel {
-        request.read_texts(None, Some(config.train.seed), listener)?.0.train.texts
-    } else {
-        let placed = request.read_placed(listener)?;
-        let train = placed.splits.into_iter().filter(|split| split.split == Split::Train);
-        let both = |text: crate::data::classification::placed::PlacedText| {
-            crate::data::classification::joined(&text.text, text.second.as_deref())
-        };
-        train.flat_map(|split| split.texts).map(both).collect()
-    };
-    let line = |text: &String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    Ok(texts.iter().map(line).filter(|line| !line.is_empty()).collect())
+    if config.problem == Problem::SingleLabel {
+        return Ok(request.read_texts(None, Some(config.train.seed), listener)?.0.train.texts);
+    }
+    let placed = request.read_placed(listener)?;
+    let train = placed.splits.into_iter().filter(|split| split.split == Split::Train);
+    let both = |text: PlacedText| TextInput { first: text.text, second: text.second };
+    Ok(train.flat_map(|split| split.texts).map(both).collect())
 }

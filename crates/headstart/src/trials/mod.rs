@@ -212,7 +212,7 @@ impl Around<'_> {
             ..self.config.clone()
         };
         if self.config.adapt.adapt_on.is_some() {
-            if let Some(why) = adapt::adapt(self, state, listener)? {
+            if let Some(why) = adapt::adapt(self, task, state, listener)? {
                 return Ok(Some(why));
             }
             config.model = Some(self.dir.join(adapt::FOLDER));

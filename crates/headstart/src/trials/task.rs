@@ -3,7 +3,7 @@
 //! Owns: how many training examples there are, and what the recipe would choose for them. Never: trains.
 
 use crate::checkpoint::{ModelPath, load_model};
-use crate::config::{self, Amount, FinetuneConfig, TrainConfig};
+use crate::config::{self, Amount, Arch, FinetuneConfig, TrainConfig};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::Listener;
@@ -14,6 +14,10 @@ use crate::setup::labelled::DataRequest;
 pub(super) struct Task {
     /// Training examples, without those that are held out for validation.
     pub examples: usize,
+    /// The model's family.
+    pub arch: Arch,
+    /// Whether texts come in pairs.
+    pub pairs: bool,
     /// Whether there is validation data.
     pub has_validation: bool,
     /// The settings of the loop with what the recipe chooses for all examples.
@@ -53,7 +57,8 @@ impl Task {
         let task = config::Task::Finetuning { method: config.method, from_scratch: config.from_scratch };
         let mut chosen = config.train.clone();
         chosen.choose(task, model, Amount { examples: used, tokens: tokens * used / examples.max(1) });
-        Ok(Self { examples, has_validation: labelled.data.valid.is_some(), chosen })
+        let (arch, pairs) = (model.arch, train.texts_per_example() == 2);
+        Ok(Self { examples, arch, pairs, has_validation: labelled.data.valid.is_some(), chosen })
     }
 
     /// Optimizer steps of a run on so many examples.

@@ -203,3 +203,30 @@ fn an_encoder_is_adapted_to_short_texts() {
     let settled = std::fs::read_to_string(out.join("adapt/config.toml")).unwrap();
     assert!(settled.contains("inputs = \"lines\"") && settled.contains("objective = \"mlm\""), "{settled}");
 }
+
+#[test]
+fn an_encoder_is_adapted_to_both_texts_of_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = settings(dir.path());
+    std::fs::remove_dir_all(dir.path().join("trunk")).unwrap();
+    config.model = Some(trunk(dir.path(), Arch::Bert));
+    let rows: String =
+        (0..60).map(|n| format!("is {n} even?,\"yes,\n {n}\",{}\n", ["a", "b"][n % 2])).collect();
+    let path = dir.path().join("pairs.csv");
+    std::fs::write(&path, format!("sentence1,sentence2,label\n{rows}")).unwrap();
+    config.data.path = path.display().to_string();
+    config.adapt.adapt_on = Some("task".into());
+    config.adapt.adapt_steps = Some(2);
+    let out = dir.path().join("pairs");
+    run(&config, &options(Place::New(out.clone())), &mut quiet).unwrap();
+    let settled = std::fs::read_to_string(out.join("adapt/config.toml")).unwrap();
+    assert!(settled.contains("inputs = \"pairs\""), "{settled}");
+    let text = std::fs::read_to_string(out.join("adapt-text/train.txt")).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    // Six are held out of sixty; the others are too few to hold out some of them.
+    assert_eq!(lines.len(), 2 * 54);
+    for pair in lines.chunks(2) {
+        let number = pair[0].strip_prefix("is ").unwrap().strip_suffix(" even?").unwrap();
+        assert_eq!(pair[1], format!("yes, {number}"));
+    }
+}

@@ -126,7 +126,7 @@ mod tests {
         let held = Origins::read(&path, &options, Split::Valid, Some(3), &mut silent).unwrap().unwrap();
         let texts = super::super::ClassTexts::read(&path, &options, Some(3), &mut silent).unwrap();
         let found: Vec<&str> = held.examples.iter().map(|origin| origin.text.as_str()).collect();
-        assert_eq!(found, texts.valid.unwrap().texts);
+        assert_eq!(found, texts.valid.unwrap().joined());
         for origin in &held.examples {
             let number: u64 = origin.text.strip_prefix("text ").unwrap().parse().unwrap();
             assert_eq!((origin.line, &origin.file), (Some(number + 2), &None), "the header is line 1");

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::parsed::TextExample;
 use super::{ClassificationData, ClassificationOptions, Label, LabelKind, LabelledSplit};
 use super::{examples, labels, lookalikes, read, read_splits};
+use crate::data::rows::TextInput;
 use crate::data::split::Split;
 use crate::error::Result;
 use crate::event::{Listener, Signal};
@@ -32,8 +33,8 @@ pub struct ClassTexts {
 /// The texts of a split.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextSplit {
-    /// The texts; those of a pair stand behind each other, with a line's end between.
-    pub texts: Vec<String>,
+    /// The texts, or pairs of texts.
+    pub texts: Vec<TextInput>,
     /// What is to be told of each.
     pub labels: Vec<Label>,
     /// Whether they are pairs.
@@ -128,12 +129,20 @@ struct How {
 
 impl TextSplit {
     fn of(split: &LabelledSplit, all: &[TextExample]) -> Self {
-        let text = |row: &u32| joined(&all[*row as usize].text, all[*row as usize].second.as_deref());
+        let text = |row: &u32| {
+            let TextExample { text, second, .. } = &all[*row as usize];
+            TextInput { first: text.clone(), second: second.clone() }
+        };
         Self {
             texts: split.rows.iter().map(text).collect(),
             labels: split.rows.iter().map(|row| split.labels[*row as usize].clone()).collect(),
             pairs: all.first().is_some_and(|example| example.second.is_some()),
         }
+    }
+
+    /// Each text, or both of a pair as one.
+    pub fn joined(&self) -> Vec<String> {
+        self.texts.iter().map(|text| joined(&text.first, text.second.as_deref())).collect()
     }
 
     /// Keeps the examples of these places, which ascend.
@@ -145,7 +154,7 @@ impl TextSplit {
     }
 }
 
-/// A text, or a pair, as one.
+/// A text, or a pair as one: behind each other, with a line's end between.
 pub fn joined(first: &str, second: Option<&str>) -> String {
     second.map_or_else(|| first.to_owned(), |second| format!("{first}\n{second}"))
 }
@@ -172,11 +181,23 @@ mod tests {
             let (texts, split) = (texts.unwrap(), split.as_ref().unwrap());
             assert_eq!(texts.texts.len(), split.len());
             for ((text, label), example) in texts.texts.iter().zip(&texts.labels).zip(split.iter()) {
-                assert_eq!(tokenizer.encode(text).unwrap(), example.ids);
+                assert_eq!(tokenizer.encode(&text.first).unwrap(), example.ids);
                 assert_eq!(example.label, label);
             }
         }
         assert_eq!(texts.text_columns, ["text"]);
-        assert_eq!(joined("a", Some("b")), "a\nb");
+    }
+
+    #[test]
+    fn both_texts_of_a_pair_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        std::fs::write(&path, "text,text2,label\na,b,0\nc,\"d\ne\",1\n").unwrap();
+        let text_column = Some(crate::config::TextColumns::Typed("text,text2".into()));
+        let options = ClassificationOptions { text_column, ..ClassificationOptions::default() };
+        let texts = ClassTexts::read(&path, &options, None, &mut |_| Signal::Continue).unwrap();
+        let pair = |first: &str, second: &str| TextInput { first: first.into(), second: Some(second.into()) };
+        assert_eq!(texts.train.texts, [pair("a", "b"), pair("c", "d\ne")]);
+        assert_eq!(texts.train.joined(), ["a\nb", "c\nd\ne"]);
     }
 }
