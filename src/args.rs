@@ -302,7 +302,7 @@ pub enum TokenizerCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart tokenizer train wikitext-2 --vocab_size 8000 --out tok.json")]
 pub struct TokenizerTrainArgs {
-    /// Named data sets, text files, folders with a train.txt, or http(s) addresses
+    /// Named data sets, text files, tables (CSV, TSV, JSONL), folders with a train.txt, or http(s) addresses
     #[arg(value_name = "DATA", required = true)]
     pub data: Vec<String>,
     /// The file to write
@@ -317,6 +317,9 @@ pub struct TokenizerTrainArgs {
     /// Lower-case the text first
     #[arg(long)]
     pub lowercase: bool,
+    /// Column of tables with the text, or two with a comma between [default: detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
     /// Print the result as one line of JSON
     #[arg(long)]
     pub json: bool,

@@ -571,3 +571,50 @@ fn a_second_start_does_not_tokenise_again() {
     place.run(&format!("{call} two")).says(&["26,208 tokens from the cache"]);
     assert_eq!(place.bytes("one/final/model.safetensors"), place.bytes("two/final/model.safetensors"));
 }
+
+#[test]
+fn the_texts_of_a_table_are_learned_as_the_same_lines_of_a_text_are() {
+    let (trunks, place) = places();
+    let mut draws = support::Draws::new(17);
+    let (mut text, mut table) = (String::new(), String::from("id,review,stars\n"));
+    for at in 0..300 {
+        let (sentence, _) = support::sentence(&mut draws);
+        text += &format!("{sentence} so\n");
+        table += &format!("{at},\"{sentence}\n  so\",{}\n", at % 5);
+    }
+    for (name, content) in [("texts/train.txt", text.clone()), ("tables/train.csv", table.clone())] {
+        fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
+        place.write(name, content);
+    }
+    place.write("tok.json", trunks.bytes("tok.json"));
+    let sizes =
+        "--embed_dim 16 --hidden_dim 32 --num_heads 2 --num_layers 1 --num_max_positions 16 --max_steps 2";
+    for (data, out) in [("texts", "of-text"), ("tables", "of-table"), ("tables/train.csv", "of-file")] {
+        let done = place.run(&format!("pretrain --data {data} --tokenizer tok.json {sizes} --out {out}"));
+        assert_eq!(
+            done.stderr.contains("train: the texts in `review` of "),
+            out != "of-text",
+            "{}",
+            done.stderr
+        );
+        assert_eq!(
+            place.bytes("of-text/final/model.safetensors"),
+            place.bytes(&format!("{out}/final/model.safetensors"))
+        );
+    }
+    place.run("tokenizer train texts --vocab_size 200 --out a.json").succeeds();
+    place.run("tokenizer train tables --vocab_size 200 --out b.json").succeeds();
+    assert_eq!(place.bytes("a.json"), place.bytes("b.json"));
+    let other = place.run(&format!(
+        "pretrain --data tables --text_column id --tokenizer tok.json {sizes} --out of-numbers"
+    ));
+    other.says(&["train: the texts in `id` of "]);
+    let encoder = "--arch bert --inputs pairs";
+    let lone =
+        place.run(&format!("pretrain --data tables --tokenizer tok.json {encoder} {sizes} --out lone"));
+    lone.refuses(2, &["inputs", "one text in a row, `review`", "--inputs lines"]);
+    let wrong = place
+        .run(&format!("pretrain --data texts --text_column review --tokenizer tok.json {sizes} --out wrong"));
+    wrong.refuses(2, &["text_column", "has no columns", "leave text_column out"]);
+    assert!(!place.path("wrong/final").exists());
+}

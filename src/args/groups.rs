@@ -135,9 +135,13 @@ pub struct ColumnArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct SourceArgs {
-    /// A named data set, a text file, a folder with train.txt and valid.txt, or an http(s) address
+    /// A named data set, a text file, a table (CSV, TSV, JSONL), a folder with train.txt and valid.txt, or an http(s)
+    /// address
     #[arg(long, value_name = "DATA", alias = "dataset_path")]
     pub data: Option<String>,
+    /// Column of a table with the text, or the two of a pair with a comma between [default: detected]
+    #[arg(long, value_name = "NAME")]
+    pub text_column: Option<String>,
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,
     #[command(flatten)]

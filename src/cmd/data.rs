@@ -163,7 +163,7 @@ fn detect(name: &str) -> Result<DataKind> {
     let plain = plain_name(path);
     let ending = plain.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let table = ["csv", "tsv", "json", "jsonl", "ndjson", "label"].contains(&ending.as_str());
-    let layout = path.is_dir() && CorpusFiles::find(path).is_err();
+    let layout = path.is_dir() && !CorpusFiles::find(path).is_ok_and(|files| !files.are_tables());
     if name == source::STARTER_QUESTIONS || table || layout {
         Ok(DataKind::Labelled)
     } else {

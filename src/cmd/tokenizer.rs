@@ -12,6 +12,7 @@ use headstart::data::catalog::{self, FileRole, Locations};
 use headstart::data::corpus::{self, CorpusFiles};
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{Row, RowContent, RowFormat, Rows, TextFields};
+use headstart::data::running_text::Reading;
 use headstart::data::template::Template;
 use headstart::data::{source, starter};
 use headstart::files::remove_abandoned_of;
@@ -40,7 +41,8 @@ pub fn run(command: TokenizerCommand) -> Result<ExitCode> {
 }
 
 fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
-    let TokenizerTrainArgs { data, out, kind, vocab_size, lowercase, reading, places, json } = args;
+    let TokenizerTrainArgs { data, out, kind, vocab_size, lowercase, text_column, reading, places, json } =
+        args;
     refuse_existing(&out)?;
     let kind = match kind {
         VocabularyKind::WordPiece => TokenizerKind::WordPiece,
@@ -60,7 +62,8 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
         let files: Result<Vec<PathBuf>> =
             data.iter().map(|name| training_text(name, &locations, &mut progress)).collect();
         let mut counting = |done, total| progress.bytes("counting words", done, total);
-        corpus::train_tokenizer(&files?, encoding, options, &mut counting)?
+        let reading = Reading { encoding, text_column: text_column.map(TextColumns::Typed) };
+        corpus::train_tokenizer(&files?, &reading, options, &mut counting)?
     };
     progress.finish();
     trained.notes.iter().for_each(|note| progress::say(note));

@@ -36,8 +36,8 @@ pub fn data_config(
 
 /// Text without labels.
 pub fn source_config(args: SourceArgs, base: DataConfig) -> DataConfig {
-    let SourceArgs { data, tokenizer, reading, places } = args;
-    let columns = ColumnArgs::default();
+    let SourceArgs { data, text_column, tokenizer, reading, places } = args;
+    let columns = ColumnArgs { text_column, ..ColumnArgs::default() };
     Flags { data, tokenizer, reading, columns, max_train_examples: None, places }.over(base)
 }
 

@@ -249,7 +249,7 @@ fn every_key_has_its_flag() {
         "offset_token",
         "layout",
     ];
-    let of_labels = ["delimiter", "header", "text_column", "label_column", "max_train_examples"];
+    let of_labels = ["delimiter", "header", "label_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     let mut distill = pretrain.clone();
     distill.extend(names::<DistillConfig>());

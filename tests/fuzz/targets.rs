@@ -18,6 +18,7 @@ use headstart::data::corpus::TokenStream;
 use headstart::data::download::unpack::{Format, unpack};
 use headstart::data::encoding::{TextEncoding, read_text};
 use headstart::data::rows::{RowFormat, Rows, TextFields};
+use headstart::data::running_text::Reading;
 use headstart::data::source;
 use headstart::data::template::Template;
 use headstart::event::Signal;
@@ -711,7 +712,9 @@ fn token_cache(work: &Work) -> PathBuf {
 fn tokens_of(work: &Work) -> headstart::Result<TokenStream> {
     let tokenizer = Tokenizer::from_file(&work.place.join("tok.json"), Case::Keep)?;
     let path = work.own.join("small.txt");
-    TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &token_cache(work), &mut |_, _| Signal::Continue)
+    TokenStream::load(&path, &Reading::default(), &tokenizer, &token_cache(work), &mut |_, _| {
+        Signal::Continue
+    })
 }
 
 fn token_cache_place(work: &Work) {

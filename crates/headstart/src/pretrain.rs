@@ -12,7 +12,7 @@ use crate::checkpoint::{
     Checkpoint, HeadDefaults, LoadedModel, ModelFiles, load_model, with_lm_head, without_lm_head,
 };
 use crate::config::{
-    Copies, HeadShape, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task,
+    Copies, HeadShape, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task, TextUnit,
 };
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
@@ -49,6 +49,9 @@ pub fn pretrain(
     }
     let learned = config.distill.as_ref().map(Learning::open).transpose()?;
     let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
+    if config.inputs == TextUnit::Pairs {
+        corpus.refuse_lone_texts()?;
+    }
     let checkpoint = run.newest_checkpoint()?;
     let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
     let Start { tokenizer, model: model_config, predicts, .. } = &start;

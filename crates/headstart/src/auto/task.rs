@@ -106,16 +106,7 @@ impl Task {
         task.check()?;
         let origins = request.origins(Split::Valid, None, Some(config.seed), &mut quiet)?;
         let origins = origins.map(|origins| origins.examples).unwrap_or_default();
-        task.texts = origins
-            .iter()
-            .take(most_texts)
-            .map(|origin| match origin.text.split_once('\t').filter(|_| task.pairs) {
-                Some((first, second)) => {
-                    TextInput { first: first.to_owned(), second: Some(second.to_owned()) }
-                }
-                None => TextInput::from(origin.text.as_str()),
-            })
-            .collect();
+        task.texts = origins.into_iter().take(most_texts).map(|origin| origin.input).collect();
         Ok(task)
     }
 

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
 use super::content::COMPRESSED_ENDINGS;
-use super::encoding::{self, TextBlocks, TextEncoding};
+use super::encoding;
+use super::rows::RowFormat;
+use super::running_text::{self, Reading, RunningText};
 use super::split::Split;
 use crate::error::{Error, Result, bad};
 use crate::files;
@@ -30,7 +32,8 @@ pub struct CorpusFiles {
 
 impl CorpusFiles {
     /// Finds the splits in a folder: `train.txt`, `wiki.train.tokens`, `wiki.train.raw`, `train.tokens` or
-    /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`; each may be compressed (`.gz`, `.zst`). A file is a training text alone.
+    /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`; each may be compressed (`.gz`, `.zst`). Where there is
+    /// none of these, `train.csv`, `train.tsv` or `train.jsonl` and so on. A file is a training text alone.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files, or the path is a pipe or device.
@@ -40,8 +43,13 @@ impl CorpusFiles {
             return Ok(Self { train: Some(path.to_path_buf()), ..Self::default() });
         }
         let mut files = Self::default();
-        for split in Split::ALL {
-            *files.slot(split) = find_split(path, split)?;
+        for names in [&TEXT_NAMES[..], &TABLE_NAMES] {
+            for split in Split::ALL {
+                *files.slot(split) = find_split(path, split, names)?;
+            }
+            if files != Self::default() {
+                break;
+            }
         }
         if files == Self::default() {
             let missing =
@@ -52,6 +60,16 @@ impl CorpusFiles {
             });
         }
         Ok(files)
+    }
+
+    /// Those that there are.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        [&self.train, &self.valid, &self.test].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Whether any of them is a table.
+    pub fn are_tables(&self) -> bool {
+        self.all().any(|path| RowFormat::of_name(path) != RowFormat::Text)
     }
 
     /// The file of a split.
@@ -79,11 +97,14 @@ impl CorpusFiles {
     }
 }
 
-fn find_split(folder: &Path, split: Split) -> Result<Option<PathBuf>> {
+/// What the files of splits are called.
+const TEXT_NAMES: [&str; 5] = ["{}.txt", "wiki.{}.tokens", "wiki.{}.raw", "{}.tokens", "{}.raw"];
+const TABLE_NAMES: [&str; 3] = ["{}.csv", "{}.tsv", "{}.jsonl"];
+
+fn find_split(folder: &Path, split: Split, names: &[&str]) -> Result<Option<PathBuf>> {
     let mut found: Option<PathBuf> = None;
     for name in split.names() {
-        let candidates = ["{}.txt", "wiki.{}.tokens", "wiki.{}.raw", "{}.tokens", "{}.raw"];
-        let plain = candidates.iter().map(|c| c.replace("{}", name));
+        let plain = names.iter().map(|c| c.replace("{}", name));
         let all = plain.flat_map(|name| {
             let compressed = COMPRESSED_ENDINGS.map(|ending| format!("{name}.{ending}"));
             std::iter::once(name).chain(compressed)
@@ -131,32 +152,35 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    /// The stream of a text file, from the cache where it was made before.
+    /// The stream of a text file or a table's texts, from the cache where it was made before.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::BadInput`] when the file is empty or not valid in its encoding.
+    /// [`Error::Io`]; [`Error::BadInput`] when the file is empty or not valid in its encoding; as [`RunningText::open`].
     pub fn load(
         path: &Path,
-        encoding: TextEncoding,
+        reading: &Reading,
         tokenizer: &Tokenizer,
         cache_folder: &Path,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let key = CacheKey::new("lm")
+        let mut key = CacheKey::new("lm")
             .with(tokenizer.content_hash().as_bytes())
-            .with(encoding.name().as_bytes())
-            .with_file(path, progress)?;
+            .with(reading.encoding.name().as_bytes());
+        if let Some(columns) = running_text::text_columns(path, reading)? {
+            key = columns.iter().fold(key.with(b"table"), |key, column| key.with(column.as_bytes()));
+        }
+        let key = key.with_file(path, progress)?;
         let build = |writer: &mut cache::CacheWriter| {
-            let mut blocks = TextBlocks::open(path, encoding)?;
+            let mut text = RunningText::open(path, reading)?;
             let (mut counts, mut done) = (CorpusCounts::default(), 0);
-            let total = blocks.total_bytes();
-            while let Some(block) = blocks.next_block()? {
+            let total = text.total_bytes();
+            while let Some((block, bytes)) = text.next_block()? {
                 let mut watch = |part| cache::go_on(progress, done + part, total);
-                for (ids, part) in tokenise(&block.text, tokenizer, &mut watch)? {
+                for (ids, part) in tokenise(&block, tokenizer, &mut watch)? {
                     writer.append(&ids)?;
                     counts += part;
                 }
-                done += block.file_bytes;
+                done += bytes;
                 cache::go_on(progress, done, total)?;
             }
             // Nothing but line ends.
@@ -299,25 +323,25 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Learns a tokenizer from text files, in the order given.
+/// Learns a tokenizer from text files and the texts of tables, in the order given.
 ///
 /// # Errors
 /// [`Error::Config`] when the vocabulary is too small; [`Error::Io`] and [`Error::BadInput`] as for reading text.
 pub fn train_tokenizer(
     files: &[PathBuf],
-    encoding: TextEncoding,
+    reading: &Reading,
     options: TrainOptions,
     progress: Progress<'_>,
 ) -> Result<Trained> {
     let mut trainer = TokenizerTrainer::new(options)?;
-    let mut readers: Vec<TextBlocks> =
-        files.iter().map(|f| TextBlocks::open(f, encoding)).collect::<Result<_>>()?;
-    let total = readers.iter().map(TextBlocks::total_bytes).sum();
+    let mut readers: Vec<RunningText> =
+        files.iter().map(|f| RunningText::open(f, reading)).collect::<Result<_>>()?;
+    let total = readers.iter().map(RunningText::total_bytes).sum();
     let mut done = 0;
     for reader in &mut readers {
-        while let Some(block) = reader.next_block()? {
-            trainer.feed_watched(&block.text, &mut || cache::go_on(progress, done, total))?;
-            done += block.file_bytes;
+        while let Some((block, bytes)) = reader.next_block()? {
+            trainer.feed_watched(&block, &mut || cache::go_on(progress, done, total))?;
+            done += bytes;
             cache::go_on(progress, done, total)?;
         }
     }
@@ -445,7 +469,7 @@ mod tests {
                 calls.push((done, total));
                 Signal::Continue
             };
-            TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &cache, &mut progress).unwrap()
+            TokenStream::load(&path, &Reading::default(), &tokenizer, &cache, &mut progress).unwrap()
         };
         let first = load(&mut calls);
         let memory = TokenStream::from_text(&text, &tokenizer, "memory").unwrap();
@@ -506,12 +530,12 @@ mod tests {
                 if answers < 2 { Signal::Continue } else { Signal::Stop }
             };
             let error =
-                TokenStream::load(&path, TextEncoding::Utf8, &tokenizer, &cache, &mut stop).unwrap_err();
+                TokenStream::load(&path, &Reading::default(), &tokenizer, &cache, &mut stop).unwrap_err();
             assert!(matches!(error, Error::Interrupted { .. }), "{error}");
             assert_eq!((answers, std::fs::read_dir(&cache).unwrap().count()), (2, 0));
             let options = TrainOptions { kind: TokenizerKind::default(), vocab_size: 50, case: Case::Keep };
             let files = [path.clone()];
-            let error = train_tokenizer(&files, TextEncoding::Utf8, options, &mut |_, _| Signal::Stop);
+            let error = train_tokenizer(&files, &Reading::default(), options, &mut |_, _| Signal::Stop);
             assert!(matches!(error.unwrap_err(), Error::Interrupted { .. }));
         }
     }
@@ -523,7 +547,7 @@ mod tests {
         for nothing in ["", "\n \n\n"] {
             std::fs::write(&path, nothing).unwrap();
             let go_on = &mut |_, _| Signal::Continue;
-            let load = TokenStream::load(&path, TextEncoding::Utf8, &tokenizer(), dir.path(), go_on);
+            let load = TokenStream::load(&path, &Reading::default(), &tokenizer(), dir.path(), go_on);
             assert!(load.unwrap_err().to_string().contains("is empty"));
         }
     }

@@ -10,6 +10,7 @@ pub mod encoding;
 pub mod inspect;
 pub mod meeting;
 pub mod rows;
+pub mod running_text;
 pub mod source;
 pub mod split;
 pub mod starter;

@@ -180,6 +180,11 @@ impl Rows {
         }
     }
 
+    /// The names of the texts' fields, once a row was read; none of plain lines.
+    pub fn text_fields(&self) -> &[String] {
+        &self.text_fields
+    }
+
     /// The rows that are there: at least one, unless the input ends; up to `most` while no waiting is needed.
     ///
     /// # Errors

@@ -9,8 +9,9 @@ use serde_json::json;
 use crate::config::DataConfig;
 use crate::data::catalog::{self, FileRole, Locations, Resolved};
 use crate::data::corpus::{CorpusFiles, TokenStream};
-use crate::data::encoding::{TextBlocks, TextEncoding};
+use crate::data::encoding::TextEncoding;
 use crate::data::inspect::{RawCorpus, RawCorpusLines};
+use crate::data::running_text::{self, Reading, RunningText};
 use crate::data::split::Split;
 use crate::data::starter;
 use crate::error::{Error, Result};
@@ -29,7 +30,7 @@ const DEFAULT_TOKENIZER: &str = "bert-base-cased";
 #[derive(Clone, Debug)]
 pub struct CorpusSource {
     files: Option<CorpusFiles>,
-    encoding: TextEncoding,
+    reading: Reading,
     cache_dir: PathBuf,
     /// What was used, for the record of the run.
     pub provenance: serde_json::Value,
@@ -52,7 +53,10 @@ pub(crate) enum Located {
 /// [`Error::Missing`] when it is nowhere, [`Error::Config`] for an unknown encoding, and what a download can fail with.
 pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<CorpusSource> {
     let cache_dir = cache_dir(config);
-    let encoding = encoding(config, None)?;
+    let reading = |stated| -> Result<Reading> {
+        let encoding = encoding(config, stated)?;
+        Ok(Reading { encoding, text_column: config.text_column.clone() })
+    };
     match locate(config, listener)? {
         Located::Starter if config.path == STARTER_QUESTIONS => Err(Error::Config {
             key: "data".into(),
@@ -63,12 +67,12 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
         }),
         Located::Starter => {
             let provenance = json!({"data": STARTER_CORPUS, "origin": "embedded"});
-            Ok(CorpusSource { files: None, encoding, cache_dir, provenance })
+            Ok(CorpusSource { files: None, reading: reading(None)?, cache_dir, provenance })
         }
         Located::Path(path) => {
             let files = CorpusFiles::find(&path)?;
             let provenance = json!({"data": path, "origin": "path"});
-            Ok(CorpusSource { files: Some(files), encoding, cache_dir, provenance })
+            Ok(CorpusSource { files: Some(files), reading: reading(None)?, cache_dir, provenance })
         }
         Located::Named(resolved) => {
             if let Some(entry) = resolved.entry.filter(|e| e.kind != catalog::Kind::LanguageModel) {
@@ -86,8 +90,8 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
                     test: resolved.file(FileRole::Test).map(Path::to_path_buf),
                 },
             };
-            let encoding = self::encoding(config, resolved.entry.map(|e| e.encoding))?;
-            Ok(CorpusSource { files: Some(files), encoding, cache_dir, provenance: provenance(&resolved) })
+            let reading = reading(resolved.entry.map(|e| e.encoding))?;
+            Ok(CorpusSource { files: Some(files), reading, cache_dir, provenance: provenance(&resolved) })
         }
     }
 }
@@ -119,14 +123,36 @@ impl CorpusSource {
             Split::Test => files.test.as_deref(),
         };
         let Some(path) = path else { return Ok(None) };
+        if let Some(columns) = running_text::text_columns(path, &self.reading)? {
+            let listed = columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(" and ");
+            listener(Event::Message(&format!("{split}: the texts in {listed} of {}", path.display())));
+        }
         let what = format!("tokenising {split}");
         let mut progress = |done, total| listener(Event::Progress { what: &what, done, total });
-        TokenStream::load(path, self.encoding, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
+        TokenStream::load(path, &self.reading, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
             .map(Some)
     }
 }
 
 impl CorpusSource {
+    /// Refuses a table with one text in each row where pairs of texts are to be read: its rows are no pairs.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; as for reading the table.
+    pub fn refuse_lone_texts(&self) -> Result<()> {
+        for path in self.files.iter().flat_map(CorpusFiles::all) {
+            if let Some([only]) = running_text::text_columns(path, &self.reading)?.as_deref() {
+                return Err(Error::Config {
+                    key: "inputs".into(),
+                    what: format!("{} has one text in a row, `{only}`, and no pairs", path.display()),
+                    fix: "name the columns of both texts with --text_column a,b, or use --inputs lines"
+                        .into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// A split as it is written, with up to `samples` lines; `None` when the corpus has no such split.
     ///
     /// # Errors
@@ -154,11 +180,11 @@ impl CorpusSource {
             Split::Test => files.test.as_deref(),
         };
         let Some(path) = path else { return Ok(None) };
-        let mut blocks = TextBlocks::open(path, self.encoding)?;
-        let (mut done, total) = (0, blocks.total_bytes());
-        while let Some(block) = blocks.next_block()? {
-            raw.add(&block.text, samples);
-            done += block.file_bytes;
+        let mut text = RunningText::open(path, &self.reading)?;
+        let (mut done, total) = (0, text.total_bytes());
+        while let Some((block, bytes)) = text.next_block()? {
+            raw.add(&block, samples);
+            done += bytes;
             listener(Event::Progress { what: "reading", done, total }).or_interrupted("reading the text")?;
         }
         Ok(Some(raw.summary()))

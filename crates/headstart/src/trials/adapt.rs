@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::data::classification::placed::PlacedText;
 use crate::data::rows::TextInput;
+use crate::data::running_text::{self, Reading};
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
@@ -75,12 +76,18 @@ pub(super) fn adapt(
 /// matter of the task.
 fn settings(config: &FinetuneConfig, path: String, inputs: TextUnit) -> PretrainConfig {
     let (data, train) = (&config.data, &config.train);
+    let task = config.adapt.adapt_on.as_deref() == Some(TASK_TEXTS);
+    // The task's columns, where the text is a table that has them.
+    let reading = Reading { text_column: data.text_column.clone(), ..Reading::default() };
+    let has_columns =
+        !task && running_text::text_columns(Path::new(&path), &reading).is_ok_and(|found| found.is_some());
     PretrainConfig {
         from: config.model.clone(),
         inputs,
         data: DataConfig {
             path,
-            encoding: data.encoding.clone().filter(|_| config.adapt.adapt_on.as_deref() != Some(TASK_TEXTS)),
+            encoding: data.encoding.clone().filter(|_| !task),
+            text_column: data.text_column.clone().filter(|_| has_columns),
             cache_dir: data.cache_dir.clone(),
             mirror: data.mirror.clone(),
             offline: data.offline,

@@ -9,6 +9,7 @@ use super::parsed::TextExample;
 use super::sources::Format;
 use super::{ClassificationData, ClassificationOptions, LabelKind, LabelledSplit};
 use super::{examples, labels, read, read_splits};
+use crate::data::rows::TextInput;
 use crate::data::split::Split;
 use crate::error::Result;
 use crate::event::{Listener, Signal};
@@ -16,12 +17,20 @@ use crate::event::{Listener, Signal};
 /// Where an example stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// Its text, or both of a pair with a tab between.
-    pub text: String,
+    /// Its text, or both of a pair.
+    pub input: TextInput,
     /// Its file, where every example has its own.
     pub file: Option<String>,
     /// Its line, counted from 1, where a line is an example.
     pub line: Option<u64>,
+}
+
+impl Origin {
+    /// Its text, or both of a pair with a tab between.
+    pub fn shown(&self) -> String {
+        let both = [Some(&*self.input.first), self.input.second.as_deref()];
+        both.into_iter().flatten().collect::<Vec<_>>().join("\t")
+    }
 }
 
 /// The examples of a split.
@@ -99,7 +108,7 @@ impl Origins {
     fn of_rows(texts: &read::Texts, rows: &[u32]) -> Self {
         let many = texts.format == Format::ClassFolders;
         let origin = |example: &TextExample| Origin {
-            text: example.shown(),
+            input: TextInput { first: example.text.clone(), second: example.second.clone() },
             file: many.then(|| texts.files[example.file].display().to_string()),
             line: example.line,
         };
@@ -125,10 +134,10 @@ mod tests {
             (ClassificationOptions::default(), |_: crate::event::Event<'_>| Signal::Continue);
         let held = Origins::read(&path, &options, Split::Valid, Some(3), &mut silent).unwrap().unwrap();
         let texts = super::super::ClassTexts::read(&path, &options, Some(3), &mut silent).unwrap();
-        let found: Vec<&str> = held.examples.iter().map(|origin| origin.text.as_str()).collect();
+        let found: Vec<&str> = held.examples.iter().map(|origin| origin.input.first.as_str()).collect();
         assert_eq!(found, texts.valid.unwrap().joined());
         for origin in &held.examples {
-            let number: u64 = origin.text.strip_prefix("text ").unwrap().parse().unwrap();
+            let number: u64 = origin.input.first.strip_prefix("text ").unwrap().parse().unwrap();
             assert_eq!((origin.line, &origin.file), (Some(number + 2), &None), "the header is line 1");
         }
         assert_eq!(held.path.as_deref(), path.to_str());
