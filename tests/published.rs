@@ -104,7 +104,7 @@ fn what_a_folder_says_of_classifiers_is_kept_by_what_is_trained_from_it() {
     sentence_model(&place);
     // Its LM head is new.
     let call = "pretrain --from minilm --data books --max_steps 2 --out adapted";
-    place.run(call).says(&["model: bert", "0 left, 5 added", "max_length 39"]);
+    place.run(call).says(&["model: bert", "0 left, 5 added (a new language-model head)", "max_length 39"]);
     let log = String::from_utf8(place.bytes("adapted/train.log")).unwrap();
     assert!(log.contains("lm_head.dense.weight") && log.contains("passed over: "), "{log}");
     for (from, run) in [("minilm", "straight"), ("adapted", "tuned"), ("tuned", "again")] {

@@ -7,6 +7,7 @@ use crate::config::HeadPooling;
 use crate::error::Result;
 use crate::event::{Event, Listener};
 use crate::model::Model;
+use crate::params::Kind;
 
 /// A model that weights are taken from.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,15 @@ impl Base<'_> {
     /// What becomes of its tensors.
     fn used(&self, model: &Model, report: &LoadReport) -> String {
         let used = self.loaded.stored.used_by(model.table());
-        format!("{used} tensors used, {} left, {} added", report.discarded.len(), report.added.len())
+        let is_new = |kind: Kind| {
+            let mut of_kind = model.table().params().iter().filter(|param| param.kind == kind);
+            of_kind.any(|param| report.added.contains(&param.name))
+        };
+        let heads = [(Kind::LmHead, "language-model head"), (Kind::Head, "head for the task")];
+        let new: Vec<_> = heads.iter().filter(|(kind, _)| is_new(*kind)).map(|(_, name)| *name).collect();
+        let new =
+            if new.is_empty() { String::new() } else { format!(" (a new {})", new.join(" and a new ")) };
+        format!("{used} tensors used, {} left, {} added{new}", report.discarded.len(), report.added.len())
     }
 
     /// One line about a published model; with `names` of what differs, and the keys that were passed over, in the log.
