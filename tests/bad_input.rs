@@ -424,7 +424,8 @@ fn use_that_cannot_be_is_refused() {
         .refuses(1, &["new.csv:3", "`air`", "land, water", "fix: "]);
     let split = place.run(&format!("eval {lm} --data {} --split test", path("books")));
     split.refuses(1, &["split", "fix: "]);
-    place.run(&format!("eval {lm} --data {}", path("topics"))).refuses(1, &["topics", "train.txt", "fix: "]);
+    place.write("notes/about.md", "no text to learn from\n");
+    place.run(&format!("eval {lm} --data notes")).refuses(1, &["notes", "train.txt", "fix: "]);
     place.run(&format!("predict {tuned} --input none.txt")).refuses(1, &["none.txt"]);
     // A row that cannot be read is answered with an error, or ends it where that is asked for.
     let input = [b"the lake\n".repeat(300), b"bad \xff\nthe lake\n".to_vec()].concat();

@@ -56,7 +56,8 @@ impl CorpusFiles {
                 if path.is_dir() { "no train.txt, valid.txt or test.txt in" } else { "no such path:" };
             return Err(Error::Missing {
                 what: format!("{missing} {}", path.display()),
-                fix: "name a text file, or a folder with train.txt and valid.txt (and test.txt)".into(),
+                fix: "name a text file or a table, or a folder with train.txt and valid.txt (and test.txt)"
+                    .into(),
             });
         }
         Ok(files)
