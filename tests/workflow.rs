@@ -603,7 +603,8 @@ fn the_texts_of_a_table_are_learned_as_the_same_lines_of_a_text_are() {
         );
     }
     place.run("tokenizer train texts --vocab_size 200 --out a.json").succeeds();
-    place.run("tokenizer train tables --vocab_size 200 --out b.json").succeeds();
+    let of_tables = place.run("tokenizer train tables --vocab_size 200 --out b.json");
+    of_tables.says(&["the texts in `review` of "]);
     assert_eq!(place.bytes("a.json"), place.bytes("b.json"));
     let other = place.run(&format!(
         "pretrain --data tables --text_column id --tokenizer tok.json {sizes} --out of-numbers"

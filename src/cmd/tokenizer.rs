@@ -12,7 +12,7 @@ use headstart::data::catalog::{self, FileRole, Locations};
 use headstart::data::corpus::{self, CorpusFiles};
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{Row, RowContent, RowFormat, Rows, TextFields};
-use headstart::data::running_text::Reading;
+use headstart::data::running_text::{self, Reading};
 use headstart::data::template::Template;
 use headstart::data::{source, starter};
 use headstart::files::remove_abandoned_of;
@@ -63,7 +63,11 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
             data.iter().map(|name| training_text(name, &locations, &mut progress)).collect();
         let mut counting = |done, total| progress.bytes("counting words", done, total);
         let reading = Reading { encoding, text_column: text_column.map(TextColumns::Typed) };
-        corpus::train_tokenizer(&files?, &reading, options, &mut counting)?
+        let files = files?;
+        for file in &files {
+            running_text::told(file, &reading)?.iter().for_each(|told| progress::say(told));
+        }
+        corpus::train_tokenizer(&files, &reading, options, &mut counting)?
     };
     progress.finish();
     trained.notes.iter().for_each(|note| progress::say(note));

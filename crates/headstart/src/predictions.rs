@@ -126,7 +126,7 @@ pub fn record(
     let mut file = AtomicFile::create(path)?;
     for (example, origin) in origins.examples.iter().enumerate() {
         let line = line(answers, &evaluation.labels, example, temperature, origin);
-        sum.update(origin.shown());
+        sum.update(origin.input.shown());
         // A byte that no text has.
         sum.update([0xFF]);
         sum.update(line.label.to_string());
@@ -195,7 +195,7 @@ fn line(answers: &Answers, labels: &[String], example: usize, temperature: f64, 
             .into_iter()
             .map(|class| (name(class), shortest(probabilities[class] as f32).into()))
             .collect(),
-        text: origin.shown().chars().take(TEXT_CHARS).collect(),
+        text: origin.input.shown().chars().take(TEXT_CHARS).collect(),
     }
 }
 

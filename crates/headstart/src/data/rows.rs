@@ -85,6 +85,13 @@ pub struct TextInput {
     pub second: Option<String>,
 }
 
+impl TextInput {
+    /// The text, or both of a pair with a tab between.
+    pub fn shown(&self) -> String {
+        self.second.as_ref().map_or_else(|| self.first.clone(), |second| format!("{}\t{second}", self.first))
+    }
+}
+
 impl From<&str> for TextInput {
     fn from(text: &str) -> Self {
         Self { first: text.to_owned(), second: None }

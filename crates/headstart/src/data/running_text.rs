@@ -126,6 +126,18 @@ pub fn text_columns(path: &Path, reading: &Reading) -> Result<Option<Vec<String>
     Ok(Some(table.rows.text_fields().to_vec()).filter(|fields| !fields.is_empty()))
 }
 
+/// What people should be told of a table: which columns are read; `None` of a text.
+///
+/// # Errors
+/// As for reading it.
+pub fn told(path: &Path, reading: &Reading) -> Result<Option<String>> {
+    let listed = |columns: Vec<String>| {
+        let names = columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(" and ");
+        format!("the texts in {names} of {}", path.display())
+    };
+    Ok(text_columns(path, reading)?.map(listed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

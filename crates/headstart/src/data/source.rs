@@ -123,9 +123,8 @@ impl CorpusSource {
             Split::Test => files.test.as_deref(),
         };
         let Some(path) = path else { return Ok(None) };
-        if let Some(columns) = running_text::text_columns(path, &self.reading)? {
-            let listed = columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(" and ");
-            listener(Event::Message(&format!("{split}: the texts in {listed} of {}", path.display())));
+        if let Some(told) = running_text::told(path, &self.reading)? {
+            listener(Event::Message(&format!("{split}: {told}")));
         }
         let what = format!("tokenising {split}");
         let mut progress = |done, total| listener(Event::Progress { what: &what, done, total });

@@ -25,14 +25,6 @@ pub struct Origin {
     pub line: Option<u64>,
 }
 
-impl Origin {
-    /// Its text, or both of a pair with a tab between.
-    pub fn shown(&self) -> String {
-        let both = [Some(&*self.input.first), self.input.second.as_deref()];
-        both.into_iter().flatten().collect::<Vec<_>>().join("\t")
-    }
-}
-
 /// The examples of a split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins {
@@ -108,7 +100,7 @@ impl Origins {
     fn of_rows(texts: &read::Texts, rows: &[u32]) -> Self {
         let many = texts.format == Format::ClassFolders;
         let origin = |example: &TextExample| Origin {
-            input: TextInput { first: example.text.clone(), second: example.second.clone() },
+            input: example.input(),
             file: many.then(|| texts.files[example.file].display().to_string()),
             line: example.line,
         };

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::LabelKind;
 use super::columns::Columns;
+use crate::data::rows::TextInput;
 use crate::data::watch::Watch;
 use crate::error::{Error, Result, bad};
 use crate::event::Listener;
@@ -66,9 +67,14 @@ impl TextExample {
         std::iter::once(self.text.as_str()).chain(self.second.as_deref())
     }
 
+    /// Its text, or both of a pair.
+    pub fn input(&self) -> TextInput {
+        TextInput { first: self.text.clone(), second: self.second.clone() }
+    }
+
     /// As it is shown to people: a tab stands between two texts.
     pub fn shown(&self) -> String {
-        self.texts().collect::<Vec<_>>().join("\t")
+        self.input().shown()
     }
 }
 

@@ -129,12 +129,8 @@ struct How {
 
 impl TextSplit {
     fn of(split: &LabelledSplit, all: &[TextExample]) -> Self {
-        let text = |row: &u32| {
-            let TextExample { text, second, .. } = &all[*row as usize];
-            TextInput { first: text.clone(), second: second.clone() }
-        };
         Self {
-            texts: split.rows.iter().map(text).collect(),
+            texts: split.rows.iter().map(|row| all[*row as usize].input()).collect(),
             labels: split.rows.iter().map(|row| split.labels[*row as usize].clone()).collect(),
             pairs: all.first().is_some_and(|example| example.second.is_some()),
         }
