@@ -64,20 +64,27 @@ pub fn register_peak_gflops(device: &Device, precision: Precision) -> Option<f64
         if device.level() < least {
             return None;
         }
-        let flops = (ROUNDS * 24 * 16 * if pairs { 4 } else { 2 } * device.threads()) as f64;
+        let tiles = pairs && device.level() == Level::Amx;
+        let of_round = match () {
+            () if tiles => gemm::AMX_PEAK_ROUND,
+            () if pairs => 24 * 16 * 4,
+            () => 24 * 16 * 2,
+        };
+        let flops = (ROUNDS * of_round * device.threads()) as f64;
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let start = Instant::now();
             device.for_each(device.threads(), |_| {
                 // SAFETY: the level was detected.
-                let sum = unsafe {
-                    if pairs {
-                        gemm::register_peak_loop::<true>(ROUNDS, 0.5)
+                unsafe {
+                    if tiles {
+                        gemm::amx_peak_loop(ROUNDS);
+                    } else if pairs {
+                        std::hint::black_box(gemm::register_peak_loop::<true>(ROUNDS, 0.5));
                     } else {
-                        gemm::register_peak_loop::<false>(ROUNDS, 0.5)
+                        std::hint::black_box(gemm::register_peak_loop::<false>(ROUNDS, 0.5));
                     }
-                };
-                std::hint::black_box(sum);
+                }
             });
             best = best.min(start.elapsed().as_secs_f64());
         }

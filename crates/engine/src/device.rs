@@ -72,12 +72,23 @@ impl Device {
     ) -> Result<Self, EngineError> {
         let wanted =
             threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let thread_pool =
-            ThreadPool::new(wanted).map_err(|source| EngineError::Threads { wanted, source })?;
         let level = match code_path {
             CodePath::Auto => Level::detect(),
             CodePath::Portable => Level::Portable,
         };
+        Self::with(wanted, level, cuda)
+    }
+
+    /// The processor, with a level that it has.
+    #[cfg(test)]
+    pub(crate) fn of_level(level: Level, threads: usize) -> Self {
+        assert!(level <= Level::detect());
+        Self::with(threads, level, None).unwrap()
+    }
+
+    fn with(wanted: usize, level: Level, cuda: Option<Context>) -> Result<Self, EngineError> {
+        let thread_pool =
+            ThreadPool::new(wanted).map_err(|source| EngineError::Threads { wanted, source })?;
         let inner = Inner {
             thread_pool,
             thread_count: wanted,

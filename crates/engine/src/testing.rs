@@ -8,8 +8,9 @@ use std::num::NonZeroUsize;
 use std::sync::OnceLock;
 
 use crate::cpu::convert::round_bf16;
+use crate::cpu::simd::Level;
 use crate::rng::Stream;
-use crate::{CodePath, Device, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
+use crate::{Device, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
 
 /// Sizes that fit no register, tile or cache line.
 pub(crate) const ODD_SIZES: [usize; 8] = [1, 7, 8, 31, 41, 63, 64, 65];
@@ -142,11 +143,10 @@ impl Gradcheck {
             };
             let run = |device: &Device| self.once(&forward, &inputs, &params, &dy, precision, device);
             let mut on_processor = None;
-            for path in [CodePath::Auto, CodePath::Portable] {
-                let [one, three] =
-                    [1, 3].map(|threads| run(&Device::cpu(NonZeroUsize::new(threads), path).unwrap()));
+            for level in [Level::detect(), Level::Portable].into_iter().chain(Level::lesser()) {
+                let [one, three] = [1, 3].map(|threads| run(&Device::of_level(level, threads)));
                 self.same_bits(&one, &three, "threads change");
-                check(&one, &format!("{path:?}"));
+                check(&one, level.name());
                 on_processor.get_or_insert(one);
             }
             if let (Some(gpu), Some(cpu)) = (shared_gpu(), on_processor) {

@@ -47,7 +47,7 @@ simd! {
 /// f32 to bf16, round to nearest even. (The processor's instruction takes subnormal numbers, below 1.2e-38, for zero.)
 pub(crate) fn narrow(level: Level, from: &[f32], to: &mut [bf16]) {
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512Bf16 {
+    if level >= Level::Avx512Bf16 {
         // SAFETY: the level was detected.
         unsafe { narrow_by_instruction(from, to) };
         return;

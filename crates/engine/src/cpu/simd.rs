@@ -16,6 +16,9 @@ pub(crate) enum Level {
     /// AVX-512 with `vdpbf16ps`.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// That with the tile registers of AMX and their `tdpbf16ps`.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Level {
@@ -30,7 +33,7 @@ impl Level {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl");
             if avx512 && is_x86_feature_detected!("avx512bf16") {
-                return Self::Avx512Bf16;
+                return if tiles_granted() { Self::Amx } else { Self::Avx512Bf16 };
             }
             if avx512 {
                 return Self::Avx512;
@@ -40,6 +43,17 @@ impl Level {
             }
         }
         Self::Portable
+    }
+
+    /// Those of this processor, but for the best and the portable one: what else than [`CodePath`](crate::CodePath) offers
+    /// is to be tested here.
+    #[cfg(test)]
+    pub(crate) fn lesser() -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        let all = [Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+        #[cfg(not(target_arch = "x86_64"))]
+        let all = [];
+        all.into_iter().filter(|&level| level < Self::detect()).collect()
     }
 
     /// In words, for people.
@@ -52,8 +66,36 @@ impl Level {
             Self::Avx512 => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => "AVX-512 + BF16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "AMX",
         }
     }
+}
+
+/// Whether this process may use AMX with bf16: the processor has it, and the system gives each thread room for the tile
+/// registers when it is asked (Linux 5.16 and later; elsewhere nobody asks, and AMX is not used).
+#[cfg(target_arch = "x86_64")]
+fn tiles_granted() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        use std::sync::LazyLock;
+        /// `ARCH_REQ_XCOMP_PERM` and the tile data's number among the parts of a thread's state
+        /// (the kernel's Documentation/arch/x86/xstate.rst).
+        const REQUEST: libc::c_long = 0x1023;
+        const TILE_DATA: libc::c_long = 18;
+        /// `AMX-BF16` and `AMX-TILE` in EDX of leaf 7.
+        const FEATURES: u32 = 1 << 22 | 1 << 24;
+        static GRANTED: LazyLock<bool> = LazyLock::new(|| {
+            __cpuid(0).eax >= 7
+                && __cpuid_count(7, 0).edx & FEATURES == FEATURES
+                // SAFETY: the call takes two numbers and touches no memory of ours.
+                && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) } == 0
+        });
+        *GRANTED
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
 /// Defines a function whose body is compiled once per instruction set; the first argument picks the one to run.
@@ -80,9 +122,13 @@ macro_rules! simd {
                 // SAFETY: these levels are only made by `Level::detect`, which found the features.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Level::Avx2 => unsafe { avx2($($arg),*) },
-                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Level::Avx512 | $crate::cpu::simd::Level::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                $crate::cpu::simd::Level::Avx512
+                | $crate::cpu::simd::Level::Avx512Bf16
+                | $crate::cpu::simd::Level::Amx => {
+                    // SAFETY: as above.
+                    unsafe { avx512($($arg),*) }
+                }
             }
         }
     };

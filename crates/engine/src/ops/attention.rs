@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::cpu::convert;
-use crate::cpu::gemm::{Buffer, GRAIN, Operand, SmallRight, output_room};
+use crate::cpu::gemm::{Buffer, GRAIN, Operand, ROWS, SmallRight, output_room};
 use crate::cpu::math;
 use crate::cpu::rows::apply_dropout;
 use crate::cpu::shared::{SharedSlice, SharedTensor};
@@ -30,9 +30,6 @@ use crate::tensor::Tensor;
 
 /// Queries whose probabilities exist at once, per thread; a multiple of [`GRAIN`], so that little is masked.
 const QUERY_TILE: usize = GRAIN;
-
-/// Rows that a matmul writes at once.
-const GROUP: usize = 8;
 
 /// How attention is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -210,8 +207,8 @@ impl Attention {
             let keys = match self.window {
                 Some(window) => {
                     // Whole groups of rows, as matmuls write them.
-                    let start = (past + first).saturating_sub(window) / GROUP * GROUP;
-                    start..count.min((past + end + window).next_multiple_of(GROUP))
+                    let start = (past + first).saturating_sub(window) / ROWS * ROWS;
+                    start..count.min((past + end + window).next_multiple_of(ROWS))
                 }
                 None => 0..count,
             };

@@ -16,6 +16,76 @@ use std::mem::MaybeUninit;
 /// Columns of a whole panel of the right operand.
 pub(super) const PANEL: usize = 48;
 
+/// A kernel of the matmul: what its operands look like, and its innermost loop.
+pub(super) trait Kernel {
+    /// A cell is a pair of bf16 that are neighbours in K; else it is one f32.
+    const PAIR: bool;
+    /// The left operand is read in whole tiles of 16 rows by 16 steps, the cells of a row one after the other.
+    const TILES: bool;
+    /// Rows of a call, at most.
+    const ROWS: usize;
+
+    /// Comes before the calls of a thread, and [`Kernel::end`] after them.
+    fn begin() {}
+
+    /// Gives up what [`Kernel::begin`] took.
+    fn end() {}
+
+    /// c (+)= a b for `a.rows` rows, rounded up to what the kernel multiplies at once, and `width` columns (16, 32 or 48).
+    /// At most `chain` steps are added one by one; such sums are added up, and their sum to c. On the way some cache lines
+    /// from `next` may be brought closer.
+    ///
+    /// # Safety
+    /// The processor has what the kernel needs. `a` has `steps` cells in each of its rows, `b` has `steps * width` cells,
+    /// `c` the rounded number of rows of `width` floats, `c_stride` apart. For tiles, `steps` is a multiple of 16 and `a`
+    /// has memory for the rounded number of rows.
+    unsafe fn multiply(
+        steps: usize,
+        a: LeftTile,
+        b: *const u32,
+        next: *const u8,
+        width: usize,
+        c: *mut f32,
+        c_stride: usize,
+        accumulate: bool,
+        chain: usize,
+    );
+}
+
+/// f32, with fused multiply-add.
+pub(super) struct Singles;
+
+/// Pairs of bf16, with `vdpbf16ps`.
+pub(super) struct Pairs;
+
+macro_rules! vector_kernel {
+    ($kernel:ty, $pair:literal) => {
+        impl Kernel for $kernel {
+            const PAIR: bool = $pair;
+            const TILES: bool = false;
+            const ROWS: usize = 8;
+
+            unsafe fn multiply(
+                steps: usize,
+                a: LeftTile,
+                b: *const u32,
+                next: *const u8,
+                width: usize,
+                c: *mut f32,
+                c_stride: usize,
+                accumulate: bool,
+                chain: usize,
+            ) {
+                // SAFETY: the same contract.
+                unsafe { multiply::<$pair>(steps, a, b, next, width, c, c_stride, accumulate, chain) };
+            }
+        }
+    };
+}
+
+vector_kernel!(Singles, false);
+vector_kernel!(Pairs, true);
+
 /// Rows of the left operand for one register tile.
 #[derive(Clone, Copy)]
 pub(super) struct LeftTile {
@@ -25,7 +95,8 @@ pub(super) struct LeftTile {
     pub(super) row_bytes: usize,
     /// Bytes from a step to the next.
     pub(super) step_bytes: usize,
-    /// Rows there are; fewer than the kernel's are repeated (their results land in unused rows of `c`).
+    /// Rows there are; where the kernel takes more (their results land in unused rows of `c`) it repeats them, unless it
+    /// reads whole tiles.
     pub(super) rows: usize,
 }
 
@@ -36,15 +107,13 @@ impl LeftTile {
     }
 }
 
-/// c (+)= a b for `rows` rows (rounded up to 1, 2, 4 or 8) and `width` columns (16, 32 or 48). At most `chain` steps are
-/// added one by one; such sums are added up, and their sum to c. On the way, `steps` cache lines from `next` are brought to
-/// the second-level cache.
+/// [`Kernel::multiply`] in vector registers: the rows are rounded up to 1, 2, 4 or 8, and `steps` cache lines from `next` are
+/// brought to the second-level cache.
 ///
 /// # Safety
-/// The processor has AVX-512 F and, for `PAIR`, BF16. `a` has `steps` cells in each of its rows, `b` has
-/// `steps * width` cells, `c` the rounded number of rows of `width` floats, `c_stride` apart.
+/// As there; the processor has AVX-512 F and, for `PAIR`, BF16.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn multiply<const PAIR: bool>(
+unsafe fn multiply<const PAIR: bool>(
     steps: usize,
     a: LeftTile,
     b: *const u32,

@@ -4,11 +4,14 @@
 //!
 //! - `small` — matmuls on one thread, for ops that cut the work themselves.
 //! - `tiles` — how an output is cut. `strided` — the `gemm` crate, for processors without AVX-512.
-//! - `panels`, `packing`, `kernel` — our own AVX-512 matmul in f32 and bf16: driver, operand layouts, registers.
+//! - `panels`, `packing` — our own matmul for AVX-512: driver, operand layouts. `kernel` — its innermost loops in vector
+//!   registers, f32 and bf16; `amx` — in tile registers, bf16.
 //!
 //! The output is cut into tiles by the shape alone and each tile sums over K in one order, so the bits do not
 //! depend on the number of threads. It sums chains of products, and then those sums (`chain`). The epilogue runs while the tile is in the cache of the core that made it.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod buffer;
 #[cfg(target_arch = "x86_64")]
 mod kernel;
@@ -35,9 +38,15 @@ use crate::dtype::{DType, Precision};
 use crate::tensor::Tensor;
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use amx::{PEAK_ROUND as AMX_PEAK_ROUND, register_peak_loop as amx_peak_loop};
+#[cfg(target_arch = "x86_64")]
 pub(crate) use kernel::register_peak_loop;
-pub(crate) use small::{GRAIN, SmallRight, output_room};
+pub(crate) use small::{GRAIN, ROWS, SmallRight, output_room};
 
+#[cfg(target_arch = "x86_64")]
+use amx::Amx;
+#[cfg(target_arch = "x86_64")]
+use kernel::{Pairs, Singles};
 use strided::Strided;
 
 pub(crate) use buffer::Buffer;
@@ -173,12 +182,16 @@ impl PackedRight {
         (self.rows, self.cols) = (b.rows, b.cols);
         (self.row_stride, self.col_stride) = (b.row_stride, b.col_stride);
         #[cfg(target_arch = "x86_64")]
-        if device.level() == Level::Avx512Bf16 {
+        if device.level() >= Level::Avx512Bf16 {
             if !matches!(self.layout, Layout::Panels(_)) {
                 self.layout = Layout::Panels(Buffer::default());
             }
             if let Layout::Panels(buffer) = &mut self.layout {
-                panels::pack_right::<true, true>(device, b, buffer);
+                if device.level() == Level::Amx {
+                    panels::pack_right::<Amx, true>(device, b, buffer);
+                } else {
+                    panels::pack_right::<Pairs, true>(device, b, buffer);
+                }
             }
             return;
         }
@@ -255,14 +268,22 @@ pub(crate) fn gemm(
     assert_eq!(a.cols, inner, "inner dimensions of a matmul");
     #[cfg(target_arch = "x86_64")]
     match (precision, b, device.level()) {
+        (Precision::Bf16, Right::Plain(b), Level::Amx) => {
+            return panels::matmul::<Amx>(device, a, b, destination, store);
+        }
         (Precision::Bf16, Right::Plain(b), Level::Avx512Bf16) => {
-            return panels::matmul::<true>(device, a, b, destination, store);
+            return panels::matmul::<Pairs>(device, a, b, destination, store);
         }
-        (Precision::F32, Right::Plain(b), Level::Avx512 | Level::Avx512Bf16) => {
-            return panels::matmul::<false>(device, a, b, destination, store);
+        (Precision::F32, Right::Plain(b), Level::Avx512 | Level::Avx512Bf16 | Level::Amx) => {
+            return panels::matmul::<Singles>(device, a, b, destination, store);
         }
-        (_, Right::Packed(PackedRight { cols, layout: Layout::Panels(buffer), .. }), _) => {
-            return panels::matmul_packed(device, a, buffer, *cols, destination, store);
+        (_, Right::Packed(PackedRight { cols, layout: Layout::Panels(buffer), .. }), level) => {
+            if level == Level::Amx {
+                panels::matmul_packed::<Amx>(device, a, buffer, *cols, destination, store);
+            } else {
+                panels::matmul_packed::<Pairs>(device, a, buffer, *cols, destination, store);
+            }
+            return;
         }
         _ => {}
     }

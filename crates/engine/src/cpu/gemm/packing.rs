@@ -15,22 +15,32 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::kernel::{LeftTile, PANEL};
+use super::kernel::{Kernel, LeftTile, PANEL};
 use super::{Operand, Source};
 use crate::cpu::shared::SharedSlice;
 
-/// Steps along K of `len` elements.
-pub(super) const fn steps_of<const PAIR: bool>(len: usize) -> usize {
-    if PAIR { len.div_ceil(2) } else { len }
-}
-
 /// Elements of K in a cell.
-pub(super) const fn per_cell<const PAIR: bool>() -> usize {
-    if PAIR { 2 } else { 1 }
+pub(super) const fn per_cell<K: Kernel>() -> usize {
+    if K::PAIR { 2 } else { 1 }
 }
 
-/// Rows of the left operand whose cells lie together when it is packed across K.
-const BLOCK: usize = 16;
+/// Steps come in multiples of so many.
+pub(super) const fn step_unit<K: Kernel>() -> usize {
+    if K::TILES { BLOCK } else { 1 }
+}
+
+/// Rows that the kernel may write at once, whether they exist or not.
+pub(super) const fn row_group<K: Kernel>() -> usize {
+    if K::TILES { BLOCK } else { 8 }
+}
+
+/// Steps along K of `len` elements; those beyond it are zeros.
+pub(super) const fn steps_of<K: Kernel>(len: usize) -> usize {
+    len.div_ceil(per_cell::<K>()).next_multiple_of(step_unit::<K>())
+}
+
+/// Rows of the left operand whose cells lie together when it is packed across K; rows and steps of a whole tile.
+pub(super) const BLOCK: usize = 16;
 
 /// Some rows of the left operand as cells.
 #[derive(Clone, Copy)]
@@ -44,14 +54,20 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// At most 8 rows from `row`, a multiple of 8.
-    pub(super) fn tile(&self, row: usize) -> LeftTile {
+    /// Rows whose cells lie one after the other, `stride` cells apart.
+    fn along(room: &[u32], stride: usize, rows: usize) -> Self {
+        let (start, row_bytes) = (room.as_ptr().cast(), stride * 4);
+        Self { start, block_bytes: BLOCK * row_bytes, row_bytes, step_bytes: 4, rows }
+    }
+
+    /// At most the kernel's rows from `row`, a multiple of them.
+    pub(super) fn tile<K: Kernel>(&self, row: usize) -> LeftTile {
         let offset = row / BLOCK * self.block_bytes + row % BLOCK * self.row_bytes;
         LeftTile {
             start: self.start.wrapping_add(offset),
             row_bytes: self.row_bytes,
             step_bytes: self.step_bytes,
-            rows: (self.rows - row).min(8),
+            rows: (self.rows - row).min(K::ROWS),
         }
     }
 }
@@ -68,18 +84,22 @@ pub(super) fn left_room(rows: usize, steps: usize) -> usize {
 /// The processor has the features; the operand is in bounds and so are the ranges; `room` has [`left_room`]
 /// cells; the result is used while the operand and `room` are borrowed and unchanged.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pack_left<const PAIR: bool>(
+pub(super) unsafe fn pack_left<K: Kernel>(
     a: Operand<'_>,
     rows: Range<usize>,
     steps: Range<usize>,
     room: &mut [u32],
 ) -> Left {
     assert!(room.len() >= left_room(rows.len(), steps.len()));
-    let k = steps.start * per_cell::<PAIR>();
+    let k = steps.start * per_cell::<K>();
+    // An odd number of cache lines, so that the rows of a tile do not compete for the same sets.
+    let lines = steps.len().div_ceil(16);
+    let stride = 16 * (lines + usize::from(lines.is_multiple_of(2)));
     if a.col_stride == 1 {
-        let size = match (a.data, PAIR) {
-            (Source::F32(_), false) => 4,
-            (Source::Bf16(_), true) if a.cols.is_multiple_of(2) => 2,
+        let whole = steps.end * per_cell::<K>() <= a.cols && (!K::TILES || rows.len().is_multiple_of(BLOCK));
+        let size = match (a.data, K::PAIR) {
+            (Source::F32(_), false) if whole => 4,
+            (Source::Bf16(_), true) if whole => 2,
             _ => 0,
         };
         if size > 0 {
@@ -96,25 +116,26 @@ pub(super) unsafe fn pack_left<const PAIR: bool>(
                 rows: rows.len(),
             };
         }
-        // An odd number of cache lines, so that the rows of a tile do not compete for the same sets.
-        let lines = steps.len().div_ceil(16);
-        let stride = 16 * (lines + usize::from(lines.is_multiple_of(2)));
         for (row, to) in rows.clone().zip(room.chunks_exact_mut(stride)) {
             for (i, to) in to.chunks_exact_mut(16).take(lines).enumerate() {
-                let k = k + 16 * i * per_cell::<PAIR>();
+                let k = k + 16 * i * per_cell::<K>();
                 // SAFETY: at most the row's remaining elements are read; `to` has 16 cells.
                 unsafe {
-                    let cells = along::<PAIR>(a.data, row * a.row_stride + k, a.cols - k);
+                    let cells = along::<K>(a.data, row * a.row_stride + k, a.cols.saturating_sub(k));
                     _mm512_storeu_si512(to.as_mut_ptr().cast(), cells);
                 }
             }
         }
-        let (start, row_bytes) = (room.as_ptr().cast(), stride * 4);
-        return Left { start, block_bytes: BLOCK * row_bytes, row_bytes, step_bytes: 4, rows: rows.len() };
+        return Left::along(room, stride, rows.len());
+    }
+    if K::TILES {
+        // SAFETY: as below.
+        unsafe { pack_turned::<K>(a.transposed(), steps, rows.clone(), room, stride) };
+        return Left::along(room, stride, rows.len());
     }
     let block = steps.len().max(1) * BLOCK;
     // SAFETY: the operand's transpose is in bounds as it is; `room` has a block for every 16 rows.
-    unsafe { pack_across::<PAIR>(a.transposed(), steps, rows.clone(), room, block, BLOCK) };
+    unsafe { pack_across::<K>(a.transposed(), steps, rows.clone(), room, block, BLOCK) };
     Left {
         start: room.as_ptr().cast(),
         block_bytes: block * 4,
@@ -122,6 +143,60 @@ pub(super) unsafe fn pack_left<const PAIR: bool>(
         step_bytes: BLOCK * 4,
         rows: rows.len(),
     }
+}
+
+/// Packs columns of `b`, which is read across K, as rows of cells that lie along it, `stride` apart.
+///
+/// # Safety
+/// As [`pack_panel`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack_turned<K: Kernel>(
+    b: Operand<'_>,
+    steps: Range<usize>,
+    cols: Range<usize>,
+    to: &mut [u32],
+    stride: usize,
+) {
+    assert_eq!(b.col_stride, 1, "an operand must be contiguous along its rows or its columns");
+    assert!(to.len() >= cols.len().next_multiple_of(BLOCK) * stride && stride >= steps.len());
+    for first in steps.clone().step_by(16) {
+        for i in 0..16 * per_cell::<K>() {
+            prefetch_row::<_MM_HINT_T0>(
+                b.data,
+                (first * per_cell::<K>() + 2 * AHEAD + i) * b.row_stride + cols.start,
+                cols.len(),
+            );
+        }
+        for col in cols.clone().step_by(BLOCK) {
+            let mut cells = [_mm512_setzero_si512(); 16];
+            for (cells, step) in cells.iter_mut().zip(first..steps.end) {
+                // SAFETY: at most the elements that exist are read.
+                *cells = unsafe { step_across::<K>(b, step, col) };
+            }
+            let at = (col - cols.start) * stride + (first - steps.start);
+            for (i, cells) in transpose(&cells).iter().enumerate() {
+                // SAFETY: inside `to` by the assertion above: steps come in multiples of 16.
+                unsafe { store::<false>(to.as_mut_ptr().add(at + i * stride), *cells) };
+            }
+        }
+    }
+}
+
+/// The cells of a step, 16 columns of `b` from `col` on; zeros beyond its rows.
+///
+/// # Safety
+/// The operand is in bounds.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn step_across<K: Kernel>(b: Operand<'_>, step: usize, col: usize) -> __m512i {
+    let k = step * per_cell::<K>();
+    if k >= b.rows {
+        return _mm512_setzero_si512();
+    }
+    let at = k * b.row_stride + col;
+    let next = (K::PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
+    // SAFETY: the caller's contract; only columns that exist are read.
+    unsafe { across::<K>(b.data, at, next, b.cols.saturating_sub(col)) }
 }
 
 /// Packs some columns of the right operand as `[steps, width]` cells, the width being the number of columns
@@ -132,7 +207,7 @@ pub(super) unsafe fn pack_left<const PAIR: bool>(
 /// The processor has the features; the operand is in bounds and so are the ranges. For `LATER`, `to` starts on a cache
 /// line, and the caller ends with [`written`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pack_panel<const PAIR: bool, const LATER: bool>(
+pub(super) unsafe fn pack_panel<K: Kernel, const LATER: bool>(
     b: Operand<'_>,
     steps: Range<usize>,
     cols: Range<usize>,
@@ -142,9 +217,9 @@ pub(super) unsafe fn pack_panel<const PAIR: bool, const LATER: bool>(
     unsafe {
         if b.col_stride == 1 {
             let width = cols.len().next_multiple_of(16);
-            pack_across::<PAIR>(b, steps, cols, to, 16, width);
+            pack_across::<K>(b, steps, cols, to, 16, width);
         } else {
-            pack_along::<PAIR, LATER>(b, steps, cols, to);
+            pack_along::<K, LATER>(b, steps, cols, to);
         }
     }
 }
@@ -155,7 +230,7 @@ pub(super) unsafe fn pack_panel<const PAIR: bool, const LATER: bool>(
 /// # Safety
 /// As [`pack_panel`]; no other task packs the same steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pack_rows<const PAIR: bool, const LATER: bool>(
+pub(super) unsafe fn pack_rows<K: Kernel, const LATER: bool>(
     b: Operand<'_>,
     steps: Range<usize>,
     all: usize,
@@ -163,21 +238,13 @@ pub(super) unsafe fn pack_rows<const PAIR: bool, const LATER: bool>(
 ) {
     assert_eq!(b.col_stride, 1, "an operand must be contiguous along its rows or its columns");
     for step in steps {
-        let k = step * per_cell::<PAIR>();
-        let at = k * b.row_stride;
-        let next = (PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
         for first in (0..b.cols).step_by(PANEL) {
             let width = (b.cols - first).min(PANEL).next_multiple_of(16);
             // SAFETY: this task's own steps of the panel.
             let to = unsafe { to.slice(first * all + step * width, width) };
             for (i, to) in to.chunks_exact_mut(16).enumerate() {
-                let col = first + 16 * i;
-                // SAFETY: at most the columns that exist are read; `to` has 16 cells.
-                unsafe {
-                    let next = next.map(|next| next + col);
-                    let cells = across::<PAIR>(b.data, at + col, next, b.cols - col);
-                    store::<LATER>(to.as_mut_ptr(), cells);
-                }
+                // SAFETY: at most the elements that exist are read; `to` has 16 cells.
+                unsafe { store::<LATER>(to.as_mut_ptr(), step_across::<K>(b, step, first + 16 * i)) };
             }
         }
     }
@@ -214,7 +281,7 @@ const AHEAD: usize = 12;
 /// # Safety
 /// As [`pack_panel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_across<const PAIR: bool>(
+unsafe fn pack_across<K: Kernel>(
     b: Operand<'_>,
     steps: Range<usize>,
     cols: Range<usize>,
@@ -229,16 +296,16 @@ unsafe fn pack_across<const PAIR: bool>(
     let chunks = cols.len().div_ceil(16);
     assert!((steps.len() - 1) * step_stride + (chunks - 1) * chunk_stride + 16 <= to.len());
     for step in steps.clone() {
-        let k = step * per_cell::<PAIR>();
+        let k = step * per_cell::<K>();
         let at = k * b.row_stride + cols.start;
-        let next = (PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
+        let next = (K::PAIR && k + 1 < b.rows).then_some(at + b.row_stride);
         // A row is far from the one before it: nothing but the program itself knows which comes next.
-        for i in 0..per_cell::<PAIR>() {
+        for i in 0..per_cell::<K>() {
             prefetch_row::<_MM_HINT_T0>(b.data, at + (AHEAD + i) * b.row_stride, cols.len());
         }
         let to = to[(step - steps.start) * step_stride..].as_mut_ptr();
         let mut chunk = 0;
-        if let (true, Source::Bf16(values), Some(next)) = (PAIR, b.data, next) {
+        if let (true, Source::Bf16(values), Some(next)) = (K::PAIR, b.data, next) {
             while 16 * (chunk + 2) <= cols.len() {
                 let (low, high) = (at + 16 * chunk, next + 16 * chunk);
                 // SAFETY: 32 columns exist in both rows; both chunks lie in `to` by the assertion.
@@ -257,11 +324,10 @@ unsafe fn pack_across<const PAIR: bool>(
         }
         for chunk in chunk..chunks {
             let col = 16 * chunk;
-            // SAFETY: at most the columns that exist are read; the chunk lies in `to` by the assertion.
+            // SAFETY: at most the elements that exist are read; the chunk lies in `to` by the assertion.
             unsafe {
-                let cells = across::<PAIR>(b.data, at + col, next.map(|next| next + col), cols.len() - col);
-                _mm512_storeu_si512(to.add(chunk * chunk_stride).cast(), cells);
-            }
+                store::<false>(to.add(chunk * chunk_stride), step_across::<K>(b, step, cols.start + col));
+            };
         }
     }
 }
@@ -284,11 +350,11 @@ fn prefetch_row<const HINT: i32>(data: Source<'_>, at: usize, len: usize) {
 /// comes faster than in the order of packing.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn prefetch_along<const PAIR: bool>(b: Operand<'_>, steps: &Range<usize>, cols: &Range<usize>) {
+pub(super) fn prefetch_along<K: Kernel>(b: Operand<'_>, steps: &Range<usize>, cols: &Range<usize>) {
     if b.col_stride != 1 {
-        let k = steps.start * per_cell::<PAIR>();
+        let k = steps.start * per_cell::<K>();
         for col in cols.clone() {
-            prefetch_row::<{ _MM_HINT_T1 }>(b.data, col * b.col_stride + k, steps.len() * per_cell::<PAIR>());
+            prefetch_row::<{ _MM_HINT_T1 }>(b.data, col * b.col_stride + k, steps.len() * per_cell::<K>());
         }
     }
 }
@@ -296,7 +362,7 @@ pub(super) fn prefetch_along<const PAIR: bool>(b: Operand<'_>, steps: &Range<usi
 /// # Safety
 /// As [`pack_panel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn pack_along<const PAIR: bool, const LATER: bool>(
+unsafe fn pack_along<K: Kernel, const LATER: bool>(
     b: Operand<'_>,
     steps: Range<usize>,
     cols: Range<usize>,
@@ -306,16 +372,16 @@ unsafe fn pack_along<const PAIR: bool, const LATER: bool>(
     let width = cols.len().next_multiple_of(16);
     assert!(to.len() >= steps.len() * width);
     if LATER {
-        prefetch_along::<PAIR>(b, &steps, &cols);
+        prefetch_along::<K>(b, &steps, &cols);
     }
     for first in steps.clone().step_by(16) {
-        let k = first * per_cell::<PAIR>();
+        let k = first * per_cell::<K>();
         let count = (steps.end - first).min(16);
         for col in cols.clone().step_by(16) {
             let mut cells = [_mm512_setzero_si512(); 16];
             for (cells, col) in cells.iter_mut().zip(col..cols.end) {
                 // SAFETY: at most the column's remaining elements are read.
-                *cells = unsafe { along::<PAIR>(b.data, col * b.col_stride + k, b.rows - k) };
+                *cells = unsafe { along::<K>(b.data, col * b.col_stride + k, b.rows.saturating_sub(k)) };
             }
             let turned = transpose(&cells);
             let at = (first - steps.start) * width + (col - cols.start);
@@ -333,14 +399,14 @@ unsafe fn pack_along<const PAIR: bool, const LATER: bool>(
 /// The elements that exist are in bounds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn along<const PAIR: bool>(data: Source<'_>, at: usize, left: usize) -> __m512i {
+unsafe fn along<K: Kernel>(data: Source<'_>, at: usize, left: usize) -> __m512i {
     // SAFETY: masked-off elements are not touched, the others are in bounds.
     unsafe {
         match data {
             Source::F32(values) => {
                 let from = values.as_ptr().wrapping_add(at);
                 let low = _mm512_maskz_loadu_ps(mask(left), from);
-                if PAIR {
+                if K::PAIR {
                     let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), from.wrapping_add(16));
                     std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
                 } else {
@@ -349,7 +415,7 @@ unsafe fn along<const PAIR: bool>(data: Source<'_>, at: usize, left: usize) -> _
             }
             Source::Bf16(values) => {
                 let from = values.as_ptr().wrapping_add(at).cast();
-                if PAIR {
+                if K::PAIR {
                     let mask = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
                     _mm512_maskz_loadu_epi16(mask, from)
                 } else {
@@ -368,14 +434,14 @@ unsafe fn along<const PAIR: bool>(data: Source<'_>, at: usize, left: usize) -> _
 /// The elements that exist are in bounds.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn across<const PAIR: bool>(data: Source<'_>, at: usize, next: Option<usize>, left: usize) -> __m512i {
+unsafe fn across<K: Kernel>(data: Source<'_>, at: usize, next: Option<usize>, left: usize) -> __m512i {
     // SAFETY: masked-off elements are not touched, the others are in bounds.
     unsafe {
         match data {
             Source::F32(values) => {
                 let load = |at| _mm512_maskz_loadu_ps(mask(left), values.as_ptr().wrapping_add(at));
                 let low = load(at);
-                if PAIR {
+                if K::PAIR {
                     let high = next.map_or(_mm512_setzero_ps(), load);
                     let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
                     _mm512_permutexvar_epi16(_mm512_loadu_si512(HALVES.as_ptr().cast()), both)
@@ -389,7 +455,7 @@ unsafe fn across<const PAIR: bool>(data: Source<'_>, at: usize, next: Option<usi
                     _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask(left), from))
                 };
                 let low = load(at);
-                if PAIR {
+                if K::PAIR {
                     let high = next.map_or(_mm512_setzero_si512(), load);
                     _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
                 } else {

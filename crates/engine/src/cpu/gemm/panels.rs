@@ -10,8 +10,8 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::buffer::Buffer;
-use super::kernel::{self, PANEL};
-use super::packing::{self, per_cell, steps_of};
+use super::kernel::{self, Kernel, PANEL};
+use super::packing::{self, per_cell, row_group, step_unit, steps_of};
 use super::tiles::{TileShape, Tiles};
 use super::{DEEP, Destination, Operand};
 use crate::cpu::shared::SharedSlice;
@@ -55,19 +55,15 @@ thread_local! {
 
 /// Packs a right operand: panels of 48 columns, the last of 16, 32 or 48; each is `[steps, width]` cells. With `LATER`
 /// it is written past the caches, for there is much else to do before it is read.
-pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
-    device: &Device,
-    b: Operand<'_>,
-    to: &mut Buffer,
-) {
-    let steps = steps_of::<PAIR>(b.rows);
+pub(super) fn pack_right<K: Kernel, const LATER: bool>(device: &Device, b: Operand<'_>, to: &mut Buffer) {
+    let steps = steps_of::<K>(b.rows);
     let out = SharedSlice::new(to.room(steps * b.cols.next_multiple_of(16)));
     if b.col_stride == 1 {
         // Whole rows, in the order in which they lie; they are parts of all panels.
         device.for_each(steps.div_ceil(PACK_ROWS), |task| {
             let part = task * PACK_ROWS..steps.min((task + 1) * PACK_ROWS);
             // SAFETY: the tasks' steps do not overlap; the caller checked the operand; the level was detected.
-            unsafe { packing::pack_rows::<PAIR, LATER>(b, part, steps, &out) };
+            unsafe { packing::pack_rows::<K, LATER>(b, part, steps, &out) };
             if LATER {
                 packing::written();
             }
@@ -84,7 +80,7 @@ pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
         // SAFETY: the tasks' parts do not overlap; the caller checked the operand; the level was detected.
         unsafe {
             let to = out.slice(start, part.len() * width);
-            packing::pack_panel::<PAIR, LATER>(b, part, cols, to);
+            packing::pack_panel::<K, LATER>(b, part, cols, to);
         }
         if LATER {
             packing::written();
@@ -94,12 +90,12 @@ pub(super) fn pack_right<const PAIR: bool, const LATER: bool>(
 
 /// Steps that are added one by one, at most, for a K of `steps`. What rounding to bf16 costs is far more than what a chain
 /// of sums loses, and a block bounds that.
-fn chain<const PAIR: bool>(steps: usize) -> usize {
-    if PAIR { usize::MAX } else { super::chain(steps) }
+fn chain<K: Kernel>(steps: usize) -> usize {
+    if K::PAIR { usize::MAX } else { super::chain(steps) }
 }
 
 /// See [`super::gemm`]; operands are rounded to bf16 for `PAIR`.
-pub(super) fn matmul<const PAIR: bool>(
+pub(super) fn matmul<K: Kernel>(
     device: &Device,
     a: Operand<'_>,
     b: Operand<'_>,
@@ -107,26 +103,26 @@ pub(super) fn matmul<const PAIR: bool>(
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
     if a.rows <= FEW {
-        return multiply::<PAIR>(device, a, Panels::Plain(b), destination, store);
+        return multiply::<K>(device, a, Panels::Plain(b), destination, store);
     }
-    let steps = steps_of::<PAIR>(b.rows);
+    let steps = steps_of::<K>(b.rows);
     let at_once = (PACK_CELLS / steps.max(1) / WIDE * WIDE).max(2 * WIDE);
     // Taken, not borrowed: a nested matmul on this thread finds an empty buffer, nothing worse.
     let mut right = RIGHT.take();
     for first in (0..b.cols).step_by(at_once) {
         let block = b.block(0..b.rows, first..b.cols.min(first + at_once));
-        pack_right::<PAIR, false>(device, block, &mut right);
+        pack_right::<K, false>(device, block, &mut right);
         let destination = destination.map(|d| d.skip_columns(first));
         let panels = Panels::Packed(Packed { cells: right.cells(), steps, cols: block.cols });
-        multiply::<PAIR>(device, a, panels, destination, |row, col, z: &mut [f32]| {
+        multiply::<K>(device, a, panels, destination, |row, col, z: &mut [f32]| {
             store(row, first + col, z);
         });
     }
     RIGHT.set(right);
 }
 
-/// See [`super::gemm`], for a right operand of `cols` columns that is packed for bf16.
-pub(super) fn matmul_packed(
+/// See [`super::gemm`], for a right operand of `cols` columns that is packed for this kernel.
+pub(super) fn matmul_packed<K: Kernel>(
     device: &Device,
     a: Operand<'_>,
     b: &Buffer,
@@ -134,18 +130,18 @@ pub(super) fn matmul_packed(
     destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    let steps = steps_of::<true>(a.cols);
-    multiply::<true>(device, a, Panels::Packed(Packed { cells: b.cells(), steps, cols }), destination, store);
+    let steps = steps_of::<K>(a.cols);
+    multiply::<K>(device, a, Panels::Packed(Packed { cells: b.cells(), steps, cols }), destination, store);
 }
 
-fn multiply<const PAIR: bool>(
+fn multiply<K: Kernel>(
     device: &Device,
     a: Operand<'_>,
     b: Panels<'_>,
     destination: Option<Destination>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    let steps = steps_of::<PAIR>(a.cols);
+    let steps = steps_of::<K>(a.cols);
     let shape = match () {
         () if a.rows <= FEW => FEW_TILE,
         () if steps < DEEP => TILE,
@@ -158,11 +154,11 @@ fn multiply<const PAIR: bool>(
         }
         Panels::Plain(b) => b.cols,
     };
-    let tiles = Tiles::new(a.rows, cols, shape);
+    let tiles = Tiles::new(a.rows, cols, K::ROWS, shape);
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
         SCRATCH.with_borrow_mut(|scratch| {
-            multiply_tile::<PAIR>(a, b, rows, cols, scratch, destination, &store);
+            multiply_tile::<K>(a, b, rows, cols, scratch, destination, &store);
         });
     });
 }
@@ -235,7 +231,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-fn multiply_tile<const PAIR: bool>(
+fn multiply_tile<K: Kernel>(
     a: Operand<'_>,
     b: Panels<'_>,
     rows: Range<usize>,
@@ -244,22 +240,25 @@ fn multiply_tile<const PAIR: bool>(
     destination: Option<Destination>,
     store: &impl Fn(usize, usize, &mut [f32]),
 ) {
-    let all = steps_of::<PAIR>(a.cols);
+    let all = steps_of::<K>(a.cols);
     let blocks = all.div_ceil(if all < DEEP { BLOCK } else { DEEP_BLOCK }).max(1);
+    let unit = step_unit::<K>();
+    let start = |block: usize| all / unit * block / blocks * unit;
     // An odd number of cache lines, so that the rows of a tile do not compete for the same sets.
     let stride = cols.len().next_multiple_of(32) + 16;
-    let sums = scratch.sums.room(rows.len().next_multiple_of(8) * stride);
+    let sums = scratch.sums.room(rows.len().next_multiple_of(row_group::<K>()) * stride);
     let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
     // The lines that the results will be written to, a few after each matmul of the last block.
-    let calls = rows.len().div_ceil(8) * cols.len().div_ceil(PANEL);
+    let calls = rows.len().div_ceil(K::ROWS) * cols.len().div_ceil(PANEL);
     let mut ahead_of_stores = destination.map(|d| d.block(&rows, &cols));
     let at_once = ahead_of_stores.as_ref().map_or(0, |lines| lines.count().div_ceil(calls));
+    K::begin();
     for block in 0..blocks {
-        let steps = all * block / blocks..all * (block + 1) / blocks;
+        let steps = start(block)..start(block + 1);
         let room = scratch.left.room(packing::left_room(rows.len(), steps.len()));
         // SAFETY: the caller checked the operand, the ranges are inside it, and `room` is left alone until the
         // block is done. The level was detected.
-        let left = unsafe { packing::pack_left::<PAIR>(a, rows.clone(), steps.clone(), room) };
+        let left = unsafe { packing::pack_left::<K>(a, rows.clone(), steps.clone(), room) };
         for col in cols.clone().step_by(PANEL) {
             let (panel, width, next) = match b {
                 Panels::Packed(b) => {
@@ -268,7 +267,7 @@ fn multiply_tile<const PAIR: bool>(
                     let next = if col + PANEL < cols.end {
                         b.block(col + PANEL, &steps).0
                     } else if block + 1 < blocks {
-                        b.block(cols.start, &(steps.end..all * (block + 2) / blocks)).0
+                        b.block(cols.start, &(steps.end..start(block + 2))).0
                     } else {
                         panel
                     };
@@ -280,28 +279,30 @@ fn multiply_tile<const PAIR: bool>(
                     let cells = scratch.panel.room(steps.len() * width);
                     // SAFETY: the caller checked the operand, the ranges are inside it; the level was detected.
                     unsafe {
-                        packing::prefetch_along::<PAIR>(b, &steps, &panel);
-                        packing::pack_panel::<PAIR, false>(b, steps.clone(), panel, cells);
+                        packing::prefetch_along::<K>(b, &steps, &panel);
+                        packing::pack_panel::<K, false>(b, steps.clone(), panel, cells);
                     }
                     (&*cells, width, &*cells)
                 }
             };
             let mut ahead = next.chunks(16 * steps.len().max(1));
-            for row in (0..rows.len()).step_by(8) {
+            for row in (0..rows.len()).step_by(K::ROWS) {
                 let at = row * stride + (col - cols.start);
-                let to = &mut sums[at..at + 7 * stride + width];
-                // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
+                let left = left.tile::<K>(row);
+                let to =
+                    &mut sums[at..at + (left.rows.next_multiple_of(row_group::<K>()) - 1) * stride + width];
+                // SAFETY: `left` has the steps, `panel` was cut to size, `to` has the rows of `width`.
                 unsafe {
-                    kernel::multiply::<PAIR>(
+                    K::multiply(
                         steps.len(),
-                        left.tile(row),
+                        left,
                         panel.as_ptr(),
                         ahead.next().unwrap_or(panel).as_ptr().cast(),
                         width,
                         to.as_mut_ptr(),
                         stride,
                         block > 0,
-                        chain::<PAIR>(all),
+                        chain::<K>(all),
                     );
                 }
                 if let Some(lines) = ahead_of_stores.as_mut().filter(|_| block + 1 == blocks) {
@@ -310,28 +311,30 @@ fn multiply_tile<const PAIR: bool>(
             }
         }
     }
+    K::end();
     for (row, sums) in rows.zip(sums.chunks_exact_mut(stride)) {
         store(row, cols.start, &mut sums[..cols.len()]);
     }
 }
 
 /// Packs a right operand on this thread alone.
-pub(super) fn pack_alone<'a, const PAIR: bool>(b: Operand<'_>, room: &'a mut Buffer) -> Packed<'a> {
-    let steps = steps_of::<PAIR>(b.rows);
+pub(super) fn pack_alone<'a, K: Kernel>(b: Operand<'_>, room: &'a mut Buffer) -> Packed<'a> {
+    let steps = steps_of::<K>(b.rows);
     let cells = room.room(steps * b.cols.next_multiple_of(16));
     for first in (0..b.cols).step_by(PANEL) {
         let cols = first..b.cols.min(first + PANEL);
         let width = cols.len().next_multiple_of(16);
         let to = &mut cells[first * steps..first * steps + steps * width];
         // SAFETY: the caller checked the operand; the level was detected.
-        unsafe { packing::pack_panel::<PAIR, false>(b, 0..steps, cols, to) };
+        unsafe { packing::pack_panel::<K, false>(b, 0..steps, cols, to) };
     }
     Packed { cells, steps, cols: b.cols }
 }
 
 /// c (+)= a b on this thread alone, with the first `a.cols` rows and the first `cols` columns of b, both whole
-/// cells and whole panels or all there are. Of `a`, only the columns of `extent` count in the 8 rows from a row on. `c` has room for whole groups of 8 rows of whole panels.
-pub(super) fn multiply_alone<const PAIR: bool>(
+/// cells and whole panels or all there are. Of `a`, only the columns of `extent` count in the 8 rows from a row on. `c` has
+/// room for whole groups of 16 rows of whole panels.
+pub(super) fn multiply_alone<K: Kernel>(
     a: Operand<'_>,
     b: Packed<'_>,
     cols: usize,
@@ -341,36 +344,43 @@ pub(super) fn multiply_alone<const PAIR: bool>(
     extent: impl Fn(usize) -> Range<usize>,
     room: &mut Buffer,
 ) {
-    let steps = 0..steps_of::<PAIR>(a.cols);
+    let steps = 0..steps_of::<K>(a.cols);
     assert!(cols == b.cols || cols.is_multiple_of(PANEL), "{cols} columns of {}", b.cols);
-    assert!(steps.end == b.steps || !PAIR || a.cols.is_multiple_of(2), "half a cell");
+    assert!(steps.end <= b.steps);
+    assert!(steps.end == b.steps || !K::PAIR || a.cols.is_multiple_of(2), "half a cell");
     assert!(stride >= cols.next_multiple_of(16));
     let room = room.room(packing::left_room(a.rows, steps.len()));
     // SAFETY: the caller checked the operand; `room` is left alone until the end. The level was detected.
-    let left = unsafe { packing::pack_left::<PAIR>(a, 0..a.rows, steps.clone(), room) };
+    let left = unsafe { packing::pack_left::<K>(a, 0..a.rows, steps.clone(), room) };
+    K::begin();
     for col in (0..cols).step_by(PANEL) {
         let (panel, width) = b.block(col, &steps);
-        for row in (0..a.rows).step_by(8) {
+        for row in (0..a.rows).step_by(K::ROWS) {
             let at = row * stride + col;
-            let to = &mut c[at..at + 7 * stride + width];
-            let extent = extent(row);
-            let (from, until) = (extent.start / per_cell::<PAIR>(), steps_of::<PAIR>(extent.end));
+            let left = left.tile::<K>(row);
+            let to = &mut c[at..at + (left.rows.next_multiple_of(row_group::<K>()) - 1) * stride + width];
+            let (mut from, mut until) = (steps.end, 0);
+            for extent in (row..a.rows.min(row + K::ROWS)).step_by(8).map(&extent) {
+                from = from.min(extent.start / per_cell::<K>() / step_unit::<K>() * step_unit::<K>());
+                until = until.max(steps_of::<K>(extent.end));
+            }
             let panel = &panel[from * width..until.min(steps.end) * width];
             let (panel, to) = (panel.as_ptr(), to.as_mut_ptr());
-            // SAFETY: `left` has the steps, `panel` was cut to size, `to` has 8 rows of `width`.
+            // SAFETY: `left` has the steps, `panel` was cut to size, `to` has the rows of `width`.
             unsafe {
-                kernel::multiply::<PAIR>(
+                K::multiply(
                     until.min(steps.end) - from,
-                    left.tile(row).skip(from),
+                    left.skip(from),
                     panel,
                     panel.cast(),
                     width,
                     to,
                     stride,
                     accumulate,
-                    chain::<PAIR>(steps.end),
+                    chain::<K>(steps.end),
                 );
             }
         }
     }
+    K::end();
 }

@@ -5,18 +5,24 @@
 use std::ops::Range;
 
 use super::buffer::Buffer;
-#[cfg(target_arch = "x86_64")]
-use super::panels::{self, Packed};
 use super::strided::{Strided, multiply_strided};
 use super::{Operand, Source};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    amx::Amx,
+    kernel::{Pairs, Singles},
+    panels::{self, Packed},
+};
 use crate::cpu::convert;
 use crate::cpu::simd::Level;
 use crate::dtype::Precision;
 
 /// A matmul may use the first so many columns of a right operand, or a multiple, or all.
 pub(crate) const GRAIN: usize = 48;
-/// A matmul's output is written in groups of so many rows.
-const ROWS: usize = 8;
+/// A matmul's output is written in groups of so many rows, or of half as many.
+pub(crate) const ROWS: usize = 16;
+/// With fewer rows in all, a right operand is not worth packing.
+const PACKED_FROM: usize = 8;
 
 /// Rows and row stride that an output of `rows` and `cols` needs.
 pub(crate) fn output_room(rows: usize, cols: usize) -> (usize, usize) {
@@ -33,6 +39,8 @@ enum Layout<'a> {
     Panels(Packed<'a>),
     #[cfg(target_arch = "x86_64")]
     PairPanels(Packed<'a>),
+    #[cfg(target_arch = "x86_64")]
+    AmxPanels(Packed<'a>),
 }
 
 impl<'a> SmallRight<'a> {
@@ -46,11 +54,13 @@ impl<'a> SmallRight<'a> {
     ) -> Self {
         b.assert_in_bounds();
         #[cfg(target_arch = "x86_64")]
-        if level >= Level::Avx512 && uses >= ROWS {
-            return Self(if level == Level::Avx512Bf16 && precision == Precision::Bf16 {
-                Layout::PairPanels(panels::pack_alone::<true>(b, room))
-            } else {
-                Layout::Panels(panels::pack_alone::<false>(b, room))
+        if level >= Level::Avx512 && uses >= PACKED_FROM {
+            return Self(match (precision, level) {
+                (Precision::Bf16, Level::Amx) => Layout::AmxPanels(panels::pack_alone::<Amx>(b, room)),
+                (Precision::Bf16, Level::Avx512Bf16) => {
+                    Layout::PairPanels(panels::pack_alone::<Pairs>(b, room))
+                }
+                _ => Layout::Panels(panels::pack_alone::<Singles>(b, room)),
             });
         }
         let _ = (precision, uses);
@@ -83,11 +93,15 @@ impl<'a> SmallRight<'a> {
             }
             #[cfg(target_arch = "x86_64")]
             Layout::Panels(b) => {
-                panels::multiply_alone::<false>(a, *b, cols, c, stride, accumulate, extent, room);
+                panels::multiply_alone::<Singles>(a, *b, cols, c, stride, accumulate, extent, room);
             }
             #[cfg(target_arch = "x86_64")]
             Layout::PairPanels(b) => {
-                panels::multiply_alone::<true>(a, *b, cols, c, stride, accumulate, extent, room);
+                panels::multiply_alone::<Pairs>(a, *b, cols, c, stride, accumulate, extent, room);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Layout::AmxPanels(b) => {
+                panels::multiply_alone::<Amx>(a, *b, cols, c, stride, accumulate, extent, room);
             }
         }
     }

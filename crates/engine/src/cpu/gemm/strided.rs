@@ -88,7 +88,7 @@ pub(super) fn matmul(
     b: Strided<'_>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    let tiles = Tiles::new(a.rows, b.cols, TILE);
+    let tiles = Tiles::new(a.rows, b.cols, 8, TILE);
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
         SUMS.with_borrow_mut(|buffers| {

@@ -7,6 +7,7 @@ use half::bf16;
 use super::{Operand, PackedRight, Right, Source, gemm};
 use crate::cpu::convert::round_bf16;
 use crate::cpu::shared::SharedSlice;
+use crate::cpu::simd::Level;
 use crate::rng::Stream;
 use crate::{CodePath, Device, Precision};
 
@@ -75,8 +76,9 @@ fn run(device: &Device, precision: Precision, a: Operand<'_>, b: Right<'_>, cols
 fn check(m: usize, k: usize, n: usize, which: impl Fn(usize) -> bool) {
     let mut stream = Stream::new((m * 1_000_003 + k * 1_009 + n) as u64);
     let (a, b) = (Matrix::random(m, k, &mut stream), Matrix::random(k, n, &mut stream));
-    let devices = [(CodePath::Auto, 1), (CodePath::Auto, 2), (CodePath::Auto, 4), (CodePath::Portable, 2)]
-        .map(|(path, threads)| Device::cpu(NonZeroUsize::new(threads), path).unwrap());
+    let mut devices: Vec<Device> = [1, 2, 4].map(|threads| Device::of_level(Level::detect(), threads)).into();
+    devices.push(Device::of_level(Level::Portable, 2));
+    devices.extend(Level::lesser().into_iter().map(|level| Device::of_level(level, 2)));
     for case in (0..32).filter(|&c| which(c)) {
         let bit = |i: usize| case >> i & 1 == 1;
         let precision = if bit(0) { Precision::Bf16 } else { Precision::F32 };
@@ -91,14 +93,15 @@ fn check(m: usize, k: usize, n: usize, which: impl Fn(usize) -> bool) {
                 let limit = 1.2e-7 * size * (k as f64).sqrt().max(2.0) + 1e-30;
                 assert!(
                     (f64::from(*found) - exact).abs() <= limit,
-                    "{what}: element {i}: {found} for {exact}"
+                    "{what}, {}: element {i}: {found} for {exact}",
+                    device.code_path()
                 );
             }
             if precision == Precision::Bf16 {
                 let packed = PackedRight::new(device, b);
                 assert_eq!(run(device, precision, a, Right::Packed(&packed), n), found, "{what}: packed");
             }
-            if device.code_path() != "portable" {
+            if device.level() == Level::detect() {
                 let first = first.get_or_insert_with(|| found.clone());
                 assert_eq!(first, &found, "{what}: {} threads", device.threads());
             }

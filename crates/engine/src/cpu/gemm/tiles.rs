@@ -4,8 +4,6 @@
 
 use std::ops::Range;
 
-/// Rows of a micro-kernel; blocks of rows start at multiples of it.
-pub(super) const ROW_UNIT: usize = 8;
 /// Blocks of columns start at multiples of this: a multiple of the dropout blocks (32) and of the panels (48).
 pub(super) const COL_UNIT: usize = 96;
 
@@ -25,20 +23,22 @@ pub(super) struct TileShape {
 pub(super) struct Tiles {
     rows: usize,
     cols: usize,
+    row_unit: usize,
     row_blocks: usize,
     col_blocks: usize,
 }
 
 impl Tiles {
-    /// Cuts an output. The number of row blocks is a power of two: two, four, eight cores get equal shares.
-    pub(super) fn new(rows: usize, cols: usize, shape: TileShape) -> Self {
+    /// Cuts an output; blocks of rows start at multiples of `row_unit`, the micro-kernel's. The number of row blocks is a
+    /// power of two: two, four, eight cores get equal shares.
+    pub(super) fn new(rows: usize, cols: usize, row_unit: usize, shape: TileShape) -> Self {
         let col_blocks = cols.div_ceil(shape.wide).max(1);
         let mut row_blocks = rows.div_ceil(shape.tall).next_power_of_two();
         if row_blocks * col_blocks < shape.least && rows > row_blocks * shape.tall / 2 {
             row_blocks *= 2;
         }
-        let row_blocks = row_blocks.clamp(1, rows.div_ceil(ROW_UNIT).max(1));
-        Self { rows, cols, row_blocks, col_blocks }
+        let row_blocks = row_blocks.clamp(1, rows.div_ceil(row_unit).max(1));
+        Self { rows, cols, row_unit, row_blocks, col_blocks }
     }
 
     /// How many there are.
@@ -54,7 +54,10 @@ impl Tiles {
         } else {
             (tile % self.row_blocks, tile / self.row_blocks)
         };
-        (share(self.rows, ROW_UNIT, self.row_blocks, row), share(self.cols, COL_UNIT, self.col_blocks, col))
+        (
+            share(self.rows, self.row_unit, self.row_blocks, row),
+            share(self.cols, COL_UNIT, self.col_blocks, col),
+        )
     }
 }
 
@@ -74,7 +77,7 @@ mod tests {
         for (rows, cols) in
             [(0, 5), (5, 0), (1, 1), (7, 97), (64, 410), (507, 1230), (512, 2100), (2_100, 410)]
         {
-            let tiles = Tiles::new(rows, cols, TileShape { tall: 64, wide: 480, least: 16 });
+            let tiles = Tiles::new(rows, cols, 8, TileShape { tall: 64, wide: 480, least: 16 });
             let mut seen = vec![0_u8; rows * cols];
             for (tile_rows, tile_cols) in (0..tiles.count()).map(|t| tiles.get(t)) {
                 assert!(tile_rows.len() <= 72 && tile_cols.len() <= 480 && tile_cols.start % 32 == 0);
