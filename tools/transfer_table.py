@@ -60,8 +60,10 @@ class Table:
         began = time.time()
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
         summary = json.loads(printed.splitlines()[-1])
-        kept = {name: value for name, value in summary["metrics"].items() if name.count("/") == 1}
-        record = dict(arm=arm, lr=lr, seed=seed, seconds=round(time.time() - began, 1), metrics=kept, bow=summary.get("bow"))
+        # With adaptation the report is that of several runs, of which there is one.
+        run = summary if "metrics" in summary else summary["runs"][0]
+        kept = {name: value for name, value in run["metrics"].items() if name.count("/") == 1}
+        record = dict(arm=arm, lr=lr, seed=seed, seconds=round(time.time() - began, 1), metrics=kept, bow=run.get("bow"))
         if not self.a.keep:
             shutil.rmtree(folder, ignore_errors=True)
         self.done[key] = record

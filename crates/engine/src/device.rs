@@ -178,6 +178,11 @@ impl Device {
         self.inner.level.name()
     }
 
+    /// Whether bf16 matmuls run in tile registers (AMX), far faster than memory feeds them.
+    pub fn has_tiles(&self) -> bool {
+        self.inner.level.has_tiles()
+    }
+
     /// Bytes of buffers this device has taken from the system so far (in use or waiting for reuse).
     pub fn pooled_bytes(&self) -> usize {
         self.inner.pool.bytes()

@@ -56,6 +56,16 @@ impl Level {
         all.into_iter().filter(|&level| level < Self::detect()).collect()
     }
 
+    /// Whether it multiplies bf16 in tile registers.
+    pub(crate) fn has_tiles(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            self == Self::Amx
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// In words, for people.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -134,10 +134,15 @@ impl read::Texts {
                 let more = if names.len() > MOST_NAMED { ", ..." } else { "" };
                 let known =
                     names.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ") + more;
+                let fix = if is_amount(label) && names.iter().any(|name| is_amount(name)) {
+                    "amounts are no classes: `--problem regression` learns numbers"
+                } else {
+                    "correct the label, or train with data that has it"
+                };
                 let label = label.escape_debug();
                 return fail(
                     format!("unknown label `{label}`{near}; the known labels are {known}"),
-                    "correct the label, or train with data that has it".into(),
+                    fix.into(),
                 );
             };
             classes.push(class);
@@ -155,4 +160,9 @@ impl read::Texts {
             ),
         }
     }
+}
+
+/// Whether a label is a number with decimals, which names of classes seldom are.
+fn is_amount(label: &str) -> bool {
+    label.contains('.') && label.parse::<f32>().is_ok()
 }

@@ -130,6 +130,9 @@ fn labels_of_other_splits_must_be_known() {
         [("train.csv", "text,label\nbad,b\ngood,a\n"), ("dev.csv", "text,label\nbad,b\n\n\nfilm,c\n")];
     let message = error(&files, "");
     assert!(message.contains("dev.csv:5: unknown label `c`; the known labels are b, a"), "{message}");
+    let amounts = ["train.csv", "dev.csv"].map(|name| (name, "text,label\nbad,0.5\ngood,4.0\n"));
+    let amounts = [amounts[0], (amounts[1].0, "text,label\nfine,3.8\n")];
+    assert!(error(&amounts, "").contains("`--problem regression`"));
     let known = ["a", "b", "c"].map(str::to_owned).to_vec();
     let options = ClassificationOptions { known_labels: Some(known), ..ClassificationOptions::default() };
     let data = load_with(&files, "", &options).unwrap();
