@@ -64,7 +64,7 @@ pub fn register_peak_gflops(device: &Device, precision: Precision) -> Option<f64
         if device.level() < least {
             return None;
         }
-        let tiles = pairs && device.level() == Level::Amx;
+        let tiles = pairs && device.has_tiles();
         let of_round = match () {
             () if tiles => gemm::AMX_PEAK_ROUND,
             () if pairs => 24 * 16 * 4,

@@ -15,6 +15,8 @@ use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::{Level, simd};
 use crate::device::Device;
 
+/// Blocks of rows start at multiples of this.
+const ROW_UNIT: usize = 8;
 const TILE: TileShape = TileShape { tall: 128, wide: 384, least: 16 };
 /// Elements that one task converts.
 const CONVERT: usize = 1 << 14;
@@ -88,7 +90,7 @@ pub(super) fn matmul(
     b: Strided<'_>,
     store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
 ) {
-    let tiles = Tiles::new(a.rows, b.cols, 8, TILE);
+    let tiles = Tiles::new(a.rows, b.cols, ROW_UNIT, TILE);
     device.for_each(tiles.count(), |tile| {
         let (rows, cols) = tiles.get(tile);
         SUMS.with_borrow_mut(|buffers| {
