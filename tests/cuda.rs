@@ -119,10 +119,11 @@ fn losses_of_200_steps_overlay_those_of_the_processor() {
     let Some(place) = gpu() else { return };
     place.books();
     for (name, flags, first, all) in [
-        ("lm", "--objective lm --arch naacl2019 --precision f32 --lr 3e-3", FIRST_F32, F32),
+        // At 3e-3, the fall from the plateau comes a step sooner or later with any change of rounding: in f32 adding up a norm's
+        // sums in the other order parts the losses of `lm` by 9e-5.
+        ("lm", "--objective lm --arch naacl2019 --precision f32 --lr 1e-3", FIRST_F32, F32),
         ("mlm", "--objective mlm --arch gpt2 --precision f32 --lr 3e-3", FIRST_F32, F32),
         ("bert", "--objective mlm --arch bert --precision f32 --lr 1e-3", FIRST_F32, F32),
-        // At 3e-3, the fall from the plateau comes a step sooner or later with any change of rounding.
         ("bf16", "--objective lm --arch gpt2 --precision bf16 --lr 1e-3", FIRST_BF16, BF16),
     ] {
         let call = format!("pretrain {MODEL} {flags} --max_steps 200 --eval_every 100");

@@ -72,8 +72,19 @@ class Compiler:
         return cubin, log, seconds
 
 
-def source_of(path):
-    return f'{(KERNELS / "common.cuh").read_text()}\n#line 1 "{path.name}"\n{path.read_text()}'
+def modules():
+    """(name, text) of each module: a file, or one of the widths that a file is compiled for."""
+    for path in sorted(KERNELS.glob("*.cu")):
+        text = path.read_text()
+        if path.stem == "attention_bf16":
+            for steps in range(1, 9):
+                yield f"{path.stem}_{16 * steps}", f"#define STEPS {steps}\n{text}"
+        else:
+            yield path.stem, text
+
+
+def source_of(name, text):
+    return f'{(KERNELS / "common.cuh").read_text()}\n#line 1 "{name}.cu"\n{text}'
 
 
 def kernels_of(text):
@@ -115,39 +126,39 @@ def main():
     flags = parser.parse_args()
     compiler = Compiler(flags.library)
     print(f"NVRTC {'.'.join(map(str, compiler.version()))}: registers / spilled bytes / static shared bytes\n")
-    rows, failed, seconds, files = {}, False, dict.fromkeys(flags.archs, 0.0), sorted(KERNELS.glob("*.cu"))
-    for path in files:
-        for name in kernels_of(path.read_text()):
-            rows[path.name, name] = {}
+    rows, failed, seconds, files = {}, False, dict.fromkeys(flags.archs, 0.0), list(modules())
+    for module, text in files:
+        for name in kernels_of(text):
+            rows[module, name] = {}
         for arch in flags.archs:
-            cubin, log, took = compiler.compile(source_of(path), path.name, arch)
+            cubin, log, took = compiler.compile(source_of(module, text), f"{module}.cu", arch)
             seconds[arch] += took
             if cubin is None:
                 failed = True
-                print(f"{path.name} for {arch} does not compile:\n{log}", file=sys.stderr)
+                print(f"{module} for {arch} does not compile:\n{log}", file=sys.stderr)
                 continue
             for line in log.splitlines():
                 if "warning" in line.lower():
                     print(f"{arch}: {line}", file=sys.stderr)
             found = usage(log)
-            for name in kernels_of(path.read_text()):
-                rows[path.name, name][arch] = found.get(name)
+            for name in kernels_of(text):
+                rows[module, name][arch] = found.get(name)
                 # Without extern "C", the name would be another one.
                 if name.encode() not in cubin or name not in found:
                     failed = True
-                    print(f"{path.name} for {arch}: no kernel {name} in the result", file=sys.stderr)
+                    print(f"{module} for {arch}: no kernel {name} in the result", file=sys.stderr)
             if flags.cubins:
                 flags.cubins.mkdir(parents=True, exist_ok=True)
-                (flags.cubins / f"{path.stem}.{arch}.cubin").write_bytes(cubin)
+                (flags.cubins / f"{module}.{arch}.cubin").write_bytes(cubin)
             if flags.cache:
-                keep(flags.cache, source_of(path), path.stem, arch, compiler.version(), cubin)
+                keep(flags.cache, source_of(module, text), module, arch, compiler.version(), cubin)
     width = max((len(f"{file} {name}") for file, name in rows), default=6)
     print(f"| {'kernel':{width}} | " + " | ".join(f"{arch:>16}" for arch in flags.archs) + " |")
     print(f"|{'-' * (width + 2)}|" + f"{'-' * 17}:|" * len(flags.archs))
     for (file, name), by_arch in rows.items():
         cells = [" / ".join(map(str, by_arch[arch])) if by_arch.get(arch) else "-" for arch in flags.archs]
         print(f"| {f'{file} {name}':{width}} | " + " | ".join(f"{cell:>16}" for cell in cells) + " |")
-    print("\n" + ", ".join(f"{arch}: {len(files)} files in {s:.1f} s" for arch, s in seconds.items()))
+    print("\n" + ", ".join(f"{arch}: {len(files)} modules in {s:.1f} s" for arch, s in seconds.items()))
     return 1 if failed or not rows else 0
 
 

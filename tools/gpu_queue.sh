@@ -58,7 +58,7 @@ item_device() {
 # The driver, NVRTC and cuBLASLt do what the engine's tests take for granted.
 item_driver() { bin/driver-tests --test-threads 1; }
 # Every op on the GPU against its plain reference, forward and backward.
-item_gradchecks() { bin/engine-tests --test-threads 1; }
+item_gradchecks() { bin/engine-tests --test-threads 12; }
 # 200 steps against the processor, resume, moving between devices, generation.
 item_overlay() { bin/cuda-tests --test-threads 1 --nocapture; }
 # What replaying captured graphs is worth: the same steps in turn with it switched off. Below 5 % it is deleted.
@@ -88,6 +88,32 @@ item_finetune_imdb() { compare finetune-imdb --batches 16 64 --steps 20; }
 item_profile() {
     "$hs" bench train --device "$DEVICE" --preset naacl2019 --precision bf16 --batch 256 --steps 20 --profile &&
         "$hs" bench train --device "$DEVICE" --preset gpt2 --num_max_positions 1024 --seq 1024 --precision bf16 --batch 32 --steps 20 --profile
+}
+# What the GPU reaches at most: matmuls at our shapes, padded or not, and a copy.
+item_ceilings() { "$PYTHON" tools/gpu_ceilings.py; }
+# The kernels of two steps by the time they take, as NVIDIA's profiler reads it from the GPU (ncu, of the CUDA toolkit).
+kernels_of() {
+    local out=$RESULTS/kernels-$1-$2.csv
+    shift
+    HEADSTART_CUDA_GRAPHS=off timeout 120 ncu --clock-control none --metrics gpu__time_duration.sum --csv --log-file "$out" \
+        "$hs" bench train --device "$DEVICE" --precision bf16 --batch "$@" --warmup 1 --steps 1 > /dev/null || return 1
+    "$PYTHON" - "$out" <<'END'
+import csv, sys
+rows = csv.DictReader(line for line in open(sys.argv[1]) if line.startswith('"'))
+times = {}
+scale = {"ns": 1e-6, "nsecond": 1e-6, "us": 1e-3, "usecond": 1e-3, "ms": 1.0, "msecond": 1.0, "s": 1e3, "second": 1e3}
+for row in rows:
+    if row["Metric Name"] == "gpu__time_duration.sum":
+        times.setdefault(row["Kernel Name"].split("(")[0][:90], []).append(float(row["Metric Value"].replace(",", "")) * scale[row["Metric Unit"]])
+total = sum(map(sum, times.values()))
+print(f"{total:.1f} ms in {sum(map(len, times.values()))} launches")
+for name, values in sorted(times.items(), key=lambda item: -sum(item[1]))[:40]:
+    print(f"{sum(values):9.2f} ms  {100 * sum(values) / total:5.1f} %  {len(values):6d} x  {name}")
+END
+}
+item_kernels() {
+    kernels_of naacl2019 128 --preset naacl2019 &&
+        kernels_of gpt2 16 --preset gpt2 --num_max_positions 1024 --seq 1024
 }
 # Whether the GPU waits between steps: the share of samples in which it did nothing.
 item_idle() {
@@ -176,7 +202,7 @@ for name in "$@"; do
         exit 2
     fi
 done
-export -f compare books_tokens
+export -f compare books_tokens kernels_of
 export hs RESULTS DATA PYTHON DEVICE root alone BOOKS_SECONDS=${BOOKS_SECONDS:-420}
 # Logs and figures; no models, no token caches.
 pack() {

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use crate::cpu::convert::round_bf16;
 use crate::cpu::simd::Level;
+use crate::cuda::ops::elementwise;
+use crate::dtype::DType;
 use crate::rng::Stream;
 use crate::{Device, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
 
@@ -29,6 +31,13 @@ fn tolerance(op: &str) -> (f64, f64) {
         "attention" | "linear_cross_entropy" => (1e-5, 1.5e-2),
         other => unreachable!("no tolerance for {other}"),
     }
+}
+
+/// Precisions, and the types that an op's inputs have in each: what comes from a norm stays f32 in bf16, what comes from a linear
+/// does not, and attention has kernels for both.
+fn input_types(op: &str) -> &'static [(Precision, DType)] {
+    let all = &[(Precision::F32, DType::F32), (Precision::Bf16, DType::F32), (Precision::Bf16, DType::Bf16)];
+    if op == "attention" { all } else { &all[..2] }
 }
 
 /// The GPU, or the emulated one (`tests/emulator`); `None`, and the reason printed, where there is neither.
@@ -116,11 +125,14 @@ impl Gradcheck {
         let loss = |x: &[Vec<f64>], w: &[Vec<f64>]| -> f64 {
             reference(x, w).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum()
         };
-        for precision in [Precision::F32, Precision::Bf16] {
+        for &(precision, inputs_as) in input_types(self.op) {
             let (f32_limit, bf16_limit) = tolerance(self.op);
             let limit = if precision == Precision::F32 { f32_limit } else { bf16_limit };
             let check = |found: &Outcome, on: &str| {
-                let what = format!("{} {:?} {:?} {precision:?} {on}", self.op, self.inputs, self.params);
+                let what = format!(
+                    "{} {:?} as {inputs_as:?} {:?} {precision:?} {on}",
+                    self.op, self.inputs, self.params
+                );
                 close(&found.y, &expected, limit, &format!("{what}: output"));
                 for i in 0..inputs.len() {
                     let at = |x: &[f64]| {
@@ -141,7 +153,8 @@ impl Gradcheck {
                     slopes(&found.param_gradients[i], &params64[i], limit, at, &name);
                 }
             };
-            let run = |device: &Device| self.once(&forward, &inputs, &params, &dy, precision, device);
+            let run =
+                |device: &Device| self.once(&forward, (&inputs, inputs_as), &params, &dy, precision, device);
             let mut on_processor = None;
             for level in [Level::detect(), Level::Portable].into_iter().chain(Level::lesser()) {
                 let [one, three] = [1, 3].map(|threads| run(&Device::of_level(level, threads)));
@@ -171,7 +184,7 @@ impl Gradcheck {
     fn once(
         &self,
         forward: &impl Fn(&mut Tape<'_>, &[Value], &[View]) -> Value,
-        inputs: &[Vec<f32>],
+        (inputs, inputs_as): (&[Vec<f32>], DType),
         params: &[Vec<f32>],
         dy: &[f32],
         precision: Precision,
@@ -191,7 +204,7 @@ impl Gradcheck {
         let leaves: Vec<Value> = inputs
             .iter()
             .zip(&self.inputs)
-            .map(|(x, &(r, c))| tape.leaf(Tensor::from_f32(device.pool(), r, c, x)))
+            .map(|(x, &(r, c))| tape.leaf(typed(device, Tensor::from_f32(device.pool(), r, c, x), inputs_as)))
             .collect();
         let y = forward(&mut tape, &leaves, &views);
         let out = y.tensor.to_f32_vec();
@@ -206,6 +219,21 @@ impl Gradcheck {
             views.iter().map(|v| gradients.values()[v.offset..v.offset + v.len()].to_vec()).collect();
         Outcome { y: out, input_gradients, param_gradients }
     }
+}
+
+/// The tensor in the given type.
+fn typed(device: &Device, tensor: Tensor, dtype: DType) -> Tensor {
+    if dtype == tensor.dtype() {
+        return tensor;
+    }
+    if let Some(cuda) = device.cuda() {
+        return elementwise::in_type(cuda, device.pool(), &tensor, dtype);
+    }
+    let mut rounded = Tensor::uninit(device.pool(), tensor.rows(), tensor.cols(), dtype);
+    for (to, &from) in rounded.bf16_mut().iter_mut().zip(tensor.f32()) {
+        *to = round_bf16(from);
+    }
+    rounded
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {

@@ -80,6 +80,8 @@ pub struct Weights {
     packed: Mutex<HashMap<(View, bool), Derived>>,
     /// All values in bf16 on the device, and the version they were made from.
     rounded: Mutex<Option<(u64, DeviceBuffer)>>,
+    /// Single parameters in bf16 on the device with zeros behind their rows and columns, likewise.
+    padded: Mutex<HashMap<View, (u64, DeviceBuffer)>>,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,13 @@ impl Weights {
     }
 
     fn of(values: Values) -> Self {
-        Self { values, version: 0, packed: Mutex::default(), rounded: Mutex::default() }
+        Self {
+            values,
+            version: 0,
+            packed: Mutex::default(),
+            rounded: Mutex::default(),
+            padded: Mutex::default(),
+        }
     }
 
     /// All values; waits for the device where only that has them.
@@ -168,6 +176,58 @@ impl Weights {
             buffer.ptr()
         });
         (values, rounded)
+    }
+
+    /// After [`Weights::device_step`]: rounds the padded copies again of the parameters that have values in the changed ranges
+    /// (start and length), and counts the others as current.
+    pub(crate) fn device_stepped(&mut self, cuda: &Context, changed: &[(usize, usize)]) {
+        let now = self.version;
+        let padded = std::mem::take(self.padded.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for (view, (version, buffer)) in &padded {
+            let touched = changed
+                .iter()
+                .any(|&(start, len)| start < view.offset + view.len() && view.offset < start + len);
+            if version + 1 == now && touched {
+                self.pad(cuda, *view, buffer);
+            }
+        }
+        let kept = padded.into_iter().map(|(view, (version, buffer))| {
+            (view, (if version + 1 == now { now } else { version }, buffer))
+        });
+        *self.padded.get_mut().unwrap_or_else(PoisonError::into_inner) = kept.collect();
+    }
+
+    fn pad(&self, cuda: &Context, view: View, to: &DeviceBuffer) {
+        let from = (self.device_f32(cuda, view), view.rows, view.cols);
+        let to = (to.ptr(), elementwise::padded(view.rows), elementwise::padded(view.cols));
+        elementwise::pad(cuda, from, DType::F32, to);
+    }
+
+    /// One parameter on the device in bf16, with rows and columns of zeros behind its own, so many that matmuls are fast
+    /// ([`elementwise::padded`]). Made at the first use and kept as [`Weights::device_bf16`] is.
+    pub(crate) fn device_padded(&self, cuda: &Context, view: View) -> Matrix {
+        let (rows, cols) = (elementwise::padded(view.rows), elementwise::padded(view.cols));
+        let matrix = |at: DevicePtr| Matrix::new(at, rows, cols, DType::Bf16);
+        // The same copy whether the parameter trains at the moment or not.
+        let key = View { grad: None, ..view };
+        let mut padded = self.padded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((version, buffer)) = padded.get(&key)
+            && *version == self.version
+        {
+            return matrix(buffer.ptr());
+        }
+        if cuda.is_unfit_for_graph() {
+            // Nothing is computed now, so nothing may be marked as computed.
+            return matrix(self.device_all(cuda));
+        }
+        let fresh = || cuda.allocate_lasting(rows * cols * DType::Bf16.size());
+        let buffer = padded.remove(&key).map_or_else(fresh, |(_, buffer)| buffer);
+        self.pad(cuda, key, &buffer);
+        let at = buffer.ptr();
+        if !cuda.is_broken() {
+            padded.insert(key, (self.version, buffer));
+        }
+        matrix(at)
     }
 
     /// All values on the device, to be changed there in part; the bf16 copy is made again from all of them.

@@ -179,7 +179,7 @@ impl<'a> OpRun<'a> {
             }
             Op::Attention => Some(tape.attention(
                 &x,
-                Attention { heads: HEADS, causal: true, window: None, dropout },
+                Attention { heads: HEADS, causal: true, window: None, dropout, padded_output: false },
                 None,
             )),
             Op::LinearCrossEntropy => {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ops::adam::OPTIMIZER;
+use super::ops::elementwise::{copy, padded};
 use super::{CudaOptions, Matrix, Write, gpus};
 use crate::cpu::convert::round_bf16;
 use crate::ops::adam::{Adam, Decay, Range, squared_norm};
@@ -328,6 +329,59 @@ fn a_step_rounds_what_it_changes_and_all_is_rounded_only_after_the_host() {
     weights.values_mut()[n - 1] += 1.0;
     step(&mut weights, 4);
     assert!(copy(&weights) == rounded(&weights), "after the host, then a step");
+    device.check().unwrap();
+}
+
+/// A parameter's padded copy: what a matrix of ones on its diagonal times it is.
+fn padded_copy(device: &Device, weights: &Weights, view: View) -> Vec<f32> {
+    let cuda = device.cuda().unwrap();
+    let [rows, cols] = [view.rows, view.cols].map(padded);
+    let diagonal: Vec<f32> = (0..rows * rows).map(|i| if i / rows == i % rows { 1.0 } else { 0.0 }).collect();
+    let diagonal =
+        copy(cuda, device.pool(), &Tensor::from_f32(device.pool(), rows, rows, &diagonal), DType::Bf16);
+    let out = Tensor::zeros(device.pool(), rows, cols, DType::F32);
+    cuda.matmul(diagonal.matrix(), weights.device_padded(cuda, view), out.matrix(), Write::Replace);
+    out.to_f32_vec()
+}
+
+#[test]
+fn padded_copies_follow_the_values_and_end_in_zeros() {
+    let Some(device) = shared_gpu() else { return };
+    let adam = Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: Decay::Decoupled };
+    let n = 3 + 5 * 7 + 4 * 9;
+    let mut weights = Weights::new(draw(1, n));
+    let (mut m, mut v, mut gradients) = (Flat::zeros(n), Flat::zeros(n), Gradients::new(n));
+    // One that trains and begins at an odd place, one that does not.
+    let views = [
+        View { offset: 3, rows: 5, cols: 7, grad: Some(3) },
+        View { offset: 3 + 5 * 7, rows: 4, cols: 9, grad: None },
+    ];
+    let check = |weights: &Weights, what: &str| {
+        for view in views {
+            let [rows, cols] = [view.rows, view.cols].map(padded);
+            let mut expected = vec![0.0; rows * cols];
+            for (to, from) in expected.chunks_mut(cols).zip(weights.get(view).chunks(view.cols)) {
+                for (to, &from) in to.iter_mut().zip(from) {
+                    *to = round_bf16(from).to_f32();
+                }
+            }
+            assert_eq!(padded_copy(device, weights, view), expected, "{what}: {view:?}");
+        }
+    };
+    let mut step = |weights: &mut Weights, step| {
+        gradients.values_mut().copy_from_slice(&draw(1 + step, n));
+        let rates = Range { lr: 0.1, weight_decay: 0.0, step, start: 3, grad: 3, moment: 3, len: 5 * 7 };
+        adam.step(device, weights, &mut gradients, &mut m, &mut v, &[rates], 0.7);
+    };
+    step(&mut weights, 1);
+    check(&weights, "made after a step");
+    step(&mut weights, 2);
+    check(&weights, "a step later");
+    weights.values_mut()[4] += 1.0;
+    check(&weights, "after the host changed a weight");
+    weights.values_mut()[n - 1] += 1.0;
+    step(&mut weights, 3);
+    check(&weights, "after the host, then a step");
     device.check().unwrap();
 }
 

@@ -203,7 +203,9 @@ impl Adam {
                 cuda.zero(start, idle.len() * size_of::<f32>());
             }
             let constants = [clip, self.beta1, self.beta2, self.eps];
-            return cuda::ops::adam::step(cuda, table.collect(), &buffers, constants);
+            cuda::ops::adam::step(cuda, table.collect(), &buffers, constants);
+            let changed: Vec<_> = ranges.iter().map(|range| (range.start, range.len)).collect();
+            return weights.device_stepped(cuda, &changed);
         }
         let (gradients, reached, moved) = gradients.taken();
         for idle in idle {

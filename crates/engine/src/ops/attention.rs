@@ -23,6 +23,7 @@ use crate::cpu::simd::{Level, simd};
 use crate::cuda;
 use crate::cuda::ops::attention::DeviceCache;
 use crate::dtype::{DType, Precision};
+use crate::matmul;
 use crate::profile::Work;
 use crate::rng;
 use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
@@ -42,6 +43,8 @@ pub struct Attention {
     pub window: Option<usize>,
     /// On the probabilities.
     pub dropout: Option<Dropout>,
+    /// Nothing but linears reads the output: as [`crate::ops::linear::Linear::padded_output`].
+    pub padded_output: bool,
 }
 
 /// The keys and values of one layer and one sequence, for generation.
@@ -94,7 +97,12 @@ impl Tape<'_> {
         assert!(qkv.tensor.cols() == 3 * width && width.is_multiple_of(heads), "attention of {heads} heads");
         assert_eq!(rows, self.packing.tokens());
         let dropout = self.active_dropout(attention.dropout);
-        let mut y = self.uninit(rows, width, self.precision.activation());
+        let y_cols = if attention.padded_output && qkv.tensor.dtype() == DType::Bf16 {
+            matmul::columns_for_linears(device, self.precision, rows, width)
+        } else {
+            width
+        };
+        let mut y = self.uninit(rows, y_cols, self.precision.activation());
         let mut log_sums = self.uninit(rows, heads, DType::F32);
         let past = cache.as_ref().map_or(0, |c| c.len());
         if let Some(cache) = &mut cache {
@@ -226,7 +234,7 @@ impl Saved {
     fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
-        let (rows, width, heads) = (dy.rows(), dy.cols(), self.attention.heads);
+        let (rows, width, heads) = (dy.rows(), self.qkv.tensor.cols() / 3, self.attention.heads);
         let mut gradient;
         if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
             let delta = back.uninit(rows, heads, DType::F32);
@@ -524,7 +532,8 @@ mod tests {
         let rows = lengths.iter().sum();
         let of_sequence = |(s, &l): (usize, &usize)| (0..l).map(move |i| (s as u64, i as u64));
         let sequence_of: Vec<(u64, u64)> = lengths.iter().enumerate().flat_map(of_sequence).collect();
-        let attention = Attention { heads, causal, window, dropout: Some(Dropout { p, site: 9 }) };
+        let attention =
+            Attention { heads, causal, window, dropout: Some(Dropout { p, site: 9 }), padded_output: false };
         Gradcheck::new("attention", &[("qkv", rows, 3 * heads * dim)], &[]).lengths(lengths).run(
             |tape, x, _| tape.attention(&x[0], attention, None),
             |x, _| {
@@ -587,7 +596,8 @@ mod tests {
                 let rows =
                     Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
                 let x = Value { tensor: rows, id: None };
-                let attention = Attention { heads, causal: true, window, dropout: None };
+                let attention =
+                    Attention { heads, causal: true, window, dropout: None, padded_output: false };
                 // Whoever goes on from a copy leaves the original as it is.
                 let mut other = cache.clone();
                 tape.attention(&x, attention, Some(&mut other));

@@ -43,13 +43,16 @@ pub struct Linear {
     pub dropout: Option<Dropout>,
     /// Keep the output in f32 whatever the precision: logits.
     pub f32_output: bool,
+    /// Nothing but linears reads the output, so it may have columns of zeros behind its own, which make matmuls on a GPU fast. Not
+    /// with residuals or dropout.
+    pub padded_output: bool,
 }
 
 impl Linear {
     /// y = x W^T + b.
     pub fn new(weight: View, bias: Option<View>) -> Self {
         let (activation, dropout) = (Activation::Identity, None);
-        Self { weight, bias, activation, scale: 1.0, dropout, f32_output: false }
+        Self { weight, bias, activation, scale: 1.0, dropout, f32_output: false, padded_output: false }
     }
 
     fn scales(&self) -> bool {
@@ -101,8 +104,15 @@ impl Tape<'_> {
         let device = self.device;
         let _timer = device.time(Work::Linear);
         let Linear { weight, bias, .. } = linear;
-        let (rows, cols) = (x.tensor.rows(), weight.rows);
-        assert_eq!(x.tensor.cols(), weight.cols, "linear: columns of x and of the weight");
+        let rows = x.tensor.rows();
+        let cols = if linear.padded_output {
+            assert!(residuals.is_empty() && linear.dropout.is_none(), "linear: a padded output");
+            matmul::columns_for_linears(device, self.precision, rows, weight.rows)
+        } else {
+            weight.rows
+        };
+        let read = matmul::columns_for_linears(device, self.precision, rows, weight.cols);
+        assert!([weight.cols, read].contains(&x.tensor.cols()), "linear: columns of x and of the weight");
         for Addend { value, first } in addends {
             let (height, width) = (value.tensor.rows(), value.tensor.cols());
             assert!(
@@ -214,21 +224,25 @@ impl Tape<'_> {
             && dropout.is_none()
             && addends.is_empty()
             && residuals.is_empty();
-        // What the epilogue still works on is not rounded before it has.
-        let in_place = plain || y.dtype() == DType::F32;
-        let mut z = if in_place { y.clone() } else { self.uninit(y.rows(), y.cols(), DType::F32) };
-        let (weights, precision) = (self.weights, self.precision);
+        let (device, weights, precision) = (self.device, self.weights, self.precision);
         let (weight, forward) = (linear.weight, Direction::Forward);
-        let replace = Write::Replace;
-        matmul::multiply_into(self.device, weights, precision, &x.tensor, weight, forward, &mut z, replace);
         if plain {
-            return;
+            let replace = Write::Replace;
+            return matmul::multiply_into(device, weights, precision, &x.tensor, weight, forward, y, replace);
         }
+        // What the epilogue still works on is not rounded before it has.
+        let z = if y.dtype() == DType::F32 && !matmul::pads(precision, y.rows(), weight) {
+            let replace = Write::Replace;
+            matmul::multiply_into(device, weights, precision, &x.tensor, weight, forward, y, replace);
+            y.clone()
+        } else {
+            matmul::product_on_gpu(cuda, device, weights, precision, &x.tensor, weight, forward, DType::F32)
+        };
         for Addend { value, first } in addends {
             cuda::ops::elementwise::add_columns(cuda, &z, *first, &value.tensor);
         }
         let epilogue = Epilogue {
-            bias: linear.bias.map(|bias| weights.device_f32(cuda, bias)),
+            bias: linear.bias.map(|bias| (weights.device_f32(cuda, bias), bias.cols)),
             activation: linear.activation,
             scale: linear.scale,
             dropout: dropout.and_then(ActiveDropout::on_device),
@@ -253,19 +267,21 @@ impl Saved {
         }
     }
 
-    /// dz, and the bias's gradient on the way.
+    /// dz, on a GPU perhaps with zeros behind its columns, and the bias's gradient on the way.
     fn pre_activation_gradient(&self, back: &mut Backward<'_>, dy: &Tensor) -> Tensor {
         let device = back.device;
         let _timer = device.time(Work::LinearElementwise);
         let (rows, cols, dtype) = (dy.rows(), dy.cols(), back.precision.activation());
         let mut changes = self.dropout.is_some() || self.activation.is_some() || self.linear.scales();
-        // On a GPU matmuls take operands of one type, so it is converted here, once.
-        changes |= device.is_cuda() && dy.dtype() != dtype;
+        // On a GPU matmuls take operands of one type, some with zeros behind their columns: it is made so here, once.
+        let pads = device.is_cuda() && matmul::pads(back.precision, rows, self.linear.weight);
+        changes |= device.is_cuda() && (dy.dtype() != dtype || pads);
+        let dz_cols = if pads { cuda::ops::elementwise::padded(cols) } else { cols };
         let bias = self.linear.bias.filter(|b| b.grad.is_some());
         if !changes && bias.is_none() {
             return dy.clone();
         }
-        let mut dz = changes.then(|| back.uninit(rows, cols, dtype));
+        let mut dz = changes.then(|| back.uninit(rows, dz_cols, dtype));
         if let Some(cuda) = device.cuda() {
             let partial = bias.map(|_| back.uninit(cuda::ops::row_blocks(rows), cols, DType::F32));
             let epilogue = Epilogue {
@@ -341,7 +357,8 @@ impl Saved {
         let weight = self.linear.weight;
         let gathered = back.take_unique_f32(id);
         let write = if gathered.is_some() { Write::Add } else { Write::Replace };
-        let mut dx = gathered.unwrap_or_else(|| back.uninit(dz.rows(), weight.cols, self.x.tensor.dtype()));
+        let mut dx =
+            gathered.unwrap_or_else(|| back.uninit(dz.rows(), self.x.tensor.cols(), self.x.tensor.dtype()));
         let (weights, precision, backward) = (back.weights, back.precision, Direction::Backward);
         matmul::multiply_into(device, weights, precision, dz, weight, backward, &mut dx, write);
         back.add(Some(id), dx);
@@ -351,6 +368,7 @@ impl Saved {
         let device = back.device;
         let _timer = device.time(Work::LinearElementwise);
         for &(id, first, width) in &self.addends {
+            // On a GPU dz may have further columns.
             let gradient = if width == dz.cols() { dz.clone() } else { columns_of(back, dz, first, width) };
             back.add(Some(id), gradient);
         }

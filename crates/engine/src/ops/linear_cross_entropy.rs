@@ -204,32 +204,47 @@ impl Tape<'_> {
         let (rows, targets) = (filled(picked.rows), filled(picked.targets));
         let chunk_rows = (CHUNK_ELEMENTS / classes / ROW_UNIT * ROW_UNIT).max(ROW_UNIT);
         let outcomes = self.uninit(rows.len(), 2, DType::F32);
-        let (forward, backward, replace) = (Direction::Forward, Direction::Backward, Write::Replace);
+        let (forward, backward) = (Direction::Forward, Direction::Backward);
         let chunks = rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows));
         for (i, (rows, targets)) in chunks.enumerate() {
             // Rounded here, as the matmuls would.
             let hidden = self.uninit(rows.len(), cols, dtype);
             let on_device = cuda::ops::select_rows::forward(cuda, x, rows, &hidden);
-            let mut logits = self.uninit(rows.len(), classes, DType::F32);
-            matmul::multiply_into(device, weights, precision, &hidden, weight, forward, &mut logits, replace);
+            let logits = matmul::product_on_gpu(
+                cuda,
+                device,
+                weights,
+                precision,
+                &hidden,
+                weight,
+                forward,
+                DType::F32,
+            );
             let gradient = self.is_training().then(|| match precision {
                 Precision::F32 => logits.clone(),
-                Precision::Bf16 => self.uninit(rows.len(), classes, DType::Bf16),
+                Precision::Bf16 => self.uninit(rows.len(), logits.cols(), DType::Bf16),
             });
-            let first = i * chunk_rows;
-            cross_entropy(cuda, &logits, bias, targets, scale, gradient.as_ref(), &outcomes, first);
+            let (first, logits) = (i * chunk_rows, (&logits, classes));
+            cross_entropy(cuda, logits, bias, targets, scale, gradient.as_ref(), &outcomes, first);
             let Some(gradient) = gradient else { continue };
             if let Some(dx) = dx {
-                let mut of_chunk = self.uninit(rows.len(), cols, DType::F32);
-                let out = &mut of_chunk;
-                matmul::multiply_into(device, weights, precision, &gradient, weight, backward, out, replace);
+                let of_chunk = matmul::product_on_gpu(
+                    cuda,
+                    device,
+                    weights,
+                    precision,
+                    &gradient,
+                    weight,
+                    backward,
+                    DType::F32,
+                );
                 add_to_rows(cuda, &of_chunk, &on_device, dx);
             }
             if let Some(gradients) = self.gradients() {
                 matmul::accumulate_weight_gradient(device, precision, &gradient, &hidden, weight, gradients);
                 let to = head.bias.and_then(|bias| gradients.device_mut(cuda, bias));
                 if let Some(to) = to {
-                    cuda::ops::linear::add_sums_of_columns(cuda, device.pool(), &gradient, to);
+                    cuda::ops::linear::add_sums_of_columns(cuda, device.pool(), &gradient, to, classes);
                 }
             }
         }

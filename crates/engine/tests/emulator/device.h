@@ -179,4 +179,81 @@ inline unsigned __umulhi(unsigned x, unsigned y) { return (unsigned)((unsigned l
 inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
     return (unsigned long long)((unsigned __int128)x * y >> 64);
 }
+// The upper word behind the lower one, shifted right.
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+    return (unsigned)((((unsigned long long)high << 32) | low) >> (shift % 32));
+}
 template <class T> inline T __ldg(const T *p) { return *p; }
+
+// What kernels write as PTX, under the names that they give it (kernels/attention_bf16.cu): multiplication of 16 x 16 by 16 x 8,
+// loading of matrices of 8 x 8, rounding in pairs. Lanes show each other what they hold; blocks are whole warps of one dimension.
+namespace emulator {
+struct Operands { unsigned left[4], right[2]; };
+static Operands operands[32][32];
+inline float of_pair(unsigned pair, int upper) {
+    unsigned bits = upper ? pair & 0xffff0000u : pair << 16;
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
+inline unsigned rounded(float x) {
+    unsigned bits;
+    __builtin_memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x40u;
+    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+}  // namespace emulator
+inline void multiply_add(float (&sums)[4], const unsigned (&left)[4], unsigned right0, unsigned right1) {
+    emulator::Operands *warp = emulator::operands[threadIdx.x / 32];
+    int lane = threadIdx.x % 32, row = lane / 4, column = lane % 4 * 2;
+    warp[lane] = {{left[0], left[1], left[2], left[3]}, {right0, right1}};
+    __syncwarp();
+    for (int i = 0; i < 4; i++) {
+        const emulator::Operands *across = warp + row * 4, *down = warp + (column + i % 2) * 4;
+        for (int k = 0; k < 16; k++) {
+            float a = emulator::of_pair(across[k % 8 / 2].left[k / 8 * 2 + i / 2], k % 2);
+            float b = emulator::of_pair(down[k % 8 / 2].right[k / 8], k % 2);
+            sums[i] += a * b;
+        }
+    }
+    __syncwarp();
+}
+inline void load_matrices(const unsigned short *row, unsigned (&to)[4]) {
+    int lane = threadIdx.x % 32;
+    for (int i = 0; i < 4; i++) {
+        const unsigned short *from = __shfl_sync(0xffffffffu, row, i * 8 + lane / 4);
+        // The rows of matrices begin at whole 16 bytes; what does not faults, as on a GPU.
+        if ((size_t)from % 16) __builtin_trap();
+        to[i] = from[lane % 4 * 2] | (unsigned)from[lane % 4 * 2 + 1] << 16;
+    }
+}
+inline void load_transposed(const unsigned short *row, unsigned (&to)[4]) {
+    int lane = threadIdx.x % 32;
+    for (int i = 0; i < 4; i++) {
+        const unsigned short *lower = __shfl_sync(0xffffffffu, row, i * 8 + lane % 4 * 2);
+        const unsigned short *upper = __shfl_sync(0xffffffffu, row, i * 8 + lane % 4 * 2 + 1);
+        if ((size_t)lower % 16 || (size_t)upper % 16) __builtin_trap();
+        to[i] = lower[lane / 4] | (unsigned)upper[lane / 4] << 16;
+    }
+}
+// Copies to shared memory that run beside the thread: here they are made when they are waited for, so that a missing wait shows.
+namespace emulator {
+struct Copy { unsigned short *to; const unsigned short *from; bool there; };
+struct Copies { Copy all[64]; unsigned count; };
+static Copies copies[1024];
+}  // namespace emulator
+inline void copy_async(unsigned short *to, const unsigned short *from, bool there) {
+    if ((size_t)to % 16 || (size_t)from % 16) __builtin_trap();
+    emulator::Copies &mine = emulator::copies[threadIdx.x];
+    mine.all[mine.count++ % 64] = {to, from, there};
+}
+inline void wait_for_copies() {
+    emulator::Copies &mine = emulator::copies[threadIdx.x];
+    for (unsigned i = 0; i < mine.count; i++) {
+        const emulator::Copy &copy = mine.all[i];
+        for (int k = 0; k < 8; k++) copy.to[k] = copy.there ? copy.from[k] : 0;
+    }
+    mine.count = 0;
+}
+inline unsigned pack(float lower, float upper) { return emulator::rounded(lower) | emulator::rounded(upper) << 16; }
+inline float power_of_two(float x) { return exp2f(x); }

@@ -56,8 +56,13 @@ impl SelfAttention {
         let scales_in = Scales::new(build, [LoraTarget::Q, LoraTarget::K, LoraTarget::V].map(part));
         let scales_out = Scales::new(build, [part(LoraTarget::O)]);
         let window = build.layer.and_then(|layer| build.layout.window_of(layer));
-        let heads =
-            Attention { heads: config.num_heads, causal: config.causal, window, dropout: Some(dropout) };
+        let heads = Attention {
+            heads: config.num_heads,
+            causal: config.causal,
+            window,
+            dropout: Some(dropout),
+            padded_output: build.is_plain(),
+        };
         Self { in_proj, out_proj, scales_in, scales_out, heads }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct FeedForward {
     scales: Scales,
     activation: Activation,
     gated: bool,
+    /// Whether the second linear alone reads what the first makes.
+    plain: bool,
 }
 
 impl FeedForward {
@@ -35,7 +37,14 @@ impl FeedForward {
         let up = Updated::new(build, up, width, [part(LoraTarget::Up, inner)]);
         let down = Updated::new(build, down, hidden, [part(LoraTarget::Down, width)]);
         let scales = Scales::new(build, [part(LoraTarget::Down, hidden)]);
-        Self { up, down, scales, activation: activation(build.layout.activation), gated }
+        Self {
+            up,
+            down,
+            scales,
+            activation: activation(build.layout.activation),
+            gated,
+            plain: build.is_plain(),
+        }
     }
 
     /// All but the second linear, and that, which takes the residual in its epilogue.
@@ -46,6 +55,7 @@ impl FeedForward {
             tape.gate(&halves, self.activation)
         } else {
             up.linear.activation = self.activation;
+            up.linear.padded_output = self.plain;
             up.apply(tape, x, &[])
         };
         let hidden = self.scales.of(tape, table, hidden);

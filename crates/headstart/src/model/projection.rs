@@ -35,6 +35,13 @@ impl Builder<'_> {
         self.table.add(format!("{name}.weight"), &[len], init, self.layer, kind, Role::Weight)
     }
 
+    /// Whether nothing stands between a block's own ops: no updates, scales or adapters. What one linear leaves to another alone may
+    /// then be padded.
+    pub(super) fn is_plain(&self) -> bool {
+        let config = self.config;
+        config.lora.is_none() && config.ia3.is_none() && config.adapters_dim.is_none()
+    }
+
     /// A linear of a block, which has a bias where the layout has biases.
     pub(super) fn block_linear(
         &mut self,

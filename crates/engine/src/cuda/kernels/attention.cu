@@ -86,14 +86,14 @@ extern "C" __global__ void attention_forward(const void *q, int q_stride, const 
     }
 }
 
-// delta[row, head] = sum of dy * y over the head's columns, one warp each.
-extern "C" __global__ void attention_delta(const void *y, int y_dtype, const void *dy, int dy_dtype, float *delta,
-                                           int row_heads, int dim) {
+// delta[row, head] = sum of dy * y over the head's columns, one warp each; rows of both are `stride` apart.
+extern "C" __global__ void attention_delta(const void *y, int y_dtype, const void *dy, int dy_dtype, int stride, float *delta,
+                                           int heads, int row_heads, int dim) {
     int i = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (i >= row_heads) return;
     float sum = 0.0f;
     for (int c = threadIdx.x % WARP; c < dim; c += WARP) {
-        size_t at = (size_t)i * dim + c;
+        size_t at = (size_t)(i / heads) * stride + i % heads * dim + c;
         sum += load(y, y_dtype, at) * load(dy, dy_dtype, at);
     }
     sum = warp_sum(sum);

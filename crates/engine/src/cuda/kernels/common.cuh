@@ -19,6 +19,8 @@
 #define NO_ROW 0xffffffffu
 
 typedef unsigned long long u64;
+// A bf16's bits.
+typedef unsigned short half_word;
 
 // bf16 is the upper half of an f32.
 static inline __device__ float widen(unsigned short x) { return __uint_as_float((unsigned)x << 16); }
@@ -40,6 +42,61 @@ static inline __device__ void store(void *p, int dtype, size_t i, float x) {
     } else {
         ((unsigned short *)p)[i] = narrow(x);
     }
+}
+
+#ifdef __CUDACC_RTC__
+// Both rounded to bf16, the first in the lower half.
+static inline __device__ unsigned pack(float lower, float upper) {
+    unsigned packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(upper), "f"(lower));
+    return packed;
+}
+#endif
+
+// Two neighbouring elements.
+struct Pair {
+    float a, b;
+};
+
+// The elements i and i + 1, the second 0 unless `both`; in one access where `even` says that i is even and the address aligned.
+static inline __device__ Pair load_pair(const void *p, int dtype, size_t i, bool even, bool both) {
+    if (!even || !both) return {load(p, dtype, i), both ? load(p, dtype, i + 1) : 0.0f};
+    if (dtype == F32) {
+        float2 x = *(const float2 *)((const float *)p + i);
+        return {x.x, x.y};
+    }
+    unsigned x = *(const unsigned *)((const half_word *)p + i);
+    return {__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000u)};
+}
+
+static inline __device__ void store_pair(void *p, int dtype, size_t i, bool even, bool both, Pair x) {
+    if (!even || !both) {
+        store(p, dtype, i, x.a);
+        if (both) store(p, dtype, i + 1, x.b);
+    } else if (dtype == F32) {
+        *(float2 *)((float *)p + i) = make_float2(x.a, x.b);
+    } else {
+        *(unsigned *)((half_word *)p + i) = pack(x.a, x.b);
+    }
+}
+
+// The columns c .. c + 8 of a row that begins at `row`, zeros from `dim` on. The row may begin anywhere.
+static inline __device__ uint4 eight(const half_word *row, int c, int dim) {
+    size_t address = (size_t)(row + c);
+    int there = dim - c;
+    if (address % 16 == 0 && there >= 8) return *(const uint4 *)(row + c);
+    // The words that hold them; none that holds no column of the row.
+    const unsigned *words = (const unsigned *)(address / 4 * 4);
+    int odd = (int)(address / 2 % 2);
+    unsigned word[5], out[4];
+#pragma unroll
+    for (int i = 0; i < 5; i++) word[i] = 2 * i - odd < there && (i < 4 || odd) ? words[i] : 0u;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out[i] = __funnelshift_r(word[i], word[i + 1], odd * 16);
+        if (2 * i >= there - 1) out[i] &= 2 * i < there ? 0xffffu : 0u;
+    }
+    return make_uint4(out[0], out[1], out[2], out[3]);
 }
 
 static inline __device__ float warp_sum(float x) {
@@ -86,16 +143,19 @@ static inline __device__ u64 derive(u64 key, u64 value) {
     return mix64((key + golden) ^ mix64(value + golden));
 }
 
-// The factor (0 or `scale`) of one column under a row's key at its site.
-static inline __device__ float dropout_factor(u64 key, unsigned column, unsigned threshold, float scale) {
-    unsigned within = column % 32;
-    unsigned x = (column / 32 * 16 + within % 16) * 0x9e3779b9u ^ (unsigned)key;
+// The random bits of a column and of the one 16 further, which share them: its own are the lower half where column % 32 < 16.
+static inline __device__ unsigned dropout_bits(u64 key, unsigned column) {
+    unsigned x = (column / 32 * 16 + column % 16) * 0x9e3779b9u ^ (unsigned)key;
     x = (x ^ (x >> 16)) * 0x21f0aaadu;
     x ^= (unsigned)(key >> 32);
     x = (x ^ (x >> 15)) * 0x735a2d97u;
-    x ^= x >> 15;
-    unsigned lane = within < 16 ? x & 0xffffu : x >> 16;
-    return lane < threshold ? 0.0f : scale;
+    return x ^ (x >> 15);
+}
+
+// The factor (0 or `scale`) of one column under a row's key at its site.
+static inline __device__ float dropout_factor(u64 key, unsigned column, unsigned threshold, float scale) {
+    unsigned bits = dropout_bits(key, column);
+    return (column % 32 < 16 ? bits & 0xffffu : bits >> 16) < threshold ? 0.0f : scale;
 }
 
 // The keys at `site` of the rows first .. first + ROWS_PER_BLOCK, into shared memory; nothing where nothing is dropped

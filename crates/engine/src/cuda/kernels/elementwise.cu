@@ -1,34 +1,80 @@
 // Whole tensors: sums of gradients, conversion between types, ranges of columns, sums of columns.
 
-// a += b, a in f32.
+// a += b, a in f32. A thread has four neighbouring elements.
 extern "C" __global__ void add(float *a, const void *b, int b_dtype, unsigned long long count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) a[i] += load(b, b_dtype, i);
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (i >= count) return;
+    bool two = i + 1 < count, more = i + 2 < count, four = i + 3 < count;
+    Pair x = load_pair(a, F32, i, true, two), y = load_pair(b, b_dtype, i, true, two), z = {0.0f, 0.0f}, w = {0.0f, 0.0f};
+    if (more) {
+        z = load_pair(a, F32, i + 2, true, four);
+        w = load_pair(b, b_dtype, i + 2, true, four);
+    }
+    store_pair(a, F32, i, true, two, {x.a + y.a, x.b + y.b});
+    if (more) store_pair(a, F32, i + 2, true, four, {z.a + w.a, z.b + w.b});
 }
 
-// to = from, in the type of `to`.
+// to = from, in the type of `to`. A thread has four neighbouring elements.
 extern "C" __global__ void convert(const void *from, int from_dtype, void *to, int to_dtype, unsigned long long count) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) store(to, to_dtype, i, load(from, from_dtype, i));
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (i >= count) return;
+    Pair low = load_pair(from, from_dtype, i, true, i + 1 < count), high = {0.0f, 0.0f};
+    if (i + 2 < count) high = load_pair(from, from_dtype, i + 2, true, i + 3 < count);
+    store_pair(to, to_dtype, i, true, i + 1 < count, low);
+    if (i + 2 < count) store_pair(to, to_dtype, i + 2, true, i + 3 < count, high);
 }
 
-// to[r][first + c] += from[r][c], `to` in f32 with rows of to_cols. Grid: columns / blockDim.x, rows (in strides).
-extern "C" __global__ void add_columns(float *to, int to_cols, int first, const void *from, int from_dtype, int rows,
-                                       int cols) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+// to [to_rows, to_cols] = from [from_rows, from_cols] in bf16, zeros behind its rows and columns. to_cols is a multiple of 8, which is
+// what a thread has. Grid: eights / blockDim.x.
+extern "C" __global__ void pad(const void *from, int from_dtype, int from_rows, int from_cols, unsigned short *to, int to_rows,
+                               int to_cols) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int across = to_cols / 8;
+    int r = (int)(i / across), c = (int)(i % across) * 8;
+    if (r >= to_rows) return;
+    uint4 values = make_uint4(0u, 0u, 0u, 0u);
+    if (r < from_rows && c < from_cols) {
+        size_t at = (size_t)r * from_cols;
+        if (from_dtype == BF16) {
+            values = eight((const half_word *)from + at, c, from_cols);
+        } else {
+            Pair x[4];
+            bool even = from_cols % 2 == 0;
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                x[k] = {0.0f, 0.0f};
+                if (c + 2 * k < from_cols) x[k] = load_pair(from, F32, at + c + 2 * k, even, c + 2 * k + 1 < from_cols);
+            }
+            values = make_uint4(pack(x[0].a, x[0].b), pack(x[1].a, x[1].b), pack(x[2].a, x[2].b), pack(x[3].a, x[3].b));
+        }
+    }
+    *(uint4 *)(to + i * 8) = values;
+}
+
+// to[r][first + c] += from[r][c], `to` in f32 with rows of to_cols, `from` with rows of from_cols. A thread has two neighbouring
+// columns. Grid: pairs of columns / blockDim.x, rows (in strides).
+extern "C" __global__ void add_columns(float *to, int to_cols, int first, const void *from, int from_dtype, int from_cols,
+                                       int rows, int cols) {
+    int c = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= cols) return;
+    // What is added to may begin anywhere.
+    bool both = c + 1 < cols, even = from_cols % 2 == 0, to_even = ((size_t)(to + first) & 7) == 0 && to_cols % 2 == 0;
     for (int r = blockIdx.y; r < rows; r += gridDim.y) {
-        to[(size_t)r * to_cols + first + c] += load(from, from_dtype, (size_t)r * cols + c);
+        size_t at = (size_t)r * to_cols + c;
+        Pair x = load_pair(from, from_dtype, (size_t)r * from_cols + c, even, both), sum = load_pair(to + first, F32, at, to_even, both);
+        store_pair(to + first, F32, at, to_even, both, {sum.a + x.a, sum.b + x.b});
     }
 }
 
-// to[r][c] = from[r][first + c], both in one type, `from` with rows of from_cols. Grid as above.
+// to[r][c] = from[r][first + c], both in one type, `from` with rows of from_cols. Pairs and grid as above.
 extern "C" __global__ void copy_columns(const void *from, int from_cols, int first, void *to, int dtype, int rows,
                                         int cols) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    int c = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= cols) return;
+    bool both = c + 1 < cols, from_even = (from_cols | first) % 2 == 0;
     for (int r = blockIdx.y; r < rows; r += gridDim.y) {
-        store(to, dtype, (size_t)r * cols + c, load(from, dtype, (size_t)r * from_cols + first + c));
+        Pair x = load_pair(from, dtype, (size_t)r * from_cols + first + c, from_even, both);
+        store_pair(to, dtype, (size_t)r * cols + c, cols % 2 == 0, both, x);
     }
 }
 

@@ -1,4 +1,57 @@
 // Layer norm: forward, backward of the input, partial sums for weight and bias. See ops/norm.rs.
+//
+// A warp has a row. Where its columns are even, not too many and all f32, a lane keeps its pairs of them in registers between the
+// passes over the row; else the row is read again.
+
+// The most pairs that a lane keeps; half as many in kernels for narrower rows.
+#define KEPT 16
+// Where the compiler does not know the type.
+#define ANY (-1)
+
+// The first column of a lane's pair number k.
+#define PAIR_COLUMN(k) (2 * (int)(threadIdx.x % WARP + (k)*WARP))
+
+// Whether rows can be kept in PAIRS pairs a lane.
+static inline __device__ bool fits(int cols, int pairs) { return cols % 2 == 0 && cols <= 2 * WARP * pairs; }
+
+template <int PAIRS>
+static inline __device__ void forward_kept(const float *x, const float *gain, const float *shift, float eps, float *y,
+                                           float *statistics, int cols, u64 key, unsigned threshold, float scale, bool drops) {
+    Pair row[PAIRS];
+    float sum = 0.0f, squares = 0.0f;
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int c = PAIR_COLUMN(k);
+        row[k] = {0.0f, 0.0f};
+        if (c < cols) row[k] = load_pair(x, F32, c, true, true);
+    }
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) sum += row[k].a + row[k].b;
+    float mean = warp_sum(sum) / cols;
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        if (PAIR_COLUMN(k) < cols) squares += (row[k].a - mean) * (row[k].a - mean) + (row[k].b - mean) * (row[k].b - mean);
+    }
+    float rstd = 1.0f / sqrtf(warp_sum(squares) / cols + eps);
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int c = PAIR_COLUMN(k);
+        if (c >= cols) break;
+        // Before the product, so that compilers can fuse it with the sum.
+        Pair addend = {0.0f, 0.0f};
+        if (shift != 0) addend = {shift[c], shift[c + 1]};
+        Pair out = {(row[k].a - mean) * rstd * gain[c] + addend.a, (row[k].b - mean) * rstd * gain[c + 1] + addend.b};
+        if (drops) {
+            out.a *= dropout_factor(key, c, threshold, scale);
+            out.b *= dropout_factor(key, c + 1, threshold, scale);
+        }
+        store_pair(y, F32, c, true, true, out);
+    }
+    if (threadIdx.x % WARP == 0) {
+        statistics[0] = mean;
+        statistics[1] = rstd;
+    }
+}
 
 // One warp per row: y = drop((x - mean) * rstd * gain + shift) (null: none); statistics[r] = (mean, rstd). `row_keys` may be
 // null here and below.
@@ -10,6 +63,16 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
     int lane = threadIdx.x % WARP;
     if (r >= rows) return;
     size_t at = (size_t)r * cols;
+    statistics += 2 * (size_t)r;
+    u64 key = row_keys != 0 ? derive(row_keys[r], site) : 0;
+    if (x_dtype == F32 && fits(cols, KEPT / 2)) {
+        return forward_kept<KEPT / 2>((const float *)x + at, gain, shift, eps, y + at, statistics, cols, key, threshold, scale,
+                                      row_keys != 0);
+    }
+    if (x_dtype == F32 && fits(cols, KEPT)) {
+        return forward_kept<KEPT>((const float *)x + at, gain, shift, eps, y + at, statistics, cols, key, threshold, scale,
+                                  row_keys != 0);
+    }
     float sum = 0.0f;
     for (int c = lane; c < cols; c += WARP) sum += load(x, x_dtype, at + c);
     float mean = warp_sum(sum) / cols;
@@ -19,17 +82,52 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
         squares += d * d;
     }
     float rstd = 1.0f / sqrtf(warp_sum(squares) / cols + eps);
-    u64 key = row_keys != 0 ? derive(row_keys[r], site) : 0;
     for (int c = lane; c < cols; c += WARP) {
-        // Before the product, so that compilers can fuse it with the sum.
         float addend = shift != 0 ? shift[c] : 0.0f;
         float out = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + addend;
         if (row_keys != 0) out *= dropout_factor(key, c, threshold, scale);
         y[at + c] = out;
     }
     if (lane == 0) {
-        statistics[2 * (size_t)r] = mean;
-        statistics[2 * (size_t)r + 1] = rstd;
+        statistics[0] = mean;
+        statistics[1] = rstd;
+    }
+}
+
+template <int PAIRS>
+static inline __device__ void backward_kept(const float *x, const float *dy, const float *gain, float mean, float rstd, float *dx,
+                                            int cols, u64 key, unsigned threshold, float scale, bool drops) {
+    // xhat and g.
+    Pair row[PAIRS], g[PAIRS];
+    float sum_g = 0.0f, sum_gx = 0.0f;
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int c = PAIR_COLUMN(k);
+        row[k] = g[k] = {0.0f, 0.0f};
+        if (c >= cols) continue;
+        row[k] = load_pair(x, F32, c, true, true);
+        g[k] = load_pair(dy, F32, c, true, true);
+    }
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int c = PAIR_COLUMN(k);
+        if (c >= cols) break;
+        row[k] = {(row[k].a - mean) * rstd, (row[k].b - mean) * rstd};
+        g[k] = {g[k].a * gain[c], g[k].b * gain[c + 1]};
+        if (drops) {
+            g[k].a *= dropout_factor(key, c, threshold, scale);
+            g[k].b *= dropout_factor(key, c + 1, threshold, scale);
+        }
+        sum_g += g[k].a + g[k].b;
+        sum_gx += g[k].a * row[k].a + g[k].b * row[k].b;
+    }
+    float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) {
+        int c = PAIR_COLUMN(k);
+        if (c >= cols) break;
+        Pair d = {rstd * (g[k].a - mean_g - row[k].a * mean_gx), rstd * (g[k].b - mean_g - row[k].b * mean_gx)};
+        store_pair(dx, F32, c, true, true, d);
     }
 }
 
@@ -44,6 +142,14 @@ extern "C" __global__ void norm_backward(const void *x, int x_dtype, const void 
     size_t at = (size_t)r * cols;
     float mean = statistics[2 * (size_t)r], rstd = statistics[2 * (size_t)r + 1];
     u64 key = row_keys != 0 ? derive(row_keys[r], site) : 0;
+    bool all_f32 = x_dtype == F32 && dy_dtype == F32;
+    const float *wide_x = (const float *)x + at, *wide_dy = (const float *)dy + at;
+    if (all_f32 && fits(cols, KEPT / 2)) {
+        return backward_kept<KEPT / 2>(wide_x, wide_dy, gain, mean, rstd, dx + at, cols, key, threshold, scale, row_keys != 0);
+    }
+    if (all_f32 && fits(cols, KEPT)) {
+        return backward_kept<KEPT>(wide_x, wide_dy, gain, mean, rstd, dx + at, cols, key, threshold, scale, row_keys != 0);
+    }
     float sum_g = 0.0f, sum_gx = 0.0f;
     for (int c = lane; c < cols; c += WARP) {
         float g = load(dy, dy_dtype, at + c) * gain[c];
@@ -59,26 +165,61 @@ extern "C" __global__ void norm_backward(const void *x, int x_dtype, const void 
     }
 }
 
+// Rows that a thread reads at once below.
+#define AT_ONCE 4
+
+// The sums of a block's rows in two columns.
+template <bool EVEN, int X, int DY>
+static inline __device__ void sum_rows(const void *x, int x_dtype, const void *dy, int dy_dtype, const float *statistics,
+                                       float *partial, int rows, int cols, const u64 *keys, unsigned threshold, float scale,
+                                       int first, int c) {
+    int of_x = X == ANY ? x_dtype : X, of_dy = DY == ANY ? dy_dtype : DY, end = min(rows, first + ROWS_PER_BLOCK);
+    bool both = EVEN || c + 1 < cols, even = EVEN || cols % 2 == 0;
+    Pair d_gain = {0.0f, 0.0f}, d_shift = {0.0f, 0.0f};
+    for (; first < end; first += AT_ONCE) {
+        Pair p[AT_ONCE], d[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            size_t i = (size_t)min(first + k, end - 1) * cols + c;
+            p[k] = load_pair(x, of_x, i, even, both);
+            d[k] = load_pair(dy, of_dy, i, even, both);
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            int r = first + k;
+            if (r >= end) break;
+            if (keys != 0) {
+                d[k].a *= dropout_factor(keys[r % ROWS_PER_BLOCK], c, threshold, scale);
+                d[k].b *= dropout_factor(keys[r % ROWS_PER_BLOCK], c + 1, threshold, scale);
+            }
+            float mean = statistics[2 * (size_t)r], rstd = statistics[2 * (size_t)r + 1];
+            d_gain = {d_gain.a + d[k].a * ((p[k].a - mean) * rstd), d_gain.b + d[k].b * ((p[k].b - mean) * rstd)};
+            d_shift = {d_shift.a + d[k].a, d_shift.b + d[k].b};
+        }
+    }
+    size_t at = (size_t)blockIdx.y * 2 * cols + c;
+    partial[at] = d_gain.a;
+    partial[at + cols] = d_shift.a;
+    if (!both) return;
+    partial[at + 1] = d_gain.b;
+    partial[at + cols + 1] = d_shift.b;
+}
+
 // partial[b] = (sums over the rows of block b of dy * xhat, of dy), dy times the dropout factors, 2 * cols wide.
-// Grid: columns / blockDim.x, rows / ROWS_PER_BLOCK.
+// Grid: pairs of columns / blockDim.x, rows / ROWS_PER_BLOCK.
 extern "C" __global__ void norm_partial_sums(const void *x, int x_dtype, const void *dy, int dy_dtype,
                                              const float *statistics, float *partial, int rows, int cols,
                                              const unsigned long long *row_keys, unsigned site, unsigned threshold,
                                              float scale) {
-    __shared__ u64 keys[ROWS_PER_BLOCK];
+    __shared__ u64 block_keys[ROWS_PER_BLOCK];
     int first = blockIdx.y * ROWS_PER_BLOCK;
-    load_keys(row_keys, site, first, rows, keys);
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    load_keys(row_keys, site, first, rows, block_keys);
+    int c = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= cols) return;
-    float d_gain = 0.0f, d_shift = 0.0f;
-    for (int r = first; r < rows && r < first + ROWS_PER_BLOCK; r++) {
-        size_t i = (size_t)r * cols + c;
-        float d = load(dy, dy_dtype, i);
-        if (row_keys != 0) d *= dropout_factor(keys[r - first], c, threshold, scale);
-        d_gain += d * ((load(x, x_dtype, i) - statistics[2 * (size_t)r]) * statistics[2 * (size_t)r + 1]);
-        d_shift += d;
+    const u64 *keys = row_keys != 0 ? block_keys : 0;
+    if (cols % 2 == 0 && x_dtype == F32 && dy_dtype == F32) {
+        sum_rows<true, F32, F32>(x, F32, dy, F32, statistics, partial, rows, cols, keys, threshold, scale, first, c);
+    } else {
+        sum_rows<false, ANY, ANY>(x, x_dtype, dy, dy_dtype, statistics, partial, rows, cols, keys, threshold, scale, first, c);
     }
-    size_t at = (size_t)blockIdx.y * 2 * cols;
-    partial[at + c] = d_gain;
-    partial[at + cols + c] = d_shift;
 }

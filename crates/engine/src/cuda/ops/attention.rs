@@ -4,11 +4,41 @@ use super::{
     Argument, DeviceDropout, MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, int, row_warps, single_rows,
 };
 use crate::cuda::{Context, DeviceBuffer, Module, Slab};
+use crate::dtype::DType;
 use crate::tensor::{Pool, Tensor};
 
 const ATTENTION: Module = Module { name: "attention", text: include_str!("../kernels/attention.cu") };
 
-/// Rows that a warp owns: `ROWS` in `attention.cu`.
+/// The kernels for bf16, for heads of up to 16, 32, .. 128 columns.
+const ATTENTION_BF16: [Module; MOST_DIM / STEP] = {
+    macro_rules! module {
+        ($name:literal, $steps:literal) => {
+            Module {
+                name: $name,
+                text: concat!("#define STEPS ", $steps, "\n", include_str!("../kernels/attention_bf16.cu")),
+            }
+        };
+    }
+    [
+        module!("attention_bf16_16", 1),
+        module!("attention_bf16_32", 2),
+        module!("attention_bf16_48", 3),
+        module!("attention_bf16_64", 4),
+        module!("attention_bf16_80", 5),
+        module!("attention_bf16_96", 6),
+        module!("attention_bf16_112", 7),
+        module!("attention_bf16_128", 8),
+    ]
+};
+
+/// Columns that tensor cores multiply at a time.
+const STEP: usize = 16;
+
+/// Rows that a warp owns in bf16, and that a block's warps see at a time: `OWN` and `SEEN` in `attention_bf16.cu`.
+const OWN: usize = 16;
+const SEEN: usize = 64;
+
+/// Rows that a warp owns in f32: `ROWS` in `common.cuh`.
 const ROWS: usize = 4;
 
 /// The widest head.
@@ -45,6 +75,25 @@ impl Block {
     }
 }
 
+/// The module for heads of `dim` columns in bf16, and a launch of one of its kernels: as [`Block::launch`], with fewer warps where
+/// all sequences are short.
+fn launch_bf16(
+    cuda: &Context,
+    kernel: &'static str,
+    slab: &Slab,
+    (heads, dim): (usize, usize),
+    arguments: &[Argument],
+) {
+    let steps = dim.div_ceil(STEP);
+    // Of keys, 32 share their random bits.
+    let warps = if slab.longest() <= 2 * OWN { 2 } else { 4 };
+    let grid = [slab.longest().div_ceil(warps * OWN), heads, slab.sequences()];
+    assert!(heads <= MOST_BLOCKS && slab.sequences() <= MOST_BLOCKS, "{grid:?} blocks of attention");
+    // Two tiles, and two more that are staged meanwhile.
+    let shared_bytes = 4 * SEEN * (steps * STEP + 8) * DType::Bf16.size();
+    cuda.launch(ATTENTION_BF16[steps - 1], kernel, grid, warps * WARP, shared_bytes, arguments);
+}
+
 /// How the heads attend.
 #[derive(Clone, Copy)]
 pub(crate) struct Heads {
@@ -65,7 +114,8 @@ pub(crate) fn forward(
     y: &Tensor,
     log_sums: &Tensor,
 ) {
-    let (width, dim) = (y.cols(), y.cols() / heads.count);
+    let width = qkv.cols() / 3;
+    let dim = width / heads.count;
     assert!(dim <= MOST_DIM, "heads of {dim}, on a GPU at most {MOST_DIM}");
     // Without a cache the keys and values stand beside the queries.
     let (keys, key_offsets, key_column) = match cached {
@@ -73,6 +123,31 @@ pub(crate) fn forward(
         None => (qkv, slab.offsets(), width),
     };
     let [drop_keys, site, threshold, scale] = dropout(heads.dropout);
+    if qkv.dtype() == DType::Bf16 {
+        assert_eq!(y.dtype(), DType::Bf16, "attention of bf16");
+        let arguments = [
+            at(qkv),
+            int(3 * width),
+            at(keys),
+            int(keys.cols()),
+            int(key_column),
+            int(key_column + width),
+            slab.offsets().into(),
+            key_offsets.into(),
+            i32::from(heads.causal).into(),
+            window(heads.window),
+            score_scale(dim).into(),
+            int(dim),
+            drop_keys,
+            site,
+            threshold,
+            scale,
+            at(y),
+            int(y.cols()),
+            at(log_sums),
+        ];
+        return launch_bf16(cuda, "attention_forward_bf16", slab, (heads.count, dim), &arguments);
+    }
     let arguments = [
         at(qkv),
         int(3 * width),
@@ -110,12 +185,46 @@ pub(crate) fn backward(
     delta: &Tensor,
     gradient: &Tensor,
 ) {
-    let (rows, width) = (dy.rows(), dy.cols());
-    let dim = width / heads.count;
-    let count = rows * heads.count;
-    let arguments = [at(y), dtype(y.dtype()), at(dy), dtype(dy.dtype()), at(delta), int(count), int(dim)];
+    let dim = gradient.cols() / 3 / heads.count;
+    let count = dy.rows() * heads.count;
+    assert_eq!(y.cols(), dy.cols(), "attention: columns of the output and of its gradient");
+    let arguments = [
+        at(y),
+        dtype(y.dtype()),
+        at(dy),
+        dtype(dy.dtype()),
+        int(y.cols()),
+        at(delta),
+        int(heads.count),
+        int(count),
+        int(dim),
+    ];
     cuda.launch(ATTENTION, "attention_delta", row_warps(count), THREADS, 0, &arguments);
     let [drop_keys, site, threshold, scale] = dropout(heads.dropout);
+    if qkv.dtype() == DType::Bf16 {
+        let arguments = [
+            at(qkv),
+            at(dy),
+            dtype(dy.dtype()),
+            int(dy.cols()),
+            slab.offsets().into(),
+            i32::from(heads.causal).into(),
+            window(heads.window),
+            score_scale(dim).into(),
+            int(dim),
+            drop_keys,
+            site,
+            threshold,
+            scale,
+            at(log_sums),
+            at(delta),
+            at(gradient),
+        ];
+        for kernel in ["attention_backward_queries_bf16", "attention_backward_keys_bf16"] {
+            launch_bf16(cuda, kernel, slab, (heads.count, dim), &arguments);
+        }
+        return;
+    }
     let arguments = [
         at(qkv),
         dtype(qkv.dtype()),

@@ -11,11 +11,19 @@ pub(super) const ELEMENTWISE: Module =
 /// Warps that share the rows of partial sums: `ROW_GROUPS` in `elementwise.cu`.
 const ROW_GROUPS: usize = 16;
 
+/// cuBLASLt has fast kernels for bf16 where each matrix's columns are a multiple of so many.
+const PAD: usize = 8;
+
+/// The columns of a matrix with those zeros behind it that it takes for the fast kernels.
+pub(crate) fn padded(cols: usize) -> usize {
+    cols.next_multiple_of(PAD)
+}
+
 /// a += b; a is f32.
 pub(crate) fn add(cuda: &Context, a: &Tensor, b: &Tensor) {
     let count = a.rows() * a.cols();
     let arguments = [at(a), at(b), dtype(b.dtype()), (count as u64).into()];
-    cuda.launch(ELEMENTWISE, "add", elements(count), THREADS, 0, &arguments);
+    cuda.launch(ELEMENTWISE, "add", elements(count.div_ceil(4)), THREADS, 0, &arguments);
 }
 
 /// The tensor in the given type: itself, or a rounded or widened copy.
@@ -38,21 +46,65 @@ pub(crate) fn narrow(cuda: &Context, from: DevicePtr, to: DevicePtr, count: usiz
 
 fn convert(cuda: &Context, from: (DevicePtr, DType), to: (DevicePtr, DType), count: usize) {
     let arguments = [from.0.into(), dtype(from.1), to.0.into(), dtype(to.1), (count as u64).into()];
-    cuda.launch(ELEMENTWISE, "convert", elements(count), THREADS, 0, &arguments);
+    cuda.launch(ELEMENTWISE, "convert", elements(count.div_ceil(4)), THREADS, 0, &arguments);
 }
 
-/// to[:, first + c] += from[:, c]; `to` is f32.
+/// to = from in bf16, zeros behind its rows and columns; both are given by address, rows and columns.
+pub(crate) fn pad(
+    cuda: &Context,
+    from: (DevicePtr, usize, usize),
+    from_type: DType,
+    to: (DevicePtr, usize, usize),
+) {
+    assert!(to.2.is_multiple_of(PAD), "{} columns", to.2);
+    let arguments =
+        [from.0.into(), dtype(from_type), int(from.1), int(from.2), to.0.into(), int(to.1), int(to.2)];
+    cuda.launch(ELEMENTWISE, "pad", elements(to.1 * to.2 / PAD), THREADS, 0, &arguments);
+}
+
+/// The tensor in bf16 with columns of zeros behind its own, as many as [`padded`] says.
+pub(crate) fn pad_columns(cuda: &Context, pool: &Pool, tensor: &Tensor) -> Tensor {
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let to = Tensor::uninit(pool, rows, padded(cols), DType::Bf16);
+    let whole = (to.device_ptr(), rows, to.cols());
+    pad(cuda, (tensor.device_ptr(), rows, cols), tensor.dtype(), whole);
+    to
+}
+
+/// to[:, first + c] += from[:, c], as far as `to` has columns; `to` is f32.
 pub(crate) fn add_columns(cuda: &Context, to: &Tensor, first: usize, from: &Tensor) {
-    let (rows, cols) = (from.rows(), from.cols());
-    let arguments = [at(to), int(to.cols()), int(first), at(from), dtype(from.dtype()), int(rows), int(cols)];
-    cuda.launch(ELEMENTWISE, "add_columns", single_rows(rows, cols), THREADS, 0, &arguments);
+    assert_eq!(to.dtype(), DType::F32, "what is added to");
+    let cols = from.cols().min(to.cols() - first);
+    add_part(cuda, (to.device_ptr(), to.cols()), first, from, from.rows(), cols);
+}
+
+/// to[r, first + c] += from[r, c] for the first rows and columns of `from`; `to` is f32, given by its address and its columns.
+pub(crate) fn add_part(
+    cuda: &Context,
+    (to, to_cols): (DevicePtr, usize),
+    first: usize,
+    from: &Tensor,
+    rows: usize,
+    cols: usize,
+) {
+    let arguments = [
+        to.into(),
+        int(to_cols),
+        int(first),
+        at(from),
+        dtype(from.dtype()),
+        int(from.cols()),
+        int(rows),
+        int(cols),
+    ];
+    cuda.launch(ELEMENTWISE, "add_columns", single_rows(rows, cols.div_ceil(2)), THREADS, 0, &arguments);
 }
 
 /// to[:, c] = from[:, first + c]; both are of one type.
 pub(crate) fn copy_columns(cuda: &Context, from: &Tensor, first: usize, to: &Tensor) {
     let (rows, cols) = (to.rows(), to.cols());
     let arguments = [at(from), int(from.cols()), int(first), at(to), dtype(to.dtype()), int(rows), int(cols)];
-    cuda.launch(ELEMENTWISE, "copy_columns", single_rows(rows, cols), THREADS, 0, &arguments);
+    cuda.launch(ELEMENTWISE, "copy_columns", single_rows(rows, cols.div_ceil(2)), THREADS, 0, &arguments);
 }
 
 /// to += the sums of the columns `first .. first + cols` of partial sums.

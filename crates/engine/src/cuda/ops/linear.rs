@@ -11,7 +11,8 @@ const LINEAR: Module = Module { name: "linear", text: include_str!("../kernels/l
 
 /// What is done to the matmul's result, in this order.
 pub(crate) struct Epilogue<'a> {
-    pub(crate) bias: Option<DevicePtr>,
+    /// Where it lies, and its columns.
+    pub(crate) bias: Option<(DevicePtr, usize)>,
     /// Forward: takes the pre-activation. Backward: what the derivative is computed from.
     pub(crate) saved: Option<&'a Tensor>,
     pub(crate) activation: Activation,
@@ -19,7 +20,7 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) dropout: Option<DeviceDropout>,
 }
 
-/// Fills y from z, which may be the same tensor; the residuals are added last.
+/// Fills y from z, which may be the same tensor, or have further columns; the residuals are added last.
 pub(crate) fn epilogue<'a>(
     cuda: &Context,
     z: &Tensor,
@@ -33,7 +34,9 @@ pub(crate) fn epilogue<'a>(
     let [residual2, type2] = optional(residuals.next());
     let arguments = [
         at(z),
-        epilogue.bias.into(),
+        int(z.cols()),
+        epilogue.bias.map(|(bias, _)| bias).into(),
+        int(epilogue.bias.map_or(0, |(_, cols)| cols)),
         (epilogue.activation as i32).into(),
         saved,
         saved_type,
@@ -51,14 +54,15 @@ pub(crate) fn epilogue<'a>(
         int(y.rows()),
         int(y.cols()),
     ];
-    let grid = columns_by_blocks(y.rows(), y.cols());
+    let grid = columns_by_blocks(y.rows(), y.cols().div_ceil(2));
     cuda.launch(LINEAR, "linear_epilogue", grid, THREADS, 0, &arguments);
     for residual in residuals {
         add(cuda, y, residual);
     }
 }
 
-/// Fills dz, and the sums of its columns over each block of rows, where they are given. (The bias is of no matter.)
+/// Fills dz, its further columns with zeros, and the sums of its columns over each block of rows, where they are given. (The bias
+/// is of no matter.)
 pub(crate) fn epilogue_backward(
     cuda: &Context,
     dy: &Tensor,
@@ -70,6 +74,7 @@ pub(crate) fn epilogue_backward(
     let [saved, saved_type] = optional(epilogue.saved);
     let [out, out_type] = optional(dz);
     let [sums, _] = optional(partial);
+    let dz_cols = dz.map_or(dy.cols(), Tensor::cols);
     let arguments = [
         at(dy),
         dtype(dy.dtype()),
@@ -83,19 +88,20 @@ pub(crate) fn epilogue_backward(
         keep_scale,
         out,
         out_type,
+        int(dz_cols),
         sums,
         int(dy.rows()),
         int(dy.cols()),
     ];
-    let grid = columns_by_blocks(dy.rows(), dy.cols());
+    let grid = columns_by_blocks(dy.rows(), dz_cols.div_ceil(2));
     cuda.launch(LINEAR, "linear_epilogue_backward", grid, THREADS, 0, &arguments);
 }
 
-/// to += the sums of the columns of z.
-pub(crate) fn add_sums_of_columns(cuda: &Context, pool: &Pool, z: &Tensor, to: DevicePtr) {
+/// to += the sums of the first `cols` columns of z.
+pub(crate) fn add_sums_of_columns(cuda: &Context, pool: &Pool, z: &Tensor, to: DevicePtr, cols: usize) {
     let partial = Tensor::uninit(pool, row_blocks(z.rows()), z.cols(), DType::F32);
     let (activation, bias, saved, dropout) = (Activation::Identity, None, None, None);
     let nothing = Epilogue { bias, saved, activation, scale: 1.0, dropout };
     epilogue_backward(cuda, z, &nothing, None, Some(&partial));
-    add_column_sums(cuda, &partial, 0, to, z.cols());
+    add_column_sums(cuda, &partial, 0, to, cols);
 }

@@ -90,6 +90,6 @@ pub(crate) fn partial_sums(
         threshold,
         scale,
     ];
-    let grid = columns_by_blocks(rows, cols);
+    let grid = columns_by_blocks(rows, cols.div_ceil(2));
     cuda.launch(NORM, "norm_partial_sums", grid, THREADS, 0, &arguments);
 }
