@@ -75,6 +75,18 @@ item_graphs() {
         done
     done
 }
+# Compiles the peers of train, gpt2 and finetune_trec side by side, for their compiler's cache; nothing here is timed. What is compared after it
+# takes 20 s a peer instead of a minute.
+item_warm() {
+    local batch
+    for batch in ${BATCHES:-128}; do
+        "$PYTHON" tools/torch_baseline.py --train-only --shape naacl2019 --device "$DEVICE" --compile --batch "$batch" --steps 2 --warmup 2 &
+    done
+    "$PYTHON" tools/torch_baseline.py --train-only --shape gpt2 --seq 1024 --device "$DEVICE" --compile --batch 16 --steps 2 --warmup 2 &
+    "$PYTHON" tools/torch_peers.py finetune --data trec --vocab "$DATA/vocab/bert-base-cased/vocab.txt" "$DATA/trec" --device "$DEVICE" --compile --batch 64 \
+        --steps 4 --warmup 4 &
+    wait
+}
 # The tutorial's model against torch.compile.
 item_train() { compare train --batches 64 128 256; }
 item_train_large() { compare train --batches 512 1024 --rounds 2; }
@@ -82,6 +94,10 @@ item_train_no_attention_dropout() { compare train-no-attention-dropout --batches
 item_train_f32() { compare train-f32 --batches 64 128 --rounds 1; }
 item_gpt2() { compare gpt2 --batches 16 32 64; }
 item_gpt2_no_dropout() { compare gpt2-no-dropout --batches 16 32 64; }
+# The sizes that `warm` compiles for.
+item_compare_all() {
+    compare train --batches ${BATCHES:-128} && BATCHES="" compare gpt2 --batches 16 && BATCHES="" compare finetune-trec --batches 64 --steps 40
+}
 item_finetune_trec() { compare finetune-trec --batches 16 64 256 --steps 40; }
 item_finetune_imdb() { compare finetune-imdb --batches 16 64 --steps 20; }
 # Where the time of a step goes.
