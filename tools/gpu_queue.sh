@@ -24,7 +24,6 @@ LIMIT=${LIMIT:-590}
 TOTAL=${TOTAL:-1000000}
 DEVICE=${DEVICE:-cuda}
 hs=$root/bin/headstart
-mkdir -p "$RESULTS"
 # The program looks into the environment of the Python it finds first.
 PATH=$(dirname "$(command -v "$PYTHON")"):$PATH
 export PATH HEADSTART_CACHE=${HEADSTART_CACHE:-$root/cache} HEADSTART_TEST_CUDA=${HEADSTART_TEST_CUDA:-real} HEADSTART_TEST_PROGRAM=$hs
@@ -211,6 +210,7 @@ if [ $# -eq 0 ] || [ "$1" = list ]; then
     printf '%s\n' "$items"
     exit 0
 fi
+mkdir -p "$RESULTS"
 failed=()
 for name in "$@"; do
     if ! declare -F "item_$name" > /dev/null; then

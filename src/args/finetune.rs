@@ -19,7 +19,7 @@ Examples:
     --method adapters --adapters_dim 32
   headstart finetune --model runs/trunk --data imdb --lm_loss_coef 0.5
   headstart finetune --model minilm-l6 --data trec --seeds 5 --lr auto
-  headstart finetune --model minilm-l6 --data trec --curve 50,200,1000
+  headstart finetune --model minilm-l6 --data trec --curve 50,200,all
   headstart finetune --resume runs/trec
 Flags override the file of --config, the file overrides the defaults.")]
 pub struct FinetuneArgs {

@@ -17,7 +17,7 @@ pub struct TrialsArgs {
     /// --max_time is for each run
     #[arg(long, value_name = "N|LIST", value_parser = Seeds::from_str)]
     pub seeds: Option<Seeds>,
-    /// Train on so many examples each, with the head start, from scratch and with a bag of words: 50,100,500. The smaller
+    /// Train on so many examples each, with the head start, from scratch and with a bag of words: 50,500,all. The smaller
     /// ones are parts of the larger ones, all classes alike; with --seeds the mean over them
     #[arg(long, value_name = "SIZES", value_parser = Sizes::from_str)]
     pub curve: Option<Sizes>,

@@ -313,7 +313,7 @@ fn several_runs_are_asked_for_in_flags_or_in_the_file() {
     let file = dir.path().join("run.toml");
     fs::write(&file, "[trials]\nseeds = [4, 5]\ncurve = [10, 20]\n[adapt]\nadapt_on = \"task\"\n").unwrap();
     let config = finetune_settings(&["--config", file.to_str().unwrap(), "--curve", "5,10"]).unwrap();
-    assert_eq!((config.trials.seeds(0).unwrap(), config.trials.sizes()), (vec![4, 5], vec![5, 10]));
+    assert_eq!((config.trials.seeds(0).unwrap(), config.trials.sizes(99)), (vec![4, 5], vec![5, 10]));
     for (flags, words) in [
         (&["--seeds", "1,2,1"][..], "1 is listed twice"),
         (&["--lr", "auto", "--curve", "5,10"], "--lr_auto"),

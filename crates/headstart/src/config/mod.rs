@@ -41,7 +41,7 @@ pub use rates::{RatesConfig, Unfreeze};
 pub use recipe::{Amount, Recipe, Task};
 pub use regularisation::{Copies, RegularisationConfig, Sampling};
 pub use train::{OptimizerName, PrecisionName, Schedule, TrainConfig};
-pub use trials::{AdaptConfig, Seeds, Sizes, TASK_TEXTS, TrialsConfig};
+pub use trials::{AdaptConfig, AllExamples, Seeds, Size, Sizes, TASK_TEXTS, TrialsConfig};
 
 use crate::error::{Error, Result};
 

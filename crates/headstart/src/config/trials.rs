@@ -46,15 +46,45 @@ impl fmt::Display for Seeds {
     }
 }
 
-/// Sizes of training data, ascending where they are as they should be.
+/// Sizes of training data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sizes(pub Vec<usize>);
+pub struct Sizes(pub Vec<Size>);
+
+/// A size of training data: so many examples, or the word `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// So many.
+    Count(usize),
+    /// As many as the data has.
+    Word(AllExamples),
+}
+
+/// The word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllExamples {
+    /// `all`.
+    All,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::Word(AllExamples::All));
+        }
+        let wrong = |_| format!("`{text}` is no whole number and not `all`; write sizes as 50,500,all");
+        text.parse().map(Self::Count).map_err(wrong)
+    }
+}
 
 impl FromStr for Sizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        numbers(text).map(Self)
+        text.split(',').map(str::trim).map(Size::from_str).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -148,9 +178,15 @@ impl TrialsConfig {
         Ok(seeds)
     }
 
-    /// The sizes of a curve, ascending; none where no curve is asked for.
-    pub fn sizes(&self) -> Vec<usize> {
-        let mut sizes = self.curve.as_ref().map(|sizes| sizes.0.clone()).unwrap_or_default();
+    /// The sizes of a curve over so many examples, ascending; none where no curve is asked for.
+    pub fn sizes(&self, examples: usize) -> Vec<usize> {
+        let listed = self.curve.iter().flat_map(|Sizes(sizes)| sizes);
+        let mut sizes: Vec<usize> = listed
+            .map(|size| match *size {
+                Size::Count(count) => count,
+                Size::Word(AllExamples::All) => examples,
+            })
+            .collect();
         sizes.sort_unstable();
         sizes
     }
@@ -220,11 +256,15 @@ impl FinetuneConfig {
             ("no sizes are listed".into(), "list some, as in 50,100,500".into())
         })?;
         for (at, size) in sizes.iter().enumerate() {
-            check("curve", *size > 1, || {
-                (format!("nothing is learned from {size} examples"), "use sizes from 2 on".into())
+            let told = match size {
+                Size::Count(count) => count.to_string(),
+                Size::Word(AllExamples::All) => "all".into(),
+            };
+            check("curve", *size > Size::Count(1), || {
+                (format!("nothing is learned from {told} examples"), "use sizes from 2 on".into())
             })?;
             check("curve", !sizes[..at].contains(size), || {
-                (format!("{size} is listed twice"), "list each size once".into())
+                (format!("{told} is listed twice"), "list each size once".into())
             })?;
         }
         check("curve", !self.from_scratch, || {
@@ -266,8 +306,11 @@ mod tests {
         assert!(trials("1").seeds(0).unwrap_err().to_string().contains("from 2"));
         assert!(trials("3").seeds(i64::MAX as u64).is_err());
         assert!("1,x".parse::<Seeds>().is_err() && "".parse::<Seeds>().is_err());
-        let sizes = TrialsConfig { curve: Some("500,50".parse().unwrap()), ..TrialsConfig::default() };
-        assert_eq!(sizes.sizes(), [50, 500]);
+        let sizes =
+            |text: &str| TrialsConfig { curve: Some(text.parse().unwrap()), ..TrialsConfig::default() };
+        assert_eq!(sizes("500,50").sizes(900), [50, 500]);
+        assert_eq!(sizes("all, 50").sizes(900), [50, 900]);
+        assert!("50,most".parse::<Sizes>().unwrap_err().contains("not `all`"));
     }
 
     #[test]
@@ -277,13 +320,13 @@ mod tests {
         assert!(!plain.contains("trials") && !plain.contains("adapt]"), "{plain}");
         config.trials = TrialsConfig {
             seeds: Some(Seeds::List(vec![1, 2])),
-            curve: Some(Sizes(vec![5, 10])),
+            curve: Some("5,10,all".parse().unwrap()),
             lr_auto: Some(true),
         };
         config.adapt =
             AdaptConfig { adapt_on: Some("task".into()), adapt_steps: Some(5), adapt_epochs: Some(2) };
         let text = toml::to_string(&config).unwrap();
-        assert!(text.contains("seeds = [1, 2]") && text.contains("curve = [5, 10]"), "{text}");
+        assert!(text.contains("seeds = [1, 2]") && text.contains("curve = [5, 10, \"all\"]"), "{text}");
         assert_eq!(toml::from_str::<FinetuneConfig>(&text).unwrap(), config);
         let counted: TrialsConfig = toml::from_str("seeds = 4").unwrap();
         assert_eq!(counted.seeds, Some(Seeds::Count(4)));
@@ -291,9 +334,10 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let curve = || Some(Sizes(vec![10, 20]));
-        refused(|c| c.trials.curve = Some(Sizes(vec![10, 10])), "curve", "listed twice");
-        refused(|c| c.trials.curve = Some(Sizes(vec![1])), "curve", "from 1 examples");
+        let curve = || Some("10,20".parse().unwrap());
+        refused(|c| c.trials.curve = Some("10,10".parse().unwrap()), "curve", "10 is listed twice");
+        refused(|c| c.trials.curve = Some("all,5,all".parse().unwrap()), "curve", "all is listed twice");
+        refused(|c| c.trials.curve = Some("1".parse().unwrap()), "curve", "from 1 examples");
         refused(|c| (c.trials.curve, c.from_scratch) = (curve(), true), "curve", "no head start");
         refused(
             |c| (c.trials.curve, c.data.max_train_examples) = (curve(), Some(5)),

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::checkpoint::RunFolder;
-use crate::config::{AdaptConfig, FinetuneConfig, Method, PeftConfig, Problem, TrainConfig, TrialsConfig};
+use crate::config::{
+    AdaptConfig, FinetuneConfig, Method, PeftConfig, Problem, Size, Sizes, TrainConfig, TrialsConfig,
+};
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
 use crate::files::write_atomic;
@@ -135,12 +137,12 @@ pub fn run(
     let open = OpenRun::open(&options.place, &ranks, listener)?;
     // Whatever is wrong with model and data is found before there is a folder.
     let task = Task::read(config, &ranks, listener)?;
-    let trials = trials(config, &seeds);
+    let config = &with_sizes(config, &task)?;
+    let trials = trials(config, &seeds, task.examples);
     // So that the whole goes on with any number of ranks that divides them, as each of its runs does.
     let groups = (ranks.groups() > 1).then_some(ranks.groups());
     let train = TrainConfig { reduction_groups: groups, ..config.train.clone() };
     let config = &FinetuneConfig { train, ..config.clone() };
-    check_sizes(config, &task)?;
     let mut folder = None;
     let dir = ranks.of_leader(|| {
         let provenance = json!({"data": config.data.path});
@@ -159,7 +161,7 @@ pub fn run(
 }
 
 /// The runs that are asked for, the small ones first.
-fn trials(config: &FinetuneConfig, seeds: &[u64]) -> Vec<Trial> {
+fn trials(config: &FinetuneConfig, seeds: &[u64], examples: usize) -> Vec<Trial> {
     let behind =
         |seed: u64| if config.trials.seeds.is_some() { format!("-seed-{seed}") } else { String::new() };
     if config.trials.curve.is_none() {
@@ -171,7 +173,7 @@ fn trials(config: &FinetuneConfig, seeds: &[u64]) -> Vec<Trial> {
         return seeds.iter().map(trial).collect();
     }
     let mut all = Vec::new();
-    for size in config.trials.sizes() {
+    for size in config.trials.sizes(examples) {
         for (arm, of_arm) in [(Arm::HeadStart, ""), (Arm::Scratch, "-scratch")] {
             all.extend(seeds.iter().map(|&seed| Trial {
                 name: format!("size-{size}{of_arm}{}", behind(seed)),
@@ -184,17 +186,27 @@ fn trials(config: &FinetuneConfig, seeds: &[u64]) -> Vec<Trial> {
     all
 }
 
-fn check_sizes(config: &FinetuneConfig, task: &Task) -> Result<()> {
-    let sizes = config.trials.sizes();
-    let Some(most) = sizes.last().filter(|most| **most > task.examples) else { return Ok(()) };
-    Err(Error::Config {
-        key: "curve".into(),
-        what: format!(
-            "{most} training examples are asked for, and the data has {}",
-            thousands(task.examples)
-        ),
-        fix: format!("use sizes up to {}, which is all of it", task.examples),
-    })
+/// With the number of all examples in place of the word.
+fn with_sizes(config: &FinetuneConfig, task: &Task) -> Result<FinetuneConfig> {
+    let mut config = config.clone();
+    if config.trials.curve.is_none() {
+        return Ok(config);
+    }
+    let sizes = config.trials.sizes(task.examples);
+    if let Some(most) = sizes.last().filter(|most| **most > task.examples) {
+        return Err(Error::Config {
+            key: "curve".into(),
+            what: format!(
+                "{most} training examples are asked for, and the data has {}",
+                thousands(task.examples)
+            ),
+            fix: format!("use sizes up to {}, or all", task.examples),
+        });
+    }
+    config.trials.curve = Some(Sizes(sizes.into_iter().map(Size::Count).collect()));
+    // `all` may be a size that is listed, too.
+    config.validate()?;
+    Ok(config)
 }
 
 impl Around<'_> {

@@ -7,7 +7,7 @@ use headstart_engine::Collective;
 use super::{Arm, Statistic, TrialsSummary, run};
 use crate::checkpoint::load_model;
 use crate::config::{
-    Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Seeds, Sizes, TrainConfig, TrialsConfig,
+    Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Seeds, TrainConfig, TrialsConfig,
 };
 use crate::device::DeviceChoice;
 use crate::event::{Event, Signal};
@@ -128,13 +128,13 @@ fn every_seed_is_the_run_that_it_would_be_alone_and_they_go_on_where_they_stoppe
 fn a_curve_has_three_arms_and_no_size_beyond_the_data() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = settings(dir.path());
-    config.trials.curve = Some(Sizes(vec![60, 12]));
+    config.trials.curve = Some("all,12".parse().unwrap());
     let out = dir.path().join("curve");
     let summary = run(&config, &options(Place::New(out.clone())), &mut quiet).unwrap();
     let curve = summary.curve.unwrap();
     let points: Vec<(usize, Arm)> = curve.points.iter().map(|point| (point.size, point.arm)).collect();
     let arms = [Arm::HeadStart, Arm::Scratch, Arm::BagOfWords];
-    assert_eq!(points, [12, 60].map(|size| arms.map(|arm| (size, arm))).concat());
+    assert_eq!(points, [12, 312].map(|size| arms.map(|arm| (size, arm))).concat());
     assert_eq!((curve.metric.as_str(), summary.final_dir, summary.runs.len()), ("test/accuracy", None, 4));
     // On the same examples as a run of that size, and none of its weights are kept.
     let mut one = config.clone();
@@ -147,7 +147,13 @@ fn a_curve_has_three_arms_and_no_size_beyond_the_data() {
     let scratch = std::fs::read_to_string(out.join("size-12-scratch/config.toml")).unwrap();
     assert!(scratch.contains("from_scratch = true") && scratch.contains("max_train_examples = 12"));
     assert!(std::fs::read_to_string(out.join("curve.json")).unwrap().contains("\"bag-of-words\""));
-    config.trials.curve = Some(Sizes(vec![12, 1_000_000]));
+    assert!(std::fs::read_to_string(out.join("config.toml")).unwrap().contains("curve = [12, 312]"));
+    config.trials.curve = Some("312,all".parse().unwrap());
+    let out = dir.path().join("twice");
+    let error = run(&config, &options(Place::New(out.clone())), &mut quiet).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("312 is listed twice"), "{error}");
+    assert!(!out.exists());
+    config.trials.curve = Some("12,1000000".parse().unwrap());
     let out = dir.path().join("too-long");
     let error = run(&config, &options(Place::New(out.clone())), &mut quiet).unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("and the data has"), "{error}");
