@@ -1,19 +1,10 @@
-// Attention over packed sequences, without the matrix of probabilities: forward with a running softmax, backward from
+// Attention over packed sequences of f32 (bf16: attention_bf16.cu), without the matrix of probabilities: forward with a running softmax, backward from
 // the saved log-sum-exp. See ops/attention.rs.
 //
 // A warp owns ROWS rows (queries, or keys where their gradients are summed) and walks over the other side in tiles of
 // 32, one per lane (common.cuh); a block's warps share each staged tile. All arithmetic is f32. Shared memory is
 // 2 * TILE * PITCH(dim) floats for two staged tiles, then per warp what each kernel names; the host computes it and takes
 // as many warps as fit. Every output is summed by one warp in a fixed order.
-
-static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
-    return derive(derive(row_keys[row], site), head);
-}
-
-// Whether a query sees a key, both counted from the same place.
-static inline __device__ bool in_sight(int query, int key, int causal, int window) {
-    return (!causal || key <= query) && key - query <= window && query - key <= window;
-}
 
 // y and the log-sum-exp [N, heads]. Keys and values stand in the rows k_offsets[s] .. of `kv`, from columns k_col and
 // v_col; when there are more of them than queries, the queries are the last.

@@ -22,7 +22,6 @@
 // Two staged tiles.
 #define ROOM (2 * SEEN * STRIDE)
 #define LOG2_E 1.4426950408889634f
-#define LN_2 0.6931471805599453f
 
 #ifdef __CUDACC_RTC__
 // sums += left * right.
@@ -176,15 +175,6 @@ static inline __device__ void write_rows(const float (&sums)[2 * STEPS][4], floa
         }
     }
     __syncwarp();
-}
-
-static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
-    return derive(derive(row_keys[row], site), head);
-}
-
-// Whether a query sees a key, both counted from the same place.
-static inline __device__ bool in_sight(int query, int key, int causal, int window) {
-    return (!causal || key <= query) && key - query <= window && query - key <= window;
 }
 
 // Whether all of 16 queries from the first on see all of `count` keys from the first on, which are all there.

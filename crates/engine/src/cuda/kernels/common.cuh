@@ -8,6 +8,9 @@
 #define F32 0
 #define BF16 1
 
+// In templates, where the compiler does not know a type or an activation.
+#define ANY (-1)
+
 #define WARP 32
 #define ALL_LANES 0xffffffffu
 #define NEGATIVE_INFINITY __uint_as_float(0xff800000u)
@@ -158,6 +161,11 @@ static inline __device__ float dropout_factor(u64 key, unsigned column, unsigned
     return (column % 32 < 16 ? bits & 0xffffu : bits >> 16) < threshold ? 0.0f : scale;
 }
 
+// The key of a row's probabilities in a head.
+static inline __device__ u64 head_key(const u64 *row_keys, int row, unsigned site, int head) {
+    return derive(derive(row_keys[row], site), head);
+}
+
 // The keys at `site` of the rows first .. first + ROWS_PER_BLOCK, into shared memory; nothing where nothing is dropped
 // (`row_keys` is null). The whole block calls it; block_keys are ready afterwards.
 static inline __device__ void load_keys(const u64 *row_keys, unsigned site, int first, int rows, u64 *block_keys) {
@@ -229,6 +237,11 @@ static inline __device__ float derive_activation(int activation, float d, float 
         return d * (1.0f - t * t);
     }
     return d;
+}
+
+// Whether a query sees a key, both counted from the same place.
+static inline __device__ bool in_sight(int query, int key, int causal, int window) {
+    return (!causal || key <= query) && key - query <= window && query - key <= window;
 }
 
 // Products of two sets of packed rows: a warp owns ROWS rows of one and walks over the other in tiles, a row to a lane.

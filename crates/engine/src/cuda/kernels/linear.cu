@@ -4,8 +4,6 @@
 // be inputs, so the compiler cannot. Types, activations and whether rows are even are known to the compiler where large models
 // have them: a branch before each access would hold up the ones behind it.
 #define AT_ONCE 4
-// Where the compiler does not know: the activation, the types.
-#define ANY (-1)
 
 // What linear_epilogue is given.
 struct Forward {

@@ -5,8 +5,6 @@
 
 // The most pairs that a lane keeps; half as many in kernels for narrower rows.
 #define KEPT 16
-// Where the compiler does not know the type.
-#define ANY (-1)
 
 // The first column of a lane's pair number k.
 #define PAIR_COLUMN(k) (2 * (int)(threadIdx.x % WARP + (k)*WARP))
