@@ -188,7 +188,9 @@ fn finetuning_rate(method: Method, from_scratch: bool, model: &ModelConfig) -> f
         Method::Full if model.arch.is_encoder() => two_digits((3e-4 * narrow).clamp(1e-5, 3e-4)),
         Method::Full => two_digits((1e-3 * narrow.powf(1.5)).clamp(2e-5, 1e-3)),
         // Measured for adapters; 1e-3 at 384.
-        Method::Adapters | Method::Lora | Method::Bitfit => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
+        Method::Adapters | Method::Lora => two_digits((3e-3 * narrow).clamp(3e-4, 3e-3)),
+        // Biases go further: 3e-3 at 384 beats 1e-3 on held-out data of three tasks.
+        Method::Bitfit => two_digits((9e-3 * narrow).clamp(3e-4, 3e-3)),
         // Few numbers, each of which has to go far: 2e-2 at 384.
         Method::Ia3 => two_digits((6e-2 * narrow).clamp(3e-3, 2e-2)),
         // The trunk is to keep what it knows, and few pairs are seen many times.
