@@ -25,65 +25,98 @@ pub(crate) enum Direction {
 /// several chunks.
 const DEEP_WEIGHT: usize = 8_192;
 
-/// On the processor: a times the weight, each row segment of the result given to `store` (as [`gemm`] does). In bf16 a
-/// packed copy is used where one pays: forward. For the backward a weight is packed by copying rows, as fast as a copy
-/// would be read, and keeping them all would take 2 bytes a parameter.
-pub(crate) fn multiply(
-    device: &Device,
-    weights: &Weights,
-    precision: Precision,
-    a: Operand<'_>,
-    weight: View,
-    direction: Direction,
-    destination: Option<Destination>,
-    store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
-) {
-    let transposed = direction == Direction::Forward;
-    if precision == Precision::Bf16 && (transposed || weight.rows >= DEEP_WEIGHT) {
-        let packed = weights.packed(device, weight, transposed);
-        gemm(device, precision, a, Right::Packed(&packed), destination, store);
-    } else {
-        let plain = Operand::from_f32(weights.get(weight), weight.rows, weight.cols);
-        let right = Right::Plain(if transposed { plain.transposed() } else { plain });
-        gemm(device, precision, a, right, destination, store);
-    }
+/// A weight as a matmul's right factor.
+#[derive(Clone, Copy)]
+pub(crate) struct ByWeight<'a> {
+    pub(crate) device: &'a Device,
+    pub(crate) weights: &'a Weights,
+    pub(crate) precision: Precision,
+    pub(crate) weight: View,
+    pub(crate) direction: Direction,
 }
 
-/// On either device: `out` becomes a times the weight, or has it added (then it is f32).
-pub(crate) fn multiply_into(
-    device: &Device,
-    weights: &Weights,
-    precision: Precision,
-    a: &Tensor,
-    weight: View,
-    direction: Direction,
-    out: &mut Tensor,
-    write: Write,
-) {
-    if let Some(cuda) = device.cuda() {
-        if out.cols() == columns(precision, a.rows(), weight, direction) {
-            return multiply_on_gpu(cuda, device, weights, precision, a, weight, direction, out, write);
-        }
-        let dtype = if write == Write::Add { DType::F32 } else { out.dtype() };
-        let wide = product_on_gpu(cuda, device, weights, precision, a, weight, direction, dtype);
-        if write == Write::Replace {
-            elementwise::copy_columns(cuda, &wide, 0, out);
+impl ByWeight<'_> {
+    /// On the processor: a times the weight, each row segment of the result given to `store` (as [`gemm`] does). In bf16 a
+    /// packed copy is used where one pays: forward. For the backward a weight is packed by copying rows, as fast as a copy
+    /// would be read, and keeping them all would take 2 bytes a parameter.
+    pub(crate) fn multiply(
+        self,
+        a: Operand<'_>,
+        destination: Option<Destination>,
+        store: impl Fn(usize, usize, &mut [f32]) + Sync + Send,
+    ) {
+        let Self { device, weights, precision, weight, direction } = self;
+        let transposed = direction == Direction::Forward;
+        if precision == Precision::Bf16 && (transposed || weight.rows >= DEEP_WEIGHT) {
+            let packed = weights.packed(device, weight, transposed);
+            gemm(device, precision, a, Right::Packed(&packed), destination, store);
         } else {
-            elementwise::add_columns(cuda, out, 0, &wide);
+            let plain = Operand::from_f32(weights.get(weight), weight.rows, weight.cols);
+            let right = Right::Plain(if transposed { plain.transposed() } else { plain });
+            gemm(device, precision, a, right, destination, store);
         }
-        return;
     }
-    let level = device.level();
-    let destination = Some(Destination::of(out));
-    let out = SharedTensor::new(out);
-    // SAFETY: the matmul hands out every element once.
-    let store = |row: usize, col: usize, z: &mut [f32]| unsafe {
-        match write {
-            Write::Replace => out.write(level, row, col, z),
-            Write::Add => out.add(level, row, col, z),
+
+    /// On either device: `out` becomes a times the weight, or has it added (then it is f32).
+    pub(crate) fn multiply_into(self, a: &Tensor, out: &mut Tensor, write: Write) {
+        if let Some(cuda) = self.device.cuda() {
+            if out.cols() == self.columns(a.rows()) {
+                return self.multiply_on_gpu(cuda, a, out, write);
+            }
+            let dtype = if write == Write::Add { DType::F32 } else { out.dtype() };
+            let wide = self.product_on_gpu(cuda, a, dtype);
+            if write == Write::Replace {
+                elementwise::copy_columns(cuda, &wide, 0, out);
+            } else {
+                elementwise::add_columns(cuda, out, 0, &wide);
+            }
+            return;
         }
-    };
-    multiply(device, weights, precision, Operand::new(a), weight, direction, destination, store);
+        let level = self.device.level();
+        let destination = Some(Destination::of(out));
+        let out = SharedTensor::new(out);
+        // SAFETY: the matmul hands out every element once.
+        let store = |row: usize, col: usize, z: &mut [f32]| unsafe {
+            match write {
+                Write::Replace => out.write(level, row, col, z),
+                Write::Add => out.add(level, row, col, z),
+            }
+        };
+        self.multiply(Operand::new(a), destination, store);
+    }
+
+    /// a times the weight on a GPU; zeros may stand behind its columns.
+    pub(crate) fn product_on_gpu(self, cuda: &Context, a: &Tensor, dtype: DType) -> Tensor {
+        let out = Tensor::uninit(self.device.pool(), a.rows(), self.columns(a.rows()), dtype);
+        self.multiply_on_gpu(cuda, a, &out, Write::Replace);
+        out
+    }
+
+    /// Into a tensor that has the columns of [`ByWeight::product_on_gpu`].
+    fn multiply_on_gpu(self, cuda: &Context, a: &Tensor, out: &Tensor, write: Write) {
+        let Self { device, weights, precision, weight, direction } = self;
+        let pads = pads(precision, a.rows(), weight);
+        let a = operand(cuda, device, precision, a, pads);
+        let plain = if pads {
+            weights.device_padded(cuda, weight)
+        } else {
+            weights.device_matrix(cuda, weight, precision.activation())
+        };
+        let b = match direction {
+            Direction::Forward => plain.transposed(),
+            Direction::Backward => plain,
+        };
+        cuda.matmul(a.matrix(), b, out.matrix(), write);
+    }
+
+    /// The columns that a product of so many rows has on a GPU, zeros behind them counted.
+    fn columns(self, rows: usize) -> usize {
+        let cols = match self.direction {
+            Direction::Forward => self.weight.rows,
+            Direction::Backward => self.weight.cols,
+        };
+        if pads(self.precision, rows, self.weight) { elementwise::padded(cols) } else { cols }
+    }
 }
 
 /// Rows from which on it pays to pad the operands of a matmul on a GPU: copies, and a launch for each, for matmuls that are
@@ -101,58 +134,6 @@ pub(crate) fn pads(precision: Precision, rows: usize, weight: View) -> bool {
 pub(crate) fn columns_for_linears(device: &Device, precision: Precision, rows: usize, cols: usize) -> usize {
     let pads = device.is_cuda() && precision == Precision::Bf16 && rows >= ROWS_WORTH_PADDING;
     if pads { elementwise::padded(cols) } else { cols }
-}
-
-/// The columns that the product has on a GPU, zeros behind them counted.
-fn columns(precision: Precision, rows: usize, weight: View, direction: Direction) -> usize {
-    let cols = match direction {
-        Direction::Forward => weight.rows,
-        Direction::Backward => weight.cols,
-    };
-    if pads(precision, rows, weight) { elementwise::padded(cols) } else { cols }
-}
-
-/// a times the weight on a GPU; zeros may stand behind its columns.
-pub(crate) fn product_on_gpu(
-    cuda: &Context,
-    device: &Device,
-    weights: &Weights,
-    precision: Precision,
-    a: &Tensor,
-    weight: View,
-    direction: Direction,
-    dtype: DType,
-) -> Tensor {
-    let cols = columns(precision, a.rows(), weight, direction);
-    let out = Tensor::uninit(device.pool(), a.rows(), cols, dtype);
-    multiply_on_gpu(cuda, device, weights, precision, a, weight, direction, &out, Write::Replace);
-    out
-}
-
-/// Into a tensor that has the columns of [`product_on_gpu`].
-fn multiply_on_gpu(
-    cuda: &Context,
-    device: &Device,
-    weights: &Weights,
-    precision: Precision,
-    a: &Tensor,
-    weight: View,
-    direction: Direction,
-    out: &Tensor,
-    write: Write,
-) {
-    let pads = pads(precision, a.rows(), weight);
-    let a = operand(cuda, device, precision, a, pads);
-    let plain = if pads {
-        weights.device_padded(cuda, weight)
-    } else {
-        weights.device_matrix(cuda, weight, precision.activation())
-    };
-    let b = match direction {
-        Direction::Forward => plain.transposed(),
-        Direction::Backward => plain,
-    };
-    cuda.matmul(a.matrix(), b, out.matrix(), write);
 }
 
 /// The tensor as a matmul on a GPU takes it: in the precision's type, with zeros behind its columns where it `pads`.

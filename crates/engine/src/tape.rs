@@ -16,6 +16,7 @@ use crate::cuda::Slab;
 use crate::cuda::ops::{DeviceDropout, elementwise};
 use crate::device::Device;
 use crate::dtype::{DType, Precision};
+use crate::matmul::{ByWeight, Direction};
 use crate::packing::Packing;
 use crate::profile::Work;
 use crate::rng::{self, DropRate};
@@ -278,6 +279,12 @@ impl<'a> Tape<'a> {
         self.values - 1
     }
 
+    /// A weight to multiply by.
+    pub(crate) fn by_weight(&self, weight: View, direction: Direction) -> ByWeight<'_> {
+        let (device, weights, precision) = (self.device, self.weights, self.precision);
+        ByWeight { device, weights, precision, weight, direction }
+    }
+
     /// A fresh matrix from the pool, content unspecified.
     pub(crate) fn uninit(&self, rows: usize, cols: usize, dtype: DType) -> Tensor {
         Tensor::uninit(self.device.pool(), rows, cols, dtype)
@@ -386,6 +393,12 @@ impl Backward<'_> {
         let mut masked = self.uninit(gradient.rows(), gradient.cols(), DType::F32);
         dropout.mask(self.device, gradient, &mut masked);
         masked
+    }
+
+    /// A weight to multiply by.
+    pub(crate) fn by_weight(&self, weight: View, direction: Direction) -> ByWeight<'_> {
+        let (device, weights, precision) = (self.device, self.weights, self.precision);
+        ByWeight { device, weights, precision, weight, direction }
     }
 
     /// A fresh matrix from the pool, content unspecified.

@@ -201,9 +201,11 @@ impl Tape<'_> {
                 out.write(level, row, col, z);
             }
         };
-        let (weights, a) = (self.weights, Operand::new(&x.tensor));
-        let (weight, forward) = (linear.weight, Direction::Forward);
-        matmul::multiply(self.device, weights, self.precision, a, weight, forward, destination, store);
+        self.by_weight(linear.weight, Direction::Forward).multiply(
+            Operand::new(&x.tensor),
+            destination,
+            store,
+        );
     }
 
     /// As [`Tape::linear_on_cpu`]: a matmul, then one element-wise pass for all of the epilogue.
@@ -224,25 +226,22 @@ impl Tape<'_> {
             && dropout.is_none()
             && addends.is_empty()
             && residuals.is_empty();
-        let (device, weights, precision) = (self.device, self.weights, self.precision);
-        let (weight, forward) = (linear.weight, Direction::Forward);
+        let by_weight = self.by_weight(linear.weight, Direction::Forward);
         if plain {
-            let replace = Write::Replace;
-            return matmul::multiply_into(device, weights, precision, &x.tensor, weight, forward, y, replace);
+            return by_weight.multiply_into(&x.tensor, y, Write::Replace);
         }
         // What the epilogue still works on is not rounded before it has.
-        let z = if y.dtype() == DType::F32 && !matmul::pads(precision, y.rows(), weight) {
-            let replace = Write::Replace;
-            matmul::multiply_into(device, weights, precision, &x.tensor, weight, forward, y, replace);
+        let z = if y.dtype() == DType::F32 && !matmul::pads(self.precision, y.rows(), linear.weight) {
+            by_weight.multiply_into(&x.tensor, y, Write::Replace);
             y.clone()
         } else {
-            matmul::product_on_gpu(cuda, device, weights, precision, &x.tensor, weight, forward, DType::F32)
+            by_weight.product_on_gpu(cuda, &x.tensor, DType::F32)
         };
         for Addend { value, first } in addends {
             cuda::ops::elementwise::add_columns(cuda, &z, *first, &value.tensor);
         }
         let epilogue = Epilogue {
-            bias: linear.bias.map(|bias| (weights.device_f32(cuda, bias), bias.cols)),
+            bias: linear.bias.map(|bias| (self.weights.device_f32(cuda, bias), bias.cols)),
             activation: linear.activation,
             scale: linear.scale,
             dropout: dropout.and_then(ActiveDropout::on_device),
@@ -354,13 +353,11 @@ impl Saved {
         let device = back.device;
         let _timer = device.time(Work::LinearInputGradient);
         let Some(id) = self.x.id else { return };
-        let weight = self.linear.weight;
         let gathered = back.take_unique_f32(id);
         let write = if gathered.is_some() { Write::Add } else { Write::Replace };
         let mut dx =
             gathered.unwrap_or_else(|| back.uninit(dz.rows(), self.x.tensor.cols(), self.x.tensor.dtype()));
-        let (weights, precision, backward) = (back.weights, back.precision, Direction::Backward);
-        matmul::multiply_into(device, weights, precision, dz, weight, backward, &mut dx, write);
+        back.by_weight(self.linear.weight, Direction::Backward).multiply_into(dz, &mut dx, write);
         back.add(Some(id), dx);
     }
 

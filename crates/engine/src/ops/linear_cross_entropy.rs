@@ -87,7 +87,7 @@ impl Tape<'_> {
         head: Head,
         mut dx: Option<&mut Tensor>,
     ) -> LossSum {
-        let (device, weights, precision) = (self.device, self.weights, self.precision);
+        let (device, precision) = (self.device, self.precision);
         let weight = head.weight;
         let (cols, classes, level) = (weight.cols, weight.rows, device.level());
         let chunk_rows = (CHUNK_ELEMENTS / classes / 16 * 16).max(16);
@@ -97,16 +97,10 @@ impl Tape<'_> {
             let mut logits = self.uninit(rows.len(), classes, DType::F32);
             {
                 let _timer = device.time(Work::HeadLogits);
-                let (forward, replace) = (Direction::Forward, Write::Replace);
-                matmul::multiply_into(
-                    device,
-                    weights,
-                    precision,
+                self.by_weight(weight, Direction::Forward).multiply_into(
                     &hidden,
-                    weight,
-                    forward,
                     &mut logits,
-                    replace,
+                    Write::Replace,
                 );
             }
             let gradient = self.loss_of_rows(&mut logits, targets, head, &mut total);
@@ -117,8 +111,7 @@ impl Tape<'_> {
                     // SAFETY: the rows are distinct and the matmul hands out every element once.
                     add(level, unsafe { out.slice(rows[r] as usize * cols + c, z.len()) }, z);
                 };
-                let backward = Direction::Backward;
-                matmul::multiply(device, weights, precision, gradient, weight, backward, None, store);
+                self.by_weight(weight, Direction::Backward).multiply(gradient, None, store);
             }
             if let Some(gradients) = self.gradients() {
                 matmul::accumulate_from_operand(device, precision, gradient, &hidden, weight, gradients);
@@ -204,22 +197,12 @@ impl Tape<'_> {
         let (rows, targets) = (filled(picked.rows), filled(picked.targets));
         let chunk_rows = (CHUNK_ELEMENTS / classes / ROW_UNIT * ROW_UNIT).max(ROW_UNIT);
         let outcomes = self.uninit(rows.len(), 2, DType::F32);
-        let (forward, backward) = (Direction::Forward, Direction::Backward);
         let chunks = rows.chunks(chunk_rows).zip(targets.chunks(chunk_rows));
         for (i, (rows, targets)) in chunks.enumerate() {
             // Rounded here, as the matmuls would.
             let hidden = self.uninit(rows.len(), cols, dtype);
             let on_device = cuda::ops::select_rows::forward(cuda, x, rows, &hidden);
-            let logits = matmul::product_on_gpu(
-                cuda,
-                device,
-                weights,
-                precision,
-                &hidden,
-                weight,
-                forward,
-                DType::F32,
-            );
+            let logits = self.by_weight(weight, Direction::Forward).product_on_gpu(cuda, &hidden, DType::F32);
             let gradient = self.is_training().then(|| match precision {
                 Precision::F32 => logits.clone(),
                 Precision::Bf16 => self.uninit(rows.len(), logits.cols(), DType::Bf16),
@@ -228,16 +211,8 @@ impl Tape<'_> {
             cross_entropy(cuda, logits, bias, targets, scale, gradient.as_ref(), &outcomes, first);
             let Some(gradient) = gradient else { continue };
             if let Some(dx) = dx {
-                let of_chunk = matmul::product_on_gpu(
-                    cuda,
-                    device,
-                    weights,
-                    precision,
-                    &gradient,
-                    weight,
-                    backward,
-                    DType::F32,
-                );
+                let back = self.by_weight(weight, Direction::Backward);
+                let of_chunk = back.product_on_gpu(cuda, &gradient, DType::F32);
                 add_to_rows(cuda, &of_chunk, &on_device, dx);
             }
             if let Some(gradients) = self.gradients() {

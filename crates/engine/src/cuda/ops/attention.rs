@@ -104,6 +104,18 @@ pub(crate) struct Heads {
     pub(crate) dropout: Option<DeviceDropout>,
 }
 
+impl Heads {
+    /// What every kernel takes of them, for heads of `dim` columns: `causal` to `scale`.
+    fn arguments(self, dim: usize) -> [Argument; 8] {
+        let [drop_keys, site, threshold, scale] = dropout(self.dropout);
+        // Where there is no window, one that no sequence is long enough for.
+        let window = self.window.map_or(MOST_WINDOW, |window| window.min(MOST_WINDOW));
+        let score_scale = 1.0 / (dim as f32).sqrt();
+        let causal = i32::from(self.causal);
+        [causal.into(), int(window), score_scale.into(), int(dim), drop_keys, site, threshold, scale]
+    }
+}
+
 /// Fills y and the log-sum-exps. With a cache, its rows of (k, v) and their offsets stand for the keys and values of qkv.
 pub(crate) fn forward(
     cuda: &Context,
@@ -122,54 +134,18 @@ pub(crate) fn forward(
         Some((rows, offsets)) => (rows, offsets.ptr(), 0),
         None => (qkv, slab.offsets(), width),
     };
-    let [drop_keys, site, threshold, scale] = dropout(heads.dropout);
+    let read =
+        [at(qkv), int(3 * width), at(keys), int(keys.cols()), int(key_column), int(key_column + width)];
+    let offsets = [slab.offsets().into(), key_offsets.into()];
+    let scores = heads.arguments(dim);
     if qkv.dtype() == DType::Bf16 {
         assert_eq!(y.dtype(), DType::Bf16, "attention of bf16");
-        let arguments = [
-            at(qkv),
-            int(3 * width),
-            at(keys),
-            int(keys.cols()),
-            int(key_column),
-            int(key_column + width),
-            slab.offsets().into(),
-            key_offsets.into(),
-            i32::from(heads.causal).into(),
-            window(heads.window),
-            score_scale(dim).into(),
-            int(dim),
-            drop_keys,
-            site,
-            threshold,
-            scale,
-            at(y),
-            int(y.cols()),
-            at(log_sums),
-        ];
+        let written = [at(y), int(y.cols()), at(log_sums)];
+        let arguments = [&read[..], &offsets, &scores, &written].concat();
         return launch_bf16(cuda, "attention_forward_bf16", slab, (heads.count, dim), &arguments);
     }
-    let arguments = [
-        at(qkv),
-        int(3 * width),
-        at(keys),
-        int(keys.cols()),
-        int(key_column),
-        int(key_column + width),
-        dtype(qkv.dtype()),
-        slab.offsets().into(),
-        key_offsets.into(),
-        i32::from(heads.causal).into(),
-        window(heads.window),
-        score_scale(dim).into(),
-        int(dim),
-        drop_keys,
-        site,
-        threshold,
-        scale,
-        at(y),
-        dtype(y.dtype()),
-        at(log_sums),
-    ];
+    let written = [at(y), dtype(y.dtype()), at(log_sums)];
+    let arguments = [&read[..], &[dtype(qkv.dtype())], &offsets, &scores, &written].concat();
     let block = Block::new(dim, ROWS * (dim + WARP));
     block.launch(cuda, "attention_forward", slab, heads.count, &arguments);
 }
@@ -200,62 +176,22 @@ pub(crate) fn backward(
         int(dim),
     ];
     cuda.launch(ATTENTION, "attention_delta", row_warps(count), THREADS, 0, &arguments);
-    let [drop_keys, site, threshold, scale] = dropout(heads.dropout);
+    let scores = heads.arguments(dim);
+    let sums = [at(log_sums), at(delta), at(gradient)];
     if qkv.dtype() == DType::Bf16 {
-        let arguments = [
-            at(qkv),
-            at(dy),
-            dtype(dy.dtype()),
-            int(dy.cols()),
-            slab.offsets().into(),
-            i32::from(heads.causal).into(),
-            window(heads.window),
-            score_scale(dim).into(),
-            int(dim),
-            drop_keys,
-            site,
-            threshold,
-            scale,
-            at(log_sums),
-            at(delta),
-            at(gradient),
-        ];
+        let rows = [at(qkv), at(dy), dtype(dy.dtype()), int(dy.cols()), slab.offsets().into()];
+        let arguments = [&rows[..], &scores, &sums].concat();
         for kernel in ["attention_backward_queries_bf16", "attention_backward_keys_bf16"] {
             launch_bf16(cuda, kernel, slab, (heads.count, dim), &arguments);
         }
         return;
     }
-    let arguments = [
-        at(qkv),
-        dtype(qkv.dtype()),
-        at(dy),
-        dtype(dy.dtype()),
-        slab.offsets().into(),
-        i32::from(heads.causal).into(),
-        window(heads.window),
-        score_scale(dim).into(),
-        int(dim),
-        drop_keys,
-        site,
-        threshold,
-        scale,
-        at(log_sums),
-        at(delta),
-        at(gradient),
-    ];
+    let rows = [at(qkv), dtype(qkv.dtype()), at(dy), dtype(dy.dtype()), slab.offsets().into()];
+    let arguments = [&rows[..], &scores, &sums].concat();
     let of_queries = Block::new(dim, ROWS * (2 * dim + WARP));
     of_queries.launch(cuda, "attention_backward_queries", slab, heads.count, &arguments);
     let of_keys = Block::new(dim, ROWS * (2 * dim + 2 * WARP));
     of_keys.launch(cuda, "attention_backward_keys", slab, heads.count, &arguments);
-}
-
-/// Where there is none, one that no sequence is long enough for.
-fn window(window: Option<usize>) -> Argument {
-    int(window.map_or(MOST_WINDOW, |window| window.min(MOST_WINDOW)))
-}
-
-fn score_scale(dim: usize) -> f32 {
-    1.0 / (dim as f32).sqrt()
 }
 
 /// The keys and values of one layer and one sequence on the device, with room for more.
