@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::languages::letters_apart;
 use super::{Findings, Kind, Row, Severity, confident, counted};
 use crate::baseline::{BagOfWords, Examples, NGrams};
 use crate::data::classification::LabelKind;
@@ -38,7 +39,7 @@ pub(super) fn look(
     } else {
         Vec::new()
     };
-    let texts: Vec<String> = known.iter().map(|(row, _)| row.joined()).collect();
+    let texts: Vec<String> = known.iter().map(|(row, _)| letters_apart(&row.joined())).collect();
     let bytes: usize = texts.iter().map(String::len).sum();
     let classes: Vec<u32> = known.iter().map(|(_, class)| *class).collect();
     let why_not = if data.label_kind != LabelKind::Single {
@@ -70,6 +71,11 @@ pub(super) fn look(
     let Some(probabilities) = BagOfWords::held_out_probabilities(examples, ngrams, PARTS, &mut go_on) else {
         return Signal::Stop.or_interrupted("looking into the data");
     };
+    if !tells(&probabilities, &classes) {
+        let why = "a bag of words tells the classes no better than their frequencies do";
+        found.left_out.push(format!("label errors: {why}"));
+        return Ok(());
+    }
     let right = |row: &Vec<f64>, class: u32| row.iter().all(|p| *p <= row[class as usize]);
     let accuracy = probabilities.iter().zip(&classes).filter(|(row, class)| right(row, **class)).count()
         as f64
@@ -90,4 +96,21 @@ pub(super) fn look(
     });
     found.add((Kind::LabelError, Severity::Note), doubts.len(), (what, fix), shown);
     Ok(())
+}
+
+/// Whether probabilities of what was not seen say more of the labels than how frequent each is: by the mean difference of their log
+/// likelihoods, which has to be twice its standard error. What says less contradicts nothing.
+fn tells(probabilities: &[Vec<f64>], labels: &[u32]) -> bool {
+    let mut frequencies = vec![0.0; probabilities[0].len()];
+    for &label in labels {
+        frequencies[label as usize] += 1.0 / labels.len() as f64;
+    }
+    let gain = |(row, &label): (&Vec<f64>, &u32)| {
+        (row[label as usize].max(f64::MIN_POSITIVE) / frequencies[label as usize]).ln()
+    };
+    let gains: Vec<f64> = probabilities.iter().zip(labels).map(gain).collect();
+    let count = gains.len() as f64;
+    let mean = gains.iter().sum::<f64>() / count;
+    let variance = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / count;
+    mean > 2.0 * (variance / count).sqrt()
 }

@@ -167,6 +167,23 @@ fn script_of(c: char) -> Option<&'static str> {
     c.is_alphabetic().then_some(name)
 }
 
+/// A text with spaces around each letter of the scripts that write words without any between them: what looks for words finds letters
+/// there, and pairs of them.
+pub(super) fn letters_apart(text: &str) -> String {
+    let mut apart = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Thai, Lao, Burmese, Khmer; Chinese and Japanese, also beyond the basic plane.
+        let is_alone = matches!(c, '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}')
+            || matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}');
+        if is_alone {
+            apart.extend([' ', c, ' ']);
+        } else {
+            apart.push(c);
+        }
+    }
+    apart
+}
+
 /// How many of a text's words are among the commonest of each language.
 fn words(text: &str, known: &HashMap<&str, Vec<usize>>) -> [usize; LANGUAGES.len()] {
     let mut counts = [0; LANGUAGES.len()];

@@ -246,6 +246,43 @@ fn other_scripts_and_languages_and_long_texts_are_noticed() {
 }
 
 #[test]
+fn what_tells_no_classes_contradicts_no_label() {
+    // Labels by chance: a fit to them says nothing of the others.
+    let mut draw = 7_u32;
+    let mut chance = || {
+        draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (draw >> 16) as usize
+    };
+    let mut train = clean(300, 10);
+    for row in &mut train {
+        row.0 = LABELS[chance() % LABELS.len()];
+    }
+    let found = looked_at(&[(Split::Train, &train)]);
+    assert!(!kinds(&found).contains(&Kind::LabelError), "{:?}", found.findings);
+    assert!(found.left_out.iter().any(|why| why.contains("no better than")), "{:?}", found.left_out);
+}
+
+#[test]
+fn labels_of_texts_without_spaces_are_judged_by_their_letters() {
+    let words = [["好看", "喜欢", "满意"], ["很差", "失望", "糟糕"]];
+    let mut train: Vec<(&str, String)> = (0..300)
+        .map(|n| {
+            let of = &words[n % 2];
+            (
+                LABELS[n % 2],
+                format!("这本书{}我{}了第{n}回真的{}", of[n / 2 % 3], of[n / 6 % 3], of[n / 18 % 3]),
+            )
+        })
+        .collect();
+    train[40].0 = LABELS[1];
+    train[101].0 = LABELS[0];
+    let found = looked_at(&[(Split::Train, &train)]);
+    let mut doubted = lines(&found, Kind::LabelError);
+    doubted.sort();
+    assert_eq!(doubted, [[41], [102]]);
+}
+
+#[test]
 fn a_page_has_every_finding() {
     let mut train = clean(300, 9);
     train[4] = train[1].clone();
