@@ -294,9 +294,15 @@ fn impossible_settings_are_refused_before_anything_is_made() {
         assert_no_run(&place);
     }
     // What clap refuses by itself has usage instead of a fix.
-    for flags in
-        ["--num_layers=-3", "--num_layers two", "--seed=-1", "--precision f16", "--arch llama", "--n_epoch 1"]
-    {
+    for flags in [
+        "--num_layers=-3",
+        "--num_layers two",
+        "--seed=-1",
+        "--precision f16",
+        "--arch llama",
+        "--n_epoch 1",
+        "--max_time 4x",
+    ] {
         pretrain(&place, &format!("{data} {flags}")).refuses(2, &["--help"]);
         assert_no_run(&place);
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use headstart::config::{PrecisionName, Problem};
 use headstart::device::DeviceName;
 
-use super::parsing::{count, one_of, seed};
+use super::parsing::{count, one_of, seconds, seed};
 use super::{ColumnArgs, PlaceArgs, ReadingArgs};
 
 /// `headstart auto`.
@@ -17,7 +17,7 @@ examples: pairs of them), everything. Each is judged on validation data; two in 
 are no better end the climb.
 Examples:
   headstart auto reviews.csv --out runs/reviews
-  headstart auto trec --model minilm-l6 --max_time 600 --out runs/trec
+  headstart auto trec --model minilm-l6 --max_time 10m --out runs/trec
   headstart auto --resume runs/trec --thorough
   echo 'Who wrote Hamlet ?' | headstart predict runs/trec
 docs/auto.md says how rungs are judged and which one is kept.")]
@@ -39,8 +39,9 @@ pub struct AutoArgs {
     /// Go on with the ladder in this folder, with the settings it was started with
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pub resume: Option<PathBuf>,
-    /// Be done within so many seconds: a rung that would not fit is not begun [default: no limit]
-    #[arg(long, value_name = "SECONDS")]
+    /// Be done within this time (90s, 10m, 2h, or a number of seconds): a rung that would not fit is not begun [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub max_time: Option<f64>,
     /// Climb to the top, also where rungs are no better
     #[arg(long)]

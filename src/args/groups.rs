@@ -15,7 +15,7 @@ use headstart::device::DeviceName;
 
 use super::Rate;
 use super::examples::ExampleArgs;
-use super::parsing::{count, one_of, seed};
+use super::parsing::{count, one_of, seconds, seed};
 
 /// Where a run's settings come from and where it writes.
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub struct RankArgs {
     #[arg(long, value_name = "HOST:PORT|FILE")]
     pub rendezvous: Option<String>,
     /// A process that gives no sign of life for so long is lost, and the others stop
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "60s")]
     pub comm_timeout: f64,
 }
 
@@ -367,8 +367,9 @@ pub struct PaceArgs {
     /// Checkpoints that stay, besides the best
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub keep: Option<usize>,
-    /// Save and stop after so many seconds; the schedule does not bend [default: no limit]
-    #[arg(long, value_name = "SECONDS")]
+    /// Save and stop after this time (90s, 10m, 2h, or a number of seconds); the schedule does not bend [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub max_time: Option<f64>,
     /// Worker threads; 0 for all; does not change the result
     #[arg(long, value_name = "N", value_parser = count::<usize>)]

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches};
-use headstart::config::{FinetuneConfig, PretrainConfig};
+use headstart::config::{Budget, FinetuneConfig, PretrainConfig};
 use serde::de::value::{Error as NameError, StringDeserializer};
 use serde::de::{DeserializeOwned, Error as _, IntoDeserializer, Visitor};
 use serde::{Deserializer, Serialize, forward_to_deserialize_any};
@@ -154,6 +154,11 @@ pub fn flags_of<G: clap::Args>() -> Vec<String> {
 /// A number of something.
 pub fn count<N: FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| "use a whole number, 0 or more".into())
+}
+
+/// A span of time in seconds: `600`, `90s`, `10m`, `2h`, `1d`.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().or_else(|_| text.parse().map(Budget::seconds))
 }
 
 /// A seed that a TOML file can hold, whose numbers have a sign.
@@ -346,5 +351,15 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&command());
+    }
+
+    #[test]
+    fn spans_of_time_are_numbers_of_seconds_or_have_a_unit() {
+        for (text, want) in
+            [("600", 600.0), ("0.5", 0.5), ("-1", -1.0), ("90s", 90.0), ("4m", 240.0), ("2h", 7_200.0)]
+        {
+            assert_eq!(seconds(text), Ok(want), "{text}");
+        }
+        assert!(seconds("4x").unwrap_err().contains("write 90s, 10m, 2h or 1d"));
     }
 }

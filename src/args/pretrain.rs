@@ -13,7 +13,7 @@ use super::{ModelArgs, RankArgs, RunArgs, SourceArgs, TrainArgs, TutorialArgs};
 #[command(after_help = "\
 Examples:
   headstart pretrain --data wikitext-103                         # the tutorial's model and settings
-  headstart pretrain --data wikitext-2 --objective mlm --preset small --max_time 3600
+  headstart pretrain --data wikitext-2 --objective mlm --preset small --max_time 1h
   headstart pretrain --data books/ --tokenizer tok.json --preset mini --out runs/books
   headstart pretrain --from runs/books --data letters/ --out runs/letters
   headstart pretrain --resume runs/books

@@ -14,7 +14,7 @@ const LISTED: usize = 20;
 /// Characters of a column's name that it shows.
 const LISTED_CHARS: usize = 40;
 /// Names of a text column, the likeliest first.
-const TEXT_COLUMNS: [&str; 13] = [
+const TEXT_COLUMNS: [&str; 19] = [
     "text",
     "sentence",
     "review",
@@ -27,6 +27,12 @@ const TEXT_COLUMNS: [&str; 13] = [
     "document",
     "utterance",
     "query",
+    "comment_text",
+    "question_text",
+    "sms",
+    "statement",
+    "headline",
+    "description",
     "title",
 ];
 /// Names of the two text columns of a pair: GLUE's, SNLI's, SICK's, and their like.
@@ -41,7 +47,7 @@ const PAIR_COLUMNS: [[&str; 2]; 8] = [
     ["#1 string", "#2 string"],
 ];
 /// Names of a label column, the likeliest first.
-const LABEL_COLUMNS: [&str; 16] = [
+const LABEL_COLUMNS: [&str; 21] = [
     "label",
     "labels",
     "class",
@@ -58,6 +64,11 @@ const LABEL_COLUMNS: [&str; 16] = [
     "gold_label",
     "is_duplicate",
     "quality",
+    "class index",
+    "emotion",
+    "genre",
+    "language",
+    "gender",
 ];
 /// Names of a column that only tells rows apart, which is never the text or the label unless it is named.
 const ID_COLUMNS: [&str; 14] = [

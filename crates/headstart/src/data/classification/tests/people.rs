@@ -10,6 +10,29 @@ fn told(notes: &[String]) -> usize {
 }
 
 #[test]
+fn columns_of_well_known_tables_are_found() {
+    for (table, columns) in [
+        (
+            "Class Index,Title,Description\n1,x,calm sea\n2,y,old hill\n",
+            "text in column `Description`, label in `Class Index`",
+        ),
+        (
+            "id,comment_text,label\n1,calm sea,x\n2,old hill,y\n",
+            "text in column `comment_text`, label in `label`",
+        ),
+        (
+            "qid,question_text,target\n1,calm sea,0\n2,old hill,1\n",
+            "text in column `question_text`, label in `target`",
+        ),
+        ("statement,emotion\ncalm sea,x\nold hill,y\n", "text in column `statement`, label in `emotion`"),
+        ("name,gender\nAnna,f\nOtto,m\n", "text in column `name`, label in `gender`"),
+    ] {
+        let data = load(&[("train.csv", table)], "").unwrap();
+        assert!(data.notes[0].contains(columns), "{table}: {}", data.notes[0]);
+    }
+}
+
+#[test]
 fn every_split_has_the_columns_of_training() {
     // As GLUE's SST-2 is distributed: the test file has row numbers, and no labels.
     let glue = [
