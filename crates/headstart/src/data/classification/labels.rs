@@ -54,7 +54,7 @@ pub(super) fn discover(
     }
     let customary: &[&str] = match first.format {
         sources::Format::Trec => &super::TREC_LABELS,
-        sources::Format::ClassFolders => &["pos", "neg"],
+        sources::Format::ClassFolders | sources::Format::FilePerClass => &["pos", "neg"],
         _ => &[],
     };
     let names = if found.iter().all(|l| customary.contains(l)) { customary } else { &found };

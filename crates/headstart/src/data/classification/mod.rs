@@ -143,7 +143,7 @@ impl ClassificationData {
     ///
     /// Formats: CSV, TSV (quoted or not), JSONL, `__label__x text`, `LABEL:sub text` (the part before the colon
     /// is the label), a text file with a labels file beside it (`train.txt` + `train.labels`), one folder per
-    /// class with a `.txt` file per text. Labels are numbered in order of first appearance in the training data;
+    /// class with a `.txt` file per text, one file per class with a text per line. Labels are numbered in order of first appearance in the training data;
     /// TREC's and `pos` / `neg` folders have their customary order, a set of the catalogue the one stated there, other
     /// folders the alphabet's.
     ///

@@ -98,13 +98,18 @@ impl Origins {
     }
 
     fn of_rows(texts: &read::Texts, rows: &[u32]) -> Self {
-        let many = texts.format == Format::ClassFolders;
+        let many = texts.format.has_many_files();
         let origin = |example: &TextExample| Origin {
             input: example.input(),
             file: many.then(|| texts.files[example.file].display().to_string()),
             line: example.line,
         };
-        let path = if many { texts.files[0].parent().and_then(Path::parent) } else { Some(&*texts.files[0]) };
+        let file = &*texts.files[0];
+        let path = match texts.format {
+            Format::ClassFolders => file.parent().and_then(Path::parent),
+            Format::FilePerClass => file.parent(),
+            _ => Some(file),
+        };
         Self {
             path: path.map(|path| path.display().to_string()),
             examples: rows.iter().map(|&row| origin(&texts.examples[row as usize])).collect(),

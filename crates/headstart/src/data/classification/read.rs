@@ -78,6 +78,12 @@ impl Texts {
         let (count, file) = (self.examples.len(), self.files[0].display());
         let source = match self.format {
             Format::ClassFolders => format!("{split}: {count} texts, one a file, like {file}"),
+            Format::FilePerClass => {
+                let files = self.files.len();
+                format!(
+                    "{split}: {count} texts, one a line, of {files} files that are a class each, like {file}"
+                )
+            }
             _ => format!("{split}: {count} rows of {file}, none refused"),
         };
         let Some(Columns { text, label }) = &self.columns else { return source };
@@ -114,6 +120,13 @@ pub(super) fn read(
         }
         Format::ClassFolders => {
             let (paths, examples, notes) = read_class_folders(path, options, listener)?;
+            files = paths;
+            Rows { notes, ..Rows::plain(examples) }
+        }
+        Format::FilePerClass => {
+            let (classes, paths): (Vec<_>, Vec<_>) = sources::files_of_classes(path)?.into_iter().unzip();
+            let notes = sources::ClassFiles::others(path, &paths)?.skipped_note(path).into_iter().collect();
+            let examples = read_files_of_classes(&paths, &classes, options, listener)?;
             files = paths;
             Rows { notes, ..Rows::plain(examples) }
         }
@@ -239,4 +252,22 @@ fn read_class_folders(
     }
     let notes = found.skipped_note(folder).into_iter().collect();
     Ok((found.texts, examples, notes))
+}
+
+/// Files that are a class each, with a text a line; blank lines are skipped.
+fn read_files_of_classes(
+    files: &[PathBuf],
+    classes: &[String],
+    options: &ClassificationOptions,
+    listener: &mut Listener<'_>,
+) -> Result<Vec<TextExample>> {
+    let mut examples = Vec::new();
+    for (file, (path, class)) in files.iter().zip(classes).enumerate() {
+        let content = read_text_watched(path, options.encoding, listener)?;
+        for (at, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let (text, labels) = (line.trim().to_owned(), vec![class.clone()]);
+            examples.push(TextExample { text, second: None, labels, file, line: Some(at as u64 + 1) });
+        }
+    }
+    Ok(examples)
 }

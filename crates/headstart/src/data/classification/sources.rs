@@ -29,6 +29,15 @@ pub(super) enum Format {
     LabelsBeside(PathBuf),
     /// The path is a folder with a folder per class, with a file per text in it or below it.
     ClassFolders,
+    /// The path is a folder with a file per class, with a text per line.
+    FilePerClass,
+}
+
+impl Format {
+    /// Whether texts of one split lie in many files.
+    pub fn has_many_files(&self) -> bool {
+        matches!(self, Self::ClassFolders | Self::FilePerClass)
+    }
 }
 
 /// One split's files.
@@ -76,10 +85,15 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
     if found.is_empty() && !class_folders(path)?.is_empty() {
         found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::ClassFolders }));
     }
+    if found.is_empty() && files_of_classes(path)?.len() > 1 {
+        found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::FilePerClass }));
+    }
     if found.is_empty() {
         return Err(Error::Missing {
             what: format!("no labelled data in {}", path.display()),
-            fix: "put a train.csv (.tsv, .jsonl, .txt) or folders train/CLASS/*.txt there".into(),
+            fix: "put a train.csv (.tsv, .jsonl, .txt), folders train/CLASS/*.txt, or for each class a file CLASS.txt with a \
+                  text a line there"
+                .into(),
         });
     }
     Ok(found)
@@ -97,6 +111,23 @@ pub(super) fn class_folders(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(folders)
 }
 
+/// The files in `path` that are a class each, by name: `pos.txt` and `neg.txt`, or as Pang and Lee have them `reviews.pos` and
+/// `reviews.neg`.
+pub(super) fn files_of_classes(path: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let files: Vec<PathBuf> = entries(path)?.into_iter().filter(|path| path.is_file()).collect();
+    let is_class = |name: &str| !name.starts_with('.') && !name.starts_with("readme") && name != UNLABELLED;
+    let stem =
+        |path: &PathBuf| plain_name(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let texts = files.iter().filter(|path| ["txt", "text"].contains(&ending(path).as_str()));
+    let mut classes: Vec<(String, PathBuf)> = texts.map(|path| (stem(path), path.clone())).collect();
+    classes.retain(|(name, _)| is_class(&name.to_lowercase()));
+    if classes.is_empty() {
+        let named = files.iter().map(|path| (ending(path), path.clone()));
+        classes = named.filter(|(ending, _)| ["pos", "neg"].contains(&ending.as_str())).collect();
+    }
+    Ok(classes)
+}
+
 /// The files of class folders: those that are texts, and how many of each other ending were left out.
 #[derive(Debug, Default)]
 pub(super) struct ClassFiles {
@@ -110,6 +141,14 @@ impl ClassFiles {
     pub fn beside_classes(folder: &Path) -> Result<Self> {
         let mut found = Self::default();
         entries(folder)?.into_iter().filter(|path| !path.is_dir()).for_each(|path| found.skip(path));
+        Ok(found)
+    }
+
+    /// The files of a folder that are none of these.
+    pub fn others(folder: &Path, texts: &[PathBuf]) -> Result<Self> {
+        let mut found = Self::default();
+        let others = entries(folder)?.into_iter().filter(|path| path.is_file() && !texts.contains(path));
+        others.for_each(|path| found.skip(path));
         Ok(found)
     }
 
@@ -180,7 +219,11 @@ fn find_split(folder: &Path, split: Split, options: &ClassificationOptions) -> R
     }
     match found {
         None => Ok(None),
-        Some(path) if path.is_dir() => Ok(Some(Source { path, format: Format::ClassFolders })),
+        Some(path) if path.is_dir() => {
+            let is_flat = class_folders(&path)?.is_empty() && files_of_classes(&path)?.len() > 1;
+            let format = if is_flat { Format::FilePerClass } else { Format::ClassFolders };
+            Ok(Some(Source { path, format }))
+        }
         Some(path) => from_file(&path, options).map(Some),
     }
 }

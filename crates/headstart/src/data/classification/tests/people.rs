@@ -204,6 +204,49 @@ fn class_folders_have_files_of_many_names_and_what_is_skipped_is_said() {
 }
 
 #[test]
+fn files_may_be_a_class_each_with_a_text_a_line() {
+    let files = [
+        ("neg.txt", "bad\n\n  bad film \n"),
+        ("pos.txt", "good\n"),
+        ("README.txt", "who"),
+        ("list.py", "?"),
+        ("unsup.txt", "film\n"),
+    ];
+    let data = load(&files, "").unwrap();
+    assert_eq!(data.labels, ["pos", "neg"]);
+    assert_eq!(show(&data, Split::Train), pairs(&[("neg", "bad"), ("neg", "bad film"), ("pos", "good")]));
+    assert!(
+        data.notes[0].contains("3 texts, one a line, of 2 files that are a class each"),
+        "{}",
+        data.notes[0]
+    );
+    assert!(
+        data.notes.iter().any(|note| note.contains("1 .py (list.py), 2 .txt (README.txt)")),
+        "{:?}",
+        data.notes
+    );
+    // As Pang and Lee distribute sentences of reviews; and in the folders of splits.
+    let sentences = [("rt.neg", "bad\n"), ("rt.pos", "good\nfilm\n"), ("about.1.0", "who")];
+    assert_eq!(
+        show(&load(&sentences, "").unwrap(), Split::Train),
+        pairs(&[("neg", "bad"), ("pos", "good"), ("pos", "film")])
+    );
+    let splits = [
+        ("train/de.txt", "bad\n"),
+        ("train/en.txt", "good\n"),
+        ("test/de.txt", "film\n"),
+        ("test/en.txt", "who\n"),
+    ];
+    let data = load(&splits, "").unwrap();
+    assert_eq!(data.labels, ["de", "en"]);
+    assert_eq!(show(&data, Split::Test), pairs(&[("de", "film"), ("en", "who")]));
+    // One alone is no class, and one without a text has to go.
+    assert!(error(&[("notes.txt", "bad\n")], "").contains("for each class a file CLASS.txt"));
+    let message = error(&[("a.txt", "bad\n"), ("b.txt", " \n")], "");
+    assert!(message.contains("b.txt: the file is empty"), "{message}");
+}
+
+#[test]
 fn separators_are_found_and_headers_and_several_columns_are_options() {
     let expected = pairs(&[("n", "bad film"), ("p", "good , film")]);
     let semicolons = [("a.csv", "text;label\nbad film;n\ngood, film;p\n")];
