@@ -152,6 +152,8 @@ pub(crate) fn finetune_compared(
     if config.method == Method::Contrastive {
         pair_up(config, pooling, &mut train_examples, &mut notes, listener)?;
     }
+    // Its file is mapped, and what is mapped counts as memory.
+    drop(base);
     let classes = data.labels.len();
     let objective = Objective {
         lm: config.lm_loss_coef.max(0.0),

@@ -53,9 +53,9 @@ pub fn pretrain(
         corpus.refuse_lone_texts()?;
     }
     let checkpoint = run.newest_checkpoint()?;
-    let start = ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
-    let Start { tokenizer, model: model_config, predicts, .. } = &start;
-    let predicts = *predicts;
+    let mut start =
+        ranks.leader_first(|| Start::of(config, checkpoint.as_ref(), learned.as_ref(), listener))?;
+    let Start { ref tokenizer, model: ref model_config, predicts, .. } = start;
     let own = learned.as_ref().map(|learned| learned.own_reading(tokenizer, config)).transpose()?.flatten();
     let reader =
         learned.as_ref().map(|learned| learned.reader(model_config, own.as_ref())).transpose()?.flatten();
@@ -88,6 +88,9 @@ pub fn pretrain(
     let copies = Copies { start: false, mean: config.train.ema.is_some() };
     check_memory(&model, &device, copies, |_| true)?;
     let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
+    let (task, known_head) = (start.task(config), start.known().and_then(|model| model.files.head_defaults));
+    // Files of theirs are mapped, and what is mapped counts as memory.
+    (start.stored, start.base) = (None, None);
     let never = never_in_text(model_config.arch, tokenizer.roles());
     let targets = if lm > 0.0 {
         token_targets(predicts, config.mlm_probability, tokenizer.roles(), tokenizer.vocab_size(), never)
@@ -109,7 +112,7 @@ pub fn pretrain(
     let (distill, teacher) = distill.unzip();
     let objective = Objective { lm, teacher, ..Objective::default() };
     let beginning = Beginning {
-        task: start.task(config),
+        task,
         model: model_config,
         amount: amount_of(&train),
         evaluated: tokens_of([valid.as_ref(), test.as_ref()]),
@@ -136,7 +139,7 @@ pub fn pretrain(
     let files = ModelFiles {
         mlm_probability: (predicts == ObjectiveName::Mlm).then_some(config.mlm_probability),
         block_size: config.block_size,
-        head_defaults: match (start.known().and_then(|model| model.files.head_defaults), pooling) {
+        head_defaults: match (known_head, pooling) {
             // What was learned of the teacher is how it makes one vector of an input.
             (None, Some(pooling)) => Some(HeadDefaults { pooling, dropout: None, max_length: None }),
             (known, _) => known,
