@@ -121,6 +121,12 @@ impl Optimizer {
         self.anchor.as_ref().map(|anchor| &anchor.start)
     }
 
+    /// Frees the moments and what else stands beside the weights; no update follows.
+    pub fn let_go(&mut self) {
+        (self.first_moment, self.second_moment) = (Flat::zeros(0), Flat::zeros(0));
+        (self.anchor, self.mean) = (None, None);
+    }
+
     /// The running mean of this rank's share of the weights, if one is made.
     pub fn mean(&self) -> Option<&Flat> {
         self.mean.as_ref().map(|mean| &mean.values)

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use headstart_engine::{Tape, Weights};
+use headstart_engine::{Gradients, Tape, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -277,13 +277,17 @@ impl Training<'_> {
         self.refuse_ruined_weights(running)?;
         let best = running.state.best.filter(|best| self.keep_best && best.step != running.state.step);
         let mut step = running.state.step;
+        let averaged = self.averaged(&running.optimizer)?;
+        // No step follows: what only steps need makes room for the best weights.
+        running.gradients = Gradients::new(0);
+        running.optimizer.let_go();
         if let Some(best) = best
             && self.take_best()?
         {
             listener(Event::Message(&format!("the best checkpoint is the one after step {}", best.step)));
             running.last_valid = None;
             step = best.step;
-        } else if let Some(averaged) = self.averaged(&running.optimizer)? {
+        } else if let Some(averaged) = averaged {
             self.weights = averaged;
         }
         if running.batches.are_pairs() {
