@@ -126,9 +126,9 @@ pub enum Command {
     /// Say what a run will take, without starting it
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// Classify texts: lines, CSV, TSV or JSONL in; JSONL or a table out
+    /// Classify texts: lines, CSV, TSV, JSON or Parquet in; JSONL or a table out
     Predict(PredictArgs),
-    /// Turn texts into vectors: lines, CSV, TSV or JSONL in; a NumPy array or JSONL out
+    /// Turn texts into vectors: lines, CSV, TSV, JSON or Parquet in; a NumPy array or JSONL out
     Features(FeaturesArgs),
     /// Write a model as a folder that transformers or sentence-transformers reads
     Export(ExportArgs),

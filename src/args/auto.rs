@@ -22,7 +22,7 @@ Examples:
   echo 'Who wrote Hamlet ?' | headstart predict runs/trec
 docs/auto.md says how rungs are judged and which one is kept.")]
 pub struct AutoArgs {
-    /// A named data set, a CSV, TSV, JSONL or text file, a folder, or an http(s) address
+    /// A named data set, a CSV, TSV, JSON, Parquet or text file, a folder, or an http(s) address
     #[arg(value_name = "DATA", required_unless_present = "resume")]
     pub data: Option<String>,
     /// The model to start from: a run folder, its final/, or a name of `headstart models list` [default: the best of that

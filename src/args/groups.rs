@@ -135,7 +135,7 @@ pub struct ColumnArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct SourceArgs {
-    /// A named data set, a text file, a table (CSV, TSV, JSONL), a folder with train.txt and valid.txt, or an http(s)
+    /// A named data set, a text file, a table (CSV, TSV, JSON, Parquet), a folder with train.txt and valid.txt, or an http(s)
     /// address
     #[arg(long, value_name = "DATA", alias = "dataset_path")]
     pub data: Option<String>,
@@ -154,7 +154,7 @@ pub struct SourceArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Data")]
 pub struct LabelledArgs {
-    /// A named data set, a CSV, TSV, JSONL or text file, a folder, or an http(s) address
+    /// A named data set, a CSV, TSV, JSON, Parquet or text file, a folder, or an http(s) address
     #[arg(long, value_name = "DATA", alias = "dataset_path")]
     pub data: Option<String>,
     /// Use only so many training examples, drawn evenly over the classes
@@ -414,7 +414,7 @@ impl TrainArgs {
 /// Texts that a model is used on.
 #[derive(Debug, Args)]
 pub struct TextsArgs {
-    /// Texts, one a line, or a CSV, TSV or JSONL file; - for standard input; may be given several times
+    /// Texts, one a line, or a CSV, TSV, JSON or Parquet file; - for standard input; may be given several times
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub input: Vec<PathBuf>,
     /// How the input is written [default: what the end of the file's name says; text]

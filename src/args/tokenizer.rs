@@ -23,7 +23,7 @@ pub enum TokenizerCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart tokenizer train wikitext-2 --vocab_size 8000 --out tok.json")]
 pub struct TokenizerTrainArgs {
-    /// Named data sets, text files, tables (CSV, TSV, JSONL), folders with a train.txt, or http(s) addresses
+    /// Named data sets, text files, tables (CSV, TSV, JSON, Parquet), folders with a train.txt, or http(s) addresses
     #[arg(value_name = "DATA", required = true)]
     pub data: Vec<String>,
     /// The file to write

@@ -8,9 +8,11 @@ use anyhow::Result;
 use headstart::config::{Arch, DataConfig, HeadPooling, Problem};
 use headstart::data::Split;
 use headstart::data::catalog::{self, Kind};
+use headstart::data::classification;
 use headstart::data::classification::raw::{Conflict, RawData, RawSplit};
 use headstart::data::content::plain_name;
 use headstart::data::corpus::CorpusFiles;
+use headstart::data::encoding::TextEncoding;
 use headstart::data::inspect::{
     CorpusSummary, LengthSummary, RawCorpus, SplitSummary, summarize_corpus, summarize_split,
 };
@@ -20,12 +22,16 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::args::{DataCommand, DataInspectArgs, DataKind, DataListArgs, DataPrepareArgs, DataSetArgs};
-use crate::output::{self, bytes, visible};
+use crate::output::{self, bytes, shortened, visible};
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings::{self, Usage};
 
 /// Classes of a split that are shown to people.
 const CLASSES_SHOWN: usize = 50;
+/// Places of a text with different labels.
+const PLACES_SHOWN: usize = 8;
+/// Characters of a sample.
+const SAMPLE_CHARS: usize = 200;
 
 /// A data set in numbers, split by split.
 enum Summaries {
@@ -145,13 +151,15 @@ fn inspect(args: DataInspectArgs) -> Result<ExitCode> {
 
 fn request(args: DataSetArgs) -> Result<Request> {
     let DataSetArgs { data, kind, num_max_positions, problem, tokenizer, reading, columns, places } = args;
-    let kind = kind.map_or_else(|| detect(&data), Ok)?;
-    let config = settings::data_config(data, Some(tokenizer), reading, columns, places)?;
+    let config = settings::data_config(data.clone(), Some(tokenizer), reading, columns, places)?;
+    let label = config.encoding.as_deref();
+    let encoding = label.map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
+    let kind = kind.map_or_else(|| detect(&data, encoding), Ok)?;
     Ok(Request { config, kind, positions: num_max_positions, problem })
 }
 
 /// What the catalogue, the end of a file's name or a folder's layout says.
-fn detect(name: &str) -> Result<DataKind> {
+fn detect(name: &str, encoding: TextEncoding) -> Result<DataKind> {
     if let Some(entry) = catalog::find(name) {
         return match entry.kind {
             Kind::LanguageModel => Ok(DataKind::Text),
@@ -162,9 +170,10 @@ fn detect(name: &str) -> Result<DataKind> {
     let path = Path::new(name);
     let plain = plain_name(path);
     let ending = plain.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let table = ["csv", "tsv", "json", "jsonl", "ndjson", "label"].contains(&ending.as_str());
+    let table = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet", "label"].contains(&ending.as_str());
     let layout = path.is_dir() && !CorpusFiles::find(path).is_ok_and(|files| !files.are_tables());
-    if name == source::STARTER_QUESTIONS || table || layout {
+    let lines = path.is_file() && classification::is_labelled(path, encoding);
+    if name == source::STARTER_QUESTIONS || table || layout || lines {
         Ok(DataKind::Labelled)
     } else {
         Ok(DataKind::Text)
@@ -318,7 +327,7 @@ fn raw_corpus_text(text: &mut String, split: Split, raw: &RawCorpus) {
     let _ = writeln!(text, "  words of a line: {}", lengths_text(words));
     let _ = writeln!(text, "  characters of a line: {}", lengths_text(characters));
     for line in samples {
-        let _ = writeln!(text, "  > {}", visible(line));
+        let _ = writeln!(text, "  > {}", shortened(line, SAMPLE_CHARS));
     }
 }
 
@@ -351,11 +360,15 @@ fn raw_labelled_text(text: &mut String, split: Split, raw: &RawSplit) {
         let _ = writeln!(text, "  {conflicting_texts} texts stand there with different labels:");
     }
     for Conflict { text: conflicting, places } in conflicts {
-        let places: Vec<String> = places.iter().map(|(place, label)| format!("{place}: {label}")).collect();
-        let _ = writeln!(text, "    `{}` ({})", visible(conflicting), visible(&places.join(", ")));
+        let shown = places.iter().take(PLACES_SHOWN).map(|(place, label)| format!("{place}: {label}"));
+        let more = places.len().saturating_sub(PLACES_SHOWN);
+        let more = (more > 0).then(|| format!("{more} more")).into_iter();
+        let places: Vec<String> = shown.chain(more).collect();
+        let text_shown = shortened(conflicting, SAMPLE_CHARS);
+        let _ = writeln!(text, "    `{text_shown}` ({})", visible(&places.join(", ")));
     }
     for (label, sample) in samples {
-        let _ = writeln!(text, "  > {}: {}", visible(label), visible(sample));
+        let _ = writeln!(text, "  > {}: {}", visible(label), shortened(sample, SAMPLE_CHARS));
     }
 }
 
@@ -376,8 +389,11 @@ mod tests {
         std::fs::create_dir_all(&corpus).unwrap();
         std::fs::create_dir_all(classes.join("train/pos")).unwrap();
         std::fs::write(corpus.join("train.txt"), "text\n").unwrap();
-        let kind = |path: &Path| detect(path.to_str().unwrap()).unwrap();
+        let lines = dir.path().join("lines.txt");
+        std::fs::write(&lines, "__label__a text\n__label__b text\n").unwrap();
+        let kind = |path: &Path| detect(path.to_str().unwrap(), TextEncoding::default()).unwrap();
         assert_eq!((kind(&corpus), kind(&classes)), (DataKind::Text, DataKind::Labelled));
+        assert_eq!((kind(&lines), kind(&corpus.join("train.txt"))), (DataKind::Labelled, DataKind::Text));
         for (name, expected) in [
             ("wikitext-2", DataKind::Text),
             ("trec", DataKind::Labelled),
@@ -386,8 +402,8 @@ mod tests {
             ("reviews.CSV", DataKind::Labelled),
             ("book.txt", DataKind::Text),
         ] {
-            assert_eq!(detect(name).unwrap(), expected, "{name}");
+            assert_eq!(detect(name, TextEncoding::default()).unwrap(), expected, "{name}");
         }
-        assert!(detect("bert-base-cased").is_err());
+        assert!(detect("bert-base-cased", TextEncoding::default()).is_err());
     }
 }

@@ -39,6 +39,17 @@ pub fn published_configs() -> Vec<Vec<u8>> {
     named_like(&Path::new(env!("CARGO_MANIFEST_DIR")).join(PUBLISHED), ".json")
 }
 
+/// A list of objects in one line, and as people lay it out.
+pub fn json_lists() -> Vec<Vec<u8>> {
+    let rows = json!([{"text": "a \"film\"", "label": 1}, {"label": 0, "text": "so ]}, so"}, {"text": "h\u{e9}", "label": 1}]);
+    vec![rows.to_string().into_bytes(), format!("{rows:#}\n").into_bytes()]
+}
+
+/// The files that other libraries wrote.
+pub fn parquet() -> Vec<Vec<u8>> {
+    named_like(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/parquet"), ".parquet")
+}
+
 /// A folder that PEFT saved.
 pub fn peft_folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft/folders").join(name)

@@ -57,7 +57,7 @@ const PLAIN: Target =
     Target { name: "", seeds: |_| Vec::new(), mend: |bytes| bytes, prepare: |_| (), run: |_, _| false };
 
 /// All of them.
-pub const TARGETS: [Target; 40] = [
+pub const TARGETS: [Target; 42] = [
     Target { name: "safetensors", seeds: |_| seeds::safetensors(), run: safetensors, ..PLAIN },
     Target {
         name: "safetensors-header",
@@ -259,6 +259,18 @@ pub const TARGETS: [Target; 40] = [
         name: "jsonl",
         seeds: |_| seeds::json_lines(),
         run: |work, bytes| labelled(work, "data.jsonl", bytes),
+        ..PLAIN
+    },
+    Target {
+        name: "json-list",
+        seeds: |_| seeds::json_lists(),
+        run: |work, bytes| labelled(work, "data.json", bytes),
+        ..PLAIN
+    },
+    Target {
+        name: "parquet",
+        seeds: |_| seeds::parquet(),
+        run: |work, bytes| labelled(work, "data.parquet", bytes),
         ..PLAIN
     },
     Target {

@@ -29,6 +29,7 @@ pub mod evaluate;
 pub mod event;
 pub mod files;
 pub mod finetune;
+mod guard;
 mod head_fit;
 pub mod history;
 pub mod hub;

@@ -1,6 +1,6 @@
-//! What a file holds, by its first bytes: text, compressed text, or something that only looks like a file of text.
+//! What a file holds, by its first bytes: text, compressed text, a table of Parquet, or something that only looks like a file of text.
 //!
-//! Owns: telling these apart, unpacking gzip and zstd on the way. Never: decodes characters.
+//! Owns: telling these apart, unpacking gzip, zstd and Parquet on the way. Never: decodes characters.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use super::parquet;
 use crate::error::{Error, Result, bad};
 use crate::files;
 
@@ -21,13 +22,12 @@ const HEAD_BYTES: usize = 4096;
 const STRANGE_SHARE: usize = 50;
 
 /// What begins a file that is not text, what it is called and what to do.
-const KNOWN: [(&[u8], &str, &str); 12] = [
+const KNOWN: [(&[u8], &str, &str); 11] = [
     (b"PK\x03\x04", "a zip archive, or an Excel or Word file", "unpack it, or save the table as CSV"),
     (b"\xFD7zXZ\x00", "compressed with xz", "unpack it: xz -d"),
     (b"BZh", "compressed with bzip2", "unpack it: bunzip2"),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it"),
     (b"Rar!\x1A\x07", "a rar archive", "unpack it"),
-    (b"PAR1", "a Parquet file", "save it as CSV or JSONL, for example with pandas"),
     (b"ARROW1", "an Arrow file", "save it as CSV or JSONL, for example with pandas"),
     (b"\xD0\xCF\x11\xE0", "an old Excel or Word file", "save the table as CSV"),
     (b"%PDF-", "a PDF", "extract its text"),
@@ -36,10 +36,10 @@ const KNOWN: [(&[u8], &str, &str); 12] = [
     (b"\x00\x00\xFE\xFF", "UTF-32", "save it as UTF-8"),
 ];
 
-/// Bytes of text, unpacked where the file is compressed.
+/// Bytes of text, unpacked where the file is compressed. A table of Parquet is text, too: a JSON object a line.
 pub(crate) struct Content {
     reader: Box<dyn Read + Send>,
-    /// The length of the file in bytes; `None` where it is compressed.
+    /// The length of the file in bytes; `None` where that of the text is another.
     pub length: Option<u64>,
 }
 
@@ -53,6 +53,12 @@ impl Content {
         let mut file = files::open_regular(path)?;
         let metadata = file.metadata().map_err(read)?;
         let (head, rest) = look(&mut file).map_err(read)?;
+        if head.starts_with(parquet::MAGIC) {
+            return Ok(Self {
+                reader: Box::new(BufReader::new(parquet::Lines::open(path, file)?)),
+                length: None,
+            });
+        }
         let mut content = Self { reader: Box::new(rest.chain(file)), length: None };
         if head.starts_with(b"\x1F\x8B") {
             content.reader = Box::new(MultiGzDecoder::new(BufReader::new(content.reader)));

@@ -33,7 +33,7 @@ pub struct CorpusFiles {
 impl CorpusFiles {
     /// Finds the splits in a folder: `train.txt`, `wiki.train.tokens`, `wiki.train.raw`, `train.tokens` or
     /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`; each may be compressed (`.gz`, `.zst`). Where there is
-    /// none of these, `train.csv`, `train.tsv` or `train.jsonl` and so on. A file is a training text alone.
+    /// none of these, `train.csv`, `train.tsv`, `train.jsonl`, `train.parquet` and so on. A file is a training text alone.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files, or the path is a pipe or device.
@@ -100,7 +100,8 @@ impl CorpusFiles {
 
 /// What the files of splits are called.
 const TEXT_NAMES: [&str; 5] = ["{}.txt", "wiki.{}.tokens", "wiki.{}.raw", "{}.tokens", "{}.raw"];
-const TABLE_NAMES: [&str; 3] = ["{}.csv", "{}.tsv", "{}.jsonl"];
+const TABLE_NAMES: [&str; 6] =
+    ["{}.csv", "{}.tsv", "{}.jsonl", "{}.json", "{}.parquet", "{}-00000-of-00001.parquet"];
 
 fn find_split(folder: &Path, split: Split, names: &[&str]) -> Result<Option<PathBuf>> {
     let mut found: Option<PathBuf> = None;

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::classification::{Dialect, distinct, listed, separator_line, text_column, text_columns};
 use super::content::{Content, plain_name};
 use super::encoding::TextEncoding;
+use super::json_list::{JsonList, JsonValue};
 use crate::config::TextColumns;
 use crate::error::{Error, Result, bad};
 
@@ -32,7 +33,7 @@ pub enum RowFormat {
     Csv,
     /// Tabs between fields, a header first.
     Tsv,
-    /// A line is a JSON object.
+    /// JSON objects: one a line, or a list of them.
     Jsonl,
 }
 
@@ -43,7 +44,8 @@ impl RowFormat {
         match ending.as_str() {
             "csv" => Self::Csv,
             "tsv" | "tab" => Self::Tsv,
-            "jsonl" | "ndjson" | "json" => Self::Jsonl,
+            // A row of a Parquet file is read as an object of JSON.
+            "jsonl" | "ndjson" | "json" | "parquet" => Self::Jsonl,
             _ => Self::Text,
         }
     }
@@ -131,6 +133,16 @@ struct Record {
     closed: bool,
 }
 
+/// How objects of JSON lie in a file.
+enum JsonLayout {
+    /// It has not been looked at.
+    Unknown,
+    /// One a line.
+    Lines,
+    /// In a list.
+    List(JsonList),
+}
+
 /// Rows as they come.
 pub struct Rows {
     reader: BufReader<Box<dyn Read>>,
@@ -145,6 +157,8 @@ pub struct Rows {
     header: Option<Vec<String>>,
     /// How a table is written, once its beginning has been looked at.
     dialect: Dialect,
+    /// How a file of JSON is laid out.
+    layout: JsonLayout,
     /// The lines before the next one.
     lines: u64,
     /// Lines that were read ahead of their turn.
@@ -167,7 +181,7 @@ impl Rows {
         wanted: TextFields,
     ) -> Self {
         let (source, encoding, transcoded): (Box<dyn Read>, _, _) = match encoding {
-            TextEncoding::Other(other) if !encoding.cuts_at_line_ends() => {
+            TextEncoding::Other(other) if !encoding.cuts_at_line_ends() || format == RowFormat::Jsonl => {
                 (Box::new(Transcoded::new(source, other)), TextEncoding::Utf8, true)
             }
             _ => (source, encoding, false),
@@ -182,6 +196,7 @@ impl Rows {
             text_fields: Vec::new(),
             header: None,
             dialect: Dialect { delimiter: b',', quoting: false, backslashes: false },
+            layout: JsonLayout::Unknown,
             lines: 0,
             ahead: VecDeque::new(),
         }
@@ -209,7 +224,8 @@ impl Rows {
     }
 
     fn has_line(&self) -> bool {
-        !self.ahead.is_empty() || self.reader.buffer().contains(&b'\n')
+        let end = if matches!(self.layout, JsonLayout::List(_)) { b'}' } else { b'\n' };
+        !self.ahead.is_empty() || self.reader.buffer().contains(&end)
     }
 
     fn next_row(&mut self) -> Result<Option<Row>> {
@@ -221,10 +237,13 @@ impl Rows {
         loop {
             let Some(Record { line, bytes, closed }) = self.next_record()? else { return Ok(None) };
             let blank = bytes.iter().all(u8::is_ascii_whitespace);
-            if blank && self.format != RowFormat::Text {
+            if blank && closed && self.format != RowFormat::Text {
                 continue;
             }
             let content = match self.format {
+                RowFormat::Jsonl if !closed => {
+                    Err("the list of objects does not end where the file does".to_owned())
+                }
                 _ if !closed => Err("a quoted field that begins here does not end".to_owned()),
                 RowFormat::Text => self.of_line(&bytes),
                 RowFormat::Csv | RowFormat::Tsv => self.of_table(&bytes),
@@ -368,8 +387,22 @@ impl Rows {
     }
 
     /// The next record with the number of its first line: a line, or in a table all lines up to the one that closes the
-    /// quotes.
+    /// quotes. Of a list, a value.
     fn next_record(&mut self) -> Result<Option<Record>> {
+        if self.format == RowFormat::Jsonl {
+            if let JsonLayout::Unknown = self.layout {
+                let list = JsonList::begin(&mut self.reader).map_err(Error::io("read", &self.path))?;
+                self.layout = list.map_or(JsonLayout::Lines, JsonLayout::List);
+            }
+            if let JsonLayout::List(list) = &mut self.layout {
+                let value = list.next(&mut self.reader).map_err(Error::io("read", &self.path))?;
+                return Ok(value.map(|JsonValue { line, bytes, whole }| Record {
+                    line,
+                    bytes,
+                    closed: whole,
+                }));
+            }
+        }
         let Some(mut record) = self.next_line()? else { return Ok(None) };
         self.lines += 1;
         let first = self.lines;
@@ -580,6 +613,19 @@ mod tests {
         assert_eq!((&texts[0], &texts[1]), (&(1, "a".into()), &(3, "!there is no text under `text`".into())));
         assert!(texts[2].1.starts_with("!is not a JSON object (column "), "{texts:?}");
         assert_eq!(texts[3], (5, "b".to_owned()));
+    }
+
+    #[test]
+    fn a_list_of_objects_is_read_one_by_one() {
+        let list = b"\n[{\"text\":\"a\"},\n {\"text\": 2},{\n\"text\":\"]b\"\n}\n]\n";
+        check(list, RowFormat::Jsonl, &[(2, "a"), (3, "!there is no text under `text`"), (3, "]b")]);
+        let cut_off = "!the list of objects does not end where the file does";
+        check(b"[{\"text\":\"a\"},\n{\"te", RowFormat::Jsonl, &[(1, "a"), (2, cut_off)]);
+        check(b"[{\"text\":\"a\"}", RowFormat::Jsonl, &[(1, cut_off)]);
+        check(b"[{\"text\":\"a\"},", RowFormat::Jsonl, &[(1, "a"), (1, cut_off)]);
+        let utf16: Vec<u8> = "[{\"text\":\"h\u{e9}\"}]".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let rows = rows_in(&utf16, RowFormat::Jsonl, "utf-16le", None).unwrap();
+        assert_eq!(texts(&rows), [(1, "h\u{e9}".to_owned())]);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-use super::guard::guarded;
-use super::{AddedRole, Case, Role, RoleIds, Tokenizer};
+use super::{AddedRole, CRATE, Case, Role, RoleIds, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 
 /// The names of a padding token.
 pub(super) const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
@@ -422,7 +422,7 @@ fn build(
 ) -> Result<Tokenizer> {
     let unusable = |e: tokenizers::Error| bad(name, None, format!("is not a usable tokenizer: {e}"));
     let text = value.to_string();
-    let inner = guarded(|| {
+    let inner = guarded(CRATE, || {
         let mut inner = tokenizers::Tokenizer::from_bytes(text)?;
         inner.set_encode_special_tokens(true);
         // What is wrong with a normalizer or a decoder shows only in its use. That it has no way to say that a character

@@ -3,7 +3,6 @@
 //! Owns: what Headstart asks of a tokenizer — plain text in, ids out, four roles that always exist. Never: knows
 //! where vocabularies come from, splits files into examples, touches a model.
 
-mod guard;
 mod load;
 mod published;
 mod spelling;
@@ -19,13 +18,16 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
-use guard::guarded;
+use crate::guard::guarded;
 
 pub use spelling::Spelled;
 pub use train::{TokenizerKind, TokenizerTrainer, TrainOptions, Trained};
 
 /// What language-model data writes for a word outside its vocabulary (WikiText, SimpleBooks).
 const UNKNOWN_WORD: &str = "<unk>";
+
+/// What encodes and decodes.
+const CRATE: &str = "tokenizers";
 
 /// Characters of a piece that are shown.
 const SHOWN_CHARS: usize = 20;
@@ -253,7 +255,7 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(());
         }
-        let encoding = guarded(|| self.inner.encode_fast(text, false));
+        let encoding = guarded(CRATE, || self.inner.encode_fast(text, false));
         let encoding = encoding.unwrap_or_else(|reason| Err(reason.into())).map_err(|e| Error::BadInput {
             path: self.name.clone(),
             line: None,
@@ -275,13 +277,13 @@ impl Tokenizer {
 
     /// The text of ids without an end of line.
     fn decode_line(&self, ids: &[u32]) -> String {
-        guarded(|| self.inner.decode(ids, false).unwrap_or_default()).unwrap_or_default()
+        guarded(CRATE, || self.inner.decode(ids, false).unwrap_or_default()).unwrap_or_default()
     }
 
     /// What of a text the vocabulary cannot spell, as it is written; of a long text only the beginning is looked at.
     pub fn unknown_pieces(&self, text: &str) -> Vec<String> {
         let text = pieces_of_long_text(text).next().unwrap_or_default();
-        let encoding = guarded(|| self.inner.encode(text, false));
+        let encoding = guarded(CRATE, || self.inner.encode(text, false));
         let Ok(Ok(encoding)) = encoding else { return Vec::new() };
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
         let unknown = tokens.filter(|(id, _)| **id == self.roles.unk || self.reserved.contains(id));
@@ -331,7 +333,7 @@ impl Tokenizer {
     fn canonical(&self) -> &(String, String) {
         self.json.get_or_init(|| {
             // What was read from JSON has a JSON form.
-            let json = guarded(|| self.inner.to_string(false).unwrap_or_default()).unwrap_or_default();
+            let json = guarded(CRATE, || self.inner.to_string(false).unwrap_or_default()).unwrap_or_default();
             let mut sum = Sha256::new_with_prefix(&json);
             if load::roles_by_name(&self.pieces, Some(self.roles.unk)) != Some(self.roles) {
                 sum.update(serde_json::to_vec(&self.roles).unwrap_or_default());

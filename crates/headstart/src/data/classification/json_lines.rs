@@ -1,4 +1,4 @@
-//! One JSON object a line.
+//! JSON objects: one a line, or a list of them.
 //!
 //! Owns: which JSON values are labels, and the errors about all others. Never: which keys are read (`columns`).
 
@@ -6,14 +6,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::columns::Columns;
+use super::columns::{Columns, listed};
 use super::parsed::{Rows, TextExample, parsing, split_labels};
 use super::{ClassificationOptions, LabelKind};
 use crate::data::encoding::read_text_watched;
+use crate::data::json_list::{JsonValue, JsonValues};
 use crate::error::{Result, bad};
 use crate::event::Listener;
 
-/// Reads a file of one object a line.
+/// Reads a file of one object a line, or of a list of objects.
 pub(super) fn read(
     path: &Path,
     options: &ClassificationOptions,
@@ -22,26 +23,13 @@ pub(super) fn read(
 ) -> Result<Rows> {
     let content = read_text_watched(path, options.encoding, listener)?;
     let mut watch = parsing(path, &content, listener);
-    let mut done = 0;
     let mut rows = Rows::default();
     let mut columns: Option<Columns> = None;
-    for (at, line) in content.lines().enumerate() {
-        done += line.len() as u64 + 1;
-        watch.at(done)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = at as u64 + 1;
-        let object: Map<String, Value> = serde_json::from_str(line).map_err(|e| {
-            let (what, fix) = if line.trim_start().starts_with('[') {
-                let fix = "write one JSON object on each line (pandas: to_json(..., orient=\"records\", lines=True); jq -c '.[]')";
-                ("is a JSON list, and not one object a line".to_owned(), fix)
-            } else {
-                let what = format!("is not a JSON object (column {}): {e}", e.column());
-                (what, "write one JSON object on each line, not a list over many lines")
-            };
-            bad(path, Some(number), what, fix)
-        })?;
+    let mut values = JsonValues::of(&content);
+    while let Some(value) = values.next() {
+        watch.at((content.len() - values.left()) as u64)?;
+        let number = value.line;
+        let object = object_of(path, &value, &content)?;
         let columns = match &mut columns {
             Some(columns) => columns,
             none => {
@@ -52,12 +40,10 @@ pub(super) fn read(
                 none.insert(chosen)
             }
         };
-        let texts = columns.text.iter().map(|name| {
-            object.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
-                let what = format!("there is no text under `{name}`");
-                bad(path, Some(number), what, "give every object its text")
-            })
-        });
+        let texts = columns
+            .text
+            .iter()
+            .map(|name| text_under(name, &object).map_err(|(what, fix)| bad(path, Some(number), what, fix)));
         let mut texts = texts.collect::<Result<Vec<_>>>()?.into_iter();
         let (text, second) = (texts.next().unwrap_or_default(), texts.next());
         let label = columns.label.as_ref().and_then(|name| object.get(name)).filter(|l| !l.is_null());
@@ -80,6 +66,38 @@ pub(super) fn read(
         rows.examples.push(TextExample { text, second, labels, file: 0, line: Some(number) });
     }
     Ok(Rows { columns, ..rows })
+}
+
+/// The object that a value of the file is.
+fn object_of(path: &Path, value: &JsonValue, content: &str) -> Result<Map<String, Value>> {
+    let wrong = |what, fix| Err(bad(path, Some(value.line), what, fix));
+    if !value.whole {
+        let fix = "a file is one JSON object on each line, or one list of objects and nothing else; get it anew if it was cut off";
+        return wrong("the list of objects does not end where the file does".to_owned(), fix);
+    }
+    let error = match serde_json::from_slice(&value.bytes) {
+        Ok(object) => return Ok(object),
+        Err(error) => error,
+    };
+    if let Ok(whole) = serde_json::from_str::<Map<String, Value>>(content) {
+        let keys: Vec<String> = whole.keys().cloned().collect();
+        let fix = "write the rows as one list of objects, or an object on each line: jq -c '.KEY[]' takes a list out of an object";
+        return wrong(format!("is one object over many lines, with the keys {}", listed(&keys)), fix);
+    }
+    let fix = "write one JSON object on each line, or one list of objects (pandas: to_json(..., orient=\"records\", lines=True))";
+    wrong(format!("is not a JSON object (column {}): {error}", error.column()), fix)
+}
+
+/// The text under a key.
+fn text_under(name: &str, object: &Map<String, Value>) -> Result<String, Wrong> {
+    match object.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Array(_) | Value::Object(_)) => Err((
+            format!("there are many values under `{name}`, and not one text"),
+            "write an object for each row, not one for each column (pandas: to_json(..., orient=\"records\", lines=True))",
+        )),
+        _ => Err((format!("there is no text under `{name}`"), "give every object its text")),
+    }
 }
 
 /// What is wrong with a value, and the way out.

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::columns::Columns;
 use super::parsed::{Rows, TextExample, no_label, parsing, split_labels};
-use super::sources::{self, Format, Source};
+use super::sources::{self, Format, LabelPlace, Source};
 use super::{ClassificationOptions, LabelKind, json_lines, table};
 use crate::data::encoding::{self, read_text_watched};
 use crate::data::split::Split;
@@ -113,6 +113,9 @@ pub(super) fn read(
         Format::JsonLines => json_lines::read(path, options, training, listener)?,
         Format::LabelPrefix => Rows::plain(read_lines(path, options, prefixed, listener)?),
         Format::Trec => Rows::plain(read_lines(path, options, trec, listener)?),
+        Format::LabelledLines(place) => {
+            Rows::plain(read_lines(path, options, |line, kind| at(*place, line, kind), listener)?)
+        }
         Format::LabelsBeside(labels) => {
             // A wrong label is an error in the labels file, so that is the file the lines belong to.
             files = vec![labels.clone()];
@@ -139,14 +142,11 @@ pub(super) fn read(
     Ok(Texts { files, format: source.format.clone(), examples, columns, declared, labelled, notes })
 }
 
-/// Labels and text of a line, or `None` where the labels are missing.
-type LineParser = fn(&str, LabelKind) -> Option<(Vec<String>, &str)>;
-
-/// Reads a format of one example a line; blank lines are skipped.
+/// Reads a format of one example a line; blank lines are skipped. `parse` takes labels and text out of a line, `None` where the labels are missing.
 fn read_lines(
     path: &Path,
     options: &ClassificationOptions,
-    parse: LineParser,
+    parse: impl Fn(&str, LabelKind) -> Option<(Vec<String>, &str)>,
     listener: &mut Listener<'_>,
 ) -> Result<Vec<TextExample>> {
     let content = read_text_watched(path, options.encoding, listener)?;
@@ -185,6 +185,10 @@ fn prefixed(line: &str, _: LabelKind) -> Option<(Vec<String>, &str)> {
 
 fn trec(line: &str, kind: LabelKind) -> Option<(Vec<String>, &str)> {
     sources::trec_label(line).map(|(label, text)| (split_labels(label, kind), text))
+}
+
+fn at(place: LabelPlace, line: &str, kind: LabelKind) -> Option<(Vec<String>, &str)> {
+    place.split(line).map(|(label, text)| (split_labels(label, kind), text))
 }
 
 fn read_pair(

@@ -2,13 +2,13 @@
 //!
 //! Owns: layouts, file names, telling formats apart. Never: reads more of a file than its first line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClassificationOptions;
 use crate::data::content::plain_name;
-use crate::data::encoding::TextBlocks;
+use crate::data::encoding::{TextBlocks, TextEncoding};
 use crate::data::split::Split;
 use crate::error::{Error, Result, bad};
 
@@ -19,12 +19,14 @@ pub(super) enum Format {
     Csv,
     /// Tab-separated, never quoted, with a header.
     Tsv,
-    /// One JSON object a line.
+    /// JSON objects: one a line, or a list of them; or the rows of a Parquet file.
     JsonLines,
     /// `__label__x text` (fastText).
     LabelPrefix,
     /// `LABEL:sub text` (TREC).
     Trec,
+    /// A text and a label a line.
+    LabelledLines(LabelPlace),
     /// The path is the texts, one a line; the labels stand in this file, one a line.
     LabelsBeside(PathBuf),
     /// The path is a folder with a folder per class, with a file per text in it or below it.
@@ -40,6 +42,52 @@ impl Format {
     }
 }
 
+/// Where the label of a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelPlace {
+    /// Before its only tab.
+    BeforeTab,
+    /// Behind its only tab.
+    BehindTab,
+    /// A whole number before its first space.
+    Number,
+}
+
+impl LabelPlace {
+    /// Label and text of a line; `None` where it has no label there.
+    pub fn split(self, line: &str) -> Option<(&str, &str)> {
+        let (left, right) = match self {
+            Self::Number => line.split_once([' ', '\t'])?,
+            Self::BeforeTab | Self::BehindTab => line.split_once('\t')?,
+        };
+        match self {
+            Self::BeforeTab if !right.contains('\t') => Some((left.trim(), right)),
+            Self::BehindTab if !right.contains('\t') => Some((right.trim(), left)),
+            Self::Number if left.parse::<i64>().is_ok() => Some((left, right)),
+            _ => None,
+        }
+    }
+
+    /// The place where lines have labels: where each has one, and a few stand there again and again.
+    fn of_lines(lines: &[&str]) -> Option<Self> {
+        let are_labels = |place: &Self| {
+            let labels: Option<Vec<&str>> = lines.iter().map(|line| Some(place.split(line)?.0)).collect();
+            let kinds = labels.map(|labels| labels.into_iter().collect::<BTreeSet<_>>());
+            kinds.is_some_and(|kinds| {
+                let short = kinds.iter().all(|label| (1..=MOST_LABEL_CHARS).contains(&label.chars().count()));
+                short && kinds.len() > 1 && kinds.len() * LINES_OF_A_LABEL <= lines.len()
+            })
+        };
+        let places: Vec<Self> =
+            [Self::BeforeTab, Self::BehindTab, Self::Number].into_iter().filter(are_labels).collect();
+        // Lines of "1<tab>text" have their label in two of the places, which are the same.
+        match places[..] {
+            [only] | [only @ Self::BeforeTab, Self::Number] => Some(only),
+            _ => None,
+        }
+    }
+}
+
 /// One split's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
@@ -52,14 +100,36 @@ pub(super) struct Source {
 /// The folder of unlabelled reviews in IMDb.
 const UNLABELLED: &str = "unsup";
 const LABEL_ENDINGS: [&str; 2] = ["labels", "label"];
-const TEXT_ENDINGS: [&str; 7] = ["csv", "tsv", "jsonl", "ndjson", "json", "txt", "text"];
+/// How the names of texts end whose labels lie in a file of such a name beside them.
+const TEXTS_BESIDE: &str = "_text";
+const LABELS_BESIDE: &str = "_labels";
+/// Words in the names of files that are no classes.
+const NOT_CLASSES: [&str; 12] = [
+    "labels",
+    "label",
+    "text",
+    "texts",
+    "mapping",
+    "classes",
+    "license",
+    "licence",
+    "vocab",
+    "vocabulary",
+    "requirements",
+    "changelog",
+];
+/// Characters of the longest label that lines are searched for.
+const MOST_LABEL_CHARS: usize = 40;
+/// How often a label of such lines stands there, at least on average.
+const LINES_OF_A_LABEL: usize = 3;
+const TEXT_ENDINGS: [&str; 8] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "txt", "text"];
 
 /// Finds the splits of a data set. What is not split is training data.
 pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(Split, Source)>> {
     if !path.exists() {
         return Err(Error::Missing {
             what: format!("no data at {}", path.display()),
-            fix: "name a CSV, TSV, JSONL or text file, a folder with train, valid and test, or a named data set"
+            fix: "name a CSV, TSV, JSON, Parquet or text file, a folder with train, valid and test, or a named data set"
                 .into(),
         });
     }
@@ -82,6 +152,13 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
     if found.is_empty() {
         found = prefixed_folders(path)?;
     }
+    // Data sets of the Hugging Face hub have their tables in a folder `data` or of the variant's name.
+    if let ([], [(_, only)]) = (&found[..], &class_folders(path)?[..])
+        && let Some(table) = find_split(only, Split::Train, options)?
+        && ending(&table.path) == "parquet"
+    {
+        return find(only, options);
+    }
     if found.is_empty() && !class_folders(path)?.is_empty() {
         found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::ClassFolders }));
     }
@@ -91,12 +168,17 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
     if found.is_empty() {
         return Err(Error::Missing {
             what: format!("no labelled data in {}", path.display()),
-            fix: "put a train.csv (.tsv, .jsonl, .txt), folders train/CLASS/*.txt, or for each class a file CLASS.txt with a \
+            fix: "put a train.csv (.tsv, .json, .parquet, .txt), folders train/CLASS/*.txt, or for each class a file CLASS.txt with a \
                   text a line there"
                 .into(),
         });
     }
     Ok(found)
+}
+
+/// Whether a file has labels with its texts, by its name or by its beginning.
+pub fn is_labelled(path: &Path, encoding: TextEncoding) -> bool {
+    path.is_file() && from_file(path, &ClassificationOptions { encoding, ..Default::default() }).is_ok()
 }
 
 /// The folders of classes in `path`, by name; hidden ones and IMDb's unlabelled reviews do not count.
@@ -112,7 +194,7 @@ pub(super) fn class_folders(path: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 /// The files in `path` that are a class each, by name: `pos.txt` and `neg.txt`, or as Pang and Lee have them `reviews.pos` and
-/// `reviews.neg`.
+/// `reviews.neg`. None where one of the texts has a name that says it is something else, such as `train_text.txt` or `labels.txt`.
 pub(super) fn files_of_classes(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     let files: Vec<PathBuf> = entries(path)?.into_iter().filter(|path| path.is_file()).collect();
     let is_class = |name: &str| !name.starts_with('.') && !name.starts_with("readme") && name != UNLABELLED;
@@ -121,6 +203,12 @@ pub(super) fn files_of_classes(path: &Path) -> Result<Vec<(String, PathBuf)>> {
     let texts = files.iter().filter(|path| ["txt", "text"].contains(&ending(path).as_str()));
     let mut classes: Vec<(String, PathBuf)> = texts.map(|path| (stem(path), path.clone())).collect();
     classes.retain(|(name, _)| is_class(&name.to_lowercase()));
+    let is_other = |word: &str| {
+        NOT_CLASSES.contains(&word) || Split::ALL.iter().any(|split| split.names().contains(&word))
+    };
+    if classes.iter().any(|(name, _)| name.to_lowercase().split(['_', '-', '.', ' ']).any(is_other)) {
+        return Ok(Vec::new());
+    }
     if classes.is_empty() {
         let named = files.iter().map(|path| (ending(path), path.clone()));
         classes = named.filter(|(ending, _)| ["pos", "neg"].contains(&ending.as_str())).collect();
@@ -254,7 +342,9 @@ fn belongs(path: &Path, split: Split) -> bool {
         Split::Valid => false,
         Split::Test => stem == "trec_10",
     };
-    if !trec && !split.names().contains(&stem.as_str()) {
+    let stem = whole_shard(&stem);
+    let beside = stem.strip_suffix(TEXTS_BESIDE).filter(|_| labels_beside(path).is_some());
+    if !trec && !split.names().contains(&beside.unwrap_or(stem)) {
         return false;
     }
     if path.is_dir() {
@@ -275,29 +365,52 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     match ending(path).as_str() {
         "csv" => return source(Format::Csv),
         "tsv" => return source(Format::Tsv),
-        "jsonl" | "ndjson" | "json" => return source(Format::JsonLines),
+        "jsonl" | "ndjson" | "json" | "parquet" => return source(Format::JsonLines),
         _ => {}
     }
-    if let Some(labels) =
-        LABEL_ENDINGS.iter().map(|e| plain_name(path).with_extension(e)).find(|p| p != path && p.is_file())
-    {
+    if let Some(labels) = labels_beside(path) {
         return source(Format::LabelsBeside(labels));
     }
     let mut blocks = TextBlocks::open(path, options.encoding)?;
     let text = blocks.next_block()?.map(|b| b.text).unwrap_or_default();
-    let first = text.lines().map(str::trim_start).find(|l| !l.is_empty()).unwrap_or_default();
-    if first.is_empty() {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let Some(first) = lines.first().map(|line| line.trim_start()) else {
         return Err(crate::data::encoding::empty(path));
-    }
+    };
     if first.starts_with("__label__") {
         return source(Format::LabelPrefix);
     }
     if trec_label(first).is_some() {
         return source(Format::Trec);
     }
-    let fix = "use CSV, TSV or JSONL, begin each line with `__label__NAME `, or put the labels, one a line, into a \
-               file of the same name ending in .labels";
+    if let Some(place) = LabelPlace::of_lines(&lines) {
+        return source(Format::LabelledLines(place));
+    }
+    let fix = "use CSV, TSV, JSON or Parquet, begin each line with `__label__NAME ` or with the label and a tab, or put the labels, one a line, \
+               into a file of the same name ending in .labels";
     Err(bad(path, None, "there are no labels with the texts in any known format".into(), fix))
+}
+
+/// The name of a split, where a stem is that of its first or only shard, as in `train-00000-of-00001`; else the stem.
+fn whole_shard(stem: &str) -> &str {
+    let of = stem.rsplit_once("-of-").and_then(|(rest, all)| Some((rest.rsplit_once('-')?, all)));
+    match of {
+        Some(((split, number), all)) if [number, all].iter().all(|n| n.parse::<u32>().is_ok()) => split,
+        _ => stem,
+    }
+}
+
+/// The file with the labels of a file of texts, a line each: `a.labels` of `a.txt`, `train_labels.txt` of `train_text.txt`.
+fn labels_beside(path: &Path) -> Option<PathBuf> {
+    let plain = plain_name(path);
+    let by_ending =
+        LABEL_ENDINGS.iter().map(|ending| plain.with_extension(ending)).find(|p| p != path && p.is_file());
+    let stem = plain.file_stem()?.to_string_lossy().into_owned();
+    let of = stem.to_lowercase().strip_suffix(TEXTS_BESIDE).map(str::len);
+    let by_name = of.and_then(|length| {
+        Some(plain.with_file_name(format!("{}{LABELS_BESIDE}.{}", stem.get(..length)?, ending(path))))
+    });
+    by_ending.or(by_name.filter(|p| p.is_file()))
 }
 
 /// Label and text of a `LABEL:sub text` line.

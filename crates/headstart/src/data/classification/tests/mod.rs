@@ -78,6 +78,14 @@ fn every_one_file_format_gives_the_same_examples() {
         ),
         ("a.txt", "__label__n bad film\n__label__p good, good film"),
         ("a.txt", "n:x bad film\np:y good, good film\n"),
+        (
+            "a.json",
+            "[{\"text\":\"bad film\",\"label\":\"n\"},{\"label\":\"p\",\"text\":\"good, good film\"}]",
+        ),
+        (
+            "a.json",
+            "[\n  {\n    \"text\": \"bad film\",\n    \"label\": \"n\"\n  },\n  {\"label\": \"p\", \"text\": \"good, good film\"}\n]\n",
+        ),
     ];
     for (name, content) in cases {
         let data = load(&[(name, content)], name).unwrap();
@@ -91,6 +99,73 @@ fn every_one_file_format_gives_the_same_examples() {
     let options =
         ClassificationOptions { labels_file: Some("other".into()), ..ClassificationOptions::default() };
     assert_eq!(show(&load_with(&files, "a.txt", &options).unwrap(), Split::Train), expected);
+}
+
+#[test]
+fn lines_with_a_label_that_stands_there_again_and_again() {
+    let six = |line: fn(&str, &str) -> String| {
+        (0..6).map(|n| line(["0", "1"][n % 2], &format!("text {n} of 9")) + "\n").collect::<String>()
+    };
+    let expected: Vec<_> = (0..6).map(|n| (["0", "1"][n % 2].to_owned(), format!("text {n} of 9"))).collect();
+    let ways: [fn(&str, &str) -> String; 3] = [
+        |label, text| format!("{label} {text}"),
+        |label, text| format!("{label}\t{text}"),
+        |label, text| format!("{text}\t{label}"),
+    ];
+    for way in ways {
+        let data = load(&[("mpqa.all", &six(way))], "mpqa.all").unwrap();
+        assert_eq!(raw_pairs("mpqa.all", &six(way)), expected, "{}", way("label", "text"));
+        assert_eq!(data.labels, ["0", "1"]);
+    }
+    // Numbered lines, tables with a header, and lines of which one has no label are not of this kind.
+    let none = "there are no labels with the texts";
+    let numbered: String = (0..9).map(|n| format!("{n} text\n")).collect();
+    for content in [numbered, format!("label\ttext\tid\n{}", six(ways[1])), format!("{}so\n", six(ways[1]))] {
+        assert!(error(&[("a.txt", &content)], "a.txt").contains(none), "{content}");
+    }
+}
+
+/// Labels and texts of a file as they are read.
+fn raw_pairs(name: &str, content: &str) -> Vec<(String, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, content).unwrap();
+    let data = raw::RawData::read(&path, &ClassificationOptions::default(), 9, &mut |_| Signal::Continue);
+    data.unwrap().splits.remove(0).1.samples
+}
+
+#[test]
+fn folders_of_hugging_face_data_sets_are_read() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/parquet/datasets.parquet");
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("data");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(golden, folder.join("train-00000-of-00001.parquet")).unwrap();
+    for path in [dir.path(), &folder] {
+        let data = raw::RawData::read(path, &ClassificationOptions::default(), 2, &mut |_| Signal::Continue);
+        let samples = data.unwrap().splits.remove(0).1.samples;
+        let expected = [("pos", "a \"good\" film, really"), ("neg", "two\nlines\tand a tab")];
+        assert_eq!(samples, pairs(&expected));
+    }
+}
+
+#[test]
+fn labels_beside_texts_are_found_by_name() {
+    let files = [
+        ("mapping.txt", "0\tbad\n1\tgood\n"),
+        ("train_text.txt", "bad film\ngood film\n"),
+        ("train_labels.txt", "0\n1\n"),
+        ("val_text.txt", "film\n"),
+        ("val_labels.txt", "1\n"),
+    ];
+    let data = load(&files, "").unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("0", "bad film"), ("1", "good film")]));
+    assert_eq!(show(&data, Split::Valid), pairs(&[("1", "film")]));
+    // What is no class makes no classes of the others.
+    for other in ["train_text.txt", "my-labels.txt", "Vocab.txt"] {
+        let message = error(&[("good.txt", "a\nb\n"), ("bad.txt", "c\n"), (other, "x\n")], "");
+        assert!(message.contains("no labelled data in"), "{other}: {message}");
+    }
 }
 
 #[test]
@@ -208,7 +283,23 @@ fn bad_lines_are_named() {
         ("a.csv", "", "a.csv: the file is empty"),
         ("a.tsv", "text\tlabel\nbad\tn\tx\n", "a.tsv:2: 3 fields where the header has 2"),
         ("a.jsonl", "{\"text\":\"a\",\"label\":1}\n{\"text\":\n", "a.jsonl:2: is not a JSON object"),
-        ("a.jsonl", "[1,\n2]\n", "a.jsonl:1: is a JSON list, and not one object a line"),
+        ("a.jsonl", "[1,\n2]\n", "a.jsonl:1: is not a JSON object"),
+        (
+            "a.json",
+            "[{\"text\":\"a\",\"label\":1},\n{\"text\":",
+            "a.json:2: the list of objects does not end",
+        ),
+        ("a.json", "[{\"text\":\"a\",\"label\":1}]\n{}", "a.json:2: the list of objects does not end"),
+        (
+            "a.json",
+            "{\n  \"train\": [],\n  \"test\": []\n}",
+            "a.json:1: is one object over many lines, with the keys train, test",
+        ),
+        (
+            "a.json",
+            "{\"text\":{\"0\":\"a\"},\"label\":{\"0\":1}}",
+            "a.json:1: there are many values under `text`",
+        ),
         ("a.jsonl", "{\"text\":\"a\",\"label\":1}\n{\"text\":\"b\"}\n", "a.jsonl:2: the label is missing"),
         (
             "a.jsonl",

@@ -409,8 +409,6 @@ fn exports_of_spreadsheets_and_databases_are_read() {
     assert_eq!(raw_texts("a.csv", "text,label\n5\" good,p\n7\" bad,n\n"), ["5\" good", "7\" bad"]);
     let message = error(&[("a.csv", "text,label\n5\" good,p\n7,\"bad\n")], "a.csv");
     assert!(message.contains("a.csv:3: a quoted field that begins here never ends"), "{message}");
-    let message = error(&[("a.json", "[{\"text\": \"good\", \"label\": \"p\"}]")], "a.json");
-    assert!(message.contains("is a JSON list") && message.contains("lines=True"), "{message}");
 }
 
 /// The texts of a file as they are read.
