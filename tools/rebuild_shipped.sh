@@ -10,7 +10,7 @@
 #
 # --prefix  only the texts and a run of 40 steps, whose weights must have a known sum on processors with AVX-512 and bf16
 #
-# Takes some two and a half hours on two cores; Python needs numpy and safetensors. Ends with model.int8.safetensors and its SHA-256.
+# Takes some three and a half hours on two cores; Python needs numpy, safetensors and tokenizers. Ends with model.int8.safetensors and its SHA-256.
 set -euo pipefail
 
 [ $# -ge 4 ] || { sed -n '2,14p' "$0"; exit 2; }
@@ -38,7 +38,7 @@ learn() { # RUN, then the options of headstart distill
     fi
 }
 
-mkdir -p "$out/pd" "$out/c1" "$out/c2" "$out/c3"
+mkdir -p "$out/pd" "$out/c1" "$out/c2" "$out/c3" "$out/c4" "$out/narrow"
 
 say "1: the books of 1930 and before, one folder"
 awk -F'\t' 'NR > 1 && $2 != "" && $2 <= 1930 { print $1 }' "$index" | while IFS= read -r path; do
@@ -68,6 +68,14 @@ say "4: lines and pairs of lines"
     head -n -1200 "$out/books3.txt" > "$out/c3/train.txt"
 }
 
+say "4: lines, and pairs of half of them"
+[ -s "$out/c4/train.txt" ] || {
+    python3 "$here/tools/distill_text.py" "$out/books4.txt" "$out/pd" --most_words 48000000 --seed 4 --long 0.04 --questions --pairs 0.5
+    check "$out/books4.txt" 08d4d094026429a9eb70349aef83bf835f8dc7b21e5d028a8b7854c31845c77c
+    tail -n 1200 "$out/books4.txt" > "$out/c4/valid.txt"
+    head -n -1200 "$out/books4.txt" > "$out/c4/train.txt"
+}
+
 first=(--data "$out/c1" --inputs lines --block_size 128 --arch electra --embed_dim 256 --embedding_size 128 --hidden_dim 1024
     --num_layers 4 --num_heads 4 --num_max_positions 512 --dropout 0)
 if [ "$mode" = --prefix ]; then
@@ -93,7 +101,18 @@ say "8: learning on with it, where pieces of both end together"
 learn "$out/r3" --data "$out/c2" --inputs lines --from "$out/start3" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 43
 say "9: and from pairs"
 learn "$out/r4" --data "$out/c3" --inputs pairs --from "$out/r3" --block_size 512 --max_steps 5000 --eval_every 1000 --seed 44
-say "10: a folder, and its weights at a byte each"
-[ -d "$out/folder" ] || "$headstart" export "$out/r4" --to sentence-transformers --normalize --output "$out/folder"
-(cd "$here" && cargo run --release -q -p headstart --example pack -- "$out/folder" "$out")
+pack() { # FOLDER INTO
+    (cd "$here" && cargo run --release -q -p headstart --example pack -- "$1" "$2")
+}
+say "10: embeddings as wide as the layers, from its weights at a byte each"
+[ -d "$out/folder4" ] || "$headstart" export "$out/r4" --to sentence-transformers --normalize --output "$out/folder4"
+[ -d "$out/start5" ] || {
+    pack "$out/folder4" "$out/narrow"
+    python3 "$here/tools/widen_embeddings.py" "$out/folder4" "$out/start5" "$out/c1/train.txt" --packed "$out/narrow/model.int8.safetensors"
+}
+say "11: learning on with those, from lines and pairs"
+learn "$out/r5" --data "$out/c4" --inputs pairs --from "$out/start5" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 45
+say "12: a folder, and its weights at a byte each"
+[ -d "$out/folder" ] || "$headstart" export "$out/r5" --to sentence-transformers --normalize --output "$out/folder"
+pack "$out/folder" "$out"
 sha256sum "$out/model.int8.safetensors"
