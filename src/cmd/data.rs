@@ -11,7 +11,7 @@ use headstart::data::catalog::{self, Kind};
 use headstart::data::classification;
 use headstart::data::classification::raw::{Conflict, RawData, RawSplit};
 use headstart::data::content::plain_name;
-use headstart::data::corpus::CorpusFiles;
+use headstart::data::corpus_files::CorpusFiles;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::inspect::{
     CorpusSummary, LengthSummary, RawCorpus, SplitSummary, summarize_corpus, summarize_split,
@@ -171,7 +171,13 @@ fn detect(name: &str, encoding: TextEncoding) -> Result<DataKind> {
     let plain = plain_name(path);
     let ending = plain.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let table = ["csv", "tsv", "json", "jsonl", "ndjson", "parquet", "label"].contains(&ending.as_str());
-    let layout = path.is_dir() && !CorpusFiles::find(path).is_ok_and(|files| !files.are_tables());
+    // A folder with files of no split's name can be either.
+    let is_text = |files: CorpusFiles| !files.are_tables() && files.note.is_none();
+    let layout = path.is_dir()
+        && match CorpusFiles::find(path) {
+            Ok(files) if files.note.is_some() => classification::is_labelled(path, encoding),
+            found => !found.is_ok_and(is_text),
+        };
     let lines = path.is_file() && classification::is_labelled(path, encoding);
     if name == source::STARTER_QUESTIONS || table || layout || lines {
         Ok(DataKind::Labelled)

@@ -9,7 +9,8 @@ use anyhow::Result;
 use headstart::config::TextColumns;
 use headstart::data::Split;
 use headstart::data::catalog::{self, FileRole, Locations};
-use headstart::data::corpus::{self, CorpusFiles};
+use headstart::data::corpus;
+use headstart::data::corpus_files::CorpusFiles;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{Row, RowContent, RowFormat, Rows, TextFields};
 use headstart::data::running_text::{self, Reading};
@@ -59,13 +60,13 @@ fn train(args: TokenizerTrainArgs) -> Result<ExitCode> {
         trainer.feed(&starter::corpus().train)?;
         trainer.finish()?
     } else {
-        let files: Result<Vec<PathBuf>> =
+        let files: Result<Vec<Vec<PathBuf>>> =
             data.iter().map(|name| training_text(name, &locations, &mut progress)).collect();
         let mut counting = |done, total| progress.bytes("counting words", done, total);
         let reading = Reading { encoding, text_column: text_column.map(TextColumns::Typed) };
         let files = files?;
-        for file in &files {
-            running_text::told(file, &reading)?.iter().for_each(|told| progress::say(told));
+        for files in &files {
+            running_text::told(files, &reading)?.iter().for_each(|told| progress::say(told));
         }
         corpus::train_tokenizer(&files, &reading, options, &mut counting)?
     };
@@ -130,8 +131,8 @@ fn encode(args: TokenizerEncodeArgs) -> Result<ExitCode> {
     }
 }
 
-/// The file with the training text of what the user named.
-fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> Result<PathBuf> {
+/// The files with the training text of what the user named.
+fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> Result<Vec<PathBuf>> {
     if name == source::STARTER_CORPUS {
         let fix = "name it alone";
         return Err(
@@ -153,12 +154,13 @@ fn training_text(name: &str, locations: &Locations, progress: &mut Progress) -> 
         match resolved.file(FileRole::Everything) {
             Some(path) => CorpusFiles::find(path)?,
             None => CorpusFiles {
-                train: resolved.file(FileRole::Train).map(Path::to_path_buf),
+                train: resolved.file(FileRole::Train).into_iter().map(Path::to_path_buf).collect(),
                 ..CorpusFiles::default()
             },
         }
     };
-    Ok(files.get(Split::Train)?.to_path_buf())
+    files.note.iter().for_each(|note| progress::say(note));
+    Ok(files.get(Split::Train)?.to_vec())
 }
 
 fn case(lowercase: bool) -> Case {

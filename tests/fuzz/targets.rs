@@ -724,7 +724,7 @@ fn token_cache(work: &Work) -> PathBuf {
 fn tokens_of(work: &Work) -> headstart::Result<TokenStream> {
     let tokenizer = Tokenizer::from_file(&work.place.join("tok.json"), Case::Keep)?;
     let path = work.own.join("small.txt");
-    TokenStream::load(&path, &Reading::default(), &tokenizer, &token_cache(work), &mut |_, _| {
+    TokenStream::load(&[path], &Reading::default(), &tokenizer, &token_cache(work), &mut |_, _| {
         Signal::Continue
     })
 }

@@ -1,6 +1,6 @@
 //! Language-model corpora: text files become one stream of token ids per split, cut into equal blocks.
 //!
-//! Owns: which files make a corpus, what a line becomes, how words are counted. Never: shuffles blocks or masks
+//! Owns: what a line becomes, how words are counted. Never: shuffles blocks or masks
 //! tokens.
 
 use std::ops::AddAssign;
@@ -10,117 +10,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::cache::{self, CacheKey, CacheUse, Progress, TokenStore};
-use super::content::COMPRESSED_ENDINGS;
 use super::encoding;
-use super::rows::RowFormat;
 use super::running_text::{self, Reading, RunningText};
-use super::split::Split;
-use crate::error::{Error, Result, bad};
-use crate::files;
+use crate::error::{Result, bad};
 use crate::tokenizer::{self, Tokenizer, TokenizerTrainer, TrainOptions, Trained};
-
-/// The text files of a corpus.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CorpusFiles {
-    /// The training text.
-    pub train: Option<PathBuf>,
-    /// The validation text.
-    pub valid: Option<PathBuf>,
-    /// The test text.
-    pub test: Option<PathBuf>,
-}
-
-impl CorpusFiles {
-    /// Finds the splits in a folder: `train.txt`, `wiki.train.tokens`, `wiki.train.raw`, `train.tokens` or
-    /// `train.raw`, and so for `valid` (or `validation`, `val`, `dev`) and `test`; each may be compressed (`.gz`, `.zst`). Where there is
-    /// none of these, `train.csv`, `train.tsv`, `train.jsonl`, `train.parquet` and so on. A file is a training text alone.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when there is nothing; [`Error::BadInput`] when a split has two files, or the path is a pipe or device.
-    pub fn find(path: &Path) -> Result<Self> {
-        if path.exists() && !path.is_dir() {
-            files::open_regular(path)?;
-            return Ok(Self { train: Some(path.to_path_buf()), ..Self::default() });
-        }
-        let mut files = Self::default();
-        for names in [&TEXT_NAMES[..], &TABLE_NAMES] {
-            for split in Split::ALL {
-                *files.slot(split) = find_split(path, split, names)?;
-            }
-            if files != Self::default() {
-                break;
-            }
-        }
-        if files == Self::default() {
-            let missing =
-                if path.is_dir() { "no train.txt, valid.txt or test.txt in" } else { "no such path:" };
-            return Err(Error::Missing {
-                what: format!("{missing} {}", path.display()),
-                fix: "name a text file or a table, or a folder with train.txt and valid.txt (and test.txt)"
-                    .into(),
-            });
-        }
-        Ok(files)
-    }
-
-    /// Those that there are.
-    pub fn all(&self) -> impl Iterator<Item = &Path> {
-        [&self.train, &self.valid, &self.test].into_iter().flatten().map(PathBuf::as_path)
-    }
-
-    /// Whether any of them is a table.
-    pub fn are_tables(&self) -> bool {
-        self.all().any(|path| RowFormat::of_name(path) != RowFormat::Text)
-    }
-
-    /// The file of a split.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when the corpus has none.
-    pub fn get(&self, split: Split) -> Result<&Path> {
-        let path = match split {
-            Split::Train => &self.train,
-            Split::Valid => &self.valid,
-            Split::Test => &self.test,
-        };
-        path.as_deref().ok_or_else(|| Error::Missing {
-            what: format!("the corpus has no {split} text"),
-            fix: format!("put a {split}.txt beside the other files"),
-        })
-    }
-
-    fn slot(&mut self, split: Split) -> &mut Option<PathBuf> {
-        match split {
-            Split::Train => &mut self.train,
-            Split::Valid => &mut self.valid,
-            Split::Test => &mut self.test,
-        }
-    }
-}
-
-/// What the files of splits are called.
-const TEXT_NAMES: [&str; 5] = ["{}.txt", "wiki.{}.tokens", "wiki.{}.raw", "{}.tokens", "{}.raw"];
-const TABLE_NAMES: [&str; 6] =
-    ["{}.csv", "{}.tsv", "{}.jsonl", "{}.json", "{}.parquet", "{}-00000-of-00001.parquet"];
-
-fn find_split(folder: &Path, split: Split, names: &[&str]) -> Result<Option<PathBuf>> {
-    let mut found: Option<PathBuf> = None;
-    for name in split.names() {
-        let plain = names.iter().map(|c| c.replace("{}", name));
-        let all = plain.flat_map(|name| {
-            let compressed = COMPRESSED_ENDINGS.map(|ending| format!("{name}.{ending}"));
-            std::iter::once(name).chain(compressed)
-        });
-        for path in all.map(|name| folder.join(name)).filter(|p| p.is_file()) {
-            if let Some(other) = &found {
-                let what = format!("{} is {split} text too", other.display());
-                return Err(bad(&path, None, what, "move one of the two away, or name the file itself"));
-            }
-            found = Some(path);
-        }
-    }
-    Ok(found)
-}
 
 /// What was counted while a text became tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,12 +47,12 @@ pub struct TokenStream {
 }
 
 impl TokenStream {
-    /// The stream of a text file or a table's texts, from the cache where it was made before.
+    /// The stream of text files or tables' texts, one behind the other, from the cache where it was made before.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::BadInput`] when the file is empty or not valid in its encoding; as [`RunningText::open`].
+    /// [`Error::Io`]; [`Error::BadInput`] when they are empty or not valid in their encoding; as [`RunningText::open`].
     pub fn load(
-        path: &Path,
+        files: &[PathBuf],
         reading: &Reading,
         tokenizer: &Tokenizer,
         cache_folder: &Path,
@@ -168,12 +61,15 @@ impl TokenStream {
         let mut key = CacheKey::new("lm")
             .with(tokenizer.content_hash().as_bytes())
             .with(reading.encoding.name().as_bytes());
-        if let Some(columns) = running_text::text_columns(path, reading)? {
+        if let Some(columns) = running_text::text_columns(files, reading)? {
             key = columns.iter().fold(key.with(b"table"), |key, column| key.with(column.as_bytes()));
         }
-        let key = key.with_file(path, progress)?;
+        for path in files {
+            key = key.with_file(path, progress)?;
+        }
+        let source = name_of(files);
         let build = |writer: &mut cache::CacheWriter| {
-            let mut text = RunningText::open(path, reading)?;
+            let mut text = RunningText::open(files, reading)?;
             let (mut counts, mut done) = (CorpusCounts::default(), 0);
             let total = text.total_bytes();
             while let Some((block, bytes)) = text.next_block()? {
@@ -186,11 +82,11 @@ impl TokenStream {
                 cache::go_on(progress, done, total)?;
             }
             // Nothing but line ends.
-            if counts.words == counts.lines { Err(encoding::empty(path)) } else { Ok(counts) }
+            if counts.words == counts.lines { Err(encoding::empty(&source)) } else { Ok(counts) }
         };
         let sound = |ids: &[u32], _: &CorpusCounts| tokenizer.knows(ids);
         let (store, counts, cache) = cache::load_or_build(cache_folder, &key, sound, build)?;
-        Ok(Self { store, counts, cache, source: path.to_path_buf() })
+        Ok(Self { store, counts, cache, source })
     }
 
     /// The stream of a text in memory; `name` is what errors call it.
@@ -325,19 +221,27 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Learns a tokenizer from text files and the texts of tables, in the order given.
+/// What errors call the text of these files: the only one, or the folder of the first.
+fn name_of(files: &[PathBuf]) -> PathBuf {
+    match files {
+        [only] => only.clone(),
+        _ => files.first().and_then(|first| first.parent()).unwrap_or(Path::new("")).to_path_buf(),
+    }
+}
+
+/// Learns a tokenizer from corpora, each of them text files or tables, in the order given.
 ///
 /// # Errors
 /// [`Error::Config`] when the vocabulary is too small; [`Error::Io`] and [`Error::BadInput`] as for reading text.
 pub fn train_tokenizer(
-    files: &[PathBuf],
+    corpora: &[Vec<PathBuf>],
     reading: &Reading,
     options: TrainOptions,
     progress: Progress<'_>,
 ) -> Result<Trained> {
     let mut trainer = TokenizerTrainer::new(options)?;
     let mut readers: Vec<RunningText> =
-        files.iter().map(|f| RunningText::open(f, reading)).collect::<Result<_>>()?;
+        corpora.iter().map(|files| RunningText::open(files, reading)).collect::<Result<_>>()?;
     let total = readers.iter().map(RunningText::total_bytes).sum();
     let mut done = 0;
     for reader in &mut readers {
@@ -398,6 +302,7 @@ pub(super) fn count_words(line: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::event::Signal;
     use crate::tokenizer::{Case, TokenizerKind};
 
@@ -471,7 +376,14 @@ mod tests {
                 calls.push((done, total));
                 Signal::Continue
             };
-            TokenStream::load(&path, &Reading::default(), &tokenizer, &cache, &mut progress).unwrap()
+            TokenStream::load(
+                std::slice::from_ref(&path),
+                &Reading::default(),
+                &tokenizer,
+                &cache,
+                &mut progress,
+            )
+            .unwrap()
         };
         let first = load(&mut calls);
         let memory = TokenStream::from_text(&text, &tokenizer, "memory").unwrap();
@@ -497,28 +409,6 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_searched_for_the_usual_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let touch = |name: &str| std::fs::write(dir.path().join(name), "text\n").unwrap();
-        assert!(CorpusFiles::find(dir.path()).unwrap_err().to_string().contains("no train.txt"));
-        touch("wiki.train.tokens");
-        touch("dev.txt");
-        let files = CorpusFiles::find(dir.path()).unwrap();
-        assert!(files.get(Split::Train).unwrap().ends_with("wiki.train.tokens"));
-        assert!(files.get(Split::Valid).unwrap().ends_with("dev.txt"));
-        assert!(files.get(Split::Test).unwrap_err().to_string().contains("no test text"));
-        let alone = CorpusFiles::find(&dir.path().join("dev.txt")).unwrap();
-        assert!(alone.train.unwrap().ends_with("dev.txt") && alone.valid.is_none());
-        touch("test.raw.zst");
-        assert!(CorpusFiles::find(dir.path()).unwrap().test.unwrap().ends_with("test.raw.zst"));
-        touch("valid.txt");
-        assert!(CorpusFiles::find(dir.path()).unwrap_err().to_string().contains("dev.txt"));
-        assert!(
-            CorpusFiles::find(&dir.path().join("nothing")).unwrap_err().to_string().contains("no such path")
-        );
-    }
-
-    #[test]
     fn a_stop_ends_the_work_within_a_batch_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (path, cache) = (dir.path().join("train.txt"), dir.path().join("cache"));
@@ -531,13 +421,19 @@ mod tests {
                 answers += 1;
                 if answers < 2 { Signal::Continue } else { Signal::Stop }
             };
-            let error =
-                TokenStream::load(&path, &Reading::default(), &tokenizer, &cache, &mut stop).unwrap_err();
+            let error = TokenStream::load(
+                std::slice::from_ref(&path),
+                &Reading::default(),
+                &tokenizer,
+                &cache,
+                &mut stop,
+            )
+            .unwrap_err();
             assert!(matches!(error, Error::Interrupted { .. }), "{error}");
             assert_eq!((answers, std::fs::read_dir(&cache).unwrap().count()), (2, 0));
             let options = TrainOptions { kind: TokenizerKind::default(), vocab_size: 50, case: Case::Keep };
-            let files = [path.clone()];
-            let error = train_tokenizer(&files, &Reading::default(), options, &mut |_, _| Signal::Stop);
+            let corpora = [vec![path.clone()]];
+            let error = train_tokenizer(&corpora, &Reading::default(), options, &mut |_, _| Signal::Stop);
             assert!(matches!(error.unwrap_err(), Error::Interrupted { .. }));
         }
     }
@@ -549,7 +445,13 @@ mod tests {
         for nothing in ["", "\n \n\n"] {
             std::fs::write(&path, nothing).unwrap();
             let go_on = &mut |_, _| Signal::Continue;
-            let load = TokenStream::load(&path, &Reading::default(), &tokenizer(), dir.path(), go_on);
+            let load = TokenStream::load(
+                std::slice::from_ref(&path),
+                &Reading::default(),
+                &tokenizer(),
+                dir.path(),
+                go_on,
+            );
             assert!(load.unwrap_err().to_string().contains("is empty"));
         }
     }

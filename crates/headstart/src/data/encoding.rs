@@ -103,7 +103,10 @@ impl TextBlocks {
     }
 
     /// As [`Self::open`], where an empty file is as good as any.
-    fn open_any(path: &Path, encoding: TextEncoding) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_any(path: &Path, encoding: TextEncoding) -> Result<Self> {
         Ok(Self {
             path: path.to_path_buf(),
             content: Content::open(path)?,

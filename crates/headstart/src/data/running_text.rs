@@ -2,6 +2,8 @@
 //!
 //! Owns: which files are tables, and what of a row is text. Never: tokens.
 
+use std::collections::VecDeque;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::encoding::{TextBlocks, TextEncoding};
@@ -22,9 +24,18 @@ pub struct Reading {
     pub text_column: Option<TextColumns>,
 }
 
-/// Running text, block by block.
+/// Running text of one file or of several, one behind the other, block by block.
 #[derive(Debug)]
-pub struct RunningText(Source);
+pub struct RunningText {
+    /// The files behind the one that is being read.
+    rest: VecDeque<PathBuf>,
+    reading: Reading,
+    /// The columns with the text of the tables so far.
+    columns: Option<TextColumns>,
+    /// The one that is being read; `None` behind the last.
+    open: Option<Source>,
+    total_bytes: u64,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -44,44 +55,88 @@ struct Table {
 }
 
 impl RunningText {
-    /// Opens `path`, a text or a table (CSV, TSV, JSONL), compressed or not.
+    /// Opens files, each a text or a table (CSV, TSV, JSONL, Parquet), compressed or not. Tables have their texts in the columns of the first.
     ///
     /// # Errors
-    /// As [`TextBlocks::open`]; [`Error::Config`] where a column is named and the file is no table.
-    pub fn open(path: &Path, reading: &Reading) -> Result<Self> {
+    /// As [`TextBlocks::open`]; [`Error::Config`] where a column is named and a file is no table.
+    pub fn open(files: &[PathBuf], reading: &Reading) -> Result<Self> {
+        let mut rest: VecDeque<PathBuf> = files.iter().cloned().collect();
+        let open =
+            rest.pop_front().map(|first| Source::open(&first, reading, files.len() == 1)).transpose()?;
+        let mut total_bytes = 0;
+        for path in files {
+            total_bytes += fs::metadata(path).map_err(Error::io("read", path))?.len();
+        }
+        // Of one file it is known whether its length is that of its text.
+        if let (Some(Source::Text(blocks)), []) = (&open, rest.make_contiguous()) {
+            total_bytes = blocks.total_bytes();
+        }
+        Ok(Self { rest, reading: reading.clone(), columns: None, open, total_bytes })
+    }
+
+    /// The length in bytes, for progress, of several files as they lie there; 0 where the only file does not tell.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// The next whole lines, and about how many bytes of the files they were; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`TextBlocks::next_block`] and [`TextBlocks::open`]; [`Error::BadInput`] for a row that cannot be read, and where no column is the text.
+    pub fn next_block(&mut self) -> Result<Option<(String, u64)>> {
+        while let Some(open) = &mut self.open {
+            if let Some((mut text, bytes)) = open.next_block()? {
+                // A file may end without the end of a line.
+                if !self.rest.is_empty() && !text.ends_with('\n') {
+                    text.push('\n');
+                }
+                return Ok(Some((text, bytes)));
+            }
+            if let Source::Table(table) = open
+                && !table.rows.text_fields().is_empty()
+            {
+                self.columns = Some(TextColumns::Listed(table.rows.text_fields().to_vec()));
+            }
+            self.open = self.rest.pop_front().map(|next| self.open_next(&next)).transpose()?;
+        }
+        Ok(None)
+    }
+
+    fn open_next(&self, path: &Path) -> Result<Source> {
+        let mut reading = self.reading.clone();
+        if RowFormat::of_name(path) != RowFormat::Text {
+            reading.text_column = reading.text_column.or_else(|| self.columns.clone());
+        }
+        Source::open(path, &reading, false)
+    }
+}
+
+impl Source {
+    /// Opens a file, which may be empty where it is not the `only` one.
+    fn open(path: &Path, reading: &Reading, only: bool) -> Result<Self> {
         let format = RowFormat::of_name(path);
         if format != RowFormat::Text {
             let wanted = reading.text_column.clone().map_or(TextFields::Detect, TextFields::Named);
             let rows = Rows::new(rows::open(path)?, path, format, reading.encoding, wanted);
-            let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-            return Ok(Self(Source::Table(Table { path: path.to_path_buf(), rows, bytes, given: 0 })));
+            let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
+            return Ok(Self::Table(Table { path: path.to_path_buf(), rows, bytes, given: 0 }));
         }
         if reading.text_column.is_some() {
             return Err(Error::Config {
                 key: "text_column".into(),
                 what: format!("{} is a text, which has no columns", path.display()),
-                fix: "leave text_column out, or end the name of a table in .csv, .tsv or .jsonl".into(),
+                fix: "leave text_column out, or end the name of a table in .csv, .tsv, .jsonl or .parquet"
+                    .into(),
             });
         }
-        Ok(Self(Source::Text(TextBlocks::open(path, reading.encoding)?)))
+        let open = if only { TextBlocks::open } else { TextBlocks::open_any };
+        Ok(Self::Text(open(path, reading.encoding)?))
     }
 
-    /// The length in bytes, for progress; 0 where the file does not tell.
-    pub fn total_bytes(&self) -> u64 {
-        match &self.0 {
-            Source::Text(blocks) => blocks.total_bytes(),
-            Source::Table(table) => table.bytes,
-        }
-    }
-
-    /// The next whole lines, and about how many bytes of the file they were; `None` at the end.
-    ///
-    /// # Errors
-    /// As [`TextBlocks::next_block`]; [`Error::BadInput`] for a row that cannot be read, and where no column is the text.
-    pub fn next_block(&mut self) -> Result<Option<(String, u64)>> {
-        match &mut self.0 {
-            Source::Text(blocks) => Ok(blocks.next_block()?.map(|block| (block.text, block.file_bytes))),
-            Source::Table(table) => table.next_block(),
+    fn next_block(&mut self) -> Result<Option<(String, u64)>> {
+        match self {
+            Self::Text(blocks) => Ok(blocks.next_block()?.map(|block| (block.text, block.file_bytes))),
+            Self::Table(table) => table.next_block(),
         }
     }
 }
@@ -116,26 +171,33 @@ impl Table {
     }
 }
 
-/// The columns of a table that are its text; `None` where a file is no table, or has no row.
+/// The columns of tables that are their text, by the first of them; `None` where that is no table, or has no row.
 ///
 /// # Errors
 /// As for reading it.
-pub fn text_columns(path: &Path, reading: &Reading) -> Result<Option<Vec<String>>> {
-    let RunningText(Source::Table(mut table)) = RunningText::open(path, reading)? else { return Ok(None) };
+pub fn text_columns(files: &[PathBuf], reading: &Reading) -> Result<Option<Vec<String>>> {
+    let Some(first) = files.first() else { return Ok(None) };
+    let Source::Table(mut table) = Source::open(first, reading, files.len() == 1)? else { return Ok(None) };
     table.rows.next_rows(1)?;
     Ok(Some(table.rows.text_fields().to_vec()).filter(|fields| !fields.is_empty()))
 }
 
-/// What people should be told of a table: which columns are read; `None` of a text.
+/// What people should be told of files: which columns of tables are read, and how many files there are; `None` of one text.
 ///
 /// # Errors
-/// As for reading it.
-pub fn told(path: &Path, reading: &Reading) -> Result<Option<String>> {
+/// As for reading the first.
+pub fn told(files: &[PathBuf], reading: &Reading) -> Result<Option<String>> {
+    let Some(first) = files.first() else { return Ok(None) };
+    let shown = match files.len() {
+        1 => first.display().to_string(),
+        count => format!("{count} files, {} the first", first.display()),
+    };
     let listed = |columns: Vec<String>| {
         let names = columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(" and ");
-        format!("the texts in {names} of {}", path.display())
+        format!("the texts in {names} of {shown}")
     };
-    Ok(text_columns(path, reading)?.map(listed))
+    let columns = text_columns(files, reading)?.map(listed);
+    Ok(columns.or_else(|| (files.len() > 1).then_some(format!("the text of {shown}"))))
 }
 
 #[cfg(test)]
@@ -148,11 +210,12 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let text_column = column.map(|name| TextColumns::Typed(name.into()));
         let reading = Reading { encoding: TextEncoding::default(), text_column };
-        let (mut reader, mut text) = (RunningText::open(&path, &reading)?, String::new());
+        let files = [path];
+        let (mut reader, mut text) = (RunningText::open(&files, &reading)?, String::new());
         while let Some((block, _)) = reader.next_block()? {
             text += &block;
         }
-        Ok((text, text_columns(&path, &reading)?))
+        Ok((text, text_columns(&files, &reading)?))
     }
 
     #[test]

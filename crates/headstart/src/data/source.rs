@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::config::DataConfig;
 use crate::data::catalog::{self, FileRole, Locations, Resolved};
-use crate::data::corpus::{CorpusFiles, TokenStream};
+use crate::data::corpus::TokenStream;
+use crate::data::corpus_files::CorpusFiles;
 use crate::data::encoding::TextEncoding;
 use crate::data::inspect::{RawCorpus, RawCorpusLines};
 use crate::data::running_text::{self, Reading, RunningText};
@@ -71,6 +72,9 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
         }
         Located::Path(path) => {
             let files = CorpusFiles::find(&path)?;
+            if let Some(note) = &files.note {
+                listener(Event::Message(note));
+            }
             let provenance = json!({"data": path, "origin": "path"});
             Ok(CorpusSource { files: Some(files), reading: reading(None)?, cache_dir, provenance })
         }
@@ -82,13 +86,16 @@ pub fn corpus(config: &DataConfig, listener: &mut Listener<'_>) -> Result<Corpus
                     fix: "see `headstart data list`; a classification set is for `headstart finetune`".into(),
                 });
             }
-            let files = match resolved.file(FileRole::Everything) {
-                Some(path) => CorpusFiles::find(path)?,
-                None => CorpusFiles {
-                    train: resolved.file(FileRole::Train).map(Path::to_path_buf),
-                    valid: resolved.file(FileRole::Valid).map(Path::to_path_buf),
-                    test: resolved.file(FileRole::Test).map(Path::to_path_buf),
-                },
+            let files = if let Some(path) = resolved.file(FileRole::Everything) {
+                CorpusFiles::find(path)?
+            } else {
+                let of = |role| resolved.file(role).into_iter().map(Path::to_path_buf).collect();
+                CorpusFiles {
+                    train: of(FileRole::Train),
+                    valid: of(FileRole::Valid),
+                    test: of(FileRole::Test),
+                    note: None,
+                }
             };
             let reading = reading(resolved.entry.map(|e| e.encoding))?;
             Ok(CorpusSource { files: Some(files), reading, cache_dir, provenance: provenance(&resolved) })
@@ -117,18 +124,16 @@ impl CorpusSource {
             };
             return TokenStream::from_text(&text, tokenizer, "the starter corpus").map(Some);
         };
-        let path = match split {
-            Split::Train => Some(files.get(split)?),
-            Split::Valid => files.valid.as_deref(),
-            Split::Test => files.test.as_deref(),
-        };
-        let Some(path) = path else { return Ok(None) };
-        if let Some(told) = running_text::told(path, &self.reading)? {
+        let files = if split == Split::Train { files.get(split)? } else { files.of(split) };
+        if files.is_empty() {
+            return Ok(None);
+        }
+        if let Some(told) = running_text::told(files, &self.reading)? {
             listener(Event::Message(&format!("{split}: {told}")));
         }
         let what = format!("tokenising {split}");
         let mut progress = |done, total| listener(Event::Progress { what: &what, done, total });
-        TokenStream::load(path, &self.reading, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
+        TokenStream::load(files, &self.reading, tokenizer, &self.cache_dir.join("tokens"), &mut progress)
             .map(Some)
     }
 }
@@ -140,7 +145,8 @@ impl CorpusSource {
     /// [`Error::Config`]; as for reading the table.
     pub fn refuse_lone_texts(&self) -> Result<()> {
         for path in self.files.iter().flat_map(CorpusFiles::all) {
-            if let Some([only]) = running_text::text_columns(path, &self.reading)?.as_deref() {
+            let columns = running_text::text_columns(&[path.to_path_buf()], &self.reading)?;
+            if let Some([only]) = columns.as_deref() {
                 return Err(Error::Config {
                     key: "inputs".into(),
                     what: format!("{} has one text in a row, `{only}`, and no pairs", path.display()),
@@ -173,13 +179,11 @@ impl CorpusSource {
             raw.add(&text, samples);
             return Ok(Some(raw.summary()));
         };
-        let path = match split {
-            Split::Train => Some(files.get(split)?),
-            Split::Valid => files.valid.as_deref(),
-            Split::Test => files.test.as_deref(),
-        };
-        let Some(path) = path else { return Ok(None) };
-        let mut text = RunningText::open(path, &self.reading)?;
+        let files = if split == Split::Train { files.get(split)? } else { files.of(split) };
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let mut text = RunningText::open(files, &self.reading)?;
         let (mut done, total) = (0, text.total_bytes());
         while let Some((block, bytes)) = text.next_block()? {
             raw.add(&block, samples);

@@ -79,8 +79,8 @@ fn settings(config: &FinetuneConfig, path: String, inputs: TextUnit) -> Pretrain
     let task = config.adapt.adapt_on.as_deref() == Some(TASK_TEXTS);
     // The task's columns, where the text is a table that has them.
     let reading = Reading { text_column: data.text_column.clone(), ..Reading::default() };
-    let has_columns =
-        !task && running_text::text_columns(Path::new(&path), &reading).is_ok_and(|found| found.is_some());
+    let has_columns = !task
+        && running_text::text_columns(&[PathBuf::from(&path)], &reading).is_ok_and(|found| found.is_some());
     PretrainConfig {
         from: config.model.clone(),
         inputs,

@@ -29,9 +29,9 @@ pub(super) fn warnings(texts: &Texts, listener: &mut Listener<'_>) -> Result<Vec
             watch::go_on(listener)?;
         }
         for label in &example.labels {
-            let place = || match example.line {
-                Some(line) => format!("on line {line}"),
-                None => format!("in {}", texts.files[example.file].display()),
+            let place = || {
+                let word = if example.line.is_some() { "on" } else { "in" };
+                format!("{word} {}", texts.place(example))
             };
             uses.entry(label).or_insert_with(|| Use { count: 0, place: place() }).count += 1;
         }

@@ -98,7 +98,7 @@ impl Origins {
     }
 
     fn of_rows(texts: &read::Texts, rows: &[u32]) -> Self {
-        let many = texts.format.has_many_files();
+        let many = texts.format.has_many_files() || texts.files.len() > 1;
         let origin = |example: &TextExample| Origin {
             input: example.input(),
             file: many.then(|| texts.files[example.file].display().to_string()),
@@ -108,6 +108,7 @@ impl Origins {
         let path = match texts.format {
             Format::ClassFolders => file.parent().and_then(Path::parent),
             Format::FilePerClass => file.parent(),
+            _ if many => file.parent(),
             _ => Some(file),
         };
         Self {

@@ -132,10 +132,7 @@ impl RawSplit {
             )
         };
         let label = |example: &parsed::TextExample| example.labels.join(" | ");
-        let place = |at: usize| match all[at].line {
-            Some(line) => format!("line {line}"),
-            None => texts.files[all[at].file].display().to_string(),
-        };
+        let place = |at: usize| texts.place(&all[at]);
         Self {
             examples: all.len() as u64,
             label_balance: names

@@ -73,6 +73,16 @@ impl Texts {
         self.examples.iter().flat_map(TextExample::texts)
     }
 
+    /// Where an example stands, for people: its line, its file, or where there are several files with lines both.
+    pub fn place(&self, example: &TextExample) -> String {
+        let file = self.files[example.file].display();
+        match example.line {
+            Some(line) if self.files.len() > 1 => format!("line {line} of {file}"),
+            Some(line) => format!("line {line}"),
+            None => file.to_string(),
+        }
+    }
+
     /// What was read, for people: how many rows of which file, and which columns.
     pub fn description(&self, split: Split) -> String {
         let (count, file) = (self.examples.len(), self.files[0].display());
@@ -83,6 +93,9 @@ impl Texts {
                 format!(
                     "{split}: {count} texts, one a line, of {files} files that are a class each, like {file}"
                 )
+            }
+            _ if self.files.len() > 1 => {
+                format!("{split}: {count} rows of {} files, {file} the first, none refused", self.files.len())
             }
             _ => format!("{split}: {count} rows of {file}, none refused"),
         };
@@ -100,6 +113,40 @@ impl Texts {
 
 /// Reads one split; `training` are the columns of the training data where this is another one.
 pub(super) fn read(
+    source: &Source,
+    options: &ClassificationOptions,
+    training: Option<&Columns>,
+    listener: &mut Listener<'_>,
+) -> Result<Texts> {
+    let mut texts = read_file(source, options, training, listener)?;
+    for source in &source.further {
+        // The columns of the first file are those of all.
+        let columns = training.or(texts.columns.as_ref());
+        let more = read_file(source, options, columns, listener)?;
+        if more.labelled != texts.labelled {
+            let [has, has_not] =
+                if more.labelled { [&source.path, &texts.files[0]] } else { [&texts.files[0], &source.path] };
+            let what = format!("has no labels, where {} has them", has.display());
+            return Err(bad(has_not, None, what, "give all parts of a split labels, or none of them"));
+        }
+        if more.per_example() != texts.per_example() {
+            let what =
+                format!("pairs of texts and single texts are mixed: {} differs", texts.files[0].display());
+            return Err(bad(&source.path, None, what, "give all parts of a split the same columns"));
+        }
+        let behind = texts.files.len();
+        let placed = more.examples.into_iter().map(|e| TextExample { file: e.file + behind, ..e });
+        texts.examples.extend(placed);
+        texts.files.extend(more.files);
+        texts.notes.extend(more.notes);
+        let new = more.declared.into_iter().filter(|label| !texts.declared.contains(label));
+        let new: Vec<String> = new.collect();
+        texts.declared.extend(new);
+    }
+    Ok(texts)
+}
+
+fn read_file(
     source: &Source,
     options: &ClassificationOptions,
     training: Option<&Columns>,

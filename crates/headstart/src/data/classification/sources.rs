@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::ClassificationOptions;
 use crate::data::content::plain_name;
 use crate::data::encoding::{TextBlocks, TextEncoding};
+use crate::data::shards;
 use crate::data::split::Split;
 use crate::error::{Error, Result, bad};
 
@@ -95,6 +96,14 @@ pub(super) struct Source {
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
+    /// The files behind it, where it is the first of several.
+    pub further: Vec<Source>,
+}
+
+impl Source {
+    fn of(path: &Path, format: Format) -> Self {
+        Self { path: path.to_path_buf(), format, further: Vec::new() }
+    }
 }
 
 /// The folder of unlabelled reviews in IMDb.
@@ -122,6 +131,11 @@ const NOT_CLASSES: [&str; 12] = [
 const MOST_LABEL_CHARS: usize = 40;
 /// How often a label of such lines stands there, at least on average.
 const LINES_OF_A_LABEL: usize = 3;
+/// What may stand before the name of a split.
+const SEPARATORS: [char; 3] = ['-', '_', '.'];
+/// What the `datasets` library writes beside its tables.
+const NO_TABLES: [&str; 3] = ["dataset_info.json", "dataset_dict.json", "state.json"];
+const TABLE_ENDINGS: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet"];
 const TEXT_ENDINGS: [&str; 8] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "txt", "text"];
 
 /// Finds the splits of a data set. What is not split is training data.
@@ -143,6 +157,11 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
             fix: "name the file of texts, or put train.txt and train.labels into the folder".into(),
         });
     }
+    if let Some(arrow) = arrow_file(path)? {
+        let what = "is an Arrow file, which is not read".into();
+        let fix = "save the data as Parquet: dataset.to_parquet(\"train.parquet\") in Python's `datasets`";
+        return Err(bad(&arrow, None, what, fix));
+    }
     let mut found = Vec::new();
     for split in Split::ALL {
         if let Some(source) = find_split(path, split, options)? {
@@ -150,7 +169,7 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
         }
     }
     if found.is_empty() {
-        found = prefixed_folders(path)?;
+        found = prefixed(path, options)?;
     }
     // Data sets of the Hugging Face hub have their tables in a folder `data` or of the variant's name.
     if let ([], [(_, only)]) = (&found[..], &class_folders(path)?[..])
@@ -160,15 +179,18 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
         return find(only, options);
     }
     if found.is_empty() && !class_folders(path)?.is_empty() {
-        found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::ClassFolders }));
+        found.push((Split::Train, Source::of(path, Format::ClassFolders)));
     }
     if found.is_empty() && files_of_classes(path)?.len() > 1 {
-        found.push((Split::Train, Source { path: path.to_path_buf(), format: Format::FilePerClass }));
+        found.push((Split::Train, Source::of(path, Format::FilePerClass)));
+    }
+    if let ([], [only]) = (&found[..], &tables(path)?[..]) {
+        found.push((Split::Train, from_file(only, options)?));
     }
     if found.is_empty() {
         return Err(Error::Missing {
             what: format!("no labelled data in {}", path.display()),
-            fix: "put a train.csv (.tsv, .json, .parquet, .txt), folders train/CLASS/*.txt, or for each class a file CLASS.txt with a \
+            fix: "put a train.csv (.tsv, .json, .parquet, .txt) or a single table, folders train/CLASS/*.txt, or for each class a file CLASS.txt with a \
                   text a line there"
                 .into(),
         });
@@ -176,9 +198,9 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
     Ok(found)
 }
 
-/// Whether a file has labels with its texts, by its name or by its beginning.
+/// Whether a file or folder has labels with its texts, by names or by the beginning of the file.
 pub fn is_labelled(path: &Path, encoding: TextEncoding) -> bool {
-    path.is_file() && from_file(path, &ClassificationOptions { encoding, ..Default::default() }).is_ok()
+    find(path, &ClassificationOptions { encoding, ..Default::default() }).is_ok()
 }
 
 /// The folders of classes in `path`, by name; hidden ones and IMDb's unlabelled reviews do not count.
@@ -294,55 +316,92 @@ pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn find_split(folder: &Path, split: Split, options: &ClassificationOptions) -> Result<Option<Source>> {
-    let mut found: Option<PathBuf> = None;
-    for path in entries(folder)? {
-        if !belongs(&path, split) {
-            continue;
-        }
-        if let Some(other) = &found {
-            let what = format!("{} is {split} data too", other.display());
-            return Err(bad(&path, None, what, "move one of the two away, or name the file itself"));
-        }
-        found = Some(path);
+    let found = shards::of_split(&entries(folder)?, split, |path, stem| belongs(path, stem, split))?;
+    let [only] = &found[..] else { return together(&found, options) };
+    if !only.is_dir() {
+        return from_file(only, options).map(Some);
     }
-    match found {
-        None => Ok(None),
-        Some(path) if path.is_dir() => {
-            let is_flat = class_folders(&path)?.is_empty() && files_of_classes(&path)?.len() > 1;
-            let format = if is_flat { Format::FilePerClass } else { Format::ClassFolders };
-            Ok(Some(Source { path, format }))
-        }
-        Some(path) => from_file(&path, options).map(Some),
+    let (classes, files) = (class_folders(only)?, files_of_classes(only)?);
+    let tables = tables(only)?;
+    if classes.is_empty() && !tables.is_empty() {
+        return together(&shards::of_folder(tables, split)?, options);
     }
+    let is_flat = classes.is_empty() && files.len() > 1;
+    let format = if is_flat { Format::FilePerClass } else { Format::ClassFolders };
+    Ok(Some(Source::of(only, format)))
 }
 
-/// Folders of classes as 20 Newsgroups has them: `20news-bydate-train` and `20news-bydate-test`, of one prefix.
-fn prefixed_folders(path: &Path) -> Result<Vec<(Split, Source)>> {
-    let folders: Vec<PathBuf> = entries(path)?.into_iter().filter(|p| p.is_dir()).collect();
-    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let Some(prefix) = folders.iter().find_map(|p| Some(name(p).strip_suffix("train")?.to_owned())) else {
-        return Ok(Vec::new());
-    };
-    let folder_of = |split: Split| {
-        let names: Vec<String> = split.names().iter().map(|n| format!("{prefix}{n}")).collect();
-        folders.iter().find(|p| names.contains(&name(p)))
-    };
-    let source = |path: &PathBuf| Source { path: path.clone(), format: Format::ClassFolders };
-    let found = Split::ALL.into_iter().filter_map(|split| Some((split, source(folder_of(split)?))));
-    Ok(if prefix.ends_with(['-', '_', '.']) { found.collect() } else { Vec::new() })
+/// Files that are one source, in this order.
+fn together(files: &[PathBuf], options: &ClassificationOptions) -> Result<Option<Source>> {
+    let mut sources =
+        files.iter().map(|path| from_file(path, options)).collect::<Result<Vec<_>>>()?.into_iter();
+    let first = sources.next();
+    Ok(first.map(|first| Source { further: sources.collect(), ..first }))
 }
 
-/// Whether a file or folder holds a split: by its name, as TREC calls its own, and unless it is the labels of a
+/// The tables in a folder.
+fn tables(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_table = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_other = name.starts_with(['.', '_']) || NO_TABLES.contains(&&*name);
+        path.is_file() && !is_other && TABLE_ENDINGS.contains(&ending(path).as_str())
+    };
+    Ok(entries(folder)?.into_iter().filter(is_table).collect())
+}
+
+/// A file of Arrow in a folder or in one right below it, as the `datasets` library saves them.
+fn arrow_file(folder: &Path) -> Result<Option<PathBuf>> {
+    let here = entries(folder)?;
+    for path in &here {
+        let below = if path.is_dir() { entries(path)? } else { vec![path.clone()] };
+        if let Some(found) = below.into_iter().find(|path| ending(path) == "arrow") {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Splits whose names have a beginning in common: folders as those of 20 Newsgroups, `20news-bydate-train` and `20news-bydate-test`, or files,
+/// `snli_1.0_train.jsonl` and `snli_1.0_test.jsonl`.
+fn prefixed(path: &Path, options: &ClassificationOptions) -> Result<Vec<(Split, Source)>> {
+    let entries = entries(path)?;
+    // Names of folders may have dots in them.
+    let stem = |path: &Path| {
+        if path.is_dir() {
+            path.file_name().unwrap_or_default().to_string_lossy().to_lowercase()
+        } else {
+            shards::stem(path)
+        }
+    };
+    let is_kind = |path: &Path| path.is_dir() || TEXT_ENDINGS.contains(&ending(path).as_str());
+    let prefix_of = |path: &PathBuf| {
+        let stem = stem(path);
+        let prefix = Split::Train.names().iter().find_map(|name| stem.strip_suffix(name))?;
+        (is_kind(path) && prefix.ends_with(SEPARATORS)).then(|| prefix.to_owned())
+    };
+    let Some(prefix) = entries.iter().find_map(prefix_of) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for split in Split::ALL {
+        let names: Vec<String> = split.names().iter().map(|name| format!("{prefix}{name}")).collect();
+        let of_split = entries.iter().filter(|path| is_kind(path) && names.contains(&stem(path))).cloned();
+        match &shards::in_order(of_split.collect(), split)?[..] {
+            [] => {}
+            [only] if only.is_dir() => found.push((split, Source::of(only, Format::ClassFolders))),
+            files => found.extend(together(files, options)?.map(|source| (split, source))),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a file or folder holds a split: by the stem of its name, as TREC calls its own, and unless it is the labels of a
 /// text file beside it.
-fn belongs(path: &Path, split: Split) -> bool {
+fn belongs(path: &Path, stem: &str, split: Split) -> bool {
     let plain = plain_name(path);
-    let stem = plain.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let trec = match split {
         Split::Train => stem == "train_5500",
         Split::Valid => false,
         Split::Test => stem == "trec_10",
     };
-    let stem = whole_shard(&stem);
     let beside = stem.strip_suffix(TEXTS_BESIDE).filter(|_| labels_beside(path).is_some());
     if !trec && !split.names().contains(&beside.unwrap_or(stem)) {
         return false;
@@ -358,7 +417,7 @@ fn belongs(path: &Path, split: Split) -> bool {
 }
 
 fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
-    let source = |format| Ok(Source { path: path.to_path_buf(), format });
+    let source = |format| Ok(Source::of(path, format));
     if let Some(labels) = &options.labels_file {
         return source(Format::LabelsBeside(labels.clone()));
     }
@@ -389,15 +448,6 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     let fix = "use CSV, TSV, JSON or Parquet, begin each line with `__label__NAME ` or with the label and a tab, or put the labels, one a line, \
                into a file of the same name ending in .labels";
     Err(bad(path, None, "there are no labels with the texts in any known format".into(), fix))
-}
-
-/// The name of a split, where a stem is that of its first or only shard, as in `train-00000-of-00001`; else the stem.
-fn whole_shard(stem: &str) -> &str {
-    let of = stem.rsplit_once("-of-").and_then(|(rest, all)| Some((rest.rsplit_once('-')?, all)));
-    match of {
-        Some(((split, number), all)) if [number, all].iter().all(|n| n.parse::<u32>().is_ok()) => split,
-        _ => stem,
-    }
 }
 
 /// The file with the labels of a file of texts, a line each: `a.labels` of `a.txt`, `train_labels.txt` of `train_text.txt`.

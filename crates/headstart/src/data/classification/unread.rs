@@ -72,7 +72,7 @@ pub(super) fn columns(
     });
     let (mut counts, hasher): (Vec<Counts>, _) = (Vec::new(), RandomState::new());
     let mut place: HashMap<String, usize> = HashMap::new();
-    each_row(&source, options, listener, &mut |row: &mut dyn Iterator<Item = (&str, &str)>| {
+    let mut take = |row: &mut dyn Iterator<Item = (&str, &str)>| {
         let Some(label) = labels.next() else { return };
         for (name, value) in row {
             let at = match place.get(name) {
@@ -86,7 +86,10 @@ pub(super) fn columns(
             };
             counts[at].add(value.trim(), label, &hasher);
         }
-    })?;
+    };
+    for file in std::iter::once(&source).chain(&source.further) {
+        each_row(file, options, listener, &mut take)?;
+    }
     Ok(counts.into_iter().map(Counts::done).collect())
 }
 

@@ -1,5 +1,6 @@
 //! Tests of reading labelled data in every layout, and of the errors.
 
+mod layouts;
 mod pairs;
 mod people;
 

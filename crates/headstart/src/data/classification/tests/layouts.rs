@@ -1,0 +1,106 @@
+//! Tests of folders as programs and people leave them: shards, folders of tables, names with something before the split.
+
+use super::*;
+
+const BAD: &str = "text,label\nbad film,n\n";
+const GOOD: &str = "text,label\ngood film,p\n";
+
+#[test]
+fn a_split_may_be_in_several_files() {
+    let jsonl = |label: &str, text: &str| format!("{{\"text\":\"{text}\",\"label\":\"{label}\"}}\n");
+    let (bad, good) = (jsonl("n", "bad film"), jsonl("p", "good film"));
+    let layouts: [&[(&str, &str)]; 7] = [
+        &[("train-00001-of-00002.csv", GOOD), ("train-00000-of-00002.csv", BAD), ("test.csv", GOOD)],
+        &[("train_2.csv", GOOD), ("train_1.csv", BAD), ("test_1.csv", GOOD)],
+        &[("train_part1.jsonl", &good), ("train_part0.jsonl", &bad), ("test.jsonl", &good)],
+        // As the hub converts data sets, and as Spark writes them.
+        &[("train/0000.jsonl", &bad), ("train/0001.jsonl", &good), ("test/0000.jsonl", &good)],
+        &[
+            ("train/part-00000-3f.c000.csv", BAD),
+            ("train/part-00001-3f.c000.csv", GOOD),
+            ("train/_SUCCESS.csv", ""),
+            ("test/part-00000-7a.c000.csv", GOOD),
+        ],
+        &[("train/1.csv", BAD), ("train/2.csv", GOOD), ("test.csv", GOOD), ("README.md", "x")],
+        &[
+            ("train-00000-of-00002.txt", "__label__n bad film"),
+            ("train-00001-of-00002.txt", "__label__p good film\n"),
+            ("test.txt", "__label__p good film\n"),
+        ],
+    ];
+    for files in layouts {
+        let data = load(files, "").unwrap();
+        let first = files[0].0;
+        assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good film")]), "{first}");
+        assert_eq!(show(&data, Split::Test), pairs(&[("p", "good film")]), "{first}");
+        assert!(data.notes[0].contains("2 rows of 2 files"), "{}", data.notes[0]);
+    }
+}
+
+#[test]
+fn parts_of_a_split_have_the_columns_of_the_first() {
+    let other = "label,id,text\np,good,good film\n";
+    let data = load(&[("train_1.csv", BAD), ("train_2.csv", other)], "").unwrap();
+    assert_eq!(show(&data, Split::Train), pairs(&[("n", "bad film"), ("p", "good film")]));
+    for (second, says) in [
+        ("phrase,label\ngood film,p\n", "no text column `text`"),
+        ("text,label\ngood film,\n", "train_2.csv: has no labels, where"),
+        ("text,label\ngood film,p\nbad,\n", "train_2.csv:3: the label is missing"),
+    ] {
+        let message = error(&[("train_1.csv", BAD), ("train_2.csv", second)], "");
+        assert!(message.contains(says), "{message}");
+    }
+    let message = error(&[("train-00000-of-00002.csv", BAD)], "");
+    assert!(message.contains("number 1 is not there"), "{message}");
+    // Errors behind reading name the part, too.
+    let test = [
+        ("train.csv", &*format!("{BAD}good,p\n")),
+        ("test_1.csv", BAD),
+        ("test_2.csv", "text,label\ngood,q\n"),
+    ];
+    let message = error(&test, "");
+    assert!(message.contains("test_2.csv:2"), "{message}");
+}
+
+#[test]
+fn something_may_stand_before_the_name_of_a_split() {
+    for (train, test) in [
+        ("snli_1.0_train.csv", "snli_1.0_test.csv"),
+        ("reviews.train.csv", "reviews.test.csv"),
+        ("my-data-train.csv.gz", "my-data-test.csv"),
+    ] {
+        let rows = format!("{BAD}good film,p\n");
+        let data = load(&[(train, &rows), (test, GOOD), ("notes.md", "x")], "").unwrap();
+        assert_eq!(show(&data, Split::Train).len(), 2, "{train}");
+        assert_eq!(show(&data, Split::Test), pairs(&[("p", "good film")]), "{train}");
+    }
+    let twice = [("a_train.csv", BAD), ("a_train.tsv", "text\tlabel\n")];
+    assert!(error(&twice, "").contains("is train data too"));
+    // Training data without anything before it is not mixed with others.
+    let rows = format!("{BAD}good film,p\n");
+    let data = load(&[("train.csv", &rows), ("old_train.csv", "x"), ("old_test.csv", "x")], "").unwrap();
+    assert!(data.test.is_none());
+}
+
+#[test]
+fn the_only_table_of_a_folder_is_its_data() {
+    let rows = format!("{BAD}good film,p\n");
+    let data = load(&[("IMDB Dataset.csv", &rows), ("LICENSE", "x"), (".x.csv", "x")], "").unwrap();
+    assert_eq!(show(&data, Split::Train).len(), 2);
+    assert!(error(&[("a.csv", &rows), ("b.csv", &rows)], "").contains("no labelled data in"));
+}
+
+#[test]
+fn arrow_files_are_named_with_what_to_do() {
+    for files in [
+        &[("data-00000-of-00001.arrow", "ARROW1"), ("dataset_info.json", "{}"), ("state.json", "{}")][..],
+        &[
+            ("train/data-00000-of-00001.arrow", "ARROW1"),
+            ("train/state.json", "{}"),
+            ("dataset_dict.json", "{}"),
+        ],
+    ] {
+        let message = error(files, "");
+        assert!(message.contains(".arrow: is an Arrow file") && message.contains("to_parquet"), "{message}");
+    }
+}
