@@ -6,13 +6,14 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
-use headstart::data::rows::{Row, RowContent, TextInput};
+use headstart::data::rows::{BadRow, Row, RowContent, TextInput};
 use headstart::files::AtomicFile;
 use headstart::infer::Prediction;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::output;
+use crate::settings::Usage;
 
 /// How answers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -27,13 +28,22 @@ pub enum AnswerFormat {
 }
 
 impl AnswerFormat {
-    /// What the end of a file's name says; JSON lines where it says nothing.
-    pub fn of_name(path: Option<&Path>) -> Self {
-        let ending = path.and_then(Path::extension).unwrap_or_default().to_string_lossy().to_lowercase();
-        match ending.as_str() {
-            "csv" => Self::Csv,
-            "tsv" | "tab" => Self::Tsv,
-            _ => Self::Jsonl,
+    /// What the end of a file's name says; JSON lines on standard output, and where it says nothing.
+    ///
+    /// # Errors
+    /// A name that asks for a form that there is not.
+    pub fn of_name(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Ok(Self::Jsonl) };
+        match path.extension().unwrap_or_default().to_string_lossy().to_lowercase().as_str() {
+            "csv" => Ok(Self::Csv),
+            "tsv" | "tab" => Ok(Self::Tsv),
+            "jsonl" | "ndjson" | "json" | "" => Ok(Self::Jsonl),
+            _ => Err(Usage(format!(
+                "--output {}: answers are written as a table (.csv, .tsv) or as JSON lines (.jsonl)\n  fix: end the name \
+                 with one of these, or say which with --output_format",
+                path.display()
+            ))
+            .into()),
         }
     }
 }
@@ -107,6 +117,9 @@ impl Answers {
 
     fn json(&self, row: &Row, adapter: Option<&str>, prediction: Option<&Prediction>) -> String {
         let mut object = Map::new();
+        let add = |object: &mut Map<String, Value>, name: &str, value: Value| {
+            object.insert(free(name, |name| object.contains_key(name)), value);
+        };
         match (&row.content, prediction) {
             (Ok(RowContent { input, fields }), Some(prediction)) => {
                 object.extend(fields.iter().cloned());
@@ -114,22 +127,24 @@ impl Answers {
                     object.extend(plain_fields(input));
                 }
                 let Prediction { label, probabilities, truncated, windows: _ } = prediction;
-                let mut add = |name: &str, value: Value| {
-                    object.insert(free(name, |name| object.contains_key(name)), value);
-                };
                 if let Some(adapter) = adapter {
-                    add("adapter", adapter.into());
+                    add(&mut object, "adapter", adapter.into());
                 }
-                add("label", label.as_str().into());
+                add(&mut object, "label", label.as_str().into());
                 let best = self.shape.top_k.map(|most| best(probabilities).into_iter().take(most));
-                add("probabilities", best.map_or_else(|| probabilities.clone(), Iterator::collect).into());
+                let probabilities = best.map_or_else(|| probabilities.clone(), Iterator::collect);
+                add(&mut object, "probabilities", probabilities.into());
                 if *truncated {
-                    add("truncated", true.into());
+                    add(&mut object, "truncated", true.into());
                 }
             }
-            (Err(what), _) => {
-                object.extend(adapter.map(|adapter| ("adapter".into(), json!(adapter))));
-                object.extend([("error".into(), json!(what)), ("line".into(), json!(row.line))]);
+            (Err(BadRow { what, fields }), _) => {
+                object.extend(fields.iter().cloned());
+                if let Some(adapter) = adapter {
+                    add(&mut object, "adapter", adapter.into());
+                }
+                add(&mut object, "error", what.as_str().into());
+                add(&mut object, "line", row.line.into());
             }
             (Ok(_), None) => {}
         }
@@ -150,8 +165,7 @@ impl Answers {
                 plain = plain_fields(input);
                 &plain
             }
-            Ok(RowContent { input: _, fields }) => fields,
-            Err(_) => &Vec::new(),
+            Ok(RowContent { fields, .. }) | Err(BadRow { fields, .. }) => fields,
         };
         let line = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| quoted(cell, delimiter)).collect();
@@ -190,7 +204,11 @@ impl Answers {
             None => cells.resize(columns.own.len() + columns.ours.len() - 1, String::new()),
         }
         cells.push(
-            row.content.as_ref().err().map(|what| format!("line {}: {what}", row.line)).unwrap_or_default(),
+            row.content
+                .as_ref()
+                .err()
+                .map(|bad| format!("line {}: {}", row.line, bad.what))
+                .unwrap_or_default(),
         );
         text + &line(&cells)
     }
@@ -246,6 +264,8 @@ fn quoted(cell: &str, delimiter: char) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn prediction() -> Prediction {
@@ -274,7 +294,7 @@ mod tests {
         let said = answers.record(&own, None, Some(&prediction()), ',');
         let header = "text,label,n,predicted_label,probability,label_2,probability_2,error";
         assert_eq!(said, format!("{header}\n\"some, text\",a,1,b,0.75,a,0.25,\n"));
-        let bad = Row { line: 3, content: Err("is \"odd\"".into()) };
+        let bad = Row { line: 3, content: Err("is \"odd\"".to_owned().into()) };
         assert_eq!(answers.record(&bad, None, None, ','), ",,,,,,,\"line 3: is \"\"odd\"\"\"\n");
         answers.record(&row(4, &[("other", json!(1))]), None, Some(&prediction()), ',');
         assert_eq!(answers.left_out, 1);
@@ -304,8 +324,38 @@ mod tests {
             said.starts_with("{\"text_a\":\"some, text\",\"text_b\":\"another\",\"label\":\"b\""),
             "{said}"
         );
-        let bad = Row { line: 3, content: Err("no".into()) };
+        let bad = Row { line: 3, content: Err("no".to_owned().into()) };
         assert_eq!(one.json(&bad, None, None), "{\"error\":\"no\",\"line\":3}\n");
+    }
+
+    #[test]
+    fn a_row_without_a_text_keeps_its_own_fields() {
+        let fields = vec![("id".to_owned(), json!(7)), ("error".to_owned(), json!("mine"))];
+        let bad = Row { line: 3, content: Err(BadRow { what: "no".into(), fields }) };
+        let said = answers(AnswerFormat::Jsonl, None).json(&bad, None, None);
+        assert_eq!(said, "{\"id\":7,\"error\":\"mine\",\"predicted_error\":\"no\",\"line\":3}\n");
+        let header = "id,error,label,probability,predicted_error\n";
+        let said = answers(AnswerFormat::Csv, None).record(&bad, None, None, ',');
+        assert_eq!(said, format!("{header}7,mine,,,line 3: no\n"));
+    }
+
+    #[test]
+    fn other_forms_than_these_are_refused() {
+        let of = |name: &str| AnswerFormat::of_name(Some(Path::new(name)));
+        assert_eq!(AnswerFormat::of_name(None).unwrap(), AnswerFormat::Jsonl);
+        for (name, format) in [
+            ("a.CSV", AnswerFormat::Csv),
+            ("a.tab", AnswerFormat::Tsv),
+            ("a.jsonl", AnswerFormat::Jsonl),
+            ("a.json", AnswerFormat::Jsonl),
+            ("a", AnswerFormat::Jsonl),
+        ] {
+            assert_eq!(of(name).unwrap(), format);
+        }
+        for name in ["a.parquet", "a.xlsx", "a.csv.gz", "a.txt"] {
+            let refused = of(name).unwrap_err().to_string();
+            assert!(refused.contains(name) && refused.contains("--output_format"), "{refused}");
+        }
     }
 
     #[test]
@@ -314,7 +364,7 @@ mod tests {
         let said = named.json(&row(1, &[("adapter", json!("x"))]), Some("mood"), Some(&prediction()));
         let expected = r#"{"adapter":"x","predicted_adapter":"mood","label":"b","probabilities":{"b":0.75}}"#;
         assert_eq!(said, format!("{expected}\n"));
-        let bad = Row { line: 3, content: Err("no".into()) };
+        let bad = Row { line: 3, content: Err("no".to_owned().into()) };
         let expected = r#"{"adapter":"mood","error":"no","line":3}"#;
         assert_eq!(named.json(&bad, Some("mood"), None), format!("{expected}\n"));
         let mut table = answers(AnswerFormat::Csv, None);

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use headstart::train::fixed;
+
 use crate::output::{number, shortened};
 
 /// What a table may take of a terminal.
@@ -70,7 +72,7 @@ pub fn sureness(
         let ([low, high], value) = (intervals.get(name)?, metrics.get(name)?);
         // Correlations are no shares.
         let correlation = ["pearson", "spearman"].contains(&name);
-        let number = |x: f64| if correlation { format!("{x:.3}") } else { percent(x) };
+        let number = |x: f64| if correlation { fixed(x, 3) } else { percent(x) };
         let unit = if correlation { "" } else { " %" };
         Some(format!("{word} {}{unit} (95 %: {} - {})", number(*value), number(*low), number(*high)))
     };
@@ -80,7 +82,7 @@ pub fn sureness(
 
 /// 0.9123 -> "91.2".
 pub fn percent(share: f64) -> String {
-    format!("{:.1}", 100.0 * share)
+    fixed(100.0 * share, 1)
 }
 
 /// The metric's name, if it is one of `split`.
@@ -177,6 +179,10 @@ mod tests {
             "Pearson 0.876 (95 %: 0.800 - 0.900), 500 examples"
         );
         assert_eq!(said(BTreeMap::new()), None);
+        let nothing = metrics(&[("pearson", -2e-9)]);
+        let line = sureness(&nothing, &ends("pearson", [-0.000_4, 0.000_1]), 9).unwrap();
+        assert_eq!(line, "Pearson 0.000 (95 %: 0.000 - 0.000), 9 examples");
+        assert_eq!((percent(-0.000_1), percent(-0.01)), ("0.0".to_owned(), "-1.0".to_owned()));
     }
 
     #[test]

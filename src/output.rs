@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use headstart::train::fixed;
 use serde::Serialize;
 
 /// Whoever read our output has gone; not a failure.
@@ -48,7 +49,7 @@ pub fn json_line(value: &impl Serialize) -> Result<()> {
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-3..1e2).contains(&size) {
-        format!("{value:.4}")
+        fixed(value, 4)
     } else if (1e2..1e9).contains(&size) {
         format!("{value:.1}")
     } else {

@@ -21,14 +21,15 @@ mod run;
 mod train;
 mod tutorial;
 
-pub use adapters::{named_adapters, text_fields_of_all};
+pub use adapters::{named_adapters, trained_columns_of_all};
 pub use auto::auto;
 pub use bench::bench;
 pub use data::{absolute_path, data_config, default_cache_dir, locations};
-pub use file::text_fields_of;
+pub use file::{TrainedColumns, trained_columns};
 pub use finetune::finetune;
 pub use hub::{
     hub_options, model_and_base, model_folder, model_where_none_is_named, places_of, say as say_model,
+    trunk_of_run,
 };
 pub use plan::assumptions;
 pub use pretrain::{distill, pretrain};

@@ -15,7 +15,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use support::Place;
-use support::published::folder;
+use support::published::{folder, put_tensor};
 
 fn place(cases: &[&str]) -> Place {
     let place = Place::new();
@@ -95,6 +95,7 @@ fn what_peft_computes_otherwise_is_refused_by_name() {
         ("layers_to_transform", json!([0]), &["`layers_to_transform`"]),
         ("init_lora_weights", json!("pissa"), &["`init_lora_weights`", "pissa"]),
         ("peft_type", json!("ADALORA"), &["`peft_type`", "ADALORA"]),
+        ("peft_type", json!("PROMPT_TUNING"), &["PROMPT_TUNING", "virtual tokens", "finetune --method lora"]),
         ("task_type", json!("TOKEN_CLS"), &["`task_type`", "TOKEN_CLS"]),
         ("r", json!(4), &["do not go with its `r`"]),
         ("r", json!(0), &["0 is no rank"]),
@@ -118,6 +119,39 @@ fn what_peft_computes_otherwise_is_refused_by_name() {
     place.run("predict adapter").refuses(2, &["/nowhere/bert_clf", "--base MODEL"]);
     fs::remove_file(place.path("adapter/adapter_model.safetensors")).unwrap();
     place.run("predict adapter --base away").refuses(1, &["adapter_model.safetensors", "adapter_model.bin"]);
+}
+
+/// As PEFT's `target_modules="all-linear"` has one.
+#[test]
+fn an_update_of_the_pooler_is_added_to_its_weights() {
+    let place = place(&["bert_clf"]);
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft/folders/bert_lora");
+    place.copy(&golden, "adapter");
+    place.copy(&golden, "plain");
+    place.copy(&place.path("bert_clf"), "sum");
+    let (rank, width) = (3, 27);
+    let number = |n: usize| ((n * 37 % 101) as f32 - 50.0) / 100.0;
+    let [a, b]: [Vec<f32>; 2] = [0, 7].map(|first| (first..first + rank * width).map(number).collect());
+    let (file, module) = ("adapter/adapter_model.safetensors", "base_model.model.bert.pooler.dense");
+    put_tensor(&place, file, &format!("{module}.lora_A.weight"), &[rank, width], a.clone());
+    put_tensor(&place, file, &format!("{module}.lora_B.weight"), &[width, rank], b.clone());
+    // Its alpha is 7.
+    let scale = 7.0 / rank as f64;
+    let mut weights: Vec<f32> = place.tensors("sum/model.safetensors")["bert.pooler.dense.weight"]
+        .iter()
+        .map(|bits| f32::from_bits(*bits))
+        .collect();
+    for (at, weight) in weights.iter_mut().enumerate() {
+        let product = |k: usize| f64::from(b[at / width * rank + k]) * f64::from(a[k * width + at % width]);
+        *weight += (scale * (0..rank).map(product).sum::<f64>()) as f32;
+    }
+    put_tensor(&place, "sum/model.safetensors", "bert.pooler.dense.weight", &[width, width], weights);
+    let found = answers(&place, "adapter --base bert_clf");
+    assert_eq!(found, answers(&place, "plain --base sum"));
+    assert_ne!(found, answers(&place, "plain --base bert_clf"));
+    // Whole and with an update it would be of two kinds of weights.
+    put_tensor(&place, file, &format!("{module}.weight"), &[width, width], vec![0.5; width * width]);
+    place.run("predict adapter --base bert_clf").refuses(1, &["`modules_to_save`", "has an update, too"]);
 }
 
 #[test]
@@ -236,12 +270,13 @@ fn folders_of_adapterhub_come_in_and_go_out_the_same() {
     refused("--method ia3", &["feed_forward.down.ia3", "--to peft"]);
     refused("--method lora --lora_targets o", &["out-projection", "--to peft"]);
     refused("--method adapters --adapters_dim 2 --pooling mean", &["first token", "mean"]);
-    refused("--method bitfit", &["was not trained on", "export --to hf takes everything"]);
+    refused("--method bitfit", &["other biases", "no place in this form", "export --to hf takes everything"]);
     refused("--method head", &["not one of adapters, low-rank updates and scales"]);
     place
         .run("export run0 --to adapterhub --base bert_mlm --output never")
         .refuses(1, &["was not trained on", "bert_mlm"]);
-    place.run("export run0 --to adapterhub --output never").refuses(2, &["--base MODEL"]);
+    // What a run started from is known.
+    place.run("export run0 --to adapterhub --output known").succeeds();
 }
 
 #[test]
@@ -333,6 +368,10 @@ fn several_adapters_answer_over_one_trunk() {
         place.run(&format!("{call} --max_steps 4 --out run{n}")).succeeds();
     }
     place.run("export run0 --to peft --base bert_clf --output peft").succeeds();
+    // The run knows what it started from.
+    place.run("export run0 --to peft --output known").succeeds();
+    assert!(place.bytes("known/adapter_model.safetensors") == place.bytes("peft/adapter_model.safetensors"));
+    assert_eq!(place.json_file("known/adapter_config.json"), place.json_file("peft/adapter_config.json"));
     let adapters =
         "--adapter run0 --adapter run1/final --adapter last=run2/final/adapter --adapter run3 --adapter peft";
     let names = [("run0", "run0"), ("run1", "run1"), ("last", "run2"), ("run3", "run3"), ("peft", "run0")];

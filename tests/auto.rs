@@ -57,7 +57,11 @@ fn it_climbs_until_rungs_are_no_better_and_goes_on_where_it_is_told_to() {
     assert_eq!(result["rungs"][2]["gain"]["over"], "1-bow");
     assert!(result["rungs"][2]["estimated_s"].is_number() && result["rungs"][0]["gain"].is_null());
     assert!(result["metrics"]["test/accuracy"].as_f64().unwrap() > 0.9, "{result}");
-    done.says(&["the ladder, with rough times: 1-bow, 2-features (", "ms/text", "acc. %"]);
+    done.says(&[
+        "the ladder, with rough times: 1-bow (less than a second), 2-features (",
+        "ms/text",
+        "acc. %",
+    ]);
     let answer = place.feed("predict a", b"the old harbour guards the small river .\n").json();
     assert_eq!(answer["label"], "water");
     let found = place.run(&format!("eval a --data {} --json", data())).json();
@@ -111,9 +115,20 @@ fn what_is_stopped_goes_on_to_the_same_models() {
     running.terminate();
     assert_eq!(running.end().code(), Some(130), "{}", running.said());
     assert!(!place.path("cut/final").exists() && place.path("cut/2-features/final").exists());
-    assert_eq!(place.json_file("cut/summary.json")["stopped"], "signal");
+    let cut = place.json_file("cut/summary.json");
+    assert_eq!((&cut["stopped"], &cut["chosen"]), (&"signal".into(), &Value::Null));
+    assert!(cut["best_so_far"].as_str().unwrap().starts_with("cut/"), "{cut}");
+    // Which of its runs can be named.
+    place.run("predict cut").refuses(1, &["cut/1-bow, cut/2-features", "name one of them"]);
     let result = place.run("auto --resume cut --json").json();
     assert_eq!(names(&result), ["1-bow", "2-features", "3-lora", "4-full"]);
+    // Its time is that of both starts, and a third one that finds nothing to do changes it no more.
+    let seconds = result["seconds"].as_f64().unwrap();
+    assert!(seconds > cut["seconds"].as_f64().unwrap(), "{result}");
+    let third = place.run("auto --resume cut --json").json();
+    for told in [third, place.json_file("cut/summary.json")] {
+        assert!((told["seconds"].as_f64().unwrap() - seconds).abs() < 1e-6, "{told}");
+    }
     for run in ["2-features", "3-lora", "4-full"] {
         assert!(weights(&place, &format!("cut/{run}")) == weights(&place, &format!("whole/{run}")), "{run}");
     }
@@ -144,6 +159,29 @@ fn what_does_not_fit_into_the_time_is_not_begun() {
     );
     assert!(result["why_stopped"].as_str().unwrap().starts_with("4-full would take about"), "{result}");
     assert!(result["final_dir"].is_string(), "the best so far is there: {result}");
+}
+
+#[test]
+fn a_bag_of_words_that_does_not_fit_is_given_up_and_the_next_rung_is_begun() {
+    let place = Place::new();
+    // Ten classes of long texts.
+    let table = |seed: u64, lines: usize| {
+        let row = |(n, line): (usize, &str)| {
+            let (text, _) = line.split_once(',').unwrap();
+            format!("{},class{}\n", text.repeat(24), n % 10)
+        };
+        let rows: String = topics(seed, lines).lines().skip(1).enumerate().map(row).collect();
+        format!("text,label\n{rows}")
+    };
+    place.write("long/train.csv", table(9, 400));
+    place.write("long/valid.csv", table(10, 40));
+    let done = place.run(&format!("auto long {} --json --max_time 8 --out a", model()));
+    done.says(&["1-bow would take about"]);
+    assert!(!names(&done.json()).contains(&"1-bow"));
+    assert_eq!(place.json_file("a/auto.json")["given_up"], serde_json::json!(["bow"]));
+    let again = place.run("auto --resume a --max_time 1 --json");
+    again.says(&["no 1-bow: it did not fit into the time"]);
+    assert!(!place.path("a/1-bow").exists());
 }
 
 #[test]

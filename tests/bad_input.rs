@@ -57,7 +57,7 @@ fn text_that_cannot_be_read_is_named_with_its_place() {
     place.write("latin.txt", b"fine\nbad \xff x\n");
     place.write("wide.txt", b"\xff\xfet\0e\0x\0t\0");
     place.write("short.txt", "the old harbour .\n");
-    place.write("folder/notes.md", "text\n");
+    place.write("folder/notes.pdf", "text\n");
     place.write("valid/train.txt", support::sentences(1, 50));
     place.write("valid/valid.txt", b"fine\n\nfine\ncaf\xe9\n");
     for (data, words) in [
@@ -430,7 +430,7 @@ fn use_that_cannot_be_is_refused() {
         .refuses(1, &["new.csv:3", "`air`", "land, water", "fix: "]);
     let split = place.run(&format!("eval {lm} --data {} --split test", path("books")));
     split.refuses(1, &["split", "fix: "]);
-    place.write("notes/about.md", "no text to learn from\n");
+    place.write("notes/README.md", "no text to learn from\n");
     place.run(&format!("eval {lm} --data notes")).refuses(1, &["notes", "train.txt", "fix: "]);
     place.run(&format!("predict {tuned} --input none.txt")).refuses(1, &["none.txt"]);
     // A row that cannot be read is answered with an error, or ends it where that is asked for.

@@ -64,6 +64,7 @@ fn a_config_that_is_not_understood_is_refused_by_its_key() {
         ("classifier_dropout", json!(7.0), &["head.dropout", "7 is not a probability"]),
         ("id2label", json!({"0": "a", "1": "a", "2": "b"}), &["id2label", "twice"]),
         ("id2label", json!({"0": "a", "7": "b"}), &["id2label"]),
+        ("label2id", json!({"LABEL_0": 2, "LABEL_1": 1, "LABEL_2": 0}), &["label2id", "another number"]),
         ("problem_type", json!("ranking"), &["problem_type", "ranking"]),
     ] {
         refuses(&with("bert_clf", key, value), words);
@@ -85,6 +86,7 @@ fn a_config_that_lies_about_sizes_costs_nothing() {
         ("max_position_embeddings", json!(1_000_000), &["position_embeddings", "[39, 27]"]),
         ("num_hidden_layers", json!(3), &["encoder.layer.2", "nothing"]),
         ("num_hidden_layers", json!(4_096), &["encoder.layer.2", "nothing", "more"]),
+        ("num_hidden_layers", json!(1), &["config.json", "1 layers", "are of 2"]),
         ("num_attention_heads", json!(5), &["5 heads do not divide"]),
         ("num_attention_heads", json!(0), &["num_heads", "0 is not a possible size"]),
         ("type_vocab_size", json!(u32::MAX), &["token_types"]),
@@ -173,8 +175,35 @@ fn a_head_that_does_not_fit_is_named() {
     // A classifier of three outputs.
     let labels = json!({"0": "a", "1": "b"});
     refuses(&with("bert_clf", "id2label", labels), &["config.json", "2 labels", "3 outputs"]);
+    // A causal model's LM head is part of it, and that of this one's is not the token embedding.
+    refuses(&with("gpt2_lm", "tie_word_embeddings", json!(false)), &["LM head", "matrix of its own"]);
+}
+
+#[test]
+fn a_head_that_is_not_computed_here_leaves_the_trunk() {
+    let features = |place: &Place| {
+        place.feed("features model", b"the river\n").succeeds();
+        place.feed("predict model", b"the river\n")
+    };
+    for class in ["BertForTokenClassification", "BertForMultipleChoice"] {
+        let place = with("bert_clf", "architectures", json!([class]));
+        features(&place).refuses(1, &["no classifier of texts", class, "fix: "]);
+        let call = "finetune --model model --data topics --max_steps 1 --out run";
+        place.run(call).says(&[class, "the trunk is used", "a new head for the task"]);
+        // What is written is what was read.
+        let written = place.run("export model --to hf --output out --json").json();
+        assert_eq!(written["architecture"], "BertModel");
+        assert_eq!(written["left"], json!(["classifier.bias", "classifier.weight"]));
+    }
+    // Without a pooler, as token classifiers are saved, it is whole, too.
+    let place = with("bert_clf", "architectures", json!(["BertForTokenClassification"]));
+    keep_tensors(&place, "model", |name| !name.contains("pooler"));
+    features(&place).refuses(1, &["no classifier of texts"]);
     // The LM head's matrix is not the token embedding.
-    refuses(&with("bert_mlm", "tie_word_embeddings", json!(false)), &["LM head", "matrix of its own"]);
+    let place = with("bert_mlm", "tie_word_embeddings", json!(false));
+    features(&place).refuses(1, &["no classifier of texts", "matrix of its own"]);
+    let call = "pretrain --from model --data topics/train.csv --max_steps 1 --out run";
+    place.run(call).says(&["matrix of its own", "the trunk is used"]);
 }
 
 #[test]

@@ -508,6 +508,39 @@ fn tables_are_answered_with_their_columns() {
     let out = place.feed("predict run --input_format jsonl --output_format tsv --top_k 2", objects);
     let header = "words\tn\tlabel\tprobability\tlabel_2\tprobability_2\terror\n";
     assert!(out.succeeds().stdout.starts_with(header), "{}", out.stdout);
+    // It is measured on the label that it was trained with, and never on answers.
+    place.write("both.csv", "words,kind,label\nold barn,land,water\nhigh waves,water,land\n");
+    let said = place.run("eval run --data both.csv");
+    assert!(said.succeeds().stderr.contains("label in `kind`"), "{}", said.stderr);
+    place.write("answers.csv", "words,predicted_label\nold barn,land\n");
+    place.run("eval run --data answers.csv").refuses(1, &["`kind`", "--label_column"]);
+    place.run("predict run --input both.csv --top_k 0").refuses(2, &["--top_k 0"]);
+    place
+        .run("predict run --input both.csv --output p.parquet")
+        .refuses(2, &["p.parquet", "--output_format"]);
+}
+
+/// A table without names for its columns is read alike by all commands.
+#[test]
+fn a_table_without_a_header_is_answered_as_it_was_trained_on() {
+    let place = Place::new();
+    tokenizer(&place);
+    place
+        .run("pretrain --data starter --tokenizer tok.json --preset micro --max_steps 1 --out trunk")
+        .succeeds();
+    place.write("rows.csv", "old barn,land\nhigh waves,water\n".repeat(20));
+    let call =
+        "finetune --model trunk --data rows.csv --header false --label_column 2 --max_steps 2 --out run";
+    place.run(call).succeeds();
+    let answers = place.run("predict run --input rows.csv").json_lines();
+    assert_eq!((answers.len(), &answers[0]["1"]), (40, &"old barn".into()));
+    place.write("named.csv", "text,label\nold barn,land\n");
+    let named = place.run("predict run --input named.csv --header true").json_lines();
+    assert_eq!((named.len(), &named[0]["text"]), (1, &"old barn".into()));
+    let measured = place.run("eval run --data rows.csv --json").json();
+    assert_eq!(measured["examples"], 40);
+    place.run("eval run --data named.csv --header true").succeeds();
+    place.run("features trunk --input rows.csv --header false --text_column 1").succeeds();
 }
 
 /// What a person sees of a fine-tuning: short lines without names of tensors, and no label that paints the terminal.

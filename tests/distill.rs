@@ -207,6 +207,47 @@ fn a_classifier_teaches_its_answers_on_text_without_labels() {
 }
 
 #[test]
+fn a_classifier_of_pairs_teaches_on_pairs() {
+    let place = place();
+    let (texts, others) = (sentences(3, 80), sentences(4, 80));
+    let pairs: Vec<(&str, &str)> = texts.lines().zip(others.lines()).collect();
+    let row = |(at, (a, b)): (usize, &(&str, &str))| format!("{a}\t{b}\t{}\n", ["no", "yes"][at % 2]);
+    let rows: String = pairs.iter().enumerate().map(row).collect();
+    place.write("pairs.tsv", format!("sentence1\tsentence2\tlabel\n{rows}"));
+    place.run("finetune --model teacher --data pairs.tsv --max_steps 4 --out teacher2").succeeds();
+    let call = format!("distill --teacher teacher2 {STUDENT} --token_loss 0 --sentence_loss 0 --max_steps 2");
+    let call = call.replace("--data books --inputs lines", "--data pairs.tsv");
+    place
+        .run(&format!("{call} --inputs lines --label_loss 1 --out x"))
+        .refuses(2, &["label_loss", "reads pairs of texts", "--inputs pairs"]);
+    place.run(&format!("{call} --inputs pairs --out run")).succeeds();
+    // The student is a classifier of pairs with the teacher's words.
+    let answers = place.feed("predict run", b"the barn\tthe waves\n").json_lines();
+    assert!(["yes", "no"].contains(&answers[0]["label"].as_str().unwrap()), "{answers:?}");
+    // A line without another is none of its inputs.
+    place.write("odd/train.txt", "the barn\nthe waves\nalone\n");
+    place
+        .run(&format!("{call} --inputs pairs --out x").replace("pairs.tsv", "odd"))
+        .refuses(2, &["1 of 2 inputs", "classifies pairs"]);
+    // Where nothing says so, its labels are passed by, and that is said.
+    let idle = format!("{call} --inputs lines --out idle").replace("--token_loss 0", "--token_loss 1");
+    let said = place.run(&idle).succeeds().stderr.clone();
+    assert!(said.contains("its labels are not learned") && said.contains("--inputs pairs"), "{said}");
+}
+
+#[test]
+fn a_student_without_sizes_is_said_to_be_large() {
+    let place = place();
+    // It is said before what ends these calls early: heads that are not the teacher's.
+    let call =
+        "distill --teacher teacher --data books --label_loss 0 --relation_loss 1 --num_max_positions 16";
+    let said = place.run(&format!("{call} --out run"));
+    said.refuses(2, &["warning: the student has", "and its teacher", "--preset", "relation_heads"]);
+    let said = place.run(&format!("{call} --preset micro --out run"));
+    assert!(said.code == Some(2) && !said.stderr.contains("warning: the student"), "{}", said.stderr);
+}
+
+#[test]
 fn what_cannot_be_learned_is_refused_before_there_is_a_run() {
     let place = place();
     let lm = trunks("distill");
@@ -226,7 +267,16 @@ fn what_cannot_be_learned_is_refused_before_there_is_a_run() {
             "--teacher trunk --data books --layers 1:3 --preset micro",
             &["layers", "layer 3 of the teacher", "it has 2"],
         ),
-        ("--teacher trunk --data books --layers 9:1 --preset micro", &["layer 9"]),
+        (
+            "--teacher trunk --data books --layers 9:1 --preset micro",
+            &["layers", "layer 9 of the student", "it has 2"],
+        ),
+        ("--teacher trunk --data books --temperature 3", &["temperature", "label_loss, which is 0"]),
+        (
+            "--teacher teacher --data books --label_loss 0 --temperature 3",
+            &["temperature", "label_loss, which is 0"],
+        ),
+        ("--teacher trunk --data books --mlm_probability 0.3", &["mlm_probability", "lm_loss, which is 0"]),
         ("--teacher trunk --data books --layers 2:1,1:1", &["lowest first"]),
         ("--teacher teacher --data books --token_loss 0 --layers 1:1", &["layers", "token_loss"]),
         (

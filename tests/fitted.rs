@@ -319,7 +319,51 @@ fn what_makes_no_sense_is_refused() {
     refused("--method features --lm_loss_coef 0.5", &["no language-model loss"]);
     refused("--method features --n_epochs 0", &["before the head is fitted"]);
     refused("--method features --budget 1m", &["takes no steps"]);
+    refused("--method features --lr 1e-3", &["`lr`", "takes no steps", "leave it out"]);
+    refused("--method features --lr auto", &["`lr_auto`", "no learning rate"]);
+    refused("--method features --seeds 2", &["`seeds`", "has no seed"]);
+    refused("--shots 4 --curve 10,20", &["`curve`", "shots"]);
     refused("--method features --pooling pooler", &["brings no pooler"]);
+}
+
+#[test]
+fn one_number_everywhere_is_refused_and_predictions_of_one_have_no_correlation() {
+    let place = Place::new();
+    let mut draws = support::Draws::new(31);
+    let mut rows = |label: &dyn Fn(usize) -> f64, count: usize| {
+        (0..count).fold(String::from("text,label\n"), |table, n| {
+            format!("{table}{},{}\n", sentence(&mut draws).0, label(n))
+        })
+    };
+    place.write("one.csv", rows(&|_| 3.5, 40));
+    let fit = "finetune --method bow --problem regression --json";
+    let words = ["one.csv: all 36 training examples have the number 3.5", "different numbers"];
+    place.run(&format!("{fit} --data one.csv --out no")).refuses(1, &words);
+    place.run(&call("--method features --problem regression --data one.csv --out no")).refuses(1, &words);
+    assert!(!place.path("no").exists());
+    place.write("flat/train.csv", rows(&|n| n as f64, 40));
+    place.write("flat/valid.csv", rows(&|_| 0.1, 12));
+    let done = place.run(&format!("{fit} --data flat --out flat-run"));
+    let result = done.json();
+    assert!(metric(&result, "valid/mse") > 0.0, "{result}");
+    assert!(result["metrics"].get("valid/pearson").is_none(), "{result}");
+    assert!(result["intervals"].as_object().is_none_or(serde_json::Map::is_empty), "{result}");
+}
+
+#[test]
+fn the_time_binds_what_takes_no_steps() {
+    let place = Place::new();
+    let features = place.run(&call("--method features --max_time 0.000001 --out a"));
+    features.refuses(1, &["the time of max_time is over", "before it was whole"]);
+    let topics = trunks("fitted").path("topics");
+    let bow =
+        place.run(&format!("finetune --method bow --data {} --max_time 0.000001 --out b", topics.display()));
+    bow.refuses(1, &["the time of max_time was over before the bag of words was fitted", "more time"]);
+    let beside = place.run(&call("--method head --max_time 0.000001 --json --out c"));
+    beside.says(&[
+        "no bag of words is fitted to compare with: it was not done in half of the time of max_time",
+    ]);
+    assert!(beside.json()["bow"].is_null());
 }
 
 #[test]

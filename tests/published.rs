@@ -132,6 +132,63 @@ fn what_a_folder_says_of_classifiers_is_kept_by_what_is_trained_from_it() {
 }
 
 #[test]
+fn what_sentence_transformers_does_behind_the_pooling_is_done_and_written_again() {
+    let place = place(&[]);
+    sentence_model(&place);
+    let general = json!({
+        "prompts": {"query": "the ", "passage": "old "}, "default_prompt_name": "query", "truncate_dim": 10,
+    });
+    place.write("minilm/config_sentence_transformers.json", general.to_string());
+    let vectors = |flags: &str| -> Vec<f64> {
+        let done = place.feed(&format!("features {flags}"), b"river\n");
+        done.says(&["10 numbers a text", "the first 10 of 27"]);
+        serde_json::from_value(done.json_lines()[0]["embedding"].clone()).unwrap()
+    };
+    place.run("export minilm --to sentence-transformers --output out").succeeds();
+    let written = place.json_file("out/config_sentence_transformers.json");
+    for key in ["prompts", "default_prompt_name", "truncate_dim"] {
+        assert_eq!(written[key], general[key], "{key}");
+    }
+    let [default, query, passage] =
+        ["minilm", "minilm --prompt query", "minilm --prompt passage"].map(vectors);
+    assert_eq!((default.len(), &default), (10, &query));
+    assert_ne!(default, passage);
+    assert_eq!(vectors("out --prompt passage"), passage);
+    let length = |vector: &[f64]| vector.iter().map(|value| value * value).sum::<f64>().sqrt();
+    assert!((length(&vectors("minilm --normalize")) - 1.0).abs() < 1e-6);
+    // The folder's own scaling comes before columns are cut off.
+    let modules = place.json_file("minilm/modules.json");
+    let mut modules = modules.as_array().unwrap().clone();
+    modules.push(json!({"idx": 2, "name": "2", "path": "2_Normalize", "type": "a.Normalize"}));
+    place.write("minilm/modules.json", Value::from(modules).to_string());
+    assert!(length(&vectors("minilm")) < 0.99);
+    let shown = place.run("models show minilm --json").json();
+    assert_eq!((&shown["config"]["arch"], &shown["labels"]), (&json!("bert"), &json!([])));
+    assert_eq!(shown["vectors"]["prompts"], general["prompts"]);
+    place.feed("features minilm --prompt x", b"river\n").refuses(2, &["no prompt `x`", "`passage`, `query`"]);
+}
+
+#[test]
+fn what_a_config_says_of_classifiers_is_kept_by_what_has_none() {
+    let place = place(&["modernbert_mlm", "distilbert_mlm"]);
+    for (model, key, value) in [
+        ("modernbert_mlm", "classifier_pooling", json!("cls")),
+        ("distilbert_mlm", "seq_classif_dropout", json!(0.375)),
+    ] {
+        configure(&place, model, |config| {
+            config.insert(key.into(), value.clone());
+        });
+        place.run(&format!("export {model} --to hf --output {model}-out")).succeeds();
+        place
+            .run(&format!("pretrain --from {model} --data books --max_steps 1 --out {model}-run"))
+            .succeeds();
+        for folder in [format!("{model}-out"), format!("{model}-run/final")] {
+            assert_eq!(place.json_file(&format!("{folder}/config.json"))[key], value, "{folder}");
+        }
+    }
+}
+
+#[test]
 fn a_published_model_is_trained_by_every_method() {
     let place = place(&["bert_clf", "distilbert_mlm"]);
     for (model, flags) in [

@@ -9,7 +9,7 @@
 what somebody has after `pip install transformers accelerate` and the first page of the documentation: f32, dynamic
 padding. `onnx` exports the trunk with mean pooling and times it on texts sorted by length, 32 at a time, the model
 loaded and warm. `recipe` fine-tunes with what `headstart finetune` does by default: Adam without decay, batch 16, 3 epochs, 1e-4 (at
-384), a tenth of warm-up, a line to 0, bf16; trec and imdb hold nothing out and are tested once, the others are evaluated
+384), a tenth of warm-up, a line to 0, bf16; long texts keep head and tail; trec and imdb hold nothing out and are tested once, the others are evaluated
 each epoch; --method lora is PEFT's, and --max_steps tells the speed alone. Each prints one JSON line. Needs torch and transformers; accelerate; onnx, onnxscript, onnxruntime.
 """
 import argparse
@@ -127,7 +127,20 @@ def recipe(a):
     names = [] if regression else sorted(set(gold))
     tokenizer = AutoTokenizer.from_pretrained(a.model)
     model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=max(len(names), 1)).train()
-    ids = lambda rows: [dict(tokenizer(*row, truncation=True, max_length=a.max_length)) for row in rows]
+
+    def inputs(row):
+        if len(row) == 2 or a.truncation == "head":
+            return dict(tokenizer(*row, truncation=True, max_length=a.max_length))
+        # As headstart's: of a text that is too long the first quarter and the last three of what there is room for.
+        ids = tokenizer(row[0], add_special_tokens=False)["input_ids"]
+        room = a.max_length - 2
+        if len(ids) > room:
+            head = (room + 2) // 4
+            ids = ids[:head] + ids[len(ids) - (room - head) :]
+        ids = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
+        return {"input_ids": ids, "token_type_ids": [0] * len(ids), "attention_mask": [1] * len(ids)}
+
+    ids = lambda rows: [inputs(row) for row in rows]
     train, test = ids(train), ids(test)
     labels = torch.tensor([float(g) for g in gold] if regression else [names.index(g) for g in gold])
     if a.method == "lora":
@@ -203,6 +216,7 @@ def main():
     p.add_argument("--epochs", type=int, default=3)
     p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--max_length", type=int, default=256)
+    p.add_argument("--truncation", choices=["head", "head-tail"], default="head-tail", help="of recipe: what is kept of long texts")
     p.add_argument("--method", choices=["full", "lora"], default="full", help="of recipe; lora: PEFT's")
     p.add_argument("--max_steps", type=int, default=-1, help="of recipe: stop there and tell the speed")
     p.add_argument("--every", type=int, default=1, help="take each n-th review of imdb")

@@ -86,9 +86,12 @@ pub struct FeaturesArgs {
     /// Scale every vector to length 1 [default: what the folder says; false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub normalize: Option<bool>,
-    /// Tokens of the longest input; longer texts are cut [default: what the folder says; all positions]
+    /// Tokens of the longest input; longer texts are cut [default: what the folder or its tokenizer says; all positions]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub max_length: Option<usize>,
+    /// The name of a prompt of the folder's, which stands before every text [default: what the folder says]
+    #[arg(long, value_name = "NAME")]
+    pub prompt: Option<String>,
     #[command(flatten)]
     pub compute: ComputeArgs,
     #[command(flatten)]

@@ -420,6 +420,10 @@ pub struct TextsArgs {
     /// How the input is written [default: what the end of the file's name says; text]
     #[arg(long, value_name = "NAME", value_parser = one_of::<RowFormat>())]
     pub input_format: Option<RowFormat>,
+    /// Whether the first row of CSV and TSV names the columns; without one they have numbers, from 1 [default: as in training;
+    /// true]
+    #[arg(long, value_name = "true|false")]
+    pub header: Option<bool>,
     /// Column with the text, or the two of a pair with a comma between [default: as in training, or detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,

@@ -29,7 +29,7 @@ pub struct ModelsListArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: headstart models show minilm-l6")]
 pub struct ModelsShowArgs {
-    /// A short name, or owner/name[@revision] of the Hugging Face hub
+    /// A short name, owner/name[@revision] of the Hugging Face hub, or the folder of a model or run
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Compute a text's vector with it, and compare with the published program's where that is known

@@ -43,6 +43,7 @@ fn text(summary: &AutoSummary) -> String {
         why_stopped,
         chosen: _,
         why_chosen,
+        best_so_far,
         metrics,
         intervals,
         temperature,
@@ -57,6 +58,10 @@ fn text(summary: &AutoSummary) -> String {
     }
     for why in why_stopped.iter().chain(why_chosen) {
         let _ = writeln!(text, "{why}");
+    }
+    if let Some(best) = best_so_far {
+        let name = best.file_name().unwrap_or_default().display();
+        let _ = writeln!(text, "stopped before a model is chosen; best so far: {name} ({})", best.display());
     }
     let told = |(name, word, is_share): (&str, &str, bool)| {
         let key = format!("test/{name}");
@@ -121,6 +126,16 @@ mod tests {
             assert!(text.contains(part), "{part}\n{text}");
         }
         let stopped = AutoSummary { stopped: Some("max_time".into()), final_dir: None, ..summary };
+        let cut = AutoSummary {
+            stopped: Some("signal".into()),
+            why_chosen: None,
+            best_so_far: Some("runs/a/1-bow".into()),
+            ..stopped.clone()
+        };
+        let told = super::text(&cut);
+        let line = "stopped before a model is chosen; best so far: 1-bow (runs/a/1-bow)\n";
+        assert!(told.contains(line), "{told}");
+        assert!(!told.contains("is chosen:"), "{told}");
         let text = super::text(&stopped);
         assert!(text.ends_with("to go on: headstart auto --resume runs/a\n") && !text.contains("next:"));
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use headstart::checkpoint::ModelPath;
 use headstart::data::rows::TextFields;
+use headstart::data::source::is_local;
 use headstart::eval::Evaluation;
 use headstart::evaluate::{EvaluateConfig, evaluate, evaluate_each};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use crate::metrics::{sureness, tables};
 use crate::output;
 use crate::progress::{Progress, Verbosity};
 use crate::ranks::{self, Ranks};
-use crate::settings;
+use crate::settings::{self, TrainedColumns};
 
 /// Runs it.
 pub fn run(args: EvalArgs) -> Result<ExitCode> {
@@ -45,15 +46,27 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     let mut data = settings::data_config(data, None, reading, columns, places.clone())?;
     let adapters = ranks.one_first(|| settings::named_adapters(adapters, below.base.as_deref(), &places))?;
     let (run, base) = ranks.one_first(|| settings::model_and_base(run, below.base, places))?;
-    let fields = if adapters.is_empty() {
-        settings::text_fields_of(&run)
+    let trained = if adapters.is_empty() {
+        settings::trained_columns(&run)
     } else if data.text_column.is_none() {
-        settings::text_fields_of_all(&adapters)?
+        settings::trained_columns_of_all(&adapters)?
     } else {
-        TextFields::Detect
+        TrainedColumns::default()
+    };
+    let asked = data.header;
+    // A named data set is written as its makers wrote it.
+    if is_local(&data.path) {
+        data.header = asked.or(trained.header);
+    }
+    let header = Some(data.header.unwrap_or(true));
+    let label = |columns: TrainedColumns| columns.under(header).label;
+    let label_columns = if adapters.is_empty() {
+        vec![label(trained.clone())]
+    } else {
+        adapters.iter().map(|adapter| label(settings::trained_columns(&adapter.folder))).collect()
     };
     if data.text_column.is_none()
-        && let TextFields::Named(columns) = fields
+        && let TextFields::Named(columns) = trained.under(header).text
     {
         data.text_column = Some(columns);
     }
@@ -61,6 +74,7 @@ fn measure(args: EvalArgs, ranks: &Ranks) -> Result<ExitCode> {
     let long_texts = long.long_texts();
     let config = EvaluateConfig {
         data,
+        label_columns,
         split,
         language_model,
         uncalibrated,

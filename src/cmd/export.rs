@@ -11,16 +11,23 @@ use crate::args::{ExportArgs, ExportTarget};
 use crate::settings::Usage;
 use crate::{output, progress, settings};
 
+/// Names of tensors that are shown.
+const SHOWN: usize = 4;
+
 /// Runs it.
 pub fn run(args: ExportArgs) -> Result<ExitCode> {
     let ExportArgs { run, to, output: folder, base, with_code, pooling, normalize, places, json } = args;
     progress::exit_on_signal()?;
-    let based = base.is_some();
-    let (run, base) = settings::model_and_base(run, base, places)?;
+    let (run, base) = settings::model_and_base(run, base, places.clone())?;
     let alone = is_adapter(&run);
+    // The folder of a run knows what it started from.
+    let base = match (to, base) {
+        (ExportTarget::Peft | ExportTarget::AdapterHub, None) => settings::trunk_of_run(&run, places)?,
+        (_, base) => base,
+    };
     let kind = if alone {
         Base::OfAdapter
-    } else if based {
+    } else if base.is_some() {
         Base::Named
     } else {
         Base::Absent
@@ -44,11 +51,21 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
     if json {
         output::json_line(&exported)?;
     } else {
-        let Exported { folder, chosen, architecture, tensors, parameters, merged, temperature } = &exported;
+        let Exported { folder, chosen, architecture, tensors, parameters, merged, temperature, left } =
+            &exported;
         let (folder, whose) = (folder.display(), if chosen.is_empty() { "the model" } else { chosen });
         output::text(&format!(
             "{folder}: {whose} as {architecture}, {parameters} parameters in {tensors} tensors\n"
         ))?;
+        if !left.is_empty() {
+            let shown: Vec<String> = left.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+            let more = if left.len() > SHOWN { ", ..." } else { "" };
+            output::text(&format!(
+                "{} tensors of it are left out, for which that has no place: {}{more}\n",
+                left.len(),
+                shown.join(", ")
+            ))?;
+        }
         if let Some(difference) = merged {
             output::text(&format!(
                 "updates and scales merged; largest difference of an output on a fixed input: {difference:.1e}\n"
@@ -68,7 +85,7 @@ pub fn run(args: ExportArgs) -> Result<ExitCode> {
 enum Base {
     /// Not given.
     Absent,
-    /// Given for a whole model.
+    /// Given for a whole model, or known of its run.
     Named,
     /// Given or known, for the folder of an adapter alone.
     OfAdapter,

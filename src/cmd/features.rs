@@ -13,7 +13,7 @@ use headstart::data::rows::{RowFormat, Rows, TextFields, TextInput};
 use headstart::infer::{FeatureExtractor, FeaturesConfig};
 
 use crate::args::{ComputeArgs, FeaturesArgs, ReadingArgs, TextsArgs};
-use crate::cmd::predict::{begin_file, file_of, open};
+use crate::cmd::predict::{begin_file, file_of, header_of, open};
 use crate::progress::{self, Progress, Verbosity};
 use crate::settings;
 use crate::vectors::{Vectors, check_name};
@@ -23,9 +23,20 @@ const CHUNK: usize = 1024;
 
 /// Runs it.
 pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
-    let FeaturesArgs { run, below, texts, output, pooling, normalize, max_length, reading, compute, places } =
-        args;
-    let TextsArgs { input, input_format, text_column } = texts;
+    let FeaturesArgs {
+        run,
+        below,
+        texts,
+        output,
+        pooling,
+        normalize,
+        max_length,
+        prompt,
+        reading,
+        compute,
+        places,
+    } = args;
+    let TextsArgs { input, input_format, header, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
@@ -35,14 +46,16 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
         begin_file(path)?;
     }
     let (run, base) = settings::model_and_base(run, below.base, places)?;
+    let trained = settings::trained_columns(&run).under(header);
+    let header = header_of(&trained, header);
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
-        None => settings::text_fields_of(&run),
+        None => trained.text,
     };
     let sources = input.iter().map(|path| open(path).map(|source| (path.as_path(), source)));
     let sources: Vec<_> = sources.collect::<Result<_>>()?;
     let device = settings::devices::choice(device);
-    let config = FeaturesConfig { pooling, normalize, max_length, precision, threads, device };
+    let config = FeaturesConfig { pooling, normalize, max_length, prompt, precision, threads, device };
     let mut extractor = FeatureExtractor::load(ModelPath { path: &run, base: base.as_deref() }, &config)?;
     if let Some(note) = config.device.note(extractor.device()) {
         progress::say(&note);
@@ -54,7 +67,7 @@ pub fn run(args: FeaturesArgs) -> Result<ExitCode> {
     let (mut cut, mut done) = (0, 0);
     for (path, source) in sources {
         let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
-        let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
+        let mut rows = Rows::new(source, path, format, encoding, wanted.clone()).with_header(header);
         let mut tell = |rows| {
             done += rows;
             if let Some(progress) = &mut progress {
@@ -97,7 +110,7 @@ fn pass_on(
         vectors.write(good, &features)?;
         tell(good.len());
         if let Some((line, what)) =
-            rows.get(good.len()).and_then(|row| Some((row.line, row.content.as_ref().err()?)))
+            rows.get(good.len()).and_then(|row| Some((row.line, &row.content.as_ref().err()?.what)))
         {
             return Err(headstart::Error::BadInput {
                 path: path.to_path_buf(),

@@ -98,9 +98,15 @@ fn summary_text(summary: &Summary) -> String {
     if let Some(calibration) = calibration {
         let (temperature, before, after) =
             (calibration.temperature, percent(calibration.ece_before), percent(calibration.ece_after));
+        // What a temperature is fitted for is the likelihood; the error in parts may go the other way.
+        let worse = if calibration.ece_after > calibration.ece_before {
+            "; that is more, and yet the labels are likelier with it"
+        } else {
+            ""
+        };
         let _ = writeln!(
             text,
-            "temperature {temperature:.2}: the calibration error on validation data was {before} %, is {after} %"
+            "temperature {temperature:.2}: the calibration error on validation data was {before} %, is {after} %{worse}"
         );
     }
     if let Some(head) = fitted {

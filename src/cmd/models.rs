@@ -7,10 +7,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use headstart::checkpoint::{LoadedModel, ModelFiles, load_model};
 use headstart::config::PrecisionName;
 use headstart::device::DeviceChoice;
 use headstart::hub::{self, Description, ENTRIES, Entry, Model, Report};
 use headstart::infer::{FeatureExtractor, FeaturePooling, FeaturesConfig};
+use headstart::interop::SentenceSettings;
 use headstart::shipped;
 use serde_json::{Value, json};
 
@@ -89,7 +91,10 @@ fn show(args: ModelsShowArgs) -> Result<ExitCode> {
         return show_shipped(json);
     }
     let options = settings::hub_options(places)?;
-    let Some(description) = hub::describe(&name, &options)? else { return Err(is_a_path(&name)) };
+    let Some(description) = hub::describe(&name, &options)? else {
+        let folder = Path::new(&name);
+        return if folder.is_dir() && !check { show_folder(folder, json) } else { Err(is_a_path(&name)) };
+    };
     let checked = description.found.as_ref().filter(|_| check).map(difference).transpose()?.flatten();
     if json {
         let Description { repo, revision, entry, found } = &description;
@@ -126,6 +131,57 @@ fn show_shipped(json: bool) -> Result<ExitCode> {
             shipped::sha256()
         ))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the model of a folder is: a run, or a published one.
+fn show_folder(path: &Path, json: bool) -> Result<ExitCode> {
+    let LoadedModel { folder, chosen, files, published, .. } = load_model(path)?;
+    let ModelFiles { config, labels, pairs, .. } = &files;
+    let sentences = published.as_ref().and_then(|published| published.sentences.as_ref());
+    let other = published.as_ref().and_then(|published| published.other_head.as_deref());
+    let parameters = headstart::model::Model::new(config)?.table().len();
+    if json {
+        output::json_line(&json!({
+            "folder": folder, "chosen": chosen, "parameters": parameters, "config": config, "labels": labels, "pairs": pairs,
+            "other_head": other, "unused_keys": published.as_ref().map(|published| &published.unused_keys),
+            "vectors": sentences.map(|s| json!({"pooling": s.pooling.name(), "normalize": s.normalize, "prompts": s.prompts})),
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!("in {}\n", folder.display());
+    if !chosen.is_empty() {
+        let _ = writeln!(text, "{chosen}");
+    }
+    let _ = writeln!(
+        text,
+        "{}, {:.1} M parameters: {} layers, {} wide, {} heads, {} positions, {} pieces",
+        config.arch.name(),
+        parameters as f64 / 1e6,
+        config.num_layers,
+        config.embed_dim,
+        config.num_heads,
+        config.num_max_positions,
+        config.vocab_size
+    );
+    if let Some(head) = &config.head {
+        let what =
+            if labels.is_empty() { "numbers".to_owned() } else { format!("classes: {}", labels.join(", ")) };
+        let inputs = if *pairs { "pairs of texts" } else { "texts" };
+        let (read, most) = (head.pooling.in_words(), config.max_length());
+        let _ = writeln!(text, "answers with {what}; reads {inputs} of up to {most} tokens by {read}");
+    }
+    if let Some(other) = other {
+        let _ = writeln!(text, "{other}");
+    }
+    if let Some(SentenceSettings { pooling, normalize, prompts, .. }) = sentences {
+        let scaled = if *normalize { ", scaled to length 1" } else { "" };
+        let _ = writeln!(text, "vectors: {}{scaled}", pooling.in_words());
+        for (name, prompt) in prompts.iter().filter(|(_, prompt)| !prompt.is_empty()) {
+            let _ = writeln!(text, "prompt {name}: {prompt:?}");
+        }
+    }
+    output::text(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,6 +255,7 @@ fn difference(model: &Model) -> Result<Option<f32>> {
         pooling: Some(FeaturePooling::Mean),
         normalize: Some(true),
         max_length: None,
+        prompt: None,
         precision: PrecisionName::F32,
         threads: 0,
         device: DeviceChoice::default(),

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use headstart::checkpoint::ModelPath;
 use headstart::config::TextColumns;
+use headstart::data::classification::Header;
 use headstart::data::encoding::TextEncoding;
 use headstart::data::rows::{self, RowFormat, Rows, TextFields, TextInput};
 use headstart::files::remove_abandoned_of;
@@ -17,8 +18,7 @@ use headstart::infer::{Prediction, Predictor};
 use crate::answers::{AnswerFormat, Answered, Answers, Shape};
 use crate::args::{ComputeArgs, PredictArgs, ReadingArgs, TextsArgs};
 use crate::progress::{self, Progress, Verbosity};
-use crate::settings;
-use crate::settings::Usage;
+use crate::settings::{self, TrainedColumns, Usage};
 
 /// Texts classified at a time, when so many are there already.
 const CHUNK: usize = 256;
@@ -60,11 +60,17 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         compute,
         places,
     } = args;
-    let TextsArgs { input, input_format, text_column } = texts;
+    let TextsArgs { input, input_format, header, text_column } = texts;
     let ComputeArgs { precision, threads, device } = compute;
     let ReadingArgs { encoding } = reading;
     let encoding = encoding.as_deref().map_or(Ok(TextEncoding::default()), TextEncoding::from_label)?;
+    if top_k == Some(0) {
+        let what =
+            "--top_k 0: no class would be written\n  fix: give a positive number, or leave it out for all";
+        return Err(Usage(what.into()).into());
+    }
     let output = output.and_then(file_of);
+    let format = output_format.map_or_else(|| AnswerFormat::of_name(output.as_deref()), Ok)?;
     output.as_deref().map_or(Ok(()), begin_file)?;
     let adapters = settings::named_adapters(adapters, below.base.as_deref(), &places)?;
     let (run, base) = settings::model_and_base(run, below.base, places)?;
@@ -86,16 +92,18 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     if let Some(note) = predictors[0].device().and_then(|device| choice.note(device)) {
         progress::say(&note);
     }
-    let found = || {
-        if adapters.is_empty() {
-            Ok(settings::text_fields_of(&run))
-        } else {
-            settings::text_fields_of_all(&adapters)
-        }
-    };
+    let trained = if adapters.is_empty() {
+        settings::trained_columns(&run)
+    } else if text_column.is_none() {
+        settings::trained_columns_of_all(&adapters)?
+    } else {
+        TrainedColumns::default()
+    }
+    .under(header);
+    let header = header_of(&trained, header);
     let wanted = match text_column {
         Some(columns) => TextFields::Named(TextColumns::Typed(columns)),
-        None => match found()? {
+        None => match trained.text {
             TextFields::Named(columns) => TextFields::Named(columns),
             _ if predictors.iter().any(Predictor::reads_pairs) => TextFields::DetectPair,
             found => found,
@@ -103,7 +111,6 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     };
     let names = adapters.into_iter().map(|adapter| Some(adapter.name)).chain([None]);
     let sources_of_answers: Vec<(Option<String>, Predictor)> = names.zip(predictors).collect();
-    let format = output_format.unwrap_or_else(|| AnswerFormat::of_name(output.as_deref()));
     let mut answers = Answers::new(Shape { format, top_k, with_text }, output.as_deref())?;
     let on_bad_row = if strict { OnBadRow::Stop } else { OnBadRow::Answer };
     let mut counts = Counts::default();
@@ -111,7 +118,7 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     let mut progress = output.is_some().then(|| Progress::new(Verbosity::Calm));
     for (path, source) in sources {
         let format = input_format.unwrap_or_else(|| RowFormat::of_name(path));
-        let mut rows = Rows::new(source, path, format, encoding, wanted.clone());
+        let mut rows = Rows::new(source, path, format, encoding, wanted.clone()).with_header(header);
         pass_on(&mut rows, path, &sources_of_answers, &mut answers, on_bad_row, &mut counts, &mut |rows| {
             if let Some(progress) = &mut progress {
                 progress.count("classifying", rows);
@@ -153,7 +160,7 @@ fn pass_on(
         if rows.is_empty() {
             return Ok(());
         }
-        let first_bad = rows.iter().find_map(|row| Some((row.line, row.content.as_ref().err()?)));
+        let first_bad = rows.iter().find_map(|row| Some((row.line, &row.content.as_ref().err()?.what)));
         let ends = first_bad.filter(|_| on_bad_row == OnBadRow::Stop);
         // What stands before a row that ends it all is answered.
         let good = rows.iter().take_while(|row| ends.is_none() || row.content.is_ok()).count();
@@ -193,6 +200,19 @@ fn pass_on(
             .into());
         }
     }
+}
+
+/// How the first row of a table is read, which is said where it is a row by what the run remembers alone.
+pub fn header_of(columns: &TrainedColumns, asked: Option<bool>) -> Header {
+    if columns.header != Some(false) {
+        return Header::Present;
+    }
+    if asked.is_none() {
+        progress::say(
+            "tables are read without a header, as in training; --header true is for those that have one",
+        );
+    }
+    Header::Absent
 }
 
 /// The file of an output; `None` for standard output, which `-` names as it names standard input.

@@ -106,10 +106,10 @@ fn encode(args: TokenizerEncodeArgs) -> Result<ExitCode> {
         }
         let mut text = String::new();
         for Row { line, content } in some {
-            let RowContent { input: texts, .. } = content.map_err(|what| headstart::Error::BadInput {
+            let RowContent { input: texts, .. } = content.map_err(|bad| headstart::Error::BadInput {
                 path: input.clone(),
                 line: Some(line),
-                what,
+                what: bad.what,
                 fix: "give each line the texts that --pairs says it has".into(),
             })?;
             let first = tokenizer.encode(&texts.first)?;

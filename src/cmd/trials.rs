@@ -96,6 +96,9 @@ fn search_text(text: &mut String, search: &RateSearch) {
         };
         let _ = writeln!(text, "  {:<8e} {:>28} {:>14}{mark}", tried.lr, cell(tried.value), cell(tried.loss));
     }
+    if let (Some(chosen), Some(edge)) = (search.chosen, search.edge()) {
+        let _ = writeln!(text, "of {chosen:e}: {edge}");
+    }
 }
 
 fn runs_text(text: &mut String, runs: &[Done], metric: &str) {

@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use headstart::checkpoint::adapter_in;
 use headstart::data::rows::TextFields;
 
-use super::{Usage, model_folder, text_fields_of};
+use super::{TrainedColumns, Usage, model_folder, trained_columns};
 use crate::args::{AdapterArgs, PlaceArgs};
 
 /// An adapter, by the name that its answers have.
@@ -40,7 +40,15 @@ pub fn named_adapters(
             Some((name, path)) => (Some(name.to_owned()), PathBuf::from(path)),
             None => (None, PathBuf::from(&text)),
         };
-        let path = model_folder(path, places.clone())?;
+        // A name without an owner is one of a model, and adapters have none.
+        if !path.exists() && path.components().count() == 1 {
+            return Err(Usage(format!(
+                "--adapter {text}: there is no such folder\n  fix: name the folder of an adapter (a run's, its final/adapter, one of PEFT's or \
+                 AdapterHub's), or owner/name of the Hugging Face hub"
+            ))
+            .into());
+        }
+        let path = model_folder(path, places.clone()).with_context(|| format!("--adapter {text}"))?;
         let name = name.unwrap_or_else(|| name_of(&path));
         if name.is_empty() || named.iter().any(|other| other.name == name) {
             let what = if name.is_empty() { "has no name" } else { "has the name of another one" };
@@ -65,12 +73,14 @@ fn name_of(path: &Path) -> String {
     own.map(|name| (*name).to_owned()).unwrap_or_default()
 }
 
-/// The columns that the runs of adapters read: those of all of them.
-pub fn text_fields_of_all(adapters: &[NamedAdapter]) -> Result<TextFields> {
-    let mut found: Option<(&str, TextFields)> = None;
+/// The columns that the runs of adapters read: the texts' of all of them. Each has a label of its own.
+pub fn trained_columns_of_all(adapters: &[NamedAdapter]) -> Result<TrainedColumns> {
+    let mut found: Option<(&str, TrainedColumns)> = None;
     for NamedAdapter { name, folder } in adapters {
-        let TextFields::Named(columns) = text_fields_of(folder) else { continue };
-        let fields = TextFields::Named(columns);
+        let fields = TrainedColumns { label: None, ..trained_columns(folder) };
+        if !matches!(fields.text, TextFields::Named(_)) {
+            continue;
+        }
         match &found {
             Some((other, known)) if *known != fields => {
                 return Err(Usage(format!(
@@ -81,7 +91,7 @@ pub fn text_fields_of_all(adapters: &[NamedAdapter]) -> Result<TextFields> {
             _ => found = Some((name, fields)),
         }
     }
-    Ok(found.map_or(TextFields::Detect, |(_, fields)| fields))
+    Ok(found.map(|(_, fields)| fields).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -110,5 +120,10 @@ mod tests {
         let args = AdapterArgs { adapters: vec!["x".into()] };
         let error = named_adapters(args, Some(Path::new("y")), &PlaceArgs::default()).unwrap_err();
         assert!(error.to_string().contains("leave --base out"), "{error}");
+        for text in ["nothere", "b=nothere"] {
+            let args = AdapterArgs { adapters: vec![text.into()] };
+            let error = named_adapters(args, None, &PlaceArgs::default()).unwrap_err().to_string();
+            assert!(error.contains(&format!("--adapter {text}: there is no such folder")), "{error}");
+        }
     }
 }

@@ -67,9 +67,32 @@ pub fn saved<C: DeserializeOwned, Other: DeserializeOwned>(
     }
 }
 
-/// The fields that hold texts for this model: the columns that its run was told of or found pairs in; for a run without such,
-/// one. A model is a run's folder, its `final/` or one of its checkpoints; of others nothing is known.
-pub fn text_fields_of(model: &Path) -> TextFields {
+/// The columns that a model was trained on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrainedColumns {
+    /// The fields that hold texts: the columns that its run was told of or found pairs in; for a run without such, one.
+    pub text: TextFields,
+    /// The label's.
+    pub label: Option<String>,
+    /// Whether the table's first row named them; `None` where its run was not told.
+    pub header: Option<bool>,
+}
+
+impl TrainedColumns {
+    /// Those that hold for data of which `asked` says whether a first row names columns: a number that stands for a column
+    /// without a name says nothing of a table with names, and the other way round.
+    pub fn under(self, asked: Option<bool>) -> Self {
+        let header = asked.or(self.header);
+        if header.unwrap_or(true) == self.header.unwrap_or(true) {
+            return Self { header, ..self };
+        }
+        Self { header, ..Self::default() }
+    }
+}
+
+/// The columns that the run of a model read. A model is a run's folder, its `final/` or one of its checkpoints; of others
+/// nothing is known.
+pub fn trained_columns(model: &Path) -> TrainedColumns {
     // What was trained alone stands beside the finished model.
     let model = model
         .parent()
@@ -82,12 +105,16 @@ pub fn text_fields_of(model: &Path) -> TextFields {
     };
     let text = fs::read_to_string(run.join("config.toml")).ok();
     let Some(mut table) = text.and_then(|text| text.parse::<toml::Table>().ok()) else {
-        return TextFields::Detect;
+        return TrainedColumns::default();
     };
-    let columns = table.get_mut("data").and_then(|data| data.as_table_mut()?.remove("text_column"));
-    columns
-        .and_then(|columns| TextColumns::deserialize(columns).ok())
-        .map_or(TextFields::DetectOne, TextFields::Named)
+    let mut data =
+        table.remove("data").and_then(|data| data.try_into::<toml::Table>().ok()).unwrap_or_default();
+    let columns = data.remove("text_column").and_then(|columns| TextColumns::deserialize(columns).ok());
+    TrainedColumns {
+        text: columns.map_or(TextFields::DetectOne, TextFields::Named),
+        label: data.get("label_column").and_then(|label| label.as_str()).map(str::to_owned),
+        header: data.get("header").and_then(toml::Value::as_bool),
+    }
 }
 
 fn read<C: DeserializeOwned>(path: &Path) -> Result<Settings> {
@@ -149,5 +176,34 @@ fn merge(base: &mut toml::Table, over: toml::Table) {
             (Some(toml::Value::Table(base)), toml::Value::Table(over)) => merge(base, over),
             (_, value) => drop(base.insert(key, value)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_says_which_columns_it_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |settings: &str| {
+            fs::write(folder.path().join("config.toml"), settings).unwrap();
+            trained_columns(&folder.path().join("final"))
+        };
+        let typed = |name: &str| TextFields::Named(TextColumns::Typed(name.to_owned()));
+        let numbers = of("[data]\nheader = false\ntext_column = \"1\"\nlabel_column = \"2\"\n");
+        assert_eq!(numbers.text, typed("1"));
+        assert_eq!((numbers.label.as_deref(), numbers.header), (Some("2"), Some(false)));
+        assert_eq!(numbers.clone().under(None), numbers);
+        // Numbers say nothing of a table with names.
+        let other = TrainedColumns { header: Some(true), ..TrainedColumns::default() };
+        assert_eq!(numbers.under(Some(true)), other);
+        // Runs of before kept no label.
+        let old = of("[data]\npath = \"a.csv\"\n");
+        let one = TrainedColumns { text: TextFields::DetectOne, ..TrainedColumns::default() };
+        assert_eq!(old, one);
+        let other = TrainedColumns { header: Some(false), ..TrainedColumns::default() };
+        assert_eq!(old.under(Some(false)), other);
+        assert_eq!(trained_columns(Path::new("nowhere")), TrainedColumns::default());
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use headstart::checkpoint::base_of;
+use headstart::checkpoint::{adapter_in, base_of};
 use headstart::config::{DataConfig, FinetuneConfig, Method};
 use headstart::hub::{self, ENDPOINT, HubOptions, Model, Origin, Report, Token};
 use headstart::shipped;
@@ -63,11 +63,24 @@ pub fn model_and_base(
     places: PlaceArgs,
 ) -> Result<(PathBuf, Option<PathBuf>)> {
     let folder = model_folder(name, places.clone())?;
-    let named = if base.is_none() { base_of(&folder)? } else { None };
+    let base = match base {
+        Some(base) => Some(model_folder(base, places)?),
+        None => named_base(&folder, places)?,
+    };
+    Ok((folder, base))
+}
+
+/// The model that a run with an adapter of its own started from; `None` where its folder does not say so, or that is gone.
+pub fn trunk_of_run(run: &Path, places: PlaceArgs) -> Result<Option<PathBuf>> {
+    adapter_in(run).map_or(Ok(None), |adapter| named_base(&adapter, places))
+}
+
+/// The model below the adapter in a folder, as that names it.
+fn named_base(folder: &Path, places: PlaceArgs) -> Result<Option<PathBuf>> {
     // What is gone from a path is not looked for under its name.
     let is_name = |name: &PathBuf| name.exists() || !(name.is_absolute() || name.starts_with("."));
-    let base = base.or(named.map(PathBuf::from).filter(is_name));
-    Ok((folder, base.map(|base| model_folder(base, places)).transpose()?))
+    let named = base_of(folder)?.map(PathBuf::from).filter(is_name);
+    named.map(|base| model_folder(base, places)).transpose()
 }
 
 /// Where the data of a configuration is looked for, as flags.

@@ -34,6 +34,15 @@ pub fn replace_tensor(place: &Place, name: &str, tensor: &str, shape: &[usize]) 
     });
 }
 
+/// Puts a tensor into a file, in place of the one of its name, if there is one.
+pub fn put_tensor(place: &Place, file: &str, tensor: &str, shape: &[usize], values: Vec<f32>) {
+    let path = place.path(file);
+    let mut tensors = read(&path);
+    tensors.retain(|(other, ..)| other != tensor);
+    tensors.push((tensor.to_owned(), shape.to_vec(), values));
+    write(&path, &tensors);
+}
+
 /// Changes the config.json of a folder.
 pub fn configure(place: &Place, name: &str, change: impl FnOnce(&mut Map<String, Value>)) {
     let path = format!("{name}/config.json");

@@ -390,6 +390,7 @@ fn features(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measure
         pooling: None,
         normalize: None,
         max_length: None,
+        prompt: None,
         precision: config.precision,
         threads: config.threads,
         device: config.device.clone(),

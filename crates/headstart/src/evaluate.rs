@@ -10,6 +10,7 @@ use crate::baseline::BagModel;
 use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{ModelFiles, ModelPath};
 use crate::config::{DataConfig, HeadConfig, ObjectiveName, PrecisionName, Problem, TextUnit};
+use crate::data::classification::Measured;
 use crate::data::source;
 use crate::data::split::Split;
 use crate::device::DeviceChoice;
@@ -33,6 +34,9 @@ const BATCH: usize = 32;
 pub struct EvaluateConfig {
     /// The data.
     pub data: DataConfig,
+    /// The label columns that the models were trained with, in their order, where that is known of one; data without it are
+    /// refused, unless `data` names another.
+    pub label_columns: Vec<Option<String>>,
     /// The split; `None`: test, else valid, else train.
     pub split: Option<Split>,
     /// Evaluate the language model of a fine-tuned model instead of its classifier.
@@ -62,16 +66,16 @@ pub fn evaluate<'a>(
 ) -> Result<Evaluation> {
     let place = model.into();
     let model = place.path;
-    let order = order(config);
     if let Some(folder) = BagModel::folder(model) {
         let bag = BagModel::open(&folder)?;
+        let measured = config.measured(0);
         let mut evaluation =
-            bag_of_words::evaluate(&bag, &config.data, &order, listener)?.ok_or_else(no_split)?;
+            bag_of_words::evaluate(&bag, &config.data, &measured, listener)?.ok_or_else(no_split)?;
         evaluation.add_intervals();
         return Ok(evaluation);
     }
     let loaded = Loaded::open(place, &config.device, config.threads)?;
-    measure(&loaded, model, &order, config, listener)
+    measure(&loaded, model, &config.measured(0), config, listener)
 }
 
 /// Evaluates adapters of one trunk, which is in memory once, one after the other.
@@ -85,24 +89,27 @@ pub fn evaluate_each(
     listener: &mut Listener<'_>,
 ) -> Result<Vec<Evaluation>> {
     BagModel::refuse(trunk)?;
-    let order = order(config);
     let loaded = Loaded::open_each(trunk, adapters, &config.device, config.threads)?;
-    let each = loaded.iter().zip(adapters);
-    each.map(|(loaded, adapter)| measure(loaded, adapter, &order, config, listener)).collect()
+    let each = loaded.iter().zip(adapters).enumerate();
+    each.map(|(at, (loaded, adapter))| measure(loaded, adapter, &config.measured(at), config, listener))
+        .collect()
 }
 
-/// The splits, the first that there is of which is measured.
-fn order(config: &EvaluateConfig) -> Vec<Split> {
-    match config.split {
-        Some(split) => vec![split],
-        None => vec![Split::Test, Split::Valid, Split::Train],
+impl EvaluateConfig {
+    /// What of the data the model of this place is measured on.
+    fn measured(&self, at: usize) -> Measured {
+        let order = match self.split {
+            Some(split) => vec![split],
+            None => vec![Split::Test, Split::Valid, Split::Train],
+        };
+        Measured { order, label_column: self.label_columns.get(at).cloned().flatten() }
     }
 }
 
 fn measure(
     loaded: &Loaded,
     model: &Path,
-    order: &[Split],
+    measured: &Measured,
     config: &EvaluateConfig,
     listener: &mut Listener<'_>,
 ) -> Result<Evaluation> {
@@ -127,9 +134,10 @@ fn measure(
         let (arch, positions) = (loaded.files.config.arch, loaded.files.config.max_length());
         let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation };
         let known = Some(loaded.files.labels.clone()).filter(|l| !l.is_empty());
-        let labelled = ranks.leader_first(|| request.load(&loaded.tokenizer, known, listener))?;
+        let load = || request.load_measured(&loaded.tokenizer, known, measured.clone(), listener);
+        let labelled = ranks.leader_first(load)?;
         let objective = Objective { clf: 1.0, ..Objective::default() };
-        for &split in order {
+        for &split in &measured.order {
             if let Ok(part) = labelled.data.get(split) {
                 if loaded.files.pairs && part.texts_per_example() == 1 {
                     return Err(wants_pairs());
@@ -158,7 +166,7 @@ fn measure(
         let targets =
             token_targets(predicts, files.masked_share(), roles, loaded.tokenizer.vocab_size(), never);
         let objective = Objective { lm: 1.0, ..Objective::default() };
-        for &split in order {
+        for &split in &measured.order {
             let stream = ranks.leader_first(|| corpus.stream(split, &loaded.tokenizer, listener))?;
             if let Some(warning) =
                 stream.as_ref().and_then(|stream| unknown_warning(stream, &loaded.tokenizer))

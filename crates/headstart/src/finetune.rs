@@ -9,8 +9,7 @@ use headstart_engine::Weights;
 use crate::batch::TokenTargets;
 use crate::checkpoint::{self, Checkpoint, LoadedModel, ModelFiles, ModelPath};
 use crate::config::{
-    Copies, DataConfig, FinetuneConfig, Method, ObjectiveName, Problem, RatesConfig, RegularisationConfig,
-    Task,
+    Copies, FinetuneConfig, Method, ObjectiveName, Problem, RatesConfig, RegularisationConfig, Task,
 };
 use crate::data::split::Split;
 use crate::error::{Error, Result};
@@ -25,8 +24,8 @@ use crate::setup::bag_of_words;
 use crate::setup::bar::{self, Compared};
 use crate::setup::base::Base;
 use crate::setup::classifier::{
-    Reading, check_biases, check_classes, check_passes, check_updates, class_names, model_config,
-    text_columns,
+    Reading, check_biases, check_classes, check_numbers, check_passes, check_updates, class_names,
+    model_config, with_columns,
 };
 use crate::setup::examples::{class_weights, few};
 use crate::setup::features_method::{FeaturesRun, check_pooler};
@@ -105,6 +104,7 @@ pub(crate) fn finetune_compared(
     let train = data.get(Split::Train)?;
     let mut notes = labelled.describe(listener);
     check_classes(config, data)?;
+    check_numbers(&config.data, train.iter().map(|example| example.label))?;
 
     let model_config = if begun {
         base.files.config.clone()
@@ -198,7 +198,7 @@ pub(crate) fn finetune_compared(
     let config = &FinetuneConfig {
         rates,
         train: settled,
-        data: DataConfig { text_column: text_columns(config, data), ..config.data.clone() },
+        data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
         ..config.clone()
     };
     let [valid_examples, test_examples] =
@@ -208,12 +208,14 @@ pub(crate) fn finetune_compared(
         tokenizer: &tokenizer,
         weights: &weights,
     };
+    let fitting = Instant::now();
     let bar = if ranks.leads() && bar == Compared::WithBagOfWords {
         let tokens = train_examples.tokens();
         bar::measured(config, &request, &data.labels, train.len(), kept.as_deref(), tokens, listener)?
     } else {
         None
     };
+    let before_s = fitting.elapsed().as_secs_f64();
     let folder = run.begin(config, &options.command, &device, &ranks, &identity, &labelled.provenance)?;
     let origins = Some(OriginsOf::new(|split, listener| {
         let known = Some(data.labels.clone()).filter(|labels| !labels.is_empty());
@@ -258,6 +260,7 @@ pub(crate) fn finetune_compared(
         rates,
         regularisation: config.regularisation.clone(),
         early_stopping: config.early_stopping,
+        before_s,
         notes,
         files,
         trunk: trunk_of(config),

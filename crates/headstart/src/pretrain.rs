@@ -47,7 +47,8 @@ pub fn pretrain(
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
-    let learned = config.distill.as_ref().map(Learning::open).transpose()?;
+    let learned = config.distill.as_ref();
+    let learned = learned.map(|distill| Learning::open(distill, config.inputs)).transpose()?;
     let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
     if config.inputs == TextUnit::Pairs {
         corpus.refuse_lone_texts()?;
@@ -70,6 +71,11 @@ pub fn pretrain(
         }
         None => [None, None, None],
     };
+    tell_cut(&inputs, "", [&train, &valid, &test], &mut notes, listener)?;
+    if let Some(own) = &own {
+        let [train, valid, test] = &there;
+        tell_cut(&own.inputs, ", in the teacher's pieces", [train, valid, test], &mut notes, listener)?;
+    }
     let beside = [0, 1, 2].map(|split| own.as_ref().zip(there.get(split).and_then(Option::as_ref)));
 
     // Before the folder is made, for a text may be too short.
@@ -80,7 +86,17 @@ pub fn pretrain(
     let train = inputs.examples(train, beside[0])?;
     let [valid, test] =
         [inputs.evaluated(valid.as_ref(), beside[1])?, inputs.evaluated(test.as_ref(), beside[2])?];
+    if let Some(learned) = &learned {
+        for examples in [Some(&train), valid.as_ref().map(|split| &split.examples)].into_iter().flatten() {
+            learned.check_pairs(examples)?;
+        }
+    }
     let model = Model::new(model_config)?;
+    let sizes = learned.as_ref().map(|learned| learned.size_warning(config, &model)).transpose()?.flatten();
+    if let Some(line) = sizes {
+        listener(Event::Message(&line));
+        notes.push(line);
+    }
     let lm = config.distill.as_ref().map_or(1.0, |distill| distill.lm_loss);
     if lm > 0.0 {
         model.check_lm_head()?;
@@ -99,6 +115,7 @@ pub fn pretrain(
     };
     let labels =
         learned.as_ref().and_then(Learning::classifier).map(|(_, labels)| labels).unwrap_or_default();
+    let pairs = learned.as_ref().is_some_and(Learning::classifies_pairs);
     let (distill, pooling) = match learned {
         None => (None, None),
         Some(learned) => {
@@ -145,6 +162,7 @@ pub fn pretrain(
             (known, _) => known,
         },
         objective: Some(predicts).filter(|_| lm > 0.0),
+        pairs,
         ..model_files(model_config, predicts, labels, tokenizer)
     };
     let [valid_examples, test_examples] =
@@ -172,6 +190,7 @@ pub fn pretrain(
         rates: Vec::new(),
         regularisation: RegularisationConfig::default(),
         early_stopping: 0,
+        before_s: 0.0,
         notes,
         files,
         trunk: None,
@@ -216,6 +235,24 @@ fn read_text(
     Ok(streams)
 }
 
+/// Says of each split how many of its lines are longer than an input, `of` behind its name.
+fn tell_cut(
+    inputs: &TextInputs,
+    of: &str,
+    streams: [&Option<TokenStream>; 3],
+    notes: &mut Vec<String>,
+    listener: &mut Listener<'_>,
+) -> Result<()> {
+    for (name, stream) in ["train", "valid", "test"].into_iter().zip(streams) {
+        let Some(stream) = stream else { continue };
+        if let Some(line) = inputs.cut_note(&format!("{name}{of}"), stream)? {
+            listener(Event::Message(&line));
+            notes.push(line);
+        }
+    }
+    Ok(())
+}
+
 /// What a run starts from.
 struct Start {
     /// Its own newest checkpoint, where it goes on.
@@ -256,7 +293,7 @@ impl Start {
         if let Some((head, _)) = learned.and_then(Learning::classifier) {
             model.head = Some(head);
         }
-        model.teacher_heads = learned.map(|learned| learned.heads(model.num_layers));
+        model.teacher_heads = learned.map(|learned| learned.heads(model.num_layers)).transpose()?;
         if config.distill.as_ref().is_some_and(|distill| distill.lm_loss <= 0.0) {
             without_lm_head(&mut model);
         }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::checkpoint::RunFolder;
-use crate::config::{AutoConfig, DataConfig, Problem};
+use crate::config::{AutoConfig, Problem};
 use crate::error::{Error, Result};
 use crate::eval::Interval;
 use crate::event::{Event, Listener, Signal};
@@ -69,13 +69,15 @@ pub struct AutoSummary {
     pub chosen: Option<String>,
     /// Why it was: a sentence.
     pub why_chosen: Option<String>,
-    /// Its metrics: on validation data, and once it was chosen on test data.
+    /// The folder of the best rung so far, where a signal stopped it and none is chosen yet.
+    pub best_so_far: Option<PathBuf>,
+    /// The chosen rung's metrics: on validation data, and on test data.
     pub metrics: BTreeMap<String, f64>,
     /// 95 % intervals of some.
     pub intervals: BTreeMap<String, Interval>,
     /// Its temperature.
     pub temperature: Option<f64>,
-    /// Seconds from the start, or the continuation, on.
+    /// Seconds of work, of the start and of all continuations.
     pub seconds: f64,
 }
 
@@ -99,6 +101,8 @@ struct Climb<'a> {
     options: &'a RunOptions,
     task: &'a Task,
     since: Instant,
+    /// Seconds of the starts before this one.
+    earlier_s: f64,
 }
 
 /// Climbs the ladder, or goes on with it.
@@ -120,23 +124,35 @@ pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_
     // Whatever is wrong with model and data is found before there is a folder.
     let task = Task::read(config, TIMED, listener)?;
     let (rungs, mut skipped) = rung::ladder(config, &task);
-    let text_column = task.text_columns.clone().or(config.data.text_column.clone());
-    let config = &AutoConfig { data: DataConfig { text_column, ..config.data.clone() }, ..config.clone() };
+    let config = &AutoConfig { data: task.data.clone(), ..config.clone() };
     let provenance = json!({"data": config.data.path});
     let folder =
         open.begin_without_model(&to_toml(config)?, &options.command, options.device.name, &provenance)?;
-    let climb = Climb { dir: folder.dir().to_path_buf(), config, options, task: &task, since };
-    let mut state = State::read(&climb.dir)?;
+    let mut state = State::read(folder.dir())?;
+    // Ladders of older versions have their time in the summary alone.
+    let told = || RunFolder::summary(folder.dir()).and_then(|summary| summary["seconds"].as_f64());
+    let earlier_s = state.seconds.or_else(told).unwrap_or_default();
+    let climb = Climb { dir: folder.dir().to_path_buf(), config, options, task: &task, since, earlier_s };
+    let before = (state.rungs.len(), state.tested.clone());
     for why in &skipped {
         listener(Event::Message(why));
     }
     let end = climb.up(&rungs, &mut state, &mut skipped, listener)?;
     let mut summary = AutoSummary { skipped, ..climb.summary(&state, &end)? };
     climb.finish(&mut summary, &mut state, &folder, listener)?;
+    // A start that finds everything done adds nothing.
+    let idle = summary.stopped.is_none() && before == (state.rungs.len(), state.tested.clone());
+    summary.seconds = if idle { climb.earlier_s } else { climb.seconds() };
+    climb.write(&summary, &mut state, &folder)?;
     Ok(summary)
 }
 
 impl Climb<'_> {
+    /// Seconds of all starts up to now.
+    fn seconds(&self) -> f64 {
+        self.earlier_s + self.since.elapsed().as_secs_f64()
+    }
+
     /// Every rung that is not climbed yet, as far as it is worth it.
     fn up(
         &self,
@@ -153,6 +169,12 @@ impl Climb<'_> {
             if state.has(rung) {
                 continue;
             }
+            if rungs.len() > 1 && state.given_up.contains(&rung) {
+                let why = format!("no {}: it did not fit into the time that it had before", rung.name());
+                listener(Event::Message(&why));
+                skipped.push(why);
+                continue;
+            }
             if let Some(why) = self.worth_no_more(state) {
                 return Ok(End { stopped: None, why });
             }
@@ -162,7 +184,15 @@ impl Climb<'_> {
             let left_s = self.config.max_time.map(|most| most - self.since.elapsed().as_secs_f64());
             let expected = self.expected(rung, state, text_s);
             if let Some(why) = does_not_fit(rung, expected, left_s) {
-                return stopped(MAX_TIME, why);
+                // What lies above the bag of words need not take longer.
+                let goes_on = rung == Rung::Bow && rungs.len() > 1 && left_s.is_some_and(|left| left > 0.0);
+                if !goes_on {
+                    return stopped(MAX_TIME, why);
+                }
+                self.give_up(rung, state)?;
+                listener(Event::Message(&why));
+                skipped.push(format!("no {}: {why}", rung.name()));
+                continue;
             }
             let rough = expected.map_or(String::new(), |seconds| format!(": {}, roughly", about(seconds)));
             listener(Event::Message(&format!("{}{rough}", rung.name())));
@@ -183,12 +213,15 @@ impl Climb<'_> {
                     return stopped(SIGNAL, format!("A signal stopped it in {}.", rung.name()));
                 }
                 Ended::Stopped(reason) => {
+                    if rung == Rung::Bow {
+                        self.give_up(rung, state)?;
+                    }
                     return stopped(reason, format!("The time of max_time was over in {}.", rung.name()));
                 }
                 Ended::Whole(summary) => {
                     let climbed = self.climbed(rung, &summary, clock.elapsed(), (expected, state))?;
                     state.rungs.push(climbed);
-                    state.write(&self.dir)?;
+                    self.write_state(state)?;
                     for line in lines(&rows(self.config.problem, &state.rungs)) {
                         listener(Event::Message(&line));
                     }
@@ -200,6 +233,20 @@ impl Climb<'_> {
             _ => "The top of the ladder is reached.",
         };
         Ok(End { stopped: None, why: why.into() })
+    }
+
+    /// Remembers that a rung did not fit into the time, so that the next start goes on without it.
+    fn give_up(&self, rung: Rung, state: &mut State) -> Result<()> {
+        if !state.given_up.contains(&rung) {
+            state.given_up.push(rung);
+        }
+        self.write_state(state)
+    }
+
+    /// Writes what is done, and how long all of it has taken.
+    fn write_state(&self, state: &mut State) -> Result<()> {
+        state.seconds = Some(self.seconds());
+        state.write(&self.dir)
     }
 
     /// Says what lies ahead.
@@ -240,9 +287,9 @@ impl Climb<'_> {
             (100.0, " points".into())
         };
         let ends = gain.interval.map_or("no interval".into(), |[low, high]| {
-            format!("95 %: {:+.1} to {:+.1}", scale * low, scale * high)
+            format!("95 %: {} to {}", table::signed(scale * low, 1), table::signed(scale * high, 1))
         });
-        format!("{name} by {:+.1}{unit} over {} ({ends})", scale * gain.gain, gain.over)
+        format!("{name} by {}{unit} over {} ({ends})", table::signed(scale * gain.gain, 1), gain.over)
     }
 
     /// The metric that decides.

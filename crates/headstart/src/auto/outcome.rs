@@ -46,6 +46,11 @@ impl Climb<'_> {
         };
         let Some(at) = self.chosen(state)? else { return Ok(summary) };
         let chosen = &state.rungs[at];
+        if end.stopped == Some(SIGNAL) {
+            // Who stopped it may want to go on; there is no model yet, and so none that is chosen.
+            summary.best_so_far = Some(self.dir.join(&chosen.name));
+            return Ok(summary);
+        }
         let mut better = None;
         for above in at + 1..state.rungs.len() {
             let gain = self.gain(state, above, at)?;
@@ -71,7 +76,7 @@ impl Climb<'_> {
         Ok(summary)
     }
 
-    /// Keeps the chosen model, tells its metrics on test data, and writes what it came to.
+    /// Keeps the chosen model, and tells its metrics on test data.
     pub(super) fn finish(
         &self,
         summary: &mut AutoSummary,
@@ -79,8 +84,7 @@ impl Climb<'_> {
         folder: &RunFolder,
         listener: &mut Listener<'_>,
     ) -> Result<()> {
-        let chosen = summary.chosen.clone().filter(|_| summary.stopped.as_deref() != Some(SIGNAL));
-        if let Some(name) = chosen {
+        if let Some(name) = summary.chosen.clone() {
             let why = summary.why_chosen.as_deref().unwrap_or_default();
             let path = copy_final(&self.dir.join(&name), folder, why)?;
             listener(Event::Saved(&path));
@@ -91,7 +95,13 @@ impl Climb<'_> {
                 summary.intervals.extend(tested.intervals.clone());
             }
         }
-        summary.seconds = self.since.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Writes what it came to.
+    pub(super) fn write(&self, summary: &AutoSummary, state: &mut State, folder: &RunFolder) -> Result<()> {
+        state.seconds = Some(summary.seconds);
+        state.write(&self.dir)?;
         table::page(self.config, summary).write(&folder.report_html())?;
         write_json(&folder.summary_json(), summary)
     }
@@ -103,6 +113,8 @@ impl Climb<'_> {
         }
         let config = EvaluateConfig {
             data: self.config.data.clone(),
+            // It is read as it was for training.
+            label_columns: Vec::new(),
             split: Some(Split::Test),
             language_model: false,
             uncalibrated: false,
@@ -119,6 +131,6 @@ impl Climb<'_> {
             metrics: finite(&found.metrics.iter().map(|(name, value)| (named(name), *value)).collect()),
             intervals: found.intervals.iter().map(|(name, ends)| (named(name), *ends)).collect(),
         });
-        state.write(&self.dir)
+        self.write_state(state)
     }
 }

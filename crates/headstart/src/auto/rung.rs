@@ -56,13 +56,11 @@ impl Rung {
 
     /// An ordinary run's settings.
     pub(super) fn settings(self, config: &AutoConfig, task: &Task, left_s: Option<f64>) -> FinetuneConfig {
-        let AutoConfig { model, base, problem, num_classes, seed, precision, threads, data, .. } = config;
+        let AutoConfig { model, base, problem, num_classes, seed, precision, threads, .. } = config;
         let usual = FinetuneConfig::default();
-        let mut data = data.clone();
-        data.text_column = task.text_columns.clone().or(data.text_column);
         FinetuneConfig {
             model: model.clone().filter(|_| self != Self::Bow),
-            data,
+            data: task.data.clone(),
             method: self.method(),
             peft: PeftConfig { base: base.clone().filter(|_| self != Self::Bow), ..usual.peft },
             problem: *problem,

@@ -22,6 +22,12 @@ const FILE: &str = "auto.json";
 pub(super) struct State {
     pub rungs: Vec<Climbed>,
     pub tested: Option<Tested>,
+    /// Rungs that did not fit into `max_time` and keep nothing of what they did: each start would begin them anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<Rung>,
+    /// Seconds of all starts so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
 }
 
 /// A rung that is whole.

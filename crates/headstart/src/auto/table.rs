@@ -6,6 +6,7 @@ use super::state::Climbed;
 use super::{AutoSummary, about};
 use crate::config::{AutoConfig, Problem};
 use crate::report::{Report, Table};
+use crate::train::fixed;
 
 /// What is not there.
 const NONE: &str = "-";
@@ -55,6 +56,12 @@ pub fn lines(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// What something is better by, with its sign; what rounds to nothing has that of a gain.
+pub(super) fn signed(value: f64, digits: usize) -> String {
+    let text = fixed(value, digits);
+    if text.starts_with('-') { text } else { format!("+{text}") }
+}
+
 /// The metric that decides, and the one beside it.
 pub(super) fn metrics(problem: Problem) -> (&'static str, &'static str) {
     match problem {
@@ -73,8 +80,8 @@ impl Scale {
     fn of(self, value: f64) -> String {
         match self {
             Self::Plain if value.abs() >= 1e6 => format!("{value:.3e}"),
-            Self::Plain => format!("{value:.4}"),
-            Self::Percent => format!("{:.1}", 100.0 * value),
+            Self::Plain => fixed(value, 4),
+            Self::Percent => fixed(100.0 * value, 1),
         }
     }
 }
@@ -99,6 +106,7 @@ pub(super) fn page(config: &AutoConfig, summary: &AutoSummary) -> Report {
     }];
     words.extend(summary.skipped.iter().map(|why| format!("Left out: {why}.")));
     words.extend(summary.why_stopped.iter().chain(&summary.why_chosen).cloned());
+    words.extend(summary.best_so_far.iter().map(|dir| format!("Best so far: {}.", dir.display())));
     words.push(
         "All rungs are judged on the same validation examples, which also chose the checkpoints and the temperatures of those that \
          have some; test data are looked at once, for the chosen one. ECE is the expected calibration error, before and after \
@@ -117,7 +125,7 @@ pub(super) fn page(config: &AutoConfig, summary: &AutoSummary) -> Report {
 }
 
 fn gains(summary: &AutoSummary) -> Table {
-    let figure = |value: f64| format!("{value:+.4}");
+    let figure = |value: f64| signed(value, 4);
     let row = |climbed: &Climbed| {
         let gain = climbed.gain.as_ref()?;
         let ends = gain.interval.map_or([NONE.into(), NONE.into()], |ends| ends.map(figure));
@@ -139,8 +147,8 @@ fn chosen(summary: &AutoSummary) -> Table {
     let whole = summary.metrics.iter().filter(|(name, _)| name.matches('/').count() == 1);
     let row = |(name, value): (&String, &f64)| {
         let ends = summary.intervals.get(name);
-        let [low, high] = ends.map_or([NONE.into(), NONE.into()], |ends| ends.map(|end| format!("{end:.4}")));
-        vec![name.clone(), format!("{value:.4}"), low, high]
+        let [low, high] = ends.map_or([NONE.into(), NONE.into()], |ends| ends.map(|end| fixed(end, 4)));
+        vec![name.clone(), fixed(*value, 4), low, high]
     };
     let header = ["metric", "value", "95 %: from", "to"];
     Table {

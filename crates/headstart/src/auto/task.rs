@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::rung::Rung;
 use crate::checkpoint::{ModelPath, load_model};
 use crate::config::{
-    self, Amount, Arch, AutoConfig, HeadPooling, ModelConfig, Problem, TextColumns, TrainConfig,
+    self, Amount, Arch, AutoConfig, DataConfig, HeadPooling, ModelConfig, Problem, TrainConfig,
 };
 use crate::data::classification::LabelledSplit;
 use crate::data::rows::TextInput;
@@ -16,6 +16,8 @@ use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener, Signal};
 use crate::infer::{FeatureExtractor, FeaturesConfig};
+use crate::setup::bar;
+use crate::setup::classifier::{check_numbers, with_columns};
 use crate::setup::labelled::DataRequest;
 use crate::setup::pairs::to_each_text;
 
@@ -39,8 +41,8 @@ pub(super) struct Task {
     pub pairs: bool,
     /// Whether there are test data.
     pub has_test: bool,
-    /// The two columns of pairs, where they were found.
-    pub text_columns: Option<TextColumns>,
+    /// Where they lie, with the columns that were found.
+    pub data: DataConfig,
     /// The texts of the validation examples, or of some.
     pub texts: Vec<TextInput>,
     /// The sizes of the model.
@@ -75,6 +77,7 @@ impl Task {
                 labelled.check_label_column(config.num_classes)?;
                 let data = &labelled.data;
                 let train = data.get(Split::Train)?;
+                check_numbers(&config.data, train.iter().map(|example| example.label))?;
                 Self {
                     examples: train.len(),
                     tokens: sizes.as_ref().map_or(0, |sizes| train.amount(sizes.num_max_positions).tokens),
@@ -82,7 +85,7 @@ impl Task {
                     classes: data.labels.len(),
                     pairs: train.texts_per_example() == 2,
                     has_test: data.test.is_some(),
-                    text_columns: columns(&data.text_columns),
+                    data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
                     texts: Vec::new(),
                     model: sizes,
                 }
@@ -97,7 +100,7 @@ impl Task {
                     classes: data.labels.len(),
                     pairs: data.train.pairs,
                     has_test: data.test.is_some(),
-                    text_columns: columns(&data.text_columns),
+                    data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
                     texts: Vec::new(),
                     model: None,
                 }
@@ -132,6 +135,7 @@ impl Task {
             pooling: None,
             normalize: None,
             max_length: None,
+            prompt: None,
             precision: config.precision,
             threads: config.threads,
             device: device.clone(),
@@ -147,6 +151,15 @@ impl Task {
 
     /// About how many seconds a rung takes where the model takes so many for a text.
     pub(super) fn estimated(&self, rung: Rung, config: &AutoConfig, text_s: Option<f64>) -> Option<f64> {
+        if rung == Rung::Bow {
+            let bytes: usize = self
+                .texts
+                .iter()
+                .map(|text| text.first.len() + text.second.as_ref().map_or(0, String::len))
+                .sum();
+            let all = bytes as f64 / self.texts.len().max(1) as f64 * self.examples as f64;
+            return Some(bar::about_seconds(all, self.classes));
+        }
         let (sizes, text_s) = (self.model.as_ref()?, text_s?);
         let (examples, all) = (self.examples, (self.examples + self.validation) as f64);
         let passes = |items: usize| {
@@ -160,7 +173,7 @@ impl Task {
             train.total_steps(items) as f64 / train.steps_per_epoch(items) as f64
         };
         let texts = match rung {
-            Rung::Bow => return None,
+            Rung::Bow => 0.0,
             Rung::Features => all,
             Rung::Contrastive => {
                 let pairs = 2 * examples * to_each_text(examples);
@@ -180,10 +193,6 @@ impl Task {
 fn place(config: &AutoConfig) -> Option<ModelPath<'_>> {
     let path = config.model.as_deref()?;
     Some(ModelPath { path, base: config.base.as_deref() })
-}
-
-fn columns(found: &[String]) -> Option<TextColumns> {
-    (found.len() == 2).then(|| TextColumns::Listed(found.to_vec()))
 }
 
 fn no_model() -> Error {

@@ -86,7 +86,9 @@ impl<X: Rows> Problem<'_, X> {
             let norm = dot(&gradient, &gradient).sqrt();
             let share = norm / *first.get_or_insert(norm);
             let rest = 0.1_f64.min(share.sqrt()) * norm;
-            self.solve(&gradient, &probabilities, rest, &mut step, &mut step_scores);
+            if !self.solve(&gradient, &probabilities, rest, (&mut step, &mut step_scores), go_on) {
+                return false;
+            }
             if !self.descend(weights, &mut scores, &step, &step_scores, dot(&gradient, &step)) {
                 break;
             }
@@ -123,15 +125,16 @@ impl<X: Rows> Problem<'_, X> {
         add(&mut sums[..penalised], 1.0, &weights[..penalised]);
     }
 
-    /// Solves `H step = -gradient` until what is left is shorter than `rest`; `step_scores` are the scores of the step.
+    /// Solves `H step = -gradient` until what is left is shorter than `rest`; `step_scores` are the scores of the step. `false` when
+    /// `go_on` said no before the end: with hundreds of classes one step takes seconds.
     fn solve(
         &self,
         gradient: &[f64],
         probabilities: &[f64],
         rest: f64,
-        step: &mut [f64],
-        step_scores: &mut [f64],
-    ) {
+        (step, step_scores): (&mut [f64], &mut [f64]),
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
         let k = self.k();
         step.fill(0.0);
         step_scores.fill(0.0);
@@ -148,6 +151,9 @@ impl<X: Rows> Problem<'_, X> {
         let mut bent = vec![0.0; step_scores.len()];
         let mut energy = dot(&left, &eased);
         for _ in 0..MOST_INNER_STEPS {
+            if !go_on() {
+                return false;
+            }
             self.x.times(&direction, k, &mut direction_scores);
             self.bend(probabilities, &direction_scores, &mut bent);
             self.x.transposed_times(&bent, k, &mut product);
@@ -168,6 +174,7 @@ impl<X: Rows> Problem<'_, X> {
             let keep = energy / before;
             direction.par_iter_mut().zip(&eased).with_min_len(PART).for_each(|(d, e)| *d = e + keep * *d);
         }
+        true
     }
 
     /// The curvature of the rows' losses along some scores.
@@ -318,6 +325,14 @@ mod tests {
                 }
             }
             assert!(!problem.fit(&mut weights, &mut || false));
+            // It is heard within a step, too.
+            let mut asked = 0;
+            let mut twice = || {
+                asked += 1;
+                asked < 3
+            };
+            assert!(!problem.fit(&mut vec![0.0; 13 * k], &mut twice));
+            assert_eq!(asked, 3);
         }
     }
 }

@@ -159,6 +159,7 @@ pub fn export_adapterhub(path: &Path, base: &Path, output: &Path) -> Result<Expo
         tensors: adapter.len() + head.len(),
         merged: None,
         temperature: None,
+        left: Vec::new(),
         parameters: adapter.iter().chain(&head).map(|(_, _, values)| values.len()).sum(),
     };
     let (weights, settings) = (

@@ -63,6 +63,9 @@ pub struct Exported {
     /// `predict`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// The names of tensors that the model has and the new folder has not: heads that its class has no place for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
 }
 
 /// Writes the model of `path` (see [`load_model`]) as the new folder `output`.
@@ -89,6 +92,7 @@ pub fn export<'a>(model: impl Into<ModelPath<'a>>, form: ExportForm, output: &Pa
         }
     };
     let mut model = Model::new(&loaded.files.config)?;
+    let mut left = loaded.stored.left_by(model.table());
     // Nothing is added: all of its parameters were there when it was opened.
     let (mut weights, _) = loaded.weights_for(model.table(), 0)?;
     let mut merged = None;
@@ -106,6 +110,8 @@ pub fn export<'a>(model: impl Into<ModelPath<'a>>, form: ExportForm, output: &Pa
     let form_of = if with_code { code_form } else { published_form };
     let (config, mut parts) = form_of(&loaded.files, model.table(), &weights).map_err(no_form)?;
     parts.extend(spare_pooler(&loaded)?);
+    // A pooler that is taken along has its name, behind the trunk's prefix where it had one.
+    left.retain(|name| !parts.iter().any(|(written, _, _)| name.ends_with(written.as_str())));
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         fs::create_dir_all(parent).map_err(Error::io("create the folder", parent))?;
@@ -117,6 +123,7 @@ pub fn export<'a>(model: impl Into<ModelPath<'a>>, form: ExportForm, output: &Pa
         tensors: parts.len(),
         merged,
         temperature,
+        left,
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
     let card = card(&loaded.folder, form);
@@ -216,6 +223,8 @@ fn sentence_settings(
     let folder = read_sentence_settings(&loaded.folder)?;
     let said = folder.as_ref();
     let config = &loaded.files.config;
+    let max_length = said.and_then(|folder| folder.max_length).or(Some(config.max_length()));
+    let normalize = normalize.or(said.map(|folder| folder.normalize)).unwrap_or(false);
     let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
     if pooling == HeadPooling::Cls && !config.arch.is_encoder() {
         let why = "its [CLS] stands behind the text, and that of sentence-transformers is the first token";
@@ -223,9 +232,9 @@ fn sentence_settings(
     }
     Ok(SentenceSettings {
         pooling,
-        normalize: normalize.or(said.map(|folder| folder.normalize)).unwrap_or(false),
-        max_length: said.and_then(|folder| folder.max_length).or(Some(config.max_length())),
-        prompt: folder.and_then(|folder| folder.prompt),
+        normalize,
+        max_length,
+        ..folder.unwrap_or_else(|| SentenceSettings::of(pooling))
     })
 }
 

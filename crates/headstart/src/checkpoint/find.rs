@@ -120,6 +120,9 @@ fn no_model(path: &Path) -> Error {
         (format!("there is no {shown}"), "check the path")
     } else if path.is_file() {
         (format!("{shown} is a file, not a model's folder"), "name the folder it is in")
+    } else if let Some(whole) = whole_runs_in(path) {
+        let what = format!("{shown} has no model of its own yet; of the runs in it these are whole: {whole}");
+        (what, "name one of them, or continue the whole with --resume")
     } else if path.join(RUN_CONFIG_FILE).is_file() {
         let what = format!("the run {shown} has not saved a checkpoint yet");
         (what, "wait for it, or continue it with --resume")
@@ -139,6 +142,15 @@ fn no_model(path: &Path) -> Error {
         (what, "name a run folder, its final/, or one of its checkpoints")
     };
     Error::Missing { what, fix: fix.into() }
+}
+
+/// The finished ones of several runs in one folder, as of a ladder that was stopped: `runs/a/1-bow, runs/a/2-features`.
+fn whole_runs_in(path: &Path) -> Option<String> {
+    let mut runs = names(path).unwrap_or_default();
+    runs.retain(|name| path.join(name).join(FINAL_FOLDER).is_dir() && RunFolder::is_run(&path.join(name)));
+    runs.sort_unstable();
+    let shown: Vec<String> = runs.iter().map(|name| path.join(name).display().to_string()).collect();
+    (RunFolder::is_run(path) && !shown.is_empty()).then(|| shown.join(", "))
 }
 
 /// A file that looks like some program's weights.

@@ -66,8 +66,9 @@ pub(super) fn open_peft(folder: &Path, chosen: String, below: LoadedModel) -> Re
         fix: "fetch the folder again, whole".into(),
     })?;
     let tensors = Tensors::open_file(&weights)?;
-    let PeftParts { lora, ia3, parameters } =
+    let PeftParts { lora, ia3, mut parameters, head_update } =
         read_peft(&path, &read_file(&path)?, &tensors, &below.files.config)?;
+    parameters.extend(head_update.map(|update| merged(&path, update, &below)).transpose()?);
     if below.files.config.lora.is_some() || below.files.config.ia3.is_some() {
         return Err(Error::Checkpoint {
             path: below.folder,
@@ -85,6 +86,24 @@ pub(super) fn open_peft(folder: &Path, chosen: String, below: LoadedModel) -> Re
     let trunk = below.folder.clone();
     let model = LoadedModel { folder: folder.to_path_buf(), chosen, files, ..below };
     over(model, weights, trunk, above.collect())
+}
+
+/// The weights below with what an update adds to them.
+fn merged(path: &Path, (name, shape, added): Parameter, below: &LoadedModel) -> Result<Parameter> {
+    if !below.stored.fits(&name, &shape) {
+        return Err(Error::Checkpoint {
+            path: path.to_path_buf(),
+            what: format!(
+                "has an update {shape:?} of the layer between model and classifier (the pooler), and {} has none of that size",
+                below.folder.display()
+            ),
+            fix: "name the model that it was trained on: --base MODEL".into(),
+        });
+    }
+    let mut values = vec![0.0_f32; added.len()];
+    below.stored.copy_to(&name, &mut values)?;
+    values.iter_mut().zip(&added).for_each(|(value, added)| *value += added);
+    Ok((name, shape, values))
 }
 
 /// The model below an adapter.
@@ -214,6 +233,7 @@ pub fn export_peft(path: &Path, base: &Path, output: &Path) -> Result<Exported> 
         tensors: parts.len(),
         merged: None,
         temperature: None,
+        left: Vec::new(),
         parameters: parts.iter().map(|(_, _, values)| values.len()).sum(),
     };
     write_adapter(output, files, &[(WEIGHTS, &parts)], &[(CONFIG, &description)])?;
@@ -276,6 +296,7 @@ pub(super) fn check_base(
         .params()
         .iter()
         .filter(|param| !matches!(param.kind, Kind::Adapter | Kind::Lora | Kind::Ia3 | Kind::Head));
+    let mut others = Vec::new();
     for param in trunk {
         let ours = &weights[param.offset..][..param.len()];
         let mut theirs = vec![0.0_f32; param.len()];
@@ -284,18 +305,24 @@ pub(super) fn check_base(
             below.stored.copy_to(&param.name, &mut theirs)?;
         }
         if !fits || !ours.iter().zip(&theirs).all(|(a, b)| a.to_bits() == b.to_bits()) {
-            return Err(Error::Checkpoint {
-                path: loaded.folder.clone(),
-                what: format!(
-                    "was not trained on {}: its `{}` is another",
-                    below.folder.display(),
-                    param.name
-                ),
-                fix: "name the model that the run started from with --base; norms that were trained, too (--train_norms), \
-                      have no place in this form: export --to hf takes everything"
-                    .into(),
-            });
+            others.push(param.name.as_str());
         }
     }
-    Ok(())
+    let Some(first) = others.first() else { return Ok(()) };
+    let base = below.folder.display();
+    let (what, fix) = if others.iter().all(|name| name.rsplit('.').next() == Some("bias")) {
+        (
+            format!(
+                "has the weights of {base} and other biases, as --method bitfit trains them: these have no place in this form"
+            ),
+            "export --to hf takes everything; a run's final/adapter/ has biases and head alone, for this program",
+        )
+    } else {
+        (
+            format!("was not trained on {base}: its `{first}` is another"),
+            "name the model that the run started from with --base; norms that were trained, too (--train_norms), \
+             have no place in this form: export --to hf takes everything",
+        )
+    };
+    Err(Error::Checkpoint { path: loaded.folder.clone(), what, fix: fix.into() })
 }

@@ -21,9 +21,9 @@ use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName,
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{
-    Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, has_code, pieces,
-    prefix, read_config, read_sentence_settings, read_tutorial, tokenizer_files, tokenizer_max_length,
-    write_code_config, write_config,
+    Card, Piece, PublishedWeights, SentenceSettings, TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, has_code,
+    keep_head_defaults, pieces, prefix, read_config, read_sentence_settings, read_tutorial, tokenizer_files,
+    tokenizer_max_length, write_code_config, write_config,
 };
 use crate::model::{self, Model};
 use crate::params::{Param, ParamTable};
@@ -41,6 +41,8 @@ pub struct Published {
     pub size: (usize, usize),
     /// Its config.json's keys that change nothing.
     pub unused_keys: Vec<String>,
+    /// What it has for a head that is not computed here: a sentence.
+    pub other_head: Option<String>,
 }
 
 /// Opens the folder of a published model.
@@ -81,11 +83,35 @@ fn put_together(
     weights: &PublishedWeights,
 ) -> Result<LoadedModel> {
     let mut config = card.config.clone();
-    let has_lm_head = has_lm_head(&config, weights);
+    if weights.blocks() > config.num_layers {
+        let (said, found) = (config.num_layers, weights.blocks());
+        let what =
+            format!("it says that the model has {said} layers, and the weights beside it are of {found}");
+        return Err(damaged(&folder.join(source), what));
+    }
+    let mut other_head = card
+        .other_head
+        .as_ref()
+        .map(|class| format!("its head is that of a {class}, which is not computed here"));
+    let mut has_lm_head = has_lm_head(&config, weights);
+    let untied = (has_lm_head || config.causal) && (!card.tied || weights.is_untied()?);
+    if untied {
+        let what = "its LM head has a matrix of its own, and here it is the token embedding";
+        if config.causal {
+            return Err(Error::Checkpoint {
+                path: weights.path().to_path_buf(),
+                what: what.into(),
+                fix: "use another model of the family".into(),
+            });
+        }
+        // An encoder is of use without it.
+        has_lm_head = false;
+        other_head.get_or_insert_with(|| what.to_owned());
+    }
     if !has_lm_head {
         without_lm_head(&mut config);
     }
-    let (head, labels) = match classes(weights) {
+    let (head, labels) = match classes(weights).filter(|_| card.other_head.is_none()) {
         Some(classes) => classifier(folder, &card, classes)?,
         None => (None, Vec::new()),
     };
@@ -99,13 +125,6 @@ fn put_together(
     let table = Model::new(&config).map_err(|error| damaged(&folder.join(source), error.to_string()))?;
     let stored = StoredWeights::Published(weights.clone());
     super::model_folder::check_present(&stored, table.table())?;
-    if objective.is_some() && (!card.tied || weights.is_untied()?) {
-        return Err(Error::Checkpoint {
-            path: weights.path().to_path_buf(),
-            what: "its LM head has a matrix of its own, and here it is the token embedding".into(),
-            fix: "use another model of the family".into(),
-        });
-    }
     let tokenizer = Tokenizer::published(folder)?;
     if !(tokenizer.vocab_size()..=tokenizer.vocab_size() + EVEN_ROWS).contains(&config.vocab_size) {
         let (pieces, rows) = (tokenizer.vocab_size(), config.vocab_size);
@@ -133,7 +152,7 @@ fn put_together(
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };
-    let published = Published { sentences, size: weights.size(), unused_keys: card.unused };
+    let published = Published { sentences, size: weights.size(), unused_keys: card.unused, other_head };
     Ok(LoadedModel { folder: folder.to_path_buf(), chosen, files, stored, published: Some(published) })
 }
 
@@ -211,9 +230,12 @@ pub(super) fn published_form<'a>(
     table: &ParamTable,
     weights: &'a [f32],
 ) -> std::result::Result<(Map<String, Value>, Vec<Piece<'a>>), String> {
-    let ModelFiles { config, objective, labels, special_ids, .. } = files;
+    let ModelFiles { config, objective, labels, special_ids, head_defaults, .. } = files;
     let masked = *objective == Some(ObjectiveName::Mlm) && config.head.is_none();
-    let description = write_config(config, labels, *special_ids, masked)?;
+    let mut description = write_config(config, labels, *special_ids, masked)?;
+    if let (None, Some(HeadDefaults { pooling, dropout, .. })) = (&config.head, head_defaults) {
+        keep_head_defaults(&mut description, config.arch, *pooling, *dropout);
+    }
     let prefix = prefix(config, *objective);
     let mut parts = Vec::new();
     for param in table.params() {

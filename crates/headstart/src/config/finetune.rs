@@ -300,6 +300,37 @@ impl FinetuneConfig {
         Ok(())
     }
 
+    /// What tells a training by steps from another, and changes nothing where the head is fitted at once.
+    fn check_steps(&self) -> Result<()> {
+        let (train, usual) = (&self.train, TrainConfig::default());
+        for (key, given) in [
+            ("lr", train.lr.is_some()),
+            ("n_epochs", train.n_epochs.is_some()),
+            ("max_steps", train.max_steps.is_some()),
+            ("warmup_steps", train.warmup_steps.is_some()),
+            ("warmup_ratio", train.warmup_ratio.is_some()),
+            ("schedule", train.schedule.is_some()),
+            ("lr_floor", train.lr_floor.is_some()),
+            ("max_norm", train.max_norm.is_some()),
+            ("weight_decay", train.weight_decay > usual.weight_decay),
+            ("optimizer", train.optimizer != usual.optimizer),
+            ("ema", train.ema.is_some()),
+            ("train_batch_size", train.train_batch_size.is_some()),
+            ("grad_accum_steps", train.grad_accum_steps != usual.grad_accum_steps),
+            ("eval_every", train.eval_every.is_some()),
+            ("dropout", self.dropout.is_some()),
+            ("best_metric", self.best_metric.is_some()),
+        ] {
+            check(key, !given || self.method != Method::Features, || {
+                (
+                    "the method `features` takes no steps, and nothing of its fit depends on it".into(),
+                    "leave it out, or use --method head, lora or full".into(),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
     /// Which examples there are, and how they are compared.
     fn check_examples(&self) -> Result<()> {
         let contrastive = self.method == Method::Contrastive;
@@ -412,7 +443,43 @@ impl FinetuneConfig {
                 (format!("{p} is not a probability below 1"), "use a number from 0 to 0.99".into())
             })?;
         }
+        self.check_steps()?;
         self.data.validate()?;
         self.train.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_is_fitted_at_once_takes_no_setting_of_steps() {
+        type Change = fn(&mut TrainConfig);
+        let changes: [(&str, Change); 8] = [
+            ("lr", |train| train.lr = Some(1e-3)),
+            ("n_epochs", |train| train.n_epochs = Some(3)),
+            ("warmup_steps", |train| train.warmup_steps = Some(3)),
+            ("schedule", |train| train.schedule = Some(super::super::Schedule::Linear)),
+            ("weight_decay", |train| train.weight_decay = 0.01),
+            ("max_norm", |train| train.max_norm = Some(1.0)),
+            ("train_batch_size", |train| train.train_batch_size = Some(4)),
+            ("grad_accum_steps", |train| train.grad_accum_steps = 2),
+        ];
+        let of = |method| FinetuneConfig { model: Some("m".into()), method, ..FinetuneConfig::default() };
+        for (key, change) in changes {
+            let mut config = of(Method::Features);
+            change(&mut config.train);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")) && error.contains("takes no steps"), "{error}");
+            config.method = Method::Contrastive;
+            config.validate().unwrap();
+        }
+        let dropped = FinetuneConfig { dropout: Some(0.2), ..of(Method::Features) };
+        assert!(dropped.validate().unwrap_err().to_string().contains("`dropout`"));
+        // What is about the evaluation, the clock or the machine stays.
+        let mut kept = of(Method::Features);
+        (kept.train.valid_batch_size, kept.train.max_time, kept.train.threads) = (4, Some(9.0), 1);
+        kept.validate().unwrap();
     }
 }

@@ -109,6 +109,14 @@ impl PretrainConfig {
         }
         if let Some(distill) = &self.distill {
             distill.validate()?;
+            // An older run may go on with what it was given for nothing.
+            let is_new = distill.teacher_sha256.is_none() && distill.lm_loss <= 0.0;
+            let usual = Self::default().mlm_probability;
+            let is_idle = is_new && self.mlm_probability.total_cmp(&usual).is_ne();
+            check("mlm_probability", !is_idle, || {
+                let what = "nothing is masked but for lm_loss, which is 0";
+                (what.into(), "leave mlm_probability out, or set lm_loss".into())
+            })?;
         }
         // Beside a model that has sizes, those that are given are compared with its own.
         if self.from.is_none() {

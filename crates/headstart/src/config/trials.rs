@@ -151,7 +151,10 @@ impl TrialsConfig {
             None => vec![own],
             Some(Seeds::Count(count)) => {
                 check("seeds", (2..=MOST_RUNS as u64).contains(count), || {
-                    let what = format!("{count} seeds are asked for");
+                    let what = match count {
+                        1 => "1 seed is asked for, and that is one run".into(),
+                        _ => format!("{count} seeds are asked for"),
+                    };
                     (what, format!("use a number from 2 to {MOST_RUNS}, or leave it out for one run"))
                 })?;
                 check("seeds", own <= most - count, || {
@@ -222,6 +225,10 @@ impl FinetuneConfig {
                 (what, format!("leave {key} out; other methods have a bag of words beside them"))
             })?;
         }
+        check("lr_auto", !searches || self.method != Method::Features, || {
+            let what = "the method `features` takes no steps, so that it has no learning rate".into();
+            (what, "leave --lr auto out, or use --method head, lora or full".into())
+        })?;
         self.check_curve()?;
         check("lr_auto", !searches || self.train.lr.is_none(), || {
             let what = "a learning rate is given, and short runs are to choose one".into();
@@ -272,6 +279,10 @@ impl FinetuneConfig {
                 "a curve compares the head start with none, and from_scratch leaves no head start".into();
             (what, "leave --from_scratch out".into())
         })?;
+        check("curve", self.shots.is_none(), || {
+            let what = "the sizes of a curve and shots both say how many examples there are".into();
+            (what, "leave --shots or --curve out".into())
+        })?;
         check("curve", self.data.max_train_examples.is_none(), || {
             let what =
                 "the sizes of a curve and max_train_examples both say how many examples there are".into();
@@ -303,7 +314,8 @@ mod tests {
         assert_eq!(trials("7, 1,5").seeds(42).unwrap(), [7, 1, 5]);
         assert_eq!(TrialsConfig::default().seeds(9).unwrap(), [9]);
         assert!(trials("1,2,1").seeds(0).unwrap_err().to_string().contains("1 is listed twice"));
-        assert!(trials("1").seeds(0).unwrap_err().to_string().contains("from 2"));
+        let one = trials("1").seeds(0).unwrap_err().to_string();
+        assert!(one.contains("1 seed is asked for") && one.contains("from 2"), "{one}");
         assert!(trials("3").seeds(i64::MAX as u64).is_err());
         assert!("1,x".parse::<Seeds>().is_err() && "".parse::<Seeds>().is_err());
         let sizes =
@@ -344,7 +356,13 @@ mod tests {
             "curve",
             "max_train_examples",
         );
+        refused(|c| (c.trials.curve, c.shots) = (curve(), Some(4)), "curve", "shots");
         refused(|c| (c.trials.curve, c.trials.lr_auto) = (curve(), Some(true)), "lr_auto", "--curve");
+        refused(
+            |c| (c.trials.lr_auto, c.method) = (Some(true), Method::Features),
+            "lr_auto",
+            "no learning rate",
+        );
         refused(
             |c| (c.trials.lr_auto, c.train.lr) = (Some(true), Some(0.1)),
             "lr_auto",

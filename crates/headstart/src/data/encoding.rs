@@ -194,16 +194,20 @@ impl TextBlocks {
             self.offset + at as u64 + 1,
             self.encoding.name().to_ascii_uppercase(),
         );
-        let fix = if self.offset == 0 && (bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF")) {
-            "the file looks like UTF-16: pass `--encoding utf-16le` or `--encoding utf-16be`"
-        } else if self.encoding == TextEncoding::Utf8 && has_windows_bytes(bytes) {
-            "save the file as UTF-8, or name its encoding: it looks like `--encoding windows-1252`"
-        } else if self.encoding == TextEncoding::Utf8 {
-            "save the file as UTF-8, or name its encoding: `--encoding latin1`, `--encoding windows-1252`, ..."
-        } else {
-            "name the encoding the file really has with `--encoding`"
-        };
-        bad(&self.path, Some(line), what, fix)
+        bad(&self.path, Some(line), what, encoding_fix(bytes, self.encoding, self.offset == 0))
+    }
+}
+
+/// The way out for bytes that are not valid in the encoding they were read in; `first` are those at the beginning of a file.
+pub(super) fn encoding_fix(bytes: &[u8], encoding: TextEncoding, first: bool) -> &'static str {
+    if first && (bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF")) {
+        "the file looks like UTF-16: pass `--encoding utf-16le` or `--encoding utf-16be`"
+    } else if encoding == TextEncoding::Utf8 && has_windows_bytes(bytes) {
+        "save the file as UTF-8, or name its encoding: it looks like `--encoding windows-1252`"
+    } else if encoding == TextEncoding::Utf8 {
+        "save the file as UTF-8, or name its encoding: `--encoding latin1`, `--encoding windows-1252`, ..."
+    } else {
+        "name the encoding the file really has with `--encoding`"
     }
 }
 

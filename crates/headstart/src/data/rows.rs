@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::classification::{Dialect, distinct, listed, separator_line, text_column, text_columns};
+use super::classification::{Dialect, Header, distinct, listed, separator_line, text_column, text_columns};
 use super::content::{Content, plain_name};
-use super::encoding::TextEncoding;
+use super::encoding::{TextEncoding, encoding_fix};
 use super::json_list::{JsonList, JsonValue};
 use crate::config::TextColumns;
 use crate::error::{Error, Result, bad};
@@ -66,7 +66,22 @@ pub struct Row {
     /// Where it begins, counted from 1.
     pub line: u64,
     /// Its text and all its fields, or why it cannot be read.
-    pub content: std::result::Result<RowContent, String>,
+    pub content: std::result::Result<RowContent, BadRow>,
+}
+
+/// A row that cannot be read, or has no text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BadRow {
+    /// What is wrong with it.
+    pub what: String,
+    /// Its names and values, where only its text is missing: it is still known by its id.
+    pub fields: Vec<(String, Value)>,
+}
+
+impl From<String> for BadRow {
+    fn from(what: String) -> Self {
+        Self { what, fields: Vec::new() }
+    }
 }
 
 /// What a row holds.
@@ -152,6 +167,8 @@ pub struct Rows {
     /// Whether the source was turned into UTF-8 on the way, with a mark where that failed.
     transcoded: bool,
     wanted: TextFields,
+    /// Whether the first row of a table names its columns; where it does not, they have numbers from 1.
+    names: Header,
     /// The names of the texts' fields, once they are known: of one, or of the two of a pair.
     text_fields: Vec<String>,
     header: Option<Vec<String>>,
@@ -163,6 +180,8 @@ pub struct Rows {
     lines: u64,
     /// Lines that were read ahead of their turn.
     ahead: VecDeque<Vec<u8>>,
+    /// The first row of a table without a header, which its columns were counted in.
+    counted: Option<Record>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -193,13 +212,21 @@ impl Rows {
             encoding,
             transcoded,
             wanted,
+            names: Header::Present,
             text_fields: Vec::new(),
             header: None,
             dialect: Dialect { delimiter: b',', quoting: false, backslashes: false },
             layout: JsonLayout::Unknown,
             lines: 0,
             ahead: VecDeque::new(),
+            counted: None,
         }
+    }
+
+    /// The same rows, where the first one of a table may be like any other.
+    #[must_use]
+    pub fn with_header(self, header: Header) -> Self {
+        Self { names: header, ..self }
     }
 
     /// The names of the texts' fields, once a row was read; none of plain lines.
@@ -225,7 +252,7 @@ impl Rows {
 
     fn has_line(&self) -> bool {
         let end = if matches!(self.layout, JsonLayout::List(_)) { b'}' } else { b'\n' };
-        !self.ahead.is_empty() || self.reader.buffer().contains(&end)
+        self.counted.is_some() || !self.ahead.is_empty() || self.reader.buffer().contains(&end)
     }
 
     fn next_row(&mut self) -> Result<Option<Row>> {
@@ -242,14 +269,14 @@ impl Rows {
             }
             let content = match self.format {
                 RowFormat::Jsonl if !closed => {
-                    Err("the list of objects does not end where the file does".to_owned())
+                    Err("the list of objects does not end where the file does".to_owned().into())
                 }
-                _ if !closed => Err("a quoted field that begins here does not end".to_owned()),
-                RowFormat::Text => self.of_line(&bytes),
-                RowFormat::Csv | RowFormat::Tsv => self.of_table(&bytes),
+                _ if !closed => Err("a quoted field that begins here does not end".to_owned().into()),
+                RowFormat::Text => self.of_line(&bytes).map_err(BadRow::from),
+                RowFormat::Csv | RowFormat::Tsv => self.of_table(&bytes).map_err(BadRow::from),
                 RowFormat::Jsonl => match self.object(&bytes) {
                     Ok(object) => self.of_object(object, line)?,
-                    Err(what) => Err(what),
+                    Err(what) => Err(what.into()),
                 },
             };
             return Ok(Some(Row { line, content }));
@@ -275,16 +302,29 @@ impl Rows {
     fn read_header(&mut self) -> Result<Option<Vec<String>>> {
         self.find_dialect()?;
         loop {
-            let Some(Record { line, bytes, closed: _ }) = self.next_record()? else { return Ok(None) };
+            let Some(Record { line, bytes, closed }) = self.next_record()? else { return Ok(None) };
             let names_separator = line == 1 && separator_line(&String::from_utf8_lossy(&bytes)).is_some();
-            if !names_separator && !bytes.iter().all(u8::is_ascii_whitespace) {
-                let fix = "give the table a first row with the names of its columns";
-                let fields = self.fields(&bytes);
-                return fields
-                    .map(|names| Some(distinct(names)))
-                    .map_err(|what| bad(&self.path, Some(line), what, fix));
+            if names_separator || bytes.iter().all(u8::is_ascii_whitespace) {
+                continue;
             }
+            let fields = self.fields(&bytes).map_err(|what| self.no_header(line, &bytes, what))?;
+            if self.names == Header::Present {
+                return Ok(Some(distinct(fields)));
+            }
+            self.counted = Some(Record { line, bytes, closed });
+            return Ok(Some((1..=fields.len()).map(|number| number.to_string()).collect()));
         }
+    }
+
+    /// A first row of a table that cannot be read.
+    fn no_header(&self, line: u64, bytes: &[u8], what: String) -> Error {
+        let is_other = !self.transcoded && self.encoding == TextEncoding::Utf8;
+        let fix = match self.names {
+            _ if is_other && std::str::from_utf8(bytes).is_err() => encoding_fix(bytes, self.encoding, true),
+            Header::Absent => "mend the row: it says how many columns there are",
+            Header::Present => "give the table a first row with the names of its columns",
+        };
+        bad(&self.path, Some(line), what, fix)
     }
 
     fn find_text(&self, names: &[String], line: u64) -> Result<Vec<String>> {
@@ -305,7 +345,13 @@ impl Rows {
             (Ok(None), _) => format!("no column looks like the text; the columns are {}", listed(names)),
             (Err(what), _) => what,
         };
-        let fix = "name the column with `--text_column`, or the two of a pair with a comma between";
+        let fix = match self.names {
+            Header::Absent if self.format.delimiter().is_some() => {
+                "name the column with `--text_column` by its number, counted from 1, or the two of a pair with a comma \
+                 between"
+            }
+            _ => "name the column with `--text_column`, or the two of a pair with a comma between",
+        };
         Err(bad(&self.path, Some(line), what, fix))
     }
 
@@ -334,7 +380,11 @@ impl Rows {
         let values = self.fields(bytes)?;
         let header = self.header.as_deref().unwrap_or_default();
         if values.len() != header.len() {
-            return Err(format!("{} fields where the header has {}", values.len(), header.len()));
+            let first = match self.names {
+                Header::Present => "header",
+                Header::Absent => "first row",
+            };
+            return Err(format!("{} fields where the {first} has {}", values.len(), header.len()));
         }
         let at = |name: &String| header.iter().position(|column| column == name);
         let mut texts = self.text_fields.iter().map(|name| values.get(at(name)?).cloned());
@@ -369,26 +419,36 @@ impl Rows {
         &mut self,
         object: Map<String, Value>,
         line: u64,
-    ) -> Result<std::result::Result<RowContent, String>> {
+    ) -> Result<std::result::Result<RowContent, BadRow>> {
         if self.text_fields.is_empty() {
             let names: Vec<String> = object.keys().cloned().collect();
             self.text_fields = self.find_text(&names, line)?;
         }
         let text = |name: &String| match object.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Object(_)) => {
+                Err(format!("there is an object under `{name}`, and nested fields are not read"))
+            }
             _ => Err(format!("there is no text under `{name}`")),
         };
         let texts: std::result::Result<Vec<_>, _> = self.text_fields.iter().map(text).collect();
-        Ok(texts.map(|texts| {
-            let mut texts = texts.into_iter();
-            let input = TextInput { first: texts.next().unwrap_or_default(), second: texts.next() };
-            RowContent { input, fields: object.into_iter().collect() }
-        }))
+        let fields = object.into_iter().collect();
+        Ok(match texts {
+            Ok(texts) => {
+                let mut texts = texts.into_iter();
+                let input = TextInput { first: texts.next().unwrap_or_default(), second: texts.next() };
+                Ok(RowContent { input, fields })
+            }
+            Err(what) => Err(BadRow { what, fields }),
+        })
     }
 
     /// The next record with the number of its first line: a line, or in a table all lines up to the one that closes the
     /// quotes. Of a list, a value.
     fn next_record(&mut self) -> Result<Option<Record>> {
+        if let Some(record) = self.counted.take() {
+            return Ok(Some(record));
+        }
         if self.format == RowFormat::Jsonl {
             if let JsonLayout::Unknown = self.layout {
                 let list = JsonList::begin(&mut self.reader).map_err(Error::io("read", &self.path))?;
@@ -536,7 +596,7 @@ mod tests {
             Ok(RowContent { input: TextInput { first, second: Some(second) }, .. }) => {
                 format!("{first} | {second}")
             }
-            Err(what) => format!("!{what}"),
+            Err(BadRow { what, .. }) => format!("!{what}"),
         };
         rows.iter().map(|row| (row.line, text(row))).collect()
     }
@@ -613,6 +673,47 @@ mod tests {
         assert_eq!((&texts[0], &texts[1]), (&(1, "a".into()), &(3, "!there is no text under `text`".into())));
         assert!(texts[2].1.starts_with("!is not a JSON object (column "), "{texts:?}");
         assert_eq!(texts[3], (5, "b".to_owned()));
+        // What has no text is still known by its other fields; what is no object has none.
+        let lines = b"{\"text\":\"a\"}\n{\"id\":7,\"text\":null}\n{\"text\":{\"en\":\"b\"}}\nno\n";
+        let rows = rows_in(lines, RowFormat::Jsonl, "utf-8", None).unwrap();
+        let bad: Vec<&BadRow> = rows.iter().filter_map(|row| row.content.as_ref().err()).collect();
+        assert_eq!(bad[0].fields, [("id".to_owned(), 7.into()), ("text".to_owned(), Value::Null)]);
+        assert_eq!(bad[1].what, "there is an object under `text`, and nested fields are not read");
+        assert_eq!((bad.len(), &bad[2].fields[..]), (3, &[][..]));
+    }
+
+    #[test]
+    fn a_table_without_a_header_has_numbers_for_its_columns() {
+        let read = |bytes: &[u8], column: &str| {
+            let source = Box::new(io::Cursor::new(bytes.to_vec()));
+            let wanted = match column {
+                "" => TextFields::Detect,
+                name => TextFields::Named(TextColumns::Typed(name.into())),
+            };
+            let rows = Rows::new(source, Path::new("in"), RowFormat::Csv, TextEncoding::Utf8, wanted);
+            let mut rows = rows.with_header(Header::Absent);
+            let mut all = rows.next_rows(1)?;
+            all.extend(rows.next_rows(9)?);
+            Ok::<_, Error>(all)
+        };
+        let csv = b"\n7,\"two\nlines\"\n8,b\n9\n";
+        let rows = read(csv, "2").unwrap();
+        let short = "!1 fields where the first row has 2";
+        assert_eq!(texts(&rows), [(2, "two\nlines".into()), (4, "b".into()), (5, short.to_owned())]);
+        let first = rows[0].content.as_ref().unwrap();
+        assert_eq!(first.fields[0], ("1".to_owned(), "7".into()));
+        assert_eq!(texts(&read(b"alone\nagain\n", "").unwrap())[0], (1, "alone".to_owned()));
+        let error = read(csv, "").unwrap_err().to_string();
+        assert!(error.contains("the columns are 1, 2") && error.contains("by its number"), "{error}");
+    }
+
+    #[test]
+    fn a_header_in_another_encoding_is_told_as_training_tells_it() {
+        let wide: Vec<u8> = "\u{feff}text\na\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let error = rows_in(&wide, RowFormat::Csv, "utf-8", None).unwrap_err().to_string();
+        assert!(error.contains("UTF-16") && error.contains("--encoding utf-16le"), "{error}");
+        let error = rows_in(b"text \x93a\x94\nb\n", RowFormat::Csv, "utf-8", None).unwrap_err().to_string();
+        assert!(error.contains("--encoding windows-1252"), "{error}");
     }
 
     #[test]

@@ -150,9 +150,9 @@ impl Table {
                 break;
             }
             for row in some {
-                let content = row
-                    .content
-                    .map_err(|what| bad(&self.path, Some(row.line), what, "mend this row, or take it out"))?;
+                let content = row.content.map_err(|row_is| {
+                    bad(&self.path, Some(row.line), row_is.what, "mend this row, or take it out")
+                })?;
                 let (first, second) = (content.input.first, content.input.second);
                 let lines: Vec<String> = [Some(first), second]
                     .into_iter()

@@ -2,7 +2,7 @@
 //!
 //! Owns: the counts and their warning. Never: decides what becomes of such a text.
 
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{RoleIds, Tokenizer};
 
 /// A smaller share of unknown tokens is usual: rare characters, names.
 const USUAL_SHARE: f64 = 0.03;
@@ -23,7 +23,9 @@ pub struct UnknownTokens {
 impl UnknownTokens {
     /// Counts the tokens `ids` of `text`.
     pub fn add(&mut self, text: &str, ids: &[u32], tokenizer: &Tokenizer) {
-        let unknown = ids.iter().filter(|&&id| id == tokenizer.roles().unk).count();
+        let RoleIds { unk, eos, .. } = tokenizer.roles();
+        // GPT-2 has no token for what it cannot spell, for it can spell all, and calls the end of a text so.
+        let unknown = if unk == eos { 0 } else { ids.iter().filter(|&&id| id == unk).count() };
         self.tokens += ids.len() as u64;
         self.unknown += unknown as u64;
         if unknown > 0 && self.examples.len() < EXAMPLES && self.looked < TEXTS {

@@ -79,6 +79,19 @@ impl Answers {
         values
     }
 
+    /// Every other example of single labels, from the one at `first` on.
+    pub(super) fn every_other(&self, first: usize) -> Self {
+        let of = |values: &[u32]| values.iter().skip(first).step_by(2).copied().collect();
+        let rows = self.rows.chunks_exact(self.outputs.max(1)).skip(first).step_by(2);
+        Self {
+            rows: rows.flatten().copied().collect(),
+            classes: of(&self.classes),
+            told: of(&self.told),
+            values: Vec::new(),
+            ..*self
+        }
+    }
+
     pub(super) fn push(&mut self, row: &[f32], label: &Label) {
         match label {
             Label::Class(class) => {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Problem;
 use crate::eval::answers::{Answers, softmax};
+use crate::event::{Event, Listener};
 
 /// Parts of equal width that confidences are sorted into.
 pub const BINS: usize = 15;
@@ -110,6 +111,35 @@ impl Calibration {
             nll_before: before.nll,
             nll_after: after.nll,
         })
+    }
+}
+
+impl Calibration {
+    /// What the negative log-likelihood of a class falls by where the temperature is that of other examples: those at even places are judged
+    /// with that of the odd ones, and the other way round. A half that has no temperature has 1.
+    pub fn gain_on_others(answers: &Answers) -> f64 {
+        let halves = [0, 1].map(|first| answers.every_other(first));
+        let gain = |of: &Answers, temperature: f64| {
+            let [before, after] = [1.0, temperature].map(|temperature| Sureness::of(of, temperature));
+            before.zip(after).map_or(0.0, |(before, after)| of.len() as f64 * (before.nll - after.nll))
+        };
+        let [even, odd] = halves.each_ref().map(|half| inverse_temperature(half).map_or(1.0, |x| 1.0 / x));
+        (gain(&halves[0], odd) + gain(&halves[1], even)) / answers.len().max(1) as f64
+    }
+
+    /// The temperature of a finished model: what [`Self::fitted`] finds, where that is worth something on examples it was not fitted to. Of
+    /// tens of examples it may be nothing but their accidents. Says so in a sentence, where there is something to say.
+    pub(crate) fn kept(answers: &Answers, listener: &mut Listener<'_>) -> Option<Self> {
+        let found = Self::fitted(answers)?;
+        if Self::gain_on_others(answers) > 0.0 {
+            return Some(found);
+        }
+        listener(Event::Message(&format!(
+            "no temperature is kept: {:.2}, that of the {} validation examples, makes the labels no likelier on examples that it was \
+             not fitted to (each half with that of the other)",
+            found.temperature, found.examples
+        )));
+        None
     }
 }
 

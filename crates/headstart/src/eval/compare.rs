@@ -170,7 +170,8 @@ pub fn compare_numbers(outcomes: Outcomes<'_, f64>) -> Comparison {
             squares.sum::<f64>() / n as f64
         };
         [0, 1].map(|which| {
-            let [pearson, spearman] = of[which].drawn(weights);
+            // What is not defined is no number, and left out below.
+            let [pearson, spearman] = of[which].drawn(weights).map(|found| found.unwrap_or(f64::NAN));
             [pearson, spearman, error(&pairs[which])]
         })
     };
@@ -194,7 +195,8 @@ fn differences<const N: usize>(
 ) -> BTreeMap<String, Difference> {
     let mut drawn = [const { Vec::new() }; N];
     for [a, b] in draws {
-        drawn.iter_mut().zip(a.iter().zip(b)).for_each(|(all, (a, b))| all.push(b - a));
+        let apart = a.iter().zip(b).map(|(a, b)| b - a);
+        drawn.iter_mut().zip(apart).filter(|(_, d)| !d.is_nan()).for_each(|(all, d)| all.push(d));
     }
     let difference = |(at, name): (usize, &str)| {
         let better = |d: f64| {
@@ -222,7 +224,8 @@ fn differences<const N: usize>(
         };
         (name.to_owned(), found)
     };
-    names.into_iter().enumerate().map(difference).collect()
+    let defined = |(at, _): &(usize, &str)| !(first[*at].is_nan() || second[*at].is_nan());
+    names.into_iter().enumerate().filter(defined).map(difference).collect()
 }
 
 fn mcnemar(only_first: u64, only_second: u64) -> McNemar {

@@ -360,7 +360,9 @@ pub fn metric_names(problem: Problem, class_names: &[String], tokens: bool) -> V
         let label = match problem {
             Problem::SingleLabel => Label::Class((example % outputs.max(1)) as u32),
             Problem::MultiLabel | Problem::Regression => {
-                Label::Values(logits.iter().map(|z| z.min(1.0)).collect())
+                // Marks are 0 and 1; numbers that are all one have no correlation.
+                let most = if problem == Problem::MultiLabel { 1.0 } else { f32::MAX };
+                Label::Values(logits.iter().map(|z| z.min(most)).collect())
             }
         };
         scores.count(&logits, Some(&label), problem);

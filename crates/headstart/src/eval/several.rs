@@ -93,18 +93,24 @@ pub(super) fn pairs(answers: &Answers) -> Vec<(f64, f64)> {
     answers.rows.iter().zip(&answers.values).map(|(&v, &t)| (f64::from(v), f64::from(t))).collect()
 }
 
-/// Pearson's correlation, and Spearman's, which is that of the ranks.
+/// Pearson's correlation, and Spearman's, which is that of the ranks. Neither is there where all that is told, or all that is true, is one
+/// number: a correlation is not defined then.
 pub(super) fn correlations(pairs: &[(f64, f64)], metrics: &mut BTreeMap<String, f64>) {
-    metrics.insert("pearson".into(), pearson(pairs));
     let [predicted, truth] = [|p: &(f64, f64)| p.0, |p: &(f64, f64)| p.1]
         .map(|of| ranks(&pairs.iter().map(of).collect::<Vec<_>>()));
-    metrics.insert("spearman".into(), pearson(&predicted.into_iter().zip(truth).collect::<Vec<_>>()));
+    let ranked: Vec<(f64, f64)> = predicted.into_iter().zip(truth).collect();
+    for (name, value) in [("pearson", pearson(pairs)), ("spearman", pearson(&ranked))] {
+        metrics.extend(value.map(|value| (name.to_owned(), value)));
+    }
 }
 
 /// The intervals of both.
 pub(super) fn correlation_intervals(pairs: &[(f64, f64)]) -> BTreeMap<String, Interval> {
     let n = pairs.len();
     if !(3..=MOST_DRAWN / 8).contains(&n) {
+        return BTreeMap::new();
+    }
+    if pearson(pairs).is_none() {
         return BTreeMap::new();
     }
     let mut of = Correlated::new(pairs);
@@ -114,9 +120,10 @@ pub(super) fn correlation_intervals(pairs: &[(f64, f64)]) -> BTreeMap<String, In
         let mut random = stream(which);
         weights.fill(0);
         (0..n).for_each(|_| weights[random.below(n)] += 1);
+        // Of few examples a draw may have one alone.
         let [pearson, spearman] = of.drawn(&weights);
-        linear.push(pearson);
-        of_ranks.push(spearman);
+        linear.extend(pearson);
+        of_ranks.extend(spearman);
     }
     let both = [("pearson", middle(&mut linear)), ("spearman", middle(&mut of_ranks))];
     both.into_iter().filter_map(|(name, interval)| Some((name.to_owned(), interval?))).collect()
@@ -138,8 +145,8 @@ impl<'a> Correlated<'a> {
         Self { pairs, columns, orders, ranked: pairs.to_vec() }
     }
 
-    /// Pearson's and Spearman's, each pair as often as its weight says.
-    pub(super) fn drawn(&mut self, weights: &[u32]) -> [f64; 2] {
+    /// Pearson's and Spearman's, each pair as often as its weight says; `None` where they are not defined.
+    pub(super) fn drawn(&mut self, weights: &[u32]) -> [Option<f64>; 2] {
         let Self { pairs, columns, orders, ranked } = self;
         weighted_ranks(&columns[0], &orders[0], weights, |at, rank| ranked[at].0 = rank);
         weighted_ranks(&columns[1], &orders[1], weights, |at, rank| ranked[at].1 = rank);
@@ -147,17 +154,39 @@ impl<'a> Correlated<'a> {
     }
 }
 
-fn pearson(pairs: &[(f64, f64)]) -> f64 {
+/// `None` where either side is one number everywhere. Asked of the numbers themselves: their variance is not exactly 0 then.
+fn pearson(pairs: &[(f64, f64)]) -> Option<f64> {
+    if is_constant(pairs.iter()) {
+        return None;
+    }
     let n = pairs.len() as f64;
     let mean = |f: &dyn Fn(&(f64, f64)) -> f64| pairs.iter().map(f).sum::<f64>() / n;
     let (mx, my) = (mean(&|p| p.0), mean(&|p| p.1));
     let (vx, vy) = (mean(&|p| (p.0 - mx).powi(2)), mean(&|p| (p.1 - my).powi(2)));
     let covariance = mean(&|p| (p.0 - mx) * (p.1 - my));
-    if vx > 0.0 && vy > 0.0 { covariance / (vx * vy).sqrt() } else { 0.0 }
+    (vx > 0.0 && vy > 0.0).then(|| covariance / (vx * vy).sqrt())
+}
+
+/// Whether all of the first numbers are one, or all of the second ones.
+fn is_constant<'a>(pairs: impl Iterator<Item = &'a (f64, f64)>) -> bool {
+    let mut pairs = pairs.peekable();
+    let Some(&&(x, y)) = pairs.peek() else { return true };
+    let same = |a: f64, b: f64| a.partial_cmp(&b) == Some(Ordering::Equal);
+    let (mut xs, mut ys) = (true, true);
+    for pair in pairs {
+        (xs, ys) = (xs && same(pair.0, x), ys && same(pair.1, y));
+        if !xs && !ys {
+            return false;
+        }
+    }
+    true
 }
 
 /// Each pair as often as its weight says.
-fn weighted_pearson(pairs: &[(f64, f64)], weights: &[u32]) -> f64 {
+fn weighted_pearson(pairs: &[(f64, f64)], weights: &[u32]) -> Option<f64> {
+    if is_constant(pairs.iter().zip(weights).filter(|(_, w)| **w > 0).map(|(pair, _)| pair)) {
+        return None;
+    }
     let there = || pairs.iter().zip(weights).filter(|(_, w)| **w > 0).map(|(p, w)| (*p, f64::from(*w)));
     let n: f64 = there().map(|(_, w)| w).sum();
     let (mx, my) = there().fold((0.0, 0.0), |(x, y), (p, w)| (x + w * p.0 / n, y + w * p.1 / n));
@@ -167,7 +196,7 @@ fn weighted_pearson(pairs: &[(f64, f64)], weights: &[u32]) -> f64 {
         vy += w * (y - my).powi(2);
         both += w * (x - mx) * (y - my);
     }
-    if vx > 0.0 && vy > 0.0 { both / (vx * vy).sqrt() } else { 0.0 }
+    (vx > 0.0 && vy > 0.0).then(|| both / (vx * vy).sqrt())
 }
 
 fn order(numbers: &[f64]) -> Vec<usize> {
@@ -233,7 +262,8 @@ mod tests {
         let weights = [2, 0, 3, 1, 1];
         let copies: Vec<(f64, f64)> =
             pairs.iter().zip(weights).flat_map(|(p, w)| vec![*p; w as usize]).collect();
-        assert!((weighted_pearson(&pairs, &weights) - pearson(&copies)).abs() < 1e-12);
+        let [weighted, copied] = [weighted_pearson(&pairs, &weights), pearson(&copies)].map(Option::unwrap);
+        assert!((weighted - copied).abs() < 1e-12);
         let column: Vec<f64> = pairs.iter().map(|p| p.0).collect();
         let mut found = [0.0; 5];
         weighted_ranks(&column, &order(&column), &weights, |at, rank| found[at] = rank);
@@ -242,6 +272,22 @@ mod tests {
         for (found, all) in [(found[0], all[0]), (found[2], all[2]), (found[3], all[5]), (found[4], all[6])] {
             assert!((found - all).abs() < 1e-12, "{found} {all}");
         }
+    }
+
+    #[test]
+    fn one_number_everywhere_has_no_correlation() {
+        // The mean of so many 0.1 is not 0.1, and their variance not 0.
+        let rising = (0..9).map(f64::from);
+        let flat: Vec<(f64, f64)> = rising.map(|x| (x, 0.1)).collect();
+        let turned: Vec<(f64, f64)> = flat.iter().map(|&(x, y)| (y, x)).collect();
+        for pairs in [flat, turned, vec![(1.0, 2.0)], Vec::new()] {
+            let mut metrics = BTreeMap::new();
+            correlations(&pairs, &mut metrics);
+            assert!(metrics.is_empty() && correlation_intervals(&pairs).is_empty(), "{metrics:?}");
+        }
+        // Some draws of few examples have one number alone; the interval is that of the others.
+        let found = correlation_intervals(&[(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]);
+        assert!(found["pearson"].iter().all(|end| (end - 1.0).abs() < 1e-9), "{found:?}");
     }
 
     #[test]

@@ -144,3 +144,41 @@ fn where_all_is_right_there_is_no_temperature_and_no_false_certainty() {
     assert!(!found.intervals.contains_key("macro_f1"));
     assert!((found.metrics["auc"] - 1.0).abs() < 1e-15);
 }
+
+/// A classifier of two that is `sureness` sure of itself, and right in the examples that are said.
+fn sure(sureness: f32, right: impl Fn(usize) -> bool) -> Answers {
+    let mut scores = scores(Problem::SingleLabel, 2);
+    for example in 0..60 {
+        let told = example / 2 % 2;
+        let mut logits = [0.0; 2];
+        logits[told] = sureness;
+        let truth = if right(example) { told } else { 1 - told };
+        scores.count(&logits, Some(&Label::Class(truth as u32)), Problem::SingleLabel);
+    }
+    scores.tell(Evaluation::default()).answers.unwrap()
+}
+
+#[test]
+fn a_temperature_is_kept_where_it_helps_examples_that_it_was_not_fitted_to() {
+    let mut said = Vec::new();
+    let mut listener = |event: Event<'_>| {
+        if let Event::Message(line) = event {
+            said.push(line.to_owned());
+        }
+        Signal::Continue
+    };
+    // 98 % sure, and right in three of four: in both halves alike.
+    let too_sure = sure(4.0, |example| example / 2 % 4 != 3);
+    assert!(Calibration::gain_on_others(&too_sure) > 0.1);
+    let kept = Calibration::kept(&too_sure, &mut listener).unwrap();
+    assert_eq!(Some(kept), Calibration::fitted(&too_sure));
+    // 73 % sure, which is so: what one half is off by, the other is off by in the other direction.
+    let sound = sure(1.0, |example| example % 4 != 1 || example > 56);
+    let found = Calibration::fitted(&sound).unwrap();
+    assert!(Calibration::gain_on_others(&sound) < 0.0, "{found:?}");
+    assert_eq!(Calibration::kept(&sound, &mut listener), None);
+    assert!(
+        matches!(&said[..], [line] if line.contains("no temperature is kept") && line.contains("60")),
+        "{said:?}"
+    );
+}

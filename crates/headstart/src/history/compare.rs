@@ -169,7 +169,19 @@ fn differing(a: &Line, b: &Line) -> Differing {
 
 /// What a run said, and of which examples.
 fn predictions_of(dir: &Path) -> Result<(Problem, Evaluated, Vec<Line>)> {
-    let problem = settings(dir)?.get("problem").cloned().and_then(|problem| problem.try_into().ok());
+    let settings = settings(dir)?;
+    // Fine-tuning alone measures a classifier on labels and keeps its answers.
+    if settings.contains_key("distill") && !dir.join("predictions.jsonl").is_file() {
+        return Err(Error::Missing {
+            what: format!(
+                "{} learned from a teacher, on text without labels: it was not measured on a test split, and has no \
+                 predictions to compare",
+                dir.display()
+            ),
+            fix: "measure each of the two on the same labelled data: headstart eval RUN --data DATA".into(),
+        });
+    }
+    let problem = settings.get("problem").cloned().and_then(|problem| problem.try_into().ok());
     let lines = predictions::read(&dir.join("predictions.jsonl"))?;
     let evaluated = RunFolder::summary(dir).map(|summary| summary["evaluated"].clone());
     let evaluated = evaluated.filter(Value::is_object).and_then(|value| serde_json::from_value(value).ok());

@@ -85,6 +85,9 @@ fn runs_are_compared_on_the_same_examples_only() {
     );
     fs::remove_file(second.join("predictions.jsonl")).unwrap();
     assert!(compare(&first, &second).unwrap_err().to_string().contains("is not there"));
+    fs::write(second.join("config.toml"), "[distill]\nteacher = \"runs/large\"\n").unwrap();
+    let said = compare(&first, &second).unwrap_err().to_string();
+    assert!(said.contains("not measured on a test split") && said.contains("headstart eval"), "{said}");
 }
 
 /// A run of another problem: what is true of three examples, and what it told.

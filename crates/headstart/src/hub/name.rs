@@ -129,7 +129,9 @@ pub(super) fn nearest(text: &str) -> String {
         let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
         names.map(|name| changes(&text, &last(name))).min().unwrap_or(usize::MAX)
     };
-    let mut names: Vec<(usize, &str)> = ENTRIES.iter().map(|entry| (distance(entry), entry.name())).collect();
+    let known = ENTRIES.iter().map(|entry| (distance(entry), entry.name()));
+    let shipped = (changes(&text, shipped::NAME), shipped::NAME);
+    let mut names: Vec<(usize, &str)> = std::iter::once(shipped).chain(known).collect();
     names.sort_by_key(|(distance, _)| *distance);
     let names: Vec<&str> = names.iter().take(NEAREST).map(|(_, name)| *name).collect();
     format!("the nearest short names are {}", names.join(", "))
@@ -184,6 +186,10 @@ mod tests {
         assert!(text.contains("no folder `bert-base-uncaesd`"), "{text}");
         assert!(text.contains("the nearest short names are bert-base-uncased, "), "{text}");
         assert!(nearest("someone/all-MiniLM-L6").contains("are minilm-l6"), "{}", nearest("all-MiniLM-L6"));
+        for near in ["Shipped", "shiped"] {
+            let text = Name::parse(near).unwrap_err().to_string();
+            assert!(text.contains("the nearest short names are shipped, "), "{text}");
+        }
         assert_eq!([changes("", "abc"), changes("kitten", "sitting"), changes("same", "same")], [3, 3, 0]);
     }
 

@@ -19,7 +19,7 @@ use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::infer::{Loaded, not_finite};
-use crate::interop::read_sentence_settings;
+use crate::interop::{SentenceSettings, read_sentence_settings};
 use crate::objective::inputs;
 
 /// How the hidden states of a text become one vector.
@@ -56,6 +56,8 @@ pub struct FeaturesConfig {
     pub normalize: Option<bool>,
     /// The longest input, in tokens. `None`: what the folder says, else what the model has positions for.
     pub max_length: Option<usize>,
+    /// The name of the prompt that stands before every text. `None`: the folder's default, where it has one.
+    pub prompt: Option<String>,
     /// f32 or bf16 products.
     pub precision: PrecisionName,
     /// Worker threads; 0: all.
@@ -78,7 +80,10 @@ pub struct Features {
 pub struct FeatureExtractor {
     loaded: Loaded,
     pooling: HeadPooling,
-    normalize: bool,
+    /// Whether vectors have length 1 before columns are cut off, and behind that.
+    normalize: [bool; 2],
+    /// Numbers that are kept of each.
+    width: usize,
     /// Stands before every text.
     prompt: String,
     template: Template,
@@ -92,7 +97,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged; [`Error::Config`] when inputs are to be longer than the model has
-    /// positions for.
+    /// positions for, and for a prompt that it has not.
     pub fn load<'a>(model: impl Into<ModelPath<'a>>, config: &FeaturesConfig) -> Result<Self> {
         let loaded = Loaded::open(model.into(), &config.device, config.threads)?;
         let folder = read_sentence_settings(&loaded.folder)?;
@@ -108,14 +113,19 @@ impl FeatureExtractor {
         let pooling = config.pooling.map(HeadPooling::from);
         let said = folder.as_ref();
         let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
-        let normalize = config.normalize.or(said.map(|folder| folder.normalize)).unwrap_or(false);
+        // As sentence-transformers does: the folder's own scaling before columns are cut off, what is asked for behind that.
+        let width = said.and_then(|folder| folder.truncate_dim).unwrap_or(sizes.embed_dim);
+        let width = width.min(sizes.embed_dim);
+        let first = config.normalize != Some(false) && said.is_some_and(|folder| folder.normalize);
+        let normalize = [first, config.normalize == Some(true)];
         let length = config.max_length.or(said.and_then(|folder| folder.max_length));
         let length = length.unwrap_or(sizes.max_length()).min(positions);
         let template = Template::of(sizes.arch, pooling, loaded.tokenizer.roles(), length);
         template.validate(1)?;
         let (precision, unknown) = (config.precision.into(), UnknownTokens::default());
-        let prompt = folder.and_then(|folder| folder.prompt).unwrap_or_default();
-        Ok(Self { loaded, pooling, normalize, prompt, template, precision, unknown })
+        let folder = folder.unwrap_or_else(|| SentenceSettings::of(pooling));
+        let prompt = folder.prompt(config.prompt.as_deref())?;
+        Ok(Self { loaded, pooling, normalize, width, prompt, template, precision, unknown })
     }
 
     /// Where it computes.
@@ -125,7 +135,7 @@ impl FeatureExtractor {
 
     /// Numbers in a vector.
     pub fn width(&self) -> usize {
-        self.loaded.files.config.embed_dim
+        self.width
     }
 
     /// The longest input, in tokens.
@@ -136,11 +146,13 @@ impl FeatureExtractor {
     /// What the vectors are, for people.
     pub fn describe(&self) -> String {
         let what = self.pooling.in_words();
-        let scaled = if self.normalize { ", scaled to length 1" } else { "" };
+        let scaled = if self.normalize.contains(&true) { ", scaled to length 1" } else { "" };
+        let (all, width) = (self.loaded.files.config.embed_dim, self.width());
+        let cut = if width < all { format!(", the first {width} of {all} columns") } else { String::new() };
         let prompt =
             if self.prompt.is_empty() { String::new() } else { format!(" behind {:?}", self.prompt) };
-        let (width, length) = (self.width(), self.max_length());
-        format!("{width} numbers a text: {what}{scaled}; texts of up to {length} tokens{prompt}")
+        let length = self.max_length();
+        format!("{width} numbers a text: {what}{scaled}{cut}; texts of up to {length} tokens{prompt}")
     }
 
     /// What people should be told of the texts so far, where the tokenizer knows little of them.
@@ -170,13 +182,18 @@ impl FeatureExtractor {
         if !rows.iter().all(|value| value.is_finite()) {
             return Err(not_finite(&self.loaded.folder));
         }
-        let width = self.width();
-        let mut values = vec![0.0; rows.len()];
-        for (row, &at) in rows.chunks_exact(width).zip(&order) {
-            values[at * width..][..width].copy_from_slice(row);
-        }
-        if self.normalize {
-            values.chunks_exact_mut(width).for_each(normalize);
+        let (width, all) = (self.width(), self.loaded.files.config.embed_dim);
+        let [first, then] = self.normalize;
+        let (mut rows, mut values) = (rows, vec![0.0; order.len() * width]);
+        for (row, &at) in rows.chunks_exact_mut(all).zip(&order) {
+            if first {
+                normalize(row);
+            }
+            let vector = &mut values[at * width..][..width];
+            vector.copy_from_slice(&row[..width]);
+            if then {
+                normalize(vector);
+            }
         }
         Ok(Features { values, truncated: encoded.iter().map(|(_, input)| input.tokens_cut > 0).collect() })
     }

@@ -37,6 +37,8 @@ pub(crate) struct Loaded {
     pub(crate) folder: PathBuf,
     /// Which model of a run it is, for people.
     pub(crate) chosen: String,
+    /// What it has for a head that is not computed here: a sentence.
+    pub(crate) other_head: Option<String>,
 }
 
 impl Loaded {
@@ -46,9 +48,10 @@ impl Loaded {
         let (loaded, tokenizer) = checkpoint::load_model_and_tokenizer(path)?;
         let model = Model::new(&loaded.files.config)?;
         let weights = loaded.mapped_weights(model.table())?;
-        let LoadedModel { files, folder, chosen, .. } = loaded;
+        let LoadedModel { files, folder, chosen, published, .. } = loaded;
         let (device, weights) = (Arc::new(device), Arc::new(weights));
-        Ok(Self { device, model, weights, tokenizer, files, folder, chosen })
+        let other_head = published.and_then(|published| published.other_head);
+        Ok(Self { device, model, weights, tokenizer, files, folder, chosen, other_head })
     }
 
     /// Loads adapters over one trunk, which is in memory once.
@@ -66,7 +69,7 @@ impl Loaded {
             let tokenizer = loaded.tokenizer()?;
             let LoadedModel { files, folder, chosen, .. } = loaded;
             let (device, weights) = (Arc::clone(&device), Arc::clone(&weights));
-            Ok(Self { device, model, weights, tokenizer, files, folder, chosen })
+            Ok(Self { device, model, weights, tokenizer, files, folder, chosen, other_head: None })
         };
         loaded.into_iter().zip(models).map(together).collect()
     }

@@ -227,7 +227,10 @@ impl Transformer {
         let Some(head) = loaded.files.config.head.clone() else {
             return Err(Error::Checkpoint {
                 path: path.to_path_buf(),
-                what: "is a language model without a classification head".into(),
+                what: match loaded.other_head {
+                    Some(other) => format!("is no classifier of texts: {other}"),
+                    None => "is a language model without a classification head".into(),
+                },
                 fix: "fine-tune it first: headstart finetune --model THIS --data ...".into(),
             });
         };

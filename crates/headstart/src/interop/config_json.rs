@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Arch, HeadConfig, HeadPooling, ModelConfig, Problem};
 use crate::error::Result;
-use crate::interop::schema::Keys;
+use crate::interop::schema::{Keys, number};
 use crate::interop::{bert, distilbert, electra, gpt2, modernbert, roberta};
 use crate::tokenizer::RoleIds;
 
@@ -27,6 +27,9 @@ pub struct Card {
     pub labels: Vec<String>,
     /// Whether the LM head's matrix is the token embedding; said where it is stored as well.
     pub tied: bool,
+    /// The class of `transformers` that the weights are of, where it has a head that is not computed here, such as
+    /// `BertForTokenClassification`.
+    pub other_head: Option<String>,
     /// Keys that were passed over, for they change nothing.
     pub unused: Vec<String>,
 }
@@ -41,6 +44,19 @@ const FAMILIES: [(&str, Arch); 6] = [
     ("modernbert", Arch::Modernbert),
 ];
 
+/// How the names of classes end that have no head, or one that is computed here.
+const KNOWN_HEADS: [&str; 9] = [
+    "Model",
+    "ForMaskedLM",
+    "ForCausalLM",
+    "LMHeadModel",
+    "DoubleHeadsModel",
+    "ForPreTraining",
+    "ForSequenceClassification",
+    "WithLMHead",
+    "Discriminator",
+];
+
 /// Reads a config.json of `transformers`.
 ///
 /// # Errors
@@ -49,6 +65,7 @@ const FAMILIES: [(&str, Arch); 6] = [
 pub fn read_config(path: &Path, text: &[u8]) -> Result<Card> {
     let mut keys = Keys::parse(path, text)?;
     let arch = family(&mut keys)?;
+    let other_head = other_head(&mut keys)?;
     let tied = keys.take::<bool>("tie_word_embeddings")?.unwrap_or(true);
     let problem = problem(&mut keys)?;
     let labels = labels(&mut keys)?;
@@ -74,7 +91,17 @@ pub fn read_config(path: &Path, text: &[u8]) -> Result<Card> {
         .validate()
         .map_err(|e| keys.refuse(e.to_string(), "put back the config.json that came with the model"))?;
     let unused = keys.finish()?;
-    Ok(Card { config, pooling, head_dropout, problem, labels, tied, unused })
+    Ok(Card { config, pooling, head_dropout, problem, labels, tied, other_head, unused })
+}
+
+/// The class, where it says that the head beside the trunk is for something else than text classification and language modelling.
+fn other_head(keys: &mut Keys<'_>) -> Result<Option<String>> {
+    let named: Vec<String> = keys.take("architectures")?.unwrap_or_default();
+    let is_other = |name: &String| {
+        // Classes of other people's own code have names of their own.
+        name.contains("For") && !KNOWN_HEADS.iter().any(|known| name.ends_with(known))
+    };
+    Ok(named.into_iter().next().filter(is_other))
 }
 
 fn family(keys: &mut Keys<'_>) -> Result<Arch> {
@@ -114,7 +141,7 @@ fn problem(keys: &mut Keys<'_>) -> Result<Option<Problem>> {
 
 /// The labels in the order of their numbers.
 fn labels(keys: &mut Keys<'_>) -> Result<Vec<String>> {
-    keys.skip(&["label2id"]);
+    let numbered: Map<String, Value> = keys.take("label2id")?.unwrap_or_default();
     let Some(named) = keys.take::<Map<String, Value>>("id2label")? else { return Ok(Vec::new()) };
     let label = |id: usize| match named.get(&id.to_string()) {
         Some(Value::String(name)) => Some(name.clone()),
@@ -125,6 +152,16 @@ fn labels(keys: &mut Keys<'_>) -> Result<Vec<String>> {
     let bad = "its `id2label` does not number names from 0";
     let labels =
         labels.ok_or_else(|| keys.refuse(bad.into(), "put back the config.json that came with the model"))?;
+    // A name that both have, with two numbers: predictions would be given the wrong one.
+    let of = |label: &String| numbered.get(label).and_then(Value::as_u64);
+    if let Some((id, label)) =
+        labels.iter().enumerate().find(|(id, label)| of(label).is_some_and(|other| other != *id as u64))
+    {
+        let what = format!(
+            "its `id2label` calls class {id} `{label}`, and its `label2id` gives that another number"
+        );
+        return Err(keys.refuse(what, "put back the config.json that came with the model"));
+    }
     let mut sorted = labels.clone();
     sorted.sort_unstable();
     sorted.dedup();
@@ -206,6 +243,22 @@ pub fn write_config(
             Err(format!("the classifier of `transformers`' {name} {has} bias"))
         }
         _ => Ok(map),
+    }
+}
+
+/// What a classifier that is put on a trunk later is to read, and its dropout, kept in the config.json of one without a head.
+pub fn keep_head_defaults(
+    map: &mut Map<String, Value>,
+    arch: Arch,
+    pooling: HeadPooling,
+    dropout: Option<f32>,
+) {
+    let key = if arch == Arch::Distilbert { "seq_classif_dropout" } else { "classifier_dropout" };
+    if let Some(dropout) = dropout.filter(|_| map.contains_key(key)) {
+        map.insert(key.into(), number(dropout));
+    }
+    if let (Arch::Modernbert, HeadPooling::Cls | HeadPooling::Mean) = (arch, pooling) {
+        map.insert("classifier_pooling".into(), pooling.name().into());
     }
 }
 

@@ -33,7 +33,7 @@ mod weights;
 pub use adapterhub::{HubForm, adapterhub_form};
 pub use adapterhub_read::{HubHead, HubParts, adapterhub_base, read_adapterhub, read_adapterhub_head};
 pub use code::{CODE_FILES, CODE_MODEL_TYPE, has_code, write_code_config};
-pub use config_json::{Card, read_config, write_config};
+pub use config_json::{Card, keep_head_defaults, read_config, write_config};
 pub use peft::peft_form;
 pub use peft_read::{Parameter, PeftParts, peft_base, read_peft};
 pub(crate) use schema::number;

@@ -30,11 +30,18 @@ pub struct PeftParts {
     pub ia3: Option<Ia3Config>,
     /// Updates or scales, and the head, if it has one.
     pub parameters: Vec<Parameter>,
+    /// What its update of the head's dense layer (`target_modules="all-linear"` has one of BERT's pooler) adds to the weights below, under
+    /// their name: here an update has no place there, and the sum is the same.
+    pub head_update: Option<Parameter>,
 }
 
 /// What helps where a folder is refused.
 const FIX: &str =
     "merge it into its base model with PEFT (merge_and_unload, save_pretrained), and use that folder";
+
+/// The same for virtual tokens, which are no weights.
+const FIX_PROMPT: &str = "virtual tokens are no weights that could be merged, and there is no place for them here: use the folder with \
+                          PEFT, or train low-rank updates on the same data (finetune --method lora)";
 
 /// Keys that say what was done, or what the tensors say, too.
 const HARMLESS: [&str; 14] = [
@@ -79,6 +86,9 @@ const OFF: [&str; 21] = [
     "use_lily",
 ];
 
+/// The head's layer between the model and the last linear: BERT's pooler.
+const HEAD_DENSE: &str = "classification_head.dense.weight";
+
 /// The name or path of the base model, with its revision, if there is one.
 ///
 /// # Errors
@@ -106,6 +116,18 @@ pub fn read_peft(path: &Path, text: &[u8], tensors: &Tensors, base: &ModelConfig
     let lora = match kind.as_str() {
         "LORA" => Some(updates_of(&mut settings)?),
         "IA3" => None,
+        other
+            if ["PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"]
+                .contains(&other) =>
+        {
+            return Err(Error::Checkpoint {
+                path: path.to_path_buf(),
+                what: format!(
+                    "its `peft_type` is `{other}`, which puts virtual tokens before the text; LORA and IA3 are supported"
+                ),
+                fix: FIX_PROMPT.into(),
+            });
+        }
         other => {
             let what = format!("its `peft_type` is `{other}`; LORA and IA3 are supported");
             return Err(settings.refuse(what));
@@ -125,7 +147,9 @@ pub fn read_peft(path: &Path, text: &[u8], tensors: &Tensors, base: &ModelConfig
         }
         None => reading.scales(&places)?,
     };
+    let head_update = lora.map(|lora| reading.head_update(lora)).transpose()?.flatten();
     reading.head()?;
+    reading.check_head(head_update.as_ref())?;
     reading.finish()?;
     let parameters = reading.parameters;
     let nothing = || settings.refuse("the tensors beside it hold nothing of its kind".into());
@@ -141,7 +165,7 @@ pub fn read_peft(path: &Path, text: &[u8], tensors: &Tensors, base: &ModelConfig
         settings.only(key, &[json!(false), json!({}), json!([])])?;
     }
     settings.finish(&HARMLESS)?;
-    Ok(PeftParts { lora, ia3, parameters })
+    Ok(PeftParts { lora, ia3, parameters, head_update })
 }
 
 /// The keys of low-rank updates; the targets are left open.
@@ -360,6 +384,47 @@ impl Reading<'_> {
         }
         self.parameters.extend(found.into_iter().flat_map(|one| one.parameters));
         Ok(LoraTarget::ALL.into_iter().filter(|&target| first.contains(&(target as usize))).collect())
+    }
+
+    /// The update of the head's dense layer as what it adds: its scale times B A.
+    fn head_update(&mut self, lora: LoraConfig) -> Result<Option<Parameter>> {
+        let names = names::of(self.base.arch);
+        for prefix in [names.prefix, ""] {
+            let Some(source) = names.source(prefix, HEAD_DENSE).filter(|source| !source.transposed) else {
+                continue;
+            };
+            let name = source.tensors[0].strip_suffix(".weight").unwrap_or(&source.tensors[0]);
+            let (Some((a_shape, a)), Some((b_shape, b))) =
+                (self.take(&format!("{name}.lora_A.weight"))?, self.take(&format!("{name}.lora_B.weight"))?)
+            else {
+                continue;
+            };
+            let ([a_rank, inputs], [outputs, b_rank]) = (&a_shape[..], &b_shape[..]) else {
+                return Err(self.unfit(name, &a_shape, &b_shape));
+            };
+            if (*a_rank, *b_rank) != (lora.rank, lora.rank) {
+                return Err(self.unfit(name, &a_shape, &b_shape));
+            }
+            let mut added = vec![0.0_f64; outputs * inputs];
+            for (row, b) in added.chunks_exact_mut((*inputs).max(1)).zip(b.chunks_exact(lora.rank)) {
+                for (b, a) in b.iter().zip(a.chunks_exact((*inputs).max(1))) {
+                    row.iter_mut().zip(a).for_each(|(sum, a)| *sum += f64::from(*b) * f64::from(*a));
+                }
+            }
+            let added = added.into_iter().map(|sum| (lora.scale() * sum) as f32).collect();
+            return Ok(Some((HEAD_DENSE.into(), vec![*outputs, *inputs], added)));
+        }
+        Ok(None)
+    }
+
+    /// Refuses an update of what the folder has whole, too: it would be of other weights than those below.
+    fn check_head(&self, update: Option<&Parameter>) -> Result<()> {
+        match update {
+            Some((name, ..)) if self.parameters.iter().any(|(whole, ..)| whole == name) => Err(self
+                .settings
+                .refuse("its `modules_to_save` has the head's dense layer, which has an update, too".into())),
+            _ => Ok(()),
+        }
     }
 
     /// The head's parameters that are there.

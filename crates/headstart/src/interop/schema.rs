@@ -10,19 +10,20 @@ use serde_json::{Map, Value, json};
 use crate::config::Activation;
 use crate::error::{Error, Result};
 
-/// Keys of every family that change nothing of what a model computes: bookkeeping, memory, ids that the tokenizer says,
-/// and the settings of text generation that old versions of `transformers` wrote into every file.
+/// Keys of every family that change nothing of what a model computes: bookkeeping (TinyBERT's among it), memory, ids that the tokenizer says,
+/// what sentence-transformers does behind a cross-encoder's number, and the settings of text generation that old versions of `transformers`
+/// wrote into every file.
 const HARMLESS: &[&str] = &[
     "_name_or_path",
     "_commit_hash",
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_num_labels",
-    "architectures",
     "attn_implementation",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
+    "cell",
     "chunk_size_feed_forward",
     "cls_token_id",
     "custom_pipelines",
@@ -32,6 +33,7 @@ const HARMLESS: &[&str] = &[
     "do_sample",
     "dtype",
     "early_stopping",
+    "emb_size",
     "encoder_no_repeat_ngram_size",
     "eos_token_id",
     "exponential_decay_length_penalty",
@@ -62,12 +64,15 @@ const HARMLESS: &[&str] = &[
     "pooler_num_fc_layers",
     "pooler_size_per_head",
     "pooler_type",
+    "pre_trained",
     "prefix",
     "remove_invalid_values",
     "repetition_penalty",
     "return_dict",
     "return_dict_in_generate",
+    "sentence_transformers",
     "sep_token_id",
+    "structure",
     "suppress_tokens",
     "task_specific_params",
     "temperature",
@@ -77,12 +82,14 @@ const HARMLESS: &[&str] = &[
     "top_p",
     "torch_dtype",
     "torchscript",
+    "training",
     "transformers_version",
     "transformers_weights",
     "typical_p",
     "use_bfloat16",
     "use_cache",
     "unk_token_id",
+    "xla_device",
 ];
 
 /// Keys that must say what everything here is, where they are there.
@@ -106,7 +113,7 @@ pub(super) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// Reads the file's text.
     pub(super) fn parse(path: &'a Path, text: &[u8]) -> Result<Self> {
-        let map = serde_json::from_slice(text)
+        let map = serde_json::from_slice(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text))
             .map_err(|e| refused(path, format!("is not a JSON object: {e}"), "fetch the file again"))?;
         let mut keys = Self { path, map, unused: Vec::new() };
         if keys.map.contains_key("auto_map") {
@@ -198,7 +205,7 @@ impl<'a> Keys<'a> {
                 if unknown.len() == 1 { "a key that" } else { "keys that" },
                 unknown.join("`, `")
             );
-            return Err(self.refuse(what, "if it changes nothing, take it out of config.json"));
+            return Err(self.refuse(what, "if it changes nothing, copy the model's folder, take it out of config.json there, and name the copy"));
         }
         self.unused.extend(harmless);
         self.unused.sort();

@@ -2,6 +2,7 @@
 //!
 //! Owns: modules.json and what it names. Never: the model, the pooling itself.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -20,9 +21,57 @@ pub struct SentenceSettings {
     pub normalize: bool,
     /// The longest input, in tokens.
     pub max_length: Option<usize>,
-    /// What stands before every text.
-    pub prompt: Option<String>,
+    /// The first columns, which are all that is kept of a vector; `None`: all.
+    pub truncate_dim: Option<usize>,
+    /// What can stand before a text, by name.
+    pub prompts: BTreeMap<String, String>,
+    /// The name of what does where none is named.
+    pub default_prompt: Option<String>,
+    /// Whether the rows of the prompt are pooled, too. Others cannot be computed here.
+    pub include_prompt: bool,
 }
+
+impl SentenceSettings {
+    /// Vectors by a pooling of all columns as they are, without a prompt.
+    pub fn of(pooling: HeadPooling) -> Self {
+        Self {
+            pooling,
+            normalize: false,
+            max_length: None,
+            truncate_dim: None,
+            prompts: BTreeMap::new(),
+            default_prompt: None,
+            include_prompt: true,
+        }
+    }
+
+    /// What stands before every text: the prompt of a name, else the default one, where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that is none, and for a prompt that is to be left out of the pooling.
+    pub fn prompt(&self, named: Option<&str>) -> Result<String> {
+        let refused = |what: String, fix: String| Error::Config { key: "prompt".into(), what, fix };
+        let Some(name) = named.or(self.default_prompt.as_deref()) else { return Ok(String::new()) };
+        let Some(prompt) = self.prompts.get(name) else {
+            let known: Vec<String> = self.prompts.keys().map(|name| format!("`{name}`")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(refused(
+                format!("the model has no prompt `{name}`"),
+                format!("its prompts are: {known}"),
+            ));
+        };
+        if !self.include_prompt && !prompt.is_empty() {
+            let what = format!(
+                "the model's `include_prompt` leaves the prompt `{name}` out of the pooling, which is not computed here"
+            );
+            return Err(refused(what, "use a model that pools its prompt, too".into()));
+        }
+        Ok(prompt.clone())
+    }
+}
+
+/// The file with what is of no module.
+const GENERAL: &str = "config_sentence_transformers.json";
 
 /// The names of the modes of pooling that are computed here, in both dialects.
 const MODES: [(&str, &str, HeadPooling); 4] = [
@@ -42,8 +91,14 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
         return Ok(None);
     }
     let modules: Vec<Map<String, Value>> = parse(&path)?;
-    let mut settings =
-        SentenceSettings { pooling: HeadPooling::Mean, normalize: false, max_length: None, prompt: None };
+    let mut settings = SentenceSettings::of(HeadPooling::Mean);
+    let general = parse_if_there(&folder.join(GENERAL))?;
+    settings.truncate_dim = general.get("truncate_dim").and_then(Value::as_u64).map(|dim| dim as usize);
+    let prompts = general.get("prompts").and_then(Value::as_object).into_iter().flatten();
+    settings.prompts =
+        prompts.filter_map(|(name, prompt)| Some((name.clone(), prompt.as_str()?.to_owned()))).collect();
+    let default = general.get("default_prompt_name").and_then(Value::as_str);
+    settings.default_prompt = default.filter(|name| settings.prompts.contains_key(*name)).map(str::to_owned);
     for module in &modules {
         let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or_default();
         let kind = text("type").rsplit('.').next().unwrap_or_default();
@@ -52,7 +107,8 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
             "Pooling" => {
                 let path = folder.join(safe(&path, text("path"))?).join("config.json");
                 settings.pooling = pooling(&path)?;
-                settings.prompt = prompt(folder, &path)?;
+                let settled: Map<String, Value> = parse(&path)?;
+                settings.include_prompt = settled.get("include_prompt") != Some(&Value::Bool(false));
             }
             "Normalize" => settings.normalize = true,
             other => {
@@ -77,7 +133,7 @@ pub fn sentence_files(
     width: usize,
     positions: usize,
 ) -> std::result::Result<Vec<(&'static str, Value)>, String> {
-    let SentenceSettings { pooling, normalize, max_length, prompt } = settings;
+    let SentenceSettings { pooling, normalize, max_length, .. } = settings;
     if !MODES.iter().any(|(_, _, mode)| mode == pooling) {
         return Err("sentence-transformers pools no row through a linear".into());
     }
@@ -92,13 +148,16 @@ pub fn sentence_files(
     let mut pooled = object(json!({ "word_embedding_dimension": width }));
     pooled.extend(MODES.map(|(_, key, mode)| (key.to_owned(), Value::from(mode == *pooling))));
     pooled.extend(
-        [("pooling_mode_mean_sqrt_len_tokens", false), ("include_prompt", true)]
+        [("pooling_mode_mean_sqrt_len_tokens", false), ("include_prompt", settings.include_prompt)]
             .map(|(key, on)| (key.to_owned(), on.into())),
     );
-    let mut general = object(json!({ "__version__": {}, "prompts": {}, "default_prompt_name": null }));
-    if let Some(prompt) = prompt {
-        general.insert("prompts".into(), json!({ "default": prompt }));
-        general.insert("default_prompt_name".into(), "default".into());
+    let mut general = object(json!({
+        "__version__": {},
+        "prompts": settings.prompts,
+        "default_prompt_name": settings.default_prompt,
+    }));
+    if let Some(dim) = settings.truncate_dim {
+        general.insert("truncate_dim".into(), dim.into());
     }
     Ok(vec![
         ("modules.json", modules.iter().enumerate().map(module).collect()),
@@ -107,7 +166,7 @@ pub fn sentence_files(
             "sentence_bert_config.json",
             json!({ "max_seq_length": max_length.unwrap_or(positions), "do_lower_case": false }),
         ),
-        ("config_sentence_transformers.json", Value::Object(general)),
+        (GENERAL, Value::Object(general)),
     ])
 }
 
@@ -121,20 +180,6 @@ fn safe<'a>(path: &Path, name: &'a str) -> Result<&'a str> {
         ));
     }
     Ok(name)
-}
-
-/// The default prompt, where a folder has one.
-fn prompt(folder: &Path, pooling: &Path) -> Result<Option<String>> {
-    let settings = parse_if_there(&folder.join("config_sentence_transformers.json"))?;
-    let named = settings.get("default_prompt_name").and_then(Value::as_str);
-    let prompt = named.and_then(|name| settings.get("prompts")?.get(name)?.as_str());
-    let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) else { return Ok(None) };
-    if parse::<Map<String, Value>>(pooling)?.get("include_prompt") == Some(&Value::Bool(false)) {
-        let what =
-            "its `include_prompt` leaves the default prompt out of the pooling, which is not computed here";
-        return Err(refused(pooling, what.into(), "use a model without a default prompt"));
-    }
-    Ok(Some(prompt.to_owned()))
 }
 
 /// By either dialect: version 6 leaves it to the tokenizer's settings.
@@ -210,11 +255,18 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         for pooling in [HeadPooling::Cls, HeadPooling::Mean, HeadPooling::Max, HeadPooling::Last] {
-            for (normalize, max_length, prompt) in
-                [(false, Some(12), None), (true, None, Some("query: ".to_owned()))]
-            {
+            for (normalize, max_length, default) in [(false, Some(12), None), (true, None, Some("q"))] {
                 let folder = tempfile::tempdir().unwrap();
-                let settings = SentenceSettings { pooling, normalize, max_length, prompt };
+                let prompts =
+                    [("q", "query: "), ("p", "passage: ")].map(|(name, text)| (name.into(), text.into()));
+                let settings = SentenceSettings {
+                    normalize,
+                    max_length,
+                    prompts: prompts.into(),
+                    default_prompt: default.map(str::to_owned),
+                    truncate_dim: max_length,
+                    ..SentenceSettings::of(pooling)
+                };
                 for (name, content) in sentence_files(&settings, 8, 64).unwrap() {
                     let path = folder.path().join(name);
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -225,13 +277,23 @@ mod tests {
                 assert_eq!(read, SentenceSettings { max_length, ..settings });
             }
         }
-        let pooler = SentenceSettings {
-            pooling: HeadPooling::Pooler,
-            normalize: false,
-            max_length: None,
-            prompt: None,
-        };
-        assert!(sentence_files(&pooler, 8, 64).is_err());
+        assert!(sentence_files(&SentenceSettings::of(HeadPooling::Pooler), 8, 64).is_err());
+    }
+
+    #[test]
+    fn a_prompt_is_that_of_the_name_or_the_default() {
+        let prompts =
+            BTreeMap::from([("q".to_owned(), "find: ".to_owned()), ("p".to_owned(), "in: ".to_owned())]);
+        let mut settings = SentenceSettings { prompts, ..SentenceSettings::of(HeadPooling::Mean) };
+        assert_eq!((&*settings.prompt(None).unwrap(), &*settings.prompt(Some("p")).unwrap()), ("", "in: "));
+        settings.default_prompt = Some("q".into());
+        assert_eq!(settings.prompt(None).unwrap(), "find: ");
+        let unknown = settings.prompt(Some("x")).unwrap_err().to_string();
+        assert!(unknown.contains("no prompt `x`") && unknown.contains("`p`, `q`"), "{unknown}");
+        settings.include_prompt = false;
+        assert!(settings.prompt(None).unwrap_err().to_string().contains("include_prompt"));
+        settings.default_prompt = None;
+        assert_eq!(settings.prompt(None).unwrap(), "");
     }
 
     #[test]
@@ -258,10 +320,6 @@ mod tests {
         assert!(refused().contains("2 poolings"));
         write("1_Pooling/config.json", r#"{"pooling_mode": "mean", "include_prompt": false}"#);
         assert!(read_sentence_settings(folder.path()).is_ok());
-        write(
-            "config_sentence_transformers.json",
-            r#"{"prompts": {"q": "find: "}, "default_prompt_name": "q"}"#,
-        );
-        assert!(refused().contains("include_prompt"));
+        assert!(!read_sentence_settings(folder.path()).unwrap().unwrap().include_prompt);
     }
 }

@@ -109,6 +109,7 @@ fn a_key_that_could_change_the_mathematics_is_refused_by_name() {
         ("hidden_size", Value::Null),
         ("id2label", json!({"1": "a"})),
         ("id2label", json!({"0": "a", "1": "a"})),
+        ("label2id", json!({"a": 1, "b": 0, "c": 2})),
         ("problem_type", json!("ranking")),
         ("residual_scale", json!(2.0)),
         ("model_type", json!("t5")),
@@ -125,6 +126,26 @@ fn a_key_that_could_change_the_mathematics_is_refused_by_name() {
         read(&harmless).unwrap().unused.contains(&"use_cache".to_owned()),
         "and BERT is known by its keys"
     );
+    let marked = [b"\xEF\xBB\xBF", Value::Object(harmless).to_string().as_bytes()].concat();
+    assert!(read_config(Path::new("config.json"), &marked).is_ok(), "a mark of UTF-8 before it");
+}
+
+#[test]
+fn classes_with_other_heads_are_told_apart() {
+    let mut config = written(&model(Arch::Bert)).unwrap();
+    let mut other = |class: Value| {
+        config.insert("architectures".into(), class);
+        read(&config).unwrap().other_head
+    };
+    for class in ["BertForTokenClassification", "BertForQuestionAnswering", "BertForNextSentencePrediction"] {
+        assert_eq!(other(json!([class])).as_deref(), Some(class));
+    }
+    for class in
+        ["BertForSequenceClassification", "BertForMaskedLM", "BertModel", "BertForPreTraining", "OwnModel"]
+    {
+        assert_eq!(other(json!([class])), None);
+    }
+    assert_eq!((other(json!([])), other(Value::Null)), (None, None));
 }
 
 #[test]
@@ -172,6 +193,44 @@ fn every_parameter_of_a_family_has_tensors_of_its_own() {
             }
         }
     }
+}
+
+#[test]
+fn an_update_of_the_pooler_is_read_as_what_it_adds() {
+    let lora = LoraConfig { rank: 2, alpha: 6.0, targets: "q".parse().unwrap(), ..LoraConfig::default() };
+    let config = ModelConfig { lora: Some(lora), ..model(Arch::Bert) };
+    let built = Model::new(&config).unwrap();
+    let weights: Vec<f32> = (0..built.table().len()).map(|i| (i % 1_009 + 2) as f32 / 8.0).collect();
+    let (description, parts) = peft_form(&config, None, built.table(), &weights, "base").unwrap();
+    let (width, module) = (config.embed_dim, "base_model.model.bert.pooler.dense");
+    let number = |n: usize| (n % 7) as f32 - 3.0;
+    let [a, b]: [Vec<f32>; 2] = [0, 5].map(|first| (first..first + 2 * width).map(number).collect());
+    let read = |whole: bool| {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("adapter_model.safetensors");
+        let mut all: Vec<(String, &[usize], &[f32])> = parts
+            .iter()
+            .filter(|(name, ..)| whole || !name.contains("pooler"))
+            .map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]))
+            .collect();
+        let shapes = [[2, width], [width, 2]];
+        all.push((format!("{module}.lora_A.weight"), &shapes[0], &a));
+        all.push((format!("{module}.lora_B.weight"), &shapes[1], &b));
+        write_tensors(&file, &all).unwrap();
+        let tensors = Tensors::open_file(&file).unwrap();
+        let (path, text) = (Path::new("adapter_config.json"), description.to_string());
+        read_peft(path, text.as_bytes(), &tensors, &model(Arch::Bert))
+    };
+    let (name, shape, values) = read(false).unwrap().head_update.unwrap();
+    assert_eq!((name.as_str(), &shape[..]), ("classification_head.dense.weight", &[width, width][..]));
+    for (at, value) in values.iter().enumerate() {
+        let (row, column) = (at / width, at % width);
+        // Alpha over the rank is 3.
+        let expected = 3.0 * (b[2 * row] * a[column] + b[2 * row + 1] * a[width + column]);
+        assert!((value - expected).abs() < 1e-6, "{row}, {column}: {value} {expected}");
+    }
+    let error = read(true).unwrap_err().to_string();
+    assert!(error.contains("`modules_to_save`") && error.contains("has an update, too"), "{error}");
 }
 
 #[test]

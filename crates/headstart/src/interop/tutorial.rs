@@ -89,6 +89,7 @@ pub fn read_tutorial(folder: &Path, vocab_size: Option<usize>) -> Result<Card> {
         problem: None,
         labels: Vec::new(),
         tied: true,
+        other_head: None,
         unused: Vec::new(),
     })
 }

@@ -68,6 +68,13 @@ impl PublishedWeights {
         (self.tensors.names().count(), self.tensors.names().map(numbers).sum())
     }
 
+    /// Blocks that there are tensors of.
+    pub fn blocks(&self) -> usize {
+        let before = format!("{}{}.", self.prefix, names::of(self.arch).blocks);
+        let number = |name: &str| name.strip_prefix(&before)?.split('.').next()?.parse::<usize>().ok();
+        self.tensors.names().filter_map(number).max().map_or(0, |last| last + 1)
+    }
+
     /// Whether all parts of a parameter are there.
     pub fn has(&self, param: &str) -> bool {
         self.source(param).is_some()

@@ -74,30 +74,39 @@ fn look_alikes(uses: &BTreeMap<&str, Use>, rows: &[Row<'_>], found: &mut Finding
     let mut alike: Vec<(Vec<&str>, &str)> = of_key
         .values()
         .filter(|labels| labels.len() > 1)
-        .map(|labels| (labels.clone(), "they differ in case, spaces, signs or form"))
+        .map(|labels| (labels.clone(), "they differ in case, spaces, signs, form or alphabet"))
         .collect();
+    let mut near: Vec<(Vec<&str>, &str)> = Vec::new();
     let usual: Vec<(&String, &str)> = of_key.iter().map(|(key, labels)| (key, labels[0])).collect();
     for (at, (key, label)) in usual.iter().enumerate() {
         for (other_key, other) in &usual[at + 1..] {
             let (a, b) = (uses[label].all as f64, uses[other].all as f64);
-            if a.min(b) <= SLIP * a.max(b) && one_slip(key, other_key) {
+            if !one_slip(key, other_key) {
+                continue;
+            }
+            if a.min(b) <= SLIP * a.max(b) {
                 alike.push((vec![label, other], "one letter apart, and one is rare"));
+            } else {
+                near.push((vec![label, other], "one letter apart"));
             }
         }
     }
-    let what = format!("{} that may be one class each", counted(alike.len(), "group of label"));
-    let what =
-        what.replace("group of labels", "groups of labels").replace("group of label ", "group of labels ");
-    let fix = "write them alike if they are one class: every spelling is a class of its own";
-    let examples = alike.iter().map(|(labels, why)| {
+    let shown = |(labels, why): &(Vec<&str>, &str)| {
         let some: Vec<&Row<'_>> = labels.iter().map(|label| &rows[uses[label].first]).collect();
         let named: Vec<String> = labels
             .iter()
             .map(|label| format!("`{}` {}", label.escape_debug(), times(uses[label].all)))
             .collect();
         Shown { text: named.join(", "), ..super::shown(&some, *why) }
-    });
-    found.add((Kind::LookAlikeLabels, Severity::Warning), alike.len(), (what, fix), examples);
+    };
+    let what = format!("{} that may be one class each", counted(alike.len(), "group of label"));
+    let what =
+        what.replace("group of labels", "groups of labels").replace("group of label ", "group of labels ");
+    let fix = "write them alike if they are one class: every spelling is a class of its own";
+    found.add((Kind::LookAlikeLabels, Severity::Warning), alike.len(), (what, fix), alike.iter().map(shown));
+    let what = format!("{} of common classes with almost the same name", counted(near.len(), "pair"));
+    let fix = "write them alike if they are one class, or call them by names that nobody mistakes";
+    found.add((Kind::LookAlikeLabels, Severity::Note), near.len(), (what, fix), near.iter().map(shown));
 }
 
 /// Whether one letter more, less, other, or two exchanged make one name of the other. Digits tell names apart.

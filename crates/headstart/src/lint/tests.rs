@@ -177,6 +177,23 @@ fn labels_are_looked_at() {
     assert_eq!(finding(&found, Kind::LabelIds).severity, Severity::Error);
 }
 
+#[test]
+fn common_classes_with_almost_one_name_are_a_note_and_letters_of_another_alphabet_a_warning() {
+    // The last one begins with a Cyrillic letter.
+    let names = ["question", "questions", "HUM", "\u{41d}UM"];
+    let texts = clean(120, 12);
+    let pairs: Vec<(&str, &str)> =
+        texts.iter().enumerate().map(|(at, (_, text))| (names[at % 4], text.as_str())).collect();
+    let found = look(&PlacedTexts::of_texts(&[(Split::Train, &pairs)], &names), None);
+    let alike: Vec<&Finding> =
+        found.findings.iter().filter(|finding| finding.kind == Kind::LookAlikeLabels).collect();
+    let of = |severity| alike.iter().find(|finding| finding.severity == severity).unwrap();
+    let [warning, note] = [Severity::Warning, Severity::Note].map(of);
+    assert!(warning.count == 1 && warning.examples[0].note.contains("alphabet"), "{warning:?}");
+    assert!(warning.examples[0].text.contains("`HUM` 30 times"), "{warning:?}");
+    assert!(note.count == 1 && note.examples[0].text.contains("`questions` 30 times"), "{note:?}");
+}
+
 fn read(name: &str, content: &str, kind: LabelKind) -> PlacedTexts {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::baseline::{Bag, BagModel};
 use crate::checkpoint::RunFolder;
-use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, Problem, TextColumns};
-use crate::data::classification::ClassTexts;
+use crate::config::{Arch, DataConfig, FinetuneConfig, HeadPooling, Problem};
+use crate::data::classification::Measured;
 use crate::data::split::Split;
 use crate::device::DeviceName;
 use crate::error::{Error, Result};
@@ -18,6 +18,7 @@ use crate::predictions::Line;
 use crate::report::{Report, Table};
 use crate::run_log::{Kind, Record, RunLog, read_metrics};
 use crate::setup::bar::{Compared, evaluated, fitted};
+use crate::setup::classifier::{check_numbers, with_columns};
 use crate::setup::labelled::DataRequest;
 use crate::setup::run::{OpenRun, ranks_of, to_toml};
 use crate::train::{
@@ -41,10 +42,11 @@ pub(crate) fn run(
     let run = OpenRun::open(&options.place, &ranks, listener)?;
     let mut summary = Summary { steps: 1, total_steps: 1, metrics_step: Some(1), ..Summary::default() };
     let made = ranks.of_leader(|| {
-        let (mut data, provenance) = read(config, None, Some(config.train.seed), listener)?;
+        let (mut data, provenance) = request(config).read_texts(None, Some(config.train.seed), listener)?;
         if compared == Compared::OnValidation {
             data.test = None;
         }
+        check_numbers(&config.data, data.train.labels.iter())?;
         if let Some(most) = config.data.max_train_examples.filter(|most| *most < data.train.texts.len()) {
             return Err(Error::Config {
                 key: "max_train_examples".into(),
@@ -53,13 +55,18 @@ pub(crate) fn run(
             });
         }
         let config = &FinetuneConfig {
-            data: DataConfig { text_column: columns(config, &data), ..config.data.clone() },
+            data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
             ..config.clone()
         };
         data.notes.iter().for_each(|note| {
             listener(Event::Message(note));
         });
-        let bag = fitted(&data, config.problem, listener).ok_or_else(interrupted)?;
+        let most = config.train.max_time.map(|most| most - clock.elapsed().as_secs_f64());
+        let stopped = || match most {
+            Some(most) if clock.elapsed().as_secs_f64() >= most => out_of_time(),
+            _ => interrupted(),
+        };
+        let bag = fitted(&data, config.problem, most, listener).ok_or_else(stopped)?;
         let model = BagModel { bag, labels: data.labels.clone(), pairs: data.train.pairs };
         let seconds = clock.elapsed().as_secs_f64();
         let folder =
@@ -126,7 +133,7 @@ fn mistakes_of(
 pub(crate) fn evaluate(
     model: &BagModel,
     data: &DataConfig,
-    order: &[Split],
+    measured: &Measured,
     listener: &mut Listener<'_>,
 ) -> Result<Option<Evaluation>> {
     let problem = match model.bag {
@@ -135,9 +142,10 @@ pub(crate) fn evaluate(
         Bag::Regression(_) => Problem::Regression,
     };
     let config = FinetuneConfig { data: data.clone(), problem, ..FinetuneConfig::default() };
-    let (texts, _) = read(&config, Some(model.labels.clone()), None, listener)?;
+    let known = Some(model.labels.clone());
+    let texts = request(&config).read_texts_measured(known, measured.clone(), listener)?;
     let train = Some(texts.train).filter(|train| !train.texts.is_empty());
-    for split in order {
+    for split in &measured.order {
         let part = match split {
             Split::Train => &train,
             Split::Valid => &texts.valid,
@@ -151,15 +159,6 @@ pub(crate) fn evaluate(
         }
     }
     Ok(None)
-}
-
-fn read(
-    config: &FinetuneConfig,
-    known: Option<Vec<String>>,
-    seed: Option<u64>,
-    listener: &mut Listener<'_>,
-) -> Result<(ClassTexts, serde_json::Value)> {
-    request(config).read_texts(known, seed, listener)
 }
 
 fn request(config: &FinetuneConfig) -> DataRequest<'_> {
@@ -194,19 +193,19 @@ fn readme(model: &BagModel, line: &str) -> String {
     format!("# A bag of words\n\n{what} on n-grams, by `headstart finetune --method bow`: {line}. {told}\n")
 }
 
-fn columns(config: &FinetuneConfig, data: &ClassTexts) -> Option<TextColumns> {
-    match data.text_columns.len() {
-        2 => Some(TextColumns::Listed(data.text_columns.clone())),
-        _ => config.data.text_column.clone(),
-    }
-}
-
 fn about(config: &FinetuneConfig, line: &str, command: &str) -> Table {
     let rows = BTreeMap::from([("command", command), ("data", &config.data.path), ("method", line)]);
     Table {
         title: "This run".into(),
         rows: rows.into_iter().map(|(name, what)| vec![name.to_owned(), what.to_owned()]).collect(),
         ..Table::default()
+    }
+}
+
+fn out_of_time() -> Error {
+    Error::Interrupted {
+        what: "the time of max_time was over before the bag of words was fitted, and nothing is kept".into(),
+        fix: "give it more time: its fit takes longer with more classes and more text".into(),
     }
 }
 

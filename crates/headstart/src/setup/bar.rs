@@ -13,12 +13,18 @@ use crate::error::Result;
 use crate::eval::{self, Evaluation};
 use crate::event::{Event, Listener, Signal};
 use crate::setup::labelled::{DataRequest, label_of};
-use crate::train::{Bar, BarMetric};
+use crate::train::{Bar, BarMetric, span, thousands};
 
 /// More training tokens than these, about 100 MB of text, take minutes to fit and gigabytes of memory.
 const MOST_TOKENS: usize = 25_000_000;
 /// Characters within words are not worth their time in more text than this.
 const MOST_CHARACTER_BYTES: usize = 16 << 20;
+
+/// Seconds to a byte of text and a column of weights, roughly, on one core of a server; of words alone.
+const BYTE_S: f64 = 2.5e-6;
+const WORD_BYTE_S: f64 = 2.5e-7;
+/// A fit that is expected to take longer is announced.
+const LONG_S: f64 = 20.0;
 
 /// What a run's metrics are shown with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +81,16 @@ pub(crate) fn measured(
     if !has(&mut data, examples, kept, listener) {
         return Ok(None);
     }
-    let Some(bag) = fitted(&data, config.problem, listener) else { return Ok(None) };
+    // The other half of the time is the run's own: it gets on at every start, however long the fit would take.
+    let most = config.train.max_time.map(|most| most / 2.0);
+    let Some(bag) = fitted(&data, config.problem, most, listener) else {
+        if most.is_some_and(|most| clock.elapsed().as_secs_f64() >= most) {
+            let line =
+                "no bag of words is fitted to compare with: it was not done in half of the time of max_time";
+            listener(Event::Message(line));
+        }
+        return Ok(None);
+    };
     Ok(Some(told(&bag, &data, clock)))
 }
 
@@ -133,15 +148,42 @@ pub(crate) fn ngrams_for(texts: &[String]) -> NGrams {
     if bytes > MOST_CHARACTER_BYTES { NGrams::Words } else { NGrams::WordsAndCharacters }
 }
 
-/// Fits one to the training texts; `None` when the listener said stop.
-pub(crate) fn fitted(data: &ClassTexts, problem: Problem, listener: &mut Listener<'_>) -> Option<Bag> {
+/// About how many seconds a fit to so many bytes of text takes; of two classes one has a column of weights, of several labels all have.
+pub(crate) fn about_seconds(bytes: f64, classes: usize) -> f64 {
+    let each = if bytes > MOST_CHARACTER_BYTES as f64 { WORD_BYTE_S } else { BYTE_S };
+    let columns = if classes <= 2 { 1 } else { classes };
+    each * bytes * columns as f64
+}
+
+/// Says beforehand that a fit takes long, if it does.
+fn announce(texts: &[String], classes: usize, listener: &mut Listener<'_>) {
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let seconds = about_seconds(bytes as f64, classes);
+    if seconds >= LONG_S {
+        let (count, time) = (thousands(texts.len()), span(seconds));
+        let of = if classes > 0 { format!(" of {classes} classes") } else { String::new() };
+        let line = format!("a bag of words is fitted to {count} texts{of}: about {time}, roughly");
+        listener(Event::Message(&line));
+    }
+}
+
+/// Fits one to the training texts; `None` when the listener said stop, or `most` seconds are over.
+pub(crate) fn fitted(
+    data: &ClassTexts,
+    problem: Problem,
+    most: Option<f64>,
+    listener: &mut Listener<'_>,
+) -> Option<Bag> {
+    let since = Instant::now();
     let texts = data.train.joined();
     let ngrams = ngrams_for(&texts);
+    announce(&texts, data.labels.len(), listener);
     let (texts, count) = (borrowed(&texts), data.labels.len());
     let mut done = 0;
     let mut go_on = || {
         done += 1;
-        listener(Event::Progress { what: "fitting a bag of words", done, total: 0 }) == Signal::Continue
+        let asked = listener(Event::Progress { what: "fitting a bag of words", done, total: 0 });
+        asked == Signal::Continue && most.is_none_or(|most| since.elapsed().as_secs_f64() < most)
     };
     let mut linear = |targets| LinearBag::fit(&texts, targets, ngrams, None, &mut go_on);
     match problem {
@@ -189,4 +231,30 @@ fn values(part: &TextSplit, count: usize) -> Vec<f32> {
 
 pub(crate) fn borrowed(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fit_that_takes_long_is_announced() {
+        // Two classes have one column of weights; in much text words alone count.
+        assert!(
+            about_seconds(1e6, 2) < about_seconds(1e6, 3) && about_seconds(2e7, 2) < about_seconds(1e7, 2)
+        );
+        let texts = vec!["the quiet people and the old river".to_owned(); 500];
+        let mut said = Vec::new();
+        let mut listener = |event: Event<'_>| {
+            if let Event::Message(line) = event {
+                said.push(line.to_owned());
+            }
+            Signal::Continue
+        };
+        announce(&texts, 6, &mut listener);
+        announce(&texts, 5_000, &mut listener);
+        announce(&texts, 0, &mut listener);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("500 texts of 5000 classes: about 4 minutes, roughly"), "{said:?}");
+    }
 }

@@ -90,6 +90,11 @@ impl Base<'_> {
         listener(Event::Message(&line));
         notes.push(line);
         notes.extend(names);
+        if let Some(other) = &published.other_head {
+            let line = format!("{other}; the trunk is used");
+            listener(Event::Message(&line));
+            notes.push(line);
+        }
         if !published.unused_keys.is_empty() {
             let keys = published.unused_keys.join(", ");
             notes.push(format!("keys of config.json that change nothing and were passed over: {keys}"));

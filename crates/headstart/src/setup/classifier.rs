@@ -2,13 +2,15 @@
 //!
 //! Owns: the sizes of the model that is trained. Never: data, weights, what trains (`method`).
 
+use std::path::Path;
+
 use crate::checkpoint::{LoadedModel, with_lm_head, without_lm_head};
 use crate::config::{
-    Arch, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Recipe, TextColumns,
-    Truncation,
+    Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, Method, ModelConfig, Problem, Recipe,
+    TextColumns, Truncation,
 };
-use crate::data::classification::ClassificationData;
-use crate::error::{Error, Result};
+use crate::data::classification::{ClassificationData, Label};
+use crate::error::{Error, Result, bad};
 use crate::model::Model;
 use crate::params::Param;
 use crate::setup::features_method::plain_head;
@@ -181,16 +183,45 @@ impl Reading {
     }
 }
 
-/// The columns as they were asked for; those of pairs are kept where they were found, too: a model of pairs reads pairs.
-pub(crate) fn text_columns(config: &FinetuneConfig, data: &ClassificationData) -> Option<TextColumns> {
-    match data.text_columns.len() {
-        2 => Some(TextColumns::Listed(data.text_columns.clone())),
-        _ => config.data.text_column.clone(),
-    }
+/// Where the data lie, with the columns that were read, for what is done with the model later. The label's column is kept where it was
+/// found, so that the model is measured on no other; those of pairs are, for a model of pairs reads pairs; and numbers of columns without
+/// names, which nobody could find again. One text that was found by its name may be called otherwise next time.
+pub(crate) fn with_columns(data: &DataConfig, text: &[String], label: Option<&str>) -> DataConfig {
+    let text_column = match text {
+        [_, _] => Some(TextColumns::Listed(text.to_vec())),
+        [number] if data.header == Some(false) => Some(TextColumns::Typed(number.clone())),
+        _ => data.text_column.clone(),
+    };
+    let label_column = label.map(str::to_owned).or_else(|| data.label_column.clone());
+    DataConfig { text_column, label_column, ..data.clone() }
 }
 
 pub(crate) fn class_names(data: &ClassificationData, problem: Problem) -> Vec<String> {
     if problem == Problem::Regression { Vec::new() } else { data.labels.clone() }
+}
+
+/// Refuses training data whose targets are all one number, as data of one class are refused: there is nothing to learn.
+///
+/// # Errors
+/// [`Error::BadInput`] naming the data.
+pub(crate) fn check_numbers<'a>(
+    data: &DataConfig,
+    mut labels: impl Iterator<Item = &'a Label>,
+) -> Result<()> {
+    let Some(&Label::Value(first)) = labels.next() else { return Ok(()) };
+    let mut count = 1;
+    for label in labels {
+        let Label::Value(value) = label else { return Ok(()) };
+        if value.to_bits() != first.to_bits() {
+            return Ok(());
+        }
+        count += 1;
+    }
+    if count == 1 {
+        return Ok(());
+    }
+    let what = format!("all {count} training examples have the number {first}");
+    Err(bad(Path::new(&data.path), None, what, "give examples with different numbers"))
 }
 
 pub(crate) fn check_classes(config: &FinetuneConfig, data: &ClassificationData) -> Result<()> {

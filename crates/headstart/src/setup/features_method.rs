@@ -90,11 +90,17 @@ impl FeaturesRun<'_> {
 
     fn lead(mut self, summary: &mut Summary, listener: &mut Listener<'_>) -> Result<()> {
         let mut log = self.folder.train_log().map(|path| TrainLog::open(&path, &self.notes)).transpose()?;
+        let (max_time, since, mut late) = (self.config.train.max_time, self.since, false);
         let listener: &mut Listener<'_> = &mut |event| {
             if let Some(log) = &mut log {
                 log.event(&event);
             }
-            listener(event)
+            let signal = listener(event);
+            if !late && max_time.is_some_and(|most| since.elapsed().as_secs_f64() > most) {
+                listener(Event::Message("the time of max_time is over; vectors that are done are kept"));
+                late = true;
+            }
+            if late { Signal::Stop } else { signal }
         };
         let weights = Weights::new(std::mem::take(&mut self.weights));
         let trunk = Trunk {
@@ -142,7 +148,8 @@ impl FeaturesRun<'_> {
             let mut evaluation =
                 eval::of_logits(name, &rows, &split.examples.labels, scored, &self.files.labels);
             if name == "valid" {
-                summary.calibration = evaluation.answers.as_ref().and_then(Calibration::fitted);
+                let answers = evaluation.answers.as_ref();
+                summary.calibration = answers.and_then(|answers| Calibration::kept(answers, listener));
                 temperature = summary.calibration.map(|calibration| calibration.temperature);
             }
             evaluation.calibrate(temperature);

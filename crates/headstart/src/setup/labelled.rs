@@ -12,7 +12,8 @@ use crate::data::catalog::FileRole;
 use crate::data::classification::placed::PlacedTexts;
 use crate::data::classification::raw::RawData;
 use crate::data::classification::{
-    self, ClassTexts, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit, Origins,
+    self, ClassTexts, ClassificationData, ClassificationOptions, Header, LabelKind, LabelledSplit, Measured,
+    Origins,
 };
 use crate::data::source::{self, Located};
 use crate::data::split::Split;
@@ -77,6 +78,30 @@ impl DataRequest<'_> {
         known_labels: Option<Vec<String>>,
         listener: &mut Listener<'_>,
     ) -> Result<Labelled> {
+        self.load_of(tokenizer, known_labels, None, listener)
+    }
+
+    /// As [`Self::load`], for a finished model that is measured: the split that is, and no other.
+    ///
+    /// # Errors
+    /// As there, and for data without the label column that the model was trained with.
+    pub fn load_measured(
+        &self,
+        tokenizer: &Tokenizer,
+        known_labels: Option<Vec<String>>,
+        measured: Measured,
+        listener: &mut Listener<'_>,
+    ) -> Result<Labelled> {
+        self.load_of(tokenizer, known_labels, Some(measured), listener)
+    }
+
+    fn load_of(
+        &self,
+        tokenizer: &Tokenizer,
+        known_labels: Option<Vec<String>>,
+        measured: Option<Measured>,
+        listener: &mut Listener<'_>,
+    ) -> Result<Labelled> {
         let template = Template::of(self.arch, self.pooling, tokenizer.roles(), self.positions)
             .truncated(self.truncation.unwrap_or_default());
         template.validate(1)?;
@@ -86,6 +111,7 @@ impl DataRequest<'_> {
             let path = source::STARTER_QUESTIONS.into();
             return Ok(Labelled { data, template, provenance, path, told: Vec::new() });
         };
+        let options = ClassificationOptions { measured, ..options };
         let cache = source::cache_dir(self.config).join("tokens");
         let mut data = ClassificationData::load(&path, &options, tokenizer, &cache, listener)?;
         if let Some(split) = [&data.train, &data.valid, &data.test].into_iter().flatten().next() {
@@ -138,7 +164,31 @@ impl DataRequest<'_> {
         seed: Option<u64>,
         listener: &mut Listener<'_>,
     ) -> Result<(ClassTexts, serde_json::Value)> {
+        self.read_texts_of(known_labels, seed, None, listener)
+    }
+
+    /// As [`Self::read_texts`], for a finished model that is measured: the split that is, and no other.
+    ///
+    /// # Errors
+    /// As there, and for data without the label column that the model was trained with.
+    pub fn read_texts_measured(
+        &self,
+        known_labels: Option<Vec<String>>,
+        measured: Measured,
+        listener: &mut Listener<'_>,
+    ) -> Result<ClassTexts> {
+        self.read_texts_of(known_labels, None, Some(measured), listener).map(|(texts, _)| texts)
+    }
+
+    fn read_texts_of(
+        &self,
+        known_labels: Option<Vec<String>>,
+        seed: Option<u64>,
+        measured: Option<Measured>,
+        listener: &mut Listener<'_>,
+    ) -> Result<(ClassTexts, serde_json::Value)> {
         if let Some(Found { path, options, provenance }) = self.find(known_labels, listener)? {
+            let options = ClassificationOptions { measured, ..options };
             return Ok((ClassTexts::read(&path, &options, seed, listener)?, provenance));
         }
         if self.problem != Problem::SingleLabel {
@@ -216,6 +266,7 @@ impl DataRequest<'_> {
             labels_file: None,
             encoding: source::encoding(self.config, entry.map(|e| e.encoding))?,
             known_labels,
+            measured: None,
             stated_labels: entry.map_or(&[][..], |e| e.labels).iter().map(|&l| l.to_owned()).collect(),
         };
         Ok(Some(Found { path: path.to_path_buf(), options, provenance }))

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::batch::Examples;
 use crate::checkpoint::{FileSum, LoadedModel, load_model};
 use crate::config::{
     Arch, DistillConfig, HeadConfig, HeadPooling, LayerMap, ModelConfig, ObjectiveName, PretrainConfig,
@@ -26,6 +27,8 @@ pub(crate) struct Learning {
     /// How it makes one vector of an input.
     pub(crate) pooling: HeadPooling,
     distill: DistillConfig,
+    /// What its inputs are.
+    unit: TextUnit,
 }
 
 /// How a teacher reads that has not the student's pieces.
@@ -42,29 +45,72 @@ impl Learning {
     ///
     /// # Errors
     /// Those of [`load_model`]; [`Error::Config`] for what cannot be learned of it.
-    pub(crate) fn open(distill: &DistillConfig) -> Result<Self> {
+    pub(crate) fn open(distill: &DistillConfig, unit: TextUnit) -> Result<Self> {
         let loaded = load_model(&distill.teacher)?;
         let said = read_sentence_settings(&loaded.folder)?;
         let pooling = said.map_or(HeadPooling::Mean, |folder| folder.pooling);
-        let learning = Self { loaded, pooling, distill: distill.clone() };
+        let learning = Self { loaded, pooling, distill: distill.clone(), unit };
         learning.check_labels()?;
+        learning.check_temperature()?;
         Ok(learning)
     }
 
     /// Refuses labels that cannot be learned.
     fn check_labels(&self) -> Result<()> {
         let files = &self.loaded.files;
-        let (key, fix) = ("label_loss", "leave label_loss out, or set it to 0");
-        let what = match &files.config.head {
+        let fix = "leave label_loss out, or set it to 0";
+        let (what, fix) = match &files.config.head {
             _ if self.label_loss() <= 0.0 => return self.check_something(),
-            None => "the teacher is no classifier, and its labels are to be learned",
+            None => ("the teacher is no classifier, and its labels are to be learned", fix),
             Some(head) if head.problem != Problem::SingleLabel => {
-                "the teacher tells several labels or a number, and only single labels can be learned"
+                ("the teacher tells several labels or a number, and only single labels can be learned", fix)
             }
-            Some(_) if files.pairs => "the teacher reads pairs of texts, and there is one text to an input",
+            Some(_) if self.reads_otherwise() => (
+                "the teacher reads pairs of texts, and there is one text to an input",
+                "use --inputs pairs, or set label_loss to 0",
+            ),
             Some(_) => return Ok(()),
         };
-        Err(Error::Config { key: key.into(), what: what.into(), fix: fix.into() })
+        Err(Error::Config { key: "label_loss".into(), what: what.into(), fix: fix.into() })
+    }
+
+    /// Whether the teacher classifies pairs, and the inputs are none.
+    fn reads_otherwise(&self) -> bool {
+        self.loaded.files.pairs && self.unit != TextUnit::Pairs
+    }
+
+    /// Refuses what nothing is softened by. Older runs may go on with it.
+    fn check_temperature(&self) -> Result<()> {
+        let (given, usual) = (self.distill.temperature, DistillConfig::default().temperature);
+        let is_idle = self.distill.teacher_sha256.is_none() && self.label_loss() <= 0.0;
+        if !is_idle || given.total_cmp(&usual).is_eq() {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "temperature".into(),
+            what: "it is of label_loss, which is 0".into(),
+            fix: "leave temperature out, or set label_loss".into(),
+        })
+    }
+
+    /// Refuses inputs of one text for a teacher whose answers are of pairs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with their number.
+    pub(crate) fn check_pairs(&self, examples: &Examples<'_>) -> Result<()> {
+        let alone = examples.seconds.iter().filter(|second| second.is_none()).count();
+        if alone == 0 || !self.loaded.files.pairs || self.label_loss() <= 0.0 {
+            return Ok(());
+        }
+        Err(Error::Config {
+            key: "label_loss".into(),
+            what: format!(
+                "{} of {} inputs are one line without another, and the teacher classifies pairs",
+                thousands(alone),
+                thousands(examples.len())
+            ),
+            fix: "give each line the other of its pair behind it, or set label_loss to 0".into(),
+        })
     }
 
     fn check_something(&self) -> Result<()> {
@@ -81,7 +127,7 @@ impl Learning {
     /// The weight of what a classifier answers.
     fn label_loss(&self) -> f64 {
         let files = &self.loaded.files;
-        let single = |head: &HeadConfig| head.problem == Problem::SingleLabel && !files.pairs;
+        let single = |head: &HeadConfig| head.problem == Problem::SingleLabel && !self.reads_otherwise();
         let usual = if files.config.head.as_ref().is_some_and(single) { 1.0 } else { 0.0 };
         self.distill.label_loss.unwrap_or(usual)
     }
@@ -163,18 +209,47 @@ impl Learning {
         Some((head, files.labels.clone()))
     }
 
+    /// Whether the classifier that a student becomes reads pairs.
+    pub(crate) fn classifies_pairs(&self) -> bool {
+        self.loaded.files.pairs && self.label_loss() > 0.0
+    }
+
     /// The linears of a student with so many layers.
-    pub(crate) fn heads(&self, layers: usize) -> TeacherHeads {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a layer that it does not have.
+    pub(crate) fn heads(&self, layers: usize) -> Result<TeacherHeads> {
         let tokens = self.distill.token_loss > 0.0;
-        TeacherHeads {
-            width: self.loaded.files.config.embed_dim,
-            layers: if tokens {
-                self.map(layers).pairs().iter().map(|pair| pair.0).collect()
-            } else {
-                Vec::new()
-            },
-            sentences: self.distill.sentence_loss > 0.0,
+        let own: Vec<usize> = self.map(layers).pairs().iter().filter(|_| tokens).map(|pair| pair.0).collect();
+        if let Some(layer) = own.iter().find(|layer| **layer > layers) {
+            return Err(Error::Config {
+                key: "layers".into(),
+                what: format!("layer {layer} of the student is to be compared, and it has {layers}"),
+                fix: format!("use {layers} at most, or leave layers out for the last ones"),
+            });
         }
+        let width = self.loaded.files.config.embed_dim;
+        Ok(TeacherHeads { width, layers: own, sentences: self.distill.sentence_loss > 0.0 })
+    }
+
+    /// What to say of a student that nobody gave a size, where it is larger than its teacher.
+    ///
+    /// # Errors
+    /// Those of [`Model::new`].
+    pub(crate) fn size_warning(&self, config: &PretrainConfig, student: &Model) -> Result<Option<String>> {
+        let sizes = |of: &ModelConfig| (of.arch, of.embed_dim, of.hidden_dim, of.num_layers, of.num_heads);
+        if config.from.is_some() || sizes(&config.model) != sizes(&ModelConfig::default()) {
+            return Ok(None);
+        }
+        let alone = Model::new(&ModelConfig { teacher_heads: None, ..student.config().clone() })?;
+        let [own, there] = [&alone, &Model::new(&self.loaded.files.config)?].map(|model| model.table().len());
+        let line = format!(
+            "warning: the student has {} parameters and its teacher {}: it has the sizes of the tutorial's model; --preset, or \
+             --arch, --embed_dim, --hidden_dim, --num_layers and --num_heads, set others",
+            thousands(own),
+            thousands(there)
+        );
+        Ok((own > there).then_some(line))
     }
 
     /// Says what is learned of it.
@@ -189,6 +264,14 @@ impl Learning {
         );
         listener(Event::Message(&line));
         notes.push(line);
+        let head = self.loaded.files.config.head.as_ref();
+        let single = head.is_some_and(|head| head.problem == Problem::SingleLabel);
+        if single && self.reads_otherwise() && self.distill.label_loss.is_none() {
+            let line = "its labels are not learned: they are of pairs of texts, which --inputs pairs reads"
+                .to_owned();
+            listener(Event::Message(&line));
+            notes.push(line);
+        }
     }
 
     /// The teacher of `student`, and the settings with its sum.

@@ -13,7 +13,7 @@ use crate::eval::TextSize;
 use crate::masking::{Masking, Never};
 use crate::setup::learning::OwnReading;
 use crate::tokenizer::{RoleIds, Tokenizer};
-use crate::train::EvaluationSplit;
+use crate::train::{EvaluationSplit, thousands};
 
 /// The longest inputs that nobody has asked for: attention in longer ones costs more than it brings.
 const LONGEST: usize = 512;
@@ -143,6 +143,29 @@ impl TextInputs {
         (firsts, if self.unit == TextUnit::Pairs { seconds } else { Vec::new() })
     }
 
+    /// How many lines are longer than an input has room for; `None` where none is. `name` is what they are called.
+    ///
+    /// # Errors
+    /// Those of [`TokenStream::texts`].
+    pub(crate) fn cut_note(&self, name: &str, stream: &TokenStream) -> Result<Option<String>> {
+        if self.unit == TextUnit::Blocks {
+            return Ok(None);
+        }
+        let texts = stream.texts(self.end, self.unit == TextUnit::Pairs)?;
+        let (cut, most) = match &self.template {
+            Some(template) => {
+                let is_cut = |(first, second): &&Texts<'_>| {
+                    template.tokens_cut(first.len(), second.map(<[u32]>::len)) > 0
+                };
+                (texts.iter().filter(is_cut).count(), template.max_positions)
+            }
+            None => (texts.iter().filter(|(line, _)| line.len() > self.block).count(), self.block),
+        };
+        let what = if self.unit == TextUnit::Pairs { "lines and pairs" } else { "lines" };
+        let [said, all, most] = [cut, texts.len(), most].map(thousands);
+        Ok((cut > 0).then(|| format!("{name}: {said} of {all} {what} were cut to {most} tokens")))
+    }
+
     /// A split that is evaluated, where there is one.
     pub(crate) fn evaluated<'a>(
         &self,
@@ -216,6 +239,14 @@ mod tests {
         assert_eq!(examples.len(), 2);
         let lines = of(Arch::Bert, TextUnit::Lines).unwrap().examples(&stream, None).unwrap();
         assert_eq!((lines.len(), lines.seconds.len()), (3, 0));
+        // What is cut is said, with the length of a whole input.
+        let note = |arch, unit| of(arch, unit).unwrap().cut_note("train", &stream).unwrap();
+        let pairs = "train: 2 of 2 lines and pairs were cut to 8 tokens";
+        assert_eq!(note(Arch::Bert, TextUnit::Pairs).as_deref(), Some(pairs));
+        let lines = "train: 1 of 3 lines were cut to 8 tokens";
+        assert_eq!(note(Arch::Bert, TextUnit::Lines).as_deref(), Some(lines));
+        assert_eq!(note(Arch::Gpt2, TextUnit::Lines).as_deref(), Some(lines));
+        assert_eq!(note(Arch::Bert, TextUnit::Blocks), None);
         let refused = of(Arch::Gpt2, TextUnit::Pairs).unwrap_err().to_string();
         assert!(refused.contains("inputs") && refused.contains("gpt2 has nothing between"), "{refused}");
         let short = TextInputs::of(&model(Arch::Bert, 4), None, TextUnit::Pairs, None, tokenizer.roles());

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::eval::Evaluation;
 use crate::params::ParamTable;
 use crate::train::about::{last_part, named};
-use crate::train::{Running, Training};
+use crate::train::{Running, Training, fixed};
 
 /// The figures that stand on a card, and what the hub calls them.
 const FIGURES: [(&str, &str); 13] = [
@@ -44,6 +44,8 @@ struct Card<'a> {
     labels: &'a [String],
     /// Of longer texts, in tokens, it was shown another part than their beginning.
     longer: Option<usize>,
+    /// What `predict` divides its logits by.
+    temperature: Option<f64>,
     /// Of splits in their order.
     figures: Vec<(&'static str, &'a Evaluation)>,
 }
@@ -100,6 +102,7 @@ impl Finished<'_> {
             data: last_part(self.data).to_owned(),
             labels: &self.files.labels,
             longer: self.longer(),
+            temperature: self.files.temperature,
             figures: splits.into_iter().filter_map(|(name, of)| Some((name, of?))).collect(),
         };
         Ok(card.text())
@@ -150,7 +153,8 @@ impl Card<'_> {
     }
 
     fn words(&self) -> String {
-        let Self { name, task, kind, published, base, data, labels, longer, figures: splits } = self;
+        let Self { name, task, kind, published, base, data, labels, longer, temperature, figures: splits } =
+            self;
         let base = base.as_ref().map_or_else(|| "random weights".to_owned(), |base| format!("`{base}`"));
         let mut text = format!(
             "# {name}\n\nA {kind} that [Headstart](https://crates.io/crates/headstart) trained on `{data}`, from {base}.\n"
@@ -179,6 +183,13 @@ impl Card<'_> {
                 text,
                 "`transformers` reads the folder, too: `pipeline(\"{task}\", \"THIS_FOLDER\")`."
             );
+            if let Some(temperature) = temperature {
+                let _ = writeln!(
+                    text,
+                    "`predict` divides the logits by a temperature of {temperature:.2}; other programs' probabilities are those without it, unless \
+                     `headstart export --to hf` wrote the folder, which puts it into the weights."
+                );
+            }
             if let Some(most) = longer {
                 let _ = writeln!(
                     text,
@@ -194,7 +205,7 @@ impl Card<'_> {
 /// Name, the hub's name and value of those of an evaluation's figures that stand on a card.
 fn figures(evaluation: &Evaluation) -> impl Iterator<Item = (&'static str, &'static str, String)> {
     let there = |(name, kind)| Some((name, kind, *evaluation.metrics.get::<str>(name)?));
-    FIGURES.into_iter().filter_map(there).map(|(name, kind, value)| (name, kind, format!("{value:.4}")))
+    FIGURES.into_iter().filter_map(there).map(|(name, kind, value)| (name, kind, fixed(value, 4)))
 }
 
 /// A model's name as others know it: of one in the hub's cache its owner and name, else its own without the folders it is in.
@@ -228,6 +239,7 @@ mod tests {
             data: "trec".into(),
             labels: &["yes \"no\"".to_owned()],
             longer: Some(256),
+            temperature: Some(0.333),
             figures: vec![("validation", &valid), ("test", &test)],
         };
         let text = card.text();
@@ -248,6 +260,7 @@ mod tests {
         assert!(text.contains("| validation | |\n|---|---:|\n| accuracy | 0.5000 |\n"), "{text}");
         assert!(text.contains("Labels: yes \"no\".\n"), "{text}");
         assert!(text.contains("longer than 256 tokens it was shown the end, too"), "{text}");
+        assert!(text.contains("by a temperature of 0.33;"), "{text}");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Training<'_> {
 }
 
 /// Seconds in words: "40 seconds", "3 hours", "4 months".
-fn span(seconds: f64) -> String {
+pub(crate) fn span(seconds: f64) -> String {
     const UNITS: [(&str, f64); 6] = [
         ("year", 31_557_600.0),
         ("month", 2_629_800.0),

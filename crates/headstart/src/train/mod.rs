@@ -44,12 +44,13 @@ use crate::train_log::TrainLog;
 
 use batches::Batches;
 use length::Estimate;
+pub(crate) use length::span;
 use outcome::not_finite;
 use step::Ready;
 
 pub(crate) use card::Finished;
 pub(crate) use measure::{Measurement, StepTime};
-pub use outcome::{Bar, BarMetric, FittedHead, Summary};
+pub use outcome::{Bar, BarMetric, FittedHead, Summary, fixed};
 pub(crate) use outcome::{share, thousands, to_record, unix_seconds};
 pub(crate) use step::Step;
 pub(crate) use verdict::{OriginsOf, add_verdict, record_predictions, summarise, write_summary};
@@ -151,6 +152,8 @@ pub(crate) struct Training<'a> {
     pub(crate) regularisation: RegularisationConfig,
     /// Evaluations without a better one after which to stop; 0: never.
     pub(crate) early_stopping: u64,
+    /// Seconds of `max_time` that were gone before the first step: those of the bag of words.
+    pub(crate) before_s: f64,
     pub(crate) files: ModelFiles,
     /// What the model was before, where most of it stays that: what is not is saved alone, too.
     pub(crate) trunk: Option<Trunk>,
@@ -326,7 +329,7 @@ impl<'a> Training<'a> {
             // Save. The last step ends the run whole, whatever was asked meanwhile.
             if step < total_steps {
                 let elapsed_s = running.started.elapsed().as_secs_f64();
-                let out_of_time = self.config.max_time.is_some_and(|most| elapsed_s >= most);
+                let out_of_time = self.config.max_time.is_some_and(|most| self.before_s + elapsed_s >= most);
                 let [stop, out_of_time] = self.ranks.any([stop, out_of_time])?;
                 let reasons = [
                     (stop, Stop::Signal),

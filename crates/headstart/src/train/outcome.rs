@@ -67,7 +67,7 @@ impl BarMetric {
 
 impl std::fmt::Display for Bar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let of = |name: &str, accuracy: Option<f64>| accuracy.map(|accuracy| format!("{name} {accuracy:.4}"));
+        let of = |name: &str, value: Option<f64>| value.map(|value| format!("{name} {}", fixed(value, 4)));
         let [valid, test] = [self.valid_accuracy.or(self.valid), self.test_accuracy.or(self.test)];
         let name = match self.metric {
             None => "accuracy",
@@ -120,6 +120,16 @@ impl std::fmt::Display for FittedHead {
             format!("about {} s and ", thousands(seconds.round() as usize))
         });
         write!(f, " (fine-tuning everything: {seconds}{})", mib(*bytes))
+    }
+}
+
+/// A figure with so many digits behind the point. What rounds to nothing has no sign.
+pub fn fixed(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    let nothing = |rest: &&str| rest.bytes().all(|digit| matches!(digit, b'0' | b'.'));
+    match text.strip_prefix('-').filter(nothing) {
+        Some(rest) => rest.to_owned(),
+        None => text,
     }
 }
 
@@ -319,7 +329,7 @@ impl Training<'_> {
             let what = "the loss of the finished model is not finite".to_owned();
             return Err(not_finite(&self.folder, &running.state, what));
         }
-        summary.calibration = self.calibrate(&mut running.last_valid);
+        summary.calibration = self.calibrate(&mut running.last_valid, listener);
         if let Some(split) = &self.test {
             let Some(mut evaluation) = self.evaluation("test", split, &self.weights, listener)? else {
                 return Ok(false);

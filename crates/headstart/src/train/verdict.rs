@@ -13,7 +13,7 @@ use crate::event::{Event, Listener};
 use crate::files::write_atomic;
 use crate::predictions::{self, Line, Origins};
 use crate::report::{Along, Chart, Confusion, Curve, Report, Table};
-use crate::train::{Running, Summary, Training};
+use crate::train::{Running, Summary, Training, fixed};
 
 /// Characters of a text in the table of mistakes.
 const TEXT_CHARS: usize = 120;
@@ -38,9 +38,13 @@ impl fmt::Debug for OriginsOf<'_> {
 
 impl Training<'_> {
     /// Finds the finished model's temperature on its validation, which is judged with it.
-    pub(super) fn calibrate(&mut self, valid: &mut Option<(u64, Evaluation)>) -> Option<Calibration> {
+    pub(super) fn calibrate(
+        &mut self,
+        valid: &mut Option<(u64, Evaluation)>,
+        listener: &mut Listener<'_>,
+    ) -> Option<Calibration> {
         let (_, evaluation) = valid.as_mut()?;
-        let calibration = Calibration::fitted(evaluation.answers.as_ref()?)?;
+        let calibration = Calibration::kept(evaluation.answers.as_ref()?, listener)?;
         self.files.temperature = Some(calibration.temperature);
         evaluation.calibrate(self.files.temperature);
         Some(calibration)
@@ -150,7 +154,7 @@ fn intervals(summary: &Summary) -> Option<Table> {
         let value = summary.metrics.get(name).copied().unwrap_or(f64::NAN);
         let examples = summary.examples.get(split).copied().unwrap_or_default();
         let mut row = vec![metric.to_owned(), if split == "valid" { "validation" } else { split }.to_owned()];
-        row.extend([value, *low, *high].map(|value| format!("{value:.4}")));
+        row.extend([value, *low, *high].map(|value| fixed(value, 4)));
         row.push(examples.to_string());
         rows.push(row);
     }

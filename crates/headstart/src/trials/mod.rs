@@ -137,6 +137,7 @@ pub fn run(
     let open = OpenRun::open(&options.place, &ranks, listener)?;
     // Whatever is wrong with model and data is found before there is a folder.
     let task = Task::read(config, &ranks, listener)?;
+    check_seeds(config, &task)?;
     let config = &with_sizes(config, &task)?;
     let trials = trials(config, &seeds, task.examples);
     // So that the whole goes on with any number of ranks that divides them, as each of its runs does.
@@ -158,6 +159,23 @@ pub fn run(
     let mut summary = summary(&around, &trials, state, stopped);
     summary.final_dir = around.finish(&summary, folder.as_ref())?;
     Ok(summary)
+}
+
+/// Refuses seeds where each of them gives the same model: a fit has none, and no example is drawn.
+fn check_seeds(config: &FinetuneConfig, task: &Task) -> Result<()> {
+    let drawn = task.held_out
+        || config.shots.is_some()
+        || config.data.max_train_examples.is_some_and(|most| most < task.examples)
+        || config.trials.curve.is_some();
+    if config.trials.seeds.is_none() || config.method != Method::Features || drawn || config.from_scratch {
+        return Ok(());
+    }
+    Err(Error::Config {
+        key: "seeds".into(),
+        what: "the method `features` has no seed where no examples are drawn: every run would be the same"
+            .into(),
+        fix: "leave seeds out, or draw examples with them: --shots 8, --max_train_examples, --curve".into(),
+    })
 }
 
 /// The runs that are asked for, the small ones first.

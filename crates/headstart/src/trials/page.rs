@@ -9,7 +9,7 @@ use crate::config::{FinetuneConfig, TASK_TEXTS};
 use crate::error::Result;
 use crate::report::{Along, Chart, Curve, Report, Table};
 use crate::run_log::{Kind, read_metrics};
-use crate::train::thousands;
+use crate::train::{fixed, thousands};
 
 /// The page; `dir`: where the runs lie.
 pub(super) fn page(config: &FinetuneConfig, summary: &TrialsSummary, dir: &Path) -> Result<Report> {
@@ -204,5 +204,5 @@ fn validation(config: &FinetuneConfig, summary: &TrialsSummary, dir: &Path) -> R
 }
 
 fn figure(value: f64) -> String {
-    format!("{value:.4}")
+    fixed(value, 4)
 }

@@ -109,7 +109,8 @@ pub(super) fn search(
         });
     };
     search.chosen = Some(best);
-    listener(Event::Message(&format!("learning rate {best:e} is chosen; the recipe has {usual:e}")));
+    let edge = search.edge().map_or_else(String::new, |edge| format!("; {edge}"));
+    listener(Event::Message(&format!("learning rate {best:e} is chosen; the recipe has {usual:e}{edge}")));
     state.search = Some(search);
     state.write(around)?;
     Ok(None)
@@ -164,6 +165,22 @@ impl RateSearch {
         })
     }
 
+    /// What is not known where the chosen rate is at an end of what was tried: a sentence without its point.
+    pub fn edge(&self) -> Option<&'static str> {
+        let chosen = self.chosen?;
+        if self.tried.iter().all(|tried| tried.lr >= chosen) {
+            Some(
+                "it is the lowest that was tried, and lower ones were not: a better one may lie there (--lr)",
+            )
+        } else if self.tried.iter().all(|tried| tried.lr <= chosen) {
+            Some(
+                "it is the highest that was tried, and higher ones were not: a better one may lie there (--lr)",
+            )
+        } else {
+            None
+        }
+    }
+
     /// The best rate so far; of equal ones that with the lower loss, then the first.
     fn best(&self, more_is_better: bool) -> Option<&TriedRate> {
         let better = |a: &TriedRate, b: &TriedRate| {
@@ -203,6 +220,9 @@ mod tests {
         assert!(some.best(true).is_some_and(|best| same(best.lr, 4.0)));
         assert!(some.best(false).is_some_and(|best| same(best.lr, 1.0)));
         assert_eq!(search(vec![tried(2.0, None, 0.1)]).best(true), None);
+        let edge = |chosen| RateSearch { chosen: Some(chosen), ..some.clone() }.edge().unwrap_or_default();
+        assert!(edge(1.0).contains("the lowest") && edge(4.0).contains("the highest"));
+        assert_eq!((edge(2.0), some.edge()), ("", None));
         assert!(same(round(1.5e-5 * 0.3), 4.5e-6) && same(round(3e-4 * 3.0), 9e-4));
         assert_eq!(format!("{:e}", round(2e-5)), "2e-5");
     }

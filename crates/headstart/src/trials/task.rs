@@ -8,6 +8,7 @@ use crate::data::split::Split;
 use crate::error::{Error, Result};
 use crate::event::Listener;
 use crate::ranks::Ranks;
+use crate::setup::classifier::check_numbers;
 use crate::setup::labelled::DataRequest;
 
 /// The task of all runs.
@@ -20,6 +21,8 @@ pub(super) struct Task {
     pub pairs: bool,
     /// Whether there is validation data.
     pub has_validation: bool,
+    /// Whether it is a part of the training data, drawn with the seed.
+    pub held_out: bool,
     /// The settings of the loop with what the recipe chooses for all examples.
     pub chosen: TrainConfig,
 }
@@ -49,16 +52,17 @@ impl Task {
             other => listener(other),
         };
         let mut labelled = ranks.leader_first(|| request.load(&tokenizer, None, &mut quiet))?;
-        labelled.data.hold_out_validation(config.train.seed)?;
+        let held_out = labelled.data.hold_out_validation(config.train.seed)? > 0;
         labelled.check_label_column(config.num_classes)?;
         let train = labelled.data.get(Split::Train)?;
+        check_numbers(&config.data, train.iter().map(|example| example.label))?;
         let Amount { examples, tokens } = train.amount(model.num_max_positions);
         let used = config.data.max_train_examples.map_or(examples, |most| most.min(examples));
         let task = config::Task::Finetuning { method: config.method, from_scratch: config.from_scratch };
         let mut chosen = config.train.clone();
         chosen.choose(task, model, Amount { examples: used, tokens: tokens * used / examples.max(1) });
         let (arch, pairs) = (model.arch, train.texts_per_example() == 2);
-        Ok(Self { examples, arch, pairs, has_validation: labelled.data.valid.is_some(), chosen })
+        Ok(Self { examples, arch, pairs, has_validation: labelled.data.valid.is_some(), held_out, chosen })
     }
 
     /// Optimizer steps of a run on so many examples.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use headstart_engine::Collective;
 
-use super::{Arm, Statistic, TrialsSummary, run};
+use super::task::Task;
+use super::{Arm, Statistic, TrialsSummary, check_seeds, run};
 use crate::checkpoint::load_model;
 use crate::config::{
-    Arch, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, Seeds, TrainConfig, TrialsConfig,
+    Arch, DataConfig, FinetuneConfig, Method, ModelConfig, PretrainConfig, Seeds, TrainConfig, TrialsConfig,
 };
 use crate::device::DeviceChoice;
 use crate::event::{Event, Signal};
@@ -235,4 +236,31 @@ fn an_encoder_is_adapted_to_both_texts_of_pairs() {
         let number = pair[0].strip_prefix("is ").unwrap().strip_suffix(" even?").unwrap();
         assert_eq!(pair[1], format!("yes, {number}"));
     }
+}
+
+#[test]
+fn seeds_are_refused_where_they_change_nothing() {
+    let task = |held_out| Task {
+        examples: 40,
+        arch: Arch::Gpt2,
+        pairs: false,
+        has_validation: true,
+        held_out,
+        chosen: TrainConfig::default(),
+    };
+    let mut config = FinetuneConfig { method: Method::Features, ..FinetuneConfig::default() };
+    check_seeds(&config, &task(false)).unwrap();
+    config.trials.seeds = Some(Seeds::Count(3));
+    let error = check_seeds(&config, &task(false)).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("has no seed"), "{error}");
+    // The examples that are held out, or used, are drawn with it.
+    check_seeds(&config, &task(true)).unwrap();
+    config.shots = Some(4);
+    check_seeds(&config, &task(false)).unwrap();
+    (config.shots, config.data.max_train_examples) = (None, Some(40));
+    assert!(check_seeds(&config, &task(false)).is_err());
+    config.data.max_train_examples = Some(39);
+    check_seeds(&config, &task(false)).unwrap();
+    (config.data.max_train_examples, config.method) = (None, Method::Full);
+    check_seeds(&config, &task(false)).unwrap();
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{ClassificationOptions, Header};
+use super::ClassificationOptions;
 use crate::config::TextColumns;
 use crate::error::{Error, Result, bad};
 
@@ -97,17 +97,28 @@ pub(super) struct Columns {
     pub label: Option<String>,
 }
 
+/// What the columns of a table are called by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Called {
+    /// The names in its first row.
+    Names,
+    /// Their numbers, counted from 1: it has no first row of names.
+    Numbers,
+    /// The keys of objects of JSON, or the names in a Parquet file.
+    Keys,
+}
+
 impl Columns {
     /// The columns of a table with such a header: of training data by their names, of another split those of training,
     /// the label only where there is one.
     pub fn choose(
         path: &Path,
-        header: &[String],
+        (header, called): (&[String], Called),
         options: &ClassificationOptions,
         training: Option<&Self>,
     ) -> Result<Self> {
         match training {
-            None => guess(path, header, options),
+            None => guess(path, (header, called), options),
             Some(training) => {
                 let text = training.text.iter().map(|name| {
                     find(header, name).map(str::to_owned).ok_or_else(|| {
@@ -212,10 +223,17 @@ fn usual<'a>(columns: &'a [String], names: &[&str], other: Option<&str>) -> Opti
     names.iter().find_map(|name| all().find(|c| c.trim().eq_ignore_ascii_case(name)))
 }
 
-fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result<Columns> {
-    let (wanted_text, wanted_label) = (options.text_column.as_ref(), options.label_column.as_deref());
+fn guess(
+    path: &Path,
+    (all, called): (&[String], Called),
+    options: &ClassificationOptions,
+) -> Result<Columns> {
+    let (wanted_text, asked_label) = (options.text_column.as_ref(), options.label_column.as_deref());
+    let trained_label = options.measured.as_ref().and_then(|measured| measured.label_column.as_deref());
+    // A model is measured on the column that it was trained with, whatever else the table has.
+    let wanted_label = asked_label.or(trained_label);
     let text = text_columns(all, wanted_text, wanted_label)
-        .map_err(|what| bad(path, Some(1), what, text_fix(options.header)))?;
+        .map_err(|what| bad(path, Some(1), what, text_fix(called)))?;
     let first = text.as_ref().and_then(|text| text.first().copied());
     let label = match wanted_label {
         Some(name) => find(all, name),
@@ -233,18 +251,61 @@ fn guess(path: &Path, all: &[String], options: &ClassificationOptions) -> Result
     let label_or_rest = label.or_else(|| rest(first).filter(|_| wanted_label.is_none()));
     match (text_or_rest, label_or_rest) {
         (Some(text), Some(label)) if !text.contains(&label) => {
+            if asked_label.is_none() && options.measured.is_some() && is_answer(all, label) {
+                return Err(answered(path, label));
+            }
             Ok(Columns { text: text.into_iter().map(str::to_owned).collect(), label: Some(label.to_owned()) })
         }
-        (Some(_), _) => Err(no_column(path, "label", "--label_column", wanted_label, all, options)),
-        (None, _) => Err(no_column(path, "text", "--text_column", None, all, options)),
+        (Some(_), _) if asked_label.is_none() && trained_label.is_some() => {
+            let trained = trained_label.unwrap_or_default();
+            Err(match usual(all, &LABEL_COLUMNS, first) {
+                Some(other) if is_answer(all, other) => answered(path, other),
+                other => not_trained_on(path, trained, other, all),
+            })
+        }
+        (Some(_), _) => Err(no_column(path, "label", "--label_column", wanted_label, (all, called))),
+        (None, _) => Err(no_column(path, "text", "--text_column", None, (all, called))),
     }
 }
 
+/// Whether a column holds what `predict` answered: the probability stands right behind it.
+fn is_answer(all: &[String], label: &str) -> bool {
+    let behind = all.iter().position(|column| column == label).and_then(|at| all.get(at + 1));
+    behind.is_some_and(|column| ["probability", "probabilities"].contains(&column.as_str()))
+}
+
+fn answered(path: &Path, label: &str) -> Error {
+    let what = format!(
+        "its column `{label}` holds the answers of a model, with their probabilities beside them, and no true labels"
+    );
+    let fix = format!(
+        "name the column with the true labels with `--label_column`; where `{label}` is that one, name it so, too"
+    );
+    bad(path, Some(1), what, fix)
+}
+
+/// A table without the label column of the model that is measured; `other` is one that is called like a label.
+fn not_trained_on(path: &Path, trained: &str, other: Option<&str>, all: &[String]) -> Error {
+    let what = format!("no label column `{trained}`, which the model was trained with");
+    let (what, fix) = match other {
+        Some(other) => (
+            format!("{what}; there is one called `{other}`"),
+            format!("if that has the same labels, say so with `--label_column {other}`"),
+        ),
+        None => (
+            format!("{what}; the columns are {}", listed(all)),
+            "name the column with the same labels with `--label_column`".into(),
+        ),
+    };
+    bad(path, Some(1), what, fix)
+}
+
 /// The way out where the columns that are asked for are not those of the table.
-fn text_fix(header: Header) -> &'static str {
-    match header {
-        Header::Present => "name one column with `--text_column`, or the two of a pair with a comma between",
-        Header::Absent => {
+fn text_fix(called: Called) -> &'static str {
+    match called {
+        Called::Names => "name one column with `--text_column`, or the two of a pair with a comma between",
+        Called::Keys => "name one key with `--text_column`, or the two of a pair with a comma between",
+        Called::Numbers => {
             "name one column with `--text_column` by its number, counted from 1, or the two of a pair with a comma \
              between"
         }
@@ -256,19 +317,23 @@ fn no_column(
     missing: &str,
     flag: &str,
     wanted: Option<&str>,
-    all: &[String],
-    options: &ClassificationOptions,
+    (all, called): (&[String], Called),
 ) -> Error {
     let columns = listed(all);
+    // The rows of a Parquet file are read as objects, too.
+    let is_parquet = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"));
+    let word = if called == Called::Keys && !is_parquet { "key" } else { "column" };
     let what = match (wanted, all) {
-        (Some(name), _) => format!("no {missing} column `{name}`; the columns are {columns}"),
-        (None, [one]) => format!("there is one column only, `{one}`"),
-        (None, _) => format!("no column looks like the {missing}; the columns are {columns}"),
+        (Some(name), _) => format!("no {missing} {word} `{name}`; the {word}s are {columns}"),
+        (None, [one]) => format!("there is one {word} only, `{one}`"),
+        (None, _) => format!("no {word} looks like the {missing}; the {word}s are {columns}"),
     };
-    let fix = match (options.header, all) {
-        (Header::Absent, _) => format!("name the column with `{flag}` by its number, counted from 1"),
-        (Header::Present, [_]) => "name what stands between the columns with `--delimiter`".into(),
-        (Header::Present, _) => format!(
+    let fix = match (called, all) {
+        (Called::Numbers, _) => format!("name the column with `{flag}` by its number, counted from 1"),
+        (Called::Keys, [_]) => "give every row a text and a label".into(),
+        (Called::Keys, _) => format!("name the {word} with `{flag}`"),
+        (Called::Names, [_]) => "name what stands between the columns with `--delimiter`".into(),
+        (Called::Names, _) => format!(
             "name the column with `{flag}`; if the first line is a row already, add `--header false` and name \
              columns by number, counted from 1"
         ),

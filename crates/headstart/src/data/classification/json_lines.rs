@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::columns::{Columns, listed};
+use super::columns::{Called, Columns, listed};
 use super::parsed::{Rows, TextExample, parsing, split_labels};
 use super::{ClassificationOptions, LabelKind};
 use crate::data::encoding::read_text_watched;
@@ -34,7 +34,7 @@ pub(super) fn read(
             Some(columns) => columns,
             none => {
                 let keys: Vec<String> = object.keys().cloned().collect();
-                let mut chosen = Columns::choose(path, &keys, options, training)?;
+                let mut chosen = Columns::choose(path, (&keys, Called::Keys), options, training)?;
                 // An object may lack a key that another has.
                 chosen.label = chosen.label.or_else(|| training?.label.clone());
                 none.insert(chosen)
@@ -92,12 +92,21 @@ fn object_of(path: &Path, value: &JsonValue, content: &str) -> Result<Map<String
 fn text_under(name: &str, object: &Map<String, Value>) -> Result<String, Wrong> {
     match object.get(name) {
         Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Object(fields)) if fields.keys().any(|key| key.parse::<u64>().is_err()) => Err((
+            format!("there is an object under `{name}`, with the keys {}", nested_keys(fields)),
+            "nested fields are not read: give every object its text under a key of its own, as with jq -c '. + {text: .KEY.FIELD}'",
+        )),
         Some(Value::Array(_) | Value::Object(_)) => Err((
             format!("there are many values under `{name}`, and not one text"),
             "write an object for each row, not one for each column (pandas: to_json(..., orient=\"records\", lines=True))",
         )),
         _ => Err((format!("there is no text under `{name}`"), "give every object its text")),
     }
+}
+
+/// The keys of an object below another.
+fn nested_keys(fields: &Map<String, Value>) -> String {
+    listed(&fields.keys().cloned().collect::<Vec<_>>())
 }
 
 /// What is wrong with a value, and the way out.

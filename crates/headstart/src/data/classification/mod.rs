@@ -116,6 +116,25 @@ pub struct ClassificationOptions {
     /// The labels the catalogue states, in the order of their numbers; empty where it knows none. Where the data has
     /// numbers in their place, these are their names.
     pub stated_labels: Vec<String>,
+    /// What a finished model is measured on; `None` where one is trained.
+    pub measured: Option<Measured>,
+}
+
+/// What of a data set a finished model is measured on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// The splits, the first that there is of which is measured. Labels of the others need not be the model's.
+    pub order: Vec<Split>,
+    /// The label column that the model was trained with, where it was one of a table.
+    pub label_column: Option<String>,
+}
+
+impl Measured {
+    /// Keeps the one split that is measured.
+    fn keep(&self, texts: &mut BTreeMap<Split, read::Texts>) {
+        let measured = self.order.iter().copied().find(|split| texts.contains_key(split));
+        texts.retain(|split, _| Some(*split) == measured);
+    }
 }
 
 /// A data set for classification.
@@ -133,6 +152,8 @@ pub struct ClassificationData {
     pub test: Option<LabelledSplit>,
     /// The columns of the training texts, where they stood in a table: one, or the two of a pair.
     pub text_columns: Vec<String>,
+    /// The column of their labels, where they stood in a table.
+    pub label_column: Option<String>,
     /// Whether the token ids came from the cache: [`CacheUse::Hit`] when all of them did.
     pub cache_use: CacheUse,
     /// What people should be told of how the data was read; a line that begins with `warning: ` needs their eyes.
@@ -161,6 +182,9 @@ impl ClassificationData {
     ) -> Result<Self> {
         let (mut texts, mut notes) = read_splits(path, options, listener)?;
         labels::name_numbers(&mut texts, options);
+        if let Some(measured) = &options.measured {
+            measured.keep(&mut texts);
+        }
         let labels = match (&options.known_labels, options.label_kind) {
             (_, LabelKind::Regression) => Vec::new(),
             (Some(known), _) => known.clone(),
@@ -178,8 +202,10 @@ impl ClassificationData {
         for (&split, texts) in &texts {
             let resolved = texts.labels(&data.labels, options.label_kind, listener)?;
             if split == Split::Train {
-                data.text_columns =
-                    texts.columns.as_ref().map(|columns| columns.text.clone()).unwrap_or_default();
+                if let Some(columns) = &texts.columns {
+                    data.text_columns.clone_from(&columns.text);
+                    data.label_column.clone_from(&columns.label);
+                }
                 if options.known_labels.is_none() {
                     labels::refuse_one_class(texts, &resolved, &data.labels)?;
                 }
@@ -241,6 +267,7 @@ impl ClassificationData {
             valid: None,
             test: None,
             text_columns: Vec::new(),
+            label_column: None,
             cache_use: CacheUse::Hit,
             notes: Vec::new(),
         }
@@ -255,6 +282,9 @@ impl ClassificationData {
     }
 }
 
+/// Tables of a folder that are no split's and are named.
+const LISTED_UNREAD: usize = 5;
+
 /// The texts of all splits that have labels, and what to tell of them. The columns of the training data are those of all.
 fn read_splits(
     path: &Path,
@@ -263,7 +293,9 @@ fn read_splits(
 ) -> Result<(BTreeMap<Split, read::Texts>, Vec<String>)> {
     let (mut all, mut notes) = (BTreeMap::new(), Vec::new());
     let mut training: Option<columns::Columns> = None;
-    for (split, source) in sources::find(path, options)? {
+    let found = sources::find(path, options)?;
+    let unread = sources::unread_tables(path, &found)?;
+    for (split, source) in found {
         let mut texts = read::read(&source, options, training.as_ref(), listener)?;
         notes.push(texts.description(split));
         notes.append(&mut texts.notes);
@@ -279,6 +311,14 @@ fn read_splits(
         if texts.labelled {
             all.insert(split, texts);
         }
+    }
+    if let Some(first) = unread.first() {
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let names: Vec<String> = unread.iter().take(LISTED_UNREAD).map(name).collect();
+        let more = if unread.len() > LISTED_UNREAD { ", ..." } else { "" };
+        let folder = first.parent().unwrap_or(path).display();
+        notes
+            .push(format!("not read in {folder}, for they have no split's name: {}{more}", names.join(", ")));
     }
     Ok((all, notes))
 }

@@ -172,11 +172,27 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
         found = prefixed(path, options)?;
     }
     // Data sets of the Hugging Face hub have their tables in a folder `data` or of the variant's name.
-    if let ([], [(_, only)]) = (&found[..], &class_folders(path)?[..])
-        && let Some(table) = find_split(only, Split::Train, options)?
-        && ending(&table.path) == "parquet"
-    {
-        return find(only, options);
+    if found.is_empty() {
+        let mut sets = Vec::new();
+        for (name, folder) in class_folders(path)? {
+            // A class has texts in its folder.
+            if tables(&folder)?.is_empty() && class_folders(&folder)?.is_empty() {
+                continue;
+            }
+            let table = find_split(&folder, Split::Train, options)?;
+            if table.is_some_and(|table| TABLE_ENDINGS.contains(&ending(&table.path).as_str())) {
+                sets.push((name, folder));
+            }
+        }
+        match &sets[..] {
+            [] => {}
+            [(_, only)] => return find(only, options),
+            several => {
+                let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                let what = format!("there are several data sets in it: {}", names.join(", "));
+                return Err(bad(path, None, what, "name the folder of one of them"));
+            }
+        }
     }
     if found.is_empty() && !class_folders(path)?.is_empty() {
         found.push((Split::Train, Source::of(path, Format::ClassFolders)));
@@ -347,6 +363,23 @@ fn tables(folder: &Path) -> Result<Vec<PathBuf>> {
         path.is_file() && !is_other && TABLE_ENDINGS.contains(&ending(path).as_str())
     };
     Ok(entries(folder)?.into_iter().filter(is_table).collect())
+}
+
+/// The tables in the folder of a data set that are none of its splits.
+pub(super) fn unread_tables(folder: &Path, found: &[(Split, Source)]) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let files = |source: &Source| -> Vec<PathBuf> {
+        let labels = match &source.format {
+            Format::LabelsBeside(labels) => Some(labels.clone()),
+            _ => None,
+        };
+        std::iter::once(source.path.clone()).chain(labels).collect()
+    };
+    let all = found.iter().flat_map(|(_, source)| std::iter::once(source).chain(&source.further));
+    let read: BTreeSet<PathBuf> = all.flat_map(files).collect();
+    Ok(tables(folder)?.into_iter().filter(|path| !read.contains(path)).collect())
 }
 
 /// A file of Arrow in a folder or in one right below it, as the `datasets` library saves them.

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::columns::{Columns, distinct};
+use super::columns::{Called, Columns, distinct};
 use super::dialect::{Dialect, separator_line};
 use super::parsed::{Rows, TextExample, parsing, split_labels};
 use super::{ClassificationOptions, Header, LabelKind};
@@ -36,7 +36,11 @@ pub(super) fn read(
         Header::Present => distinct(first.iter().map(str::to_owned)),
         Header::Absent => (1..=first.len()).map(|number| number.to_string()).collect(),
     };
-    let columns = Columns::choose(path, &header, options, training)?;
+    let called = match options.header {
+        Header::Present => Called::Names,
+        Header::Absent => Called::Numbers,
+    };
+    let columns = Columns::choose(path, (&header, called), options, training)?;
     let at = |name: &String| header.iter().position(|c| c == name).unwrap_or_default();
     let texts_at: Vec<usize> = columns.text.iter().map(at).collect();
     let label_at = columns.label.as_ref().map(at);

@@ -26,6 +26,8 @@ pub struct ClassTexts {
     pub test: Option<TextSplit>,
     /// The columns of the training texts, where they stood in a table.
     pub text_columns: Vec<String>,
+    /// The column of their labels, where they stood in a table.
+    pub label_column: Option<String>,
     /// What people should be told of how the data was read.
     pub notes: Vec<String>,
 }
@@ -55,6 +57,9 @@ impl ClassTexts {
     ) -> Result<Self> {
         let (mut texts, mut notes) = read_splits(path, options, listener)?;
         labels::name_numbers(&mut texts, options);
+        if let Some(measured) = &options.measured {
+            measured.keep(&mut texts);
+        }
         let names = match &options.known_labels {
             _ if options.label_kind == LabelKind::Regression => Vec::new(),
             Some(known) => known.clone(),
@@ -112,6 +117,7 @@ impl ClassTexts {
             valid: of(data.valid.as_ref(), valid_from),
             test: of(data.test.as_ref(), Split::Test),
             text_columns: columns.map(|columns| columns.text.clone()).unwrap_or_default(),
+            label_column: columns.and_then(|columns| columns.label.clone()),
             labels: data.labels,
             notes: data.notes,
         })

@@ -80,6 +80,8 @@ fn something_may_stand_before_the_name_of_a_split() {
     let rows = format!("{BAD}good film,p\n");
     let data = load(&[("train.csv", &rows), ("old_train.csv", "x"), ("old_test.csv", "x")], "").unwrap();
     assert!(data.test.is_none());
+    let last = data.notes.iter().find(|note| note.starts_with("not read in ")).unwrap();
+    assert!(last.ends_with(": old_test.csv, old_train.csv"), "{last}");
 }
 
 #[test]
@@ -88,6 +90,16 @@ fn the_only_table_of_a_folder_is_its_data() {
     let data = load(&[("IMDB Dataset.csv", &rows), ("LICENSE", "x"), (".x.csv", "x")], "").unwrap();
     assert_eq!(show(&data, Split::Train).len(), 2);
     assert!(error(&[("a.csv", &rows), ("b.csv", &rows)], "").contains("no labelled data in"));
+}
+
+#[test]
+fn of_several_data_sets_in_a_folder_one_is_to_be_named() {
+    let rows = format!("{BAD}good film,p\n");
+    let one = [("default/train/0000.csv", &*rows), ("default/test/0000.csv", GOOD), ("README.md", "x")];
+    assert_eq!(show(&load(&one, "").unwrap(), Split::Test), pairs(&[("p", "good film")]));
+    let two = [("plain/train.csv", &*rows), ("extra/train.csv", &rows)];
+    let message = error(&two, "");
+    assert!(message.contains("several data sets in it: extra, plain"), "{message}");
 }
 
 #[test]

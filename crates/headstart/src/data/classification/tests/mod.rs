@@ -1,6 +1,7 @@
 //! Tests of reading labelled data in every layout, and of the errors.
 
 mod layouts;
+mod measured;
 mod pairs;
 mod people;
 
