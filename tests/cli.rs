@@ -327,6 +327,9 @@ fn one_small_run_from_text_to_answers() {
 
     let questions = b"Who is the mayor ?\n\nHow long is the river ?\n";
     let answers = place.feed("predict questions --with_text", questions).json_lines();
+    place
+        .feed("predict questions", b"Who ?\tWhere ?\n")
+        .says(&["1 lines have tabs", "--text_column first,second"]);
     let texts: Vec<&str> = answers.iter().map(|answer| answer["text"].as_str().unwrap()).collect();
     assert_eq!(texts, ["Who is the mayor ?", "", "How long is the river ?"]);
     let probabilities = answers[0]["probabilities"].as_object().unwrap();

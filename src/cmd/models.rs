@@ -150,7 +150,7 @@ fn show_folder(path: &Path, json: bool) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = format!("in {}\n", folder.display());
-    if !chosen.is_empty() {
+    if !chosen.is_empty() && Path::new(&chosen) != path {
         let _ = writeln!(text, "{chosen}");
     }
     let _ = writeln!(

@@ -11,7 +11,7 @@ use headstart::checkpoint::ModelPath;
 use headstart::config::TextColumns;
 use headstart::data::classification::Header;
 use headstart::data::encoding::TextEncoding;
-use headstart::data::rows::{self, RowFormat, Rows, TextFields, TextInput};
+use headstart::data::rows::{self, Row, RowFormat, Rows, TextFields, TextInput};
 use headstart::files::remove_abandoned_of;
 use headstart::infer::{Prediction, Predictor};
 
@@ -40,6 +40,8 @@ struct Counts {
     /// Read in windows.
     long: usize,
     bad: usize,
+    /// Plain lines with a tab in them, which are one text each.
+    tabs: usize,
 }
 
 /// Runs it.
@@ -132,11 +134,17 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     if let Some(warning) = sources_of_answers.iter().find_map(|(_, predictor)| predictor.warning()) {
         progress::say(&warning);
     }
-    let Counts { rows, cut, long, bad } = counts;
+    let Counts { rows, cut, long, bad, tabs } = counts;
     for (said, line) in [
         (cut, format!("{cut} texts were longer than the model's positions and were cut")),
         (long, format!("{long} texts were longer than the model's positions and were read in windows")),
         (bad, format!("{bad} of {rows} rows could not be read; each is answered with an error")),
+        (
+            tabs,
+            format!(
+                "{tabs} lines have tabs and were read as one text each; --text_column first,second reads pairs"
+            ),
+        ),
         (left_out, format!("{left_out} of {rows} rows have fields that the table has no column for")),
     ] {
         if said > 0 {
@@ -188,6 +196,13 @@ fn pass_on(
         counts.long += with(|prediction| prediction.windows > 1);
         counts.rows += answered.len();
         counts.bad += answered.iter().filter(|row| row.content.is_err()).count();
+        let has_tab = |row: &&Row| {
+            let content = row.content.as_ref().ok();
+            content.is_some_and(|c| {
+                c.fields.is_empty() && c.input.second.is_none() && c.input.first.contains('\t')
+            })
+        };
+        counts.tabs += answered.iter().filter(has_tab).count();
         answers.write(answered, &all)?;
         tell(counts.rows);
         if let Some((line, what)) = ends {
