@@ -71,6 +71,9 @@ pub struct AutoArgs {
     /// Say more on the way: each checkpoint, too
     #[arg(long, short)]
     pub verbose: bool,
+    /// Column whose equal values (authors, speakers, threads) stand on one side when validation data is held out
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub group_column: Option<String>,
     #[command(flatten)]
     pub reading: ReadingArgs,
     #[command(flatten)]

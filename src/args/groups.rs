@@ -160,6 +160,9 @@ pub struct LabelledArgs {
     /// Use only so many training examples, drawn evenly over the classes
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub max_train_examples: Option<usize>,
+    /// Column whose equal values (authors, speakers, threads) stand on one side when validation data is held out
+    #[arg(long, value_name = "NAME")]
+    pub group_column: Option<String>,
     #[command(flatten)]
     pub reading: ReadingArgs,
     #[command(flatten)]

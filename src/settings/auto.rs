@@ -50,6 +50,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
         json,
         verbose,
         reading,
+        group_column,
         columns,
         places,
     } = args;
@@ -69,7 +70,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
     let allowed = saved
         .is_some()
         .then(|| AutoConfig { data: data::labelled_config(moved, pace.data.clone()), ..pace.clone() });
-    let given = LabelledArgs { data, max_train_examples: None, reading, columns, places };
+    let given = LabelledArgs { data, max_train_examples: None, group_column, reading, columns, places };
     let mut config = AutoConfig {
         base: match (&model, below) {
             (_, Some(below)) => Some(data::absolute_path(below)),

@@ -27,6 +27,7 @@ pub fn data_config(
         reading,
         columns,
         max_train_examples: None,
+        group_column: None,
         places,
     };
     let mut config = flags.over(DataConfig::default());
@@ -38,14 +39,15 @@ pub fn data_config(
 pub fn source_config(args: SourceArgs, base: DataConfig) -> DataConfig {
     let SourceArgs { data, text_column, tokenizer, reading, places } = args;
     let columns = ColumnArgs { text_column, ..ColumnArgs::default() };
-    Flags { data, tokenizer, reading, columns, max_train_examples: None, places }.over(base)
+    Flags { data, tokenizer, reading, columns, max_train_examples: None, group_column: None, places }
+        .over(base)
 }
 
 /// Labelled text.
 pub fn labelled_config(args: LabelledArgs, base: DataConfig) -> DataConfig {
-    let LabelledArgs { data, max_train_examples, reading, columns, places } = args;
+    let LabelledArgs { data, max_train_examples, group_column, reading, columns, places } = args;
     let tokenizer = TokenizerArgs::default();
-    Flags { data, tokenizer, reading, columns, max_train_examples, places }.over(base)
+    Flags { data, tokenizer, reading, columns, max_train_examples, group_column, places }.over(base)
 }
 
 /// What some command can be told about its data.
@@ -55,12 +57,13 @@ struct Flags {
     reading: ReadingArgs,
     columns: ColumnArgs,
     max_train_examples: Option<usize>,
+    group_column: Option<String>,
     places: PlaceArgs,
 }
 
 impl Flags {
     fn over(self, base: DataConfig) -> DataConfig {
-        let Self { data, tokenizer, reading, columns, max_train_examples, places } = self;
+        let Self { data, tokenizer, reading, columns, max_train_examples, group_column, places } = self;
         let TokenizerArgs { tokenizer, lowercase } = tokenizer;
         let ReadingArgs { encoding } = reading;
         let ColumnArgs { delimiter, header, text_column, label_column } = columns;
@@ -77,6 +80,7 @@ impl Flags {
             header: header.or(base.header),
             text_column: text_column.map(TextColumns::Typed).or(base.text_column),
             label_column: label_column.or(base.label_column),
+            group_column: group_column.or(base.group_column),
             max_train_examples: max_train_examples.or(base.max_train_examples),
         }
     }

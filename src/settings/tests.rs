@@ -183,6 +183,7 @@ fn full_data() -> DataConfig {
         header: Some(false),
         text_column: Some(TextColumns::Listed(vec!["t".into(), "u".into()])),
         label_column: Some("l".into()),
+        group_column: Some("g".into()),
         max_train_examples: Some(1),
         ..DataConfig::default()
     }
@@ -249,7 +250,7 @@ fn every_key_has_its_flag() {
         "offset_token",
         "layout",
     ];
-    let of_labels = ["delimiter", "header", "label_column", "max_train_examples"];
+    let of_labels = ["delimiter", "header", "label_column", "group_column", "max_train_examples"];
     let without = [&of_others[..], &of_labels].concat();
     let mut distill = pretrain.clone();
     distill.extend(names::<DistillConfig>());

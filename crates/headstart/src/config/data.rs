@@ -42,6 +42,9 @@ pub struct DataConfig {
     /// The column with the label, by name; absent: detected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// The column of a table whose equal values, such as authors, stand on one side when validation data is held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_column: Option<String>,
     /// Use only so many training examples, drawn evenly over the classes with the run's seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_train_examples: Option<usize>,

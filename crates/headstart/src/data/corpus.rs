@@ -50,7 +50,7 @@ impl TokenStream {
     /// The stream of text files or tables' texts, one behind the other, from the cache where it was made before.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::BadInput`] when they are empty or not valid in their encoding; as [`RunningText::open`].
+    /// [`crate::Error::Io`]; [`crate::Error::BadInput`] when they are empty or not valid in their encoding; as [`RunningText::open`].
     pub fn load(
         files: &[PathBuf],
         reading: &Reading,
@@ -92,7 +92,7 @@ impl TokenStream {
     /// The stream of a text in memory; `name` is what errors call it.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when the tokenizer fails.
+    /// [`crate::Error::BadInput`] when the tokenizer fails.
     pub fn from_text(text: &str, tokenizer: &Tokenizer, name: &str) -> Result<Self> {
         let (mut all, mut counts) = (Vec::new(), CorpusCounts::default());
         for (ids, part) in tokenise(text, tokenizer, &mut |_| Ok(()))? {
@@ -126,7 +126,7 @@ impl TokenStream {
     /// other text stands alone.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when no line has a token.
+    /// [`crate::Error::BadInput`] when no line has a token.
     pub fn texts(&self, end: u32, pairs: bool) -> Result<Vec<Texts<'_>>> {
         let lines = self.ids().split(|&id| id == end).map(|line| [line]);
         Ok(self.together(lines, pairs)?.into_iter().map(|[texts]| texts).collect())
@@ -136,7 +136,7 @@ impl TokenStream {
     /// either.
     ///
     /// # Errors
-    /// [`Error::BadInput`] as there, and where lines cannot be told apart because one holds an end within.
+    /// [`crate::Error::BadInput`] as there, and where lines cannot be told apart because one holds an end within.
     pub fn texts_beside<'a>(
         &'a self,
         end: u32,
@@ -189,7 +189,7 @@ impl TokenStream {
     /// The stream as blocks of `num_max_positions` consecutive tokens; the tail that fills no block is dropped.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when the stream is shorter than one block.
+    /// [`crate::Error::BadInput`] when the stream is shorter than one block.
     pub fn blocks(&self, num_max_positions: usize) -> Result<Blocks<'_>> {
         let ids = self.ids();
         if num_max_positions == 0 || ids.len() < num_max_positions {
@@ -232,7 +232,7 @@ fn name_of(files: &[PathBuf]) -> PathBuf {
 /// Learns a tokenizer from corpora, each of them text files or tables, in the order given.
 ///
 /// # Errors
-/// [`Error::Config`] when the vocabulary is too small; [`Error::Io`] and [`Error::BadInput`] as for reading text.
+/// [`crate::Error::Config`] when the vocabulary is too small; [`crate::Error::Io`] and [`crate::Error::BadInput`] as for reading text.
 pub fn train_tokenizer(
     corpora: &[Vec<PathBuf>],
     reading: &Reading,

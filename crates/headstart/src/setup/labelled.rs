@@ -263,6 +263,7 @@ impl DataRequest<'_> {
             header: if self.config.header == Some(false) { Header::Absent } else { Header::Present },
             text_column: self.config.text_column.clone(),
             label_column: self.config.label_column.clone(),
+            group_column: self.config.group_column.clone(),
             labels_file: None,
             encoding: source::encoding(self.config, entry.map(|e| e.encoding))?,
             known_labels,

@@ -95,6 +95,8 @@ pub(super) struct Columns {
     pub text: Vec<String>,
     /// The label; `None` in a table without one.
     pub label: Option<String>,
+    /// What examples belong together by; `None` where that was not asked for.
+    pub group: Option<String>,
 }
 
 /// What the columns of a table are called by.
@@ -131,7 +133,9 @@ impl Columns {
                     })
                 });
                 let label = training.label.as_deref().and_then(|label| find(header, label));
-                Ok(Self { text: text.collect::<Result<_>>()?, label: label.map(str::to_owned) })
+                let group = training.group.as_deref().and_then(|group| find(header, group));
+                let text = text.collect::<Result<_>>()?;
+                Ok(Self { text, label: label.map(str::to_owned), group: group.map(str::to_owned) })
             }
         }
     }
@@ -254,7 +258,10 @@ fn guess(
             if asked_label.is_none() && options.measured.is_some() && is_answer(all, label) {
                 return Err(answered(path, label));
             }
-            Ok(Columns { text: text.into_iter().map(str::to_owned).collect(), label: Some(label.to_owned()) })
+            let group =
+                options.group_column.as_deref().map(|name| group_column(path, all, name)).transpose()?;
+            let text = text.into_iter().map(str::to_owned).collect();
+            Ok(Columns { text, label: Some(label.to_owned()), group })
         }
         (Some(_), _) if asked_label.is_none() && trained_label.is_some() => {
             let trained = trained_label.unwrap_or_default();
@@ -266,6 +273,13 @@ fn guess(
         (Some(_), _) => Err(no_column(path, "label", "--label_column", wanted_label, (all, called))),
         (None, _) => Err(no_column(path, "text", "--text_column", None, (all, called))),
     }
+}
+
+fn group_column(path: &Path, all: &[String], name: &str) -> Result<String> {
+    find(all, name).map(str::to_owned).ok_or_else(|| {
+        let what = format!("no group column `{name}`; the columns are {}", listed(all));
+        bad(path, Some(1), what, "name one of these with `--group_column`, or leave it out")
+    })
 }
 
 /// Whether a column holds what `predict` answered: the probability stands right behind it.

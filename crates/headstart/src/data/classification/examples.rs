@@ -2,6 +2,7 @@
 //!
 //! Owns: ids and labels by row, the cache's key. Never: special tokens, truncation (`template`), the files' syntax.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Example<'a> {
     pub label: &'a Label,
     /// The same for texts, or pairs, that are the same, spaces at their ends left out.
     pub fingerprint: u64,
+    /// The same for examples that stand on one side where data is divided: of one text, or of one group.
+    pub together: u64,
 }
 
 /// The examples of one split, in the order of the data.
@@ -47,6 +50,8 @@ pub(super) struct Tokens {
     /// Texts to an example: 1, or 2 where they are pairs, which lie one behind the other.
     per_example: usize,
     fingerprints: Vec<u64>,
+    /// What each stands together by, where examples have groups; else the fingerprints say it.
+    together: Option<Vec<u64>>,
 }
 
 impl LabelledSplit {
@@ -89,7 +94,13 @@ impl LabelledSplit {
             second,
             label: self.labels.get(row)?,
             fingerprint: self.tokens.fingerprints[row],
+            together: self.tokens.together.as_ref().unwrap_or(&self.tokens.fingerprints)[row],
         })
+    }
+
+    /// Whether examples have groups, which are not divided.
+    pub fn has_groups(&self) -> bool {
+        self.tokens.together.is_some()
     }
 
     /// All examples.
@@ -145,8 +156,9 @@ impl Tokens {
             sum.finalize().iter().take(8).fold(0, |all, &byte| all << 8 | u64::from(byte))
         };
         let per_example = texts.per_example();
-        let fingerprints = texts.examples.par_iter().map(fingerprint).collect();
-        Self { store, starts, per_example, fingerprints }
+        let fingerprints: Vec<u64> = texts.examples.par_iter().map(fingerprint).collect();
+        let together = (!texts.groups.is_empty()).then(|| components(&fingerprints, &texts.groups));
+        Self { store, starts, per_example, fingerprints, together }
     }
 
     /// Which of them stand for what the vocabulary cannot spell.
@@ -162,6 +174,32 @@ impl Tokens {
     fn text(&self, at: usize) -> Option<&[u32]> {
         self.store.ids().get(*self.starts.get(at)?..*self.starts.get(at + 1)?)
     }
+}
+
+/// The first of those that stand together with one, on the way to which paths become shorter.
+fn root(first: &mut [usize], mut at: usize) -> usize {
+    while first[at] != at {
+        first[at] = first[first[at]];
+        at = first[at];
+    }
+    at
+}
+
+/// A number for each example, the same for all that are of one text or one group, directly or by way of others.
+fn components(fingerprints: &[u64], groups: &[String]) -> Vec<u64> {
+    // Each points to an earlier one that it stands together with, or to itself.
+    let mut first: Vec<usize> = (0..fingerprints.len()).collect();
+    let (mut of_text, mut of_group) = (HashMap::new(), HashMap::new());
+    for (at, (text, group)) in fingerprints.iter().zip(groups).enumerate() {
+        let same_text = *of_text.entry(*text).or_insert(at);
+        // What has no group stands alone.
+        let same_group = if group.is_empty() { at } else { *of_group.entry(group.as_str()).or_insert(at) };
+        for other in [same_text, same_group] {
+            let (a, b) = (root(&mut first, at), root(&mut first, other));
+            first[a.max(b)] = a.min(b);
+        }
+    }
+    (0..first.len()).map(|at| root(&mut first, at) as u64).collect()
 }
 
 /// The tokens of a split. The key is made of the texts as read, so a changed file, column or encoding is another

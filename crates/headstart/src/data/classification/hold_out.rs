@@ -12,7 +12,8 @@ pub const HELD_OUT_FRACTION: f64 = 0.1;
 
 impl ClassificationData {
     /// Where there is no validation data, takes [`HELD_OUT_FRACTION`] of the training data for it: of every class
-    /// the same part, chosen by `seed`. The same text never stands on both sides, and no class loses its last example:
+    /// the same part, chosen by `seed`. The same text never stands on both sides, nor does a group where examples have some, and no class loses
+    /// its last example:
     /// where that leaves nothing to take, there is no validation data. Returns how many examples moved; a note says so.
     ///
     /// # Errors
@@ -27,14 +28,20 @@ impl ClassificationData {
         })?;
         let (held, all) = (choose(train, seed), train.len());
         if held.is_empty() {
-            let why = "no class has two different texts, so none is held out for it";
+            let why = if train.has_groups() {
+                "no class has examples of two groups, so none is held out for it"
+            } else {
+                "no class has two different texts, so none is held out for it"
+            };
             self.notes.push(format!("warning: there is no validation data, and {why}"));
             return Ok(0);
         }
         self.notes.push(format!(
-            "there is no validation data: {} of {all} training examples are held out for it, {:.0} % of each class",
+            "there is no validation data: {} of {all} training examples are held out for it, {}{:.0} % of each class{}",
             held.len(),
+            if train.has_groups() { "about " } else { "" },
             100.0 * HELD_OUT_FRACTION,
+            if train.has_groups() { ", in whole groups" } else { "" },
         ));
         let (valid, rest) = train.rows.iter().partition(|&row| held.contains(row));
         self.valid = Some(train.with_rows(valid));
@@ -54,12 +61,12 @@ impl LabelledSplit {
 
 /// The rows of a split that are held out.
 fn choose(train: &LabelledSplit, seed: u64) -> HashSet<u32> {
-    // Rows with the same text go together.
-    let mut same_text: HashMap<u64, Vec<usize>> = HashMap::new();
+    // Rows with the same text, or of one group, go together.
+    let mut together: HashMap<u64, Vec<usize>> = HashMap::new();
     let mut left: HashMap<u32, usize> = HashMap::new();
     let mut strata: BTreeMap<u32, Vec<(u64, usize)>> = BTreeMap::new();
     for (at, example) in train.iter().enumerate() {
-        same_text.entry(example.fingerprint).or_default().push(at);
+        together.entry(example.together).or_default().push(at);
         for &class in example.label.classes() {
             *left.entry(class).or_default() += 1;
         }
@@ -69,7 +76,7 @@ fn choose(train: &LabelledSplit, seed: u64) -> HashSet<u32> {
     for keys in strata.values_mut() {
         keys.sort_unstable();
     }
-    let mut chosen = Chosen { train, same_text, left, held: BTreeMap::new(), rows: HashSet::new() };
+    let mut chosen = Chosen { train, together, left, held: BTreeMap::new(), rows: HashSet::new() };
     for (&class, keys) in &strata {
         let wanted = (keys.len() as f64 * HELD_OUT_FRACTION).round() as usize;
         for &(_, at) in keys {
@@ -95,8 +102,8 @@ fn choose(train: &LabelledSplit, seed: u64) -> HashSet<u32> {
 
 struct Chosen<'a> {
     train: &'a LabelledSplit,
-    /// Places in `train` by text.
-    same_text: HashMap<u64, Vec<usize>>,
+    /// Places in `train` by what stands together.
+    together: HashMap<u64, Vec<usize>>,
     /// Examples that stay, by class.
     left: HashMap<u32, usize>,
     /// Examples that were taken, by stratum.
@@ -109,14 +116,20 @@ impl Chosen<'_> {
         self.held.get(&stratum).copied().unwrap_or(0)
     }
 
-    /// Takes the example at a place with all of the same text, if these are at most so many and no class ends.
+    /// Takes the example at a place with all that it stands together with, if these are at most so many (of a group those of its class) and no
+    /// class ends.
     fn take(&mut self, at: usize, at_most: usize) -> bool {
         let (train, Some(example)) = (self.train, self.train.get(at)) else { return false };
-        let Some(places) = self.same_text.get(&example.fingerprint) else { return false };
-        if places.len() > at_most || self.rows.contains(&train.rows[at]) {
+        let Some(places) = self.together.get(&example.together) else { return false };
+        let examples = || places.iter().filter_map(|&place| train.get(place));
+        let size = if train.has_groups() {
+            examples().filter(|other| stratum(other.label) == stratum(example.label)).count()
+        } else {
+            places.len()
+        };
+        if size > at_most || self.rows.contains(&train.rows[at]) {
             return false;
         }
-        let examples = || places.iter().filter_map(|&place| train.get(place));
         let mut taken: HashMap<u32, usize> = HashMap::new();
         for &class in examples().flat_map(|e| e.label.classes()) {
             *taken.entry(class).or_default() += 1;

@@ -37,6 +37,7 @@ pub(super) fn read(
                 let mut chosen = Columns::choose(path, (&keys, Called::Keys), options, training)?;
                 // An object may lack a key that another has.
                 chosen.label = chosen.label.or_else(|| training?.label.clone());
+                chosen.group = chosen.group.or_else(|| training?.group.clone());
                 none.insert(chosen)
             }
         };
@@ -63,6 +64,11 @@ pub(super) fn read(
         if labels.is_empty() && label.is_some() && options.label_kind != LabelKind::Multi {
             rows.unlabelled.get_or_insert(number);
         }
+        rows.groups.extend(columns.group.as_ref().map(|name| match object.get(name) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(group)) => group.trim().to_owned(),
+            Some(other) => other.to_string(),
+        }));
         rows.examples.push(TextExample { text, second, labels, file: 0, line: Some(number) });
     }
     Ok(Rows { columns, ..rows })

@@ -107,6 +107,8 @@ pub struct ClassificationOptions {
     pub text_column: Option<TextColumns>,
     /// The column with the label; `None` finds it by its name.
     pub label_column: Option<String>,
+    /// The column whose equal values, such as a speaker's or an author's name, keep examples on one side where validation data is held out.
+    pub group_column: Option<String>,
     /// The file with the labels, line by line, where the data is a file with the texts alone.
     pub labels_file: Option<PathBuf>,
     /// The encoding of all files.
@@ -311,6 +313,15 @@ fn read_splits(
         if texts.labelled {
             all.insert(split, texts);
         }
+    }
+    if let (Some(name), Some(train)) = (&options.group_column, all.get(&Split::Train))
+        && train.groups.is_empty()
+    {
+        return Err(Error::Config {
+            key: "group_column".into(),
+            what: format!("there is no column `{name}` in the training data, which is no table"),
+            fix: "leave it out, or give a CSV, TSV, JSON or Parquet file".into(),
+        });
     }
     if let Some(first) = unread.first() {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -21,6 +21,8 @@ pub(super) struct Rows {
     pub examples: Vec<TextExample>,
     /// The columns of a table.
     pub columns: Option<Columns>,
+    /// The group of each example, which is nothing where it has none; empty where no column of groups is read.
+    pub groups: Vec<String>,
     /// Labels that exist even where no text has them, in their order.
     pub declared: Vec<String>,
     /// The first row without a label, where there is one.

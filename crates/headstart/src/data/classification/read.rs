@@ -32,6 +32,8 @@ pub(super) struct Texts {
     pub examples: Vec<TextExample>,
     /// Where they stood in a table.
     pub columns: Option<Columns>,
+    /// The group of each, as in [`Rows::groups`].
+    pub groups: Vec<String>,
     /// Labels that exist even where no text has them, in their order.
     pub declared: Vec<String>,
     /// Whether they have labels; only what is not training data may have none.
@@ -55,6 +57,7 @@ impl Texts {
             format: Format::LabelPrefix,
             examples: pairs.iter().enumerate().map(example).collect(),
             columns: None,
+            groups: Vec::new(),
             declared: Vec::new(),
             labelled: true,
             notes: Vec::new(),
@@ -99,7 +102,7 @@ impl Texts {
             }
             _ => format!("{split}: {count} rows of {file}, none refused"),
         };
-        let Some(Columns { text, label }) = &self.columns else { return source };
+        let Some(Columns { text, label, .. }) = &self.columns else { return source };
         let texts = match &text[..] {
             [first, second] => format!("pairs of texts in columns `{first}` and `{second}`"),
             other => format!("text in column `{}`", other.join("` and `")),
@@ -137,6 +140,7 @@ pub(super) fn read(
         let behind = texts.files.len();
         let placed = more.examples.into_iter().map(|e| TextExample { file: e.file + behind, ..e });
         texts.examples.extend(placed);
+        texts.groups.extend(more.groups);
         texts.files.extend(more.files);
         texts.notes.extend(more.notes);
         let new = more.declared.into_iter().filter(|label| !texts.declared.contains(label));
@@ -185,8 +189,8 @@ fn read_file(
         return Err(bad(path, None, "there are no examples in it".into(), "give at least one labelled text"));
     }
     let labelled = rows.labelled(path, training)?;
-    let Rows { examples, columns, declared, notes, .. } = rows;
-    Ok(Texts { files, format: source.format.clone(), examples, columns, declared, labelled, notes })
+    let Rows { examples, columns, groups, declared, notes, .. } = rows;
+    Ok(Texts { files, format: source.format.clone(), examples, columns, groups, declared, labelled, notes })
 }
 
 /// Reads a format of one example a line; blank lines are skipped. `parse` takes labels and text out of a line, `None` where the labels are missing.

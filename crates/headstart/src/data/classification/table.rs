@@ -44,6 +44,7 @@ pub(super) fn read(
     let at = |name: &String| header.iter().position(|c| c == name).unwrap_or_default();
     let texts_at: Vec<usize> = columns.text.iter().map(at).collect();
     let label_at = columns.label.as_ref().map(at);
+    let group_at = columns.group.as_ref().map(at);
     let mut rows = Rows { notes: dialect.note(path, usual).into_iter().collect(), ..Rows::default() };
     let mut over_lines: Vec<(u64, String)> = Vec::new();
     let mut last_start = 0;
@@ -62,6 +63,7 @@ pub(super) fn read(
         over_lines.extend(record.iter().filter(|f| f.contains('\n')).map(|f| (line, f.to_owned())));
         let mut texts = texts_at.iter().map(|&at| record[at].to_owned());
         let (text, second) = (texts.next().unwrap_or_default(), texts.next());
+        rows.groups.extend(group_at.map(|at| record[at].trim().to_owned()));
         rows.examples.push(TextExample { text, second, labels, file: 0, line: Some(line) });
     }
     // The reader takes a quote that is never closed as a field up to the end of the file.

@@ -1,5 +1,6 @@
 //! Tests of reading labelled data in every layout, and of the errors.
 
+mod groups;
 mod layouts;
 mod measured;
 mod pairs;
