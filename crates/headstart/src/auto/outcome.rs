@@ -61,8 +61,9 @@ impl Climb<'_> {
         let name = &chosen.name;
         summary.why_chosen = Some(match better.filter(|(_, gain)| gain.gain > 0.0) {
             Some((above, gain)) => format!(
-                "{name} is chosen: it is the cheapest of those that cannot be told apart from the best; {}.",
-                self.in_words(&state.rungs[above].name, &gain)
+                "{name} is chosen: it is the cheapest of those that cannot be told apart from the best; {}, and lies in {}/final.",
+                self.in_words(&state.rungs[above].name, &gain),
+                state.rungs[above].name
             ),
             None if at == 0 => {
                 format!("{name} is chosen: it is the best on validation data, and the cheapest.")

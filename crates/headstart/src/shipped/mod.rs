@@ -110,6 +110,15 @@ mod tests {
     }
 
     #[test]
+    fn its_card_is_of_these_weights() {
+        let digits = parameters().to_string();
+        let split: Vec<&str> =
+            digits.as_bytes().rchunks(3).rev().map(|part| std::str::from_utf8(part).unwrap()).collect();
+        let (said, size) = (split.join(","), format!("{:.1} MB", packed_bytes() as f64 / 1e6));
+        assert!(card().contains(&format!("{said} parameters")) && card().contains(&size), "{said}, {size}");
+    }
+
+    #[test]
     fn its_bytes_are_few() {
         let bytes = WEIGHTS.len() + FILES.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         assert!(bytes <= 12_000_000, "{bytes}");
