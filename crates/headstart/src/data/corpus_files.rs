@@ -2,7 +2,6 @@
 //!
 //! Owns: layouts and names. Never: reads a file.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::content::plain_name;
@@ -50,7 +49,7 @@ impl CorpusFiles {
         if !path.is_dir() {
             return Err(nothing(format!("no such path: {}", path.display())));
         }
-        let entries = sorted(path)?;
+        let entries = files::entries(path)?;
         let mut files = Self::default();
         for names in [&TEXT_NAMES[..], &TABLE_NAMES] {
             for split in Split::ALL {
@@ -120,14 +119,6 @@ fn nothing(what: String) -> Error {
     Error::Missing { what, fix: fix.into() }
 }
 
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = fs::read_dir(folder).map_err(Error::io("read", folder))?;
-    let paths: std::io::Result<Vec<PathBuf>> = read.map(|entry| entry.map(|e| e.path())).collect();
-    let mut paths = paths.map_err(Error::io("read", folder))?;
-    paths.sort_unstable();
-    Ok(paths)
-}
-
 fn find_split(entries: &[PathBuf], split: Split, names: &[&str]) -> Result<Vec<PathBuf>> {
     shards::of_split(entries, split, |path, stem| {
         let plain = plain_name(path);
@@ -140,7 +131,7 @@ fn find_split(entries: &[PathBuf], split: Split, names: &[&str]) -> Result<Vec<P
 
 /// The texts of a folder and of those below it, and how many files are none.
 fn texts_below(folder: &Path, texts: &mut Vec<PathBuf>, skipped: &mut usize) -> Result<()> {
-    for path in sorted(folder)? {
+    for path in files::entries(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if name.starts_with('.') {
             continue;
@@ -163,6 +154,8 @@ fn texts_below(folder: &Path, texts: &mut Vec<PathBuf>, skipped: &mut usize) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder(names: &[&str]) -> tempfile::TempDir {

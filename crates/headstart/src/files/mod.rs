@@ -212,6 +212,18 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
+/// What is in a folder, in the order of the names.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read.
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = fs::read_dir(folder).map_err(Error::io("read", folder))?;
+    let paths: io::Result<Vec<PathBuf>> = read.map(|entry| entry.map(|e| e.path())).collect();
+    let mut paths = paths.map_err(Error::io("read", folder))?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
 /// The name of a published model, `owner/name`, where a path is one in a Hugging Face cache
 /// (`.../models--owner--name/snapshots/COMMIT`), or of the model in this program, where it is the one that was unpacked
 /// (`.../shipped-SUM`).

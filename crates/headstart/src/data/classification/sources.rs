@@ -3,7 +3,6 @@
 //! Owns: layouts, file names, telling formats apart. Never: reads more of a file than its first line.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ClassificationOptions;
@@ -12,6 +11,7 @@ use crate::data::encoding::{TextBlocks, TextEncoding};
 use crate::data::shards;
 use crate::data::split::Split;
 use crate::error::{Error, Result, bad};
+use crate::files::entries;
 
 /// How texts and labels lie in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,15 +320,6 @@ impl ClassFiles {
             )
         })
     }
-}
-
-/// What is in a folder, in the order of the names.
-pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
-    let read = fs::read_dir(path).map_err(Error::io("read", path))?;
-    let paths: std::io::Result<Vec<PathBuf>> = read.map(|entry| entry.map(|e| e.path())).collect();
-    let mut paths = paths.map_err(Error::io("read", path))?;
-    paths.sort_unstable();
-    Ok(paths)
 }
 
 fn find_split(folder: &Path, split: Split, options: &ClassificationOptions) -> Result<Option<Source>> {
