@@ -2,11 +2,12 @@
 //!
 //! Owns: which copy of a weight is multiplied. Never: an op's epilogue, or what an operand means.
 
+use crate::activation::Activation;
 use crate::cpu::gemm::{Destination, Operand, Right, gemm};
 use crate::cpu::rows::add;
 use crate::cpu::shared::{SharedSlice, SharedTensor};
 use crate::cuda::ops::elementwise;
-use crate::cuda::{Context, Write};
+use crate::cuda::{Context, Finished, Write};
 use crate::device::Device;
 use crate::dtype::{DType, Precision};
 use crate::tensor::Tensor;
@@ -92,6 +93,48 @@ impl ByWeight<'_> {
         out
     }
 
+    /// On a GPU, in bf16: out, and `kept` before the activation, become act(a W^T + bias), as far as cuBLASLt can do all of that at
+    /// once; whether it can.
+    pub(crate) fn finish_on_gpu(
+        self,
+        cuda: &Context,
+        a: &Tensor,
+        bias: View,
+        activation: Activation,
+        kept: Option<&Tensor>,
+        out: &mut Tensor,
+    ) -> bool {
+        let Self { device, weights, precision, weight, .. } = self;
+        if precision != Precision::Bf16 || out.dtype() != DType::Bf16 || weight.cols == 0 {
+            return false;
+        }
+        let (pads, cols) = (pads(precision, a.rows(), weight), self.columns(a.rows()));
+        let at = if pads { weights.device_padded(cuda, bias).ptr() } else { weights.device_bf16(cuda, bias) };
+        // What is kept has the columns of `out`.
+        let narrower = out.cols() != cols;
+        if !Finished::takes(activation, kept.is_some(), cols, at) || (narrower && kept.is_some()) {
+            return false;
+        }
+        let wide =
+            if narrower { Tensor::uninit(device.pool(), a.rows(), cols, DType::Bf16) } else { out.clone() };
+        let a = operand(cuda, device, precision, a, pads);
+        let b = if pads {
+            weights.device_padded(cuda, weight)
+        } else {
+            weights.device_matrix(cuda, weight, DType::Bf16)
+        };
+        cuda.matmul_finished(
+            a.matrix(),
+            b.transposed(),
+            wide.matrix(),
+            Finished { bias: at, activation, kept },
+        );
+        if narrower {
+            elementwise::copy_columns(cuda, &wide, 0, out);
+        }
+        true
+    }
+
     /// Into a tensor that has the columns of [`ByWeight::product_on_gpu`].
     fn multiply_on_gpu(self, cuda: &Context, a: &Tensor, out: &Tensor, write: Write) {
         let Self { device, weights, precision, weight, direction } = self;
@@ -145,6 +188,16 @@ fn operand(cuda: &Context, device: &Device, precision: Precision, a: &Tensor, pa
     }
 }
 
+/// What may happen to the accumulators behind a weight's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoomBehind {
+    /// Somebody may be reading or exchanging them: they are left alone.
+    Complete,
+    /// Nothing is complete yet: zeros may be added to them, which is what rows of zeros behind dz come to. (Where x has a NaN they
+    /// are NaN, as the norm of all gradients then is anyway.)
+    Free,
+}
+
 /// dW += dz^T x, into the weight's accumulator (nothing for a frozen weight), on either device.
 pub(crate) fn accumulate_weight_gradient(
     device: &Device,
@@ -153,6 +206,7 @@ pub(crate) fn accumulate_weight_gradient(
     x: &Tensor,
     weight: View,
     gradients: &mut Gradients,
+    room_behind: RoomBehind,
 ) {
     let Some(cuda) = device.cuda() else {
         let dz = Operand::new(dz);
@@ -162,6 +216,12 @@ pub(crate) fn accumulate_weight_gradient(
     let pads = pads(precision, x.rows(), weight);
     let [dz, x] = [dz, x].map(|a| operand(cuda, device, precision, a, pads));
     if !pads {
+        return cuda.matmul(dz.matrix().transposed(), x.matrix(), to, Write::Add);
+    }
+    if room_behind == RoomBehind::Free
+        && let Some(to) = gradients.device_matrix_with_rows(cuda, weight, dz.cols())
+        && x.cols() == weight.cols
+    {
         return cuda.matmul(dz.matrix().transposed(), x.matrix(), to, Write::Add);
     }
     let wide = Tensor::uninit(device.pool(), dz.cols(), x.cols(), DType::F32);

@@ -27,6 +27,8 @@ use crate::weights::{Gradients, View, Weights};
 #[derive(Clone, Debug)]
 pub struct Value {
     pub(crate) tensor: Tensor,
+    /// On a GPU perhaps the same as matmuls take it, with zeros behind its columns.
+    pub(crate) operand: Option<Tensor>,
     /// Where its gradient is gathered; `None` when nothing below it is trainable.
     pub(crate) id: Option<usize>,
 }
@@ -35,6 +37,11 @@ impl Value {
     /// The content.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
+    }
+
+    /// What matmuls read.
+    pub(crate) fn operand(&self) -> &Tensor {
+        self.operand.as_ref().unwrap_or(&self.tensor)
     }
 
     /// Whether a gradient flows through it.
@@ -258,7 +265,7 @@ impl<'a> Tape<'a> {
         backward: impl FnOnce(&mut Backward<'_>, Tensor) + 'static,
     ) -> Value {
         if !needs_gradient || !self.is_training() {
-            return Value { tensor, id: None };
+            return Value { tensor, operand: None, id: None };
         }
         let id = self.new_id();
         self.record_root(move |back| {
@@ -266,7 +273,7 @@ impl<'a> Tape<'a> {
                 backward(back, gradient);
             }
         });
-        Value { tensor, id: Some(id) }
+        Value { tensor, operand: None, id: Some(id) }
     }
 
     /// Records the backward of an op that has no output value: a loss.
@@ -298,7 +305,7 @@ impl<'a> Tape<'a> {
     /// A leaf with a gradient, for tests and benchmarks of single ops.
     pub(crate) fn leaf(&mut self, tensor: Tensor) -> Value {
         let id = Some(self.new_id());
-        Value { tensor, id }
+        Value { tensor, operand: None, id }
     }
 }
 

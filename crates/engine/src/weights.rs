@@ -420,6 +420,22 @@ impl Gradients {
         Some(Matrix::new(start, view.rows, view.cols, DType::F32))
     }
 
+    /// As [`Gradients::device_matrix`], with so many rows: those behind the parameter's are other parameters' accumulators. `None` where
+    /// there are not as many.
+    pub(crate) fn device_matrix_with_rows(
+        &mut self,
+        cuda: &Context,
+        view: View,
+        rows: usize,
+    ) -> Option<Matrix> {
+        let (start, count) = (view.grad?, self.values.len());
+        (start + rows * view.cols <= count).then(|| {
+            self.mark_everything();
+            let at = self.values.device_mut(cuda).offset(start * DType::F32.size());
+            Matrix::new(at, rows, view.cols, DType::F32)
+        })
+    }
+
     /// The accumulator of one parameter; `None` when it is frozen.
     pub(crate) fn get_mut(&mut self, view: View) -> Option<&mut [f32]> {
         let start = view.grad?;

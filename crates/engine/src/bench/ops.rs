@@ -174,7 +174,7 @@ impl<'a> OpRun<'a> {
             Op::LinearRelu => Some(tape.linear(&x, Linear { activation: Activation::Relu, ..linear }, &[])),
             Op::LinearGelu => Some(tape.linear(&x, Linear { activation: Activation::Gelu, ..linear }, &[])),
             Op::LinearResidual => {
-                let residual = Value { tensor: self.residual.clone(), id: None };
+                let residual = Value { tensor: self.residual.clone(), operand: None, id: None };
                 Some(tape.linear(&x, Linear { dropout, ..linear }, &[&residual]))
             }
             Op::Attention => Some(tape.attention(

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use super::buffer::DevicePtr;
 use super::context::Context;
-use super::driver::{self, CublasLt, Plan, Shape};
+use super::driver::{self, Addresses, CublasLt, Finish, Plan, Shape};
 use super::error::Failure;
 use super::graph::Call;
 use super::locked;
+use crate::activation::Activation;
 use crate::dtype::DType;
+use crate::tensor::Tensor;
 
 /// What cuBLASLt may use beside the operands.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -38,6 +40,11 @@ impl Matrix {
         Self { ptr, rows, cols, stride: cols, dtype, transposed: false }
     }
 
+    /// Its first element.
+    pub(crate) fn ptr(&self) -> DevicePtr {
+        self.ptr
+    }
+
     /// The same memory read the other way round.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
@@ -57,6 +64,38 @@ pub(crate) enum Write {
     Replace,
     /// The matmul is added to it.
     Add,
+}
+
+/// What is done to each row of a bf16 product before it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finished<'a> {
+    /// In bf16, a value for each column, at an address that [`Finished::takes`].
+    pub(crate) bias: DevicePtr,
+    pub(crate) activation: Activation,
+    /// Takes the biased product that the activation is computed from; for GELU alone.
+    pub(crate) kept: Option<&'a Tensor>,
+}
+
+impl Finished<'_> {
+    /// Whether the library has this, for rows of so many columns and a bias at this address.
+    pub(crate) fn takes(activation: Activation, keeps: bool, cols: usize, bias: DevicePtr) -> bool {
+        let known = match activation {
+            Activation::Identity | Activation::Relu => !keeps,
+            Activation::Gelu => true,
+            Activation::GeluExact | Activation::Silu | Activation::Tanh => false,
+        };
+        known && cols.is_multiple_of(8) && bias.0.is_multiple_of(16)
+    }
+
+    fn finish(&self) -> Finish {
+        match (self.activation, self.kept) {
+            (Activation::Identity, None) => Finish::Bias,
+            (Activation::Relu, None) => Finish::BiasRelu,
+            (Activation::Gelu, None) => Finish::BiasGelu,
+            (Activation::Gelu, Some(_)) => Finish::KeptBiasGelu,
+            (activation, _) => unreachable!("cuBLASLt has no {activation:?} here"),
+        }
+    }
 }
 
 /// The library's handle and what is kept between matmuls.
@@ -83,7 +122,7 @@ impl Plans {
         let _: Result<(), Failure> = self.library.destroy();
     }
 
-    fn plan(&self, shape: &Shape) -> Result<Arc<Plan>, Failure> {
+    fn plan(&self, shape: &Shape, addresses: &Addresses) -> Result<Arc<Plan>, Failure> {
         let mut plans = locked(&self.by_shape);
         if let Some(plan) = plans.get(shape) {
             return Ok(Arc::clone(plan));
@@ -91,7 +130,7 @@ impl Plans {
         if plans.len() >= MOST_PLANS {
             plans.clear();
         }
-        let plan = Arc::new(self.library.plan(shape, self.workspace.1)?);
+        let plan = Arc::new(self.library.plan(shape, addresses, self.workspace.1)?);
         plans.insert(*shape, Arc::clone(&plan));
         Ok(plan)
     }
@@ -103,6 +142,27 @@ impl Context {
     /// # Panics
     /// When the shapes or the operands' types do not fit.
     pub(crate) fn matmul(&self, a: Matrix, b: Matrix, out: Matrix, write: Write) {
+        self.queue_matmul(a, b, out, write, None);
+    }
+
+    /// Queues `out = act(a b + bias)`, in bf16.
+    ///
+    /// # Panics
+    /// When the shapes or the operands' types do not fit, or this is not what [`Finished::takes`].
+    pub(crate) fn matmul_finished(&self, a: Matrix, b: Matrix, out: Matrix, finished: Finished<'_>) {
+        let Finished { bias, activation, kept } = finished;
+        assert!(
+            out.dtype == DType::Bf16
+                && a.cols > 0
+                && kept
+                    .is_none_or(|k| k.dtype() == DType::Bf16 && k.cols() == out.cols && k.rows() == out.rows)
+                && Finished::takes(activation, kept.is_some(), out.cols, bias),
+            "{finished:?} of {out:?}"
+        );
+        self.queue_matmul(a, b, out, Write::Replace, Some(finished));
+    }
+
+    fn queue_matmul(&self, a: Matrix, b: Matrix, out: Matrix, write: Write, finished: Option<Finished<'_>>) {
         assert!(
             a.cols == b.rows && out.rows == a.rows && out.cols == b.cols,
             "{a:?} times {b:?} into {out:?}"
@@ -126,8 +186,14 @@ impl Context {
             ld: [b.stride, a.stride, out.stride],
             bf16: [a.dtype == DType::Bf16, out.dtype == DType::Bf16],
             alignment: [b.alignment(), a.alignment(), out.alignment()],
+            finish: finished.map_or(Finish::Nothing, |finished| finished.finish()),
         };
-        let (addresses, add) = ([b.ptr.0, a.ptr.0, out.ptr.0], write == Write::Add);
+        let addresses = Addresses {
+            operands: [b.ptr.0, a.ptr.0, out.ptr.0],
+            bias: finished.map_or(0, |finished| finished.bias.0),
+            kept: finished.and_then(|finished| finished.kept).map_or(0, |kept| kept.device_ptr().0),
+        };
+        let add = write == Write::Add;
         if !self.is_made(|| Call::Matmul { shape, addresses, add }) {
             return;
         }
@@ -138,9 +204,9 @@ impl Context {
                 let made = Plans::new()?;
                 self.inner.plans.get_or_init(|| made)
             };
-            let plan = plans.plan(&shape)?;
+            let plan = plans.plan(&shape, &addresses)?;
             // SAFETY: the shapes fit each other, and whoever made the matrices knows their memory.
-            unsafe { plans.library.run(&plan, addresses, add, plans.workspace, self.stream()) }
+            unsafe { plans.library.run(&plan, &addresses, add, plans.workspace, self.stream()) }
                 .map_err(|failure| Failure { text: format!("{} for {shape:?}", failure.text), ..failure })
         });
     }

@@ -5,12 +5,14 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
+use std::sync::Mutex;
 
 use cudarc::cublaslt::sys as lt;
 use cudarc::driver::sys as cu;
 use cudarc::nvrtc::sys as nvrtc;
 
 use super::error::Failure;
+use super::locked;
 
 pub(super) use cu::{CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream};
 
@@ -417,12 +419,52 @@ pub(super) struct Shape {
     pub(super) bf16: [bool; 2],
     /// Bytes that the addresses of a, b, d are multiples of.
     pub(super) alignment: [u32; 3],
+    pub(super) finish: Finish,
+}
+
+/// What is done to a bf16 product before it is written, each row of d having a value of the bias, in bf16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Finish {
+    /// Nothing: there is no bias.
+    Nothing,
+    Bias,
+    /// ReLU of the biased product.
+    BiasRelu,
+    /// GELU (in its tanh form) of the biased product.
+    BiasGelu,
+    /// As before; the biased product is kept, in a matrix like d.
+    KeptBiasGelu,
+}
+
+impl Finish {
+    fn number(self) -> u32 {
+        use lt::cublasLtEpilogue_t as Epilogue;
+        let epilogue = match self {
+            Self::Nothing => Epilogue::CUBLASLT_EPILOGUE_DEFAULT,
+            Self::Bias => Epilogue::CUBLASLT_EPILOGUE_BIAS,
+            Self::BiasRelu => Epilogue::CUBLASLT_EPILOGUE_RELU_BIAS,
+            Self::BiasGelu => Epilogue::CUBLASLT_EPILOGUE_GELU_BIAS,
+            Self::KeptBiasGelu => Epilogue::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
+        };
+        epilogue as u32
+    }
+}
+
+/// What a matmul reads and writes: the addresses of a, b and d; of the bias and of the kept product, 0 where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) operands: [u64; 3],
+    pub(super) bias: u64,
+    pub(super) kept: u64,
 }
 
 /// A matmul that is ready to run: descriptors and the algorithm the heuristic chose.
 #[derive(Debug)]
 pub(super) struct Plan {
     description: lt::cublasLtMatmulDesc_t,
+    finish: Finish,
+    /// Held while the description, which has the addresses of bias and kept product in it, is changed and used.
+    described: Mutex<()>,
     layouts: [lt::cublasLtMatrixLayout_t; 3],
     algorithm: Option<lt::cublasLtMatmulAlgo_t>,
 }
@@ -451,6 +493,25 @@ impl Drop for Plan {
     }
 }
 
+impl Plan {
+    fn describe<T>(&self, attribute: lt::cublasLtMatmulDescAttributes_t, value: &T) -> Result<(), Failure> {
+        let (value, bytes) = (ptr::from_ref(value).cast(), size_of::<T>());
+        cublaslt!(cublasLtMatmulDescSetAttribute(self.description, attribute, value, bytes))
+    }
+
+    /// Says where the bias and the kept product are.
+    fn point(&self, addresses: &Addresses) -> Result<(), Failure> {
+        use lt::cublasLtMatmulDescAttributes_t as Describe;
+        if self.finish != Finish::Nothing {
+            self.describe(Describe::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &addresses.bias)?;
+        }
+        if self.finish == Finish::KeptBiasGelu {
+            self.describe(Describe::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &addresses.kept)?;
+        }
+        Ok(())
+    }
+}
+
 impl CublasLt {
     pub(super) fn new() -> Result<Self, Failure> {
         let mut handle = ptr::null_mut();
@@ -462,18 +523,36 @@ impl CublasLt {
         cublaslt!(cublasLtDestroy(self.0))
     }
 
-    /// Descriptors for a shape, and the first algorithm the library offers for it.
-    pub(super) fn plan(self, shape: &Shape, workspace_bytes: usize) -> Result<Plan, Failure> {
+    /// Descriptors for a shape, and the first algorithm the library offers for it and for addresses like these.
+    pub(super) fn plan(
+        self,
+        shape: &Shape,
+        addresses: &Addresses,
+        workspace_bytes: usize,
+    ) -> Result<Plan, Failure> {
         use lt::cublasLtMatmulDescAttributes_t as Describe;
-        let mut plan = Plan { description: ptr::null_mut(), layouts: [ptr::null_mut(); 3], algorithm: None };
+        let mut plan = Plan {
+            description: ptr::null_mut(),
+            finish: shape.finish,
+            described: Mutex::default(),
+            layouts: [ptr::null_mut(); 3],
+            algorithm: None,
+        };
         // Without CUBLAS_COMPUTE_32F_FAST_*, f32 operands are multiplied as f32.
         let (compute, scale) = (lt::cublasComputeType_t::CUBLAS_COMPUTE_32F, lt::cudaDataType_t::CUDA_R_32F);
         cublaslt!(cublasLtMatmulDescCreate(&raw mut plan.description, compute, scale))?;
         let attributes = [Describe::CUBLASLT_MATMUL_DESC_TRANSA, Describe::CUBLASLT_MATMUL_DESC_TRANSB];
         for (attribute, transposed) in attributes.into_iter().zip(shape.transposed) {
             let operation: i32 = i32::from(transposed); // CUBLAS_OP_N, CUBLAS_OP_T
-            let (value, bytes) = (ptr::from_ref(&operation).cast(), size_of::<i32>());
-            cublaslt!(cublasLtMatmulDescSetAttribute(plan.description, attribute, value, bytes))?;
+            plan.describe(attribute, &operation)?;
+        }
+        if shape.finish != Finish::Nothing {
+            let (epilogue, ld) = (shape.finish.number(), shape.ld[2] as i64);
+            plan.describe(Describe::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            if shape.finish == Finish::KeptBiasGelu {
+                plan.describe(Describe::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld)?;
+            }
+            plan.point(addresses)?;
         }
         let turned = |flag: bool, rows: usize, cols: usize| if flag { (cols, rows) } else { (rows, cols) };
         let sizes = [
@@ -554,12 +633,15 @@ impl CublasLt {
     pub(super) unsafe fn run(
         self,
         plan: &Plan,
-        [a, b, d]: [u64; 3],
+        addresses: &Addresses,
         accumulate: bool,
         workspace: (u64, usize),
         stream: CUstream,
     ) -> Result<(), Failure> {
         let (one, beta) = (1.0_f32, if accumulate { 1.0_f32 } else { 0.0 });
+        let [a, b, d] = addresses.operands;
+        let _described = locked(&plan.described);
+        plan.point(addresses)?;
         let algorithm = plan.algorithm.as_ref().map_or(ptr::null(), ptr::from_ref);
         cublaslt!(cublasLtMatmul(
             self.0,

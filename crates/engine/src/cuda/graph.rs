@@ -20,7 +20,9 @@ use std::sync::atomic::Ordering;
 
 use super::buffer::{DeviceBuffer, DevicePtr, Home, Pool};
 use super::context::Context;
-use super::driver::{self, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUstream, Shape};
+use super::driver::{
+    self, Addresses, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUstream, Shape,
+};
 use super::error::Failure;
 use super::launch::Argument;
 use super::locked;
@@ -96,7 +98,7 @@ pub(super) enum Call {
     Allocate { bytes: usize, at: u64 },
     Input { room: usize, offset: usize },
     Kernel(Kernel),
-    Matmul { shape: Shape, addresses: [u64; 3], add: bool },
+    Matmul { shape: Shape, addresses: Addresses, add: bool },
     Zero { to: u64, bytes: usize },
     Copy { to: u64, from: u64, bytes: usize },
 }

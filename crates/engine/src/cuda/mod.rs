@@ -49,7 +49,7 @@ pub(crate) mod ops;
 mod pinned;
 mod slab;
 
-pub(crate) use blas::{Matrix, Write};
+pub(crate) use blas::{Finished, Matrix, Write};
 pub(crate) use buffer::{DeviceBuffer, DevicePtr};
 pub(crate) use context::Context;
 pub use context::{CudaOptions, Gpu, gpus};

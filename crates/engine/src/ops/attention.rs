@@ -595,7 +595,7 @@ mod tests {
                 let width = 3 * heads * dim;
                 let rows =
                     Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
-                let x = Value { tensor: rows, id: None };
+                let x = Value { tensor: rows, operand: None, id: None };
                 let attention =
                     Attention { heads, causal: true, window, dropout: None, padded_output: false };
                 // Whoever goes on from a copy leaves the original as it is.

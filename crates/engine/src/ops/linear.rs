@@ -20,7 +20,7 @@ use crate::cpu::shared::{SharedSlice, SharedTensor};
 use crate::cuda::ops::linear::Epilogue;
 use crate::cuda::{self, Context, Write};
 use crate::dtype::DType;
-use crate::matmul::{self, Direction};
+use crate::matmul::{self, Direction, RoomBehind};
 use crate::profile::Work;
 use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
 use crate::tensor::Tensor;
@@ -71,7 +71,10 @@ pub struct Addend<'a> {
 
 /// What the backward needs.
 struct Saved {
-    x: Value,
+    /// As the matmul took it.
+    x: Tensor,
+    /// Where x's gradient goes, its columns and its type.
+    x_gradient: Option<(usize, usize, DType)>,
     linear: Linear,
     dropout: Option<ActiveDropout>,
     /// What the activation's derivative is computed from: its output for ReLU, its input for all others.
@@ -144,7 +147,8 @@ impl Tape<'_> {
             saved = Some(y.clone());
         }
         let saved = Saved {
-            x: x.clone(),
+            x: x.operand().clone(),
+            x_gradient: x.id.map(|id| (id, x.tensor.cols(), x.tensor.dtype())),
             linear,
             dropout,
             activation: saved,
@@ -228,14 +232,23 @@ impl Tape<'_> {
             && residuals.is_empty();
         let by_weight = self.by_weight(linear.weight, Direction::Forward);
         if plain {
-            return by_weight.multiply_into(&x.tensor, y, Write::Replace);
+            return by_weight.multiply_into(x.operand(), y, Write::Replace);
+        }
+        if let Some(bias) = linear.bias
+            && !linear.scales()
+            && dropout.is_none()
+            && addends.is_empty()
+            && residuals.is_empty()
+            && by_weight.finish_on_gpu(cuda, x.operand(), bias, linear.activation, saved, y)
+        {
+            return;
         }
         // What the epilogue still works on is not rounded before it has.
         let z = if y.dtype() == DType::F32 && !matmul::pads(self.precision, y.rows(), linear.weight) {
-            by_weight.multiply_into(&x.tensor, y, Write::Replace);
+            by_weight.multiply_into(x.operand(), y, Write::Replace);
             y.clone()
         } else {
-            by_weight.product_on_gpu(cuda, &x.tensor, DType::F32)
+            by_weight.product_on_gpu(cuda, x.operand(), DType::F32)
         };
         for Addend { value, first } in addends {
             cuda::ops::elementwise::add_columns(cuda, &z, *first, &value.tensor);
@@ -255,7 +268,7 @@ impl Saved {
     fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let Linear { weight, bias, .. } = self.linear;
         let trains = weight.grad.is_some() || bias.is_some_and(|b| b.grad.is_some());
-        if self.x.id.is_some() || trains || !self.addends.is_empty() {
+        if self.x_gradient.is_some() || trains || !self.addends.is_empty() {
             let dz = self.pre_activation_gradient(back, dy);
             self.weight_gradient(back, &dz);
             self.input_gradient(back, &dz);
@@ -345,18 +358,17 @@ impl Saved {
     fn weight_gradient(&self, back: &mut Backward<'_>, dz: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::LinearWeightGradient);
-        let (x, weight) = (&self.x.tensor, self.linear.weight);
-        matmul::accumulate_weight_gradient(device, back.precision, dz, x, weight, back.gradients);
+        let (x, weight, others) = (&self.x, self.linear.weight, RoomBehind::Complete);
+        matmul::accumulate_weight_gradient(device, back.precision, dz, x, weight, back.gradients, others);
     }
 
     fn input_gradient(&self, back: &mut Backward<'_>, dz: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::LinearInputGradient);
-        let Some(id) = self.x.id else { return };
+        let Some((id, cols, dtype)) = self.x_gradient else { return };
         let gathered = back.take_unique_f32(id);
         let write = if gathered.is_some() { Write::Add } else { Write::Replace };
-        let mut dx =
-            gathered.unwrap_or_else(|| back.uninit(dz.rows(), self.x.tensor.cols(), self.x.tensor.dtype()));
+        let mut dx = gathered.unwrap_or_else(|| back.uninit(dz.rows(), cols, dtype));
         back.by_weight(self.linear.weight, Direction::Backward).multiply_into(dz, &mut dx, write);
         back.add(Some(id), dx);
     }

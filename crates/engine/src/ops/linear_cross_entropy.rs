@@ -19,7 +19,7 @@ use crate::cuda::{self, Context, Write};
 use crate::device::Device;
 use crate::dtype::{DType, Precision};
 use crate::loss_sum::LossSum;
-use crate::matmul::{self, Direction};
+use crate::matmul::{self, Direction, RoomBehind};
 use crate::profile::Work;
 use crate::tape::{Tape, Value};
 use crate::tensor::Tensor;
@@ -216,7 +216,11 @@ impl Tape<'_> {
                 add_to_rows(cuda, &of_chunk, &on_device, dx);
             }
             if let Some(gradients) = self.gradients() {
-                matmul::accumulate_weight_gradient(device, precision, &gradient, &hidden, weight, gradients);
+                // The forward pass comes before anything is complete.
+                let free = RoomBehind::Free;
+                matmul::accumulate_weight_gradient(
+                    device, precision, &gradient, &hidden, weight, gradients, free,
+                );
                 let to = head.bias.and_then(|bias| gradients.device_mut(cuda, bias));
                 if let Some(to) = to {
                     cuda::ops::linear::add_sums_of_columns(cuda, device.pool(), &gradient, to, classes);

@@ -13,7 +13,8 @@ use crate::cpu::scratch::with_rows;
 use crate::cpu::shared::SharedSlice;
 use crate::cpu::simd::simd;
 use crate::cuda;
-use crate::dtype::DType;
+use crate::dtype::{DType, Precision};
+use crate::matmul;
 use crate::profile::Work;
 use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
 use crate::tensor::Tensor;
@@ -53,7 +54,7 @@ struct Saved {
 }
 
 impl Tape<'_> {
-    /// Layer norm over rows; the output is f32.
+    /// Layer norm over rows; the output is f32, on a GPU in bf16 training also as matmuls read it.
     ///
     /// # Panics
     /// When the shapes do not fit.
@@ -66,11 +67,16 @@ impl Tape<'_> {
         let dropout = self.active_dropout(norm.dropout);
         let mut y = self.uninit(rows, cols, DType::F32);
         let mut statistics = self.uninit(rows, 2, DType::F32);
+        let operand = (device.is_cuda() && self.precision == Precision::Bf16).then(|| {
+            let cols = matmul::columns_for_linears(device, self.precision, rows, cols);
+            self.uninit(rows, cols, DType::Bf16)
+        });
         if let Some(cuda) = device.cuda() {
             let values = |view| self.weights.device_f32(cuda, view);
             let (gain, shift) = (values(weight), bias.map(values));
             let drops = dropout.as_ref().and_then(ActiveDropout::on_device);
-            cuda::ops::norm::forward(cuda, &x.tensor, gain, shift, eps, drops, &y, &statistics);
+            let y = (&y, operand.as_ref());
+            cuda::ops::norm::forward(cuda, &x.tensor, gain, shift, eps, drops, y, &statistics);
         } else {
             let zeros = if bias.is_none() { vec![0.0; cols] } else { Vec::new() };
             let (gain, shift) = (self.weights.get(weight), bias.map_or(&zeros[..], |b| self.weights.get(b)));
@@ -91,7 +97,7 @@ impl Tape<'_> {
         }
         let needs = x.id.is_some() || norm.trains();
         let saved = Saved { x: x.clone(), norm, dropout, statistics };
-        self.record(y, needs, move |back, dy| saved.backward(back, &dy))
+        Value { operand, ..self.record(y, needs, move |back, dy| saved.backward(back, &dy)) }
     }
 }
 
@@ -100,18 +106,16 @@ impl Saved {
         let device = back.device;
         let _timer = device.time(Work::NormBackward);
         let (rows, cols, x) = (dy.rows(), dy.cols(), &self.x.tensor);
-        let mut dx = back.uninit(rows, cols, DType::F32);
+        // On a GPU it is added to what has been gathered for x so far.
+        let gathered = self.x.id.filter(|_| device.is_cuda()).and_then(|id| back.take_unique_f32(id));
+        let adds = gathered.is_some();
+        let mut dx = gathered.unwrap_or_else(|| back.uninit(rows, cols, DType::F32));
         let partial = if let Some(cuda) = device.cuda() {
             let drops = self.dropout.as_ref().and_then(ActiveDropout::on_device);
-            if self.x.id.is_some() {
-                let gain = back.weights.device_f32(cuda, self.norm.weight);
-                cuda::ops::norm::backward(cuda, x, dy, drops, gain, &self.statistics, &dx);
-            }
-            self.norm.trains().then(|| {
-                let partial = back.uninit(cuda::ops::row_blocks(rows), 2 * cols, DType::F32);
-                cuda::ops::norm::partial_sums(cuda, x, dy, drops, &self.statistics, &partial);
-                partial
-            })
+            let gain = back.weights.device_f32(cuda, self.norm.weight);
+            let (pool, wanted) = (device.pool(), self.x.id.map(|_| (&dx, adds)));
+            let trains = self.norm.trains();
+            cuda::ops::norm::backward(cuda, pool, x, dy, drops, gain, &self.statistics, wanted, trains)
         } else if let Some(dropout) = &self.dropout {
             let dy = back.masked(dy, dropout);
             Some(self.backward_on_cpu(back, &dy, &mut dx))

@@ -8,6 +8,7 @@
 // Owns: descriptors, their rules, the product. Never: memory and streams, which are the driver's.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -52,8 +53,14 @@ struct Layout {
     }
 };
 
+// What is done to a product before it is written.
+enum { NOTHING = 1, BIAS = 4, RELU_BIAS = 6, GELU_BIAS = 36, GELU_AUX_BIAS = 164 };
+
 struct Desc {
     int32_t transposed[2] = {0, 0};
+    uint32_t epilogue = NOTHING;
+    Address bias = 0, kept = 0;
+    int64_t kept_ld = 0;
 };
 
 struct Preference {
@@ -86,7 +93,7 @@ constexpr size_t PART = 16;                 // of k, summed by itself
 
 // A number for everything an algorithm was chosen for.
 uint64_t key_of(const Desc &d, const Layout *const layouts[4]) {
-    uint64_t h = static_cast<uint64_t>(d.transposed[0] * 2 + d.transposed[1]);
+    uint64_t h = static_cast<uint64_t>(d.transposed[0] * 2 + d.transposed[1]) + 4 * d.epilogue + 1024 * static_cast<uint64_t>(d.kept_ld);
     for (int i = 0; i < 4; i++) {
         const Layout &l = *layouts[i];
         for (uint64_t x : {uint64_t(l.type), l.rows, l.cols, uint64_t(l.ld), uint64_t(l.batches), uint64_t(l.batch_stride)}) {
@@ -110,6 +117,12 @@ int check(const Desc &d, const Layout *const layouts[4]) {
     }
     bool types = a.type == b.type && c.type == y.type && (a.type == BF16 || (a.type == F32 && y.type == F32));
     if (!types) return refuse(NOT_SUPPORTED_, "types %d, %d, %d, %d", a.type, b.type, c.type, y.type);
+    if (d.epilogue == NOTHING) return OK;
+    if (y.type != BF16 || y.batches != 1) return refuse(NOT_SUPPORTED_, "epilogue %u of type %d", d.epilogue, y.type);
+    if (d.bias == 0 || d.bias % 16 != 0) return refuse(INVALID_VALUE_, "a bias at 0x%lx", d.bias);
+    if (d.epilogue == GELU_AUX_BIAS && (d.kept == 0 || d.kept % 16 != 0 || d.kept_ld % 8 != 0 || d.kept_ld < static_cast<int64_t>(m))) {
+        return refuse(INVALID_VALUE_, "a kept product at 0x%lx, its columns %ld apart", d.kept, d.kept_ld);
+    }
     return OK;
 }
 
@@ -150,6 +163,7 @@ struct Product {
     size_t workspace_bytes;
     float alpha, beta;
     bool rounds_parts;
+    uint64_t kept_span() const { return 2 * ((layouts[3].cols - 1) * static_cast<uint64_t>(desc.kept_ld) + layouts[3].rows); }
 };
 
 #if defined(__x86_64__)
@@ -171,9 +185,22 @@ void columns(float *y, const float *a, const float *b, size_t m, size_t k, size_
     }
 }
 
+// In its tanh form.
+float gelu(float x) { return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x))); }
+
 int run(void *data) {
     auto &p = *static_cast<Product *>(data);
     void *at[4];
+    const void *bias = nullptr;
+    void *kept = nullptr;
+    if (p.desc.epilogue != NOTHING) {
+        bias = emulator_reach(p.desc.bias, 2 * p.layouts[3].rows, "cublasLtMatmul's bias");
+        if (!bias) return emulator_broken(ILLEGAL_ADDRESS, "cublasLtMatmul: the bias was freed before it ran");
+    }
+    if (p.desc.epilogue == GELU_AUX_BIAS) {
+        kept = emulator_reach(p.desc.kept, p.kept_span(), "cublasLtMatmul's kept product");
+        if (!kept) return emulator_broken(ILLEGAL_ADDRESS, "cublasLtMatmul: the kept product was freed before it ran");
+    }
     for (int i = 0; i < 4; i++) {
         if (i == 2 && p.beta == 0) continue;
         at[i] = emulator_reach(p.addresses[i], p.layouts[i].span(), "cublasLtMatmul");
@@ -203,6 +230,10 @@ int run(void *data) {
                 float y = p.alpha * sums[j * m + i];
                 // At beta = 0, C is not read: it may be NaN.
                 if (p.beta != 0) y += p.beta * load(at[2], c.type, offset(c) + j * static_cast<size_t>(c.ld) + i);
+                if (bias) y += load(bias, BF16, i);
+                if (kept) static_cast<uint16_t *>(kept)[j * static_cast<size_t>(p.desc.kept_ld) + i] = narrow(y);
+                if (p.desc.epilogue == RELU_BIAS) y = y > 0 ? y : 0;
+                if (p.desc.epilogue == GELU_BIAS || p.desc.epilogue == GELU_AUX_BIAS) y = gelu(y);
                 size_t to = offset(d) + j * static_cast<size_t>(d.ld) + i;
                 if (d.type == F32) static_cast<float *>(at[3])[to] = y;
                 else static_cast<uint16_t *>(at[3])[to] = narrow(y);
@@ -233,6 +264,16 @@ EXPORT int cublasLtMatmulDescCreate(Desc **desc, int compute, int scale) {
 }
 EXPORT int cublasLtMatmulDescDestroy(Desc *desc) { delete desc; return OK; }
 EXPORT int cublasLtMatmulDescSetAttribute(Desc *desc, int attribute, const void *from, size_t bytes) {
+    if (attribute == 7) {
+        if (int code = set(desc->epilogue, from, bytes)) return code;
+        for (uint32_t known : {NOTHING, BIAS, RELU_BIAS, GELU_BIAS, GELU_AUX_BIAS}) {
+            if (desc->epilogue == known) return OK;
+        }
+        return refuse(NOT_SUPPORTED_, "epilogue %u", desc->epilogue);
+    }
+    if (attribute == 8) return set(desc->bias, from, bytes);
+    if (attribute == 11) return set(desc->kept, from, bytes);
+    if (attribute == 12) return set(desc->kept_ld, from, bytes);
     if (attribute != 3 && attribute != 4) return refuse(NOT_SUPPORTED_, "attribute %d of a product", attribute);
     int32_t operation = 0;
     if (int code = set(operation, from, bytes)) return code;
@@ -314,6 +355,8 @@ EXPORT int cublasLtMatmul(void *made, Desc *desc, const float *alpha, Address a,
     if (d < a + la->span() && a < d + ld->span()) return refuse(INVALID_VALUE_, "D overlaps A");
     if (d < b + lb->span() && b < d + ld->span()) return refuse(INVALID_VALUE_, "D overlaps B");
     if (used && !emulator_reach(workspace, used, "cublasLtMatmul's workspace")) return INVALID_VALUE_;
+    if (desc->epilogue != NOTHING && !emulator_reach(desc->bias, 2 * ld->rows, "cublasLtMatmul's bias")) return INVALID_VALUE_;
+    if (desc->epilogue == GELU_AUX_BIAS && !emulator_reach(desc->kept, product.kept_span(), "cublasLtMatmul's kept product")) return INVALID_VALUE_;
     int code = emulator_enqueue(stream, "cublasLtMatmul", run, [](void *p) { delete static_cast<Product *>(p); }, new Product(product));
     return code == SUCCESS ? OK : EXECUTION_FAILED;
 }

@@ -3,8 +3,11 @@
 // A warp has a row. Where its columns are even, not too many and all f32, a lane keeps its pairs of them in registers between the
 // passes over the row; else the row is read again.
 
-// The most pairs that a lane keeps; half as many in kernels for narrower rows.
+// The most pairs that a lane keeps; half as many, or three quarters, in kernels for narrower rows. See KEPT_COLUMNS in ops/norm.rs.
 #define KEPT 16
+
+// Rows that a block of norm_backward has.
+#define BACKWARD_ROWS 16
 
 // The first column of a lane's pair number k.
 #define PAIR_COLUMN(k) (2 * (int)(threadIdx.x % WARP + (k)*WARP))
@@ -13,8 +16,9 @@
 static inline __device__ bool fits(int cols, int pairs) { return cols % 2 == 0 && cols <= 2 * WARP * pairs; }
 
 template <int PAIRS>
-static inline __device__ void forward_kept(const float *x, const float *gain, const float *shift, float eps, float *y,
-                                           float *statistics, int cols, u64 key, unsigned threshold, float scale, bool drops) {
+static inline __device__ void forward_kept(const float *x, const float *gain, const float *shift, float eps, float *y, void *operand,
+                                           size_t of_operand, int operand_cols, float *statistics, int cols, u64 key,
+                                           unsigned threshold, float scale, bool drops) {
     Pair row[PAIRS];
     float sum = 0.0f, squares = 0.0f;
 #pragma unroll
@@ -34,7 +38,10 @@ static inline __device__ void forward_kept(const float *x, const float *gain, co
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
         int c = PAIR_COLUMN(k);
-        if (c >= cols) break;
+        if (c >= cols) {
+            if (operand != 0 && c < operand_cols) store_pair(operand, BF16, of_operand + c, true, true, {0.0f, 0.0f});
+            continue;
+        }
         // Before the product, so that compilers can fuse it with the sum.
         Pair addend = {0.0f, 0.0f};
         if (shift != 0) addend = {shift[c], shift[c + 1]};
@@ -44,6 +51,7 @@ static inline __device__ void forward_kept(const float *x, const float *gain, co
             out.b *= dropout_factor(key, c + 1, threshold, scale);
         }
         store_pair(y, F32, c, true, true, out);
+        if (operand != 0) store_pair(operand, BF16, of_operand + c, true, true, out);
     }
     if (threadIdx.x % WARP == 0) {
         statistics[0] = mean;
@@ -51,25 +59,25 @@ static inline __device__ void forward_kept(const float *x, const float *gain, co
     }
 }
 
-// One warp per row: y = drop((x - mean) * rstd * gain + shift) (null: none); statistics[r] = (mean, rstd). `row_keys` may be
-// null here and below.
+// One warp per row: y = drop((x - mean) * rstd * gain + shift) (null: none); operand (null: none) = y in bf16, zeros behind it up to
+// its own columns; statistics[r] = (mean, rstd). `row_keys` may be null here and below.
 extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float *gain, const float *shift, float eps,
-                                        float *y, float *statistics, int rows, int cols,
+                                        float *y, void *operand, int operand_cols, float *statistics, int rows, int cols,
                                         const unsigned long long *row_keys, unsigned site, unsigned threshold,
                                         float scale) {
     int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     int lane = threadIdx.x % WARP;
     if (r >= rows) return;
-    size_t at = (size_t)r * cols;
+    size_t at = (size_t)r * cols, of_operand = (size_t)r * operand_cols;
     statistics += 2 * (size_t)r;
     u64 key = row_keys != 0 ? derive(row_keys[r], site) : 0;
     if (x_dtype == F32 && fits(cols, KEPT / 2)) {
-        return forward_kept<KEPT / 2>((const float *)x + at, gain, shift, eps, y + at, statistics, cols, key, threshold, scale,
-                                      row_keys != 0);
+        return forward_kept<KEPT / 2>((const float *)x + at, gain, shift, eps, y + at, operand, of_operand, operand_cols, statistics,
+                                      cols, key, threshold, scale, row_keys != 0);
     }
     if (x_dtype == F32 && fits(cols, KEPT)) {
-        return forward_kept<KEPT>((const float *)x + at, gain, shift, eps, y + at, statistics, cols, key, threshold, scale,
-                                  row_keys != 0);
+        return forward_kept<KEPT>((const float *)x + at, gain, shift, eps, y + at, operand, of_operand, operand_cols, statistics, cols,
+                                  key, threshold, scale, row_keys != 0);
     }
     float sum = 0.0f;
     for (int c = lane; c < cols; c += WARP) sum += load(x, x_dtype, at + c);
@@ -85,81 +93,135 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
         float out = (load(x, x_dtype, at + c) - mean) * rstd * gain[c] + addend;
         if (row_keys != 0) out *= dropout_factor(key, c, threshold, scale);
         y[at + c] = out;
+        if (operand != 0) store(operand, BF16, of_operand + c, out);
     }
+    for (int c = cols + lane; operand != 0 && c < operand_cols; c += WARP) store(operand, BF16, of_operand + c, 0.0f);
     if (lane == 0) {
         statistics[0] = mean;
         statistics[1] = rstd;
     }
 }
 
-template <int PAIRS>
-static inline __device__ void backward_kept(const float *x, const float *dy, const float *gain, float mean, float rstd, float *dx,
-                                            int cols, u64 key, unsigned threshold, float scale, bool drops) {
-    // xhat and g.
-    Pair row[PAIRS], g[PAIRS];
-    float sum_g = 0.0f, sum_gx = 0.0f;
+// What norm_backward is given.
+struct Backward {
+    const void *x;
+    int x_dtype;
+    const void *dy;
+    int dy_dtype;
+    const float *gain, *statistics, *more;
+    float *dx, *partial;
+    int rows, cols;
+    const u64 *row_keys;
+    unsigned site, threshold;
+    float scale;
+};
+
+// The first of the rows that a warp of norm_backward has; there are as many warps between them.
+#define FIRST_ROW (BACKWARD_ROWS * blockIdx.x + threadIdx.x / WARP)
+
+// The row's dropout key.
+static inline __device__ u64 key_of(const Backward &f, int r) { return f.row_keys != 0 ? derive(f.row_keys[r], f.site) : 0; }
+
+template <int PAIRS> static inline __device__ void backward_kept(const Backward &f, float *room) {
+    int cols = f.cols, end = min(f.rows, BACKWARD_ROWS * ((int)blockIdx.x + 1)), warps = blockDim.x / WARP;
+    bool drops = f.row_keys != 0;
+    Pair d_gain[PAIRS], d_shift[PAIRS];
 #pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
-        int c = PAIR_COLUMN(k);
-        row[k] = g[k] = {0.0f, 0.0f};
-        if (c >= cols) continue;
-        row[k] = load_pair(x, F32, c, true, true);
-        g[k] = load_pair(dy, F32, c, true, true);
-    }
+    for (int k = 0; k < PAIRS; k++) d_gain[k] = d_shift[k] = {0.0f, 0.0f};
+    for (int r = FIRST_ROW; r < end; r += warps) {
+        size_t at = (size_t)r * cols;
+        float mean = f.statistics[2 * (size_t)r], rstd = f.statistics[2 * (size_t)r + 1];
+        u64 key = key_of(f, r);
+        // xhat and g.
+        Pair row[PAIRS], g[PAIRS];
+        float sum_g = 0.0f, sum_gx = 0.0f;
 #pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
-        int c = PAIR_COLUMN(k);
-        if (c >= cols) break;
-        row[k] = {(row[k].a - mean) * rstd, (row[k].b - mean) * rstd};
-        g[k] = {g[k].a * gain[c], g[k].b * gain[c + 1]};
-        if (drops) {
-            g[k].a *= dropout_factor(key, c, threshold, scale);
-            g[k].b *= dropout_factor(key, c + 1, threshold, scale);
+        for (int k = 0; k < PAIRS; k++) {
+            int c = PAIR_COLUMN(k);
+            row[k] = g[k] = {0.0f, 0.0f};
+            if (c >= cols) continue;
+            row[k] = load_pair(f.x, F32, at + c, true, true);
+            g[k] = load_pair(f.dy, F32, at + c, true, true);
         }
-        sum_g += g[k].a + g[k].b;
-        sum_gx += g[k].a * row[k].a + g[k].b * row[k].b;
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++) {
+            int c = PAIR_COLUMN(k);
+            if (c >= cols) break;
+            row[k] = {(row[k].a - mean) * rstd, (row[k].b - mean) * rstd};
+            if (drops) {
+                g[k].a *= dropout_factor(key, c, f.threshold, f.scale);
+                g[k].b *= dropout_factor(key, c + 1, f.threshold, f.scale);
+            }
+            d_gain[k] = {d_gain[k].a + g[k].a * row[k].a, d_gain[k].b + g[k].b * row[k].b};
+            d_shift[k] = {d_shift[k].a + g[k].a, d_shift[k].b + g[k].b};
+            g[k] = {g[k].a * f.gain[c], g[k].b * f.gain[c + 1]};
+            sum_g += g[k].a + g[k].b;
+            sum_gx += g[k].a * row[k].a + g[k].b * row[k].b;
+        }
+        float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
+#pragma unroll
+        for (int k = 0; k < PAIRS; k++) {
+            int c = PAIR_COLUMN(k);
+            if (c >= cols) break;
+            Pair d = {rstd * (g[k].a - mean_g - row[k].a * mean_gx), rstd * (g[k].b - mean_g - row[k].b * mean_gx)};
+            if (f.more != 0) {
+                Pair more = load_pair(f.more, F32, at + c, true, true);
+                d = {more.a + d.a, more.b + d.b};
+            }
+            store_pair(f.dx, F32, at + c, true, true, d);
+        }
     }
-    float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
+    if (f.partial == 0) return;
+    float *of_warp = room + threadIdx.x / WARP * 2 * cols;
 #pragma unroll
     for (int k = 0; k < PAIRS; k++) {
         int c = PAIR_COLUMN(k);
         if (c >= cols) break;
-        Pair d = {rstd * (g[k].a - mean_g - row[k].a * mean_gx), rstd * (g[k].b - mean_g - row[k].b * mean_gx)};
-        store_pair(dx, F32, c, true, true, d);
+        store_pair(of_warp, F32, c, true, true, d_gain[k]);
+        store_pair(of_warp, F32, cols + c, true, true, d_shift[k]);
+    }
+    __syncthreads();
+    for (int c = threadIdx.x; c < 2 * cols; c += blockDim.x) {
+        float sum = room[c];
+        for (int warp = 1; warp < warps; warp++) sum += room[warp * 2 * cols + c];
+        f.partial[(size_t)blockIdx.x * 2 * cols + c] = sum;
     }
 }
 
-// One warp per row: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * dropout factor * gain.
+// dx = more + rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * dropout factor * gain; `more`, which may be dx itself, or null.
+// A warp has some of its block's BACKWARD_ROWS rows. Unless `partial` is null, partial[b] = (sums over the rows of block b of dy *
+// xhat, of dy), dy times the dropout factors, 2 * cols wide: only where a row is kept, and in dynamic shared memory of as much for
+// each warp.
 extern "C" __global__ void norm_backward(const void *x, int x_dtype, const void *dy, int dy_dtype, const float *gain,
-                                         const float *statistics, float *dx, int rows, int cols,
+                                         const float *statistics, const float *more, float *dx, float *partial, int rows, int cols,
                                          const unsigned long long *row_keys, unsigned site, unsigned threshold,
                                          float scale) {
-    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
-    int lane = threadIdx.x % WARP;
-    if (r >= rows) return;
-    size_t at = (size_t)r * cols;
-    float mean = statistics[2 * (size_t)r], rstd = statistics[2 * (size_t)r + 1];
-    u64 key = row_keys != 0 ? derive(row_keys[r], site) : 0;
-    bool all_f32 = x_dtype == F32 && dy_dtype == F32;
-    const float *wide_x = (const float *)x + at, *wide_dy = (const float *)dy + at;
-    if (all_f32 && fits(cols, KEPT / 2)) {
-        return backward_kept<KEPT / 2>(wide_x, wide_dy, gain, mean, rstd, dx + at, cols, key, threshold, scale, row_keys != 0);
+    extern __shared__ float room[];
+    Backward f = {x, x_dtype, dy, dy_dtype, gain, statistics, more, dx, partial, rows, cols, row_keys, site, threshold, scale};
+    if (x_dtype == F32 && dy_dtype == F32) {
+        if (fits(cols, KEPT / 2)) return backward_kept<KEPT / 2>(f, room);
+        if (fits(cols, 3 * KEPT / 4)) return backward_kept<3 * KEPT / 4>(f, room);
+        if (fits(cols, KEPT)) return backward_kept<KEPT>(f, room);
     }
-    if (all_f32 && fits(cols, KEPT)) {
-        return backward_kept<KEPT>(wide_x, wide_dy, gain, mean, rstd, dx + at, cols, key, threshold, scale, row_keys != 0);
-    }
-    float sum_g = 0.0f, sum_gx = 0.0f;
-    for (int c = lane; c < cols; c += WARP) {
-        float g = load(dy, dy_dtype, at + c) * gain[c];
-        if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
-        sum_g += g;
-        sum_gx += g * ((load(x, x_dtype, at + c) - mean) * rstd);
-    }
-    float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
-    for (int c = lane; c < cols; c += WARP) {
-        float g = load(dy, dy_dtype, at + c) * gain[c];
-        if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
-        dx[at + c] = rstd * (g - mean_g - (load(x, x_dtype, at + c) - mean) * rstd * mean_gx);
+    int lane = threadIdx.x % WARP, end = min(rows, BACKWARD_ROWS * ((int)blockIdx.x + 1));
+    for (int r = FIRST_ROW; r < end; r += blockDim.x / WARP) {
+        size_t at = (size_t)r * cols;
+        float mean = statistics[2 * (size_t)r], rstd = statistics[2 * (size_t)r + 1];
+        u64 key = key_of(f, r);
+        float sum_g = 0.0f, sum_gx = 0.0f;
+        for (int c = lane; c < cols; c += WARP) {
+            float g = load(dy, dy_dtype, at + c) * gain[c];
+            if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
+            sum_g += g;
+            sum_gx += g * ((load(x, x_dtype, at + c) - mean) * rstd);
+        }
+        float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
+        for (int c = lane; c < cols; c += WARP) {
+            float g = load(dy, dy_dtype, at + c) * gain[c];
+            if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
+            float d = rstd * (g - mean_g - (load(x, x_dtype, at + c) - mean) * rstd * mean_gx);
+            dx[at + c] = more != 0 ? more[at + c] + d : d;
+        }
     }
 }
 

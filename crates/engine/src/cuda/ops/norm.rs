@@ -1,12 +1,15 @@
 //! Layer norm on the device.
 
-use super::{DeviceDropout, THREADS, at, columns_by_blocks, dropout, dtype, int, row_warps};
+use super::{
+    DeviceDropout, THREADS, WARP, at, columns_by_blocks, dropout, dtype, int, row_blocks, row_warps,
+};
 use crate::cuda::{Context, DevicePtr, Module};
-use crate::tensor::Tensor;
+use crate::dtype::DType;
+use crate::tensor::{Pool, Tensor};
 
 const NORM: Module = Module { name: "norm", text: include_str!("../kernels/norm.cu") };
 
-/// Fills y and the statistics, from x, weight and bias.
+/// Fills y, its bf16 copy with zeros behind its columns where one is wanted, and the statistics, from x, weight and bias.
 pub(crate) fn forward(
     cuda: &Context,
     x: &Tensor,
@@ -14,7 +17,7 @@ pub(crate) fn forward(
     bias: Option<DevicePtr>,
     eps: f32,
     drops: Option<DeviceDropout>,
-    y: &Tensor,
+    (y, operand): (&Tensor, Option<&Tensor>),
     statistics: &Tensor,
 ) {
     let [keys, site, threshold, scale] = dropout(drops);
@@ -25,6 +28,8 @@ pub(crate) fn forward(
         bias.into(),
         eps.into(),
         at(y),
+        operand.map(Tensor::device_ptr).into(),
+        int(operand.map_or(0, Tensor::cols)),
         at(statistics),
         int(x.rows()),
         int(x.cols()),
@@ -36,15 +41,49 @@ pub(crate) fn forward(
     cuda.launch(NORM, "norm_forward", row_warps(x.rows()), THREADS, 0, &arguments);
 }
 
-/// Fills dx.
+/// The most columns, if they are even, of a row that the kernels keep in registers: 2 * WARP * KEPT of `norm.cu`.
+const KEPT_COLUMNS: usize = 1_024;
+
+/// Rows of a block: `BACKWARD_ROWS` of `norm.cu`.
+const BACKWARD_ROWS: usize = 16;
+
+/// Partial sums over blocks of rows, a row for each: of dy * xhat, then of dy. On the way to dx where one is wanted, which takes part
+/// in the sum where it is there already.
 pub(crate) fn backward(
+    cuda: &Context,
+    pool: &Pool,
+    x: &Tensor,
+    dy: &Tensor,
+    drops: Option<DeviceDropout>,
+    weight: DevicePtr,
+    statistics: &Tensor,
+    dx: Option<(&Tensor, bool)>,
+    trains: bool,
+) -> Option<Tensor> {
+    let (rows, cols) = (x.rows(), x.cols());
+    let all_f32 = x.dtype() == DType::F32 && dy.dtype() == DType::F32;
+    let at_once = dx.is_some() && all_f32 && cols.is_multiple_of(2) && cols <= KEPT_COLUMNS;
+    let blocks = if at_once { rows.div_ceil(BACKWARD_ROWS) } else { row_blocks(rows) };
+    let partial = trains.then(|| Tensor::uninit(pool, blocks, 2 * cols, DType::F32));
+    if let Some(dx) = dx {
+        input_gradient(cuda, x, dy, drops, weight, statistics, dx, partial.as_ref().filter(|_| at_once));
+    }
+    if let Some(partial) = partial.as_ref().filter(|_| !at_once) {
+        partial_sums(cuda, x, dy, drops, statistics, partial);
+    }
+    partial
+}
+
+/// Fills dx, or adds to it, and the sums where rows are kept.
+fn input_gradient(
     cuda: &Context,
     x: &Tensor,
     dy: &Tensor,
     drops: Option<DeviceDropout>,
     weight: DevicePtr,
     statistics: &Tensor,
-    dx: &Tensor,
+    (dx, adds): (&Tensor, bool),
+    partial: Option<&Tensor>,
 ) {
     let [keys, site, threshold, scale] = dropout(drops);
     let arguments = [
@@ -54,7 +93,9 @@ pub(crate) fn backward(
         dtype(dy.dtype()),
         weight.into(),
         at(statistics),
+        adds.then(|| dx.device_ptr()).into(),
         at(dx),
+        partial.map(Tensor::device_ptr).into(),
         int(x.rows()),
         int(x.cols()),
         keys,
@@ -62,11 +103,13 @@ pub(crate) fn backward(
         threshold,
         scale,
     ];
-    cuda.launch(NORM, "norm_backward", row_warps(x.rows()), THREADS, 0, &arguments);
+    let grid = [x.rows().div_ceil(BACKWARD_ROWS), 1, 1];
+    let shared = partial.map_or(0, |partial| THREADS / WARP * partial.cols() * DType::F32.size());
+    cuda.launch(NORM, "norm_backward", grid, THREADS, shared, &arguments);
 }
 
 /// Fills a row per block of rows: the sums over it of dy * xhat, then of dy.
-pub(crate) fn partial_sums(
+fn partial_sums(
     cuda: &Context,
     x: &Tensor,
     dy: &Tensor,
