@@ -79,6 +79,9 @@ def modules():
         if path.stem == "attention_bf16":
             for steps in range(1, 9):
                 yield f"{path.stem}_{16 * steps}", f"#define STEPS {steps}\n{text}"
+        elif path.stem == "norm_backward":
+            for pairs in (4, 6, 7, 8, 12, 16):
+                yield f"{path.stem}_{64 * pairs}", f"#define PAIRS {pairs}\n{text}"
         else:
             yield path.stem, text
 

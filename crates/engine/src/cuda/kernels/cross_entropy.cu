@@ -1,6 +1,10 @@
 // Softmax cross-entropy over many classes, one block per row of logits. See ops/linear_cross_entropy.rs.
 
 #define LOWEST -3.0e38f
+#define LOG2_E 1.4426950408889634f
+
+// e^(x - largest).
+static inline __device__ float exponential(float largest, float x) { return exp2f((x - largest) * LOG2_E); }
 
 // A logit with its class's bias, where there are biases.
 static inline __device__ float biased(float z, const float *bias, int c) { return bias != 0 ? z + bias[c] : z; }
@@ -43,11 +47,12 @@ extern "C" __global__ void cross_entropy(const float *logits, int z_cols, const 
     for (int c = 4 * threadIdx.x; c < classes; c += 4 * blockDim.x) {
         float4 x = four(z, bias, c, classes, aligned && c + 4 <= classes);
         float now = fmaxf(fmaxf(largest, fmaxf(x.x, x.y)), fmaxf(x.z, x.w));
-        sum = sum * expf(largest - now) + (expf(x.x - now) + expf(x.y - now) + expf(x.z - now) + expf(x.w - now));
+        sum = sum * exponential(now, largest) +
+              (exponential(now, x.x) + exponential(now, x.y) + exponential(now, x.z) + exponential(now, x.w));
         largest = now;
     }
     float of_all = block_max(largest, room);
-    sum = block_sum(sum * expf(largest - of_all), room);
+    sum = block_sum(sum * exponential(of_all, largest), room);
     largest = of_all;
     if (threadIdx.x == 0) {
         outcomes[2 * (size_t)r] = logf(sum) + largest - of_target;
@@ -57,9 +62,13 @@ extern "C" __global__ void cross_entropy(const float *logits, int z_cols, const 
     float factor = scale / sum;
     for (int c = 4 * threadIdx.x; c < z_cols; c += 4 * blockDim.x) {
         float4 x = four(z, bias, c, classes, aligned && c + 4 <= classes);
-        float g[4] = {expf(x.x - largest) * factor, expf(x.y - largest) * factor, expf(x.z - largest) * factor,
-                      expf(x.w - largest) * factor};
+        float g[4] = {exponential(largest, x.x) * factor, exponential(largest, x.y) * factor,
+                      exponential(largest, x.z) * factor, exponential(largest, x.w) * factor};
         if (target >= c && target < c + 4) g[target - c] -= scale;
+        if (aligned && gradient_dtype == BF16) {
+            *(uint2 *)((half_word *)gradient + at + c) = make_uint2(pack(g[0], g[1]), pack(g[2], g[3]));
+            continue;
+        }
         store_pair(gradient, gradient_dtype, at + c, aligned, c + 1 < z_cols, {g[0], g[1]});
         if (c + 2 < z_cols) store_pair(gradient, gradient_dtype, at + c + 2, aligned, c + 3 < z_cols, {g[2], g[3]});
     }

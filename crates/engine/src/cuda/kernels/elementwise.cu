@@ -51,18 +51,30 @@ extern "C" __global__ void pad(const void *from, int from_dtype, int from_rows, 
     *(uint4 *)(to + i * 8) = values;
 }
 
+// Rows that a thread reads at once below, before it writes any.
+#define AT_ONCE 4
+
 // to[r][first + c] += from[r][c], `to` in f32 with rows of to_cols, `from` with rows of from_cols. A thread has two neighbouring
-// columns. Grid: pairs of columns / blockDim.x, rows (in strides).
+// columns. Grid: pairs of columns / blockDim.x, rows / AT_ONCE (in strides).
 extern "C" __global__ void add_columns(float *to, int to_cols, int first, const void *from, int from_dtype, int from_cols,
                                        int rows, int cols) {
     int c = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= cols) return;
     // What is added to may begin anywhere.
     bool both = c + 1 < cols, even = from_cols % 2 == 0, to_even = ((size_t)(to + first) & 7) == 0 && to_cols % 2 == 0;
-    for (int r = blockIdx.y; r < rows; r += gridDim.y) {
-        size_t at = (size_t)r * to_cols + c;
-        Pair x = load_pair(from, from_dtype, (size_t)r * from_cols + c, even, both), sum = load_pair(to + first, F32, at, to_even, both);
-        store_pair(to + first, F32, at, to_even, both, {sum.a + x.a, sum.b + x.b});
+    for (int row = AT_ONCE * blockIdx.y; row < rows; row += AT_ONCE * gridDim.y) {
+        Pair x[AT_ONCE], sum[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            size_t r = min(row + k, rows - 1);
+            x[k] = load_pair(from, from_dtype, r * from_cols + c, even, both);
+            sum[k] = load_pair(to + first, F32, r * to_cols + c, to_even, both);
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            if (row + k >= rows) break;
+            store_pair(to + first, F32, (size_t)(row + k) * to_cols + c, to_even, both, {sum[k].a + x[k].a, sum[k].b + x[k].b});
+        }
     }
 }
 
@@ -72,9 +84,16 @@ extern "C" __global__ void copy_columns(const void *from, int from_cols, int fir
     int c = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= cols) return;
     bool both = c + 1 < cols, from_even = (from_cols | first) % 2 == 0;
-    for (int r = blockIdx.y; r < rows; r += gridDim.y) {
-        Pair x = load_pair(from, dtype, (size_t)r * from_cols + first + c, from_even, both);
-        store_pair(to, dtype, (size_t)r * cols + c, cols % 2 == 0, both, x);
+    for (int row = AT_ONCE * blockIdx.y; row < rows; row += AT_ONCE * gridDim.y) {
+        Pair x[AT_ONCE];
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            x[k] = load_pair(from, dtype, (size_t)min(row + k, rows - 1) * from_cols + first + c, from_even, both);
+        }
+#pragma unroll
+        for (int k = 0; k < AT_ONCE; k++) {
+            if (row + k < rows) store_pair(to, dtype, (size_t)(row + k) * cols + c, cols % 2 == 0, both, x[k]);
+        }
     }
 }
 

@@ -3,11 +3,8 @@
 // A warp has a row. Where its columns are even, not too many and all f32, a lane keeps its pairs of them in registers between the
 // passes over the row; else the row is read again.
 
-// The most pairs that a lane keeps; half as many, or three quarters, in kernels for narrower rows. See KEPT_COLUMNS in ops/norm.rs.
+// The most pairs that a lane keeps; half as many in kernels for narrower rows.
 #define KEPT 16
-
-// Rows that a block of norm_backward has.
-#define BACKWARD_ROWS 16
 
 // The first column of a lane's pair number k.
 #define PAIR_COLUMN(k) (2 * (int)(threadIdx.x % WARP + (k)*WARP))
@@ -102,126 +99,31 @@ extern "C" __global__ void norm_forward(const void *x, int x_dtype, const float 
     }
 }
 
-// What norm_backward is given.
-struct Backward {
-    const void *x;
-    int x_dtype;
-    const void *dy;
-    int dy_dtype;
-    const float *gain, *statistics, *more;
-    float *dx, *partial;
-    int rows, cols;
-    const u64 *row_keys;
-    unsigned site, threshold;
-    float scale;
-};
-
-// The first of the rows that a warp of norm_backward has; there are as many warps between them.
-#define FIRST_ROW (BACKWARD_ROWS * blockIdx.x + threadIdx.x / WARP)
-
-// The row's dropout key.
-static inline __device__ u64 key_of(const Backward &f, int r) { return f.row_keys != 0 ? derive(f.row_keys[r], f.site) : 0; }
-
-template <int PAIRS> static inline __device__ void backward_kept(const Backward &f, float *room) {
-    int cols = f.cols, end = min(f.rows, BACKWARD_ROWS * ((int)blockIdx.x + 1)), warps = blockDim.x / WARP;
-    bool drops = f.row_keys != 0;
-    Pair d_gain[PAIRS], d_shift[PAIRS];
-#pragma unroll
-    for (int k = 0; k < PAIRS; k++) d_gain[k] = d_shift[k] = {0.0f, 0.0f};
-    for (int r = FIRST_ROW; r < end; r += warps) {
-        size_t at = (size_t)r * cols;
-        float mean = f.statistics[2 * (size_t)r], rstd = f.statistics[2 * (size_t)r + 1];
-        u64 key = key_of(f, r);
-        // xhat and g.
-        Pair row[PAIRS], g[PAIRS];
-        float sum_g = 0.0f, sum_gx = 0.0f;
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++) {
-            int c = PAIR_COLUMN(k);
-            row[k] = g[k] = {0.0f, 0.0f};
-            if (c >= cols) continue;
-            row[k] = load_pair(f.x, F32, at + c, true, true);
-            g[k] = load_pair(f.dy, F32, at + c, true, true);
-        }
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++) {
-            int c = PAIR_COLUMN(k);
-            if (c >= cols) break;
-            row[k] = {(row[k].a - mean) * rstd, (row[k].b - mean) * rstd};
-            if (drops) {
-                g[k].a *= dropout_factor(key, c, f.threshold, f.scale);
-                g[k].b *= dropout_factor(key, c + 1, f.threshold, f.scale);
-            }
-            d_gain[k] = {d_gain[k].a + g[k].a * row[k].a, d_gain[k].b + g[k].b * row[k].b};
-            d_shift[k] = {d_shift[k].a + g[k].a, d_shift[k].b + g[k].b};
-            g[k] = {g[k].a * f.gain[c], g[k].b * f.gain[c + 1]};
-            sum_g += g[k].a + g[k].b;
-            sum_gx += g[k].a * row[k].a + g[k].b * row[k].b;
-        }
-        float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++) {
-            int c = PAIR_COLUMN(k);
-            if (c >= cols) break;
-            Pair d = {rstd * (g[k].a - mean_g - row[k].a * mean_gx), rstd * (g[k].b - mean_g - row[k].b * mean_gx)};
-            if (f.more != 0) {
-                Pair more = load_pair(f.more, F32, at + c, true, true);
-                d = {more.a + d.a, more.b + d.b};
-            }
-            store_pair(f.dx, F32, at + c, true, true, d);
-        }
-    }
-    if (f.partial == 0) return;
-    float *of_warp = room + threadIdx.x / WARP * 2 * cols;
-#pragma unroll
-    for (int k = 0; k < PAIRS; k++) {
-        int c = PAIR_COLUMN(k);
-        if (c >= cols) break;
-        store_pair(of_warp, F32, c, true, true, d_gain[k]);
-        store_pair(of_warp, F32, cols + c, true, true, d_shift[k]);
-    }
-    __syncthreads();
-    for (int c = threadIdx.x; c < 2 * cols; c += blockDim.x) {
-        float sum = room[c];
-        for (int warp = 1; warp < warps; warp++) sum += room[warp * 2 * cols + c];
-        f.partial[(size_t)blockIdx.x * 2 * cols + c] = sum;
-    }
-}
-
-// dx = more + rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * dropout factor * gain; `more`, which may be dx itself, or null.
-// A warp has some of its block's BACKWARD_ROWS rows. Unless `partial` is null, partial[b] = (sums over the rows of block b of dy *
-// xhat, of dy), dy times the dropout factors, 2 * cols wide: only where a row is kept, and in dynamic shared memory of as much for
-// each warp.
+// One warp per row: dx = more + rstd * (g - mean(g) - xhat * mean(g * xhat)), g = dy * dropout factor * gain; `more`, which may be dx
+// itself, or null. (What has rows in registers is norm_backward.cu.)
 extern "C" __global__ void norm_backward(const void *x, int x_dtype, const void *dy, int dy_dtype, const float *gain,
-                                         const float *statistics, const float *more, float *dx, float *partial, int rows, int cols,
+                                         const float *statistics, const float *more, float *dx, int rows, int cols,
                                          const unsigned long long *row_keys, unsigned site, unsigned threshold,
                                          float scale) {
-    extern __shared__ float room[];
-    Backward f = {x, x_dtype, dy, dy_dtype, gain, statistics, more, dx, partial, rows, cols, row_keys, site, threshold, scale};
-    if (x_dtype == F32 && dy_dtype == F32) {
-        if (fits(cols, KEPT / 2)) return backward_kept<KEPT / 2>(f, room);
-        if (fits(cols, 3 * KEPT / 4)) return backward_kept<3 * KEPT / 4>(f, room);
-        if (fits(cols, KEPT)) return backward_kept<KEPT>(f, room);
+    int r = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    int lane = threadIdx.x % WARP;
+    if (r >= rows) return;
+    size_t at = (size_t)r * cols;
+    float mean = statistics[2 * (size_t)r], rstd = statistics[2 * (size_t)r + 1];
+    u64 key = row_keys != 0 ? derive(row_keys[r], site) : 0;
+    float sum_g = 0.0f, sum_gx = 0.0f;
+    for (int c = lane; c < cols; c += WARP) {
+        float g = load(dy, dy_dtype, at + c) * gain[c];
+        if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
+        sum_g += g;
+        sum_gx += g * ((load(x, x_dtype, at + c) - mean) * rstd);
     }
-    int lane = threadIdx.x % WARP, end = min(rows, BACKWARD_ROWS * ((int)blockIdx.x + 1));
-    for (int r = FIRST_ROW; r < end; r += blockDim.x / WARP) {
-        size_t at = (size_t)r * cols;
-        float mean = statistics[2 * (size_t)r], rstd = statistics[2 * (size_t)r + 1];
-        u64 key = key_of(f, r);
-        float sum_g = 0.0f, sum_gx = 0.0f;
-        for (int c = lane; c < cols; c += WARP) {
-            float g = load(dy, dy_dtype, at + c) * gain[c];
-            if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
-            sum_g += g;
-            sum_gx += g * ((load(x, x_dtype, at + c) - mean) * rstd);
-        }
-        float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
-        for (int c = lane; c < cols; c += WARP) {
-            float g = load(dy, dy_dtype, at + c) * gain[c];
-            if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
-            float d = rstd * (g - mean_g - (load(x, x_dtype, at + c) - mean) * rstd * mean_gx);
-            dx[at + c] = more != 0 ? more[at + c] + d : d;
-        }
+    float mean_g = warp_sum(sum_g) / cols, mean_gx = warp_sum(sum_gx) / cols;
+    for (int c = lane; c < cols; c += WARP) {
+        float g = load(dy, dy_dtype, at + c) * gain[c];
+        if (row_keys != 0) g *= dropout_factor(key, c, threshold, scale);
+        float d = rstd * (g - mean_g - (load(x, x_dtype, at + c) - mean) * rstd * mean_gx);
+        dx[at + c] = more != 0 ? more[at + c] + d : d;
     }
 }
 

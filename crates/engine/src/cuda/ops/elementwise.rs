@@ -11,6 +11,9 @@ pub(super) const ELEMENTWISE: Module =
 /// Warps that share the rows of partial sums: `ROW_GROUPS` in `elementwise.cu`.
 const ROW_GROUPS: usize = 16;
 
+/// Rows that a thread reads at once: `AT_ONCE` in `elementwise.cu`.
+const AT_ONCE: usize = 4;
+
 /// cuBLASLt has fast kernels for bf16 where each matrix's columns are a multiple of so many.
 const PAD: usize = 8;
 
@@ -97,14 +100,16 @@ pub(crate) fn add_part(
         int(rows),
         int(cols),
     ];
-    cuda.launch(ELEMENTWISE, "add_columns", single_rows(rows, cols.div_ceil(2)), THREADS, 0, &arguments);
+    let grid = single_rows(rows.div_ceil(AT_ONCE), cols.div_ceil(2));
+    cuda.launch(ELEMENTWISE, "add_columns", grid, THREADS, 0, &arguments);
 }
 
 /// to[:, c] = from[:, first + c]; both are of one type.
 pub(crate) fn copy_columns(cuda: &Context, from: &Tensor, first: usize, to: &Tensor) {
     let (rows, cols) = (to.rows(), to.cols());
     let arguments = [at(from), int(from.cols()), int(first), at(to), dtype(to.dtype()), int(rows), int(cols)];
-    cuda.launch(ELEMENTWISE, "copy_columns", single_rows(rows, cols.div_ceil(2)), THREADS, 0, &arguments);
+    let grid = single_rows(rows.div_ceil(AT_ONCE), cols.div_ceil(2));
+    cuda.launch(ELEMENTWISE, "copy_columns", grid, THREADS, 0, &arguments);
 }
 
 /// to += the sums of the columns `first .. first + cols` of partial sums.

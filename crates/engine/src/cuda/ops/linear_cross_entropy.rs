@@ -13,7 +13,7 @@ const CROSS_ENTROPY: Module =
 pub(crate) const CHUNK_ELEMENTS: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
 
 /// Threads that share a row of logits.
-const ROW_THREADS: usize = if cfg!(test) { 64 } else { 512 };
+const ROW_THREADS: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// Fills the rows of `outcomes` from `first` on with (loss, 1 or 0 for correct), from logits that lack their bias, and the
 /// gradient of the logits where it is given; that may be the logits themselves. Both may have further columns than the `classes`.

@@ -9,6 +9,27 @@ use crate::tensor::{Pool, Tensor};
 
 const NORM: Module = Module { name: "norm", text: include_str!("../kernels/norm.cu") };
 
+/// The backward for rows of which a lane keeps at most so many pairs.
+const NORM_BACKWARD: [(usize, Module); 6] = {
+    macro_rules! module {
+        ($name:literal, $pairs:literal) => {{
+            let text = concat!("#define PAIRS ", $pairs, "\n", include_str!("../kernels/norm_backward.cu"));
+            ($pairs, Module { name: $name, text })
+        }};
+    }
+    [
+        module!("norm_backward_256", 4),
+        module!("norm_backward_384", 6),
+        module!("norm_backward_448", 7),
+        module!("norm_backward_512", 8),
+        module!("norm_backward_768", 12),
+        module!("norm_backward_1024", 16),
+    ]
+};
+
+/// Rows of a block of those: `BLOCK_ROWS` in `norm_backward.cu`.
+const BLOCK_ROWS: usize = 16;
+
 /// Fills y, its bf16 copy with zeros behind its columns where one is wanted, and the statistics, from x, weight and bias.
 pub(crate) fn forward(
     cuda: &Context,
@@ -41,12 +62,6 @@ pub(crate) fn forward(
     cuda.launch(NORM, "norm_forward", row_warps(x.rows()), THREADS, 0, &arguments);
 }
 
-/// The most columns, if they are even, of a row that the kernels keep in registers: 2 * WARP * KEPT of `norm.cu`.
-const KEPT_COLUMNS: usize = 1_024;
-
-/// Rows of a block: `BACKWARD_ROWS` of `norm.cu`.
-const BACKWARD_ROWS: usize = 16;
-
 /// Partial sums over blocks of rows, a row for each: of dy * xhat, then of dy. On the way to dx where one is wanted, which takes part
 /// in the sum where it is there already.
 pub(crate) fn backward(
@@ -61,20 +76,42 @@ pub(crate) fn backward(
     trains: bool,
 ) -> Option<Tensor> {
     let (rows, cols) = (x.rows(), x.cols());
-    let all_f32 = x.dtype() == DType::F32 && dy.dtype() == DType::F32;
-    let at_once = dx.is_some() && all_f32 && cols.is_multiple_of(2) && cols <= KEPT_COLUMNS;
-    let blocks = if at_once { rows.div_ceil(BACKWARD_ROWS) } else { row_blocks(rows) };
-    let partial = trains.then(|| Tensor::uninit(pool, blocks, 2 * cols, DType::F32));
-    if let Some(dx) = dx {
-        input_gradient(cuda, x, dy, drops, weight, statistics, dx, partial.as_ref().filter(|_| at_once));
+    let sums = |blocks| trains.then(|| Tensor::uninit(pool, blocks, 2 * cols, DType::F32));
+    if let Some((dx, adds)) = dx {
+        let more = adds.then(|| dx.device_ptr());
+        let keeps = x.dtype() == DType::F32 && dy.dtype() == DType::F32 && cols.is_multiple_of(2);
+        let pairs = cols.div_ceil(2 * WARP);
+        if let Some((_, module)) = NORM_BACKWARD.into_iter().find(|&(most, _)| keeps && pairs <= most) {
+            let partial = sums(rows.div_ceil(BLOCK_ROWS));
+            let [keys, site, threshold, scale] = dropout(drops);
+            let arguments = [
+                at(x),
+                at(dy),
+                weight.into(),
+                at(statistics),
+                more.into(),
+                at(dx),
+                partial.as_ref().map(Tensor::device_ptr).into(),
+                int(rows),
+                int(cols),
+                keys,
+                site,
+                threshold,
+                scale,
+            ];
+            let shared_bytes = if trains { THREADS / WARP * 2 * cols * DType::F32.size() } else { 0 };
+            let grid = [rows.div_ceil(BLOCK_ROWS), 1, 1];
+            cuda.launch(module, "norm_backward_kept", grid, THREADS, shared_bytes, &arguments);
+            return partial;
+        }
+        input_gradient(cuda, x, dy, drops, weight, statistics, more, dx);
     }
-    if let Some(partial) = partial.as_ref().filter(|_| !at_once) {
-        partial_sums(cuda, x, dy, drops, statistics, partial);
-    }
-    partial
+    let partial = sums(row_blocks(rows))?;
+    partial_sums(cuda, x, dy, drops, statistics, &partial);
+    Some(partial)
 }
 
-/// Fills dx, or adds to it, and the sums where rows are kept.
+/// Fills dx, with what is added to it.
 fn input_gradient(
     cuda: &Context,
     x: &Tensor,
@@ -82,8 +119,8 @@ fn input_gradient(
     drops: Option<DeviceDropout>,
     weight: DevicePtr,
     statistics: &Tensor,
-    (dx, adds): (&Tensor, bool),
-    partial: Option<&Tensor>,
+    more: Option<DevicePtr>,
+    dx: &Tensor,
 ) {
     let [keys, site, threshold, scale] = dropout(drops);
     let arguments = [
@@ -93,9 +130,8 @@ fn input_gradient(
         dtype(dy.dtype()),
         weight.into(),
         at(statistics),
-        adds.then(|| dx.device_ptr()).into(),
+        more.into(),
         at(dx),
-        partial.map(Tensor::device_ptr).into(),
         int(x.rows()),
         int(x.cols()),
         keys,
@@ -103,9 +139,7 @@ fn input_gradient(
         threshold,
         scale,
     ];
-    let grid = [x.rows().div_ceil(BACKWARD_ROWS), 1, 1];
-    let shared = partial.map_or(0, |partial| THREADS / WARP * partial.cols() * DType::F32.size());
-    cuda.launch(NORM, "norm_backward", grid, THREADS, shared, &arguments);
+    cuda.launch(NORM, "norm_backward", row_warps(x.rows()), THREADS, 0, &arguments);
 }
 
 /// Fills a row per block of rows: the sums over it of dy * xhat, then of dy.
