@@ -57,7 +57,8 @@ item_device() {
 # The driver, NVRTC and cuBLASLt do what the engine's tests take for granted.
 item_driver() { bin/driver-tests --test-threads 1; }
 # Every op on the GPU against its plain reference, forward and backward.
-item_gradchecks() { bin/engine-tests --test-threads 12; }
+# A failure is said at once, so that it is known where the clock cuts the others off.
+item_gradchecks() { bin/engine-tests --test-threads 12 --nocapture; }
 # 200 steps against the processor, resume, moving between devices, generation.
 item_overlay() { bin/cuda-tests --test-threads 1 --nocapture; }
 # What replaying captured graphs is worth: the same steps in turn with it switched off. Below 5 % it is deleted.

@@ -103,6 +103,8 @@ impl Finished<'_> {
 pub(super) struct Plans {
     library: CublasLt,
     workspace: (u64, usize),
+    /// Held while a matmul is queued.
+    queueing: Mutex<()>,
     by_shape: Mutex<HashMap<Shape, Arc<Plan>>>,
 }
 
@@ -111,7 +113,7 @@ impl Plans {
         let library = CublasLt::new()?;
         // Without a workspace there are fewer algorithms to choose from, but there are some.
         let workspace = driver::allocate(WORKSPACE_BYTES)?.map_or((0, 0), |at| (at, WORKSPACE_BYTES));
-        Ok(Self { library, workspace, by_shape: Mutex::default() })
+        Ok(Self { library, workspace, queueing: Mutex::default(), by_shape: Mutex::default() })
     }
 
     pub(super) fn destroy(self) {
@@ -205,6 +207,7 @@ impl Context {
                 self.inner.plans.get_or_init(|| made)
             };
             let plan = plans.plan(&shape, &addresses)?;
+            let _queueing = locked(&plans.queueing);
             // SAFETY: the shapes fit each other, and whoever made the matrices knows their memory.
             unsafe { plans.library.run(&plan, &addresses, add, plans.workspace, self.stream()) }
                 .map_err(|failure| Failure { text: format!("{} for {shape:?}", failure.text), ..failure })

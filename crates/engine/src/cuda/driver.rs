@@ -5,14 +5,12 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::Mutex;
 
 use cudarc::cublaslt::sys as lt;
 use cudarc::driver::sys as cu;
 use cudarc::nvrtc::sys as nvrtc;
 
 use super::error::Failure;
-use super::locked;
 
 pub(super) use cu::{CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUmodule, CUstream};
 
@@ -463,8 +461,6 @@ pub(super) struct Addresses {
 pub(super) struct Plan {
     description: lt::cublasLtMatmulDesc_t,
     finish: Finish,
-    /// Held while the description, which has the addresses of bias and kept product in it, is changed and used.
-    described: Mutex<()>,
     layouts: [lt::cublasLtMatrixLayout_t; 3],
     algorithm: Option<lt::cublasLtMatmulAlgo_t>,
 }
@@ -534,7 +530,6 @@ impl CublasLt {
         let mut plan = Plan {
             description: ptr::null_mut(),
             finish: shape.finish,
-            described: Mutex::default(),
             layouts: [ptr::null_mut(); 3],
             algorithm: None,
         };
@@ -626,7 +621,8 @@ impl CublasLt {
         chosen
     }
 
-    /// Runs a planned matmul.
+    /// Runs a planned matmul. One at a time: a plan has the addresses of bias and kept product in its description, and a matmul may be
+    /// several kernels that meet in the workspace, between which no other's may be queued.
     ///
     /// # Safety
     /// The addresses are those of matrices on the device as large as the plan's shape says.
@@ -640,7 +636,6 @@ impl CublasLt {
     ) -> Result<(), Failure> {
         let (one, beta) = (1.0_f32, if accumulate { 1.0_f32 } else { 0.0 });
         let [a, b, d] = addresses.operands;
-        let _described = locked(&plan.described);
         plan.point(addresses)?;
         let algorithm = plan.algorithm.as_ref().map_or(ptr::null(), ptr::from_ref);
         cublaslt!(cublasLtMatmul(
