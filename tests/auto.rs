@@ -197,17 +197,53 @@ fn few_examples_numbers_and_several_labels_have_rungs_of_their_own() {
     place.write("scores/test.csv", scores(5, 40));
     let call = format!("auto scores {} --problem regression --json --thorough --out numbers", model());
     let result = place.run(&call).json();
-    assert_eq!((names(&result), &result["metric"]), (vec!["2-features", "4-full"], &"valid/mse".into()));
+    let rungs = vec!["1-bow", "2-features", "3-lora", "4-full"];
+    assert_eq!((names(&result), &result["metric"]), (rungs.clone(), &"valid/mse".into()));
     assert!(result["rungs"][1]["gain"]["interval"].is_array(), "{result}");
     assert!(result["metrics"]["test/mse"].as_f64().unwrap() < 0.9, "{result}");
     let marks = |seed, lines| topics(seed, lines).replace(",water", ",wet|deep").replace(",land", ",dry");
     place.write("marks/train.csv", marks(3, 120));
     let call = format!("auto marks {} --problem multi-label --json --thorough --out marks-run", model());
     let result = place.run(&call).json();
-    assert_eq!((names(&result), &result["metric"]), (vec!["2-features", "4-full"], &"valid/accuracy".into()));
+    assert_eq!((names(&result), &result["metric"]), (rungs, &"valid/accuracy".into()));
     let gain = result["rungs"][1]["gain"]["gain"].as_f64().unwrap();
     let accuracy = |rung: usize| result["rungs"][rung]["metrics"]["valid/accuracy"].as_f64().unwrap();
     assert!((gain - (accuracy(1) - accuracy(0))).abs() < 1e-9, "{result}");
+}
+
+/// By the metric that is asked for: the gains, the choice, the checkpoints of the rungs, and what is told.
+#[test]
+fn rungs_are_judged_by_the_metric_that_is_asked_for() {
+    let place = Place::new();
+    // Nine of ten are of one class.
+    let rare: String = std::iter::once("text,label\n".to_owned())
+        .chain((0..200).map(|i| {
+            let (word, label) =
+                if i % 10 == 0 { ("kelp and reef", "water") } else { ("sand and stone", "land") };
+            format!("{word} number {},{label}\n", i * 7 % 13)
+        }))
+        .collect();
+    place.write("rare.csv", &rare);
+    let call = format!("auto rare.csv {} --best_metric macro_f1 --thorough --out a", model());
+    let told = place.run(&call);
+    assert!(
+        told.stdout.contains("rung") && told.stdout.find("F1 %") < told.stdout.find("acc. %"),
+        "{}",
+        told.stdout
+    );
+    let summary = place.json_file("a/summary.json");
+    assert_eq!(summary["metric"], "valid/macro_f1");
+    let f1 = |rung: usize| summary["rungs"][rung]["metrics"]["valid/macro_f1"].as_f64().unwrap();
+    let gain = &summary["rungs"][1]["gain"];
+    let over = names(&summary).iter().position(|name| gain["over"] == *name).unwrap();
+    assert!((gain["gain"].as_f64().unwrap() - (f1(1) - f1(over))).abs() < 1e-9, "{summary}");
+    let settings = std::fs::read_to_string(place.path("a/4-full/config.toml")).unwrap();
+    assert!(settings.contains("best_metric = \"macro_f1\""), "{settings}");
+    place
+        .run(&format!("auto rare.csv {} --best_metric f1 --out b", model()))
+        .refuses(2, &["best_metric", "cannot be judged by `f1`", "fix: use one of accuracy, macro_f1"]);
+    assert!(!place.path("b").exists());
+    place.run("auto --resume a --best_metric accuracy").refuses(2, &["best_metric"]);
 }
 
 #[test]
@@ -217,7 +253,7 @@ fn a_rung_that_does_not_stay_finite_is_left_out() {
     place.write("scores.csv", scores);
     let call = format!("auto scores.csv {} --problem regression --json --out a", model());
     let result = place.run(&call).json();
-    assert_eq!((names(&result), &result["chosen"]), (vec!["2-features"], &"2-features".into()));
+    assert_eq!((names(&result), &result["chosen"]), (vec!["1-bow", "2-features"], &"1-bow".into()));
     let skipped = result["skipped"].as_array().unwrap();
     let said = |why: &Value| why.as_str().unwrap().starts_with("no 4-full: ");
     assert!(skipped.iter().any(said) && result["final_dir"].is_string(), "{result}");

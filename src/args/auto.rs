@@ -43,6 +43,10 @@ pub struct AutoArgs {
     /// limit]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub max_time: Option<f64>,
+    /// The metric that rungs and their checkpoints are judged by: accuracy, macro_f1 (several labels at once: micro_f1,
+    /// exact_match, too), of numbers mse, pearson, spearman [default: accuracy or mse]
+    #[arg(long, value_name = "NAME")]
+    pub best_metric: Option<String>,
     /// Climb to the top, also where rungs are no better
     #[arg(long)]
     pub thorough: bool,

@@ -36,8 +36,8 @@ fn text(summary: &AutoSummary) -> String {
         stopped,
         final_dir,
         model: _,
-        problem,
-        metric: _,
+        problem: _,
+        metric,
         rungs,
         skipped,
         why_stopped,
@@ -50,7 +50,7 @@ fn text(summary: &AutoSummary) -> String {
         seconds,
     } = summary;
     let mut text = String::from("on validation data\n");
-    for line in lines(&rows(*problem, rungs)) {
+    for line in lines(&rows(metric, rungs)) {
         let _ = writeln!(text, "{line}");
     }
     for why in skipped {
@@ -75,9 +75,12 @@ fn text(summary: &AutoSummary) -> String {
     let test: Vec<String> = [
         ("accuracy", "accuracy", true),
         ("macro_f1", "macro-F1", true),
+        ("micro_f1", "micro-F1", true),
+        ("exact_match", "exact matches", true),
         ("ece_calibrated", "ECE", true),
         ("mse", "mse", false),
         ("pearson", "Pearson", false),
+        ("spearman", "Spearman", false),
     ]
     .into_iter()
     .filter_map(told)

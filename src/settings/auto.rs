@@ -41,6 +41,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
         resume,
         max_time,
         thorough,
+        best_metric,
         seed,
         problem,
         num_classes,
@@ -83,6 +84,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
         seed: seed.unwrap_or(pace.seed),
         problem: problem.unwrap_or(pace.problem),
         num_classes: num_classes.or(pace.num_classes),
+        best_metric: best_metric.or(pace.best_metric),
         precision: precision.unwrap_or(pace.precision),
         ..pace
     };

@@ -6,13 +6,52 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Problem;
-use crate::error::Result;
+use crate::config::{AutoConfig, Problem};
+use crate::error::{Error, Result};
 use crate::eval::{Comparison, Interval};
 use crate::history;
 
 /// So many rungs in a row that are no better end the climb.
 pub(super) const ENOUGH: usize = 2;
+
+/// The metrics that may decide, the usual one first: those that two runs are compared in.
+fn known(problem: Problem) -> &'static [&'static str] {
+    match problem {
+        Problem::SingleLabel => &["accuracy", "macro_f1"],
+        Problem::MultiLabel => &["accuracy", "macro_f1", "micro_f1", "exact_match"],
+        Problem::Regression => &["mse", "pearson", "spearman"],
+    }
+}
+
+/// The metric that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deciding(&'static str);
+
+impl Deciding {
+    /// The settings' own, or the usual one of the problem.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the names that there are.
+    pub(super) fn of(config: &AutoConfig) -> Result<Self> {
+        let known = known(config.problem);
+        let Some(name) = &config.best_metric else { return Ok(Self(known[0])) };
+        known.iter().find(|known| *known == name).map(|known| Self(known)).ok_or_else(|| Error::Config {
+            key: "best_metric".into(),
+            what: format!("rungs of this problem cannot be judged by `{name}`"),
+            fix: format!("use one of {}", known.join(", ")),
+        })
+    }
+
+    /// `accuracy`.
+    pub(super) fn name(self) -> &'static str {
+        self.0
+    }
+
+    /// A value of it, more being better.
+    pub(super) fn gain(self, value: f64) -> f64 {
+        if self.0 == "mse" { -value } else { value }
+    }
+}
 
 /// What a rung is better by than another one, on validation data. More is better, whatever the metric is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,19 +74,19 @@ impl Gain {
     ///
     /// # Errors
     /// Predictions that are missing or damaged.
-    pub(super) fn of(dir: &Path, than: &Path, over: &str, problem: Problem) -> Result<Self> {
-        Ok(Self::told(&history::compare(than, dir)?.comparison, over, problem))
+    pub(super) fn of(dir: &Path, than: &Path, over: &str, by: Deciding) -> Result<Self> {
+        Ok(Self::told(&history::compare(than, dir)?.comparison, over, by))
     }
 
-    fn told(comparison: &Comparison, over: &str, problem: Problem) -> Self {
-        let (name, sign) = if problem == Problem::Regression { ("mse", -1.0) } else { ("accuracy", 1.0) };
-        let found = comparison.metrics.get(name);
+    fn told(comparison: &Comparison, over: &str, by: Deciding) -> Self {
+        let found = comparison.metrics.get(by.name());
         Self {
             over: over.to_owned(),
-            gain: found.map_or(0.0, |found| sign * found.difference),
-            interval: found
-                .and_then(|found| found.interval)
-                .map(|[low, high]| if sign < 0.0 { [-high, -low] } else { [low, high] }),
+            gain: found.map_or(0.0, |found| by.gain(found.difference)),
+            interval: found.and_then(|found| found.interval).map(|ends| {
+                let [low, high] = ends.map(|end| by.gain(end));
+                [low.min(high), low.max(high)]
+            }),
         }
     }
 }
@@ -107,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn a_metric_that_is_not_there_is_answered_with_those_that_are() {
+        let of = |problem, name: &str| {
+            let best_metric = Some(name.to_owned()).filter(|name| !name.is_empty());
+            Deciding::of(&AutoConfig { problem, best_metric, ..AutoConfig::default() })
+        };
+        assert_eq!(of(Problem::SingleLabel, "").unwrap().name(), "accuracy");
+        assert_eq!(of(Problem::SingleLabel, "macro_f1").unwrap().gain(0.5), 0.5);
+        assert_eq!(of(Problem::Regression, "").unwrap().gain(0.5), -0.5);
+        let error = of(Problem::Regression, "accuracy").unwrap_err().to_string();
+        assert!(error.contains("best_metric") && error.contains("mse, pearson, spearman"), "{error}");
+    }
+
+    #[test]
     fn two_rungs_in_a_row_that_are_no_better_are_enough() {
         assert!(!is_over(&[]) && !is_over(&[None]));
         assert!(!is_over(&[None, Some(gain(-0.1, 0.1))]));
@@ -130,7 +182,7 @@ mod tests {
             [[2.0, 2.0], [1.0, 3.0]].map(|off| truths.iter().map(|t| t + off[*t as usize % 2]).collect());
         let gain = |first: &[f64], second: &[f64]| {
             let found = compare_numbers(Outcomes { truths: &truths, first, second });
-            Gain::told(&found, "1-bow", Problem::Regression)
+            Gain::told(&found, "1-bow", Deciding("mse"))
         };
         let found = gain(&uneven, &even);
         let [low, high] = found.interval.unwrap();

@@ -30,6 +30,7 @@ use crate::setup::run::{OpenRun, to_toml};
 use crate::train::{Place, RunOptions, Summary};
 use crate::trials::{begun_with, finite};
 
+use choice::Deciding;
 pub use choice::Gain;
 pub use rung::Rung;
 pub use state::Climbed;
@@ -98,6 +99,7 @@ struct End {
 struct Climb<'a> {
     dir: PathBuf,
     config: &'a AutoConfig,
+    deciding: Deciding,
     options: &'a RunOptions,
     task: &'a Task,
     since: Instant,
@@ -112,6 +114,7 @@ struct Climb<'a> {
 pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_>) -> Result<AutoSummary> {
     let since = Instant::now();
     config.validate()?;
+    let deciding = Deciding::of(config)?;
     if !options.collective.is_alone() {
         return Err(Error::Config {
             key: "world_size".into(),
@@ -132,7 +135,8 @@ pub fn run(config: &AutoConfig, options: &RunOptions, listener: &mut Listener<'_
     // Ladders of older versions have their time in the summary alone.
     let told = || RunFolder::summary(folder.dir()).and_then(|summary| summary["seconds"].as_f64());
     let earlier_s = state.seconds.or_else(told).unwrap_or_default();
-    let climb = Climb { dir: folder.dir().to_path_buf(), config, options, task: &task, since, earlier_s };
+    let climb =
+        Climb { dir: folder.dir().to_path_buf(), config, deciding, options, task: &task, since, earlier_s };
     let before = (state.rungs.len(), state.tested.clone());
     for why in &skipped {
         listener(Event::Message(why));
@@ -222,7 +226,7 @@ impl Climb<'_> {
                     let climbed = self.climbed(rung, &summary, clock.elapsed(), (expected, state))?;
                     state.rungs.push(climbed);
                     self.write_state(state)?;
-                    for line in lines(&rows(self.config.problem, &state.rungs)) {
+                    for line in lines(&rows(&self.metric(), &state.rungs)) {
                         listener(Event::Message(&line));
                     }
                 }
@@ -281,20 +285,28 @@ impl Climb<'_> {
 
     /// `2-features by +0.4 points over 1-bow (95 %: -0.2 to +1.0)`.
     fn in_words(&self, name: &str, gain: &Gain) -> String {
-        let (scale, unit) = if self.config.problem == Problem::Regression {
-            (1.0, format!(" in {}", self.metric()))
-        } else {
-            (100.0, " points".into())
+        let metric = self.deciding.name();
+        let unit = match metric {
+            "accuracy" => " points".into(),
+            share if table::is_share(share) => format!(" points of {share}"),
+            _ => format!(" in valid/{metric}"),
         };
-        let ends = gain.interval.map_or("no interval".into(), |[low, high]| {
-            format!("95 %: {} to {}", table::signed(scale * low, 1), table::signed(scale * high, 1))
-        });
-        format!("{name} by {}{unit} over {} ({ends})", table::signed(scale * gain.gain, 1), gain.over)
+        // A correlation lies between -1 and 1, an error anywhere.
+        let (scale, digits) = match metric {
+            "mse" => (1.0, 1),
+            "pearson" | "spearman" => (1.0, 3),
+            _ => (100.0, 1),
+        };
+        let figure = |value: f64| table::signed(scale * value, digits);
+        let ends = gain
+            .interval
+            .map_or("no interval".into(), |[low, high]| format!("95 %: {} to {}", figure(low), figure(high)));
+        format!("{name} by {}{unit} over {} ({ends})", figure(gain.gain), gain.over)
     }
 
     /// The metric that decides.
     fn metric(&self) -> String {
-        format!("valid/{}", table::metrics(self.config.problem).0)
+        format!("valid/{}", self.deciding.name())
     }
 
     /// About how many seconds a rung takes: by the model's time for a text, and by how far the last one that trained was off.
@@ -348,7 +360,7 @@ impl Climb<'_> {
         let gain = match self.chosen(state)? {
             Some(best) => {
                 let best = &state.rungs[best];
-                Some(Gain::of(&dir, &self.dir.join(&best.name), &best.name, self.config.problem)?)
+                Some(Gain::of(&dir, &self.dir.join(&best.name), &best.name, self.deciding)?)
             }
             None => None,
         };

@@ -8,7 +8,6 @@ use super::choice::{self, Gain};
 use super::state::{Climbed, State, Tested};
 use super::{AutoSummary, Climb, End, SIGNAL, table};
 use crate::checkpoint::RunFolder;
-use crate::config::Problem;
 use crate::data::split::Split;
 use crate::error::Result;
 use crate::evaluate::{EvaluateConfig, evaluate};
@@ -20,16 +19,15 @@ impl Climb<'_> {
     /// The rung to take of those that are whole, by number.
     pub(super) fn chosen(&self, state: &State) -> Result<Option<usize>> {
         let metric = self.metric();
-        let sign = if self.config.problem == Problem::Regression { -1.0 } else { 1.0 };
-        let value =
-            |climbed: &Climbed| climbed.metrics.get(&metric).map_or(f64::NEG_INFINITY, |value| sign * value);
+        let gain = |value: &f64| self.deciding.gain(*value);
+        let value = |climbed: &Climbed| climbed.metrics.get(&metric).map_or(f64::NEG_INFINITY, gain);
         let values: Vec<f64> = state.rungs.iter().map(value).collect();
         choice::chosen(&values, |best, other| Ok(self.gain(state, best, other)?.is_told_apart()))
     }
 
     fn gain(&self, state: &State, best: usize, other: usize) -> Result<Gain> {
         let [best, other] = [best, other].map(|at| &state.rungs[at].name);
-        Gain::of(&self.dir.join(best), &self.dir.join(other), other, self.config.problem)
+        Gain::of(&self.dir.join(best), &self.dir.join(other), other, self.deciding)
     }
 
     /// What it has come to so far.

@@ -54,7 +54,7 @@ impl Rung {
         !matches!(self, Self::Bow | Self::Features)
     }
 
-    /// An ordinary run's settings.
+    /// An ordinary run's settings; its best checkpoint is the best by what decides between rungs.
     pub(super) fn settings(self, config: &AutoConfig, task: &Task, left_s: Option<f64>) -> FinetuneConfig {
         let AutoConfig { model, base, problem, num_classes, seed, precision, threads, .. } = config;
         let usual = FinetuneConfig::default();
@@ -65,6 +65,7 @@ impl Rung {
             peft: PeftConfig { base: base.clone().filter(|_| self != Self::Bow), ..usual.peft },
             problem: *problem,
             num_classes: *num_classes,
+            best_metric: config.best_metric.clone().filter(|_| self.takes_steps()),
             train: TrainConfig {
                 seed: *seed,
                 precision: *precision,
@@ -81,11 +82,7 @@ impl Rung {
 pub(super) fn ladder(config: &AutoConfig, task: &Task) -> (Vec<Rung>, Vec<String>) {
     let (mut rungs, mut skipped) = (Vec::new(), Vec::new());
     let single = config.problem == Problem::SingleLabel;
-    if single {
-        rungs.push(Rung::Bow);
-    } else {
-        skipped.push("no bag of words: it tells single labels, not several at once and no numbers".into());
-    }
+    rungs.push(Rung::Bow);
     if config.model.is_none() {
         let why = "no rung above the bag of words: no model is named, and none of `headstart models list` is in the Hugging Face \
                    cache; fetch one (headstart models pull minilm-l6), or name a run's folder with --model";
@@ -94,8 +91,6 @@ pub(super) fn ladder(config: &AutoConfig, task: &Task) -> (Vec<Rung>, Vec<String
     }
     rungs.push(Rung::Features);
     match (single, task.is_few(), task.pairs) {
-        (false, ..) => skipped
-            .push("neither pairs of examples nor low-rank updates: they are for single labels here".into()),
         (true, true, false) => rungs.push(Rung::Contrastive),
         (true, true, true) => {
             skipped.push(
@@ -104,7 +99,7 @@ pub(super) fn ladder(config: &AutoConfig, task: &Task) -> (Vec<Rung>, Vec<String
             );
             rungs.push(Rung::Lora);
         }
-        (true, false, _) => rungs.push(Rung::Lora),
+        (true, false, _) | (false, ..) => rungs.push(Rung::Lora),
     }
     // An adapter's updates are of linears and a rank of their own.
     if rungs.contains(&Rung::Lora) && task.model.as_ref().is_some_and(|model| model.lora.is_some()) {

@@ -4,21 +4,20 @@
 
 use super::state::Climbed;
 use super::{AutoSummary, about};
-use crate::config::{AutoConfig, Problem};
+use crate::config::AutoConfig;
 use crate::report::{Report, Table};
 use crate::train::fixed;
 
 /// What is not there.
 const NONE: &str = "-";
 
-/// A row for each rung below a header, for people.
-pub fn rows(problem: Problem, rungs: &[Climbed]) -> Vec<Vec<String>> {
-    let (first, second) = metrics(problem);
-    let header = match problem {
-        Problem::Regression => ["rung", "mse", "95 %", "Pearson", "95 %", "ECE, %", "train", "ms/text", "MB"],
-        _ => ["rung", "acc. %", "95 %", "F1 %", "95 %", "ECE, %", "train", "ms/text", "MB"],
-    };
-    let scale = if problem == Problem::Regression { Scale::Plain } else { Scale::Percent };
+/// A row for each rung below a header, for people: by the metric that decides, and by the one that stands beside it.
+pub fn rows(metric: &str, rungs: &[Climbed]) -> Vec<Vec<String>> {
+    let first = metric.strip_prefix("valid/").unwrap_or(metric);
+    let second = beside(first);
+    let header =
+        ["rung", heading(first), "95 %", heading(second), "95 %", "ECE, %", "train", "ms/text", "MB"];
+    let scale = if is_share(first) { Scale::Percent } else { Scale::Plain };
     let mut all = vec![header.map(str::to_owned).to_vec()];
     all.extend(rungs.iter().map(|climbed| {
         let value = |name: &str| climbed.metrics.get(&format!("valid/{name}")).copied();
@@ -62,12 +61,32 @@ pub(super) fn signed(value: f64, digits: usize) -> String {
     if text.starts_with('-') { text } else { format!("+{text}") }
 }
 
-/// The metric that decides, and the one beside it.
-pub(super) fn metrics(problem: Problem) -> (&'static str, &'static str) {
-    match problem {
-        Problem::SingleLabel | Problem::MultiLabel => ("accuracy", "macro_f1"),
-        Problem::Regression => ("mse", "pearson"),
+/// What is shown beside the metric that decides.
+fn beside(metric: &str) -> &'static str {
+    match metric {
+        "accuracy" => "macro_f1",
+        "mse" => "pearson",
+        "pearson" | "spearman" => "mse",
+        _ => "accuracy",
     }
+}
+
+/// How a metric is called above a column.
+fn heading(metric: &str) -> &str {
+    match metric {
+        "accuracy" => "acc. %",
+        "macro_f1" => "F1 %",
+        "micro_f1" => "micro-F1 %",
+        "exact_match" => "exact %",
+        "pearson" => "Pearson",
+        "spearman" => "Spearman",
+        other => other,
+    }
+}
+
+/// Whether it is a share, which is told in per cent.
+pub(super) fn is_share(metric: &str) -> bool {
+    !matches!(metric, "mse" | "pearson" | "spearman")
 }
 
 #[derive(Clone, Copy)]
@@ -113,7 +132,7 @@ pub(super) fn page(config: &AutoConfig, summary: &AutoSummary) -> Report {
          temperature. Milliseconds are those of many texts at a time."
             .into(),
     );
-    let mut rows = rows(config.problem, &summary.rungs);
+    let mut rows = rows(&summary.metric, &summary.rungs);
     let header = rows.remove(0);
     let links = summary.rungs.iter().map(|climbed| format!("{}/report.html", climbed.name)).collect();
     let mut tables =

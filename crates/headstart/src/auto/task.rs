@@ -6,9 +6,7 @@ use std::time::Instant;
 
 use super::rung::Rung;
 use crate::checkpoint::{ModelPath, load_model};
-use crate::config::{
-    self, Amount, Arch, AutoConfig, DataConfig, HeadPooling, ModelConfig, Problem, TrainConfig,
-};
+use crate::config::{self, Amount, Arch, AutoConfig, DataConfig, HeadPooling, ModelConfig, TrainConfig};
 use crate::data::classification::LabelledSplit;
 use crate::data::rows::TextInput;
 use crate::data::split::Split;
@@ -70,40 +68,36 @@ impl Task {
             positions: sizes.as_ref().map_or(usize::MAX, |sizes| sizes.num_max_positions),
             truncation: None,
         };
-        let mut task = match base {
-            Some(base) => {
-                let mut labelled = request.load(&base.tokenizer()?, None, &mut quiet)?;
-                labelled.data.hold_out_validation(config.seed)?;
-                labelled.check_label_column(config.num_classes)?;
-                let data = &labelled.data;
-                let train = data.get(Split::Train)?;
-                check_numbers(&config.data, train.iter().map(|example| example.label))?;
-                Self {
-                    examples: train.len(),
-                    tokens: sizes.as_ref().map_or(0, |sizes| train.amount(sizes.num_max_positions).tokens),
-                    validation: data.valid.as_ref().map_or(0, LabelledSplit::len),
-                    classes: data.labels.len(),
-                    pairs: train.texts_per_example() == 2,
-                    has_test: data.test.is_some(),
-                    data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
-                    texts: Vec::new(),
-                    model: sizes,
-                }
+        let mut task = if let Some(base) = base {
+            let mut labelled = request.load(&base.tokenizer()?, None, &mut quiet)?;
+            labelled.data.hold_out_validation(config.seed)?;
+            labelled.check_label_column(config.num_classes)?;
+            let data = &labelled.data;
+            let train = data.get(Split::Train)?;
+            check_numbers(&config.data, train.iter().map(|example| example.label))?;
+            Self {
+                examples: train.len(),
+                tokens: sizes.as_ref().map_or(0, |sizes| train.amount(sizes.num_max_positions).tokens),
+                validation: data.valid.as_ref().map_or(0, LabelledSplit::len),
+                classes: data.labels.len(),
+                pairs: train.texts_per_example() == 2,
+                has_test: data.test.is_some(),
+                data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
+                texts: Vec::new(),
+                model: sizes,
             }
-            None if config.problem != Problem::SingleLabel => return Err(no_model()),
-            None => {
-                let (data, _) = request.read_texts(None, Some(config.seed), &mut quiet)?;
-                Self {
-                    examples: data.train.texts.len(),
-                    tokens: 0,
-                    validation: data.valid.as_ref().map_or(0, |valid| valid.texts.len()),
-                    classes: data.labels.len(),
-                    pairs: data.train.pairs,
-                    has_test: data.test.is_some(),
-                    data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
-                    texts: Vec::new(),
-                    model: None,
-                }
+        } else {
+            let (data, _) = request.read_texts(None, Some(config.seed), &mut quiet)?;
+            Self {
+                examples: data.train.texts.len(),
+                tokens: 0,
+                validation: data.valid.as_ref().map_or(0, |valid| valid.texts.len()),
+                classes: data.labels.len(),
+                pairs: data.train.pairs,
+                has_test: data.test.is_some(),
+                data: with_columns(&config.data, &data.text_columns, data.label_column.as_deref()),
+                texts: Vec::new(),
+                model: None,
             }
         };
         task.check()?;
@@ -193,14 +187,4 @@ impl Task {
 fn place(config: &AutoConfig) -> Option<ModelPath<'_>> {
     let path = config.model.as_deref()?;
     Some(ModelPath { path, base: config.base.as_deref() })
-}
-
-fn no_model() -> Error {
-    Error::Config {
-        key: "model".into(),
-        what: "several labels at once, and numbers, need a model, none is named, and none of `headstart models list` is in the \
-               Hugging Face cache"
-            .into(),
-        fix: "fetch one (headstart models pull minilm-l6), or name a run's folder: --model runs/trunk".into(),
-    }
 }

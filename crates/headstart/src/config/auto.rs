@@ -33,6 +33,10 @@ pub struct AutoConfig {
     /// Classes the data must have; absent: found from the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_classes: Option<usize>,
+    /// The metric of the validation data that rungs are judged by, and their checkpoints; absent: accuracy, of numbers the mean
+    /// squared error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_metric: Option<String>,
     /// Whether it climbs on where a rung was no better.
     pub thorough: bool,
     /// Seed of every rung, and of the validation part where the data has none.
@@ -56,6 +60,7 @@ impl Default for AutoConfig {
             base: None,
             problem: Problem::SingleLabel,
             num_classes: None,
+            best_metric: None,
             thorough: false,
             seed: 42,
             precision: PrecisionName::F32,
