@@ -126,14 +126,18 @@ impl Answers {
                 if fields.is_empty() && self.shape.with_text {
                     object.extend(plain_fields(input));
                 }
-                let Prediction { label, probabilities, truncated, windows: _ } = prediction;
+                let Prediction { label, number, probabilities, truncated, windows: _ } = prediction;
                 if let Some(adapter) = adapter {
                     add(&mut object, "adapter", adapter.into());
                 }
-                add(&mut object, "label", label.as_str().into());
-                let best = self.shape.top_k.map(|most| best(probabilities).into_iter().take(most));
-                let probabilities = best.map_or_else(|| probabilities.clone(), Iterator::collect);
-                add(&mut object, "probabilities", probabilities.into());
+                // The digits are those of a table; serde would write the f32 as the nearest f64.
+                let digits = number.and_then(|_| label.parse::<serde_json::Number>().ok());
+                add(&mut object, "label", digits.map_or_else(|| label.as_str().into(), Value::Number));
+                if number.is_none() {
+                    let best = self.shape.top_k.map(|most| best(probabilities).into_iter().take(most));
+                    let probabilities = best.map_or_else(|| probabilities.clone(), Iterator::collect);
+                    add(&mut object, "probabilities", probabilities.into());
+                }
                 if *truncated {
                     add(&mut object, "truncated", true.into());
                 }
@@ -190,7 +194,7 @@ impl Answers {
         self.left_out += usize::from(fields.iter().any(|(name, _)| !columns.own.contains(name)));
         cells.extend(adapter.map(str::to_owned));
         match prediction {
-            Some(Prediction { label, probabilities, truncated: _, windows: _ }) => {
+            Some(Prediction { label, number: _, probabilities, truncated: _, windows: _ }) => {
                 let best = best(probabilities);
                 let own = probabilities.get(label).or_else(|| best.first().map(|(_, p)| p));
                 cells.extend([label.clone(), own.map(probability_text).unwrap_or_default()]);
@@ -272,6 +276,7 @@ mod tests {
         let probabilities = [("a", 0.25_f32), ("b", 0.75)].map(|(name, p)| (name.to_owned(), json!(p)));
         Prediction {
             label: "b".into(),
+            number: None,
             probabilities: probabilities.into_iter().collect(),
             truncated: false,
             windows: 1,

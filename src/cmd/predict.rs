@@ -42,6 +42,8 @@ struct Counts {
     bad: usize,
     /// Plain lines with a tab in them, which are one text each.
     tabs: usize,
+    /// What looks like a table's header, where lines are texts.
+    header: Option<(String, &'static str)>,
 }
 
 /// Runs it.
@@ -134,7 +136,12 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
     if let Some(warning) = sources_of_answers.iter().find_map(|(_, predictor)| predictor.warning()) {
         progress::say(&warning);
     }
-    let Counts { rows, cut, long, bad, tabs } = counts;
+    let Counts { rows, cut, long, bad, tabs, header } = counts;
+    if let Some((line, format)) = header {
+        progress::say(&format!(
+            "the first line, `{line}`, looks like a table's header, but each line was read as one text\n  fix: --input_format {format}"
+        ));
+    }
     for (said, line) in [
         (cut, format!("{cut} texts were longer than the model's positions and were cut")),
         (long, format!("{long} texts were longer than the model's positions and were read in windows")),
@@ -152,6 +159,22 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line that is no sentence but names of columns, one of them that of texts, and the format that has such a header.
+fn header_in(line: &str) -> Option<(String, &'static str)> {
+    let named = |separator: char| {
+        let cells: Vec<&str> =
+            line.split(separator).map(|cell| cell.trim_matches(['"', '\u{feff}'])).collect();
+        let names = cells.iter().all(|cell| !cell.is_empty() && !cell.contains(char::is_whitespace));
+        let text =
+            |cell: &&str| ["text", "sentence", "sentence1", "review"].contains(&cell.to_lowercase().as_str());
+        cells.len() > 1 && names && cells.iter().any(text)
+    };
+    [(',', "csv"), ('\t', "tsv")]
+        .into_iter()
+        .find(|(separator, _)| named(*separator))
+        .map(|(_, format)| (line.to_owned(), format))
 }
 
 fn pass_on(
@@ -203,6 +226,12 @@ fn pass_on(
             })
         };
         counts.tabs += answered.iter().filter(has_tab).count();
+        if let Some(Row { line: 1, content: Ok(content), .. }) = answered.first()
+            && content.fields.is_empty()
+            && content.input.second.is_none()
+        {
+            counts.header = header_in(&content.input.first);
+        }
         answers.write(answered, &all)?;
         tell(counts.rows);
         if let Some((line, what)) = ends {

@@ -27,8 +27,11 @@ use crate::objective::{mean_probabilities, probabilities};
 /// One text's prediction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Prediction {
-    /// The best class; all classes over one half joined by `|` (multi-label); the number (regression).
+    /// The best class; all classes over one half joined by `|` (multi-label); the number's digits (regression).
     pub label: String,
+    /// The number (regression).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<f32>,
     /// Class -> probability, in the model's order; empty for regression.
     pub probabilities: Map<String, Value>,
     /// Whether the text was longer than the model's positions and was cut.
@@ -54,7 +57,8 @@ impl Prediction {
             Problem::Regression => Map::new(),
             _ => names.iter().cloned().zip(values.iter().map(|&p| number(p))).collect(),
         };
-        Self { label, probabilities, truncated: false, windows: 1 }
+        let number = (problem == Problem::Regression).then(|| values[0]);
+        Self { label, number, probabilities, truncated: false, windows: 1 }
     }
 }
 
