@@ -72,7 +72,7 @@ pub struct Run {
     pub state: State,
     /// When it was started, in seconds since 1970.
     pub started_s: Option<f64>,
-    /// How it trains: "full", "lora", ...; "pretrain".
+    /// How it trains: "full", "lora", ...; "pretrain", "distill".
     pub method: String,
     /// The model it began with; a preset's or none's name is empty.
     pub model: String,
@@ -177,7 +177,16 @@ pub fn overview(dir: &Path) -> Result<Run> {
         dir: dir.to_path_buf(),
         state: state(dir, summary.as_ref()),
         started_s,
-        method: Some(word("method")).filter(|method| !method.is_empty()).unwrap_or_else(|| "pretrain".into()),
+        method: match word("method") {
+            none if none.is_empty() => {
+                if settings.contains_key("distill") {
+                    "distill".into()
+                } else {
+                    "pretrain".into()
+                }
+            }
+            method => method,
+        },
         model: from,
         data: data.unwrap_or_default().to_owned(),
         metric: telling.cloned(),

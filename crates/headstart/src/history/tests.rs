@@ -88,6 +88,7 @@ fn runs_are_compared_on_the_same_examples_only() {
     fs::write(second.join("config.toml"), "[distill]\nteacher = \"runs/large\"\n").unwrap();
     let said = compare(&first, &second).unwrap_err().to_string();
     assert!(said.contains("not measured on a test split") && said.contains("headstart eval"), "{said}");
+    assert_eq!(overview(&second).unwrap().method, "distill");
 }
 
 /// A run of another problem: what is true of three examples, and what it told.
