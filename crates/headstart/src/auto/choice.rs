@@ -152,8 +152,8 @@ mod tests {
             Deciding::of(&AutoConfig { problem, best_metric, ..AutoConfig::default() })
         };
         assert_eq!(of(Problem::SingleLabel, "").unwrap().name(), "accuracy");
-        assert_eq!(of(Problem::SingleLabel, "macro_f1").unwrap().gain(0.5), 0.5);
-        assert_eq!(of(Problem::Regression, "").unwrap().gain(0.5), -0.5);
+        assert!(of(Problem::SingleLabel, "macro_f1").unwrap().gain(0.5) > 0.0);
+        assert!(of(Problem::Regression, "").unwrap().gain(0.5) < 0.0);
         let error = of(Problem::Regression, "accuracy").unwrap_err().to_string();
         assert!(error.contains("best_metric") && error.contains("mse, pearson, spearman"), "{error}");
     }
