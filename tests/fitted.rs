@@ -225,7 +225,7 @@ fn a_bag_of_words_tells_numbers_of_pairs() {
     let [wet, dry] = [&pair[..], b"the old tower .\tthe garden guards the market .\n"].map(|pair| {
         let answer = place.feed("predict words/final", pair).json();
         assert!(answer["probabilities"].as_object().is_none_or(serde_json::Map::is_empty), "{answer}");
-        answer["label"].as_str().unwrap().parse::<f64>().unwrap()
+        answer["label"].as_f64().unwrap()
     });
     assert!(wet > dry + 1.0, "{wet} {dry}");
     place.write("one.csv", "text,score\nthe old tower,1\n");
