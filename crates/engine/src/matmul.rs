@@ -109,10 +109,13 @@ impl ByWeight<'_> {
             return false;
         }
         let (pads, cols) = (pads(precision, a.rows(), weight), self.columns(a.rows()));
-        let at = if pads { weights.device_padded(cuda, bias).ptr() } else { weights.device_bf16(cuda, bias) };
         // What is kept has the columns of `out`.
         let narrower = out.cols() != cols;
-        if !Finished::takes(activation, kept.is_some(), cols, at) || (narrower && kept.is_some()) {
+        if !Finished::computes(activation, kept.is_some(), cols) || (narrower && kept.is_some()) {
+            return false;
+        }
+        let at = if pads { weights.device_padded(cuda, bias).ptr() } else { weights.device_bf16(cuda, bias) };
+        if !Finished::takes(at) {
             return false;
         }
         let wide =

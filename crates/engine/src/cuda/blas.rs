@@ -77,14 +77,19 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    /// Whether the library has this, for rows of so many columns and a bias at this address.
-    pub(crate) fn takes(activation: Activation, keeps: bool, cols: usize, bias: DevicePtr) -> bool {
+    /// Whether the library computes this, for rows of so many columns.
+    pub(crate) fn computes(activation: Activation, keeps: bool, cols: usize) -> bool {
         let known = match activation {
             Activation::Identity | Activation::Relu => !keeps,
             Activation::Gelu => true,
             Activation::GeluExact | Activation::Silu | Activation::Tanh => false,
         };
-        known && cols.is_multiple_of(8) && bias.0.is_multiple_of(16)
+        known && cols.is_multiple_of(8)
+    }
+
+    /// Whether it takes a bias from this address.
+    pub(crate) fn takes(bias: DevicePtr) -> bool {
+        bias.0.is_multiple_of(16)
     }
 
     fn finish(&self) -> Finish {
@@ -150,7 +155,7 @@ impl Context {
     /// Queues `out = act(a b + bias)`, in bf16.
     ///
     /// # Panics
-    /// When the shapes or the operands' types do not fit, or this is not what [`Finished::takes`].
+    /// When the shapes or the operands' types do not fit, or this is not what [`Finished::computes`] and [`Finished::takes`].
     pub(crate) fn matmul_finished(&self, a: Matrix, b: Matrix, out: Matrix, finished: Finished<'_>) {
         let Finished { bias, activation, kept } = finished;
         assert!(
@@ -158,7 +163,8 @@ impl Context {
                 && a.cols > 0
                 && kept
                     .is_none_or(|k| k.dtype() == DType::Bf16 && k.cols() == out.cols && k.rows() == out.rows)
-                && Finished::takes(activation, kept.is_some(), out.cols, bias),
+                && Finished::computes(activation, kept.is_some(), out.cols)
+                && Finished::takes(bias),
             "{finished:?} of {out:?}"
         );
         self.queue_matmul(a, b, out, Write::Replace, Some(finished));

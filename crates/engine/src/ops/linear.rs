@@ -472,6 +472,34 @@ mod tests {
         }
     }
 
+    /// Bias, activation, dropout and residuals of a linear of these (rows, inputs, outputs).
+    fn check_epilogue(
+        activation: Activation,
+        (p, residuals): (f32, usize),
+        (rows, inputs, outputs): (usize, usize, usize),
+    ) {
+        let mut inputs_of = vec![("x", rows, inputs)];
+        inputs_of.extend((0..residuals).map(|_| ("residual", rows, outputs)));
+        Gradcheck::new("linear", &inputs_of, &[("weight", outputs, inputs), ("bias", 1, outputs)]).run(
+            |tape, x, w| {
+                let dropout = Some(Dropout { p, site: 5 });
+                let linear = Linear { activation, dropout, ..Linear::new(w[0], Some(w[1])) };
+                tape.linear(&x[0], linear, &x[1..].iter().collect::<Vec<_>>())
+            },
+            |x, w| {
+                let mut y = reference::forward(&x[0], &w[0], &w[1], activation);
+                for (i, y) in y.iter_mut().enumerate() {
+                    let key = site_key(row_key(SEED, STEP, 0, (i / outputs) as u64), 5);
+                    if p > 0.0 {
+                        *y *= f64::from(dropout_factor(key, i % outputs, DropRate::new(p)));
+                    }
+                    *y += x[1..].iter().map(|r| r[i]).sum::<f64>();
+                }
+                y
+            },
+        );
+    }
+
     #[test]
     fn gradcheck_with_the_whole_epilogue() {
         let rare = [Activation::GeluExact, Activation::Silu, Activation::Tanh];
@@ -480,28 +508,7 @@ mod tests {
             for (p, residuals) in
                 [(0.0, 0), (0.3, 1), (0.0, 2), (0.4, 0), (0.1, 3)].into_iter().take(if i < 3 { 5 } else { 2 })
             {
-                let (rows, inputs, outputs) = (13, 31, 41);
-                let mut inputs_of = vec![("x", rows, inputs)];
-                inputs_of.extend((0..residuals).map(|_| ("residual", rows, outputs)));
-                Gradcheck::new("linear", &inputs_of, &[("weight", outputs, inputs), ("bias", 1, outputs)])
-                    .run(
-                        |tape, x, w| {
-                            let dropout = Some(Dropout { p, site: 5 });
-                            let linear = Linear { activation, dropout, ..Linear::new(w[0], Some(w[1])) };
-                            tape.linear(&x[0], linear, &x[1..].iter().collect::<Vec<_>>())
-                        },
-                        |x, w| {
-                            let mut y = reference::forward(&x[0], &w[0], &w[1], activation);
-                            for (i, y) in y.iter_mut().enumerate() {
-                                let key = site_key(row_key(SEED, STEP, 0, (i / outputs) as u64), 5);
-                                if p > 0.0 {
-                                    *y *= f64::from(dropout_factor(key, i % outputs, DropRate::new(p)));
-                                }
-                                *y += x[1..].iter().map(|r| r[i]).sum::<f64>();
-                            }
-                            y
-                        },
-                    );
+                check_epilogue(activation, (p, residuals), (13, 31, 41));
             }
         }
     }
@@ -512,28 +519,7 @@ mod tests {
         let activations = [Activation::Identity, Activation::Relu, Activation::Gelu, Activation::GeluExact];
         for (i, activation) in activations.into_iter().enumerate() {
             for (p, residuals) in [(0.0, 0), (0.2, 0), (0.2, 1)] {
-                let (rows, inputs, outputs) = (37, 24, 48 + 4 * i);
-                let mut inputs_of = vec![("x", rows, inputs)];
-                inputs_of.extend((0..residuals).map(|_| ("residual", rows, outputs)));
-                Gradcheck::new("linear", &inputs_of, &[("weight", outputs, inputs), ("bias", 1, outputs)])
-                    .run(
-                        |tape, x, w| {
-                            let dropout = Some(Dropout { p, site: 5 });
-                            let linear = Linear { activation, dropout, ..Linear::new(w[0], Some(w[1])) };
-                            tape.linear(&x[0], linear, &x[1..].iter().collect::<Vec<_>>())
-                        },
-                        |x, w| {
-                            let mut y = reference::forward(&x[0], &w[0], &w[1], activation);
-                            for (i, y) in y.iter_mut().enumerate() {
-                                let key = site_key(row_key(SEED, STEP, 0, (i / outputs) as u64), 5);
-                                if p > 0.0 {
-                                    *y *= f64::from(dropout_factor(key, i % outputs, DropRate::new(p)));
-                                }
-                                *y += x[1..].iter().map(|r| r[i]).sum::<f64>();
-                            }
-                            y
-                        },
-                    );
+                check_epilogue(activation, (p, residuals), (37, 24, 48 + 4 * i));
             }
         }
     }
