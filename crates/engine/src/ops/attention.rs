@@ -71,7 +71,12 @@ impl KeyValueCache {
 
 /// What the backward needs.
 struct Saved {
-    qkv: Value,
+    /// On a GPU perhaps with zeros behind the columns of each head.
+    qkv: Tensor,
+    /// Where its gradient goes.
+    qkv_id: Option<usize>,
+    /// C.
+    width: usize,
     y: Tensor,
     attention: Attention,
     dropout: Option<ActiveDropout>,
@@ -104,6 +109,7 @@ impl Tape<'_> {
         };
         let mut y = self.uninit(rows, y_cols, self.precision.activation());
         let mut log_sums = self.uninit(rows, heads, DType::F32);
+        let mut read = qkv.tensor.clone();
         let past = cache.as_ref().map_or(0, |c| c.len());
         if let Some(cache) = &mut cache {
             assert!(
@@ -118,7 +124,8 @@ impl Tape<'_> {
                 (cache.device.append(cuda, device.pool(), &qkv.tensor, past), offsets)
             });
             let heads = attention.on_device(dropout.as_ref());
-            cuda::ops::attention::forward(cuda, slab, &qkv.tensor, cached.as_ref(), heads, &y, &log_sums);
+            let (pool, made) = (device.pool(), (&y, &log_sums));
+            read = cuda::ops::attention::forward(cuda, pool, slab, &read, cached.as_ref(), heads, made);
         } else {
             let cached = cache.map(|cache| {
                 cache.append(device.level(), &qkv.tensor);
@@ -185,7 +192,7 @@ impl Tape<'_> {
                 });
             });
         }
-        let saved = Saved { qkv: qkv.clone(), y: y.clone(), attention, dropout, log_sums };
+        let saved = Saved { qkv: read, qkv_id: qkv.id, width, y: y.clone(), attention, dropout, log_sums };
         self.record(y, qkv.id.is_some(), move |back, dy| saved.backward(back, &dy))
     }
 }
@@ -234,16 +241,16 @@ impl Saved {
     fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
-        let (rows, width, heads) = (dy.rows(), self.qkv.tensor.cols() / 3, self.attention.heads);
+        let (rows, width, heads) = (dy.rows(), self.width, self.attention.heads);
         let mut gradient;
         if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
             let delta = back.uninit(rows, heads, DType::F32);
-            gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
+            gradient = back.uninit(rows, 3 * width, self.qkv.dtype());
             let heads = self.attention.on_device(self.dropout.as_ref());
-            let forward = (&self.qkv.tensor, &self.y, &self.log_sums);
-            cuda::ops::attention::backward(cuda, slab, forward, heads, dy, &delta, &gradient);
+            let (pool, forward) = (device.pool(), (&self.qkv, &self.y, &self.log_sums));
+            cuda::ops::attention::backward(cuda, pool, slab, forward, heads, dy, &delta, &gradient);
         } else {
-            gradient = back.uninit(rows, 3 * width, self.qkv.tensor.dtype());
+            gradient = back.uninit(rows, 3 * width, self.qkv.dtype());
             let out = SharedTensor::new(&mut gradient);
             let packing = back.packing;
             let (level, precision) = (device.level(), back.precision);
@@ -254,7 +261,7 @@ impl Saved {
                 });
             });
         }
-        back.add(self.qkv.id, gradient);
+        back.add(self.qkv_id, gradient);
     }
 
     /// One head of one sequence.
@@ -275,7 +282,7 @@ impl Saved {
         let [q_room, dy_room] = tile_rights;
         let [q, k, v] = [0, 1, 2].map(|part| {
             let first = part * width + head * dim;
-            Operand::new(&self.qkv.tensor).block(range.clone(), first..first + dim)
+            Operand::new(&self.qkv).block(range.clone(), first..first + dim)
         });
         let d_y = Operand::new(dy).block(range.clone(), head * dim..(head + 1) * dim);
         gather(level, &self.y, range.clone(), head * dim, dim, y);

@@ -220,8 +220,10 @@ mod tests {
     fn gradcheck() {
         let narrow =
             ODD_SIZES.into_iter().filter(|&c| c > 1).flat_map(|cols| [1, 5, 67].map(|rows| (rows, cols)));
-        // On a GPU rows are kept in registers, in more of them, or read again.
-        for (rows, cols) in narrow.chain([(3, 514), (2, 1_024), (2, 1_026)]) {
+        // On a GPU rows are kept in a warp's registers, in more of them, in a block's, or read again.
+        for (rows, cols) in
+            narrow.chain([(3, 514), (19, 520), (3, 1_022), (2, 1_024), (2, 1_026), (2, 2_052)])
+        {
             Gradcheck::new("norm", &[("x", rows, cols)], &[("weight", 1, cols), ("bias", 1, cols)]).run(
                 |tape, x, w| tape.norm(&x[0], LayerNorm::new(w[0], Some(w[1]), 1e-5)),
                 |x, w| reference::forward(&x[0], &w[0], &w[1], 1e-5),
@@ -241,7 +243,9 @@ mod tests {
 
     #[test]
     fn gradcheck_with_dropout() {
-        for (rows, cols, p) in [(5, 7, 0.3), (67, 65, 0.1), (33, 41, 0.5), (7, 64, 0.2), (2, 520, 0.1)] {
+        for (rows, cols, p) in
+            [(5, 7, 0.3), (67, 65, 0.1), (33, 41, 0.5), (7, 64, 0.2), (2, 520, 0.1), (2, 522, 0.1)]
+        {
             Gradcheck::new("norm", &[("x", rows, cols)], &[("weight", 1, cols), ("bias", 1, cols)]).run(
                 |tape, x, w| {
                     let dropout = Some(Dropout { p, site: 4 });

@@ -77,6 +77,50 @@ extern "C" __global__ void attention_forward(const void *q, int q_stride, const 
     }
 }
 
+// to [rows, parts * pitch] = from in bf16, whose rows are from_stride apart and have parts of dim columns: each part's columns begin
+// `pitch` columns after those of the part before, zeros behind them. pitch is a multiple of 8, which is what a thread has.
+// Grid: eights / blockDim.x.
+extern "C" __global__ void spread_heads(const unsigned short *from, int from_stride, unsigned short *to, int rows, int parts, int dim,
+                                        int pitch) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int of_part = pitch / 8, across = parts * of_part;
+    size_t row = i / across;
+    int at = (int)(i % across), part = at / of_part;
+    if (row >= (size_t)rows) return;
+    *(uint4 *)(to + i * 8) = eight(from + row * from_stride + part * dim, at % of_part * 8, dim);
+}
+
+// The sum of the products of two pairs of bf16.
+static inline __device__ float products(unsigned a, unsigned b) {
+    return __uint_as_float(a << 16) * __uint_as_float(b << 16) + __uint_as_float(a & 0xffff0000u) * __uint_as_float(b & 0xffff0000u);
+}
+
+// As attention_delta, in bf16, and dy in bf16 with heads `pitch` columns apart, zeros between, into `spread` unless it is null. Eight lanes have a
+// head of a row. Grid: 8 * row_heads / blockDim.x.
+extern "C" __global__ void attention_delta_bf16(const unsigned short *y, const void *dy, int dy_dtype, int stride, float *delta,
+                                                unsigned short *spread, int heads, int row_heads, int dim, int pitch) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) / 8, lane = threadIdx.x % 8;
+    float sum = 0.0f;
+    if (i < row_heads) {
+        size_t first = (size_t)(i / heads) * stride + i % heads * dim;
+        for (int c = 8 * lane; c < dim; c += 64) {
+            uint4 a = eight(y + first, c, dim), b;
+            if (dy_dtype == BF16) {
+                b = eight((const half_word *)dy + first, c, dim);
+            } else {
+                float wide[8];
+#pragma unroll
+                for (int k = 0; k < 8; k++) wide[k] = c + k < dim ? ((const float *)dy)[first + c + k] : 0.0f;
+                b = make_uint4(pack(wide[0], wide[1]), pack(wide[2], wide[3]), pack(wide[4], wide[5]), pack(wide[6], wide[7]));
+            }
+            if (spread != 0) *(uint4 *)(spread + (size_t)i * pitch + c) = b;
+            sum += products(a.x, b.x) + products(a.y, b.y) + products(a.z, b.z) + products(a.w, b.w);
+        }
+    }
+    for (int offset = 4; offset > 0; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+    if (lane == 0 && i < row_heads) delta[i] = sum;
+}
+
 // delta[row, head] = sum of dy * y over the head's columns, one warp each; rows of both are `stride` apart.
 extern "C" __global__ void attention_delta(const void *y, int y_dtype, const void *dy, int dy_dtype, int stride, float *delta,
                                            int heads, int row_heads, int dim) {

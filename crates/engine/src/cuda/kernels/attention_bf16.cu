@@ -4,6 +4,9 @@
 //
 // STEPS, defined before this text, says how wide a head may be: 16 * STEPS columns, those beyond its own being zeros.
 //
+// Heads of q, k, v and dy begin `pitch` columns apart: `dim`, their own columns, or more with zeros behind those (spread_heads), where
+// 16 bytes at a time could not be read otherwise. Heads of y and of the gradients are always `dim` apart.
+//
 // A warp owns 16 rows (queries, or keys where their gradients are summed), whose operands it keeps in registers; it walks
 // over the other side in tiles of 64 rows that its block's warps share. Products are bf16 with f32 sums; probabilities and
 // the gradients of scores are rounded to bf16 before they are multiplied, sums of probabilities before that.
@@ -17,8 +20,11 @@
 // From one staged row to the next: the rows that eight lanes read start in different banks.
 #define STRIDE (WIDE + 8)
 // Columns of scores that exist at once where two sets of them do; fewer where registers are short.
-#define PART (STEPS > 6 ? 16 : 32)
+#define PART (STEPS == 3 || STEPS > 6 ? 16 : 32)
 #define PARTS (PART / 8)
+// Blocks that are to fit into a multiprocessor where the gradients of keys are summed. Unasked, compilers take a few registers more
+// than let them in.
+#define KEYS_BLOCKS (STEPS < 4 ? 4 : STEPS == 4 ? 3 : 2)
 // Two staged tiles.
 #define ROOM (2 * SEEN * STRIDE)
 #define LOG2_E 1.4426950408889634f
@@ -187,7 +193,7 @@ extern "C" __global__ __launch_bounds__(128) void
     attention_forward_bf16(const void *q, int q_stride, const void *kv, int kv_stride, int k_col, int v_col,
                            const unsigned *q_offsets, const unsigned *k_offsets, int causal, int window, float score_scale,
                            int dim, const unsigned long long *row_keys, unsigned site, unsigned threshold, float scale,
-                           unsigned short *y, int y_stride, float *log_sums) {
+                           int pitch, unsigned short *y, int y_stride, float *log_sums) {
     extern __shared__ __align__(16) unsigned short shared[];
     int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int head = blockIdx.y, heads = gridDim.y;
@@ -200,7 +206,7 @@ extern "C" __global__ __launch_bounds__(128) void
     int past = (k_end - k_start) - (q_end - q_start);
     // Two rooms for tiles of keys and values: one is multiplied while the next is staged.
     half_word *rooms = shared;
-    stage_rows(q, BF16, q_stride, head * dim, block_first, warps * OWN, q_end, dim, rooms);
+    stage_rows(q, BF16, q_stride, head * pitch, block_first, warps * OWN, q_end, pitch, rooms);
     staged();
     unsigned queries[STEPS][4];
     own_rows(rooms + warp * OWN * STRIDE, 8, queries);
@@ -224,8 +230,8 @@ extern "C" __global__ __launch_bounds__(128) void
     int seen = min(count, from + warps * OWN + (causal ? 0 : window));
     int tile = max(0, from - window) / SEEN * SEEN;
     auto stage = [&](int tile, half_word *room) {
-        stage_rows(kv, BF16, kv_stride, k_col + head * dim, k_start + tile, SEEN, k_end, dim, room);
-        stage_rows(kv, BF16, kv_stride, v_col + head * dim, k_start + tile, SEEN, k_end, dim, room + SEEN * STRIDE);
+        stage_rows(kv, BF16, kv_stride, k_col + head * pitch, k_start + tile, SEEN, k_end, pitch, room);
+        stage_rows(kv, BF16, kv_stride, v_col + head * pitch, k_start + tile, SEEN, k_end, pitch, room + SEEN * STRIDE);
     };
     stage(tile, rooms);
     for (int turn = 0; tile < seen; tile += SEEN, turn ^= 1) {
@@ -313,18 +319,18 @@ extern "C" __global__ __launch_bounds__(128) void
 extern "C" __global__ __launch_bounds__(128) void
     attention_backward_queries_bf16(const void *qkv, const void *dy, int dy_dtype, int dy_stride, const unsigned *offsets, int causal,
                                     int window, float score_scale, int dim, const unsigned long long *row_keys, unsigned site,
-                                    unsigned threshold, float scale, const float *log_sums, const float *delta,
+                                    unsigned threshold, float scale, int pitch, const float *log_sums, const float *delta,
                                     unsigned short *gradient) {
     extern __shared__ __align__(16) unsigned short shared[];
     int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int head = blockIdx.y, heads = gridDim.y, width = heads * dim;
+    int head = blockIdx.y, heads = gridDim.y, width = heads * dim, from = heads * pitch;
     int start = offsets[blockIdx.z], end = offsets[blockIdx.z + 1];
     int tiles = (end - start + warps * OWN - 1) / (warps * OWN);
     if ((int)blockIdx.x >= tiles) return;
     int block_first = start + (tiles - 1 - (int)blockIdx.x) * warps * OWN;
     half_word *rooms = shared;
-    stage_rows(qkv, BF16, 3 * width, head * dim, block_first, warps * OWN, end, dim, rooms);
-    stage_rows(dy, dy_dtype, dy_stride, head * dim, block_first, warps * OWN, end, dim, rooms + SEEN * STRIDE);
+    stage_rows(qkv, BF16, 3 * from, head * pitch, block_first, warps * OWN, end, pitch, rooms);
+    stage_rows(dy, dy_dtype, dy_stride, head * pitch, block_first, warps * OWN, end, pitch, rooms + SEEN * STRIDE);
     staged();
     unsigned queries[STEPS][4], d_out[STEPS][4];
     own_rows(rooms + warp * OWN * STRIDE, 8, queries);
@@ -353,8 +359,8 @@ extern "C" __global__ __launch_bounds__(128) void
     int seen = min(count, block_first - start + warps * OWN + (causal ? 0 : window));
     int tile = max(0, block_first - start - window) / SEEN * SEEN;
     auto stage = [&](int tile, half_word *room) {
-        stage_rows(qkv, BF16, 3 * width, width + head * dim, start + tile, SEEN, end, dim, room);
-        stage_rows(qkv, BF16, 3 * width, 2 * width + head * dim, start + tile, SEEN, end, dim, room + SEEN * STRIDE);
+        stage_rows(qkv, BF16, 3 * from, from + head * pitch, start + tile, SEEN, end, pitch, room);
+        stage_rows(qkv, BF16, 3 * from, 2 * from + head * pitch, start + tile, SEEN, end, pitch, room + SEEN * STRIDE);
     };
     stage(tile, rooms);
     // When causal, a warp has no use for keys behind its last query.
@@ -409,23 +415,23 @@ extern "C" __global__ __launch_bounds__(128) void
 // The gradients of keys and values, into their columns of `gradient`; as attention_backward_keys. A block has a whole number
 // of 32 keys, 16 to a warp: 8 that follow each other, and the 8 that are 16 further, which share their random bits.
 // Shared and grid as the forward's.
-extern "C" __global__ __launch_bounds__(128) void
+extern "C" __global__ __launch_bounds__(128, KEYS_BLOCKS) void
     attention_backward_keys_bf16(const void *qkv, const void *dy, int dy_dtype, int dy_stride, const unsigned *offsets, int causal, int window,
                                  float score_scale, int dim, const unsigned long long *row_keys, unsigned site,
-                                 unsigned threshold, float scale, const float *log_sums, const float *delta,
+                                 unsigned threshold, float scale, int pitch, const float *log_sums, const float *delta,
                                  unsigned short *gradient) {
     extern __shared__ __align__(16) unsigned short shared[];
     __shared__ u64 all_drop_keys[2][SEEN];
     __shared__ float log_sums_of[2][SEEN], deltas_of[2][SEEN];
     int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int head = blockIdx.y, heads = gridDim.y, width = heads * dim;
+    int head = blockIdx.y, heads = gridDim.y, width = heads * dim, from = heads * pitch;
     int start = offsets[blockIdx.z], end = offsets[blockIdx.z + 1];
     // When causal, the first keys have most to do: they begin first.
     int block_first = start + (int)blockIdx.x * warps * OWN;
     if (block_first >= end) return;
     half_word *rooms = shared;
-    stage_rows(qkv, BF16, 3 * width, width + head * dim, block_first, warps * OWN, end, dim, rooms);
-    stage_rows(qkv, BF16, 3 * width, 2 * width + head * dim, block_first, warps * OWN, end, dim, rooms + SEEN * STRIDE);
+    stage_rows(qkv, BF16, 3 * from, from + head * pitch, block_first, warps * OWN, end, pitch, rooms);
+    stage_rows(qkv, BF16, 3 * from, 2 * from + head * pitch, block_first, warps * OWN, end, pitch, rooms + SEEN * STRIDE);
     staged();
     int of_block = warp / 2 * 32 + warp % 2 * 8;
     unsigned keys[STEPS][4], values[STEPS][4];
@@ -448,8 +454,8 @@ extern "C" __global__ __launch_bounds__(128) void
     int tile = max(0, nearest) / SEEN * SEEN;
     auto stage = [&](int tile, int turn) {
         half_word *room = rooms + turn * ROOM;
-        stage_rows(qkv, BF16, 3 * width, head * dim, start + tile, SEEN, end, dim, room);
-        stage_rows(dy, dy_dtype, dy_stride, head * dim, start + tile, SEEN, end, dim, room + SEEN * STRIDE);
+        stage_rows(qkv, BF16, 3 * from, head * pitch, start + tile, SEEN, end, pitch, room);
+        stage_rows(dy, dy_dtype, dy_stride, head * pitch, start + tile, SEEN, end, pitch, room + SEEN * STRIDE);
         for (int i = threadIdx.x; i < SEEN; i += blockDim.x) {
             int row = start + tile + i;
             bool exists = row < end;

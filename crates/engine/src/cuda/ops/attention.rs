@@ -1,7 +1,9 @@
 //! Attention on the device: grids and shared memory of the kernels, and the cache of keys and values.
 
+use super::elementwise::padded;
 use super::{
-    Argument, DeviceDropout, MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, int, row_warps, single_rows,
+    Argument, DeviceDropout, MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, elements, int, optional,
+    row_warps, single_rows,
 };
 use crate::cuda::{Context, DeviceBuffer, Module, Slab};
 use crate::dtype::DType;
@@ -116,44 +118,67 @@ impl Heads {
     }
 }
 
-/// Fills y and the log-sum-exps. With a cache, its rows of (k, v) and their offsets stand for the keys and values of qkv.
+/// Rows from which on it pays to spread heads, a pass over them, for kernels that are twice as fast. Tests have few rows, and should
+/// meet both.
+const ROWS_WORTH_SPREADING: usize = if cfg!(test) { 8 } else { 1_024 };
+
+/// qkv as the kernels for bf16 read it: where heads begin at no 16 bytes, and there are rows enough, a copy with zeros behind the
+/// columns of each.
+fn spread(cuda: &Context, pool: &Pool, qkv: &Tensor, (heads, dim): (usize, usize)) -> Tensor {
+    let (rows, parts, pitch) = (qkv.rows(), 3 * heads, padded(dim));
+    if qkv.dtype() != DType::Bf16 || pitch == dim || rows < ROWS_WORTH_SPREADING {
+        return qkv.clone();
+    }
+    let to = Tensor::uninit(pool, rows, parts * pitch, DType::Bf16);
+    let arguments = [at(qkv), int(qkv.cols()), at(&to), int(rows), int(parts), int(dim), int(pitch)];
+    let grid = elements(rows * to.cols() / 8);
+    cuda.launch(ATTENTION, "spread_heads", grid, THREADS, 0, &arguments);
+    to
+}
+
+/// Fills y and the log-sum-exps. With a cache, its rows of (k, v) and their offsets stand for the keys and values of qkv. Gives back
+/// what the backward takes for qkv: itself, or a copy with wider heads.
 pub(crate) fn forward(
     cuda: &Context,
+    pool: &Pool,
     slab: &Slab,
     qkv: &Tensor,
     cached: Option<&(Tensor, DeviceBuffer)>,
     heads: Heads,
-    y: &Tensor,
-    log_sums: &Tensor,
-) {
-    let width = qkv.cols() / 3;
-    let dim = width / heads.count;
+    (y, log_sums): (&Tensor, &Tensor),
+) -> Tensor {
+    let dim = qkv.cols() / 3 / heads.count;
     assert!(dim <= MOST_DIM, "heads of {dim}, on a GPU at most {MOST_DIM}");
+    let qkv = if cached.is_some() { qkv.clone() } else { spread(cuda, pool, qkv, (heads.count, dim)) };
+    let width = qkv.cols() / 3;
     // Without a cache the keys and values stand beside the queries.
     let (keys, key_offsets, key_column) = match cached {
         Some((rows, offsets)) => (rows, offsets.ptr(), 0),
-        None => (qkv, slab.offsets(), width),
+        None => (&qkv, slab.offsets(), width),
     };
     let read =
-        [at(qkv), int(3 * width), at(keys), int(keys.cols()), int(key_column), int(key_column + width)];
+        [at(&qkv), int(3 * width), at(keys), int(keys.cols()), int(key_column), int(key_column + width)];
     let offsets = [slab.offsets().into(), key_offsets.into()];
     let scores = heads.arguments(dim);
     if qkv.dtype() == DType::Bf16 {
         assert_eq!(y.dtype(), DType::Bf16, "attention of bf16");
-        let written = [at(y), int(y.cols()), at(log_sums)];
+        let written = [int(width / heads.count), at(y), int(y.cols()), at(log_sums)];
         let arguments = [&read[..], &offsets, &scores, &written].concat();
-        return launch_bf16(cuda, "attention_forward_bf16", slab, (heads.count, dim), &arguments);
+        launch_bf16(cuda, "attention_forward_bf16", slab, (heads.count, dim), &arguments);
+        return qkv;
     }
     let written = [at(y), dtype(y.dtype()), at(log_sums)];
     let arguments = [&read[..], &[dtype(qkv.dtype())], &offsets, &scores, &written].concat();
     let block = Block::new(dim, ROWS * (dim + WARP));
     block.launch(cuda, "attention_forward", slab, heads.count, &arguments);
+    qkv
 }
 
-/// Fills the gradient of qkv, from what the forward took and made (qkv, y, the log-sum-exps). `delta` is work space
+/// Fills the gradient of qkv, from what the forward gave back and made (qkv, y, the log-sum-exps). `delta` is work space
 /// `[N, H]`.
 pub(crate) fn backward(
     cuda: &Context,
+    pool: &Pool,
     slab: &Slab,
     (qkv, y, log_sums): (&Tensor, &Tensor, &Tensor),
     heads: Heads,
@@ -164,6 +189,34 @@ pub(crate) fn backward(
     let dim = gradient.cols() / 3 / heads.count;
     let count = dy.rows() * heads.count;
     assert_eq!(y.cols(), dy.cols(), "attention: columns of the output and of its gradient");
+    let scores = heads.arguments(dim);
+    let sums = [at(log_sums), at(delta), at(gradient)];
+    if qkv.dtype() == DType::Bf16 {
+        let pitch = qkv.cols() / 3 / heads.count;
+        // Heads of dy are where those of qkv are.
+        let wide = (pitch > dim).then(|| Tensor::uninit(pool, dy.rows(), heads.count * pitch, DType::Bf16));
+        let [wide_at, _] = optional(wide.as_ref());
+        let arguments = [
+            at(y),
+            at(dy),
+            dtype(dy.dtype()),
+            int(dy.cols()),
+            at(delta),
+            wide_at,
+            int(heads.count),
+            int(count),
+            int(dim),
+            int(pitch),
+        ];
+        cuda.launch(ATTENTION, "attention_delta_bf16", elements(8 * count), THREADS, 0, &arguments);
+        let dy = wide.as_ref().unwrap_or(dy);
+        let rows = [at(qkv), at(dy), dtype(dy.dtype()), int(dy.cols()), slab.offsets().into()];
+        let arguments = [&rows[..], &scores, &[int(pitch)], &sums].concat();
+        for kernel in ["attention_backward_queries_bf16", "attention_backward_keys_bf16"] {
+            launch_bf16(cuda, kernel, slab, (heads.count, dim), &arguments);
+        }
+        return;
+    }
     let arguments = [
         at(y),
         dtype(y.dtype()),
@@ -176,16 +229,6 @@ pub(crate) fn backward(
         int(dim),
     ];
     cuda.launch(ATTENTION, "attention_delta", row_warps(count), THREADS, 0, &arguments);
-    let scores = heads.arguments(dim);
-    let sums = [at(log_sums), at(delta), at(gradient)];
-    if qkv.dtype() == DType::Bf16 {
-        let rows = [at(qkv), at(dy), dtype(dy.dtype()), int(dy.cols()), slab.offsets().into()];
-        let arguments = [&rows[..], &scores, &sums].concat();
-        for kernel in ["attention_backward_queries_bf16", "attention_backward_keys_bf16"] {
-            launch_bf16(cuda, kernel, slab, (heads.count, dim), &arguments);
-        }
-        return;
-    }
     let rows = [at(qkv), dtype(qkv.dtype()), at(dy), dtype(dy.dtype()), slab.offsets().into()];
     let arguments = [&rows[..], &scores, &sums].concat();
     let of_queries = Block::new(dim, ROWS * (2 * dim + WARP));

@@ -27,7 +27,15 @@ const NORM_BACKWARD: [(usize, Module); 6] = {
     ]
 };
 
-/// Rows of a block of those: `BLOCK_ROWS` in `norm_backward.cu`.
+/// The backward for wide rows, of which a thread has four columns.
+const NORM_BACKWARD_WIDE: Module =
+    Module { name: "norm_backward_wide", text: include_str!("../kernels/norm_backward_wide.cu") };
+
+/// Columns from which on, and up to which, that one takes a row: fewer are faster in a warp's registers, and a block has
+/// `MOST_THREADS` threads (`norm_backward_wide.cu`).
+const WIDE: std::ops::RangeInclusive<usize> = 513..=2_048;
+
+/// Rows of a block of all of those: `BLOCK_ROWS` in `norm_backward.cu` and `norm_backward_wide.cu`.
 const BLOCK_ROWS: usize = 16;
 
 /// Fills y, its bf16 copy with zeros behind its columns where one is wanted, and the statistics, from x, weight and bias.
@@ -79,9 +87,7 @@ pub(crate) fn backward(
     let sums = |blocks| trains.then(|| Tensor::uninit(pool, blocks, 2 * cols, DType::F32));
     if let Some((dx, adds)) = dx {
         let more = adds.then(|| dx.device_ptr());
-        let keeps = x.dtype() == DType::F32 && dy.dtype() == DType::F32 && cols.is_multiple_of(2);
-        let pairs = cols.div_ceil(2 * WARP);
-        if let Some((_, module)) = NORM_BACKWARD.into_iter().find(|&(most, _)| keeps && pairs <= most) {
+        if let Some((module, kernel, threads, shared_floats)) = one_pass(x, dy) {
             let partial = sums(rows.div_ceil(BLOCK_ROWS));
             let [keys, site, threshold, scale] = dropout(drops);
             let arguments = [
@@ -99,9 +105,9 @@ pub(crate) fn backward(
                 threshold,
                 scale,
             ];
-            let shared_bytes = if trains { THREADS / WARP * 2 * cols * DType::F32.size() } else { 0 };
+            let shared_bytes = if trains { shared_floats * DType::F32.size() } else { 0 };
             let grid = [rows.div_ceil(BLOCK_ROWS), 1, 1];
-            cuda.launch(module, "norm_backward_kept", grid, THREADS, shared_bytes, &arguments);
+            cuda.launch(module, kernel, grid, threads, shared_bytes, &arguments);
             return partial;
         }
         input_gradient(cuda, x, dy, drops, weight, statistics, more, dx);
@@ -109,6 +115,22 @@ pub(crate) fn backward(
     let partial = sums(row_blocks(rows))?;
     partial_sums(cuda, x, dy, drops, statistics, &partial);
     Some(partial)
+}
+
+/// What computes all of the backward in one pass over such rows: module, kernel, threads, and floats of shared memory where weight
+/// and bias are trained.
+fn one_pass(x: &Tensor, dy: &Tensor) -> Option<(Module, &'static str, usize, usize)> {
+    let cols = x.cols();
+    if x.dtype() != DType::F32 || dy.dtype() != DType::F32 || !cols.is_multiple_of(2) {
+        return None;
+    }
+    if cols.is_multiple_of(4) && WIDE.contains(&cols) {
+        let threads = cols.div_ceil(4).next_multiple_of(WARP);
+        return Some((NORM_BACKWARD_WIDE, "norm_backward_wide", threads, 0));
+    }
+    let pairs = cols.div_ceil(2 * WARP);
+    let (_, module) = NORM_BACKWARD.into_iter().find(|&(most, _)| pairs <= most)?;
+    Some((module, "norm_backward_kept", THREADS, THREADS / WARP * 2 * cols))
 }
 
 /// Fills dx, with what is added to it.
