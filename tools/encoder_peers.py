@@ -126,7 +126,7 @@ def recipe(a):
     regression = a.task == "stsb"
     names = [] if regression else sorted(set(gold))
     tokenizer = AutoTokenizer.from_pretrained(a.model)
-    model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=max(len(names), 1)).train()
+    model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=max(len(names), 1)).to(a.device).train()
 
     def inputs(row):
         if len(row) == 2 or a.truncation == "head":
@@ -142,7 +142,7 @@ def recipe(a):
 
     ids = lambda rows: [inputs(row) for row in rows]
     train, test = ids(train), ids(test)
-    labels = torch.tensor([float(g) for g in gold] if regression else [names.index(g) for g in gold])
+    labels = torch.tensor([float(g) for g in gold] if regression else [names.index(g) for g in gold]).to(a.device)
     if a.method == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -154,13 +154,13 @@ def recipe(a):
     total = a.epochs * -(-len(train) // batch)
 
     def together(rows):
-        return tokenizer.pad(rows, return_tensors="pt")
+        return tokenizer.pad(rows, return_tensors="pt").to(a.device)
 
     def evaluate():
         model.eval()
         order = sorted(range(len(test)), key=lambda i: len(test[i]["input_ids"]))
         out = [None] * len(test)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast(a.device, torch.bfloat16):
             for k in range(0, len(order), 32):
                 picked = order[k : k + 32]
                 logits = model(**together([test[i] for i in picked])).logits.float()
@@ -185,7 +185,7 @@ def recipe(a):
             share = step / warm if step <= warm else 1 - (step - warm - 1) / (total - warm)
             for group in optimizer.param_groups:
                 group["lr"] = a.lr * share
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(a.device, torch.bfloat16):
                 logits = model(**together([train[i] for i in picked])).logits.float()
             y = labels[picked]
             loss = torch.nn.functional.mse_loss(logits[:, 0], y) if regression else torch.nn.functional.cross_entropy(logits, y)
@@ -219,8 +219,10 @@ def main():
     p.add_argument("--truncation", choices=["head", "head-tail"], default="head-tail", help="of recipe: what is kept of long texts")
     p.add_argument("--method", choices=["full", "lora"], default="full", help="of recipe; lora: PEFT's")
     p.add_argument("--max_steps", type=int, default=-1, help="of recipe: stop there and tell the speed")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of recipe")
     p.add_argument("--every", type=int, default=1, help="take each n-th review of imdb")
     a = p.parse_args()
+    torch.set_num_threads(a.threads)
     print(json.dumps({"trainer": trainer, "onnx": onnx, "recipe": recipe}[a.what](a)), flush=True)
 
 

@@ -251,7 +251,7 @@ impl Teacher {
                 }
             }
             Seen::Heads(layer, qkv) if relations.is_some_and(|learned| learned.layer == layer) => {
-                heads = Some(qkv.tensor().clone());
+                heads = Some(qkv.clone());
             }
             Seen::Heads(..) => {}
         });
@@ -272,9 +272,12 @@ impl Teacher {
                 sums.tokens.add(&tape.distance(&rendered, target.tensor(), scale));
             }
         }
-        if let (Some(learned), Some(own), Some(there)) = (relations, &states.heads, &heads) {
+        if let (Some(learned), Some(states), Some(there)) = (relations, &states.heads, &heads) {
             let scale = (learned.weight / compared.relations) as f32;
-            sums.relations = tape.relation(own, there, learned.relations, scale);
+            let [of_student, of_teacher] = [student, &self.model].map(|model| 3 * model.config().embed_dim);
+            let heads = tape.own_columns(states, of_student);
+            let target = own.own_columns(there, of_teacher);
+            sums.relations = tape.relation(&heads, target.tensor(), learned.relations, scale);
         }
         if sentence_loss > 0.0 {
             let scale = (sentence_loss / compared.sentences) as f32;

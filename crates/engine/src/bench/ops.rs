@@ -179,7 +179,14 @@ impl<'a> OpRun<'a> {
             }
             Op::Attention => Some(tape.attention(
                 &x,
-                Attention { heads: HEADS, causal: true, window: None, dropout, padded_output: false },
+                Attention {
+                    heads: HEADS,
+                    dim: EMBED / HEADS,
+                    causal: true,
+                    window: None,
+                    dropout,
+                    padded_output: false,
+                },
                 None,
             )),
             Op::LinearCrossEntropy => {

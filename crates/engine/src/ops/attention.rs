@@ -1,6 +1,6 @@
 //! Attention over packed sequences: y = drop(softmax(q k^T / sqrt(D) + mask)) v, per head.
 //!
-//! Shapes: qkv `[N, 3C]` (columns q, k, v, each H heads of D), y `[N, C]`. A query sees the keys of its own
+//! Shapes: qkv `[N, 3C]` (columns q, k, v, each H heads of D; what a linear padded, too), y `[N, C]`. A query sees the keys of its own
 //! sequence, up to its own position when causal, and with a window of w only those at most w positions away. The probabilities never exist at once beyond one tile of
 //! queries; the backward recomputes them from the saved log-sum-exp (Dao et al. 2022).
 //!
@@ -35,8 +35,10 @@ const QUERY_TILE: usize = GRAIN;
 /// How attention is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
-    /// H; divides the columns.
+    /// H.
     pub heads: usize,
+    /// D, the columns of a head: C = H D.
+    pub dim: usize,
     /// Whether a query sees no later keys.
     pub causal: bool,
     /// The distance to the furthest keys that a query sees; `None`: it sees them all.
@@ -73,10 +75,8 @@ impl KeyValueCache {
 struct Saved {
     /// On a GPU perhaps with zeros behind the columns of each head.
     qkv: Tensor,
-    /// Where its gradient goes.
-    qkv_id: Option<usize>,
-    /// C.
-    width: usize,
+    /// Where its gradient goes, and its columns.
+    gradient: Option<(usize, usize)>,
     y: Tensor,
     attention: Attention,
     dropout: Option<ActiveDropout>,
@@ -97,17 +97,21 @@ impl Tape<'_> {
     ) -> Value {
         let device = self.device;
         let _timer = device.time(Work::Attention);
-        let (rows, width) = (qkv.tensor.rows(), qkv.tensor.cols() / 3);
-        let heads = attention.heads;
-        assert!(qkv.tensor.cols() == 3 * width && width.is_multiple_of(heads), "attention of {heads} heads");
+        let Attention { heads, dim, .. } = attention;
+        let (rows, width, precision) = (qkv.tensor.rows(), heads * dim, self.precision);
+        let padded = matmul::columns_for_linears(device, precision, rows, 3 * width);
+        assert!(
+            qkv.tensor.cols() == 3 * width || (cache.is_none() && qkv.tensor.cols() == padded),
+            "attention of {heads} heads of {dim}"
+        );
         assert_eq!(rows, self.packing.tokens());
         let dropout = self.active_dropout(attention.dropout);
         let y_cols = if attention.padded_output && qkv.tensor.dtype() == DType::Bf16 {
-            matmul::columns_for_linears(device, self.precision, rows, width)
+            matmul::columns_for_linears(device, precision, rows, width)
         } else {
             width
         };
-        let mut y = self.uninit(rows, y_cols, self.precision.activation());
+        let mut y = self.uninit(rows, y_cols, precision.activation());
         let mut log_sums = self.uninit(rows, heads, DType::F32);
         let mut read = qkv.tensor.clone();
         let past = cache.as_ref().map_or(0, |c| c.len());
@@ -119,24 +123,27 @@ impl Tape<'_> {
             cache.length += rows;
         }
         if let (Some(cuda), Some(slab)) = (device.cuda(), &self.slab) {
+            // A cache keeps heads as they come.
+            let spreads = cache.is_none() && qkv.tensor.dtype() == DType::Bf16;
+            let pitch = if spreads { matmul::columns_for_linears(device, precision, rows, dim) } else { dim };
             let cached = cache.map(|cache| {
                 let offsets = cuda.upload(&[0, (past + rows) as u32]);
                 (cache.device.append(cuda, device.pool(), &qkv.tensor, past), offsets)
             });
             let heads = attention.on_device(dropout.as_ref());
             let (pool, made) = (device.pool(), (&y, &log_sums));
-            read = cuda::ops::attention::forward(cuda, pool, slab, &read, cached.as_ref(), heads, made);
+            read =
+                cuda::ops::attention::forward(cuda, pool, slab, &read, cached.as_ref(), heads, pitch, made);
         } else {
             let cached = cache.map(|cache| {
                 cache.append(device.level(), &qkv.tensor);
                 &*cache
             });
             let (out, sums) = (SharedTensor::new(&mut y), SharedSlice::new(log_sums.f32_mut()));
-            let (level, precision) = (self.device.level(), self.precision);
+            let level = self.device.level();
             self.device.for_each(self.packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
                 let range = self.packing.range(sequence);
-                let dim = width / heads;
                 let columns = |part: usize| part * width + head * dim..part * width + (head + 1) * dim;
                 let [q, keys, values] = if let Some(cache) = cached {
                     let all = Operand::from_f32(&cache.rows, cache.length, 2 * width);
@@ -192,7 +199,8 @@ impl Tape<'_> {
                 });
             });
         }
-        let saved = Saved { qkv: read, qkv_id: qkv.id, width, y: y.clone(), attention, dropout, log_sums };
+        let gradient = qkv.id.map(|id| (id, qkv.tensor.cols()));
+        let saved = Saved { qkv: read, gradient, y: y.clone(), attention, dropout, log_sums };
         self.record(y, qkv.id.is_some(), move |back, dy| saved.backward(back, &dy))
     }
 }
@@ -233,7 +241,8 @@ impl Attention {
 
     fn on_device(self, dropout: Option<&ActiveDropout>) -> cuda::ops::attention::Heads {
         let dropout = dropout.and_then(ActiveDropout::on_device);
-        cuda::ops::attention::Heads { count: self.heads, causal: self.causal, window: self.window, dropout }
+        let Self { heads: count, dim, causal, window, .. } = self;
+        cuda::ops::attention::Heads { count, dim, causal, window, dropout }
     }
 }
 
@@ -241,16 +250,15 @@ impl Saved {
     fn backward(&self, back: &mut Backward<'_>, dy: &Tensor) {
         let device = back.device;
         let _timer = device.time(Work::AttentionBackward);
-        let (rows, width, heads) = (dy.rows(), self.width, self.attention.heads);
-        let mut gradient;
+        let Some((id, cols)) = self.gradient else { return };
+        let (rows, heads) = (dy.rows(), self.attention.heads);
+        let mut gradient = back.uninit(rows, cols, self.qkv.dtype());
         if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
             let delta = back.uninit(rows, heads, DType::F32);
-            gradient = back.uninit(rows, 3 * width, self.qkv.dtype());
             let heads = self.attention.on_device(self.dropout.as_ref());
             let (pool, forward) = (device.pool(), (&self.qkv, &self.y, &self.log_sums));
             cuda::ops::attention::backward(cuda, pool, slab, forward, heads, dy, &delta, &gradient);
         } else {
-            gradient = back.uninit(rows, 3 * width, self.qkv.dtype());
             let out = SharedTensor::new(&mut gradient);
             let packing = back.packing;
             let (level, precision) = (device.level(), back.precision);
@@ -261,7 +269,7 @@ impl Saved {
                 });
             });
         }
-        back.add(self.qkv_id, gradient);
+        back.add(Some(id), gradient);
     }
 
     /// One head of one sequence.
@@ -539,8 +547,14 @@ mod tests {
         let rows = lengths.iter().sum();
         let of_sequence = |(s, &l): (usize, &usize)| (0..l).map(move |i| (s as u64, i as u64));
         let sequence_of: Vec<(u64, u64)> = lengths.iter().enumerate().flat_map(of_sequence).collect();
-        let attention =
-            Attention { heads, causal, window, dropout: Some(Dropout { p, site: 9 }), padded_output: false };
+        let attention = Attention {
+            heads,
+            dim,
+            causal,
+            window,
+            dropout: Some(Dropout { p, site: 9 }),
+            padded_output: false,
+        };
         Gradcheck::new("attention", &[("qkv", rows, 3 * heads * dim)], &[]).lengths(lengths).run(
             |tape, x, _| tape.attention(&x[0], attention, None),
             |x, _| {
@@ -604,7 +618,7 @@ mod tests {
                     Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
                 let x = Value { tensor: rows, operand: None, id: None };
                 let attention =
-                    Attention { heads, causal: true, window, dropout: None, padded_output: false };
+                    Attention { heads, dim, causal: true, window, dropout: None, padded_output: false };
                 // Whoever goes on from a copy leaves the original as it is.
                 let mut other = cache.clone();
                 tape.attention(&x, attention, Some(&mut other));

@@ -287,8 +287,8 @@ impl Saved {
         let mut changes = self.dropout.is_some() || self.activation.is_some() || self.linear.scales();
         // On a GPU matmuls take operands of one type, some with zeros behind their columns: it is made so here, once.
         let pads = device.is_cuda() && matmul::pads(back.precision, rows, self.linear.weight);
-        changes |= device.is_cuda() && (dy.dtype() != dtype || pads);
         let dz_cols = if pads { cuda::ops::elementwise::padded(cols) } else { cols };
+        changes |= device.is_cuda() && (dy.dtype() != dtype || dz_cols != cols);
         let bias = self.linear.bias.filter(|b| b.grad.is_some());
         if !changes && bias.is_none() {
             return dy.clone();

@@ -21,6 +21,7 @@ pub mod linear_cross_entropy;
 pub mod loss;
 pub mod mix;
 pub mod norm;
+pub mod own_columns;
 pub mod pool;
 pub mod relation;
 pub mod rotary;

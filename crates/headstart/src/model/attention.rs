@@ -58,6 +58,7 @@ impl SelfAttention {
         let window = build.layer.and_then(|layer| build.layout.window_of(layer));
         let heads = Attention {
             heads: config.num_heads,
+            dim: config.head_dim(),
             causal: config.causal,
             window,
             dropout: Some(dropout),
@@ -66,7 +67,8 @@ impl SelfAttention {
         Self { in_proj, out_proj, scales_in, scales_out, heads }
     }
 
-    /// All but the out-projection, and that, which takes the residual in its epilogue. `watch` is shown queries, keys and values.
+    /// All but the out-projection, and that, which takes the residual in its epilogue. `watch` is shown queries, keys and values,
+    /// perhaps padded ([`Tape::own_columns`]).
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
@@ -76,10 +78,11 @@ impl SelfAttention {
         cache: Option<&mut KeyValueCache>,
         watch: &mut dyn FnMut(&Value),
     ) -> (Value, Sum) {
-        let in_proj = self.in_proj.of(tape, table, x);
+        let mut in_proj = self.in_proj.of(tape, table, x);
+        let angles = if self.heads.window.is_some() { &angles.local } else { &angles.global };
+        in_proj.linear.padded_output = self.heads.padded_output && angles.is_none() && cache.is_none();
         let qkv = in_proj.apply(tape, x, &[]);
         let mut qkv = self.scales_in.of(tape, table, qkv);
-        let angles = if self.heads.window.is_some() { &angles.local } else { &angles.global };
         if let Some(angles) = angles {
             qkv = tape.rotate(&qkv, angles);
         }

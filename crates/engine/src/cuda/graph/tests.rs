@@ -110,7 +110,14 @@ impl Trained {
             let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);
             let mixed = tape.attention(
                 &qkv,
-                Attention { heads: 2, causal: true, window: None, dropout: drop(2), padded_output: false },
+                Attention {
+                    heads: 2,
+                    dim: WIDTH / 2,
+                    causal: true,
+                    window: None,
+                    dropout: drop(2),
+                    padded_output: false,
+                },
                 None,
             );
             let out = Linear { dropout: drop(3), ..Linear::new(w[7], None) };

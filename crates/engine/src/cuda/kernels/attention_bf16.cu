@@ -183,6 +183,17 @@ static inline __device__ void write_rows(const float (&sums)[2 * STEPS][4], floa
     __syncwarp();
 }
 
+// Zeros in the columns cols .. stride of a warp's rows, which are as above.
+static inline __device__ void zeros_behind(half_word *to, int stride, int cols, int first, int apart, int end) {
+    int lane = threadIdx.x % WARP;
+    for (int c = cols + lane % 16; c < stride; c += 16) {
+        for (int r = lane / 16; r < OWN; r += 2) {
+            int row = first + r % 8 + r / 8 * apart;
+            if (row < end) to[(size_t)row * stride + c] = 0;
+        }
+    }
+}
+
 // Whether all of 16 queries from the first on see all of `count` keys from the first on, which are all there.
 static inline __device__ bool all_in_sight(int query, int key, int count, int causal, int window) {
     return (!causal || key + count - 1 <= query) && key + count - 1 - query <= window && query + OWN - 1 - key <= window;
@@ -309,18 +320,16 @@ extern "C" __global__ __launch_bounds__(128) void
     }
     __syncthreads();
     write_rows(out, factors[0], factors[1], rooms + warp * OWN * STRIDE, y, y_stride, head * dim, first, 8, q_end, dim);
-    // Zeros behind the columns of the last head.
-    for (int c = heads * dim + lane % 16; head == heads - 1 && c < y_stride; c += 16) {
-        for (int r = lane / 16; r < OWN && first + r < q_end; r += 2) y[(size_t)(first + r) * y_stride + c] = 0;
-    }
+    if (head == heads - 1) zeros_behind(y, y_stride, heads * dim, first, 8, q_end);
 }
 
-// The gradient of the queries, into their columns of `gradient`; as attention_backward_queries. Shared and grid as the forward's.
+// The gradient of the queries, into their columns of `gradient`, whose rows are gradient_stride apart; as attention_backward_queries.
+// Shared and grid as the forward's.
 extern "C" __global__ __launch_bounds__(128) void
     attention_backward_queries_bf16(const void *qkv, const void *dy, int dy_dtype, int dy_stride, const unsigned *offsets, int causal,
                                     int window, float score_scale, int dim, const unsigned long long *row_keys, unsigned site,
                                     unsigned threshold, float scale, int pitch, const float *log_sums, const float *delta,
-                                    unsigned short *gradient) {
+                                    unsigned short *gradient, int gradient_stride) {
     extern __shared__ __align__(16) unsigned short shared[];
     int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int head = blockIdx.y, heads = gridDim.y, width = heads * dim, from = heads * pitch;
@@ -409,17 +418,17 @@ extern "C" __global__ __launch_bounds__(128) void
         }
     }
     __syncthreads();
-    write_rows(dq, score_scale, score_scale, rooms + warp * OWN * STRIDE, gradient, 3 * width, head * dim, first, 8, end, dim);
+    write_rows(dq, score_scale, score_scale, rooms + warp * OWN * STRIDE, gradient, gradient_stride, head * dim, first, 8, end, dim);
 }
 
-// The gradients of keys and values, into their columns of `gradient`; as attention_backward_keys. A block has a whole number
+// The gradients of keys and values, into their columns of `gradient`, zeros behind; as attention_backward_keys. A block has a whole number
 // of 32 keys, 16 to a warp: 8 that follow each other, and the 8 that are 16 further, which share their random bits.
 // Shared and grid as the forward's.
 extern "C" __global__ __launch_bounds__(128, KEYS_BLOCKS) void
     attention_backward_keys_bf16(const void *qkv, const void *dy, int dy_dtype, int dy_stride, const unsigned *offsets, int causal, int window,
                                  float score_scale, int dim, const unsigned long long *row_keys, unsigned site,
                                  unsigned threshold, float scale, int pitch, const float *log_sums, const float *delta,
-                                 unsigned short *gradient) {
+                                 unsigned short *gradient, int gradient_stride) {
     extern __shared__ __align__(16) unsigned short shared[];
     __shared__ u64 all_drop_keys[2][SEEN];
     __shared__ float log_sums_of[2][SEEN], deltas_of[2][SEEN];
@@ -516,6 +525,7 @@ extern "C" __global__ __launch_bounds__(128, KEYS_BLOCKS) void
     }
     __syncthreads();
     half_word *room = rooms + warp * OWN * STRIDE;
-    write_rows(dk, score_scale, score_scale, room, gradient, 3 * width, width + head * dim, first, 16, end, dim);
-    write_rows(dv, 1.0f, 1.0f, room, gradient, 3 * width, 2 * width + head * dim, first, 16, end, dim);
+    write_rows(dk, score_scale, score_scale, room, gradient, gradient_stride, width + head * dim, first, 16, end, dim);
+    write_rows(dv, 1.0f, 1.0f, room, gradient, gradient_stride, 2 * width + head * dim, first, 16, end, dim);
+    if (head == heads - 1) zeros_behind(gradient, gradient_stride, 3 * width, first, 16, end);
 }

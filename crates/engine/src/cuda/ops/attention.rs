@@ -1,6 +1,5 @@
 //! Attention on the device: grids and shared memory of the kernels, and the cache of keys and values.
 
-use super::elementwise::padded;
 use super::{
     Argument, DeviceDropout, MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, elements, int, optional,
     row_warps, single_rows,
@@ -43,6 +42,9 @@ const SEEN: usize = 64;
 /// Rows that a warp owns in f32: `ROWS` in `common.cuh`.
 const ROWS: usize = 4;
 
+/// Columns of bf16 that are read at once.
+const EIGHT: usize = 8;
+
 /// The widest head.
 const MOST_DIM: usize = 128;
 
@@ -77,20 +79,14 @@ impl Block {
     }
 }
 
-/// The module for heads of `dim` columns in bf16, and a launch of one of its kernels: as [`Block::launch`], with fewer warps where
+/// The module for such heads in bf16, and a launch of one of its kernels: as [`Block::launch`], with fewer warps where
 /// all sequences are short.
-fn launch_bf16(
-    cuda: &Context,
-    kernel: &'static str,
-    slab: &Slab,
-    (heads, dim): (usize, usize),
-    arguments: &[Argument],
-) {
-    let steps = dim.div_ceil(STEP);
+fn launch_bf16(cuda: &Context, kernel: &'static str, slab: &Slab, heads: Heads, arguments: &[Argument]) {
+    let steps = heads.dim.div_ceil(STEP);
     // Of keys, 32 share their random bits.
     let warps = if slab.longest() <= 2 * OWN { 2 } else { 4 };
-    let grid = [slab.longest().div_ceil(warps * OWN), heads, slab.sequences()];
-    assert!(heads <= MOST_BLOCKS && slab.sequences() <= MOST_BLOCKS, "{grid:?} blocks of attention");
+    let grid = [slab.longest().div_ceil(warps * OWN), heads.count, slab.sequences()];
+    assert!(heads.count <= MOST_BLOCKS && slab.sequences() <= MOST_BLOCKS, "{grid:?} blocks of attention");
     // Two tiles, and two more that are staged meanwhile.
     let shared_bytes = 4 * SEEN * (steps * STEP + 8) * DType::Bf16.size();
     cuda.launch(ATTENTION_BF16[steps - 1], kernel, grid, warps * WARP, shared_bytes, arguments);
@@ -100,6 +96,8 @@ fn launch_bf16(
 #[derive(Clone, Copy)]
 pub(crate) struct Heads {
     pub(crate) count: usize,
+    /// D.
+    pub(crate) dim: usize,
     pub(crate) causal: bool,
     /// The distance to the furthest keys that a query sees.
     pub(crate) window: Option<usize>,
@@ -107,37 +105,31 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// What every kernel takes of them, for heads of `dim` columns: `causal` to `scale`.
-    fn arguments(self, dim: usize) -> [Argument; 8] {
+    /// What every kernel takes of them: `causal` to `scale`.
+    fn arguments(self) -> [Argument; 8] {
         let [drop_keys, site, threshold, scale] = dropout(self.dropout);
         // Where there is no window, one that no sequence is long enough for.
         let window = self.window.map_or(MOST_WINDOW, |window| window.min(MOST_WINDOW));
-        let score_scale = 1.0 / (dim as f32).sqrt();
+        let score_scale = 1.0 / (self.dim as f32).sqrt();
         let causal = i32::from(self.causal);
-        [causal.into(), int(window), score_scale.into(), int(dim), drop_keys, site, threshold, scale]
+        [causal.into(), int(window), score_scale.into(), int(self.dim), drop_keys, site, threshold, scale]
     }
 }
 
-/// Rows from which on it pays to spread heads, a pass over them, for kernels that are twice as fast. Tests have few rows, and should
-/// meet both.
-const ROWS_WORTH_SPREADING: usize = if cfg!(test) { 8 } else { 1_024 };
-
-/// qkv as the kernels for bf16 read it: where heads begin at no 16 bytes, and there are rows enough, a copy with zeros behind the
-/// columns of each.
-fn spread(cuda: &Context, pool: &Pool, qkv: &Tensor, (heads, dim): (usize, usize)) -> Tensor {
-    let (rows, parts, pitch) = (qkv.rows(), 3 * heads, padded(dim));
-    if qkv.dtype() != DType::Bf16 || pitch == dim || rows < ROWS_WORTH_SPREADING {
-        return qkv.clone();
-    }
+/// A copy of qkv, which is bf16, with heads `pitch` columns apart, a multiple of [`EIGHT`], and zeros behind the columns of each.
+fn spread(cuda: &Context, pool: &Pool, qkv: &Tensor, heads: Heads, pitch: usize) -> Tensor {
+    let (rows, parts) = (qkv.rows(), 3 * heads.count);
+    assert!(qkv.dtype() == DType::Bf16 && pitch.is_multiple_of(EIGHT), "heads {pitch} columns apart");
     let to = Tensor::uninit(pool, rows, parts * pitch, DType::Bf16);
-    let arguments = [at(qkv), int(qkv.cols()), at(&to), int(rows), int(parts), int(dim), int(pitch)];
-    let grid = elements(rows * to.cols() / 8);
+    let arguments = [at(qkv), int(qkv.cols()), at(&to), int(rows), int(parts), int(heads.dim), int(pitch)];
+    let grid = elements(rows * to.cols() / EIGHT);
     cuda.launch(ATTENTION, "spread_heads", grid, THREADS, 0, &arguments);
     to
 }
 
-/// Fills y and the log-sum-exps. With a cache, its rows of (k, v) and their offsets stand for the keys and values of qkv. Gives back
-/// what the backward takes for qkv: itself, or a copy with wider heads.
+/// Fills y and the log-sum-exps. With a cache, its rows of (k, v) and their offsets stand for the keys and values of qkv. The kernels
+/// for bf16 read heads `pitch` columns apart: twice as fast where those are 16 bytes, a pass over qkv where they are not its own. Gives
+/// back what the backward takes for qkv.
 pub(crate) fn forward(
     cuda: &Context,
     pool: &Pool,
@@ -145,12 +137,14 @@ pub(crate) fn forward(
     qkv: &Tensor,
     cached: Option<&(Tensor, DeviceBuffer)>,
     heads: Heads,
+    pitch: usize,
     (y, log_sums): (&Tensor, &Tensor),
 ) -> Tensor {
-    let dim = qkv.cols() / 3 / heads.count;
+    let dim = heads.dim;
     assert!(dim <= MOST_DIM, "heads of {dim}, on a GPU at most {MOST_DIM}");
-    let qkv = if cached.is_some() { qkv.clone() } else { spread(cuda, pool, qkv, (heads.count, dim)) };
-    let width = qkv.cols() / 3;
+    let qkv = if pitch == dim { qkv.clone() } else { spread(cuda, pool, qkv, heads, pitch) };
+    let width = heads.count * pitch;
+    assert_eq!(qkv.cols(), 3 * width, "columns of queries, keys and values");
     // Without a cache the keys and values stand beside the queries.
     let (keys, key_offsets, key_column) = match cached {
         Some((rows, offsets)) => (rows, offsets.ptr(), 0),
@@ -159,12 +153,12 @@ pub(crate) fn forward(
     let read =
         [at(&qkv), int(3 * width), at(keys), int(keys.cols()), int(key_column), int(key_column + width)];
     let offsets = [slab.offsets().into(), key_offsets.into()];
-    let scores = heads.arguments(dim);
+    let scores = heads.arguments();
     if qkv.dtype() == DType::Bf16 {
         assert_eq!(y.dtype(), DType::Bf16, "attention of bf16");
-        let written = [int(width / heads.count), at(y), int(y.cols()), at(log_sums)];
+        let written = [int(pitch), at(y), int(y.cols()), at(log_sums)];
         let arguments = [&read[..], &offsets, &scores, &written].concat();
-        launch_bf16(cuda, "attention_forward_bf16", slab, (heads.count, dim), &arguments);
+        launch_bf16(cuda, "attention_forward_bf16", slab, heads, &arguments);
         return qkv;
     }
     let written = [at(y), dtype(y.dtype()), at(log_sums)];
@@ -174,8 +168,8 @@ pub(crate) fn forward(
     qkv
 }
 
-/// Fills the gradient of qkv, from what the forward gave back and made (qkv, y, the log-sum-exps). `delta` is work space
-/// `[N, H]`.
+/// Fills the gradient of qkv, and in bf16 its further columns with zeros, from what the forward gave back and made (qkv, y, the
+/// log-sum-exps). `delta` is work space `[N, H]`.
 pub(crate) fn backward(
     cuda: &Context,
     pool: &Pool,
@@ -186,10 +180,10 @@ pub(crate) fn backward(
     delta: &Tensor,
     gradient: &Tensor,
 ) {
-    let dim = gradient.cols() / 3 / heads.count;
+    let dim = heads.dim;
     let count = dy.rows() * heads.count;
     assert_eq!(y.cols(), dy.cols(), "attention: columns of the output and of its gradient");
-    let scores = heads.arguments(dim);
+    let scores = heads.arguments();
     let sums = [at(log_sums), at(delta), at(gradient)];
     if qkv.dtype() == DType::Bf16 {
         let pitch = qkv.cols() / 3 / heads.count;
@@ -208,12 +202,12 @@ pub(crate) fn backward(
             int(dim),
             int(pitch),
         ];
-        cuda.launch(ATTENTION, "attention_delta_bf16", elements(8 * count), THREADS, 0, &arguments);
+        cuda.launch(ATTENTION, "attention_delta_bf16", elements(EIGHT * count), THREADS, 0, &arguments);
         let dy = wide.as_ref().unwrap_or(dy);
         let rows = [at(qkv), at(dy), dtype(dy.dtype()), int(dy.cols()), slab.offsets().into()];
-        let arguments = [&rows[..], &scores, &[int(pitch)], &sums].concat();
+        let arguments = [&rows[..], &scores, &[int(pitch)], &sums, &[int(gradient.cols())]].concat();
         for kernel in ["attention_backward_queries_bf16", "attention_backward_keys_bf16"] {
-            launch_bf16(cuda, kernel, slab, (heads.count, dim), &arguments);
+            launch_bf16(cuda, kernel, slab, heads, &arguments);
         }
         return;
     }

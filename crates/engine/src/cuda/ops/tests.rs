@@ -10,6 +10,7 @@ use crate::ops::linear::{Activation, Linear};
 use crate::ops::loss::Targets;
 use crate::ops::norm::LayerNorm;
 use crate::ops::pool::Pooling;
+use crate::ops::relation::{Related, Relations};
 use crate::rng::Stream;
 use crate::testing::{between_devices, close, shared_gpu};
 use crate::{CodePath, Device, Dropout, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
@@ -54,9 +55,16 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     };
     let h = tape.embedding(&ids, tables);
     let normed = tape.norm(&h, LayerNorm { dropout: drop(7), ..LayerNorm::new(w[3], Some(w[4]), 1e-5) });
-    let qkv = tape.linear(&normed, Linear::new(w[5], Some(w[6])), &[]);
-    let attention = Attention { heads: 2, causal: true, window: None, dropout: drop(2), padded_output: true };
+    let qkv = tape.linear(&normed, Linear { padded_output: true, ..Linear::new(w[5], Some(w[6])) }, &[]);
+    let own = tape.own_columns(&qkv, 3 * 14);
+    let attention =
+        Attention { heads: 2, dim: 7, causal: true, window: None, dropout: drop(2), padded_output: true };
     let mixed = tape.attention(&qkv, attention, None);
+    let mut stream = Stream::new(3);
+    let target: Vec<f32> = (0..46 * 42).map(|_| stream.normal() as f32).collect();
+    let target = Tensor::from_f32(device.pool(), 46, 42, &target);
+    let relations = Relations { heads: 2, of: Related::Alike, causal: false };
+    let related = tape.relation(&own, &target, relations, 0.02);
     // The normed rows are used twice: their gradients add up.
     let out = Linear { dropout: drop(3), ..Linear::new(w[7], Some(w[8])) };
     let h = tape.linear(&mixed, out, &[&normed]);
@@ -78,7 +86,7 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
         tape.backward();
     }
     let mut sums = Vec::new();
-    for mut loss in [words, classes, numbers] {
+    for mut loss in [related, words, classes, numbers] {
         loss.wait();
         sums.extend([loss.sum, loss.correct as f64]);
     }
@@ -184,7 +192,8 @@ fn factors(device: &Device) -> [Vec<f32>; 3] {
     }
     let tensor = Tensor::from_f32(device.pool(), rows, 3 * cols, &qkv);
     let qkv = Value { tensor, operand: None, id: None };
-    let attention = Attention { heads: 1, causal: false, window: None, dropout, padded_output: false };
+    let attention =
+        Attention { heads: 1, dim: cols, causal: false, window: None, dropout, padded_output: false };
     let from_attention = tape.attention(&qkv, attention, None);
     [embedded, from_linear, from_attention].map(|y| y.tensor().to_f32_vec())
 }
