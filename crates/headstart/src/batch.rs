@@ -31,6 +31,8 @@ pub struct Examples<'a> {
     pub seconds: Vec<Option<&'a [u32]>>,
     /// The label of each; empty for language models.
     pub labels: Vec<Label>,
+    /// Equal for those of one group or text, where there are groups; else empty.
+    pub groups: Vec<u64>,
     /// How the ids of a text become an input; `None` for blocks, which are inputs.
     pub template: Option<Template>,
     /// Pairs of examples that are compared with each other; empty where each is an item of its own.
@@ -122,6 +124,7 @@ impl<'a> Examples<'a> {
         pick(&mut self.ids, places);
         pick(&mut self.seconds, places);
         pick(&mut self.labels, places);
+        pick(&mut self.groups, places);
         if let Some(others) = &mut self.in_teachers_pieces {
             pick(&mut others.ids, places);
             pick(&mut others.seconds, places);

@@ -114,7 +114,11 @@ pub(crate) fn fitted(
         let next = seen.len() as u64;
         *seen.entry((examples.ids[at], examples.second(at))).or_insert(next)
     };
-    let texts: Vec<u64> = (0..examples.len()).map(number).collect();
+    let texts: Vec<u64> = if examples.groups.is_empty() {
+        (0..examples.len()).map(number).collect()
+    } else {
+        examples.groups.clone()
+    };
     let vectors = Vectors { values, width: values.len() / texts.len().max(1), texts: &texts };
     let (mut classes, mut numbers) = (Vec::new(), Vec::new());
     for label in &examples.labels {

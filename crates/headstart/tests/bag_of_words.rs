@@ -34,7 +34,8 @@ fn probabilities_are_scikit_learns() {
         let kept = golden.texts.iter().zip(&golden.classes).filter(|(_, class)| **class < case.classes);
         let (texts, classes): (Vec<&str>, Vec<u32>) =
             kept.map(|(text, class)| (text.as_str(), *class)).unzip();
-        let examples = Examples { texts: &texts, classes: &classes, count: case.classes as usize };
+        let examples =
+            Examples { texts: &texts, classes: &classes, count: case.classes as usize, groups: &[] };
         let ngrams = if case.characters { NGrams::WordsAndCharacters } else { NGrams::Words };
         let bag = BagOfWords::fit_with(examples, ngrams, case.strength, &mut || true).unwrap();
         for (text, expected) in golden.asked.iter().zip(&case.probabilities) {
@@ -82,8 +83,9 @@ fn several_labels_at_once_and_numbers_are_scikit_learns() {
     assert_eq!(golden.cases.len(), 4);
     for case in &golden.cases {
         let ngrams = if case.characters { NGrams::WordsAndCharacters } else { NGrams::Words };
-        let fit =
-            |targets| LinearBag::fit(&texts, targets, ngrams, Some(case.strength), &mut || true).unwrap();
+        let fit = |targets| {
+            LinearBag::fit((&texts, &[]), targets, ngrams, Some(case.strength), &mut || true).unwrap()
+        };
         let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
         let several = stored(Bag::MultiLabel(fit(Targets::MultiLabel(&marks, 3))), labels);
         let number = stored(Bag::Regression(fit(Targets::Numbers(&golden.numbers))), Vec::new());

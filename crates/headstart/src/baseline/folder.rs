@@ -272,13 +272,13 @@ mod tests {
     const TEXTS: [&str; 3] = ["calm sea", "old mill", "calm hill"];
 
     fn model() -> BagModel {
-        let examples = Examples { texts: &TEXTS, classes: &[0, 2, 0], count: 3 };
+        let examples = Examples { texts: &TEXTS, classes: &[0, 2, 0], count: 3, groups: &[] };
         let bag = BagOfWords::fit(examples, NGrams::WordsAndCharacters, &mut || true).unwrap();
         BagModel { bag: Bag::SingleLabel(bag), labels: labels(&["a", "b", "c"]), pairs: false }
     }
 
     fn linear(texts: &[&str], targets: Targets<'_>) -> LinearBag {
-        LinearBag::fit(texts, targets, NGrams::WordsAndCharacters, None, &mut || true).unwrap()
+        LinearBag::fit((texts, &[]), targets, NGrams::WordsAndCharacters, None, &mut || true).unwrap()
     }
 
     fn of_labels() -> BagModel {

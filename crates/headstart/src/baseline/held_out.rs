@@ -1,6 +1,6 @@
 //! What a classifier says of texts that it was not fitted to: cross-validation.
 //!
-//! Owns: that no example is among those its own probabilities were fitted to, nor one of the same text. Never: judges them.
+//! Owns: that no example is among those its own probabilities were fitted to, nor one of the same text or group. Never: judges them.
 
 use super::matrix::Rows;
 use super::{BagOfWords, Examples, NGrams, Prepared, ROUGH, columns, to_probabilities};

@@ -45,7 +45,7 @@ pub struct Vectors<'a> {
     pub values: &'a [f32],
     /// Numbers to an example.
     pub width: usize,
-    /// Equal for examples of one text, which are left out together.
+    /// Equal for examples of one text or group, which are left out together.
     pub texts: &'a [u64],
 }
 

@@ -3,10 +3,9 @@
 //!
 //! Owns: that model, and its choice of strengths. Never: reads data, or knows of transformers.
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 
+use super::groups;
 use super::linear::{Fits, Grid, Targets};
 use super::matrix::Matrix;
 use super::vocabulary::{NGrams, Vocabulary};
@@ -34,12 +33,12 @@ pub struct LinearBag {
 
 impl LinearBag {
     /// Fits one with the strengths that do best on parts of the examples that are left out, by cross-entropy or by squared error, or with
-    /// the one that is given. `None` when `go_on`, which is asked every so often, said no.
+    /// the one that is given. `together` is equal for examples that are left out together; empty: those of one text are. `None` when `go_on`, which is asked every so often, said no.
     ///
     /// # Panics
     /// When there are not as many targets as texts.
     pub fn fit(
-        texts: &[&str],
+        (texts, together): (&[&str], &[u64]),
         targets: Targets<'_>,
         ngrams: NGrams,
         strength: Option<f64>,
@@ -47,15 +46,7 @@ impl LinearBag {
     ) -> Option<Self> {
         let (vocabulary, rows) = Vocabulary::of(texts, ngrams);
         let x = Matrix::new(&rows, vocabulary.count());
-        let mut known: HashMap<&str, u64> = HashMap::new();
-        let same: Vec<u64> = texts
-            .iter()
-            .map(|text| {
-                let next = known.len() as u64;
-                *known.entry(text.trim()).or_insert(next)
-            })
-            .collect();
-        let fits = Fits { x: &x, texts: &same, strength, grid: &GRID };
+        let fits = Fits { x: &x, texts: &groups(texts, together), strength, grid: &GRID };
         let (weights, strengths) = fits.fit(targets, go_on)?;
         let outputs = weights.len() / (vocabulary.count() + 1);
         let weights = weights.into_iter().map(|weight| weight as f32).collect();
@@ -101,7 +92,8 @@ mod tests {
         for targets in [Targets::MultiLabel(&marks, 3), Targets::Numbers(&numbers)] {
             let fit = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let fit = || LinearBag::fit(&texts, targets, NGrams::WordsAndCharacters, None, &mut || true);
+                let fit =
+                    || LinearBag::fit((&texts, &[]), targets, NGrams::WordsAndCharacters, None, &mut || true);
                 pool.install(fit).unwrap()
             };
             let [one, three] = [1, 3].map(fit);
@@ -113,7 +105,7 @@ mod tests {
                 }
                 _ => assert!((calm[0] - 1.0).abs() < 0.6, "{calm:?}"),
             }
-            assert!(LinearBag::fit(&texts, targets, NGrams::Words, None, &mut || false).is_none());
+            assert!(LinearBag::fit((&texts, &[]), targets, NGrams::Words, None, &mut || false).is_none());
         }
     }
 }

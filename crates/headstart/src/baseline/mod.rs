@@ -48,6 +48,8 @@ pub struct Examples<'a> {
     pub classes: &'a [u32],
     /// How many classes there are; some may have no text.
     pub count: usize,
+    /// Equal for examples that are left out together; empty: those of one text are.
+    pub groups: &'a [u64],
 }
 
 /// A fitted classifier.
@@ -154,7 +156,7 @@ struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     fn new(examples: Examples<'a>, ngrams: NGrams) -> Self {
-        let Examples { texts, classes, count } = examples;
+        let Examples { texts, classes, count, .. } = examples;
         assert_eq!(texts.len(), classes.len(), "a class for each text");
         let (vocabulary, rows) = Vocabulary::of(texts, ngrams);
         let x = Matrix::new(&rows, vocabulary.count());
@@ -231,14 +233,16 @@ impl<'a> Prepared<'a> {
         STRENGTHS.into_iter().zip(&right).find(|(_, right)| good(right)).map(|(strength, _)| strength)
     }
 
-    /// The part that each example is left out with: of every class the same share, the same text always in one.
+    /// The part that each example is left out with: of every class the same share, the same text or group always in one.
     fn folds(&self, parts: usize) -> Vec<usize> {
-        let mut of_text: HashMap<&str, usize> = HashMap::new();
+        let mut of_group: HashMap<u64, usize> = HashMap::new();
         let mut of_class = vec![0_usize; self.known.len()];
-        let texts = self.examples.texts.iter().zip(&self.classes);
-        texts
-            .map(|(text, class)| {
-                *of_text.entry(text.trim()).or_insert_with(|| {
+        let groups = groups(self.examples.texts, self.examples.groups);
+        groups
+            .iter()
+            .zip(&self.classes)
+            .map(|(group, class)| {
+                *of_group.entry(*group).or_insert_with(|| {
                     let next = &mut of_class[*class as usize];
                     *next += 1;
                     (*next - 1) % parts
@@ -246,6 +250,24 @@ impl<'a> Prepared<'a> {
             })
             .collect()
     }
+}
+
+/// What examples are left out by: the groups that are given, or where there are none a number for each text.
+///
+/// # Panics
+/// When there are groups, but not as many as texts.
+fn groups(texts: &[&str], given: &[u64]) -> Vec<u64> {
+    if !given.is_empty() {
+        assert_eq!(texts.len(), given.len(), "a group for each text");
+        return given.to_vec();
+    }
+    let mut known: HashMap<&str, u64> = HashMap::new();
+    let mut numbers = Vec::with_capacity(texts.len());
+    for text in texts {
+        let next = known.len() as u64;
+        numbers.push(*known.entry(text.trim()).or_insert(next));
+    }
+    numbers
 }
 
 /// The class with the highest score.

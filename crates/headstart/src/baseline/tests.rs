@@ -15,7 +15,7 @@ const TEXTS: [&str; 6] = [
 const CLASSES: [u32; 6] = [0, 0, 1, 1, 2, 2];
 
 fn examples(count: usize) -> Examples<'static> {
-    Examples { texts: &TEXTS, classes: &CLASSES, count }
+    Examples { texts: &TEXTS, classes: &CLASSES, count, groups: &[] }
 }
 
 #[test]
@@ -33,10 +33,10 @@ fn a_class_without_a_text_is_never_predicted_and_one_alone_always() {
     let bag = BagOfWords::fit(examples(5), NGrams::Words, &mut || true).unwrap();
     let probabilities = bag.probabilities("Who ?");
     assert_eq!((probabilities.len(), probabilities[3], probabilities[4]), (5, 0.0, 0.0));
-    let alone = Examples { texts: &["", "a"], classes: &[1, 1], count: 2 };
+    let alone = Examples { texts: &["", "a"], classes: &[1, 1], count: 2, groups: &[] };
     let bag = BagOfWords::fit(alone, NGrams::WordsAndCharacters, &mut || true).unwrap();
     assert_eq!(bag.probabilities("b"), [0.0, 1.0]);
-    let empty = Examples { texts: &["", " "], classes: &[0, 1], count: 2 };
+    let empty = Examples { texts: &["", " "], classes: &[0, 1], count: 2, groups: &[] };
     let bag = BagOfWords::fit(empty, NGrams::WordsAndCharacters, &mut || true).unwrap();
     assert_eq!(bag.probabilities("b"), [0.5, 0.5]);
 }
@@ -51,7 +51,7 @@ fn threads_change_no_bit() {
         let classes: Vec<u32> = (0..700).map(|n: u32| (n * n / 3) % count).collect();
         let fit = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let examples = Examples { texts: &texts, classes: &classes, count: count as usize };
+            let examples = Examples { texts: &texts, classes: &classes, count: count as usize, groups: &[] };
             pool.install(|| BagOfWords::fit(examples, NGrams::WordsAndCharacters, &mut || true)).unwrap()
         };
         let [one, three] = [1, 3].map(fit);
@@ -63,6 +63,27 @@ fn threads_change_no_bit() {
 fn parts_that_are_left_out_share_no_text() {
     let texts = ["a", "b", "a ", "c", "a", "d", "e", "f"];
     let classes = [0, 0, 0, 0, 1, 1, 1, 1];
-    let prepared = Prepared::new(Examples { texts: &texts, classes: &classes, count: 2 }, NGrams::Words);
+    let examples = Examples { texts: &texts, classes: &classes, count: 2, groups: &[] };
+    let prepared = Prepared::new(examples, NGrams::Words);
     assert_eq!(prepared.folds(FOLDS), [0, 1, 0, 2, 0, 0, 1, 2]);
+}
+
+#[test]
+fn a_group_is_left_out_as_a_whole() {
+    let texts: Vec<String> = (0..24).map(|n| format!("word{} word{}", n % 6, n % 5)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let classes: Vec<u32> = (0..24).map(|n| n % 2).collect();
+    let of = |groups: &[u64]| {
+        let examples = Examples { texts: &texts, classes: &classes, count: 2, groups };
+        Prepared::new(examples, NGrams::Words).folds(3)
+    };
+    let groups: Vec<u64> = (0..24).map(|n| n / 4).collect();
+    let (whole, divided) = (of(&groups), of(&[]));
+    for part in 0..3 {
+        assert!(whole.contains(&part), "{whole:?}");
+    }
+    for (group, folds) in groups.chunks(4).zip(whole.chunks(4)) {
+        assert!(folds.iter().all(|fold| *fold == folds[0]), "{group:?}: {folds:?}");
+    }
+    assert!(divided.chunks(4).any(|folds| folds.iter().any(|fold| *fold != folds[0])), "{divided:?}");
 }

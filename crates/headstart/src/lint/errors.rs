@@ -60,7 +60,7 @@ pub(super) fn look(
         return Ok(());
     }
     let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let examples = Examples { texts: &borrowed, classes: &classes, count: data.labels.len() };
+    let examples = Examples { texts: &borrowed, classes: &classes, count: data.labels.len(), groups: &[] };
     let ngrams = if bytes > MOST_CHARACTER_BYTES { NGrams::Words } else { NGrams::WordsAndCharacters };
     let (mut done, mut signal) = (0, Signal::Continue);
     let mut go_on = || {

@@ -372,7 +372,8 @@ fn words_alone(questions: &starter::Questions) -> Words {
     let [train, valid, test] = splits
         .each_ref()
         .map(|(texts, classes)| (texts.iter().map(String::as_str).collect::<Vec<_>>(), classes));
-    let examples = baseline::Examples { texts: &train.0, classes: train.1, count: QUESTION_LABELS.len() };
+    let count = QUESTION_LABELS.len();
+    let examples = baseline::Examples { texts: &train.0, classes: train.1, count, groups: &[] };
     let mut best: Option<(Words, BagOfWords)> = None;
     for strength in STRENGTHS {
         let Some(fit) = BagOfWords::fit_with(examples, NGrams::Words, strength, &mut || true) else {

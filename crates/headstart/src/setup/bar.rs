@@ -185,11 +185,12 @@ pub(crate) fn fitted(
         let asked = listener(Event::Progress { what: "fitting a bag of words", done, total: 0 });
         asked == Signal::Continue && most.is_none_or(|most| since.elapsed().as_secs_f64() < most)
     };
-    let mut linear = |targets| LinearBag::fit(&texts, targets, ngrams, None, &mut go_on);
+    let groups = &data.train.groups[..];
+    let mut linear = |targets| LinearBag::fit((&texts, groups), targets, ngrams, None, &mut go_on);
     match problem {
         Problem::SingleLabel => {
             let classes = classes(&data.train);
-            let examples = baseline::Examples { texts: &texts, classes: &classes, count };
+            let examples = baseline::Examples { texts: &texts, classes: &classes, count, groups };
             BagOfWords::fit(examples, ngrams, &mut go_on).map(Bag::SingleLabel)
         }
         Problem::MultiLabel => {

@@ -324,6 +324,7 @@ impl Labelled {
             ids: split.iter().map(|example| example.ids).collect(),
             seconds: split.iter().filter_map(|example| example.second).map(Some).collect(),
             labels: split.iter().map(|example| label_of(example.label, classes)).collect(),
+            groups: split.groups(),
             template: Some(self.template.clone()),
             pairs: Vec::new(),
             in_teachers_pieces: None,

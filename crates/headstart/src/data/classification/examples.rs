@@ -103,6 +103,12 @@ impl LabelledSplit {
         self.tokens.together.is_some()
     }
 
+    /// What each example stands together by, where they have groups; else nothing.
+    pub(crate) fn groups(&self) -> Vec<u64> {
+        let of = |together: &Vec<u64>| self.rows.iter().map(|row| together[*row as usize]).collect();
+        self.tokens.together.as_ref().map(of).unwrap_or_default()
+    }
+
     /// All examples.
     pub fn iter(&self) -> impl Iterator<Item = Example<'_>> {
         (0..self.len()).filter_map(|index| self.get(index))

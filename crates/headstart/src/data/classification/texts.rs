@@ -39,6 +39,8 @@ pub struct TextSplit {
     pub texts: Vec<TextInput>,
     /// What is to be told of each.
     pub labels: Vec<Label>,
+    /// Equal for examples of one group or text, where there are groups; else empty.
+    pub groups: Vec<u64>,
     /// Whether they are pairs.
     pub pairs: bool,
 }
@@ -138,6 +140,7 @@ impl TextSplit {
         Self {
             texts: split.rows.iter().map(|row| all[*row as usize].input()).collect(),
             labels: split.rows.iter().map(|row| split.labels[*row as usize].clone()).collect(),
+            groups: split.groups(),
             pairs: all.first().is_some_and(|example| example.second.is_some()),
         }
     }
@@ -149,10 +152,13 @@ impl TextSplit {
 
     /// Keeps the examples of these places, which ascend.
     pub(crate) fn keep(&mut self, places: &[usize]) {
-        let mut all = 0..self.texts.len();
-        self.texts.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
-        let mut all = 0..self.labels.len();
-        self.labels.retain(|_| all.next().is_some_and(|at| places.binary_search(&at).is_ok()));
+        fn keep<T>(all: &mut Vec<T>, places: &[usize]) {
+            let mut at = 0..all.len();
+            all.retain(|_| at.next().is_some_and(|at| places.binary_search(&at).is_ok()));
+        }
+        keep(&mut self.texts, places);
+        keep(&mut self.labels, places);
+        keep(&mut self.groups, places);
     }
 }
 
@@ -188,6 +194,27 @@ mod tests {
             }
         }
         assert_eq!(texts.text_columns, ["text"]);
+    }
+
+    #[test]
+    fn groups_go_with_their_examples() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        let rows: String =
+            (0..40).map(|n| format!("text {n},{},author {}\n", ["a", "b"][n % 2], n / 4)).collect();
+        std::fs::write(&path, format!("text,label,who\n{rows}")).unwrap();
+        let options =
+            ClassificationOptions { group_column: Some("who".into()), ..ClassificationOptions::default() };
+        let mut train = ClassTexts::read(&path, &options, Some(3), &mut |_| Signal::Continue).unwrap().train;
+        let author = |text: &TextInput| text.first["text ".len()..].parse::<usize>().unwrap() / 4;
+        let belong = |train: &TextSplit| {
+            assert_eq!(train.groups.len(), train.texts.len());
+            let all = || train.texts.iter().map(author).zip(&train.groups);
+            all().all(|(who, group)| all().all(|(other_who, other)| (who == other_who) == (group == other)))
+        };
+        assert!(train.texts.len() > 8 && belong(&train), "{:?}", train.groups);
+        train.keep(&[0, 3, 6, 7]);
+        assert!(train.texts.len() == 4 && belong(&train), "{:?}", train.groups);
     }
 
     #[test]
