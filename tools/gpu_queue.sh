@@ -12,6 +12,9 @@
 #   LIMIT       seconds for one item (default 590); TOTAL: for all of them together; what has no time left is skipped
 #   BATCHES, ROUNDS, STEPS, DEVICE    instead of what the comparisons below say
 #   BOOKS_SECONDS                     of training on the books, each side (default 420)
+#   TEACHER, START, LINES             of distill: the teacher's folder, what the student starts from (default shipped), and its text (default
+#                                     DATA/lines: train.txt and valid.txt, lines and pairs as tools/distill_text.py makes them)
+#   DISTILL_SECONDS                   of distill (default 240)
 # The exit code is 1 if any item failed or was skipped.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -164,6 +167,15 @@ item_books_peer() {
 # A trunk from the books, tuned on TREC-6.
 item_trec() {
     "$hs" finetune --model "$RESULTS/books" --data trec --mirror "$DATA" --offline --device "$DEVICE" --precision bf16 --out "$RESULTS/trec-$(date +%s)"
+}
+# The model in the program learns on from its teacher, in large batches: how fast that is, and weights to judge (docs/shipped-model.md). They
+# come back in pieces, for machines that give only small files back.
+item_distill() {
+    local out=$RESULTS/distilled
+    "$hs" distill --teacher "${TEACHER:?the folder of all-MiniLM-L6-v2}" --from "${START:-shipped}" --data "${LINES:-$DATA/lines}" --inputs pairs --block_size 512 \
+        --device "$DEVICE" --precision bf16 --lr 1e-3 --schedule trapezoidal --train_batch_size 256 --budget "${DISTILL_SECONDS:-240}s" --eval_every 1000 \
+        --out "$out" && "$hs" export "$out" --to sentence-transformers --normalize --output "$out-folder" &&
+        tar -C "$RESULTS" -c distilled-folder | xz -1 -T0 | split -b 15M - "$RESULTS/distilled.txz."
 }
 
 # Exchanges between ranks, as far as this machine has GPUs for them.

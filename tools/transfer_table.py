@@ -6,7 +6,8 @@
 
 What stands after `--` goes to every `headstart finetune`. Every arm has the same seeds. Its learning rate is the program's default, or with
 --rates the one with the best validation figure for the first seed. One JSON line per run goes to OUT/results.jsonl, so an
-interrupted table goes on where it was. The bag of words is the one that stands beside every run. Figures are of --split, the
+interrupted table goes on where it was. --at_once starts so many runs side by side, which is what a GPU is best used by; the seconds then
+tell nothing. The bag of words is the one that stands beside every run. Figures are of --split, the
 checkpoint being the best on validation. Needs the `headstart` program (--headstart) and nothing else.
 """
 import argparse
@@ -15,7 +16,9 @@ import pathlib
 import shutil
 import statistics
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 ARMS = {
     "bag of words": None,
@@ -42,7 +45,7 @@ class Table:
     def __init__(self, a):
         self.a, self.out = a, pathlib.Path(a.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.log, self.done = self.out / "results.jsonl", {}
+        self.log, self.done, self.writing = self.out / "results.jsonl", {}, threading.Lock()
         if self.log.exists():
             records = [json.loads(line) for line in self.log.read_text().splitlines()]
             self.done = {(r["arm"], r["lr"], r["seed"]): r for r in records}
@@ -66,10 +69,17 @@ class Table:
         record = dict(arm=arm, lr=lr, seed=seed, seconds=round(time.time() - began, 1), metrics=kept, bow=run.get("bow"))
         if not self.a.keep:
             shutil.rmtree(folder, ignore_errors=True)
-        self.done[key] = record
-        with self.log.open("a") as f:
-            f.write(json.dumps(record) + "\n")
+        with self.writing:
+            self.done[key] = record
+            with self.log.open("a") as f:
+                f.write(json.dumps(record) + "\n")
         return record
+
+    def run_side_by_side(self):
+        """All runs at the program's own rates, seed by seed."""
+        keys = [(arm, None, seed) for seed in range(1, self.a.seeds + 1) for arm in self.a.arms if ARMS[arm] is not None]
+        with ThreadPoolExecutor(self.a.at_once) as pool:
+            list(pool.map(lambda key: self.run(*key), keys))
 
     def figure(self, record, split):
         return 100 * record["metrics"][f"{split}/{self.a.metric}"]
@@ -96,10 +106,15 @@ def main():
     p.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
     p.add_argument("--metric", default="accuracy")
     p.add_argument("--split", default="test", choices=["valid", "test"])
+    p.add_argument("--at_once", type=int, default=1, help="runs side by side; not with --rates")
     p.add_argument("--keep", action="store_true", help="keep the run folders")
     p.add_argument("rest", nargs="*", help="flags for every run")
-    table = Table(p.parse_args())
-    rows = {}
+    a = p.parse_args()
+    if a.at_once > 1 and a.rates:
+        p.error("--at_once with --rates: which rate is best is known after the runs of the first seed")
+    table, rows = Table(a), {}
+    if a.at_once > 1:
+        table.run_side_by_side()
     # The bag of words stands in the records of the others.
     for arm in sorted(table.a.arms, key=lambda arm: arm == "bag of words"):
         rows[arm] = table.row(arm)

@@ -41,6 +41,8 @@ pub(crate) struct Content {
     reader: Box<dyn Read + Send>,
     /// The length of the file in bytes; `None` where that of the text is another.
     pub length: Option<u64>,
+    /// Whether it is UTF-8 whatever a user says of files: the strings of Parquet are.
+    pub is_utf8: bool,
 }
 
 impl Content {
@@ -57,9 +59,10 @@ impl Content {
             return Ok(Self {
                 reader: Box::new(BufReader::new(parquet::Lines::open(path, file)?)),
                 length: None,
+                is_utf8: true,
             });
         }
-        let mut content = Self { reader: Box::new(rest.chain(file)), length: None };
+        let mut content = Self { reader: Box::new(rest.chain(file)), length: None, is_utf8: false };
         if head.starts_with(b"\x1F\x8B") {
             content.reader = Box::new(MultiGzDecoder::new(BufReader::new(content.reader)));
         } else if head.starts_with(b"\x28\xB5\x2F\xFD") {

@@ -107,10 +107,11 @@ impl TextBlocks {
     /// # Errors
     /// As there.
     pub fn open_any(path: &Path, encoding: TextEncoding) -> Result<Self> {
+        let content = Content::open(path)?;
         Ok(Self {
             path: path.to_path_buf(),
-            content: Content::open(path)?,
-            encoding,
+            encoding: if content.is_utf8 { TextEncoding::Utf8 } else { encoding },
+            content,
             rest: Vec::new(),
             line: 1,
             offset: 0,

@@ -96,6 +96,7 @@ impl fmt::Debug for Lines {
 mod tests {
     use super::*;
     use crate::data::content::Content;
+    use crate::data::encoding::TextEncoding;
 
     fn text_of(path: &Path) -> Result<String> {
         let mut text = String::new();
@@ -139,6 +140,14 @@ mod tests {
         let groups =
             r#"[{"text":"a","label":["x","y"]},{"text":null,"label":[]},{"text":"c","label":["y"]}]"#;
         assert_eq!(Value::from(rows("groups.parquet")), serde_json::from_str::<Value>(groups).unwrap());
+    }
+
+    #[test]
+    fn strings_are_utf_8_whatever_is_said_of_files() {
+        let path = golden("polars.parquet");
+        let [own, stated] = [TextEncoding::Utf8, TextEncoding::Latin1]
+            .map(|encoding| crate::data::encoding::read_text(&path, encoding).unwrap());
+        assert!(own.contains("h\u{e9} \u{6620}\u{753b}") && own == stated, "{stated}");
     }
 
     #[test]
