@@ -231,6 +231,18 @@ mod tests {
         }
     }
 
+    /// Parameters lie one behind the other, so that a weight may begin at any number.
+    #[test]
+    fn gradcheck_of_a_weight_at_an_odd_place() {
+        for cols in [7, 64, 520] {
+            let weights = [("other", 1, 3), ("weight", 1, cols), ("bias", 1, cols)];
+            Gradcheck::new("norm", &[("x", 5, cols)], &weights).run(
+                |tape, x, w| tape.norm(&x[0], LayerNorm::new(w[1], Some(w[2]), 1e-5)),
+                |x, w| reference::forward(&x[0], &w[1], &w[2], 1e-5),
+            );
+        }
+    }
+
     #[test]
     fn gradcheck_without_bias() {
         for cols in [7, 31, 65] {

@@ -21,8 +21,11 @@ extern "C" __global__ __launch_bounds__(MOST_THREADS) void
     int warps = blockDim.x / WARP, warp = threadIdx.x / WARP, c = 4 * threadIdx.x;
     int end = min(rows, BLOCK_ROWS * ((int)blockIdx.x + 1));
     bool exists = c < cols;
-    float4 zeros = make_float4(0.0f, 0.0f, 0.0f, 0.0f), of_gain = exists ? load_four(gain, c) : zeros;
-    float gains[4] = {of_gain.x, of_gain.y, of_gain.z, of_gain.w};
+    float4 zeros = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    // A parameter may begin anywhere.
+    float gains[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) gains[i] = exists ? gain[c + i] : 0.0f;
     float d_gain[4] = {0.0f, 0.0f, 0.0f, 0.0f}, d_shift[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     float4 next_x = zeros, next_dy = zeros, next_more = zeros;
     auto read = [&](int r) {
