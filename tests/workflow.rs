@@ -219,6 +219,10 @@ fn every_method_trains_what_it_says_and_nothing_else() {
             metric(&result, "test/accuracy").to_bits(),
             "{case}"
         );
+        // Of whole texts, also where the language model's loss hides tokens.
+        let (here, there) = (metric(&found, "nll_clf"), metric(&result, "test/nll_clf"));
+        assert!((here - there).abs() <= 1e-6 * there, "{case}: {here} {there}");
+        assert_eq!(result["metrics"]["test/nll"].is_number(), flags.contains("lm_loss"), "{case}");
         let answers = place.feed(&format!("predict {run}"), b"the old harbour .\n").json();
         assert!(["water", "land"].contains(&answers["label"].as_str().unwrap()), "{case}");
     }

@@ -127,9 +127,40 @@ pub struct Evaluator<'a> {
 impl Evaluator<'_> {
     /// The metrics of `examples`; `None` when the listener asked to stop before they were whole.
     ///
+    /// A classifier is measured on the texts as they are, also where an auxiliary loss hides tokens of them: that one is then measured apart.
+    ///
     /// # Errors
     /// What goes wrong on the device.
     pub fn run(
+        &self,
+        split: &str,
+        examples: &Examples<'_>,
+        text: Option<TextSize>,
+        class_names: &[String],
+        listener: &mut Listener<'_>,
+    ) -> Result<Option<Evaluation>> {
+        let hides = matches!(self.targets, TokenTargets::Masked(_));
+        if !(hides && self.objective.lm > 0.0 && self.objective.clf > 0.0) {
+            return self.measure(split, examples, text, class_names, listener);
+        }
+        let [classes, tokens] = [(0.0, self.objective.clf), (self.objective.lm, 0.0)]
+            .map(|(lm, clf)| Objective { lm, clf, ..self.objective.clone() });
+        let whole = Evaluator { objective: &classes, targets: TokenTargets::None, ..*self };
+        let Some(mut whole) = whole.measure(split, examples, text, class_names, listener)? else {
+            return Ok(None);
+        };
+        let hidden = Evaluator { objective: &tokens, ..*self };
+        let Some(hidden) = hidden.measure(split, examples, text, class_names, listener)? else {
+            return Ok(None);
+        };
+        for (name, value) in hidden.metrics {
+            // The loss is the sum of both.
+            *whole.metrics.entry(name).or_default() += value;
+        }
+        Ok(Some(whole))
+    }
+
+    fn measure(
         &self,
         split: &str,
         examples: &Examples<'_>,
@@ -168,7 +199,7 @@ impl Evaluator<'_> {
             let distances = teacher.metrics(&sums.teacher, totals.teacher);
             metrics.extend(distances.into_iter().map(|(name, value)| (name.to_owned(), value)));
         }
-        let there = problem.filter(|_| totals.clf > 0.0);
+        let there = problem.filter(|_| self.objective.clf > 0.0 && totals.clf > 0.0);
         metrics.extend(there.and_then(mean_name).map(|name| (name.to_owned(), sums.clf.sum / totals.clf)));
         let evaluation = Evaluation {
             split: split.into(),
