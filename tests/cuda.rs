@@ -87,7 +87,7 @@ fn overlay(place: &Place, a: &str, b: &str, first: f64, all: f64) {
 fn without_a_gpu_the_error_says_what_was_sought() {
     let Some(place) = emulated() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 2");
+    let call = format!("pretrain {MODEL} --precision f32 --lr 3e-3 --max_steps 2");
     // Nothing to be found.
     let none = run_under(&place, "LD_LIBRARY_PATH", "", &format!("{call} --device cuda --out a"));
     none.refuses(
@@ -109,15 +109,20 @@ fn auto_takes_what_is_there_and_says_so() {
     let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 2 --device auto");
     run_under(&place, "LD_LIBRARY_PATH", "", &format!("{call} --out a"))
         .says(&["no GPU", "computing on cpu"]);
-    place.run(&format!("{call} --out b")).says(&["computing on cuda:0"]);
+    // A GPU is faster in bf16, which is in the run's settings, and so in what it goes on with.
+    place.run(&format!("{call} --out b")).says(&["computing on cuda:0", "bf16 products"]);
+    assert!(String::from_utf8(place.bytes("b/config.toml")).unwrap().contains("precision = \"bf16\""));
+    place.run(&format!("{call} --recipe tutorial --out c")).says(&["f32 products"]);
     let doctor = place.run("doctor");
     assert!(doctor.succeeds().stdout.contains("emulated GPU"), "{}", doctor.stdout);
 }
 
 #[test]
-fn losses_of_200_steps_overlay_those_of_the_processor() {
+fn losses_overlay_those_of_the_processor() {
     let Some(place) = gpu() else { return };
     place.books();
+    // 200 on a GPU; the emulator takes a second to each.
+    let steps = if emulator::target() == Ok(Target::Real) { 200 } else { 60 };
     for (name, flags, first, all) in [
         // At 3e-3, the fall from the plateau comes a step sooner or later with any change of rounding: in f32 adding up a norm's
         // sums in the other order parts the losses of `lm` by 9e-5.
@@ -126,7 +131,7 @@ fn losses_of_200_steps_overlay_those_of_the_processor() {
         ("bert", "--objective mlm --arch bert --precision f32 --lr 1e-3", FIRST_F32, F32),
         ("bf16", "--objective lm --arch gpt2 --precision bf16 --lr 1e-3", FIRST_BF16, BF16),
     ] {
-        let call = format!("pretrain {MODEL} {flags} --max_steps 200 --eval_every 100");
+        let call = format!("pretrain {MODEL} {flags} --max_steps {steps} --eval_every {}", steps / 2);
         place.run(&format!("{call} --device cpu --out {name}-cpu")).succeeds();
         place.run(&format!("{call} --device cuda --out {name}-cuda")).succeeds();
         overlay(&place, &format!("{name}-cpu"), &format!("{name}-cuda"), first, all);
@@ -155,8 +160,9 @@ fn steps_are_replayed_as_graphs() {
 fn the_same_run_has_the_same_bits_however_it_was_interrupted() {
     let Some(place) = gpu() else { return };
     place.books();
-    let call =
-        format!("pretrain {MODEL} --lr 3e-3 --max_steps 30 --save_every 7 --eval_every 10 --device cuda");
+    let call = format!(
+        "pretrain {MODEL} --precision f32 --lr 3e-3 --max_steps 30 --save_every 7 --eval_every 10 --device cuda"
+    );
     place.run(&format!("{call} --out one")).succeeds();
     place.run(&format!("{call} --out two")).succeeds();
     let mut running = place.start(&format!("{call} --out killed"));
@@ -175,7 +181,7 @@ fn the_same_run_has_the_same_bits_however_it_was_interrupted() {
 fn a_run_goes_from_the_processor_to_the_gpu_and_back() {
     let Some(place) = gpu() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 60 --save_every 20");
+    let call = format!("pretrain {MODEL} --precision f32 --lr 3e-3 --max_steps 60 --save_every 20");
     place.run(&format!("{call} --device cpu --out stayed")).succeeds();
     // Asked to end, a run saves where it stands.
     let mut running = place.start(&format!("{call} --device cpu --out moved"));
@@ -197,8 +203,9 @@ fn a_full_memory_halves_the_slab_and_changes_nothing_else() {
     let Some(place) = emulated() else { return };
     place.books();
     // Wide, so that the moments (0.9 MB of 1.7 MB that last) weigh something beside the activations of 512 tokens.
-    let call =
-        format!("pretrain {SMALL} --lr 3e-3 --embed_dim 64 --hidden_dim 256 --max_steps 3 --device cuda");
+    let call = format!(
+        "pretrain {SMALL} --precision f32 --lr 3e-3 --embed_dim 64 --hidden_dim 256 --max_steps 3 --device cuda"
+    );
     let within = |bytes: &str, batch_and_out: &str| {
         run_under(
             &place,
@@ -233,10 +240,9 @@ fn a_step_without_a_finite_loss_is_skipped_as_on_the_processor() {
     let Some(place) = gpu() else { return };
     place.books();
     place.scores();
-    place.run(&format!("pretrain {MODEL} --lr 3e-3 --max_steps 2 --out lm")).succeeds();
+    place.run(&format!("pretrain {MODEL} --precision f32 --lr 3e-3 --max_steps 2 --out lm")).succeeds();
     for device in ["cpu", "cuda"] {
-        let call =
-            "finetune --model lm --data scores --problem regression --n_epochs 1 --lr 3e-3 --n_warmup 5";
+        let call = "finetune --model lm --data scores --problem regression --n_epochs 1 --lr 3e-3 --n_warmup 5 --precision f32";
         place.run(&format!("{call} --device {device} --out {device}")).succeeds();
     }
     let skipped = place.skipped("cuda");
@@ -254,7 +260,7 @@ fn a_step_without_a_finite_loss_is_skipped_as_on_the_processor() {
 fn a_gpu_that_fails_ends_the_run_at_its_last_checkpoint() {
     let Some(place) = emulated() else { return };
     place.books();
-    let call = format!("pretrain {MODEL} --lr 3e-3 --max_steps 20 --save_every 5");
+    let call = format!("pretrain {MODEL} --precision f32 --lr 3e-3 --max_steps 20 --save_every 5");
     place.run(&format!("{call} --device cuda --out whole")).succeeds();
     // Somewhere in the middle; how many launches a step takes is not this test's business.
     let failed = run_under(
@@ -278,9 +284,12 @@ fn tuning_evaluating_predicting_and_generating() {
     place.books();
     place.topics();
     place
-        .run(&format!("pretrain {MODEL} --lr 3e-3 --arch gpt2 --max_steps 150 --device cuda --out lm"))
+        .run(&format!(
+            "pretrain {MODEL} --precision f32 --lr 3e-3 --arch gpt2 --max_steps 150 --device cpu --out lm"
+        ))
         .succeeds();
-    let tune = "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --threads 1";
+    let tune =
+        "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --threads 1 --precision f32";
     let updates = "--method lora --lora_targets all --lora_dropout 0.1";
     let tuned = "--lm_loss_coef 0.5 --adapters_dim 8";
     let mixed = "--head mlp --layer_mix --layer_drop 0.3 --pooling mean";
@@ -293,7 +302,7 @@ fn tuning_evaluating_predicting_and_generating() {
     }
 
     let learn = "distill --teacher lm --data books --inputs lines --preset micro --embed_dim 48 --num_heads 2 \
-                 --num_max_positions 32 --lr 3e-3 --max_steps 6 --train_batch_size 6 --threads 1 --layers 1:2,2:2 \
+                 --num_max_positions 32 --lr 3e-3 --max_steps 6 --train_batch_size 6 --threads 1 --precision f32 --layers 1:2,2:2 \
                  --relation_loss 1 --relation_heads 4";
     place.run("tokenizer train books/train.txt --vocab_size 90 --out own.json").succeeds();
     let own = learn.replace("--layers 1:2,2:2", "--tokenizer own.json --token_loss 0");

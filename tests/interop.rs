@@ -200,7 +200,8 @@ fn a_finished_classifier_is_a_folder_of_transformers() {
     fs::remove_file(place.path("copy/headstart.json")).unwrap();
     // The last one is longer than the classifier's 16 tokens, and shorter than the model's 18 positions.
     let texts = "the good boat\na bad river\nthe the the the the the the the the the the the the the the\n";
-    let answers = ["tuned", "copy"].map(|model| place.feed(&format!("predict {model}"), texts.as_bytes()));
+    let answers = ["tuned", "copy"]
+        .map(|model| place.feed(&format!("predict {model} --precision f32"), texts.as_bytes()));
     assert_eq!(answers[0].succeeds().stdout, answers[1].succeeds().stdout);
     assert!(answers[0].stdout.lines().nth(2).unwrap().contains("truncated"), "{}", answers[0].stdout);
     place.run("export tuned --to sentence-transformers --output vectors").succeeds();

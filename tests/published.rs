@@ -433,8 +433,9 @@ fn the_tutorials_family_goes_out_with_code_beside_it_and_comes_in_again() {
             }
         }
     }
-    let answers =
-        |model: &str| place.feed(&format!("predict {model}"), b"the old river\nthe hill\n").json_lines();
+    let answers = |model: &str| {
+        place.feed(&format!("predict {model} --precision f32"), b"the old river\nthe hill\n").json_lines()
+    };
     for (out, own) in answers("tuned-out").iter().zip(&answers("tuned")) {
         assert_eq!(out["label"], own["label"]);
         let of = |answer: &Value| answer["probabilities"]["water"].as_f64().unwrap();

@@ -387,6 +387,36 @@ fn pairs_of_texts_are_learned_and_answered() {
 }
 
 #[test]
+fn a_model_computes_in_the_precision_that_it_was_trained_in() {
+    let (_, place) = places();
+    tune(&place, "lm", "--precision bf16", "bf16");
+    let answers = |model: &str, flags: &str| {
+        place.feed(&format!("predict {model} {flags}"), b"the old harbour guards the small river .\n").json()
+    };
+    let [own, bf16, f32] = ["", "--precision bf16", "--precision f32"].map(|flags| answers("bf16", flags));
+    assert!(own == bf16 && own != f32, "{own} {f32}");
+    let data = shared("topics");
+    let found = place.run(&format!("eval bf16 --data {data} --json")).json();
+    let told = place.json_file("bf16/summary.json");
+    assert_eq!(
+        found["metrics"]["loss"], told["metrics"]["test/loss"],
+        "what it was told to be when it was trained"
+    );
+    // Wherever it goes.
+    place.copy(&place.path("bf16/final"), "elsewhere");
+    assert_eq!(answers("elsewhere", ""), own);
+    tune(&place, "lm", "--precision f32", "f32");
+    assert_eq!(answers("f32", ""), answers("f32", "--precision f32"));
+    // What nobody names is settled when a run begins.
+    tune(&place, "lm", "--max_steps 2", "open");
+    let settings = String::from_utf8(place.bytes("open/config.toml")).unwrap();
+    assert!(
+        settings.contains("precision = \"bf16\"") || settings.contains("precision = \"f32\""),
+        "{settings}"
+    );
+}
+
+#[test]
 fn no_epochs_only_evaluate() {
     let (_, place) = places();
     let call = format!("--data {} --tokenizer {} --preset micro", shared("books"), shared("tok.json"));

@@ -128,7 +128,7 @@ def holds(base, folder, texts, binary):
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
         file.write("".join(line + "\n" for line in lines))
         file.flush()
-        call = [binary, "predict", str(folder), "--base", str(base), "--uncalibrated", "--input", file.name]
+        call = [binary, "predict", "--precision", "f32", str(folder), "--base", str(base), "--uncalibrated", "--input", file.name]
         found = [json.loads(line) for line in subprocess.run(call, capture_output=True, check=True).stdout.decode().splitlines()]
     model = AutoAdapterModel.from_pretrained(str(base))
     name = model.load_adapter(str(folder), set_active=True, use_safetensors=True)

@@ -83,7 +83,7 @@ def features(args):
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder) / "texts.jsonl", Path(folder) / "vectors.npy"
         write_lines(source, [{"text": text} for text in texts])
-        call(args.binary, "features", args.model, "--input", source, "--output", output)
+        call(args.binary, "features", "--precision", "f32", args.model, "--input", source, "--output", output)
         ours = np.load(output)
     assert ours.shape == expected.shape, (ours.shape, expected.shape)
     lengths = [len(model.tokenizer(text)["input_ids"]) for text in texts]
@@ -201,7 +201,7 @@ def our_logits(args, folder, final, task, texts):
     source, output = folder / "in.jsonl", folder / "out.jsonl"
     output.unlink(missing_ok=True)
     write_lines(source, [{key: row[key] for key in row if key != "label"} for row in rows_of(task, texts)])
-    call(args.binary, "predict", final, "--input", source, "--output", output)
+    call(args.binary, "predict", "--precision", "f32", final, "--input", source, "--output", output)
     answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     if task == "regression":
         return np.array([[float(answer["label"])] for answer in answers])
@@ -274,7 +274,7 @@ def language_model(args, folder, model, texts):
     with torch.no_grad():
         batch = torch.tensor([ids[: network.config.n_positions]])
         theirs = float(network(input_ids=batch, labels=batch).loss)
-    result = subprocess.run([str(args.binary), "eval", str(model), "--data", str(source), "--split", "train", "--json"],
+    result = subprocess.run([str(args.binary), "eval", "--precision", "f32", str(model), "--data", str(source), "--split", "train", "--json"],
                             check=True, capture_output=True)
     ours = json.loads(result.stdout)["metrics"]["nll"]
     return judge(f"gpt2, language model's loss {theirs:.4f}", abs(theirs - ours))
@@ -306,7 +306,7 @@ def continued(args, folder, name, model, texts):
 
     source = folder / "vectors.jsonl"
     write_lines(source, [{"text": text} for text in texts])
-    call(args.binary, "features", folder / "run-text", "--input", source, "--output", folder / "vectors.npy")
+    call(args.binary, "features", "--precision", "f32", folder / "run-text", "--input", source, "--output", folder / "vectors.npy")
     tokenizer, trunk, theirs = AutoTokenizer.from_pretrained(final), AutoModel.from_pretrained(final).eval(), []
     for text in texts:
         with torch.no_grad():
@@ -367,13 +367,13 @@ def real(args, folder, texts):
     call(args.binary, "export", final, "--to", "sentence-transformers", "--normalize", "--output", out)
     source = folder / "texts.jsonl"
     write_lines(source, [{"text": text} for text in texts])
-    call(args.binary, "features", out, "--input", source, "--output", folder / "out.npy")
+    call(args.binary, "features", "--precision", "f32", out, "--input", source, "--output", folder / "out.npy")
     expected = SentenceTransformer(str(out), device="cpu").encode(texts, show_progress_bar=False)
     difference = np.abs(np.load(folder / "out.npy") - expected).max()
     results.append(judge("its trunk by sentence-transformers", float(difference)))
     saved = folder / "saved"
     SentenceTransformer(str(out), device="cpu").save(str(saved))
-    call(args.binary, "features", saved, "--input", source, "--output", folder / "saved.npy")
+    call(args.binary, "features", "--precision", "f32", saved, "--input", source, "--output", folder / "saved.npy")
     difference = np.abs(np.load(folder / "saved.npy") - expected).max()
     results.append(judge("the same, saved by sentence-transformers", float(difference)))
     return results
@@ -522,7 +522,7 @@ def coded(args, folder, name, flags, layout, task, more):
         with torch.no_grad():
             tokens = torch.tensor([ids[:24]])
             theirs = float(network(input_ids=tokens, labels=tokens).loss)
-        result = subprocess.run([str(args.binary), "eval", str(folder / "trunk"), "--data", str(part), "--split", "train",
+        result = subprocess.run([str(args.binary), "eval", "--precision", "f32", str(folder / "trunk"), "--data", str(part), "--split", "train",
                                  "--json"], check=True, capture_output=True)
         results.append(judge(f"{name}, language model's loss {theirs:.4f}",
                              abs(theirs - json.loads(result.stdout)["metrics"]["nll"])))
@@ -530,7 +530,7 @@ def coded(args, folder, name, flags, layout, task, more):
         # The hidden states of the trunk are those that `features` gives.
         vectors, source = folder / "vectors.npy", folder / "lines.jsonl"
         write_lines(source, [{"text": text} for text in texts])
-        call(args.binary, "features", folder / "trunk", "--input", source, "--output", vectors, "--pooling", "mean")
+        call(args.binary, "features", "--precision", "f32", folder / "trunk", "--input", source, "--output", vectors, "--pooling", "mean")
         tokenizer, theirs = AutoTokenizer.from_pretrained(folder / "trunk-out"), []
         for text in texts:
             with torch.no_grad():

@@ -59,7 +59,8 @@ pub struct AutoArgs {
     /// Classes the data must have [default: found from the data]
     #[arg(long, value_name = "N", value_parser = count::<usize>)]
     pub num_classes: Option<usize>,
-    /// Products in f32, or with bf16 inputs and f32 sums [default: f32]
+    /// Products in f32, or with bf16 inputs and f32 sums [default: bf16 where the device is faster with it (GPUs, AMX,
+    /// AVX-512 BF16 of AMD's), else f32]
     #[arg(long, value_name = "NAME", value_parser = one_of::<PrecisionName>())]
     pub precision: Option<PrecisionName>,
     /// Worker threads; 0 for all; does not change the result [default: 0]

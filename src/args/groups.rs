@@ -349,7 +349,8 @@ pub struct TrainArgs {
     /// Seed of initial weights, order, masks and dropout
     #[arg(long, value_name = "N", value_parser = seed())]
     pub seed: Option<u64>,
-    /// Products in f32, or with bf16 inputs and f32 sums
+    /// Products in f32, or with bf16 inputs and f32 sums [default: bf16 where the device is faster with it (GPUs, AMX,
+    /// AVX-512 BF16 of AMD's), else f32]
     #[arg(long, value_name = "NAME", value_parser = one_of::<PrecisionName>())]
     pub precision: Option<PrecisionName>,
     #[command(flatten)]
@@ -382,9 +383,9 @@ pub struct PaceArgs {
 /// How a finished model computes.
 #[derive(Debug, Args)]
 pub struct ComputeArgs {
-    /// Products in f32, or with bf16 inputs and f32 sums
-    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = one_of::<PrecisionName>())]
-    pub precision: PrecisionName,
+    /// Products in f32, or with bf16 inputs and f32 sums [default: what the model was trained with, else f32]
+    #[arg(long, value_name = "NAME", value_parser = one_of::<PrecisionName>())]
+    pub precision: Option<PrecisionName>,
     /// Worker threads; 0 for all
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count::<usize>)]
     pub threads: usize,

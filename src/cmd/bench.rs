@@ -42,7 +42,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     let line = Report {
         what: config.work,
         preset,
-        precision: config.precision,
+        precision: config.precision.unwrap_or_default(),
         batch: config.batch,
         seq: config.seq,
         dropout: config.model.dropout,

@@ -256,7 +256,7 @@ fn difference(model: &Model) -> Result<Option<f32>> {
         normalize: Some(true),
         max_length: None,
         prompt: None,
-        precision: PrecisionName::F32,
+        precision: Some(PrecisionName::F32),
         threads: 0,
         device: DeviceChoice::default(),
     };

@@ -85,7 +85,7 @@ pub fn auto(args: AutoArgs) -> Result<Run<AutoConfig>> {
         problem: problem.unwrap_or(pace.problem),
         num_classes: num_classes.or(pace.num_classes),
         best_metric: best_metric.or(pace.best_metric),
-        precision: precision.unwrap_or(pace.precision),
+        precision: precision.or(pace.precision),
         ..pace
     };
     run::check_continued(allowed.as_ref(), &config)?;

@@ -60,7 +60,7 @@ pub fn train_config(args: &TrainArgs, base: &TrainConfig) -> TrainConfig {
         keep: keep.unwrap_or(base.keep),
         max_time: max_time.or(base.max_time),
         seed: seed.unwrap_or(base.seed),
-        precision: precision.unwrap_or(base.precision),
+        precision: precision.or(base.precision),
         threads: threads.unwrap_or(base.threads),
     }
 }

@@ -12,6 +12,9 @@ use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
 use crate::tensor::Pool;
 
+/// The first compute capability with bf16 in its tensor cores (CUDA C++ Programming Guide, "Compute Capabilities").
+const FIRST_WITH_BF16: (i32, i32) = (8, 0);
+
 /// Which instructions the CPU kernels may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CodePath {
@@ -181,6 +184,14 @@ impl Device {
     /// Whether bf16 matmuls run in tile registers (AMX), far faster than memory feeds them.
     pub fn has_tiles(&self) -> bool {
         self.inner.level.has_tiles()
+    }
+
+    /// Whether products with bf16 inputs are faster than those in f32.
+    pub fn prefers_bf16(&self) -> bool {
+        match self.cuda() {
+            Some(context) => context.capability() >= FIRST_WITH_BF16,
+            None => self.inner.level.prefers_bf16(),
+        }
     }
 
     /// Bytes of buffers this device has taken from the system so far (in use or waiting for reuse).

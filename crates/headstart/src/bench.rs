@@ -62,8 +62,8 @@ pub struct BenchConfig {
     pub model: ModelConfig,
     /// Next or masked tokens (train, forward).
     pub objective: ObjectiveName,
-    /// f32 or bf16 products.
-    pub precision: PrecisionName,
+    /// f32 or bf16 products; `None`: f32, and for a model that is named what it was trained with.
+    pub precision: Option<PrecisionName>,
     /// Worker threads; 0: all.
     pub threads: usize,
     /// Where to compute.
@@ -189,7 +189,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
     let mut optimizer =
         learns.then(|| Optimizer::new(model.table(), &train, Exchange::alone(model.table().trainable_len())));
-    let precision = config.precision.into();
+    let precision = config.precision.unwrap_or_default().into();
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
     let mut allocations = 0;
@@ -461,7 +461,7 @@ fn run_folder(config: &BenchConfig) -> Result<&std::path::Path> {
 }
 
 fn peak(config: &BenchConfig, device: &Device) -> Option<f64> {
-    let measured = peak_gflops(device, config.precision.into());
+    let measured = peak_gflops(device, config.precision.unwrap_or_default().into());
     match (measured, config.stated_peak) {
         (Some(measured), Some(stated)) => Some(measured.max(stated)),
         (measured, stated) => measured.or(stated),
@@ -504,7 +504,7 @@ mod tests {
                 ..ModelConfig::default()
             },
             objective: ObjectiveName::Lm,
-            precision: PrecisionName::F32,
+            precision: None,
             threads: 1,
             device: DeviceChoice::default(),
             batch: 2,

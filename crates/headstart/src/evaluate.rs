@@ -45,8 +45,8 @@ pub struct EvaluateConfig {
     pub uncalibrated: bool,
     /// What becomes of texts that are longer than a classifier's inputs.
     pub long_texts: LongTexts,
-    /// f32 or bf16 products.
-    pub precision: PrecisionName,
+    /// f32 or bf16 products; `None`: what the model was trained with, f32 for published ones.
+    pub precision: Option<PrecisionName>,
     /// Worker threads; 0: all.
     pub threads: usize,
     /// Where to compute.
@@ -124,7 +124,7 @@ fn measure(
         ranks: &ranks,
         model: &loaded.model,
         weights: &loaded.weights,
-        precision: config.precision.into(),
+        precision: loaded.precision(config.precision),
         objective,
         targets,
         batch_size: BATCH,
@@ -192,7 +192,7 @@ fn windowed(
     config: &EvaluateConfig,
     listener: &mut Listener<'_>,
 ) -> Result<Option<Evaluation>> {
-    let Some(found) = by_windows(loaded, examples, config.precision.into(), listener)? else {
+    let Some(found) = by_windows(loaded, examples, loaded.precision(config.precision), listener)? else {
         return Ok(None);
     };
     let ((long, windows), all) = (found.long, examples.len());

@@ -75,6 +75,10 @@ pub(crate) fn finetune_compared(
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
+    // The fitted head of frozen features is no product of bf16: rounded, it answers otherwise than it was fitted to.
+    let bf16 = device.prefers_bf16() && config.method != Method::Features;
+    let train = ranks.of_leader(|| Ok(config.train.with_precision(bf16)))?;
+    let config = &FinetuneConfig { train, ..config.clone() };
     // A resumed run has its own tokenizer, sizes and (mostly) weights; the model it came from is only needed
     // when it was stopped before its first checkpoint.
     let checkpoint = run.newest_checkpoint()?;
@@ -145,6 +149,7 @@ pub(crate) fn finetune_compared(
         block_size: base.files.block_size,
         head_defaults: base.files.head_defaults,
         pairs: train.texts_per_example() == 2,
+        precision: config.train.precision.unwrap_or_default(),
         ..model_files(&model_config, predicts, class_names(data, config.problem), &tokenizer)
     };
     let mut train_examples = labelled.examples(train);

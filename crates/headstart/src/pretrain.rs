@@ -47,6 +47,8 @@ pub fn pretrain(
     if let Some(note) = options.device.note(&device) {
         listener(Event::Message(&note));
     }
+    let train = ranks.of_leader(|| Ok(config.train.with_precision(device.prefers_bf16())))?;
+    let config = &PretrainConfig { train, ..config.clone() };
     let learned = config.distill.as_ref();
     let learned = learned.map(|distill| Learning::open(distill, config.inputs)).transpose()?;
     let corpus = ranks.leader_first(|| source::corpus(&config.data, listener))?;
@@ -163,6 +165,7 @@ pub fn pretrain(
         },
         objective: Some(predicts).filter(|_| lm > 0.0),
         pairs,
+        precision: config.train.precision.unwrap_or_default(),
         ..model_files(model_config, predicts, labels, tokenizer)
     };
     let [valid_examples, test_examples] =

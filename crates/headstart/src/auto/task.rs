@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use super::rung::Rung;
 use crate::checkpoint::{ModelPath, load_model};
-use crate::config::{self, Amount, Arch, AutoConfig, DataConfig, HeadPooling, ModelConfig, TrainConfig};
+use crate::config::{
+    self, Amount, Arch, AutoConfig, DataConfig, HeadPooling, ModelConfig, PrecisionName, TrainConfig,
+};
 use crate::data::classification::LabelledSplit;
 use crate::data::rows::TextInput;
 use crate::data::split::Split;
@@ -125,12 +127,13 @@ impl Task {
 
     /// Seconds that the model takes for a text, measured on a few; `None` without a model, or where it is none for that.
     pub(super) fn measured(&self, config: &AutoConfig, device: &DeviceChoice) -> Option<f64> {
+        let bf16_is_faster = device.open(config.threads).ok()?.prefers_bf16();
         let settings = FeaturesConfig {
             pooling: None,
             normalize: None,
             max_length: None,
             prompt: None,
-            precision: config.precision,
+            precision: config.precision.or(Some(PrecisionName::faster(bf16_is_faster))),
             threads: config.threads,
             device: device.clone(),
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::{HeadPooling, ModelConfig, ObjectiveName, Problem};
+use crate::config::{HeadPooling, ModelConfig, ObjectiveName, PrecisionName, Problem};
 use crate::error::Result;
 use crate::files::{FileSum, FileSums, damaged};
 use crate::tokenizer::RoleIds;
@@ -53,6 +53,8 @@ pub struct ModelFiles {
     /// What logits are divided by where probabilities are made of them, found on validation data; `None` where nothing was found, and of
     /// what was made before there was one.
     pub temperature: Option<f64>,
+    /// The products that it was trained with, in which it computes where nothing else is asked for; f32 where that is not known.
+    pub precision: PrecisionName,
     /// Ids of the tokens with a role.
     pub special_ids: RoleIds,
     /// The content of tokenizer.json.
@@ -99,6 +101,9 @@ pub(super) fn config_json(files: &ModelFiles, sums: &FileSums) -> serde_json::Re
     }
     if let Some(temperature) = files.temperature {
         map.insert("temperature".into(), temperature.into());
+    }
+    if files.precision != PrecisionName::F32 {
+        map.insert("precision".into(), json!(files.precision));
     }
     let numbered = || files.labels.iter().enumerate();
     let id2label = numbered().map(|(id, label)| (id.to_string(), label.as_str().into()));
@@ -159,6 +164,7 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         Some(Some(temperature)) if temperature.is_finite() && temperature > 0.0 => Some(temperature),
         Some(_) => return Err(bad("its temperature is not a number above 0".into())),
     };
+    let precision = optional(path, &mut map, "precision")?.unwrap_or_default();
     let id2label: Map<String, Value> = field(path, &mut map, "id2label")?;
     let label = |id: usize| id2label.get(&id.to_string()).and_then(Value::as_str).map(String::from);
     let labels: Option<Vec<_>> = (0..id2label.len()).map(label).collect();
@@ -187,6 +193,7 @@ pub(super) fn parse_config(path: &Path, text: &[u8]) -> Result<(ModelFiles, File
         labels,
         pairs,
         temperature,
+        precision,
         special_ids,
         tokenizer_json,
     };

@@ -162,7 +162,8 @@ pub(super) fn read_notes(folder: &Path, files: &mut ModelFiles) -> Result<bool> 
     files.config.head = own.config.head;
     (files.config.dropout, files.config.attention_dropout) =
         (own.config.dropout, own.config.attention_dropout);
-    (files.labels, files.pairs, files.temperature) = (own.labels, own.pairs, own.temperature);
+    (files.labels, files.pairs) = (own.labels, own.pairs);
+    (files.temperature, files.precision) = (own.temperature, own.precision);
     Ok(true)
 }
 

@@ -17,7 +17,7 @@ use crate::checkpoint::model_folder::LoadedModel;
 use crate::checkpoint::stored::StoredWeights;
 use crate::checkpoint::weights::write_tensors;
 use crate::checkpoint::{CONFIG_FILE, MODEL_FILE, OWN_FILE, TOKENIZER_FILE};
-use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName, Problem};
+use crate::config::{Arch, HeadConfig, LayoutChanges, ModelConfig, ObjectiveName, PrecisionName, Problem};
 use crate::error::{Error, Result};
 use crate::files::{FileSums, damaged};
 use crate::interop::{
@@ -149,6 +149,7 @@ fn put_together(
         labels,
         pairs: false,
         temperature: None,
+        precision: PrecisionName::F32,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     };

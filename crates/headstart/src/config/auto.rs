@@ -41,8 +41,9 @@ pub struct AutoConfig {
     pub thorough: bool,
     /// Seed of every rung, and of the validation part where the data has none.
     pub seed: u64,
-    /// f32 or bf16 products.
-    pub precision: PrecisionName,
+    /// f32 or bf16 products; absent: what each rung chooses, as a run alone does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionName>,
     /// Worker threads; 0: all.
     pub threads: usize,
     /// Seconds in which it has to be done, from its start or its continuation on; absent: no limit.
@@ -63,7 +64,7 @@ impl Default for AutoConfig {
             best_metric: None,
             thorough: false,
             seed: 42,
-            precision: PrecisionName::F32,
+            precision: None,
             threads: 0,
             max_time: None,
             data: DataConfig::default(),

@@ -18,6 +18,21 @@ pub enum PrecisionName {
     Bf16,
 }
 
+impl PrecisionName {
+    /// The one that a device is faster with.
+    pub(crate) fn faster(bf16_is_faster: bool) -> Self {
+        if bf16_is_faster { Self::Bf16 } else { Self::F32 }
+    }
+
+    /// "f32".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 impl From<PrecisionName> for headstart_engine::Precision {
     fn from(name: PrecisionName) -> Self {
         match name {
@@ -142,8 +157,9 @@ pub struct TrainConfig {
     pub max_time: Option<f64>,
     /// Seeds initial weights, order, masks and dropout.
     pub seed: u64,
-    /// f32 or bf16 products.
-    pub precision: PrecisionName,
+    /// f32 or bf16 products; absent: the faster ones of the device, chosen when the run begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionName>,
     /// Worker threads; 0: all.
     pub threads: usize,
 }
@@ -173,13 +189,25 @@ impl Default for TrainConfig {
             keep: 3,
             max_time: None,
             seed: 42,
-            precision: PrecisionName::F32,
+            precision: None,
             threads: 0,
         }
     }
 }
 
 impl TrainConfig {
+    /// The products; f32 where none were chosen.
+    pub fn precision(&self) -> headstart_engine::Precision {
+        self.precision.unwrap_or_default().into()
+    }
+
+    /// With the products chosen, where they are not: bf16 where the device is faster with it. The tutorial's recipe stays in f32, as
+    /// the tutorial trained.
+    pub(crate) fn with_precision(&self, bf16_is_faster: bool) -> Self {
+        let chosen = PrecisionName::faster(bf16_is_faster && self.recipe != Recipe::Tutorial);
+        Self { precision: self.precision.or(Some(chosen)), ..self.clone() }
+    }
+
     /// Sequences to one optimizer step.
     pub fn global_batch(&self) -> usize {
         self.train_batch_size.unwrap_or(8) * self.grad_accum_steps
@@ -288,5 +316,24 @@ impl TrainConfig {
         check("max_steps", self.max_steps != Some(0), || {
             ("0 steps train nothing".into(), "use n_epochs = 0 to evaluate only".into())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_the_faster_ones_but_for_what_is_said_and_the_tutorial() {
+        let chosen = |precision, recipe, bf16_is_faster| {
+            let train = TrainConfig { recipe, precision, ..TrainConfig::default() };
+            train.with_precision(bf16_is_faster).precision
+        };
+        let (f32, bf16) = (Some(PrecisionName::F32), Some(PrecisionName::Bf16));
+        assert_eq!(chosen(None, Recipe::Auto, true), bf16);
+        assert_eq!(chosen(None, Recipe::Auto, false), f32);
+        assert_eq!(chosen(None, Recipe::Tutorial, true), f32);
+        assert_eq!(chosen(f32, Recipe::Auto, true), f32);
+        assert_eq!(chosen(bf16, Recipe::Tutorial, false), bf16);
     }
 }

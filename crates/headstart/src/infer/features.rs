@@ -58,8 +58,8 @@ pub struct FeaturesConfig {
     pub max_length: Option<usize>,
     /// The name of the prompt that stands before every text. `None`: the folder's default, where it has one.
     pub prompt: Option<String>,
-    /// f32 or bf16 products.
-    pub precision: PrecisionName,
+    /// f32 or bf16 products. `None`: what the model was trained with, f32 for published ones.
+    pub precision: Option<PrecisionName>,
     /// Worker threads; 0: all.
     pub threads: usize,
     /// Where to compute.
@@ -122,7 +122,7 @@ impl FeatureExtractor {
         let length = length.unwrap_or(sizes.max_length()).min(positions);
         let template = Template::of(sizes.arch, pooling, loaded.tokenizer.roles(), length);
         template.validate(1)?;
-        let (precision, unknown) = (config.precision.into(), UnknownTokens::default());
+        let (precision, unknown) = (loaded.precision(config.precision), UnknownTokens::default());
         let folder = folder.unwrap_or_else(|| SentenceSettings::of(pooling));
         let prompt = folder.prompt(config.prompt.as_deref())?;
         Ok(Self { loaded, pooling, normalize, width, prompt, template, precision, unknown })

@@ -64,13 +64,14 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Loads a run folder, its `final/`, or a checkpoint of a causal language model. `threads` 0: all.
+    /// Loads a run folder, its `final/`, or a checkpoint of a causal language model. `precision` `None`: what the model was
+    /// trained with. `threads` 0: all.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged or holds a masked language model.
     pub fn load<'a>(
         model: impl Into<ModelPath<'a>>,
-        precision: PrecisionName,
+        precision: Option<PrecisionName>,
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
@@ -84,7 +85,8 @@ impl Generator {
             });
         }
         loaded.model.check_lm_head()?;
-        Ok(Self { loaded, precision: precision.into() })
+        let precision = loaded.precision(precision);
+        Ok(Self { loaded, precision })
     }
 
     /// Where it computes.

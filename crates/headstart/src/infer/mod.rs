@@ -12,9 +12,10 @@ pub(crate) mod windows;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use headstart_engine::Weights;
+use headstart_engine::{Precision, Weights};
 
 use crate::checkpoint::{self, LoadedModel, ModelFiles, ModelPath};
+use crate::config::PrecisionName;
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -52,6 +53,11 @@ impl Loaded {
         let (device, weights) = (Arc::new(device), Arc::new(weights));
         let other_head = published.and_then(|published| published.other_head);
         Ok(Self { device, model, weights, tokenizer, files, folder, chosen, other_head })
+    }
+
+    /// The products that are asked for, or else those that the model was trained with.
+    pub(crate) fn precision(&self, asked: Option<PrecisionName>) -> Precision {
+        asked.unwrap_or(self.files.precision).into()
     }
 
     /// Loads adapters over one trunk, which is in memory once.

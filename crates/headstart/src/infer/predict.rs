@@ -87,13 +87,14 @@ struct Transformer {
 }
 
 impl Predictor {
-    /// Loads a run folder, its `final/`, a checkpoint, or an adapter over its model. `threads` 0: all.
+    /// Loads a run folder, its `final/`, a checkpoint, or an adapter over its model. `precision` `None`: what the model was
+    /// trained with. `threads` 0: all.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the folder is damaged or holds no classifier.
     pub fn load<'a>(
         model: impl Into<ModelPath<'a>>,
-        precision: PrecisionName,
+        precision: Option<PrecisionName>,
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
@@ -112,7 +113,7 @@ impl Predictor {
     pub fn load_each(
         trunk: &Path,
         adapters: &[PathBuf],
-        precision: PrecisionName,
+        precision: Option<PrecisionName>,
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Vec<Self>> {
@@ -219,7 +220,7 @@ fn by_bag(model: &BagModel, inputs: &[TextInput]) -> Result<Vec<Prediction>> {
 impl Transformer {
     fn load(
         model: ModelPath<'_>,
-        precision: PrecisionName,
+        precision: Option<PrecisionName>,
         device: &DeviceChoice,
         threads: usize,
     ) -> Result<Self> {
@@ -227,7 +228,7 @@ impl Transformer {
     }
 
     /// A model that is loaded, of this path.
-    fn of(loaded: Loaded, path: &Path, precision: PrecisionName) -> Result<Self> {
+    fn of(loaded: Loaded, path: &Path, precision: Option<PrecisionName>) -> Result<Self> {
         let Some(head) = loaded.files.config.head.clone() else {
             return Err(Error::Checkpoint {
                 path: path.to_path_buf(),
@@ -242,7 +243,7 @@ impl Transformer {
         let roles = loaded.tokenizer.roles();
         let template = Template::of(config.arch, head.pooling, roles, config.max_length())
             .truncated(head.truncation.unwrap_or_default());
-        let (precision, long) = (precision.into(), LongTexts::default());
+        let (precision, long) = (loaded.precision(precision), LongTexts::default());
         Ok(Self { loaded, head, template, precision, long, unknown: Mutex::default() })
     }
 

@@ -107,7 +107,7 @@ impl FeaturesRun<'_> {
             device: &self.device,
             model: &self.model,
             weights: &weights,
-            precision: self.config.train.precision.into(),
+            precision: self.config.train.precision(),
         };
         let width = trunk.width();
         let splits = [
@@ -221,7 +221,7 @@ impl FeaturesRun<'_> {
             .unwrap_or_default();
         let mut key = CacheKey::new("vectors")
             .with(serde_json::to_string(&config).unwrap_or_default().as_bytes())
-            .with(format!("{:?}", self.config.train.precision).as_bytes())
+            .with(format!("{:?}", self.config.train.precision()).as_bytes())
             .with(self.device.name().as_bytes())
             .with(self.device.code_path().to_string().as_bytes());
         for param in self.model.table().params().iter().filter(|param| !own.contains(&param.offset)) {

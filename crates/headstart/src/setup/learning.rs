@@ -318,7 +318,7 @@ impl Learning {
             temperature: distill.temperature as f32,
         };
         let masked = distill.lm_loss > 0.0 && predicts == ObjectiveName::Mlm;
-        let precision = config.train.precision.into();
+        let precision = config.train.precision();
         let teacher = Teacher::new((model, weights), self.pooling, layers, precision, learned, masked)?;
         Ok((distill, teacher))
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::batch::Examples;
 use crate::checkpoint::{Checkpoint, FileSum, ModelFiles, NewRun, RunFolder};
-use crate::config::{Copies, ModelConfig, ObjectiveName, TrainConfig};
+use crate::config::{Copies, ModelConfig, ObjectiveName, PrecisionName, TrainConfig};
 use crate::device::DeviceName;
 use crate::error::{Error, Result};
 use crate::event::{Event, Listener};
@@ -269,6 +269,7 @@ pub(crate) fn model_files(
         labels,
         pairs: false,
         temperature: None,
+        precision: PrecisionName::F32,
         special_ids: tokenizer.roles(),
         tokenizer_json: tokenizer.to_json().as_bytes().to_vec(),
     }

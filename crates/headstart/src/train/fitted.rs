@@ -26,7 +26,7 @@ impl Training<'_> {
                 device: &self.device,
                 model: &self.model,
                 weights: &self.weights,
-                precision: self.config.precision.into(),
+                precision: self.config.precision(),
             };
             let clock = Instant::now();
             let Some(vectors) = trunk.vectors(examples, 0..examples.len(), listener)? else {

@@ -63,7 +63,7 @@ impl Measurement<'_> {
                 ranks: &ranks,
                 model,
                 objective,
-                precision: config.precision.into(),
+                precision: config.precision(),
                 seed: config.seed,
                 weights: &mut weights,
                 gradients: &mut gradients,

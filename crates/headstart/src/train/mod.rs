@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use headstart_engine::collective::{Exchange, GroupSums};
-use headstart_engine::{Collective, Gradients, Precision, Weights};
+use headstart_engine::{Collective, Gradients, Weights};
 
 use crate::batch::{Examples, TokenTargets};
 use crate::checkpoint::{BestCheckpoint, Checkpoint, ModelFiles, RunFolder, TrainerState};
@@ -257,7 +257,7 @@ impl<'a> Training<'a> {
                 ranks: &self.ranks,
                 model: &self.model,
                 objective: &self.objective,
-                precision: self.config.precision.into(),
+                precision: self.config.precision(),
                 seed: self.config.seed,
                 weights: &mut self.weights,
                 gradients: &mut running.gradients,
@@ -393,7 +393,7 @@ impl<'a> Training<'a> {
         let log = self.ranks.leads().then(open).transpose()?;
         self.announce_length(steps_per_epoch, total_steps, listener);
         let line = format!(
-            "{} parameters, {} train{}; {} {}, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}",
+            "{} parameters, {} train{}; {} {}, {steps_per_epoch} steps an epoch, {total_steps} steps, {} tokens; {}{} threads, {}, {} products",
             thousands(table.len()),
             thousands(table.trainable_len()),
             share(table.trainable_len(), table.len()),
@@ -403,12 +403,9 @@ impl<'a> Training<'a> {
             self.several_ranks(),
             self.device.threads(),
             self.device_name(),
+            self.config.precision.unwrap_or_default().name(),
         );
         listener(Event::Message(&line));
-        if self.device.has_tiles() && Precision::from(self.config.precision) == Precision::F32 {
-            let hint = "f32 leaves this processor's tile registers (AMX) unused: --precision bf16 is about twice as fast";
-            listener(Event::Message(hint));
-        }
         self.announce_rates(listener);
         Ok(Running {
             optimizer,
@@ -563,7 +560,7 @@ impl<'a> Training<'a> {
             ranks: &self.ranks,
             model: &self.model,
             weights,
-            precision: self.config.precision.into(),
+            precision: self.config.precision(),
             objective: &self.objective,
             targets: self.targets,
             batch_size: self.config.valid_batch_size,

@@ -418,7 +418,7 @@ impl Training<'_> {
         let denominators = self.objective.denominators(batch);
         let mut sums = Sums::default();
         for slab in batch.slabs(self.device.slab_tokens()) {
-            let precision = self.config.precision.into();
+            let precision = self.config.precision();
             let mut tape = Tape::inference(&self.device, &self.weights, &slab.packing, precision);
             let (mut part, _) = self.objective.forward(&self.model, &mut tape, &slab, denominators);
             part.wait();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::checkpoint::{
     BestCheckpoint, Checkpoint, HeadDefaults, Kept, ModelFiles, NewRun, RunFolder, Snapshot, TrainerState,
 };
-use crate::config::{HeadConfig, HeadPooling, ModelConfig, ObjectiveName, Problem};
+use crate::config::{HeadConfig, HeadPooling, ModelConfig, ObjectiveName, PrecisionName, Problem};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::params::ParamTable;
@@ -58,6 +58,7 @@ fn files(config: &ModelConfig) -> ModelFiles {
         labels: (0..classes).rev().map(|class| format!("class \"{class}\"")).collect(),
         pairs: classes > 0,
         temperature: (classes > 0).then_some(1.25),
+        precision: if classes > 0 { PrecisionName::Bf16 } else { PrecisionName::F32 },
         special_ids: RoleIds { cls: 2, sep: 1, eos: 1, mask: 3, unk: 4, pad: None },
         tokenizer_json: b"{\"version\": \"1.0\"}".to_vec(),
     }
