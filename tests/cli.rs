@@ -261,7 +261,13 @@ fn the_doctor_reports() {
     let found = Place::new().run("doctor --json").json();
     assert!(found["threads"].as_u64().unwrap() >= 1);
     assert!(found["cache_dir"].as_str().unwrap().ends_with("cache"));
-    assert!(Place::new().run("doctor").succeeds().stdout.contains("processor"));
+    let precision = found["precision"].as_str().unwrap();
+    let computes = format!("in {precision} where nothing else is said");
+    let text = Place::new().run("doctor").succeeds().stdout.clone();
+    assert!(
+        text.contains("processor") && text.contains(&computes) && ["f32", "bf16"].contains(&precision),
+        "{text}"
+    );
 }
 
 #[test]

@@ -189,6 +189,36 @@ fn what_a_config_says_of_classifiers_is_kept_by_what_has_none() {
 }
 
 #[test]
+fn models_of_the_cache_without_a_short_name_are_listed_by_their_own() {
+    let place = place(&["bert_clf"]);
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for name in ["models--someone--small", "models--someone--large", "datasets--someone--texts"] {
+        place.write(&format!("huggingface/hub/{name}/refs/main"), commit);
+    }
+    let of = |name: &str| place.path(&format!("huggingface/hub/models--someone--{name}/snapshots/{commit}"));
+    place.copy(&place.path("bert_clf"), of("small").to_str().unwrap());
+    fs::create_dir_all(of("large")).unwrap();
+    fs::write(of("large").join("config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    fs::write(of("large").join("model.safetensors"), "").unwrap();
+    let list = place.run("models list").succeeds().stdout.clone();
+    let line = |name: &str| {
+        list.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {list}"))
+    };
+    assert!(line("someone/small").contains("bert ") && line("someone/small").ends_with(" here"), "{list}");
+    assert!(
+        line("someone/large").contains("cannot be used: ") && line("someone/large").contains("llama"),
+        "{list}"
+    );
+    assert!(!list.contains("texts"), "{list}");
+    let lines = place.run("models list --json").json_lines();
+    let small = lines.iter().find(|line| line["name"] == "someone/small").unwrap();
+    assert_eq!((&small["family"], &small["commit"]), (&"bert".into(), &commit.into()));
+    let shown = place.run(&format!("models show {}", small["folder"].as_str().unwrap()));
+    let parameters = small["parameters"].as_f64().unwrap() / 1e6;
+    assert!(shown.succeeds().stdout.contains(&format!("{parameters:.1} M parameters")), "{}", shown.stdout);
+}
+
+#[test]
 fn a_published_model_is_trained_by_every_method() {
     let place = place(&["bert_clf", "distilbert_mlm"]);
     for (model, flags) in [

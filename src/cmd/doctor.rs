@@ -10,7 +10,8 @@ use std::thread;
 
 use anyhow::Result;
 use headstart::collective::{Join, Over};
-use headstart::device;
+use headstart::config::PrecisionName;
+use headstart::device::{self, DeviceChoice};
 use serde::Serialize;
 
 use crate::args::{DoctorArgs, VERSION};
@@ -26,6 +27,10 @@ struct Findings {
     system: String,
     processor: Option<String>,
     features: Vec<&'static str>,
+    /// The kernels that are taken.
+    code_path: Option<&'static str>,
+    /// What products are computed in on the processor where nobody says.
+    precision: PrecisionName,
     threads: usize,
     memory_bytes: Option<u64>,
     memory_available_bytes: Option<u64>,
@@ -100,11 +105,15 @@ fn look() -> Findings {
         Ok(found) => (found.into_iter().map(Gpu::from).collect(), None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
+    let processor = DeviceChoice::default().open(1).ok();
+    let bf16_is_faster = processor.as_ref().is_some_and(|processor| processor.prefers_bf16());
     Findings {
         version: VERSION,
         system: format!("{} {}", consts::OS, consts::ARCH),
         processor: field(&processors, "model name").map(str::to_owned),
         features: features(),
+        code_path: processor.map(|processor| processor.code_path()),
+        precision: PrecisionName::faster(bf16_is_faster),
         threads: thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: kilobytes(&memory, "MemTotal"),
         memory_available_bytes: kilobytes(&memory, "MemAvailable"),
@@ -136,6 +145,8 @@ fn text(findings: &Findings) -> String {
         system,
         processor,
         features,
+        code_path,
+        precision,
         threads,
         memory_bytes,
         memory_available_bytes,
@@ -166,6 +177,10 @@ fn text(findings: &Findings) -> String {
         ("system", system.clone()),
         ("processor", processor.clone().unwrap_or_else(unknown)),
         ("features", list(features)),
+        (
+            "computes",
+            format!("{}, in {} where nothing else is said", code_path.unwrap_or("unknown"), precision.name()),
+        ),
         ("threads", threads.to_string()),
         ("memory", format!("{}, {} available", size(memory_bytes), size(memory_available_bytes))),
         ("gpu", graphics),

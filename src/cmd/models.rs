@@ -68,10 +68,55 @@ fn list(args: ModelsListArgs) -> Result<ExitCode> {
         let size = bytes(entry.weights_bytes);
         text += &list_line(entry.name(), entry.family, entry.parameters, &size, entry.licence, place);
     }
-    if !json {
+    let others = hub::others(&options)?;
+    if json {
+        others.iter().try_for_each(|model| output::json_line(&other_json(model)))?;
+    } else {
+        if !others.is_empty() {
+            text += "\nalso in the Hugging Face cache, by the names they have there:\n";
+        }
+        text.extend(others.iter().map(other_line));
         output::text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A model without a short name: what it is, or why it cannot be used.
+fn other_json(model: &Model) -> Value {
+    let mut line =
+        json!({"name": model.repo, "repo": model.repo, "commit": model.commit, "folder": model.folder});
+    match opened(model) {
+        Ok((family, parameters, weights)) => {
+            (line["family"], line["parameters"], line["weights_bytes"]) =
+                (family.into(), parameters.into(), weights.into());
+        }
+        Err(why) => line["unusable"] = why.into(),
+    }
+    line
+}
+
+fn other_line(model: &Model) -> String {
+    let name = model.repo.as_deref().unwrap_or_default();
+    match opened(model) {
+        Ok((family, parameters, weights)) => list_line(name, family, parameters, &bytes(weights), "", "here"),
+        Err(why) => format!("{name:<18} cannot be used: {why}\n"),
+    }
+}
+
+/// A model's family, parameters and bytes of weights.
+fn opened(model: &Model) -> Result<(&'static str, u64, u64), String> {
+    let found = load_model(&model.folder).and_then(|loaded| {
+        let parameters = headstart::model::Model::new(&loaded.files.config)?.table().len();
+        Ok((loaded.files.config.arch.name(), parameters as u64))
+    });
+    let (family, parameters) =
+        found.map_err(|e| e.to_string().lines().next().unwrap_or_default().to_owned())?;
+    let is_weights = |name: &str| [".safetensors", ".bin"].iter().any(|end| name.ends_with(end));
+    Ok((
+        family,
+        parameters,
+        model.files.iter().filter(|file| is_weights(&file.name)).map(|file| file.bytes).sum(),
+    ))
 }
 
 fn list_line(name: &str, family: &str, parameters: u64, size: &str, licence: &str, place: &str) -> String {

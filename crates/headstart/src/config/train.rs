@@ -20,7 +20,7 @@ pub enum PrecisionName {
 
 impl PrecisionName {
     /// The one that a device is faster with.
-    pub(crate) fn faster(bf16_is_faster: bool) -> Self {
+    pub fn faster(bf16_is_faster: bool) -> Self {
         if bf16_is_faster { Self::Bf16 } else { Self::F32 }
     }
 

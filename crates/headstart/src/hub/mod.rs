@@ -235,6 +235,35 @@ pub fn describe(name: &str, options: &HubOptions) -> Result<Option<Description>>
     Ok(Some(Description { repo, revision, entry, found }))
 }
 
+/// The models of the cache that have no short name here, by name, as far as the branch `main` of them is on this machine. What they
+/// are is not looked at.
+///
+/// # Errors
+/// [`Error::Io`] when the cache is there and cannot be read; as for [`describe`].
+pub fn others(options: &HubOptions) -> Result<Vec<Model>> {
+    let cache = &options.cache_dir;
+    if !cache.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(cache).map_err(Error::io("read", cache))? {
+        let name = entry.map_err(Error::io("read", cache))?.file_name();
+        // `models--OWNER--NAME`, as huggingface_hub calls them.
+        let parts = name.to_str().and_then(|name| name.strip_prefix("models--")?.split_once("--"));
+        names.extend(parts.map(|(owner, name)| format!("{owner}/{name}@main")));
+    }
+    names.sort();
+    let mut models = Vec::new();
+    for name in names {
+        // What no model of the hub can be called is another program's.
+        let Ok(Some(Description { entry: None, found: Some(model), .. })) = describe(&name, options) else {
+            continue;
+        };
+        models.push(model);
+    }
+    Ok(models)
+}
+
 impl Model {
     fn of_folder(folder: PathBuf) -> Self {
         let (origin, repo, commit) = (Origin::Folder, None, None);

@@ -58,7 +58,7 @@ struct Size {
 }
 
 /// What fits into two minutes on two cores.
-const FULL: Size = Size { pretraining_epochs: 3, pretraining_steps: None, finetuning_epochs: 10, seeds: 3 };
+const FULL: Size = Size { pretraining_epochs: 4, pretraining_steps: None, finetuning_epochs: 10, seeds: 3 };
 
 /// What the quickstart is asked to do.
 #[derive(Clone, Debug)]
