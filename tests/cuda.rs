@@ -53,6 +53,11 @@ fn emulated() -> Option<Place> {
     (emulator::target() != Ok(Target::Real)).then(gpu).flatten()
 }
 
+/// Steps to take on a GPU, and on the emulator, which needs a fifth of a second to each.
+fn of_steps(real: u32, emulated: u32) -> u32 {
+    if emulator::target() == Ok(Target::Real) { real } else { emulated }
+}
+
 /// A call with one more environment variable.
 fn run_under(place: &Place, name: &str, value: &str, arguments: &str) -> Done {
     Done::new(arguments, place.command(arguments).env(name, value).output().unwrap())
@@ -121,8 +126,7 @@ fn auto_takes_what_is_there_and_says_so() {
 fn losses_overlay_those_of_the_processor() {
     let Some(place) = gpu() else { return };
     place.books();
-    // 200 on a GPU; the emulator takes a second to each.
-    let steps = if emulator::target() == Ok(Target::Real) { 200 } else { 60 };
+    let steps = of_steps(200, 60);
     for (name, flags, first, all) in [
         // At 3e-3, the fall from the plateau comes a step sooner or later with any change of rounding: in f32 adding up a norm's
         // sums in the other order parts the losses of `lm` by 9e-5.
@@ -288,8 +292,10 @@ fn tuning_evaluating_predicting_and_generating() {
             "pretrain {MODEL} --precision f32 --lr 3e-3 --arch gpt2 --max_steps 150 --device cpu --out lm"
         ))
         .succeeds();
-    let tune =
-        "finetune --model lm --data topics --n_epochs 1 --lr 3e-3 --n_warmup 5 --threads 1 --precision f32";
+    let steps = of_steps(25, 12);
+    let tune = format!(
+        "finetune --model lm --data topics --n_epochs 1 --max_steps {steps} --lr 3e-3 --n_warmup 5 --threads 1 --precision f32"
+    );
     let updates = "--method lora --lora_targets all --lora_dropout 0.1";
     let tuned = "--lm_loss_coef 0.5 --adapters_dim 8";
     let mixed = "--head mlp --layer_mix --layer_drop 0.3 --pooling mean";
