@@ -383,7 +383,8 @@ pub struct PaceArgs {
 /// How a finished model computes.
 #[derive(Debug, Args)]
 pub struct ComputeArgs {
-    /// Products in f32, or with bf16 inputs and f32 sums [default: what the model was trained with, else f32]
+    /// Products in f32, or with bf16 inputs and f32 sums [default: what the model was trained with, where the device is not slower
+    /// with it, else f32]
     #[arg(long, value_name = "NAME", value_parser = one_of::<PrecisionName>())]
     pub precision: Option<PrecisionName>,
     /// Worker threads; 0 for all

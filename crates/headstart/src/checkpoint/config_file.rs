@@ -53,7 +53,7 @@ pub struct ModelFiles {
     /// What logits are divided by where probabilities are made of them, found on validation data; `None` where nothing was found, and of
     /// what was made before there was one.
     pub temperature: Option<f64>,
-    /// The products that it was trained with, in which it computes where nothing else is asked for; f32 where that is not known.
+    /// The products that it was trained with, in which it computes where nothing else is asked for and the device is not slower with them; f32 where that is not known.
     pub precision: PrecisionName,
     /// Ids of the tokens with a role.
     pub special_ids: RoleIds,

@@ -55,9 +55,10 @@ impl Loaded {
         Ok(Self { device, model, weights, tokenizer, files, folder, chosen, other_head })
     }
 
-    /// The products that are asked for, or else those that the model was trained with.
+    /// The products that are asked for, or else those that the model was trained with, where the device is not slower with them.
     pub(crate) fn precision(&self, asked: Option<PrecisionName>) -> Precision {
-        asked.unwrap_or(self.files.precision).into()
+        let own = if self.device.prefers_bf16() { self.files.precision } else { PrecisionName::F32 };
+        asked.unwrap_or(own).into()
     }
 
     /// Loads adapters over one trunk, which is in memory once.
