@@ -127,7 +127,8 @@ pub struct Evaluator<'a> {
 impl Evaluator<'_> {
     /// The metrics of `examples`; `None` when the listener asked to stop before they were whole.
     ///
-    /// A classifier is measured on the texts as they are, also where an auxiliary loss hides tokens of them: that one is then measured apart.
+    /// A classifier, and what is learned of a teacher, are measured on the texts as they are, also where an auxiliary loss hides tokens of
+    /// them: that one is then measured apart.
     ///
     /// # Errors
     /// What goes wrong on the device.
@@ -139,13 +140,13 @@ impl Evaluator<'_> {
         class_names: &[String],
         listener: &mut Listener<'_>,
     ) -> Result<Option<Evaluation>> {
-        let hides = matches!(self.targets, TokenTargets::Masked(_));
-        if !(hides && self.objective.lm > 0.0 && self.objective.clf > 0.0) {
+        let hides = matches!(self.targets, TokenTargets::Masked(_)) && self.objective.lm > 0.0;
+        if !hides || self.objective.clf <= 0.0 && self.objective.teacher.is_none() {
             return self.measure(split, examples, text, class_names, listener);
         }
-        let [classes, tokens] = [(0.0, self.objective.clf), (self.objective.lm, 0.0)]
-            .map(|(lm, clf)| Objective { lm, clf, ..self.objective.clone() });
-        let whole = Evaluator { objective: &classes, targets: TokenTargets::None, ..*self };
+        let others = Objective { lm: 0.0, ..self.objective.clone() };
+        let tokens = Objective { clf: 0.0, teacher: None, ..self.objective.clone() };
+        let whole = Evaluator { objective: &others, targets: TokenTargets::None, ..*self };
         let Some(mut whole) = whole.measure(split, examples, text, class_names, listener)? else {
             return Ok(None);
         };
