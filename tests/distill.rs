@@ -150,6 +150,19 @@ fn hidden_states_are_learned_across_vocabularies_where_pieces_end_together() {
 }
 
 #[test]
+fn what_is_hidden_for_a_language_model_is_not_hidden_from_the_student_that_is_measured() {
+    let place = place();
+    // A student that is its teacher has the same relations between tokens.
+    let call = "distill --teacher teacher --from teacher --data books --inputs lines --lm_loss 0.5 --label_loss 0 --token_loss 0 \
+                --sentence_loss 0 --relation_loss 1 --precision f32 --n_epochs 0 --json --out same";
+    let found = place.run(call).json();
+    let metric = |name: &str| found["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {found}"));
+    let (divergence, nll) = (metric("valid/relation_divergence"), metric("valid/nll"));
+    assert!(divergence.abs() < 1e-6 && nll > 1.0, "{found}");
+    assert!((metric("valid/loss") - divergence - 0.5 * nll).abs() < 1e-6 * nll, "{found}");
+}
+
+#[test]
 fn a_run_that_was_stopped_goes_on_with_the_same_bits_and_the_same_teacher() {
     let place = place();
     let call = format!(
