@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use headstart::bench::{self, Measured, Work};
-use headstart::config::PrecisionName;
 use serde::Serialize;
 
 use super::doctor::kilobytes;
@@ -21,7 +20,6 @@ use crate::settings;
 struct Report {
     what: Work,
     preset: String,
-    precision: PrecisionName,
     batch: usize,
     seq: usize,
     dropout: f32,
@@ -42,7 +40,6 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     let line = Report {
         what: config.work,
         preset,
-        precision: config.precision.unwrap_or_default(),
         batch: config.batch,
         seq: config.seq,
         dropout: config.model.dropout,
@@ -81,7 +78,8 @@ fn text(line: &Report) -> String {
         ("replayed steps, %", found.replayed.map(|share| 100.0 * share)),
         ("threads", Some(found.threads as f64)),
     ];
-    let mut text = format!("{:<20}{:>10}\n", "device", found.device);
+    let mut text =
+        format!("{:<20}{:>10}\n{:<20}{:>10}\n", "device", found.device, "products", found.precision);
     for (name, value) in metrics {
         if let Some(value) = value {
             let _ = writeln!(text, "{name:<20}{value:>10.1}");

@@ -32,6 +32,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// "f32", "bf16".
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
     /// The type in which activations that only feed matmuls are kept.
     pub const fn activation(self) -> DType {
         match self {

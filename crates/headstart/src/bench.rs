@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use headstart_engine::bench::peak_gflops;
 use headstart_engine::collective::{Exchange, GroupSums};
-use headstart_engine::{Gradients, Tape, Weights, alloc, rng};
+use headstart_engine::{Gradients, Precision, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
@@ -119,6 +119,8 @@ pub struct Measured {
     /// Blocks of memory asked for in a timed step, on average; `None` where the program does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocations_per_step: Option<f64>,
+    /// "f32" or "bf16": what products were computed in.
+    pub precision: &'static str,
     /// Worker threads.
     pub threads: usize,
     /// Instruction set.
@@ -189,7 +191,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
     let mut optimizer =
         learns.then(|| Optimizer::new(model.table(), &train, Exchange::alone(model.table().trainable_len())));
-    let precision = config.precision.unwrap_or_default().into();
+    let precision = Precision::from(config.precision.unwrap_or_default());
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
     let mut allocations = 0;
@@ -266,6 +268,7 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     Ok(Measured {
         tokens,
         seconds,
+        precision: precision.name(),
         tokens_per_s: speed(tokens as f64),
         examples_per_s: examples.map(|_| speed(sequences as f64)),
         epoch_seconds: examples.map(|all| all as f64 / speed(sequences as f64)),
@@ -377,6 +380,7 @@ fn predict(config: &BenchConfig) -> Result<Measured> {
         examples_per_s: Some(1.0 / seconds),
         p50_ms: Some(1e3 * seconds),
         p95_ms: Some(1e3 * quantile(&mut times, 0.95)),
+        precision: predictor.precision().map_or("", Precision::name),
         threads: device.threads(),
         code_path: device.code_path(),
         device: device.name(),
@@ -417,6 +421,7 @@ fn features(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measure
     Ok(Measured {
         seconds: quantile(&mut times, 0.5),
         examples_per_s: Some(examples as f64 / total),
+        precision: extractor.precision().name(),
         threads: extractor.device().threads(),
         code_path: extractor.device().code_path(),
         device: extractor.device().name(),
@@ -443,6 +448,7 @@ fn generate(config: &BenchConfig) -> Result<Measured> {
     Ok(Measured {
         tokens: made,
         seconds,
+        precision: generator.precision().name(),
         tokens_per_s: made as f64 / seconds,
         threads: generator.device().threads(),
         code_path: generator.device().code_path(),

@@ -26,10 +26,7 @@ impl PrecisionName {
 
     /// "f32".
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
+        headstart_engine::Precision::from(self).name()
     }
 }
 

@@ -133,6 +133,11 @@ impl FeatureExtractor {
         &self.loaded.device
     }
 
+    /// What products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Numbers in a vector.
     pub fn width(&self) -> usize {
         self.width

@@ -94,6 +94,11 @@ impl Generator {
         &self.loaded.device
     }
 
+    /// What products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Continues the prompt (an empty one starts a line) until `max_new_tokens` are there or the model's
     /// positions are full; `piece` is called with each new piece of text. Returns the whole text.
     ///

@@ -151,6 +151,14 @@ impl Predictor {
         }
     }
 
+    /// What products are computed in; a bag of words has none.
+    pub fn precision(&self) -> Option<Precision> {
+        match &self.kind {
+            Kind::Transformer(transformer) => Some(transformer.precision),
+            Kind::Bag(_) => None,
+        }
+    }
+
     /// Whether it was trained on pairs of texts.
     pub fn reads_pairs(&self) -> bool {
         match &self.kind {
