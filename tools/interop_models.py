@@ -190,7 +190,7 @@ def fine_tuned(args, folder, model, task, texts):
     more = ["--text_column", "a,b"] if task == "pairs" else []
     more += ["--problem", task] if task in ("regression", "multi-label") else []
     call(args.binary, "finetune", "--model", model, "--data", data, "--max_steps", 5, "--lr", 1e-3, "--train_batch_size", 8,
-         "--max_length", 48, "--initializer_range", 0.2, "--out", out, "--precision", "f32", *more)
+         "--max_length", 48, "--truncation", "head", "--initializer_range", 0.2, "--out", out, "--precision", "f32", *more)
     return out / "final"
 
 
@@ -201,7 +201,7 @@ def our_logits(args, folder, final, task, texts):
     source, output = folder / "in.jsonl", folder / "out.jsonl"
     output.unlink(missing_ok=True)
     write_lines(source, [{key: row[key] for key in row if key != "label"} for row in rows_of(task, texts)])
-    call(args.binary, "predict", "--precision", "f32", final, "--input", source, "--output", output)
+    call(args.binary, "predict", "--precision", "f32", "--uncalibrated", final, "--input", source, "--output", output)
     answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     if task == "regression":
         return np.array([[float(answer["label"])] for answer in answers])
