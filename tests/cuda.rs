@@ -53,7 +53,7 @@ fn emulated() -> Option<Place> {
     (emulator::target() != Ok(Target::Real)).then(gpu).flatten()
 }
 
-/// Steps to take on a GPU, and on the emulator, which needs a fifth of a second to each.
+/// Steps to take on a GPU, and on the emulator, which is slow.
 fn of_steps(real: u32, emulated: u32) -> u32 {
     if emulator::target() == Ok(Target::Real) { real } else { emulated }
 }

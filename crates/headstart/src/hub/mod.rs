@@ -236,10 +236,10 @@ pub fn describe(name: &str, options: &HubOptions) -> Result<Option<Description>>
 }
 
 /// The models of the cache that have no short name here, by name, as far as the branch `main` of them is on this machine. What they
-/// are is not looked at.
+/// are is not looked at; one that [`describe`] refuses is left out.
 ///
 /// # Errors
-/// [`Error::Io`] when the cache is there and cannot be read; as for [`describe`].
+/// [`Error::Io`] when the cache is there and cannot be read.
 pub fn others(options: &HubOptions) -> Result<Vec<Model>> {
     let cache = &options.cache_dir;
     if !cache.is_dir() {
