@@ -376,9 +376,9 @@ fn hidden(place: &Place) -> Vec<String> {
     place.names(".").into_iter().filter(|name| name.starts_with('.')).collect()
 }
 
-/// `features` into a file, while it waits for more texts.
+/// `features` into a file, while it waits for more texts, which come to an end with what writes them.
 #[cfg(unix)]
-fn half_written(place: &Place) -> std::process::Child {
+fn half_written(place: &Place) -> (std::process::Child, std::process::ChildStdin) {
     let mut command = place.command("features bert_mlm --input - --output vectors.npy");
     let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
     let since = std::time::Instant::now();
@@ -386,7 +386,9 @@ fn half_written(place: &Place) -> std::process::Child {
         assert!(since.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    child
+    // Taken out, for `wait` closes what it finds: the end of the texts would race with the signal.
+    let texts = child.stdin.take().unwrap();
+    (child, texts)
 }
 
 #[cfg(unix)]
@@ -394,13 +396,14 @@ fn half_written(place: &Place) -> std::process::Child {
 fn an_output_is_whole_or_not_there_and_nothing_is_left_beside_it() {
     let place = place(&["bert_mlm"]);
     // Another signal may be ignored where the tests run in the background.
-    let mut child = half_written(&place);
+    let (mut child, texts) = half_written(&place);
     let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(sent.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(texts);
     assert!(hidden(&place).is_empty() && !place.path("vectors.npy").exists());
     // What leaves no time to tidy up is made up for by whoever writes the same file next.
-    let mut child = half_written(&place);
+    let (mut child, _texts) = half_written(&place);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(hidden(&place).len(), 1);
