@@ -48,6 +48,23 @@ fn who_names_no_model_starts_from_it_and_is_told() {
     assert!(bow.succeeds().stderr.lines().all(|line| !line.contains("shipped")), "{}", bow.stderr);
 }
 
+/// Its own sizes and pieces are timed, not the tutorial's, whose vocabulary would have to be downloaded.
+#[test]
+fn fine_tuning_of_it_is_timed_with_its_own_sizes() {
+    let place = place();
+    let call = "bench finetune --data topics --batch 2 --steps 1 --warmup 1 --precision f32";
+    let flops = |found: &serde_json::Value| {
+        found["gflops"].as_f64().unwrap() * found["tokens"].as_f64().unwrap()
+            / found["tokens_per_s"].as_f64().unwrap()
+    };
+    place.run("tokenizer train starter --vocab_size 600 --out tok.json").succeeds();
+    let own = place.run(&format!("{call} --model shipped --json")).json();
+    let small = place.run(&format!("{call} --preset micro --tokenizer tok.json --json")).json();
+    assert!(flops(&own) > 20.0 * flops(&small), "{own} {small}");
+    place.run(&format!("{call} --model shipped --preset micro")).refuses(2, &["--model", "leave one out"]);
+    place.run("bench train --model shipped").refuses(2, &["--model shipped", "bench finetune"]);
+}
+
 #[test]
 fn a_folder_of_its_name_comes_first_and_a_damaged_copy_is_mended() {
     let place = place();

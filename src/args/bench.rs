@@ -51,7 +51,8 @@ pub struct BenchArgs {
     /// The processor's peak, where it is known to be higher than what is measured
     #[arg(long, value_name = "GFLOPS")]
     pub stated_peak: Option<f64>,
-    /// The model to predict, make vectors or generate with: a run folder, its final/, a checkpoint, or a name of `headstart models list`
+    /// The model to predict, make vectors or generate with, or to time fine-tuning of (sizes and tokenizer are its own then): a
+    /// run folder, its final/, a checkpoint, or a name of `headstart models list`
     #[arg(long, value_name = "RUN|NAME")]
     pub model: Option<PathBuf>,
     /// Say where the time of a step goes

@@ -3,6 +3,7 @@
 //! Owns: passing a stream of any length on in chunks, and what becomes of a row that cannot be read. Never: the model.
 
 use std::io::{self, Read};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -158,6 +159,8 @@ pub fn run(args: PredictArgs) -> Result<ExitCode> {
             progress::say(&line);
         }
     }
+    // The process ends here, and gives all memory back at once.
+    mem::forget(sources_of_answers);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,9 +14,10 @@ use headstart_engine::{Gradients, Precision, Tape, Weights, alloc, rng};
 use serde::Serialize;
 
 use crate::batch::{Batch, TokenTargets, epoch_order, training_mask_key};
+use crate::checkpoint::load_model;
 use crate::config::{
-    Arch, DataConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, PrecisionName, Problem,
-    TrainConfig,
+    Arch, DataConfig, FinetuneConfig, HeadConfig, HeadPooling, ModelConfig, ObjectiveName, PrecisionName,
+    Problem, TrainConfig,
 };
 use crate::data::rows::TextInput;
 use crate::data::source;
@@ -31,6 +32,7 @@ use crate::model::Model;
 use crate::objective::Objective;
 use crate::optim::Optimizer;
 use crate::ranks::Ranks;
+use crate::setup::classifier::Reading;
 use crate::setup::labelled::DataRequest;
 use crate::tokenizer::RoleIds;
 use crate::train::Step;
@@ -62,7 +64,7 @@ pub struct BenchConfig {
     pub model: ModelConfig,
     /// Next or masked tokens (train, forward).
     pub objective: ObjectiveName,
-    /// f32 or bf16 products; `None`: f32, and for a model that is named what it was trained with.
+    /// f32 or bf16 products; `None`: f32, and for a model that is named what it was trained with, or (finetune) would be.
     pub precision: Option<PrecisionName>,
     /// Worker threads; 0: all.
     pub threads: usize,
@@ -80,7 +82,7 @@ pub struct BenchConfig {
     pub stated_peak: Option<f64>,
     /// Labelled texts and their tokenizer (finetune); labelled texts (features).
     pub data: DataConfig,
-    /// A model folder (predict, features, generate).
+    /// A model folder (predict, features, generate; finetune, whose sizes and tokenizer are its own then).
     pub run: Option<PathBuf>,
     /// Whether to say where the time goes.
     pub profile: bool,
@@ -175,11 +177,12 @@ pub fn bench(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measur
 fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> {
     let device = config.device.open(config.threads)?;
     let mut model_config = config.model.clone();
-    let (objective, batches, examples) = match config.work {
-        Work::Finetune => finetune_batches(config, &mut model_config, listener)?,
-        _ => (Objective { lm: 1.0, ..Objective::default() }, random_batches(config)?, None),
+    let (objective, batches, examples) = if config.work == Work::Finetune {
+        finetune_batches(config, &mut model_config, listener)?
+    } else {
+        model_config.causal = config.objective == ObjectiveName::Lm;
+        (Objective { lm: 1.0, ..Objective::default() }, random_batches(config)?, None)
     };
-    model_config.causal = config.objective == ObjectiveName::Lm;
     let model = Model::new(&model_config)?;
     if objective.lm > 0.0 {
         model.check_lm_head()?;
@@ -191,7 +194,9 @@ fn steps(config: &BenchConfig, listener: &mut Listener<'_>) -> Result<Measured> 
     let (ranks, mut group_sums) = (Ranks::default(), GroupSums::default());
     let mut optimizer =
         learns.then(|| Optimizer::new(model.table(), &train, Exchange::alone(model.table().trainable_len())));
-    let precision = Precision::from(config.precision.unwrap_or_default());
+    let taken_by_finetune = config.run.is_some() && device.prefers_bf16();
+    let unsaid = if taken_by_finetune { PrecisionName::Bf16 } else { PrecisionName::default() };
+    let precision = Precision::from(config.precision.unwrap_or(unsaid));
 
     let (mut times, mut flops, mut tokens, mut sequences) = (Vec::new(), 0.0, 0, 0);
     let mut allocations = 0;
@@ -322,23 +327,35 @@ fn random_batches(config: &BenchConfig) -> Result<Vec<Batch>> {
         .collect())
 }
 
-/// Batches of a data set's training examples in the order of an epoch, and how many examples there are.
+/// Batches of a data set's training examples in the order of an epoch, and how many examples there are. A model that is
+/// named reads them as it does in [`crate::finetune()`]; its weights play no part in the time.
 fn finetune_batches(
     config: &BenchConfig,
     model: &mut ModelConfig,
     listener: &mut Listener<'_>,
 ) -> Result<(Objective, Vec<Batch>, Option<usize>)> {
-    let tokenizer = source::tokenizer(&config.data, listener)?;
+    let (tokenizer, reading) = if let Some(folder) = &config.run {
+        let named = load_model(folder)?;
+        let reading = Reading::of(&FinetuneConfig::default(), &named, false)?;
+        let tokenizer = named.tokenizer()?;
+        *model = named.files.config;
+        (tokenizer, reading)
+    } else {
+        let tokenizer = source::tokenizer(&config.data, listener)?;
+        model.vocab_size = tokenizer.vocab_size();
+        model.causal = config.objective == ObjectiveName::Lm && !model.arch.is_encoder();
+        let (pooling, max_length) = (model.arch.pooling(), model.num_max_positions);
+        (tokenizer, Reading { pooling, max_length, truncation: None })
+    };
+    let Reading { pooling, max_length: positions, truncation } = reading;
     let (problem, arch) = (Problem::SingleLabel, model.arch);
-    let (pooling, positions) = (arch.pooling(), model.num_max_positions);
-    let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation: None };
+    let request = DataRequest { config: &config.data, problem, arch, pooling, positions, truncation };
     let labelled = request.load(&tokenizer, None, listener)?;
     let data = &labelled.data;
     let train = labelled.examples(data.get(Split::Train)?);
-    model.vocab_size = tokenizer.vocab_size();
     let num_classes = data.labels.len();
     model.head =
-        Some(HeadConfig { num_classes, pooling, problem, max_length: None, truncation: None, dropout: None });
+        Some(HeadConfig { num_classes, pooling, problem, max_length: None, truncation, dropout: None });
     let order = epoch_order(train.len(), 1, 0);
     let batches = order.chunks(config.batch).cycle().take(config.warmup + config.steps).map(|picked| {
         let sequence = |&i: &u32| train.sequence(i as usize, &TokenTargets::None, 0);

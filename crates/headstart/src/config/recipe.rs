@@ -126,14 +126,15 @@ impl Values {
         }
     }
 
-    fn tutorial_pretraining(original_curve: bool) -> Self {
+    fn tutorial_pretraining(exact: bool) -> Self {
         Self {
             lr: 2.5e-4,
             train_batch_size: 8,
             n_epochs: 50,
             max_norm: 0.25,
-            schedule: if original_curve { Schedule::TutorialCosine } else { Schedule::Cosine },
-            warmup: Warmup::Steps(1_000),
+            schedule: if exact { Schedule::TutorialCosine } else { Schedule::Cosine },
+            // Of a run of a budget all steps may be fewer.
+            warmup: if exact { Warmup::Steps(1_000) } else { Warmup::Tenth(1_000) },
         }
     }
 }
@@ -298,6 +299,9 @@ mod tests {
         let tutorial = (Some(2.5e-4), Some(8), Some(50), Some(0.25), Some(1_000));
         let auto = chosen(&TrainConfig::default(), Task::Pretraining, &ModelConfig::default(), 10_000);
         assert_eq!((values(&auto), auto.schedule), (tutorial, Some(Schedule::Cosine)));
+        let of_a_budget = TrainConfig { max_steps: Some(700), ..TrainConfig::default() };
+        let of_a_budget = chosen(&of_a_budget, Task::Pretraining, &ModelConfig::default(), 10_000);
+        assert_eq!((of_a_budget.lr, of_a_budget.warmup_steps), (Some(2.5e-4), Some(70)));
         let recipe = TrainConfig { recipe: Recipe::Tutorial, ..TrainConfig::default() };
         let model = ModelConfig::preset("mini").unwrap();
         let exact = chosen(&recipe, Task::Pretraining, &model, 10_000);

@@ -6,7 +6,16 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokenizers::models::bpe::BPE;
+use tokenizers::models::unigram::Unigram;
+use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::{
+    DecoderWrapper, Model, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    TokenizerImpl,
+};
 
 use super::{AddedRole, CRATE, Case, Role, RoleIds, Tokenizer};
 use crate::error::{Error, Result};
@@ -267,30 +276,41 @@ fn fill_holes(value: &mut Value, name: &Path) -> Result<()> {
     let added = added.filter_map(|t| Some((t["id"].as_u64()?, t["content"].as_str()?.to_owned())));
     let added: HashMap<u64, String> = added.collect();
     let vocab = &mut value["model"]["vocab"];
-    let of_model: HashSet<u64> = match &vocab {
+    let mut ids: Vec<u64> = match &vocab {
         Value::Object(vocab) => vocab.values().filter_map(Value::as_u64).collect(),
         Value::Array(scored) => (0..scored.len() as u64).collect(),
         _ => return Ok(()),
     };
-    let Some(&highest) = of_model.iter().chain(added.keys()).max() else { return Ok(()) };
-    let taken: HashSet<u64> = of_model.into_iter().chain(added.keys().copied()).collect();
+    ids.extend(added.keys());
+    let Some(&highest) = ids.iter().max() else { return Ok(()) };
     // Of more holes than pieces, the file is not one of a vocabulary.
-    if highest >= MAX_VOCAB as u64 || highest + 1 > 2 * taken.len() as u64 {
-        let what =
-            format!("has {} pieces, but ids up to {highest}: most of them stand for nothing", taken.len());
-        return Err(bad(name, None, what));
+    let sparse = |pieces: usize| {
+        let what = format!("has {pieces} pieces, but ids up to {highest}: most of them stand for nothing");
+        Err(bad(name, None, what))
+    };
+    if highest >= MAX_VOCAB as u64 {
+        return sparse(ids.len());
     }
+    let mut taken = vec![false; highest as usize + 1];
+    for id in ids {
+        taken[id as usize] = true;
+    }
+    let pieces = taken.iter().filter(|taken| **taken).count();
+    if highest + 1 > 2 * pieces as u64 {
+        return sparse(pieces);
+    }
+    let is_hole = |id: &u64| !taken[*id as usize];
     // A space never stands inside a word, and no merge makes one of these.
     let piece = |id: u64| format!("[no piece {id}]");
     match vocab {
         Value::Object(vocab) => {
-            for id in (0..highest).filter(|id| !taken.contains(id)) {
+            for id in (0..highest).filter(is_hole) {
                 vocab.insert(piece(id), json!(id));
             }
         }
         Value::Array(scored) => {
             // The array's places are its ids, so what stands between it and a hole comes along.
-            let last_hole = (0..highest).rev().find(|id| !taken.contains(id));
+            let last_hole = (0..highest).rev().find(is_hole);
             for id in scored.len() as u64..last_hole.map_or(0, |id| id + 1) {
                 scored.push(json!([added.get(&id).cloned().unwrap_or_else(|| piece(id)), -1e9]));
             }
@@ -421,9 +441,8 @@ fn build(
     name: &Path,
 ) -> Result<Tokenizer> {
     let unusable = |e: tokenizers::Error| bad(name, None, format!("is not a usable tokenizer: {e}"));
-    let text = value.to_string();
     let inner = guarded(CRATE, || {
-        let mut inner = tokenizers::Tokenizer::from_bytes(text)?;
+        let mut inner = deserialized(value)?;
         inner.set_encode_special_tokens(true);
         // What is wrong with a normalizer or a decoder shows only in its use. That it has no way to say that a character
         // is unknown is no fault of this text's.
@@ -445,6 +464,25 @@ fn build(
     }
     reserved.remove(&roles.unk);
     Ok(Tokenizer { inner, pieces, roles, added, reserved, name: name.into(), json: OnceLock::new() })
+}
+
+/// The tokenizer of a `tokenizer.json`. Of a model that names its kind only that kind is read: what the library does to find
+/// the kind out copies the vocabulary twice, half the time of loading it.
+fn deserialized(value: &Value) -> std::result::Result<tokenizers::Tokenizer, tokenizers::Error> {
+    fn of<'a, M: Model + Into<ModelWrapper> + Deserialize<'a>>(
+        value: &'a Value,
+    ) -> std::result::Result<tokenizers::Tokenizer, serde_json::Error> {
+        type Of<M> =
+            TokenizerImpl<M, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+        Of::<M>::deserialize(value).map(Into::into)
+    }
+    Ok(match value["model"]["type"].as_str() {
+        Some("WordPiece") => of::<WordPiece>(value)?,
+        Some("BPE") => of::<BPE>(value)?,
+        Some("WordLevel") => of::<WordLevel>(value)?,
+        Some("Unigram") => of::<Unigram>(value)?,
+        _ => of::<ModelWrapper>(value)?,
+    })
 }
 
 pub(super) fn bad(path: &Path, line: Option<u64>, what: String) -> Error {
