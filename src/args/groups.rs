@@ -126,7 +126,8 @@ pub struct ColumnArgs {
     /// [default: detected]
     #[arg(long, value_name = "NAME")]
     pub text_column: Option<String>,
-    /// Column with the label, by name [default: detected]
+    /// Column with the label, by name; with --problem multi-label also the columns of 0 and 1, one for each class, with
+    /// commas between [default: detected]
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::ClassificationOptions;
+use super::{ClassificationOptions, LabelKind};
 use crate::config::TextColumns;
 use crate::error::{Error, Result, bad};
 
@@ -14,7 +14,7 @@ const LISTED: usize = 20;
 /// Characters of a column's name that it shows.
 const LISTED_CHARS: usize = 40;
 /// Names of a text column, the likeliest first.
-const TEXT_COLUMNS: [&str; 19] = [
+const TEXT_COLUMNS: [&str; 26] = [
     "text",
     "sentence",
     "review",
@@ -34,6 +34,14 @@ const TEXT_COLUMNS: [&str; 19] = [
     "headline",
     "description",
     "title",
+    "review_text",
+    "review_body",
+    "tweet_text",
+    "original_tweet",
+    "verified_reviews",
+    "news",
+    // The SMS spam collection as Kaggle has it, and hundreds of copies.
+    "v2",
 ];
 /// Names of the two text columns of a pair: GLUE's, SNLI's, SICK's, and their like.
 const PAIR_COLUMNS: [[&str; 2]; 8] = [
@@ -47,7 +55,7 @@ const PAIR_COLUMNS: [[&str; 2]; 8] = [
     ["#1 string", "#2 string"],
 ];
 /// Names of a label column, the likeliest first.
-const LABEL_COLUMNS: [&str; 21] = [
+const LABEL_COLUMNS: [&str; 26] = [
     "label",
     "labels",
     "class",
@@ -69,6 +77,11 @@ const LABEL_COLUMNS: [&str; 21] = [
     "genre",
     "language",
     "gender",
+    "star_rating",
+    "overall",
+    "airline_sentiment",
+    "is_spam",
+    "v1",
 ];
 /// Names of a column that only tells rows apart, which is never the text or the label unless it is named.
 const ID_COLUMNS: [&str; 14] = [
@@ -93,8 +106,8 @@ const ID_COLUMNS: [&str; 14] = [
 pub(super) struct Columns {
     /// The text: one column, or the two of a pair.
     pub text: Vec<String>,
-    /// The label; `None` in a table without one.
-    pub label: Option<String>,
+    /// The label; with several at once maybe a column of marks for each class, which is called like it; none in a table without.
+    pub label: Vec<String>,
     /// What examples belong together by; `None` where that was not asked for.
     pub group: Option<String>,
 }
@@ -111,6 +124,16 @@ pub(super) enum Called {
 }
 
 impl Columns {
+    /// The label's column as `--label_column` names it; those of classes with commas between.
+    pub fn label_column(&self) -> Option<String> {
+        Some(self.label.join(",")).filter(|_| !self.label.is_empty())
+    }
+
+    /// The classes that have a column each.
+    pub fn classes(&self) -> Vec<String> {
+        if self.label.len() > 1 { self.label.clone() } else { Vec::new() }
+    }
+
     /// The columns of a table with such a header: of training data by their names, of another split those of training,
     /// the label only where there is one.
     pub fn choose(
@@ -132,10 +155,20 @@ impl Columns {
                         bad(path, Some(1), what, fix)
                     })
                 });
-                let label = training.label.as_deref().and_then(|label| find(header, label));
+                let there = training.label.iter().filter_map(|name| find(header, name));
+                let label: Vec<String> = there.map(str::to_owned).collect();
+                if let Some(missing) = training.label.iter().find(|name| find(header, name).is_none())
+                    && !label.is_empty()
+                {
+                    let columns = listed(header);
+                    let what = format!(
+                        "no column `{missing}` of a class, which the training data has; the columns are {columns}"
+                    );
+                    return Err(bad(path, Some(1), what, "give it the columns of all classes, or of none"));
+                }
                 let group = training.group.as_deref().and_then(|group| find(header, group));
                 let text = text.collect::<Result<_>>()?;
-                Ok(Self { text, label: label.map(str::to_owned), group: group.map(str::to_owned) })
+                Ok(Self { text, label, group: group.map(str::to_owned) })
             }
         }
     }
@@ -221,10 +254,13 @@ fn find<'a>(columns: &'a [String], name: &str) -> Option<&'a str> {
     exact.or_else(|| columns.find(|c| c.trim().eq_ignore_ascii_case(name)))
 }
 
-/// A column by the names that such columns have.
+/// A column by the names that such columns have, however they are written: `Review Text`, `review_text`, `reviewText`.
 fn usual<'a>(columns: &'a [String], names: &[&str], other: Option<&str>) -> Option<&'a str> {
     let all = || columns.iter().map(String::as_str).filter(|c| Some(*c) != other);
-    names.iter().find_map(|name| all().find(|c| c.trim().eq_ignore_ascii_case(name)))
+    let plain = |name: &str| -> String {
+        name.trim().chars().filter(|c| ![' ', '_', '-'].contains(c)).map(|c| c.to_ascii_lowercase()).collect()
+    };
+    names.iter().find_map(|name| all().find(|c| plain(c) == plain(name)))
 }
 
 fn guess(
@@ -239,17 +275,39 @@ fn guess(
     let text = text_columns(all, wanted_text, wanted_label)
         .map_err(|what| bad(path, Some(1), what, text_fix(called)))?;
     let first = text.as_ref().and_then(|text| text.first().copied());
+    let is_multi = options.label_kind == LabelKind::Multi;
+    if let Some(names) = wanted_label.filter(|name| find(all, name).is_none())
+        && let [some, more @ ..] = &names.split(',').map(str::trim).collect::<Vec<_>>()[..]
+        && !more.is_empty()
+        && is_multi
+    {
+        let marks = std::iter::once(some).chain(more).map(|name| {
+            let missing = || no_column(path, "label", "--label_column", Some(name), (all, called));
+            find(all, name).map(str::to_owned).ok_or_else(missing)
+        });
+        return of_marks(path, all, text.as_deref(), marks.collect::<Result<_>>()?, called, options);
+    }
     let label = match wanted_label {
         Some(name) => find(all, name),
         None => usual(all, &LABEL_COLUMNS, first),
     };
+    // Where no column is called like a label, all that are left can be those of classes: rows will show whether they are.
+    let left = all.iter().filter(|column| {
+        let is_other = options.group_column.as_deref().is_some_and(|group| find(all, group) == Some(column));
+        let is_text = text.as_ref().is_some_and(|text| text.contains(&column.as_str()));
+        !is_other && !is_text && !is_id(column)
+    });
+    let left: Vec<String> = left.cloned().collect();
+    if is_multi && label.is_none() && wanted_label.is_none() && left.len() > 1 && text.is_some() {
+        return of_marks(path, all, text.as_deref(), left, called, options);
+    }
     // Of two columns, the one that is not the one is the other, unless it only numbers the rows.
     let rest = |known: Option<&str>| match all {
         [a, b] if Some(a.as_str()) == known => Some(b.as_str()),
         [a, b] if Some(b.as_str()) == known => Some(a.as_str()),
         _ => None,
     };
-    let rest = |known| rest(known).filter(|c| !ID_COLUMNS.contains(&c.trim().to_lowercase().as_str()));
+    let rest = |known| rest(known).filter(|c| !is_id(c));
     let text_or_rest =
         text.or_else(|| rest(label).filter(|_| wanted_text.is_none()).map(|column| vec![column]));
     let label_or_rest = label.or_else(|| rest(first).filter(|_| wanted_label.is_none()));
@@ -261,7 +319,7 @@ fn guess(
             let group =
                 options.group_column.as_deref().map(|name| group_column(path, all, name)).transpose()?;
             let text = text.into_iter().map(str::to_owned).collect();
-            Ok(Columns { text, label: Some(label.to_owned()), group })
+            Ok(Columns { text, label: vec![label.to_owned()], group })
         }
         (Some(_), _) if asked_label.is_none() && trained_label.is_some() => {
             let trained = trained_label.unwrap_or_default();
@@ -273,6 +331,32 @@ fn guess(
         (Some(_), _) => Err(no_column(path, "label", "--label_column", wanted_label, (all, called))),
         (None, _) => Err(no_column(path, "text", "--text_column", None, (all, called))),
     }
+}
+
+/// A table with a column of marks for each class.
+fn of_marks(
+    path: &Path,
+    all: &[String],
+    text: Option<&[&str]>,
+    label: Vec<String>,
+    called: Called,
+    options: &ClassificationOptions,
+) -> Result<Columns> {
+    let Some(text) = text else {
+        return Err(no_column(path, "text", "--text_column", None, (all, called)));
+    };
+    let twice = |(at, name): (usize, &String)| text.contains(&name.as_str()) || label[..at].contains(name);
+    if let Some((_, name)) = label.iter().enumerate().find(|named| twice(*named)) {
+        let what = format!("the column `{name}` is named twice");
+        return Err(bad(path, Some(1), what, "name the text once, and the column of each class once"));
+    }
+    let group = options.group_column.as_deref().map(|name| group_column(path, all, name)).transpose()?;
+    Ok(Columns { text: text.iter().map(|&name| name.to_owned()).collect(), label, group })
+}
+
+/// Whether a column is called as those that only tell rows apart.
+fn is_id(column: &str) -> bool {
+    ID_COLUMNS.contains(&column.trim().to_lowercase().as_str())
 }
 
 fn group_column(path: &Path, all: &[String], name: &str) -> Result<String> {
@@ -347,10 +431,17 @@ fn no_column(
         (Called::Keys, [_]) => "give every row a text and a label".into(),
         (Called::Keys, _) => format!("name the {word} with `{flag}`"),
         (Called::Names, [_]) => "name what stands between the columns with `--delimiter`".into(),
-        (Called::Names, _) => format!(
-            "name the column with `{flag}`; if the first line is a row already, add `--header false` and name \
-             columns by number, counted from 1"
+        _ if wanted.is_some_and(|name| name.contains(',')) && missing == "label" => format!(
+            "name one column with `{flag}`; several, of 0 and 1 for a class each, are read with `--problem multi-label`"
         ),
+        (Called::Names, _) => {
+            let of_classes = "; if each class has a column of 0 and 1, add `--problem multi-label`";
+            let of_classes = if missing == "label" && all.len() > 3 { of_classes } else { "" };
+            format!(
+                "name the column with `{flag}`; if the first line is a row already, add `--header false` and name \
+                 columns by number, counted from 1{of_classes}"
+            )
+        }
     };
     bad(path, Some(1), what, fix)
 }

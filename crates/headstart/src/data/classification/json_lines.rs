@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::columns::{Called, Columns, listed};
-use super::parsed::{Rows, TextExample, parsing, split_labels};
+use super::parsed::{Rows, TextExample, marked, parsing, split_labels};
 use super::{ClassificationOptions, LabelKind};
 use crate::data::encoding::read_text_watched;
 use crate::data::json_list::{JsonValue, JsonValues};
@@ -36,7 +36,9 @@ pub(super) fn read(
                 let keys: Vec<String> = object.keys().cloned().collect();
                 let mut chosen = Columns::choose(path, (&keys, Called::Keys), options, training)?;
                 // An object may lack a key that another has.
-                chosen.label = chosen.label.or_else(|| training?.label.clone());
+                if let Some(training) = training.filter(|_| chosen.label.is_empty()) {
+                    chosen.label.clone_from(&training.label);
+                }
                 chosen.group = chosen.group.or_else(|| training?.group.clone());
                 none.insert(chosen)
             }
@@ -47,23 +49,28 @@ pub(super) fn read(
             .map(|name| text_under(name, &object).map_err(|(what, fix)| bad(path, Some(number), what, fix)));
         let mut texts = texts.collect::<Result<Vec<_>>>()?.into_iter();
         let (text, second) = (texts.next().unwrap_or_default(), texts.next());
-        let label = columns.label.as_ref().and_then(|name| object.get(name)).filter(|l| !l.is_null());
-        let labels = match label {
-            None => {
-                rows.unlabelled.get_or_insert(number);
-                Vec::new()
-            }
-            Some(value) => {
-                let found = labels_of(value, options.label_kind, &mut rows.declared);
-                found.map_err(|(what, fix)| {
-                    let name = columns.label.as_deref().unwrap_or_default();
-                    bad(path, Some(number), format!("`{name}` {what}"), fix)
-                })?
+        let labels = match &columns.label[..] {
+            [] => None,
+            [name] => match object.get(name).filter(|label| !label.is_null()) {
+                None => None,
+                Some(value) => {
+                    let found = labels_of(value, options.label_kind, &mut rows.declared);
+                    let found = found
+                        .map_err(|(what, fix)| bad(path, Some(number), format!("`{name}` {what}"), fix))?;
+                    Some(found).filter(|found| !found.is_empty() || options.label_kind == LabelKind::Multi)
+                }
+            },
+            several => {
+                let values: Vec<Option<String>> =
+                    several.iter().map(|name| object.get(name).and_then(mark)).collect();
+                let values = several.iter().map(String::as_str).zip(values.iter().map(Option::as_deref));
+                marked(values).map_err(|(what, fix)| bad(path, Some(number), what, fix))?
             }
         };
-        if labels.is_empty() && label.is_some() && options.label_kind != LabelKind::Multi {
+        if labels.is_none() {
             rows.unlabelled.get_or_insert(number);
         }
+        let labels = labels.unwrap_or_default();
         rows.groups.extend(columns.group.as_ref().map(|name| match object.get(name) {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(group)) => group.trim().to_owned(),
@@ -71,7 +78,17 @@ pub(super) fn read(
         }));
         rows.examples.push(TextExample { text, second, labels, file: 0, line: Some(number) });
     }
-    Ok(Rows { columns, ..rows })
+    let classes = columns.as_ref().map(Columns::classes).filter(|classes| !classes.is_empty());
+    Ok(Rows { declared: classes.unwrap_or(rows.declared), columns, ..rows })
+}
+
+/// What stands under the key of a class, as a column has it.
+fn mark(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.trim().to_owned()),
+        other => Some(other.to_string()),
+    }
 }
 
 /// The object that a value of the file is.

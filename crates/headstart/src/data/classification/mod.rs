@@ -105,7 +105,8 @@ pub struct ClassificationOptions {
     /// The column with the text (CSV, TSV, JSONL), or the two of a pair; `None` finds them by their names. Without a header,
     /// columns have numbers from 1.
     pub text_column: Option<TextColumns>,
-    /// The column with the label; `None` finds it by its name.
+    /// The column with the label, or with several at once maybe a column of 0 and 1 for each class, with commas between; `None`
+    /// finds it by its name.
     pub label_column: Option<String>,
     /// The column whose equal values, such as a speaker's or an author's name, keep examples on one side where validation data is held out.
     pub group_column: Option<String>,
@@ -206,7 +207,7 @@ impl ClassificationData {
             if split == Split::Train {
                 if let Some(columns) = &texts.columns {
                     data.text_columns.clone_from(&columns.text);
-                    data.label_column.clone_from(&columns.label);
+                    data.label_column = columns.label_column();
                 }
                 if options.known_labels.is_none() {
                     labels::refuse_one_class(texts, &resolved, &data.labels)?;

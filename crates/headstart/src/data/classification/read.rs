@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::columns::Columns;
+use super::columns::{Columns, listed};
 use super::parsed::{Rows, TextExample, no_label, parsing, split_labels};
 use super::sources::{self, Format, LabelPlace, Source};
 use super::{ClassificationOptions, LabelKind, json_lines, table};
@@ -107,8 +107,11 @@ impl Texts {
             [first, second] => format!("pairs of texts in columns `{first}` and `{second}`"),
             other => format!("text in column `{}`", other.join("` and `")),
         };
-        match label {
-            Some(label) if self.labelled => format!("{source}; {texts}, label in `{label}`"),
+        match &label[..] {
+            [label] if self.labelled => format!("{source}; {texts}, label in `{label}`"),
+            [_, _, ..] if self.labelled => {
+                format!("{source}; {texts}, a column for each of {} classes: {}", label.len(), listed(label))
+            }
             _ => format!("{source}; {texts}; they have no labels, so nothing is measured on them"),
         }
     }

@@ -87,6 +87,18 @@ impl LabelPlace {
             _ => None,
         }
     }
+
+    /// Where most lines have a label at the same place, and only a few have none: the place, the first of these, and how many.
+    fn of_most_lines(lines: &[&str]) -> Option<(Self, usize, usize)> {
+        [Self::BeforeTab, Self::BehindTab].into_iter().find_map(|place| {
+            let (with, without): (Vec<usize>, Vec<usize>) =
+                (0..lines.len()).partition(|&at| place.split(lines[at]).is_some());
+            let some: Vec<&str> = with.into_iter().map(|at| lines[at]).collect();
+            let few = without.len() * LINES_OF_A_STRAY <= lines.len();
+            let first = without.first().copied().filter(|_| few)?;
+            (Self::of_lines(&some) == Some(place)).then_some((place, first, without.len()))
+        })
+    }
 }
 
 /// One split's files.
@@ -131,6 +143,8 @@ const NOT_CLASSES: [&str; 12] = [
 const MOST_LABEL_CHARS: usize = 40;
 /// How often a label of such lines stands there, at least on average.
 const LINES_OF_A_LABEL: usize = 3;
+/// How many lines a file has for each that is not like the others, at least.
+const LINES_OF_A_STRAY: usize = 20;
 /// What may stand before the name of a split.
 const SEPARATORS: [char; 3] = ['-', '_', '.'];
 /// What the `datasets` library writes beside its tables.
@@ -202,6 +216,17 @@ pub(super) fn find(path: &Path, options: &ClassificationOptions) -> Result<Vec<(
     }
     if let ([], [only]) = (&found[..], &tables(path)?[..]) {
         found.push((Split::Train, from_file(only, options)?));
+    }
+    if let ([], Some(source)) = (&found[..], texts_beside_labels(path)) {
+        found.push((Split::Train, source));
+    }
+    if let ([], [only]) = (&found[..], &texts(path)?[..]) {
+        match from_file(only, options) {
+            Ok(source) => found.push((Split::Train, source)),
+            Err(error @ Error::BadInput { line: Some(_), .. }) => return Err(error),
+            // A text without any labels says less than what is looked for in a folder.
+            Err(_) => {}
+        }
     }
     if found.is_empty() {
         return Err(Error::Missing {
@@ -328,6 +353,9 @@ fn find_split(folder: &Path, split: Split, options: &ClassificationOptions) -> R
     if !only.is_dir() {
         return from_file(only, options).map(Some);
     }
+    if let Some(source) = texts_beside_labels(only) {
+        return Ok(Some(source));
+    }
     let (classes, files) = (class_folders(only)?, files_of_classes(only)?);
     let tables = tables(only)?;
     if classes.is_empty() && !tables.is_empty() {
@@ -344,6 +372,25 @@ fn together(files: &[PathBuf], options: &ClassificationOptions) -> Result<Option
         files.iter().map(|path| from_file(path, options)).collect::<Result<Vec<_>>>()?.into_iter();
     let first = sources.next();
     Ok(first.map(|first| Source { further: sources.collect(), ..first }))
+}
+
+/// Two files of a folder, called for what they are, with a text and a label a line, as benchmarks of intents have them.
+fn texts_beside_labels(folder: &Path) -> Option<Source> {
+    let there = |names: &[&str]| names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    let texts = there(&["seq.in", "text.txt", "texts.txt"])?;
+    let labels = there(&["label", "labels", "label.txt", "labels.txt"])?;
+    Some(Source::of(&texts, Format::LabelsBeside(labels)))
+}
+
+/// The files of a folder that may be texts, with an ending for it or without any.
+fn texts(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_text = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let is_other =
+            name.starts_with(['.', '_']) || name.starts_with("readme") || name.starts_with("license");
+        path.is_file() && !is_other && ["", "txt", "text"].contains(&ending(path).as_str())
+    };
+    Ok(entries(folder)?.into_iter().filter(is_text).collect())
 }
 
 /// The tables in a folder.
@@ -456,7 +503,8 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     }
     let mut blocks = TextBlocks::open(path, options.encoding)?;
     let text = blocks.next_block()?.map(|b| b.text).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let (numbers, lines): (Vec<usize>, Vec<&str>) =
+        text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).unzip();
     let Some(first) = lines.first().map(|line| line.trim_start()) else {
         return Err(crate::data::encoding::empty(path));
     };
@@ -468,6 +516,20 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     }
     if let Some(place) = LabelPlace::of_lines(&lines) {
         return source(Format::LabelledLines(place));
+    }
+    if let Some((place, first, count)) = LabelPlace::of_most_lines(&lines) {
+        let side = if place == LabelPlace::BeforeTab { "before" } else { "behind" };
+        let tabs = match lines[first].matches('\t').count() {
+            0 => "no tab".to_owned(),
+            tabs => format!("{tabs} tabs"),
+        };
+        let what = format!(
+            "has {tabs}, where {} of the first {} lines have one, with their label {side} it; {count} are like this one",
+            lines.len() - count,
+            lines.len()
+        );
+        let fix = "give each of these lines a label and a tab as the others have them, or remove it";
+        return Err(bad(path, Some(numbers[first] as u64 + 1), what, fix));
     }
     let fix = "use CSV, TSV, JSON or Parquet, begin each line with `__label__NAME ` or with the label and a tab, or put the labels, one a line, \
                into a file of the same name ending in .labels";

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::columns::{Called, Columns, distinct};
 use super::dialect::{Dialect, separator_line};
-use super::parsed::{Rows, TextExample, parsing, split_labels};
+use super::parsed::{Rows, TextExample, marked, parsing, split_labels};
 use super::{ClassificationOptions, Header, LabelKind};
 use crate::data::encoding::read_text_watched;
 use crate::error::{Error, Result, bad};
@@ -43,7 +43,7 @@ pub(super) fn read(
     let columns = Columns::choose(path, (&header, called), options, training)?;
     let at = |name: &String| header.iter().position(|c| c == name).unwrap_or_default();
     let texts_at: Vec<usize> = columns.text.iter().map(at).collect();
-    let label_at = columns.label.as_ref().map(at);
+    let labels_at: Vec<usize> = columns.label.iter().map(at).collect();
     let group_at = columns.group.as_ref().map(at);
     let mut rows = Rows { notes: dialect.note(path, usual).into_iter().collect(), ..Rows::default() };
     let mut over_lines: Vec<(u64, String)> = Vec::new();
@@ -55,11 +55,21 @@ pub(super) fn read(
         last_start = position.byte() as usize;
         watch.at(position.byte())?;
         let line = first_line_of(&content, position);
-        let field = label_at.map(|at| &record[at]);
-        let labels = field.map(|field| split_labels(field, options.label_kind)).unwrap_or_default();
-        if labels.is_empty() && (field.is_none() || options.label_kind != LabelKind::Multi) {
+        let labels = match &labels_at[..] {
+            [] => None,
+            [at] => {
+                let labels = split_labels(&record[*at], options.label_kind);
+                Some(labels).filter(|labels| !labels.is_empty() || options.label_kind == LabelKind::Multi)
+            }
+            several => {
+                let values = several.iter().map(|&at| (header[at].as_str(), Some(record[at].trim())));
+                marked(values).map_err(|(what, fix)| bad(path, Some(line), what, fix))?
+            }
+        };
+        if labels.is_none() {
             rows.unlabelled.get_or_insert(line);
         }
+        let labels = labels.unwrap_or_default();
         over_lines.extend(record.iter().filter(|f| f.contains('\n')).map(|f| (line, f.to_owned())));
         let mut texts = texts_at.iter().map(|&at| record[at].to_owned());
         let (text, second) = (texts.next().unwrap_or_default(), texts.next());
@@ -74,11 +84,12 @@ pub(super) fn read(
         return Err(bad(path, Some(line), "a quoted field that begins here never ends".into(), fix));
     }
     let known = rows.examples.iter().flat_map(|e| &e.labels).map(String::as_str).collect();
+    let label_at = labels_at.first().copied().filter(|_| labels_at.len() == 1);
     let shape = Shape { dialect, fields: header.len(), label_at, known };
     for (line, field) in over_lines {
         rows.notes.extend(shape.swallowed(path, line, &field)?);
     }
-    Ok(Rows { columns: Some(columns), ..rows })
+    Ok(Rows { declared: columns.classes(), columns: Some(columns), ..rows })
 }
 
 fn malformed(path: &Path, content: &str, dialect: Dialect, error: &csv::Error) -> Error {

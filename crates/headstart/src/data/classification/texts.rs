@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::columns::Columns;
 use super::parsed::TextExample;
 use super::{ClassificationData, ClassificationOptions, Label, LabelKind, LabelledSplit};
 use super::{examples, labels, lookalikes, read, read_splits};
@@ -119,7 +120,7 @@ impl ClassTexts {
             valid: of(data.valid.as_ref(), valid_from),
             test: of(data.test.as_ref(), Split::Test),
             text_columns: columns.map(|columns| columns.text.clone()).unwrap_or_default(),
-            label_column: columns.and_then(|columns| columns.label.clone()),
+            label_column: columns.and_then(Columns::label_column),
             labels: data.labels,
             notes: data.notes,
         })

@@ -92,6 +92,33 @@ fn the_only_table_of_a_folder_is_its_data() {
     assert!(error(&[("a.csv", &rows), ("b.csv", &rows)], "").contains("no labelled data in"));
 }
 
+/// As benchmarks of intents and the UCI repository have their data.
+#[test]
+fn texts_and_labels_of_a_folder_are_found_by_what_they_are_called() {
+    let both = |folder: &str| {
+        [(format!("{folder}seq.in"), "bad film\ngood film\n"), (format!("{folder}label"), "n\np\n")]
+    };
+    for (folder, split) in [("", Split::Train), ("train/", Split::Train)] {
+        let files = both(folder);
+        let mut files: Vec<(&str, &str)> = files.iter().map(|(name, content)| (&**name, *content)).collect();
+        let slots = format!("{folder}seq.out");
+        files.push((&slots, "O O\nO O\n"));
+        let data = load(&files, "").unwrap();
+        assert_eq!(show(&data, split), pairs(&[("n", "bad film"), ("p", "good film")]));
+    }
+    let lines: String = (0..30).map(|n| format!("ham\tbad film {n}\nspam\tgood {n}\n")).collect();
+    let data = load(&[("SMSSpamCollection", &lines), ("readme", "what this is")], "").unwrap();
+    assert_eq!((data.labels, data.train.unwrap().len()), (vec!["ham".into(), "spam".into()], 60));
+    // A few lines that are not like the others are named.
+    for (stray, tabs) in [("and on\n", "has no tab"), ("ham\tsee\tbad\n", "has 2 tabs")] {
+        let message = error(&[("a.txt", &format!("{lines}\n{stray}"))], "a.txt");
+        assert!(
+            message.contains(&format!("a.txt:62: {tabs}, where 60 of the first 61 lines have one")),
+            "{message}"
+        );
+    }
+}
+
 #[test]
 fn of_several_data_sets_in_a_folder_one_is_to_be_named() {
     let rows = format!("{BAD}good film,p\n");

@@ -26,6 +26,16 @@ fn columns_of_well_known_tables_are_found() {
         ),
         ("statement,emotion\ncalm sea,x\nold hill,y\n", "text in column `statement`, label in `emotion`"),
         ("name,gender\nAnna,f\nOtto,m\n", "text in column `name`, label in `gender`"),
+        // Kaggle's SMS spam, and names that are written in other ways.
+        ("v1,v2,,,\nham,calm sea,,,\nspam,old hill,,,\n", "text in column `v2`, label in `v1`"),
+        (
+            "Age,Review Text,Rating\n3,calm sea,5\n4,old hill,1\n",
+            "text in column `Review Text`, label in `Rating`",
+        ),
+        (
+            "reviewerID,reviewText,overall\na,calm sea,5\nb,old hill,1\n",
+            "text in column `reviewText`, label in `overall`",
+        ),
     ] {
         let data = load(&[("train.csv", table)], "").unwrap();
         assert!(data.notes[0].contains(columns), "{table}: {}", data.notes[0]);
@@ -135,6 +145,76 @@ fn json_labels_are_marks_lists_or_errors_with_their_line() {
         let message = load_with(&[("a.jsonl", &content)], "a.jsonl", &regression).unwrap_err().to_string();
         assert!(message.contains("a.jsonl:2: "), "{message}");
     }
+}
+
+/// Tables of comments and of emotions have a column of 0 and 1 for each class.
+#[test]
+fn a_class_may_have_a_column_of_its_own() {
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..Default::default() };
+    let named = |columns: &str| ClassificationOptions { label_column: Some(columns.into()), ..multi.clone() };
+    let table = "id,comment_text,fire,water,land\na,good,0,1,0\nb,bad,0,1.0,True\nc,film,0,0,FALSE\n";
+    let expected = pairs(&[("[1]", "good"), ("[1, 2]", "bad"), ("[]", "film")]);
+    let json = r#"[{"comment_text":"good","fire":0,"water":1,"land":false},
+                   {"comment_text":"bad","fire":0,"water":true,"land":"1"},
+                   {"comment_text":"film","fire":0,"water":0,"land":0}]"#;
+    for (name, content) in [("train.csv", table), ("train.json", json)] {
+        for options in [&multi, &named("fire, WATER,land")] {
+            let data = load_with(&[(name, content)], "", options).unwrap();
+            assert_eq!(
+                (&data.labels[..], &show(&data, Split::Train)),
+                (&["fire", "water", "land"].map(str::to_owned)[..], &expected)
+            );
+            // So it is found again by whoever measures the model.
+            assert_eq!(data.label_column.as_deref(), Some("fire,water,land"));
+            assert!(
+                data.notes[0].contains("a column for each of 3 classes: fire, water, land"),
+                "{:?}",
+                data.notes
+            );
+        }
+    }
+    let some = load_with(&[("train.csv", table)], "", &named("land,water")).unwrap();
+    assert_eq!(some.labels, ["land", "water"]);
+    assert_eq!(show(&some, Split::Train)[0].0, "[1]");
+
+    // Another split has the columns of all classes, or of none.
+    let valid = |content| load_with(&[("train.csv", table), ("valid.csv", content)], "", &multi);
+    let found = valid("land,fire,water,comment_text\n1,0,0,good\n").unwrap();
+    assert_eq!(show(&found, Split::Valid), pairs(&[("[2]", "good")]));
+    for unlabelled in ["comment_text\ngood\n", "comment_text,fire,water,land\ngood,,,\n"] {
+        assert!(valid(unlabelled).unwrap().valid.is_none());
+    }
+    let message = valid("comment_text,fire\ngood,1\n").unwrap_err().to_string();
+    assert!(
+        message.contains("valid.csv:1: no column `water` of a class") && message.contains("of none"),
+        "{message}"
+    );
+
+    let refused = |content: &str, options: &ClassificationOptions| {
+        load_with(&[("a.csv", content)], "a.csv", options).unwrap_err().to_string()
+    };
+    let message = refused("text,author,fire,water\ngood,Ann,0,1\n", &multi);
+    assert!(
+        message.contains("a.csv:2: `Ann` stands in column `author`")
+            && message.contains("--label_column 'fire,water'"),
+        "{message}"
+    );
+    let message = refused(&table.replace("c,film,0,0", "c,film,0,"), &multi);
+    assert!(message.contains("a.csv:4: there is nothing in column `water`"), "{message}");
+    for (columns, says) in [
+        ("fire,smoke", "no label column `smoke`"),
+        ("fire,fire", "the column `fire` is named twice"),
+        ("fire,comment_text", "the column `comment_text` is named twice"),
+    ] {
+        let message = refused(table, &named(columns));
+        assert!(message.contains(says), "{message}");
+    }
+    let single = ClassificationOptions { label_column: Some("fire,water".into()), ..Default::default() };
+    let message = refused(table, &single);
+    assert!(
+        message.contains("no label column `fire,water`") && message.contains("--problem multi-label"),
+        "{message}"
+    );
 }
 
 #[test]
