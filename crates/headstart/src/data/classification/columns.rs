@@ -276,12 +276,9 @@ fn guess(
         .map_err(|what| bad(path, Some(1), what, text_fix(called)))?;
     let first = text.as_ref().and_then(|text| text.first().copied());
     let is_multi = options.label_kind == LabelKind::Multi;
-    if let Some(names) = wanted_label.filter(|name| find(all, name).is_none())
-        && let [some, more @ ..] = &names.split(',').map(str::trim).collect::<Vec<_>>()[..]
-        && !more.is_empty()
-        && is_multi
-    {
-        let marks = std::iter::once(some).chain(more).map(|name| {
+    let several = wanted_label.filter(|names| is_multi && names.contains(',') && find(all, names).is_none());
+    if let Some(names) = several {
+        let marks = names.split(',').map(str::trim).map(|name| {
             let missing = || no_column(path, "label", "--label_column", Some(name), (all, called));
             find(all, name).map(str::to_owned).ok_or_else(missing)
         });
