@@ -14,7 +14,7 @@ const LISTED: usize = 20;
 /// Characters of a column's name that it shows.
 const LISTED_CHARS: usize = 40;
 /// Names of a text column, the likeliest first.
-const TEXT_COLUMNS: [&str; 26] = [
+const TEXT_COLUMNS: [&str; 25] = [
     "text",
     "sentence",
     "review",
@@ -40,8 +40,6 @@ const TEXT_COLUMNS: [&str; 26] = [
     "original_tweet",
     "verified_reviews",
     "news",
-    // The SMS spam collection as Kaggle has it, and hundreds of copies.
-    "v2",
 ];
 /// Names of the two text columns of a pair: GLUE's, SNLI's, SICK's, and their like.
 const PAIR_COLUMNS: [[&str; 2]; 8] = [
@@ -55,7 +53,7 @@ const PAIR_COLUMNS: [[&str; 2]; 8] = [
     ["#1 string", "#2 string"],
 ];
 /// Names of a label column, the likeliest first.
-const LABEL_COLUMNS: [&str; 26] = [
+const LABEL_COLUMNS: [&str; 25] = [
     "label",
     "labels",
     "class",
@@ -81,7 +79,6 @@ const LABEL_COLUMNS: [&str; 26] = [
     "overall",
     "airline_sentiment",
     "is_spam",
-    "v1",
 ];
 /// Names of a column that only tells rows apart, which is never the text or the label unless it is named.
 const ID_COLUMNS: [&str; 14] = [
@@ -221,7 +218,14 @@ pub(in crate::data) fn listed(columns: &[String]) -> String {
 
 /// The one column that is called like a text.
 pub(in crate::data) fn text_column<'a>(all: &'a [String], label: Option<&str>) -> Option<&'a str> {
-    usual(all, &TEXT_COLUMNS, label)
+    let found = usual(all, &TEXT_COLUMNS, label);
+    found.or_else(|| label_and_text(all).map(|[_, text]| text).filter(|text| Some(*text) != label))
+}
+
+/// `v1` and `v2`, as Kaggle has the SMS spam collection, and hundreds of copies; in a table of measurements there are more of them.
+fn label_and_text(all: &[String]) -> Option<[&str; 2]> {
+    let [label, text, third] = ["v1", "v2", "v3"].map(|name| usual(all, &[name], None));
+    label.zip(text).filter(|_| third.is_none()).map(|(label, text)| [label, text])
 }
 
 /// The first two columns whose names go together.
@@ -286,7 +290,8 @@ fn guess(
     }
     let label = match wanted_label {
         Some(name) => find(all, name),
-        None => usual(all, &LABEL_COLUMNS, first),
+        None => usual(all, &LABEL_COLUMNS, first)
+            .or_else(|| label_and_text(all).map(|[label, _]| label).filter(|label| Some(*label) != first)),
     };
     // Where no column is called like a label, all that are left can be those of classes: rows will show whether they are.
     let left = all.iter().filter(|column| {

@@ -40,6 +40,9 @@ fn columns_of_well_known_tables_are_found() {
         let data = load(&[("train.csv", table)], "").unwrap();
         assert!(data.notes[0].contains(columns), "{table}: {}", data.notes[0]);
     }
+    // Measurements are no texts.
+    let message = error(&[("train.csv", "Time,V1,V2,V3,Class\n1,-1.3,0.2,2.5,0\n2,1.1,0.3,0.1,1\n")], "");
+    assert!(message.contains("no column looks like the text"), "{message}");
 }
 
 #[test]
