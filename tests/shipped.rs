@@ -61,6 +61,7 @@ fn fine_tuning_of_it_is_timed_with_its_own_sizes() {
     let own = place.run(&format!("{call} --model shipped --json")).json();
     let small = place.run(&format!("{call} --preset micro --tokenizer tok.json --json")).json();
     assert!(flops(&own) > 20.0 * flops(&small), "{own} {small}");
+    assert_eq!((&own["preset"], &small["preset"]), (&serde_json::Value::Null, &"micro".into()));
     place.run(&format!("{call} --model shipped --preset micro")).refuses(2, &["--model", "leave one out"]);
     place.run("bench train --model shipped").refuses(2, &["--model shipped", "bench finetune"]);
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use headstart::bench::{self, Measured, Work};
+use headstart::config::ModelConfig;
 use serde::Serialize;
 
 use super::doctor::kilobytes;
@@ -19,11 +20,14 @@ use crate::settings;
 #[derive(Serialize)]
 struct Report {
     what: Work,
-    preset: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<String>,
     batch: usize,
     seq: usize,
-    dropout: f32,
-    attention_dropout: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropout: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attention_dropout: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_mib: Option<u64>,
     #[serde(flatten)]
@@ -36,14 +40,16 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     let preset = args.sizes.preset.clone().unwrap_or_else(|| "naacl2019".into());
     let config = settings::bench(args)?;
     let mut progress = Progress::new(Verbosity::Calm);
+    // A model that is named has its own.
+    let sizes = config.run.is_none().then_some(&config.model);
     let measured = bench::bench(&config, &mut |event| progress.listen(&event))?;
     let line = Report {
         what: config.work,
-        preset,
+        preset: sizes.map(|_| preset),
         batch: config.batch,
         seq: config.seq,
-        dropout: config.model.dropout,
-        attention_dropout: config.model.attention_dropout(),
+        dropout: sizes.map(|model| model.dropout),
+        attention_dropout: sizes.map(ModelConfig::attention_dropout),
         peak_mib: peak_mib(),
         measured,
     };

@@ -103,13 +103,7 @@ pub(super) fn split_labels(field: &str, kind: LabelKind) -> Vec<String> {
 pub(super) fn marked<'a>(
     values: impl Iterator<Item = (&'a str, Option<&'a str>)> + Clone,
 ) -> std::result::Result<Option<Vec<String>>, (String, String)> {
-    let is_set = |value: Option<&str>| match value?.to_lowercase().as_str() {
-        "1" | "1.0" | "true" => Some(true),
-        "0" | "0.0" | "false" => Some(false),
-        _ => None,
-    };
-    let is_empty = |value: Option<&str>| value.is_none_or(str::is_empty);
-    if values.clone().all(|(_, value)| is_empty(value)) {
+    if values.clone().all(|(_, value)| value.is_none_or(str::is_empty)) {
         return Ok(None);
     }
     let mut set = Vec::new();
@@ -117,33 +111,44 @@ pub(super) fn marked<'a>(
         match is_set(value) {
             Some(true) => set.push(name.to_owned()),
             Some(false) => {}
-            None => {
-                let marks: Vec<&str> =
-                    values.filter(|(_, value)| is_set(*value).is_some()).map(|(name, _)| name).collect();
-                let what = match value.filter(|value| !value.is_empty()) {
-                    Some(value) => {
-                        let value: String = value.chars().take(40).collect();
-                        format!("`{value}` stands in column `{name}`, and a column of a class holds 0 and 1")
-                    }
-                    None => {
-                        format!("there is nothing in column `{name}`, and a column of a class holds 0 and 1")
-                    }
-                };
-                let fix = match &marks[..] {
-                    [] | [_] => {
-                        "name the column of the labels, or the columns of the classes, with `--label_column`"
-                            .into()
-                    }
-                    marks => format!(
-                        "name the columns of the classes; of those that hold 0 or 1 here: --label_column '{}'",
-                        marks.join(",")
-                    ),
-                };
-                return Err((what, fix));
-            }
+            None => return Err(no_mark(name, value, values)),
         }
     }
     Ok(Some(set))
+}
+
+fn is_set(mark: Option<&str>) -> Option<bool> {
+    match mark?.to_lowercase().as_str() {
+        "1" | "1.0" | "true" => Some(true),
+        "0" | "0.0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// What is wrong with a value where a mark is expected, and the way out: the columns of the row that do hold marks.
+fn no_mark<'a>(
+    name: &str,
+    value: Option<&str>,
+    all: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+) -> (String, String) {
+    let what = match value.filter(|value| !value.is_empty()) {
+        Some(value) => {
+            let value: String = value.chars().take(40).collect();
+            format!("`{value}` stands in column `{name}`, and a column of a class holds 0 and 1")
+        }
+        None => format!("there is nothing in column `{name}`, and a column of a class holds 0 and 1"),
+    };
+    let marks: Vec<&str> = all.filter(|(_, value)| is_set(*value).is_some()).map(|(name, _)| name).collect();
+    let fix = match &marks[..] {
+        [] | [_] => {
+            "name the column of the labels, or the columns of the classes, with `--label_column`".into()
+        }
+        marks => format!(
+            "name the columns of the classes; of those that hold 0 or 1 here: --label_column '{}'",
+            marks.join(",")
+        ),
+    };
+    (what, fix)
 }
 
 /// Taking the text of a file apart, watched.
