@@ -121,7 +121,7 @@ pub enum Command {
     Auto(Box<AutoArgs>),
     /// Measure a model on data
     Eval(EvalArgs),
-    /// Start pretrain, finetune or eval as several processes on this machine
+    /// Start pretrain, distill, finetune or eval as several processes on this machine
     Launch(LaunchArgs),
     /// Say what a run will take, without starting it
     #[command(subcommand)]

@@ -163,6 +163,38 @@ fn what_is_hidden_for_a_language_model_is_not_hidden_from_the_student_that_is_me
 }
 
 #[test]
+fn a_student_that_has_learned_begins_near_its_teacher() {
+    let place = place();
+    // It is its teacher, and only the linears between them are new.
+    let call = "distill --teacher teacher --from teacher --data books --inputs lines --label_loss 0 --precision f32 --json";
+    let distances = |flags: &str, run: &str| {
+        let said = place.run(&format!("{call} {flags} --out {run}"));
+        let found = said.json();
+        let metric =
+            |name: &str| found["metrics"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {found}"));
+        [metric("valid/token_distance"), metric("valid/sentence_distance")]
+    };
+    let solved = distances("--n_epochs 0", "solved");
+    assert!(solved.iter().all(|&distance| distance < 0.02), "{solved:?}");
+    let random = distances("--n_epochs 0 --linears random", "random");
+    assert!(random.iter().all(|&distance| distance > 0.5), "{random:?}");
+    // How they began is kept, and told.
+    let kept = String::from_utf8(place.bytes("random/config.toml")).unwrap();
+    assert!(kept.contains("linears = \"random\""), "{kept}");
+    let told = String::from_utf8(place.bytes("solved/train.log")).unwrap();
+    assert!(told.contains("the linears toward the teacher, solved on"), "{told}");
+    // Ranks solve the same, and a run that goes on keeps what it has.
+    distances("--max_steps 6 --train_batch_size 8 --lr 1e-4", "whole");
+    let call = format!("{call} --max_steps 6 --train_batch_size 8 --lr 1e-4");
+    place.run(&format!("launch --nproc 2 -- {call} --out ranks")).succeeds();
+    assert_eq!(place.metrics("whole"), place.metrics("ranks"));
+    let stopped = format!("{call} --max_time 0.01 --out run");
+    assert_eq!(place.run(&stopped).json()["stopped"], "max_time");
+    place.run("distill --resume run --max_time 1000").succeeds();
+    assert_eq!(place.metrics("whole"), place.metrics("run"));
+}
+
+#[test]
 fn a_run_that_was_stopped_goes_on_with_the_same_bits_and_the_same_teacher() {
     let place = place();
     let call = format!(

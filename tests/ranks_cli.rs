@@ -114,7 +114,7 @@ fn launch_says_once_what_is_wrong() {
     let place = Place::new();
     for (call, words) in [
         ("launch --nproc 3 -- pretrain --learning_rate 1", "--learning_rate"),
-        ("launch --nproc 3 -- predict x", "only pretrain, finetune and eval"),
+        ("launch --nproc 3 -- predict x", "only pretrain, distill, finetune and eval"),
         ("launch --nproc 3 -- eval x --data y --rank 0", "--rank"),
         ("launch --nproc 0 -- eval x --data y", "--nproc 0"),
     ] {

@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("eval", &["batch", "config", "device", "error", "event", "model", "objective", "ranks"]),
     ("tensors", &["error", "files"]),
     ("baseline", &["error", "files", "tensors"]),
+    ("teacher_fit", &["batch", "device", "error", "event", "model", "objective", "teacher"]),
     ("head_fit", &["baseline", "batch", "config", "device", "error", "event", "model", "objective"]),
     ("interop", &["config", "error", "files", "model", "params", "tensors", "tokenizer"]),
     (

@@ -89,7 +89,7 @@ fi
 say "5: learning from short lines"
 learn "$out/r1" "${first[@]}" --max_steps 8000 --eval_every 500
 say "6: learning from longer ones"
-learn "$out/r2" --data "$out/c2" --inputs lines --from "$out/r1" --block_size 512 --max_steps 7000 --eval_every 1000
+learn "$out/r2" --data "$out/c2" --inputs lines --from "$out/r1" --linears random --block_size 512 --max_steps 7000 --eval_every 1000
 say "7: a vocabulary of its own, and the rows for it"
 [ -s "$out/vocabulary.json" ] || {
     "$headstart" tokenizer train "$out/c2/train.txt" --vocab_size 16000 --lowercase --out "$out/vocabulary.json"
@@ -98,9 +98,9 @@ say "7: a vocabulary of its own, and the rows for it"
 [ -d "$out/folder2" ] || "$headstart" export "$out/r2" --to sentence-transformers --output "$out/folder2"
 [ -d "$out/start3" ] || python3 "$here/tools/transfer_vocabulary.py" "$out/folder2" "$out/vocabulary.json" "$out/start3"
 say "8: learning on with it, where pieces of both end together"
-learn "$out/r3" --data "$out/c2" --inputs lines --from "$out/start3" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 43
+learn "$out/r3" --data "$out/c2" --inputs lines --from "$out/start3" --linears random --block_size 512 --max_steps 6500 --eval_every 1000 --seed 43
 say "9: and from pairs"
-learn "$out/r4" --data "$out/c3" --inputs pairs --from "$out/r3" --block_size 512 --max_steps 5000 --eval_every 1000 --seed 44
+learn "$out/r4" --data "$out/c3" --inputs pairs --from "$out/r3" --linears random --block_size 512 --max_steps 5000 --eval_every 1000 --seed 44
 pack() { # FOLDER INTO
     (cd "$here" && cargo run --release -q -p headstart --example pack -- "$1" "$2")
 }
@@ -111,7 +111,7 @@ say "10: embeddings as wide as the layers, from its weights at a byte each"
     python3 "$here/tools/widen_embeddings.py" "$out/folder4" "$out/start5" "$out/c1/train.txt" --packed "$out/narrow/model.int8.safetensors"
 }
 say "11: learning on with those, from lines and pairs"
-learn "$out/r5" --data "$out/c4" --inputs pairs --from "$out/start5" --block_size 512 --max_steps 6500 --eval_every 1000 --seed 45
+learn "$out/r5" --data "$out/c4" --inputs pairs --from "$out/start5" --linears random --block_size 512 --max_steps 6500 --eval_every 1000 --seed 45
 say "12: a folder, and its weights at a byte each"
 [ -d "$out/folder" ] || "$headstart" export "$out/r5" --to sentence-transformers --normalize --output "$out/folder"
 pack "$out/folder" "$out"

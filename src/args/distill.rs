@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use headstart::config::LayerMap;
+use headstart::config::{LayerMap, Linears};
 
 use super::PretrainArgs;
+use super::parsing::one_of;
 
 /// `headstart distill`: what pretraining takes, and a teacher.
 #[derive(Debug, Args)]
@@ -61,4 +62,8 @@ pub struct LearningArgs {
     /// Which layers of the student learn of which of the teacher: 2:3,4:6 [default: the last of the last]
     #[arg(long, value_name = "MAP")]
     pub layers: Option<LayerMap>,
+    /// How the linears toward the teacher begin with --from: solved (by least squares, on some thousand inputs) or random
+    /// [default: solved]
+    #[arg(long, value_name = "HOW", value_parser = one_of::<Linears>())]
+    pub linears: Option<Linears>,
 }

@@ -22,7 +22,7 @@ pub struct LaunchArgs {
     /// Let mpirun start them, and talk over MPI [default: over TCP]
     #[arg(long)]
     pub mpi: bool,
-    /// pretrain, finetune or eval, with its flags
+    /// pretrain, distill, finetune or eval, with its flags
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
 }

@@ -59,6 +59,10 @@ pub fn run(args: LaunchArgs) -> Result<ExitCode> {
             let PretrainArgs { ranks, .. } = *args;
             ranks
         }
+        Ok(args::Command::Distill(args)) => {
+            let PretrainArgs { ranks, .. } = args.pretrain;
+            ranks
+        }
         Ok(args::Command::Finetune(args)) => {
             let FinetuneArgs { ranks, .. } = *args;
             ranks
@@ -67,7 +71,7 @@ pub fn run(args: LaunchArgs) -> Result<ExitCode> {
         Ok(_) => {
             let fix = "headstart launch --nproc 2 -- pretrain ...";
             return Err(Usage(format!(
-                "only pretrain, finetune and eval are done by several processes together\n  fix: {fix}"
+                "only pretrain, distill, finetune and eval are done by several processes together\n  fix: {fix}"
             ))
             .into());
         }

@@ -97,6 +97,7 @@ fn distill_config(args: LearningArgs, base: DistillConfig) -> DistillConfig {
         temperature,
         lm_loss,
         layers,
+        linears,
     } = args;
     DistillConfig {
         teacher: teacher.map_or(base.teacher, data::absolute_path),
@@ -110,6 +111,7 @@ fn distill_config(args: LearningArgs, base: DistillConfig) -> DistillConfig {
         temperature: temperature.unwrap_or(base.temperature),
         lm_loss: lm_loss.unwrap_or(base.lm_loss),
         layers: layers.or(base.layers),
+        linears: linears.unwrap_or(base.linears),
     }
 }
 

@@ -56,6 +56,7 @@ pub mod schedule;
 pub mod setup;
 pub mod shipped;
 pub mod teacher;
+mod teacher_fit;
 pub mod tensors;
 pub mod tokenizer;
 pub mod train;

@@ -12,7 +12,8 @@ use crate::checkpoint::{
     Checkpoint, HeadDefaults, LoadedModel, ModelFiles, load_model, with_lm_head, without_lm_head,
 };
 use crate::config::{
-    Copies, HeadShape, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task, TextUnit,
+    Copies, HeadShape, Linears, ModelConfig, ObjectiveName, PretrainConfig, RegularisationConfig, Task,
+    TextUnit,
 };
 use crate::data::corpus::TokenStream;
 use crate::data::source::{self, CorpusSource};
@@ -26,6 +27,7 @@ use crate::setup::learning::Learning;
 use crate::setup::pace::{Beginning, amount_of, tokens_of};
 use crate::setup::run::{Identity, OpenRun, check_memory, model_files, ranks_of};
 use crate::setup::text::{TextInputs, never_in_text, token_targets};
+use crate::teacher_fit::Student;
 use crate::tokenizer::Tokenizer;
 use crate::train::{BestBy, Measurement, RunOptions, Summary, Training, thousands};
 
@@ -105,7 +107,7 @@ pub fn pretrain(
     }
     let copies = Copies { start: false, mean: config.train.ema.is_some() };
     check_memory(&model, &device, copies, |_| true)?;
-    let weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
+    let mut weights = start.weights(&model, config.train.seed, &train, &mut notes, listener)?;
     let (task, known_head) = (start.task(config), start.known().and_then(|model| model.files.head_defaults));
     // Files of theirs are mapped, and what is mapped counts as memory.
     (start.stored, start.base) = (None, None);
@@ -125,6 +127,14 @@ pub fn pretrain(
             let pooling = learned.pooling;
             let (distill, teacher) = learned.teacher(config, &model, predicts)?;
             teacher.make_resident(&device)?;
+            if distill.linears == Linears::Solved && config.from.is_some() && checkpoint.is_none() {
+                let (precision, seed) = (config.train.precision(), config.train.seed);
+                let student = Student { device: &device, model: &model, precision, seed };
+                if let Some(line) = student.solve_linears(&teacher, &mut weights, &train, listener)? {
+                    listener(Event::Message(&line));
+                    notes.push(line);
+                }
+            }
             (Some((distill, Arc::new(teacher))), Some(pooling))
         }
     };

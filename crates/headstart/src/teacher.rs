@@ -16,7 +16,7 @@ use crate::batch::{Batch, Slab};
 use crate::config::{HeadPooling, ModelConfig};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::model::{Inputs, Model, Seen};
+use crate::model::{Inputs, Model, Seen, Toward};
 
 /// A model that is learned from, and what of it.
 #[derive(Debug)]
@@ -158,6 +158,18 @@ pub struct States {
     heads: Option<Value>,
 }
 
+/// The teacher's forward pass over a slab.
+struct Answers<'a> {
+    tape: Tape<'a>,
+    /// The hidden states after each layer that is compared, in their order.
+    layers: Vec<Option<Value>>,
+    /// Queries, keys and values, where relations are learned.
+    heads: Option<Value>,
+    hidden: Value,
+    /// What a classifier reads.
+    read: Value,
+}
+
 impl Teacher {
     /// A teacher whose layers, from 1, the student's are compared with. `masked`: whether the student's inputs are.
     ///
@@ -233,19 +245,66 @@ impl Teacher {
         compared: Compared,
     ) -> Distances {
         let original = self.original_ids(slab);
+        let mut own = self.answers(tape.device(), slab, original.as_deref());
+        let Learned { token_loss, relations, sentence_loss, label_loss, temperature } = self.learned;
+        let mut sums = Distances::default();
+        for (toward, state, target) in self.compared_rows(student, tape, (states, last), slab, &mut own) {
+            let Some(rendered) = student.toward_teacher(tape, &state, toward) else { continue };
+            let (sum, weight, count) = match toward {
+                Toward::Layer(_) => (&mut sums.tokens, token_loss, compared.tokens),
+                Toward::Sentences => (&mut sums.sentences, sentence_loss, compared.sentences),
+            };
+            sum.add(&tape.distance(&rendered, target.tensor(), (weight / count) as f32));
+        }
+        if let (Some(learned), Some(states), Some(there)) = (relations, &states.heads, &own.heads) {
+            let scale = (learned.weight / compared.relations) as f32;
+            let [of_student, of_teacher] = [student, &self.model].map(|model| 3 * model.config().embed_dim);
+            let heads = tape.own_columns(states, of_student);
+            let target = own.tape.own_columns(there, of_teacher);
+            sums.relations = tape.relation(&heads, target.tensor(), learned.relations, scale);
+        }
+        if label_loss > 0.0 {
+            let scale = (label_loss / compared.labels) as f32;
+            let answers = self.model.classify(&mut own.tape, &own.read);
+            if let (Some(answers), Some(logits)) = (answers, student.classify(tape, last)) {
+                sums.labels = tape.soft_labels(&logits, answers.tensor(), temperature, scale);
+            }
+        }
+        sums
+    }
+
+    /// What the student's linears read of a slab, as [`Teacher::distances`] has it, and the teacher's rows that they shall come near to.
+    pub fn rows(
+        &self,
+        student: &Model,
+        tape: &mut Tape<'_>,
+        kept: (&States, &Value),
+        slab: &Slab<'_>,
+    ) -> Vec<(Toward, Value, Value)> {
+        let original = self.original_ids(slab);
+        let mut own = self.answers(tape.device(), slab, original.as_deref());
+        self.compared_rows(student, tape, kept, slab, &mut own)
+    }
+
+    /// The teacher's forward pass over a slab, or over the same texts in its own pieces; `original` are the ids before they were masked.
+    fn answers<'t>(
+        &'t self,
+        device: &'t headstart_engine::Device,
+        slab: &'t Slab<'_>,
+        original: Option<&'t [u32]>,
+    ) -> Answers<'t> {
         let typed = self.model.layout().token_types >= 2;
-        let apart = slab.in_teachers_pieces.as_ref();
-        let (packing, input_ids, types) = match apart {
-            Some(there) => (&there.packing, &there.input_ids, &there.token_type_ids),
-            None => (&slab.packing, original.as_ref().unwrap_or(&slab.input_ids), &slab.token_type_ids),
+        let (packing, input_ids, types) = match &slab.in_teachers_pieces {
+            Some(there) => (&there.packing, &there.input_ids[..], &there.token_type_ids),
+            None => (&slab.packing, original.unwrap_or(&slab.input_ids), &slab.token_type_ids),
         };
         let inputs = Inputs { input_ids, token_type_ids: types.as_deref().filter(|_| typed) };
-        let mut own = Tape::inference(tape.device(), &self.weights, packing, self.precision);
-        let (mut there, mut heads) = (vec![None; self.layers.len()], None);
-        let Learned { token_loss, relations, sentence_loss, label_loss, temperature } = self.learned;
-        let (hidden, read) = self.model.trunk_for_head(&mut own, inputs, &mut |seen| match seen {
+        let mut tape = Tape::inference(device, &self.weights, packing, self.precision);
+        let (mut layers, mut heads) = (vec![None; self.layers.len()], None);
+        let relations = self.learned.relations;
+        let (hidden, read) = self.model.trunk_for_head(&mut tape, inputs, &mut |seen| match seen {
             Seen::States(layer, h) => {
-                let compared = there.iter_mut().zip(&self.layers);
+                let compared = layers.iter_mut().zip(&self.layers);
                 for (kept, _) in compared.filter(|(_, (_, teacher))| *teacher == layer) {
                     *kept = Some(h.clone());
                 }
@@ -255,46 +314,38 @@ impl Teacher {
             }
             Seen::Heads(..) => {}
         });
-        let mut sums = Distances::default();
-        if token_loss > 0.0 {
-            let scale = (token_loss / compared.tokens) as f32;
+        Answers { tape, layers, heads, hidden, read }
+    }
+
+    /// The rows that are compared by direction: of the student, of the teacher, and through which linear.
+    fn compared_rows(
+        &self,
+        student: &Model,
+        tape: &mut Tape<'_>,
+        (states, last): (&States, &Value),
+        slab: &Slab<'_>,
+        own: &mut Answers<'_>,
+    ) -> Vec<(Toward, Value, Value)> {
+        let mut rows = Vec::new();
+        if self.learned.token_loss > 0.0 {
             for ((state, (layer, _)), target) in
-                states.hidden.iter().zip(&self.layers).zip(there.iter().flatten())
+                states.hidden.iter().zip(&self.layers).zip(own.layers.iter().flatten())
             {
-                let (state, target) = match apart {
+                let (state, target) = match &slab.in_teachers_pieces {
                     None => (state.clone(), target.clone()),
                     Some(there) if there.rows.is_empty() => continue,
                     Some(there) => {
-                        (tape.select_rows(state, &there.own_rows), own.select_rows(target, &there.rows))
+                        (tape.select_rows(state, &there.own_rows), own.tape.select_rows(target, &there.rows))
                     }
                 };
-                let Some(rendered) = student.toward_teacher(tape, &state, *layer) else { continue };
-                sums.tokens.add(&tape.distance(&rendered, target.tensor(), scale));
+                rows.push((Toward::Layer(*layer), state, target));
             }
         }
-        if let (Some(learned), Some(states), Some(there)) = (relations, &states.heads, &heads) {
-            let scale = (learned.weight / compared.relations) as f32;
-            let [of_student, of_teacher] = [student, &self.model].map(|model| 3 * model.config().embed_dim);
-            let heads = tape.own_columns(states, of_student);
-            let target = own.own_columns(there, of_teacher);
-            sums.relations = tape.relation(&heads, target.tensor(), learned.relations, scale);
+        if self.learned.sentence_loss > 0.0 {
+            let target = self.model.pooled(&mut own.tape, &own.hidden, self.pooling);
+            rows.push((Toward::Sentences, student.pooled(tape, last, self.pooling), target));
         }
-        if sentence_loss > 0.0 {
-            let scale = (sentence_loss / compared.sentences) as f32;
-            let target = self.model.pooled(&mut own, &hidden, self.pooling);
-            let pooled = student.pooled(tape, last, self.pooling);
-            if let Some(rendered) = student.toward_sentences(tape, &pooled) {
-                sums.sentences = tape.distance(&rendered, target.tensor(), scale);
-            }
-        }
-        if label_loss > 0.0 {
-            let scale = (label_loss / compared.labels) as f32;
-            let answers = self.model.classify(&mut own, &read);
-            if let (Some(answers), Some(logits)) = (answers, student.classify(tape, last)) {
-                sums.labels = tape.soft_labels(&logits, answers.tensor(), temperature, scale);
-            }
-        }
-        sums
+        rows
     }
 
     /// The loss of a batch from its sums, once they have been waited for.

@@ -104,6 +104,19 @@ pub struct DistillConfig {
     /// The layers whose hidden states are compared; absent: the last ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<LayerMap>,
+    /// How the linears toward the teacher begin, where the student begins with a model that is there.
+    pub linears: Linears,
+}
+
+/// How a student's linears toward its teacher begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Linears {
+    /// By least squares, from what the student makes of some inputs before its first step.
+    #[default]
+    Solved,
+    /// With random weights, as where the student itself does.
+    Random,
 }
 
 impl Default for DistillConfig {
@@ -120,6 +133,7 @@ impl Default for DistillConfig {
             temperature: 2.0,
             lm_loss: 0.0,
             layers: None,
+            linears: Linears::default(),
         }
     }
 }

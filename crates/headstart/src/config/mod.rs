@@ -26,7 +26,7 @@ pub use adapters::{AdapterKind, AdapterLayout};
 pub use auto::{AutoConfig, AutoMethod};
 pub use budget::Budget;
 pub use data::{DataConfig, TextColumns};
-pub use distill::{DistillConfig, LayerMap};
+pub use distill::{DistillConfig, LayerMap, Linears};
 pub use finetune::{ClassWeights, FinetuneConfig, Method};
 pub use head::{HeadChoice, HeadKind, HeadShape, HiddenLayer};
 pub use ia3::{Ia3Config, Ia3Targets};

@@ -142,6 +142,15 @@ impl Classifier {
     }
 }
 
+/// Which of a student's linears toward its teacher.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Toward {
+    /// The one from the hidden states after this layer of its own, from 1.
+    Layer(usize),
+    /// The one from vectors of whole inputs.
+    Sentences,
+}
+
 /// A student's linears to its teacher's hidden states.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TowardTeacher {
@@ -160,26 +169,27 @@ impl TowardTeacher {
         let sentences = heads.sentences.then(|| linear("teacher_heads.sentences"));
         Self { tokens, sentences }
     }
+
+    fn linear(&self, toward: Toward) -> Option<&Projection> {
+        match toward {
+            Toward::Layer(layer) => self.tokens.iter().find(|(at, _)| *at == layer).map(|(_, linear)| linear),
+            Toward::Sentences => self.sentences.as_ref(),
+        }
+    }
 }
 
 impl Model {
-    /// A student's rendering `[N, T]` of its teacher's hidden states, from its own `[N, C]` after `layer` (from 1); `None`
-    /// where that layer is not compared.
-    pub fn toward_teacher(&self, tape: &mut Tape<'_>, hidden: &Value, layer: usize) -> Option<Value> {
-        let (_, linear) = self.toward_teacher.tokens.iter().find(|(at, _)| *at == layer)?;
-        Some(self.rendering(tape, hidden, linear))
-    }
-
-    /// A student's rendering `[B, T]` of its teacher's vectors of whole inputs, from its own `[B, C]`; `None` where these are
-    /// not compared.
-    pub fn toward_sentences(&self, tape: &mut Tape<'_>, pooled: &Value) -> Option<Value> {
-        let linear = self.toward_teacher.sentences.as_ref()?;
-        Some(self.rendering(tape, pooled, linear))
-    }
-
-    fn rendering(&self, tape: &mut Tape<'_>, x: &Value, linear: &Projection) -> Value {
+    /// A student's rendering `[R, T]` of its teacher's vectors, from its own `[R, C]`; `None` where these are not compared.
+    pub fn toward_teacher(&self, tape: &mut Tape<'_>, x: &Value, toward: Toward) -> Option<Value> {
+        let linear = self.toward_teacher.linear(toward)?;
         let linear = Linear { f32_output: true, ..linear.linear(tape, &self.table) };
-        tape.linear(x, linear, &[])
+        Some(tape.linear(x, linear, &[]))
+    }
+
+    /// Where such a linear's weight `[T, C]` and bias lie.
+    pub fn linear_toward(&self, toward: Toward) -> Option<(View, View)> {
+        let linear = self.toward_teacher.linear(toward)?;
+        Some((linear.weight(&self.table), linear.bias(&self.table)?))
     }
 
     /// The summed LM loss of `rows` of the hidden states against `targets`; its gradient is scaled by `scale`.

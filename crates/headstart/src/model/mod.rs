@@ -35,6 +35,7 @@ use crate::params::{Kind, Param, ParamTable};
 use attention::Angles;
 use block::Block;
 use embeddings::Embeddings;
+pub use heads::Toward;
 use heads::{Classifier, LmHead, TowardTeacher};
 use norm::Norm;
 use projection::Builder;
