@@ -305,8 +305,7 @@ fn class_loss(config: &FinetuneConfig) -> ClassLoss {
 
 /// The metric that says which checkpoint is the best.
 fn best_by(config: &FinetuneConfig, labels: &[String]) -> Result<BestBy> {
-    let usual = if config.problem == Problem::Regression { "mse" } else { "accuracy" };
-    let name = config.best_metric.as_deref().unwrap_or(usual);
+    let name = config.best_metric.as_deref().unwrap_or(config.problem.judged_by());
     let known = metric_names(config.problem, labels, config.lm_loss_coef > 0.0);
     if known.iter().any(|known| known == name) {
         return Ok(BestBy::metric(name));

@@ -18,7 +18,7 @@ pub(super) const ENOUGH: usize = 2;
 fn known(problem: Problem) -> &'static [&'static str] {
     match problem {
         Problem::SingleLabel => &["accuracy", "macro_f1"],
-        Problem::MultiLabel => &["accuracy", "macro_f1", "micro_f1", "exact_match"],
+        Problem::MultiLabel => &["micro_f1", "macro_f1", "accuracy", "exact_match"],
         Problem::Regression => &["mse", "pearson", "spearman"],
     }
 }

@@ -299,6 +299,18 @@ pub enum Problem {
     Regression,
 }
 
+impl Problem {
+    /// The metric that decides where none is named. Of several labels at once the F1 over all of them: their accuracy is high where
+    /// nothing is answered.
+    pub const fn judged_by(self) -> &'static str {
+        match self {
+            Self::SingleLabel => "accuracy",
+            Self::MultiLabel => "micro_f1",
+            Self::Regression => "mse",
+        }
+    }
+}
+
 impl Default for ModelConfig {
     fn default() -> Self {
         Self {

@@ -157,7 +157,7 @@ impl FeaturesRun<'_> {
             summarise(summary, &evaluation);
             let record = to_record(kind, 1, &evaluation);
             run_log.log(&record)?;
-            let metric = if problem == Problem::Regression { "mse" } else { "accuracy" };
+            let metric = problem.judged_by();
             listener(Event::Evaluation { record: &record, metric, best_so_far: kind == Kind::Valid });
             evaluations.push((name, evaluation));
         }

@@ -426,10 +426,7 @@ impl Trial {
 
 /// The metric that decides, and whether more of it is better.
 fn decides(problem: Problem) -> (&'static str, bool) {
-    match problem {
-        Problem::SingleLabel | Problem::MultiLabel => ("accuracy", true),
-        Problem::Regression => ("mse", false),
-    }
+    (problem.judged_by(), problem != Problem::Regression)
 }
 
 fn summary(around: &Around<'_>, trials: &[Trial], state: State, stopped: Option<String>) -> TrialsSummary {
