@@ -86,6 +86,58 @@ fn vectors_are_those_of_sentence_transformers() {
     place.run(&format!("{call} --output vectors.npy")).refuses(2, &["--output vectors.npy: the file exists"]);
 }
 
+/// What some folders have behind their pooling (LaBSE, distiluse).
+#[test]
+fn linears_behind_the_pooling_are_those_of_sentence_transformers() {
+    let place = Place::new();
+    place.copy(&sentences(), "model");
+    place.copy(&sentences().join("linears"), "model");
+    let (texts, plain) = expected();
+    let known = fs::read_to_string(sentences().join("expected.json")).unwrap();
+    let known: Value = serde_json::from_str(&known).unwrap();
+    let known: Vec<Vec<f64>> = known["through_linears"].as_array().unwrap().iter().map(numbers).collect();
+    let made = |flags: &str| place.feed(&format!("features model {flags}"), lines(&texts).as_bytes());
+    let done = made("");
+    done.says(&["4 numbers a text: the mean of the hidden states, through a linear to 7, tanh, through a linear to 4, scaled"]);
+    let apart = |ours: &[Vec<f64>], theirs: &[Vec<f64>]| {
+        assert_eq!((ours.len(), ours[0].len()), (theirs.len(), theirs[0].len()));
+        let pairs = ours.iter().zip(theirs).flat_map(|(a, b)| a.iter().zip(b));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    let furthest = apart(&vectors(&done.stdout), &known);
+    assert!(furthest < 1e-6, "{furthest}");
+    // They have learned to read the folder's own pooling, and no other one is sent through them.
+    assert_eq!(vectors(&made("--pooling mean").stdout), vectors(&done.stdout));
+    assert_eq!(vectors(&made("--pooling cls").stdout)[0].len(), 10);
+    // The trunk is one like others; what another program would make of it is not told wrongly.
+    place.write("reviews.csv", "text,label\ngood food,1\nbad food,0\na good day,1\na bad day,0\n");
+    place.run("finetune --model model --data reviews.csv --max_steps 2 --out tuned").succeeds();
+    let export = "export model --to sentence-transformers --output";
+    place.run(&format!("{export} out")).refuses(1, &["linears behind the pooling", "--pooling mean"]);
+    place.run(&format!("{export} out --pooling mean")).succeeds();
+    let trunk = place.feed("features out --normalize", lines(&texts).as_bytes());
+    assert!(apart(&vectors(&trunk.stdout), &plain) < 1e-6);
+    // What does not fit is named.
+    let config = place.path("model/3_Dense/config.json");
+    let said = fs::read_to_string(&config).unwrap();
+    let refused = |from: &str, to: &str, words: &[&str]| {
+        let changed = said.replace(from, to);
+        assert!(changed != said, "{from}: {said}");
+        fs::write(&config, changed).unwrap();
+        let done = place.feed("features model", b"a boat\n");
+        assert_eq!(done.code, Some(1), "{}", done.stderr);
+        assert!(words.iter().all(|word| done.stderr.contains(word)), "{}", done.stderr);
+        fs::write(&config, &said).unwrap();
+    };
+    refused("\"in_features\": 7", "\"in_features\": 8", &["3_Dense", "`in_features` are 8", "7 columns"]);
+    refused("\"out_features\": 4", "\"out_features\": 5", &["linear.weight", "[5, 7]"]);
+    refused("\"out_features\": 4", "\"out_features\": -4", &["`out_features` is no size"]);
+    refused("linear.Identity", "activation.Mish", &["Mish", "Tanh or Identity"]);
+    fs::remove_file(place.path("model/2_Dense/model.safetensors")).unwrap();
+    let missing = place.feed("features model", b"a boat\n");
+    assert!(missing.code == Some(1) && missing.stderr.contains("2_Dense"), "{}", missing.stderr);
+}
+
 #[test]
 fn flags_say_how_vectors_are_made_and_rows_keep_their_fields() {
     let place = Place::new();

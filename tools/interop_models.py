@@ -404,7 +404,7 @@ def golden(args):
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
     tokenizer = tokenizers.Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(PIECES)}, unk_token="[UNK]"))
@@ -434,15 +434,28 @@ def golden(args):
         sentences.save(str(folder / "saved"))
         vectors = sentences.double().encode(SENTENCES, convert_to_numpy=True, show_progress_bar=False)
         expected = {"texts": SENTENCES, "vectors": vectors.astype(np.float64).round(9).tolist()}
+        # The same with two linears behind the pooling, of which the first has a tanh.
+        linears = [Dense(10, 7), Dense(7, 4, bias=False, activation_function=torch.nn.Identity())]
+        with torch.no_grad():
+            for parameter in (p for linear in linears for p in linear.parameters()):
+                parameter.copy_(torch.from_numpy(random_state.standard_normal(parameter.shape).astype(np.float32)))
+        behind = SentenceTransformer(modules=[module.float(), Pooling(10, "mean"), *linears, Normalize()], device="cpu")
+        behind.save(str(folder / "linears"))
+        through = behind.double().encode(SENTENCES, convert_to_numpy=True, show_progress_bar=False)
+        expected["through_linears"] = through.astype(np.float64).round(9).tolist()
         if args.check:
             known = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
             difference = np.abs(np.array(known["vectors"]) - vectors).max()
+            difference = max(difference, np.abs(np.array(known["through_linears"]) - through).max())
             return [known["texts"] == SENTENCES, judge("golden", float(difference), 1e-8),
                     same_tensors("golden", GOLDEN, folder / "saved")]
         for file in ["config.json", "model.safetensors", "modules.json", "sentence_bert_config.json", "tokenizer.json",
                      "tokenizer_config.json", "1_Pooling/config.json", "2_Normalize/config.json"]:
             (GOLDEN / file).parent.mkdir(parents=True, exist_ok=True)
             (GOLDEN / file).write_bytes((folder / "saved" / file).read_bytes())
+        for file in ["modules.json", *(f"{at}_Dense/{name}" for at in (2, 3) for name in ("config.json", "model.safetensors"))]:
+            (GOLDEN / "linears" / file).parent.mkdir(parents=True, exist_ok=True)
+            (GOLDEN / "linears" / file).write_bytes((folder / "linears" / file).read_bytes())
         (GOLDEN / "expected.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
     return [True]
 

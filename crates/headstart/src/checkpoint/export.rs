@@ -225,6 +225,11 @@ fn sentence_settings(
     let config = &loaded.files.config;
     let max_length = said.and_then(|folder| folder.max_length).or(Some(config.max_length()));
     let normalize = normalize.or(said.map(|folder| folder.normalize)).unwrap_or(false);
+    if pooling.is_none() && said.is_some_and(|folder| !folder.linears.is_empty()) {
+        let what = "its linears behind the pooling are not written".into();
+        let fix = "name the pooling to write its trunk alone: --pooling mean".into();
+        return Err(Error::Checkpoint { path: loaded.folder.join("modules.json"), what, fix });
+    }
     let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
     if pooling == HeadPooling::Cls && !config.arch.is_encoder() {
         let why = "its [CLS] stands behind the text, and that of sentence-transformers is the first token";
@@ -234,6 +239,7 @@ fn sentence_settings(
         pooling,
         normalize,
         max_length,
+        linears: Vec::new(),
         ..folder.unwrap_or_else(|| SentenceSettings::of(pooling))
     })
 }

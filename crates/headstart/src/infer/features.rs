@@ -19,7 +19,7 @@ use crate::device::{Device, DeviceChoice, in_parts_that_fit};
 use crate::error::{Error, Result};
 use crate::event::Signal;
 use crate::infer::{Loaded, not_finite};
-use crate::interop::{SentenceSettings, read_sentence_settings};
+use crate::interop::{SentenceLinear, SentenceSettings, read_sentence_settings};
 use crate::objective::inputs;
 
 /// How the hidden states of a text become one vector.
@@ -80,6 +80,8 @@ pub struct Features {
 pub struct FeatureExtractor {
     loaded: Loaded,
     pooling: HeadPooling,
+    /// What the folder has behind its pooling.
+    linears: Vec<Rendering>,
     /// Whether vectors have length 1 before columns are cut off, and behind that.
     normalize: [bool; 2],
     /// Numbers that are kept of each.
@@ -112,10 +114,14 @@ impl FeatureExtractor {
         }
         let pooling = config.pooling.map(HeadPooling::from);
         let said = folder.as_ref();
+        // They have learned to read the folder's own pooling.
+        let own = said.filter(|folder| pooling.is_none_or(|asked| asked == folder.pooling));
+        let linears = own.map_or(&[][..], |folder| &folder.linears);
+        let linears = renderings(linears, sizes.embed_dim)?;
         let pooling = pooling.or(said.map(|folder| folder.pooling)).unwrap_or(HeadPooling::Mean);
         // As sentence-transformers does: the folder's own scaling before columns are cut off, what is asked for behind that.
-        let width = said.and_then(|folder| folder.truncate_dim).unwrap_or(sizes.embed_dim);
-        let width = width.min(sizes.embed_dim);
+        let whole = linears.last().map_or(sizes.embed_dim, |linear| linear.bias.len());
+        let width = said.and_then(|folder| folder.truncate_dim).unwrap_or(whole).min(whole);
         let first = config.normalize != Some(false) && said.is_some_and(|folder| folder.normalize);
         let normalize = [first, config.normalize == Some(true)];
         let length = config.max_length.or(said.and_then(|folder| folder.max_length));
@@ -125,7 +131,7 @@ impl FeatureExtractor {
         let (precision, unknown) = (loaded.precision(config.precision), UnknownTokens::default());
         let folder = folder.unwrap_or_else(|| SentenceSettings::of(pooling));
         let prompt = folder.prompt(config.prompt.as_deref())?;
-        Ok(Self { loaded, pooling, normalize, width, prompt, template, precision, unknown })
+        Ok(Self { loaded, pooling, linears, normalize, width, prompt, template, precision, unknown })
     }
 
     /// Where it computes.
@@ -143,6 +149,11 @@ impl FeatureExtractor {
         self.width
     }
 
+    /// Numbers in a vector before columns are cut off.
+    fn whole(&self) -> usize {
+        self.linears.last().map_or(self.loaded.files.config.embed_dim, |linear| linear.bias.len())
+    }
+
     /// The longest input, in tokens.
     pub fn max_length(&self) -> usize {
         self.template.max_positions
@@ -152,12 +163,22 @@ impl FeatureExtractor {
     pub fn describe(&self) -> String {
         let what = self.pooling.in_words();
         let scaled = if self.normalize.contains(&true) { ", scaled to length 1" } else { "" };
-        let (all, width) = (self.loaded.files.config.embed_dim, self.width());
+        let (all, width) = (self.whole(), self.width());
+        let through: String = self
+            .linears
+            .iter()
+            .map(|linear| {
+                let activation = if linear.tanh { ", tanh" } else { "" };
+                format!(", through a linear to {}{activation}", linear.bias.len())
+            })
+            .collect();
         let cut = if width < all { format!(", the first {width} of {all} columns") } else { String::new() };
         let prompt =
             if self.prompt.is_empty() { String::new() } else { format!(" behind {:?}", self.prompt) };
         let length = self.max_length();
-        format!("{width} numbers a text: {what}{scaled}{cut}; texts of up to {length} tokens{prompt}")
+        format!(
+            "{width} numbers a text: {what}{through}{scaled}{cut}; texts of up to {length} tokens{prompt}"
+        )
     }
 
     /// What people should be told of the texts so far, where the tokenizer knows little of them.
@@ -187,10 +208,11 @@ impl FeatureExtractor {
         if !rows.iter().all(|value| value.is_finite()) {
             return Err(not_finite(&self.loaded.folder));
         }
-        let (width, all) = (self.width(), self.loaded.files.config.embed_dim);
+        let rows = self.linears.iter().fold(rows, |rows, linear| linear.of(&rows));
+        let (width, whole) = (self.width(), self.whole());
         let [first, then] = self.normalize;
         let (mut rows, mut values) = (rows, vec![0.0; order.len() * width]);
-        for (row, &at) in rows.chunks_exact_mut(all).zip(&order) {
+        for (row, &at) in rows.chunks_exact_mut(whole).zip(&order) {
             if first {
                 normalize(row);
             }
@@ -232,6 +254,52 @@ impl FeatureExtractor {
             rows.extend(model.pooled(&mut tape, &hidden, self.pooling).tensor().to_f32_vec());
         }
         rows
+    }
+}
+
+/// A linear behind the pooling, with its numbers.
+#[derive(Debug)]
+struct Rendering {
+    /// `[outputs, inputs]`
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    tanh: bool,
+}
+
+/// The linears of a folder, of which the first reads so many columns.
+fn renderings(linears: &[SentenceLinear], mut columns: usize) -> Result<Vec<Rendering>> {
+    let mut loaded = Vec::new();
+    for linear in linears {
+        if linear.inputs != columns {
+            return Err(Error::Checkpoint {
+                path: linear.folder.join("config.json"),
+                what: format!(
+                    "its `in_features` are {}, and what it reads has {columns} columns",
+                    linear.inputs
+                ),
+                fix: "fetch the model again".into(),
+            });
+        }
+        let (weight, bias) = linear.load()?;
+        loaded.push(Rendering { weight, bias, tanh: linear.tanh });
+        columns = linear.outputs;
+    }
+    Ok(loaded)
+}
+
+impl Rendering {
+    /// What it makes of rows: a row's result does not depend on those beside it.
+    fn of(&self, rows: &[f32]) -> Vec<f32> {
+        let inputs = self.weight.len() / self.bias.len();
+        let of_row = |row: &[f32]| -> Vec<f32> {
+            let output = |(weights, bias): (&[f32], &f32)| {
+                let products = weights.iter().zip(row).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let sum = products.sum::<f64>() + f64::from(*bias);
+                (if self.tanh { sum.tanh() } else { sum }) as f32
+            };
+            self.weight.chunks_exact(inputs).zip(&self.bias).map(output).collect()
+        };
+        rows.par_chunks_exact(inputs).flat_map_iter(of_row).collect()
     }
 }
 

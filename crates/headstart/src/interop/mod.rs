@@ -38,7 +38,7 @@ pub use peft::peft_form;
 pub use peft_read::{Parameter, PeftParts, peft_base, read_peft};
 pub(crate) use schema::number;
 pub use sentence_transformers::{
-    SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,
+    SentenceLinear, SentenceSettings, read_sentence_settings, sentence_files, tokenizer_max_length,
 };
 pub use tokenizer_files::tokenizer_files;
 pub use tutorial::{TUTORIAL_ARGUMENTS, TUTORIAL_WEIGHTS, read_tutorial};

@@ -3,7 +3,7 @@
 //! Owns: modules.json and what it names. Never: the model, the pooling itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -11,13 +11,16 @@ use crate::config::HeadPooling;
 use crate::error::{Error, Result};
 use crate::files::read_regular;
 use crate::interop::schema::object;
+use crate::tensors::{Tensors, all_finite};
 
 /// What the folder says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentenceSettings {
     /// How the rows of a text become one.
     pub pooling: HeadPooling,
-    /// Whether that is scaled to length 1.
+    /// The linears behind that, in their order.
+    pub linears: Vec<SentenceLinear>,
+    /// Whether what comes of them is scaled to length 1.
     pub normalize: bool,
     /// The longest input, in tokens.
     pub max_length: Option<usize>,
@@ -36,6 +39,7 @@ impl SentenceSettings {
     pub fn of(pooling: HeadPooling) -> Self {
         Self {
             pooling,
+            linears: Vec::new(),
             normalize: false,
             max_length: None,
             truncate_dim: None,
@@ -69,6 +73,91 @@ impl SentenceSettings {
         Ok(prompt.clone())
     }
 }
+
+/// A linear behind the pooling (the module `Dense`), as its notes describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentenceLinear {
+    /// Its own folder.
+    pub folder: PathBuf,
+    /// Numbers that it reads.
+    pub inputs: usize,
+    /// Numbers that it makes of them.
+    pub outputs: usize,
+    /// Whether it adds a bias.
+    pub bias: bool,
+    /// Whether the hyperbolic tangent of these is told; else they are as they come.
+    pub tanh: bool,
+}
+
+impl SentenceLinear {
+    fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let settings: Map<String, Value> = parse(&path)?;
+        let size = |key: &str| {
+            let size = settings.get(key).and_then(Value::as_u64).filter(|size| (1..=1 << 20).contains(size));
+            let what =
+                || refused(&path, format!("its `{key}` is no size of a linear"), "fetch the model again");
+            size.map(|size| size as usize).ok_or_else(what)
+        };
+        // It is Tanh where nothing is said, as in sentence-transformers.
+        let activation = settings.get("activation_function").and_then(Value::as_str).unwrap_or("Tanh");
+        let tanh = match activation.rsplit('.').next() {
+            Some("Tanh") => true,
+            Some("Identity") => false,
+            _ => {
+                let what = format!("its `activation_function` {activation} is not computed here");
+                return Err(refused(&path, what, "use a model with Tanh or Identity"));
+            }
+        };
+        for key in ["module_input_name", "module_output_name"] {
+            let name = settings.get(key).and_then(Value::as_str).unwrap_or("sentence_embedding");
+            if name != "sentence_embedding" {
+                let what = format!("its `{key}` is `{name}`, and only `sentence_embedding` is computed here");
+                return Err(refused(&path, what, KINDS));
+            }
+        }
+        let bias = settings.get("bias") != Some(&Value::Bool(false));
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            inputs: size("in_features")?,
+            outputs: size("out_features")?,
+            bias,
+            tanh,
+        })
+    }
+
+    /// Its weight `[outputs, inputs]` and its bias, zeros where it has none.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for files that are missing, damaged, or hold anything else.
+    pub fn load(&self) -> Result<(Vec<f32>, Vec<f32>)> {
+        let file = ["model.safetensors", "pytorch_model.bin"].map(|name| self.folder.join(name));
+        let file = file.iter().find(|file| file.is_file()).unwrap_or(&file[0]);
+        let tensors = Tensors::open_file(file)?;
+        let take = |name: &str, shape: &[usize]| {
+            if tensors.shape(name) != Some(shape) {
+                let what = format!(
+                    "`{name}` is {}, and config.json beside it says {shape:?}",
+                    tensors.describe(name)
+                );
+                return Err(refused(file, what, "fetch the model again"));
+            }
+            let mut values = vec![0.0; shape.iter().product()];
+            tensors.copy_to(name, &mut values)?;
+            if !all_finite(&values) {
+                let what = format!("`{name}` has numbers that are not finite");
+                return Err(refused(file, what, "fetch the model again"));
+            }
+            Ok(values)
+        };
+        let weight = take("linear.weight", &[self.outputs, self.inputs])?;
+        let bias = if self.bias { take("linear.bias", &[self.outputs])? } else { vec![0.0; self.outputs] };
+        Ok((weight, bias))
+    }
+}
+
+/// What of modules is computed here.
+const KINDS: &str = "use a model of a transformer, a pooling, linears and a normalisation";
 
 /// The file with what is of no module.
 const GENERAL: &str = "config_sentence_transformers.json";
@@ -110,14 +199,17 @@ pub fn read_sentence_settings(folder: &Path) -> Result<Option<SentenceSettings>>
                 let settled: Map<String, Value> = parse(&path)?;
                 settings.include_prompt = settled.get("include_prompt") != Some(&Value::Bool(false));
             }
+            "Dense" if settings.normalize => {
+                let what = "it has a module `Dense` behind the normalisation, which is not computed here";
+                return Err(refused(&path, what.into(), KINDS));
+            }
+            "Dense" => {
+                settings.linears.push(SentenceLinear::read(&folder.join(safe(&path, text("path"))?))?);
+            }
             "Normalize" => settings.normalize = true,
             other => {
                 let what = format!("it has a module `{other}`, which is not computed here");
-                return Err(refused(
-                    &path,
-                    what,
-                    "use a model of a transformer, a pooling and a normalisation",
-                ));
+                return Err(refused(&path, what, KINDS));
             }
         }
     }
@@ -308,8 +400,13 @@ mod tests {
         };
         let refused = || read_sentence_settings(folder.path()).unwrap_err().to_string();
         assert_eq!(read_sentence_settings(folder.path()).unwrap(), None);
-        write("modules.json", &modules("Dense"));
-        assert!(refused().contains("module `Dense`"));
+        write("modules.json", &modules("LSTM"));
+        assert!(refused().contains("module `LSTM`"));
+        write(
+            "modules.json",
+            r#"[{"path": "", "type": "a.Normalize"}, {"path": "1_Pooling", "type": "a.Dense"}]"#,
+        );
+        assert!(refused().contains("`Dense` behind the normalisation"));
         write("modules.json", &modules("Pooling"));
         write("1_Pooling/config.json", r#"{"pooling_mode": "weightedmean"}"#);
         assert!(refused().contains("`weightedmean`"));
