@@ -5,7 +5,7 @@
 #
 # BOOKS    the folder of mlschmitt/classic-books-markdown at commit 944882722e9a96fa6cf2739dc2ea757e101f412f
 # INDEX    a table of path, year of the first edition, bytes, words (tabs, one header line) of those books
-# TEACHER  all-MiniLM-L6-v2: a folder, or the name minilm-l6
+# TEACHER  the folder of all-MiniLM-L6-v2, with its vocab.txt
 # OUT      where texts and runs go; what is there already is not made again, and a stopped run goes on
 # MODERN   a folder with checkouts of today's text, under the names and of the commits that docs/shipped-model.md lists
 #
