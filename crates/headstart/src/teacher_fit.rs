@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::batch::{Batch, Examples, TokenTargets};
 use crate::device::{Device, in_parts_that_fit};
 use crate::error::Result;
-use crate::event::{Event, Listener, Signal};
+use crate::event::{Event, Listener};
 use crate::model::{Model, Toward};
 use crate::objective::inputs;
 use crate::teacher::{States, Teacher};
@@ -43,7 +43,7 @@ pub(crate) struct Student<'a> {
 
 impl Student<'_> {
     /// Solves every linear toward the teacher on inputs drawn from the examples, puts them into the weights, and says how near they
-    /// come; nothing where nothing is compared by direction, or the listener asked to stop.
+    /// come; nothing where nothing is compared by direction.
     ///
     /// # Errors
     /// What goes wrong on the device.
@@ -66,10 +66,7 @@ impl Student<'_> {
             // Inputs of about one length share a slab.
             sequences.sort_by_key(|sequence| Reverse(sequence.input_ids.len()));
             let batch = Batch { sequences };
-            let rows = in_parts_that_fit(self.device, listener, |listener| {
-                self.rows(teacher, weights, &batch, listener)
-            })?;
-            let Some(rows) = rows else { return Ok(None) };
+            let rows = in_parts_that_fit(self.device, listener, |_| self.rows(teacher, weights, &batch))?;
             for (toward, state, target) in rows {
                 let at = sums.iter().position(|(of, _)| *of == toward).unwrap_or_else(|| {
                     let outputs = target.len() / (state.len() / columns).max(1);
@@ -80,10 +77,12 @@ impl Student<'_> {
                     sums[at].1.add(&state, &target);
                 }
             }
-            let (done, total) = (read as u64, wanted as u64);
-            if listener(Event::Progress { what: "solving the linears", done, total }) == Signal::Stop {
-                return Ok(None);
-            }
+            // Whoever asks to stop is heard at the first step: a run that goes on later must not have begun with half of it.
+            listener(Event::Progress {
+                what: "solving the linears",
+                done: read as u64,
+                total: wanted as u64,
+            });
         }
         let mut told = Vec::new();
         for (toward, sums) in sums {
@@ -101,19 +100,10 @@ impl Student<'_> {
         Ok((!told.is_empty()).then(line))
     }
 
-    /// What the linears read of a batch, slab by slab; `None` when the listener asked to stop.
-    fn rows(
-        self,
-        teacher: &Teacher,
-        weights: &Weights,
-        batch: &Batch,
-        listener: &mut Listener<'_>,
-    ) -> Option<Vec<Rows>> {
+    /// What the linears read of a batch, slab by slab.
+    fn rows(self, teacher: &Teacher, weights: &Weights, batch: &Batch) -> Vec<Rows> {
         let mut rows = Vec::new();
         for slab in batch.slabs(self.device.slab_tokens()) {
-            if listener(Event::Waiting) == Signal::Stop {
-                return None;
-            }
             let mut tape = Tape::inference(self.device, weights, &slab.packing, self.precision);
             let mut states = States::default();
             let (last, _) = self.model.trunk_for_head(&mut tape, inputs(self.model, &slab), &mut |seen| {
@@ -123,7 +113,7 @@ impl Student<'_> {
                 rows.push((toward, state.tensor().to_f32_vec(), target.tensor().to_f32_vec()));
             }
         }
-        Some(rows)
+        rows
     }
 }
 
