@@ -56,7 +56,7 @@ pub use error::EngineError;
 pub use file_map::FileMap;
 pub use flat::Flat;
 pub use loss_sum::LossSum;
-pub use packing::Packing;
+pub use packing::{Packing, TokenOf};
 pub use tape::{Dropout, Tape, Value};
 pub use tensor::Tensor;
 pub use weights::{Gradients, View, Weights, make_resident};

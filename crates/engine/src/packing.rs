@@ -2,6 +2,15 @@
 //!
 //! Owns: lengths, positions, identities. Never: token ids or what they mean.
 
+/// One token of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenOf {
+    /// The first.
+    Start,
+    /// The last.
+    End,
+}
+
 /// The layout of N packed tokens in B sequences.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packing {
@@ -58,14 +67,28 @@ impl Packing {
         self.first_positions[sequence]
     }
 
-    /// The row of the first token of each sequence.
-    pub fn first_rows(&self) -> impl Iterator<Item = u32> + '_ {
-        self.offsets[..self.sequences()].iter().map(|&start| start as u32)
+    /// The row of that token of a sequence.
+    pub(crate) fn row_of(&self, sequence: usize, token: TokenOf) -> usize {
+        let range = self.range(sequence);
+        match token {
+            TokenOf::Start => range.start,
+            TokenOf::End => range.end - 1,
+        }
     }
 
-    /// The row of the last token of each sequence.
-    pub fn last_rows(&self) -> impl Iterator<Item = u32> + '_ {
-        self.offsets[1..].iter().map(|&end| (end - 1) as u32)
+    /// The row of that token of each sequence.
+    pub fn rows_of(&self, token: TokenOf) -> Vec<u32> {
+        (0..self.sequences()).map(|sequence| self.row_of(sequence, token) as u32).collect()
+    }
+
+    /// The same sequences with nothing but that token of each, at its position.
+    pub(crate) fn of_one_token(&self, token: TokenOf) -> Self {
+        let position = |s| self.first_positions[s] + self.row_of(s, token) - self.range(s).start;
+        Self {
+            offsets: (0..=self.sequences()).collect(),
+            first_positions: (0..self.sequences()).map(position).collect(),
+            sequence_ids: self.sequence_ids.clone(),
+        }
     }
 
     /// (sequence id, position) of every row.

@@ -6,6 +6,7 @@
 //! do (and which has no trainable parameter) records nothing, so frozen layers cost no backward time or memory.
 //! What is recorded is the op's backward itself, a closure: an op without one cannot record.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use crate::cuda::ops::{DeviceDropout, elementwise};
 use crate::device::Device;
 use crate::dtype::{DType, Precision};
 use crate::matmul::{ByWeight, Direction};
-use crate::packing::Packing;
+use crate::ops::dropout::DropoutRows;
+use crate::packing::{Packing, TokenOf};
 use crate::profile::Work;
 use crate::rng::{self, DropRate};
 use crate::tensor::Tensor;
@@ -80,6 +82,8 @@ struct Training<'a> {
     step: u64,
     /// One dropout key per token.
     row_keys: Arc<[u64]>,
+    /// That of each sequence's first token.
+    sequence_keys: Arc<[u64]>,
 }
 
 /// One slab's forward (and backward) pass.
@@ -87,7 +91,7 @@ struct Training<'a> {
 pub struct Tape<'a> {
     pub(crate) device: &'a Device,
     pub(crate) weights: &'a Weights,
-    pub(crate) packing: &'a Packing,
+    pub(crate) packing: Cow<'a, Packing>,
     pub(crate) precision: Precision,
     /// What ops on a GPU share; `None` on the processor.
     pub(crate) slab: Option<Arc<Slab>>,
@@ -111,7 +115,7 @@ impl<'a> Tape<'a> {
         Self {
             device,
             weights,
-            packing,
+            packing: Cow::Borrowed(packing),
             precision,
             slab,
             training: None,
@@ -133,12 +137,15 @@ impl<'a> Tape<'a> {
         step: u64,
     ) -> Self {
         let row_keys: Arc<[u64]> = packing.rows().map(|(s, p)| rng::row_key(seed, step, s, p)).collect();
-        let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(&row_keys))));
-        let training = Some(Training { gradients, seed, step, row_keys });
+        let first = |sequence| row_keys[packing.range(sequence).start];
+        let sequence_keys: Arc<[u64]> = (0..packing.sequences()).map(first).collect();
+        let keys = [&row_keys[..], &sequence_keys];
+        let slab = device.cuda().map(|cuda| Arc::new(Slab::new(cuda, packing, Some(keys))));
+        let training = Some(Training { gradients, seed, step, row_keys, sequence_keys });
         Self {
             device,
             weights,
-            packing,
+            packing: Cow::Borrowed(packing),
             precision,
             slab,
             training,
@@ -155,7 +162,32 @@ impl<'a> Tape<'a> {
 
     /// The batch this tape computes.
     pub fn packing(&self) -> &Packing {
-        self.packing
+        &self.packing
+    }
+
+    /// Ops from here on are of one token of each sequence, `[B, C]` where they were `[N, C]`: the tape's packing is of these tokens alone.
+    /// What goes on has to be of their rows ([`Packing::rows_of`], [`Tape::select_rows`]). What is dropped of them is what it would have
+    /// been beside the others.
+    pub fn keep_one_token(&mut self, token: TokenOf) {
+        let kept = self.packing.of_one_token(token);
+        if let Some(training) = &mut self.training {
+            let rows = self.packing.rows_of(token);
+            training.row_keys = rows.iter().map(|&row| training.row_keys[row as usize]).collect();
+        }
+        let slab = self.device.cuda().map(|cuda| {
+            let keys =
+                self.training.as_ref().map(|training| [&training.row_keys[..], &training.sequence_keys]);
+            Arc::new(Slab::new(cuda, &kept, keys))
+        });
+        let whole = std::mem::replace(&mut self.packing, Cow::Owned(kept)).into_owned();
+        let whole_slab = std::mem::replace(&mut self.slab, slab);
+        // Where nothing is recorded, nothing will ask.
+        if !self.recorded.is_empty() {
+            self.record_root(move |back| {
+                back.packing = Cow::Owned(whole);
+                back.slab = whole_slab;
+            });
+        }
     }
 
     /// The optimizer step it computes gradients for; `None` on a tape that records nothing.
@@ -245,15 +277,23 @@ impl<'a> Tape<'a> {
 
     /// What is dropped, with the per-token keys; `None` in inference and for p = 0.
     pub(crate) fn active_dropout(&self, dropout: Option<Dropout>) -> Option<ActiveDropout> {
+        self.active_dropout_of(DropoutRows::Tokens, dropout)
+    }
+
+    /// The same with keys for other rows.
+    pub(crate) fn active_dropout_of(
+        &self,
+        rows: DropoutRows,
+        dropout: Option<Dropout>,
+    ) -> Option<ActiveDropout> {
         let training = self.training.as_ref()?;
         let dropout = dropout.filter(|d| d.p > 0.0)?;
         let rate = DropRate::new(dropout.p);
-        Some(ActiveDropout {
-            rate,
-            site: dropout.site,
-            row_keys: Arc::clone(&training.row_keys),
-            slab: self.slab.clone(),
-        })
+        let row_keys = Arc::clone(match rows {
+            DropoutRows::Tokens => &training.row_keys,
+            DropoutRows::Sequences => &training.sequence_keys,
+        });
+        Some(ActiveDropout { rate, site: dropout.site, rows, row_keys, slab: self.slab.clone() })
     }
 
     /// Wraps an op's output. If a gradient is needed, `backward` is recorded, to be called with the finished gradient of
@@ -314,14 +354,15 @@ impl<'a> Tape<'a> {
 pub(crate) struct ActiveDropout {
     pub(crate) rate: DropRate,
     pub(crate) site: u32,
-    pub(crate) row_keys: Arc<[u64]>,
+    rows: DropoutRows,
+    row_keys: Arc<[u64]>,
     slab: Option<Arc<Slab>>,
 }
 
 impl ActiveDropout {
     /// What kernels are told of it; `None` on the processor.
     pub(crate) fn on_device(&self) -> Option<DeviceDropout> {
-        let row_keys = self.slab.as_ref()?.row_keys()?;
+        let row_keys = self.slab.as_ref()?.dropout_keys(self.rows)?;
         Some(DeviceDropout { row_keys, site: self.site, rate: self.rate })
     }
 
@@ -351,7 +392,7 @@ impl ActiveDropout {
 pub(crate) struct Backward<'a> {
     pub(crate) device: &'a Device,
     pub(crate) weights: &'a Weights,
-    pub(crate) packing: &'a Packing,
+    pub(crate) packing: Cow<'a, Packing>,
     pub(crate) precision: Precision,
     pub(crate) slab: Option<Arc<Slab>>,
     pub(crate) gradients: &'a mut Gradients,

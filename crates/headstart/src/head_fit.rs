@@ -81,7 +81,7 @@ impl Trunk<'_> {
                 return None;
             }
             let mut tape = Tape::inference(self.device, self.weights, &slab.packing, self.precision);
-            let (_, read) = self.model.trunk_for_head(&mut tape, inputs(self.model, &slab), &mut |_| ());
+            let read = self.model.trunk_for_classifier(&mut tape, inputs(self.model, &slab));
             let parts = self.model.classified_rows(&mut tape, &read);
             let parts: Vec<Vec<f32>> = parts.iter().map(|part| part.tensor().to_f32_vec()).collect();
             let width = self.model.config().embed_dim;

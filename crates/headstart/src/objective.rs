@@ -116,16 +116,21 @@ impl Objective {
         denominators: Denominators,
     ) -> (Sums, Option<Tensor>) {
         let mut states = States::default();
-        let (hidden, read) = model.trunk_for_head(tape, inputs(model, slab), &mut |seen| {
-            if let Some(teacher) = &self.teacher {
-                teacher.keep(&mut states, seen);
-            }
-        });
+        let (hidden, read) = if self.reads_all_tokens(slab) {
+            model.trunk_for_head(tape, inputs(model, slab), &mut |seen| {
+                if let Some(teacher) = &self.teacher {
+                    teacher.keep(&mut states, seen);
+                }
+            })
+        } else {
+            let read = model.trunk_for_classifier(tape, inputs(model, slab));
+            (read.clone(), read)
+        };
         let mut sums = Sums::default();
         if let Some(teacher) = &self.teacher {
             sums.teacher = teacher.distances(model, tape, (&states, &hidden), slab, denominators.teacher);
         }
-        if self.lm > 0.0 && !slab.rows.is_empty() {
+        if self.scores_tokens(slab) {
             let scale = (self.lm / denominators.lm) as f32;
             sums.lm = model.lm_loss(tape, &hidden, &slab.rows, &slab.targets, scale);
         }
@@ -161,6 +166,15 @@ impl Objective {
             sums.clf.add(&tape.agreement(&logits, (2.0 * self.r_drop) as f32, scale));
         }
         (sums, Some(logits.tensor().clone()))
+    }
+
+    fn scores_tokens(&self, slab: &Slab<'_>) -> bool {
+        self.lm > 0.0 && !slab.rows.is_empty()
+    }
+
+    /// Whether more than the classifier reads what the trunk makes.
+    fn reads_all_tokens(&self, slab: &Slab<'_>) -> bool {
+        self.teacher.is_some() || self.scores_tokens(slab) || self.clf <= 0.0
     }
 
     /// The loss of a batch from its sums, once they have been waited for.

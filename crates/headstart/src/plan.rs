@@ -316,7 +316,7 @@ impl Work<'_> {
                 ranks,
                 train.reduction_groups.unwrap_or(ranks) / ranks,
                 Copies { start: self.keeps_start, mean: train.ema.is_some() },
-                activations(model, tokens_per_example, self.predicted),
+                activations(&built, tokens_per_example, self.predicted),
             ),
             traffic_bytes,
             time: None,
@@ -434,11 +434,13 @@ impl Memory {
 
 /// Bytes of a slab on the processor: about what each layer keeps, the predictions and their gradients, and what is there
 /// without a model. Within a tenth of what `headstart bench train` finds for the presets.
-fn activations(model: &ModelConfig, tokens_per_example: usize, predicted: f64) -> u64 {
-    let tokens = SLAB_TOKENS.next_multiple_of(tokens_per_example) as f64;
-    let layer = 8.0 * model.embed_dim as f64 + model.hidden_dim as f64;
-    let layers = layer * model.num_layers as f64;
-    let predictions = 1.5 * predicted * model.vocab_size as f64;
+fn activations(model: &Model, tokens_per_example: usize, predicted: f64) -> u64 {
+    let (config, tokens) = (model.config(), SLAB_TOKENS.next_multiple_of(tokens_per_example) as f64);
+    let (width, inner) = (config.embed_dim as f64, config.hidden_dim as f64);
+    // Of the last block, where one token is looked at, what its attention reads alone.
+    let not_kept = if model.classifies_one_token() && predicted <= 0.0 { 4.0 * width + inner } else { 0.0 };
+    let layers = (8.0 * width + inner) * config.num_layers as f64 - not_kept;
+    let predictions = 1.5 * predicted * config.vocab_size as f64;
     FIXED_BYTES + (4.0 * tokens * (layers + predictions)) as u64
 }
 

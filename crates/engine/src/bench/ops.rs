@@ -184,6 +184,7 @@ impl<'a> OpRun<'a> {
                     dim: EMBED / HEADS,
                     causal: true,
                     window: None,
+                    query: None,
                     dropout,
                     padded_output: false,
                 },

@@ -1,9 +1,10 @@
-//! What all ops of one slab read: where its sequences lie, and each token's dropout key. Uploaded once per slab.
+//! What all ops of one slab read: where its sequences lie, and their dropout keys. Uploaded once per slab.
 //!
 //! Owns: these arrays. Never: token ids or targets, which belong to single ops.
 
 use super::buffer::{DeviceBuffer, DevicePtr};
 use super::context::Context;
+use crate::ops::dropout::DropoutRows;
 use crate::packing::Packing;
 
 /// The arrays, on the device.
@@ -11,21 +12,22 @@ use crate::packing::Packing;
 pub(crate) struct Slab {
     offsets: DeviceBuffer,
     positions: DeviceBuffer,
-    row_keys: Option<DeviceBuffer>,
+    /// Those of tokens, and of sequences.
+    dropout_keys: Option<[DeviceBuffer; 2]>,
     sequences: usize,
     longest: usize,
 }
 
 impl Slab {
-    /// `row_keys` only where something may be dropped.
-    pub(crate) fn new(cuda: &Context, packing: &Packing, row_keys: Option<&[u64]>) -> Self {
+    /// The dropout keys of its tokens and of its sequences only where something may be dropped.
+    pub(crate) fn new(cuda: &Context, packing: &Packing, dropout_keys: Option<[&[u64]; 2]>) -> Self {
         let mut offsets = vec![0_u32];
         offsets.extend((0..packing.sequences()).map(|s| packing.range(s).end as u32));
         let positions: Vec<u32> = packing.rows().map(|(_, position)| position as u32).collect();
         Self {
             offsets: cuda.upload(&offsets),
             positions: cuda.upload(&positions),
-            row_keys: row_keys.map(|keys| cuda.upload(keys)),
+            dropout_keys: dropout_keys.map(|keys| keys.map(|keys| cuda.upload(keys))),
             sequences: packing.sequences(),
             longest: (0..packing.sequences()).map(|s| packing.range(s).len()).max().unwrap_or(0),
         }
@@ -51,8 +53,12 @@ impl Slab {
         self.positions.ptr()
     }
 
-    /// u64, N: each row's dropout key; `None` where nothing is dropped.
-    pub(crate) fn row_keys(&self) -> Option<DevicePtr> {
-        self.row_keys.as_ref().map(DeviceBuffer::ptr)
+    /// u64, N or B: the dropout key of each token or sequence; `None` where nothing is dropped.
+    pub(crate) fn dropout_keys(&self, rows: DropoutRows) -> Option<DevicePtr> {
+        let [tokens, sequences] = self.dropout_keys.as_ref()?;
+        Some(match rows {
+            DropoutRows::Tokens => tokens.ptr(),
+            DropoutRows::Sequences => sequences.ptr(),
+        })
     }
 }

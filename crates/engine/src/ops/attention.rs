@@ -4,6 +4,8 @@
 //! sequence, up to its own position when causal, and with a window of w only those at most w positions away. The probabilities never exist at once beyond one tile of
 //! queries; the backward recomputes them from the saved log-sum-exp (Dao et al. 2022).
 //!
+//! With [`Attention::query`] a single query of each sequence attends, and y is `[B, C]`.
+//!
 //! With a [`KeyValueCache`] (inference, one sequence) the new keys and values are appended to it and the queries
 //! attend to all of it: the same op, so generation is not a second forward.
 //!
@@ -24,6 +26,7 @@ use crate::cuda;
 use crate::cuda::ops::attention::DeviceCache;
 use crate::dtype::{DType, Precision};
 use crate::matmul;
+use crate::packing::{Packing, TokenOf};
 use crate::profile::Work;
 use crate::rng;
 use crate::tape::{ActiveDropout, Backward, Dropout, Tape, Value};
@@ -43,6 +46,8 @@ pub struct Attention {
     pub causal: bool,
     /// The distance to the furthest keys that a query sees; `None`: it sees them all.
     pub window: Option<usize>,
+    /// The token of each sequence that alone attends; `None`: all do. Not with a cache.
+    pub query: Option<TokenOf>,
     /// On the probabilities.
     pub dropout: Option<Dropout>,
     /// Nothing but linears reads the output: as [`crate::ops::linear::Linear::padded_output`].
@@ -97,7 +102,13 @@ impl Tape<'_> {
     ) -> Value {
         let device = self.device;
         let _timer = device.time(Work::Attention);
-        let Attention { heads, dim, .. } = attention;
+        let Attention { heads, dim, query, .. } = attention;
+        assert!(query.is_none() || cache.is_none(), "a cache is for all queries");
+        if let (Some(token), true) = (query, device.is_cuda()) {
+            // The kernels have a block of queries each; what is left behind is a part of one layer's attention.
+            let all = self.attention(qkv, Attention { query: None, padded_output: false, ..attention }, None);
+            return self.select_rows(&all, &self.packing.rows_of(token));
+        }
         let (rows, width, precision) = (qkv.tensor.rows(), heads * dim, self.precision);
         let padded = matmul::columns_for_linears(device, precision, rows, 3 * width);
         assert!(
@@ -111,8 +122,9 @@ impl Tape<'_> {
         } else {
             width
         };
-        let mut y = self.uninit(rows, y_cols, precision.activation());
-        let mut log_sums = self.uninit(rows, heads, DType::F32);
+        let y_rows = if query.is_some() { self.packing.sequences() } else { rows };
+        let mut y = self.uninit(y_rows, y_cols, precision.activation());
+        let mut log_sums = self.uninit(y_rows, heads, DType::F32);
         let mut read = qkv.tensor.clone();
         let past = cache.as_ref().map_or(0, |c| c.len());
         if let Some(cache) = &mut cache {
@@ -144,13 +156,15 @@ impl Tape<'_> {
             self.device.for_each(self.packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
                 let range = self.packing.range(sequence);
+                let Queries { own, past: before, to } = Queries::new(&self.packing, sequence, query);
+                let past = past + before;
                 let columns = |part: usize| part * width + head * dim..part * width + (head + 1) * dim;
-                let [q, keys, values] = if let Some(cache) = cached {
+                let q = Operand::new(&qkv.tensor).block(own.clone(), columns(0));
+                let [keys, values] = if let Some(cache) = cached {
                     let all = Operand::from_f32(&cache.rows, cache.length, 2 * width);
-                    let part = |i| all.block(0..cache.length, columns(i));
-                    [Operand::new(&qkv.tensor).block(range.clone(), columns(0)), part(0), part(1)]
+                    [0, 1].map(|i| all.block(0..cache.length, columns(i)))
                 } else {
-                    [0, 1, 2].map(|i| Operand::new(&qkv.tensor).block(range.clone(), columns(i)))
+                    [1, 2].map(|i| Operand::new(&qkv.tensor).block(range.clone(), columns(i)))
                 };
                 let count = keys.rows;
                 SCRATCH.with_borrow_mut(|scratch| {
@@ -170,17 +184,16 @@ impl Tape<'_> {
                             let q = q.block(first..first + tile, 0..dim);
                             keys.multiply(q, seen, p, false, |_| 0..dim, left);
                             for i in 0..tile {
-                                let row = range.start + first + i;
                                 let visible = attention.visible(past + first + i, count);
                                 let visible = visible.start - start..visible.end - start;
                                 let p = &mut p[i * stride..i * stride + whole_vectors(seen)];
                                 p[..visible.start].fill(f32::NEG_INFINITY);
                                 let sum = softmax_row(level, p, visible.end, scale_of(dim));
                                 // SAFETY: (row, head) belongs to this task alone.
-                                let slot = unsafe { sums.slice(row * heads + head, 1) };
+                                let slot = unsafe { sums.slice((to.start + first + i) * heads + head, 1) };
                                 slot[0] = sum;
                                 if let Some(d) = &dropout {
-                                    let key = d.head_key(row, head);
+                                    let key = d.head_key(own.start + first + i, head);
                                     apply_dropout(level, &mut p[..visible.end], key, start, d.rate);
                                 }
                             }
@@ -192,7 +205,7 @@ impl Tape<'_> {
                             values.multiply(p, dim, rows_y, false, visible, left);
                             for (i, y) in rows_y.chunks_exact(stride_y).take(tile).enumerate() {
                                 // SAFETY: these rows and columns belong to this task alone.
-                                unsafe { out.write(level, range.start + first + i, head * dim, &y[..dim]) };
+                                unsafe { out.write(level, to.start + first + i, head * dim, &y[..dim]) };
                             }
                         }
                     }
@@ -202,6 +215,25 @@ impl Tape<'_> {
         let gradient = qkv.id.map(|id| (id, qkv.tensor.cols()));
         let saved = Saved { qkv: read, gradient, y: y.clone(), attention, dropout, log_sums };
         self.record(y, qkv.id.is_some(), move |back, dy| saved.backward(back, &dy))
+    }
+}
+
+/// Which tokens of a sequence attend.
+struct Queries {
+    /// Their rows.
+    own: Range<usize>,
+    /// Tokens of the sequence before them.
+    past: usize,
+    /// The rows of the output.
+    to: Range<usize>,
+}
+
+impl Queries {
+    fn new(packing: &Packing, sequence: usize, query: Option<TokenOf>) -> Self {
+        let range = packing.range(sequence);
+        let Some(token) = query else { return Self { own: range.clone(), past: 0, to: range } };
+        let row = packing.row_of(sequence, token);
+        Self { own: row..row + 1, past: row - range.start, to: sequence..sequence + 1 }
     }
 }
 
@@ -252,7 +284,7 @@ impl Saved {
         let _timer = device.time(Work::AttentionBackward);
         let Some((id, cols)) = self.gradient else { return };
         let (rows, heads) = (dy.rows(), self.attention.heads);
-        let mut gradient = back.uninit(rows, cols, self.qkv.dtype());
+        let mut gradient = back.uninit(self.qkv.rows(), cols, self.qkv.dtype());
         if let (Some(cuda), Some(slab)) = (device.cuda(), &back.slab) {
             let delta = back.uninit(rows, heads, DType::F32);
             let heads = self.attention.on_device(self.dropout.as_ref());
@@ -260,12 +292,14 @@ impl Saved {
             cuda::ops::attention::backward(cuda, pool, slab, forward, heads, dy, &delta, &gradient);
         } else {
             let out = SharedTensor::new(&mut gradient);
-            let packing = back.packing;
+            let packing = &*back.packing;
             let (level, precision) = (device.level(), back.precision);
             device.for_each(packing.sequences() * heads, |task| {
                 let (sequence, head) = (task / heads, task % heads);
+                let (range, queries) =
+                    (packing.range(sequence), Queries::new(packing, sequence, self.attention.query));
                 SCRATCH.with_borrow_mut(|scratch| {
-                    self.head_backward(level, precision, packing.range(sequence), head, dy, scratch, &out);
+                    self.head_backward(level, precision, (range, queries), head, dy, scratch, &out);
                 });
             });
         }
@@ -277,7 +311,7 @@ impl Saved {
         &self,
         level: Level,
         precision: Precision,
-        range: Range<usize>,
+        (range, Queries { own, past, to }): (Range<usize>, Queries),
         head: usize,
         dy: &Tensor,
         scratch: &mut Scratch,
@@ -288,19 +322,20 @@ impl Saved {
         let Scratch { rights, tile_rights, left, p, dp, kept, y, dy: rows_dy, dq, dk, dv } = scratch;
         let [k_room, kt_room, vt_room] = rights;
         let [q_room, dy_room] = tile_rights;
-        let [q, k, v] = [0, 1, 2].map(|part| {
+        let part = |part: usize, rows: &Range<usize>| {
             let first = part * width + head * dim;
-            Operand::new(&self.qkv).block(range.clone(), first..first + dim)
-        });
-        let d_y = Operand::new(dy).block(range.clone(), head * dim..(head + 1) * dim);
-        gather(level, &self.y, range.clone(), head * dim, dim, y);
-        gather(level, dy, range.clone(), head * dim, dim, rows_dy);
+            Operand::new(&self.qkv).block(rows.clone(), first..first + dim)
+        };
+        let [q, k, v] = [part(0, &own), part(1, &range), part(2, &range)];
+        let d_y = Operand::new(dy).block(to.clone(), head * dim..(head + 1) * dim);
+        gather(level, &self.y, to.clone(), head * dim, dim, y);
+        gather(level, dy, to.clone(), head * dim, dim, rows_dy);
         let (room, stride) = output_room(count, dim);
         for sums in [&mut *dq, &mut *dk, &mut *dv] {
             sums.clear();
             sums.resize(room * stride, 0.0);
         }
-        for Span { queries, keys: seen_keys } in self.attention.spans(count, 0, count) {
+        for Span { queries, keys: seen_keys } in self.attention.spans(own.len(), past, count) {
             let (start, uses) = (seen_keys.start, queries.len());
             let [k, v] = [k, v].map(|x| x.block(seen_keys.clone(), 0..dim));
             let keys = SmallRight::new(level, Precision::F32, k, uses, k_room);
@@ -309,7 +344,8 @@ impl Saved {
             for first in queries.clone().step_by(QUERY_TILE) {
                 let tile = QUERY_TILE.min(queries.end - first);
                 let causal = self.attention.causal;
-                let seen = seen(causal, first + tile - start, seen_keys.len());
+                let position = past + first;
+                let seen = seen(causal, position + tile - start, seen_keys.len());
                 let (room, stride_p) = output_room(tile, seen);
                 for buffer in [&mut *p, &mut *dp, &mut *kept] {
                     resize(buffer, room * stride_p);
@@ -318,14 +354,13 @@ impl Saved {
                 keys_turned.multiply(q, seen, p, false, |_| 0..dim, left);
                 values_turned.multiply(d_y, seen, dp, false, |_| 0..dim, left);
                 for i in 0..tile {
-                    let row = range.start + first + i;
-                    let visible = self.attention.visible(first + i, count);
+                    let visible = self.attention.visible(position + i, count);
                     let visible = visible.start - start..visible.end - start;
                     let at = i * stride_p..i * stride_p + whole_vectors(seen);
                     let kept = &mut kept[at.clone()];
                     kept.fill(1.0);
                     if let Some(d) = &self.dropout {
-                        let key = d.head_key(row, head);
+                        let key = d.head_key(own.start + first + i, head);
                         apply_dropout(level, &mut kept[..visible.end], key, start, d.rate);
                     }
                     let p = &mut p[at.clone()];
@@ -338,17 +373,17 @@ impl Saved {
                         kept,
                         visible.end,
                         scale_of(dim),
-                        self.log_sums.f32()[row * heads + head],
+                        self.log_sums.f32()[(to.start + first + i) * heads + head],
                         &y[at_y.clone()],
                         &rows_dy[at_y],
                     );
                 }
                 // `kept` now holds P m, `dp` holds dS scaled.
                 let (kept, ds) = (matrix(kept, tile, seen, stride_p), matrix(dp, tile, seen, stride_p));
-                let visible = |row| 0..visible_keys(causal, first + row - start, seen);
+                let visible = |row| 0..visible_keys(causal, position + row - start, seen);
                 // Of the keys from `key` on, only later queries know.
                 let seeing = |key: usize| {
-                    if causal { (start + key).saturating_sub(first).min(tile)..tile } else { 0..tile }
+                    if causal { (start + key).saturating_sub(position).min(tile)..tile } else { 0..tile }
                 };
                 let (kept_turned, ds_turned) = (kept.transposed(), ds.transposed());
                 let at_keys = start * stride;
@@ -359,12 +394,18 @@ impl Saved {
                 keys.multiply(ds, dim, &mut dq[first * stride..], false, visible, left);
             }
         }
-        for (part, rows) in [dq, dk, dv].into_iter().enumerate() {
-            for (i, values) in rows.chunks_exact(stride).take(count).enumerate() {
-                // SAFETY: these rows and columns belong to this task alone.
-                unsafe { out.write(level, range.start + i, part * width + head * dim, &values[..dim]) };
-            }
+        let write = |row: usize, part: usize, values: &[f32]| {
+            // SAFETY: these rows and columns belong to this task alone.
+            unsafe { out.write(level, row, part * width + head * dim, values) };
+        };
+        for (part, rows, first) in [(0, dq, own.start), (1, dk, range.start), (2, dv, range.start)] {
+            let rows = rows.chunks_exact(stride).map(|row| &row[..dim]);
+            let count = if part == 0 { own.len() } else { count };
+            rows.take(count).enumerate().for_each(|(i, values)| write(first + i, part, values));
         }
+        // Queries that did not attend have no gradient.
+        y[..dim].fill(0.0);
+        range.filter(|row| !own.contains(row)).for_each(|row| write(row, 0, &y[..dim]));
     }
 }
 
@@ -543,7 +584,17 @@ mod tests {
     use crate::testing::{Gradcheck, SEED, STEP, close, shared_gpu};
     use crate::{CodePath, Device, Packing, Precision, Weights};
 
-    fn check((heads, dim): (usize, usize), lengths: &[usize], causal: bool, window: Option<usize>, p: f32) {
+    fn check(sizes: (usize, usize), lengths: &[usize], causal: bool, window: Option<usize>, p: f32) {
+        check_queries(sizes, lengths, (causal, window), p, None);
+    }
+
+    fn check_queries(
+        (heads, dim): (usize, usize),
+        lengths: &[usize],
+        (causal, window): (bool, Option<usize>),
+        p: f32,
+        query: Option<TokenOf>,
+    ) {
         let rows = lengths.iter().sum();
         let of_sequence = |(s, &l): (usize, &usize)| (0..l).map(move |i| (s as u64, i as u64));
         let sequence_of: Vec<(u64, u64)> = lengths.iter().enumerate().flat_map(of_sequence).collect();
@@ -552,20 +603,29 @@ mod tests {
             dim,
             causal,
             window,
+            query,
             dropout: Some(Dropout { p, site: 9 }),
             padded_output: false,
         };
+        let width = heads * dim;
+        let attending = query.map(|token| Packing::new(lengths, &vec![0; lengths.len()]).rows_of(token));
         Gradcheck::new("attention", &[("qkv", rows, 3 * heads * dim)], &[]).lengths(lengths).run(
             |tape, x, _| tape.attention(&x[0], attention, None),
             |x, _| {
-                reference::forward(&x[0], lengths, heads, dim, (causal, window), |row, head, key| {
+                let y = reference::forward(&x[0], lengths, heads, dim, (causal, window), |row, head, key| {
                     if p == 0.0 {
                         return 1.0;
                     }
                     let (s, i) = sequence_of[row];
                     let row = rng::derive(site_key(row_key(SEED, STEP, s, i), 9), head as u64);
                     f64::from(dropout_factor(row, key, DropRate::new(p)))
-                })
+                });
+                match &attending {
+                    Some(rows) => {
+                        rows.iter().flat_map(|&r| y[r as usize * width..][..width].to_vec()).collect()
+                    }
+                    None => y,
+                }
             },
         );
     }
@@ -587,6 +647,20 @@ mod tests {
             for lengths in [&[1][..], &[5, 1, 9], &[131, 50]] {
                 for (causal, p) in [(false, 0.0), (true, 0.0), (false, 0.2), (true, 0.3)] {
                     check(sizes, lengths, causal, Some(window), p);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gradcheck_of_one_query_of_each_sequence() {
+        for sizes in [(1, 1), (2, 7), (1, 41)] {
+            // Limits are relative to the largest output, and there are few: a sequence of one token has its value as it is.
+            for lengths in [&[5, 1, 9][..], &[67, 1]] {
+                for (seen, p) in [((false, None), 0.2), ((true, None), 0.0), ((false, Some(20)), 0.0)] {
+                    for query in [TokenOf::Start, TokenOf::End] {
+                        check_queries(sizes, lengths, seen, p, Some(query));
+                    }
                 }
             }
         }
@@ -617,8 +691,15 @@ mod tests {
                 let rows =
                     Tensor::from_f32(device.pool(), step, width, &qkv[at * width..(at + step) * width]);
                 let x = Value { tensor: rows, operand: None, id: None };
-                let attention =
-                    Attention { heads, dim, causal: true, window, dropout: None, padded_output: false };
+                let attention = Attention {
+                    heads,
+                    dim,
+                    causal: true,
+                    window,
+                    query: None,
+                    dropout: None,
+                    padded_output: false,
+                };
                 // Whoever goes on from a copy leaves the original as it is.
                 let mut other = cache.clone();
                 tape.attention(&x, attention, Some(&mut other));

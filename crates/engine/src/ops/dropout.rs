@@ -7,7 +7,7 @@
 //!
 //! Backward: dx = m * dy.
 
-use crate::cuda::{self, DevicePtr, Slab};
+use crate::cuda;
 use crate::profile::Work;
 use crate::tape::{Dropout, Tape, Value};
 
@@ -33,14 +33,10 @@ impl Tape<'_> {
             DropoutRows::Sequences => self.packing.sequences(),
         };
         assert_eq!(x.tensor.rows(), expected, "dropout of {rows:?}");
-        let Some(mut active) = self.active_dropout(Some(dropout)) else { return x.clone() };
-        if rows == DropoutRows::Sequences {
-            let first_rows = self.packing.first_rows();
-            active.row_keys = first_rows.map(|row| active.row_keys[row as usize]).collect();
-        }
+        let Some(active) = self.active_dropout_of(rows, Some(dropout)) else { return x.clone() };
         let mut y = self.uninit(expected, x.tensor.cols(), self.precision.activation());
-        if let (Some(cuda), Some(slab), Some(drops)) = (device.cuda(), &self.slab, active.on_device()) {
-            cuda::ops::dropout::apply(cuda, &x.tensor, drops, key_rows(rows, slab), &y);
+        if let (Some(cuda), Some(drops)) = (device.cuda(), active.on_device()) {
+            cuda::ops::dropout::apply(cuda, &x.tensor, drops, &y);
         } else {
             active.mask(device, &x.tensor, &mut y);
         }
@@ -49,21 +45,13 @@ impl Tape<'_> {
             let device = back.device;
             let _timer = device.time(Work::Other);
             let mut dx = back.uninit(dy.rows(), dy.cols(), dtype);
-            if let (Some(cuda), Some(slab), Some(drops)) = (device.cuda(), &back.slab, active.on_device()) {
-                cuda::ops::dropout::apply(cuda, &dy, drops, key_rows(rows, slab), &dx);
+            if let (Some(cuda), Some(drops)) = (device.cuda(), active.on_device()) {
+                cuda::ops::dropout::apply(cuda, &dy, drops, &dx);
             } else {
                 active.mask(device, &dy, &mut dx);
             }
             back.add(id, dx);
         })
-    }
-}
-
-/// On the device: the token whose key is each row's; `None` where that is the row itself.
-fn key_rows(rows: DropoutRows, slab: &Slab) -> Option<DevicePtr> {
-    match rows {
-        DropoutRows::Tokens => None,
-        DropoutRows::Sequences => Some(slab.offsets()),
     }
 }
 

@@ -93,7 +93,7 @@ impl Tape<'_> {
             ))
         } else {
             let both = [&x.tensor, targets];
-            let sum = relations.sum(device, self.packing, self.precision, both, scale, gradient.as_mut());
+            let sum = relations.sum(device, &self.packing, self.precision, both, scale, gradient.as_mut());
             LossSum::of(sum, 0)
         };
         if let Some(gradient) = gradient {

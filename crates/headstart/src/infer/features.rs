@@ -250,8 +250,8 @@ impl FeatureExtractor {
         let mut rows = Vec::new();
         for slab in batch.slabs(device.slab_tokens()) {
             let mut tape = Tape::inference(device, weights, &slab.packing, self.precision);
-            let hidden = model.trunk(&mut tape, inputs(model, &slab), None);
-            rows.extend(model.pooled(&mut tape, &hidden, self.pooling).tensor().to_f32_vec());
+            let vectors = model.trunk_pooled(&mut tape, inputs(model, &slab), self.pooling);
+            rows.extend(vectors.tensor().to_f32_vec());
         }
         rows
     }

@@ -39,7 +39,7 @@ pub(crate) fn logits(loaded: &Loaded, batch: &Batch, precision: Precision) -> Ve
     let mut rows = Vec::new();
     for slab in batch.slabs(device.slab_tokens()) {
         let mut tape = Tape::inference(device, weights, &slab.packing, precision);
-        let (_, read) = model.trunk_for_head(&mut tape, inputs(model, &slab), &mut |_| ());
+        let read = model.trunk_for_classifier(&mut tape, inputs(model, &slab));
         rows.extend(model.classify(&mut tape, &read).iter().flat_map(|logits| logits.tensor().to_f32_vec()));
     }
     rows

@@ -2,7 +2,7 @@
 
 use headstart_engine::ops::attention::{Attention, KeyValueCache};
 use headstart_engine::ops::rotary::Rotary;
-use headstart_engine::{Dropout, Tape, Value};
+use headstart_engine::{Dropout, Tape, TokenOf, Value};
 
 use crate::config::{Layout, LoraTarget, ModelConfig, Positions};
 use crate::model::peft::{Part, Sum, Updated};
@@ -61,14 +61,15 @@ impl SelfAttention {
             dim: config.head_dim(),
             causal: config.causal,
             window,
+            query: None,
             dropout: Some(dropout),
             padded_output: build.is_plain(),
         };
         Self { in_proj, out_proj, scales_in, scales_out, heads }
     }
 
-    /// All but the out-projection, and that, which takes the residual in its epilogue. `watch` is shown queries, keys and values,
-    /// perhaps padded ([`Tape::own_columns`]).
+    /// All but the out-projection, and that, which takes the residual in its epilogue. With `only`, one token of each sequence attends, and
+    /// the tape is of these from there on. `watch` is shown queries, keys and values, perhaps padded ([`Tape::own_columns`]).
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
@@ -76,6 +77,7 @@ impl SelfAttention {
         x: &Value,
         angles: &Angles,
         cache: Option<&mut KeyValueCache>,
+        only: Option<TokenOf>,
         watch: &mut dyn FnMut(&Value),
     ) -> (Value, Sum) {
         let mut in_proj = self.in_proj.of(tape, table, x);
@@ -87,7 +89,10 @@ impl SelfAttention {
             qkv = tape.rotate(&qkv, angles);
         }
         watch(&qkv);
-        let mixed = tape.attention(&qkv, self.heads, cache);
+        let mixed = tape.attention(&qkv, Attention { query: only, ..self.heads }, cache);
+        if let Some(token) = only {
+            tape.keep_one_token(token);
+        }
         let mixed = self.scales_out.of(tape, table, mixed);
         let last = self.out_proj.of(tape, table, &mixed);
         (mixed, last)

@@ -3,7 +3,7 @@
 //! Owns: where the norms stand and the residuals leave, the places of dropout. Never: what a family is (`families.rs`).
 
 use headstart_engine::ops::attention::KeyValueCache;
-use headstart_engine::{Dropout, Tape, Value};
+use headstart_engine::{Dropout, Tape, TokenOf, Value};
 
 use crate::config::NormPlace;
 use crate::model::attention::{Angles, SelfAttention};
@@ -60,7 +60,8 @@ impl Block {
         Self { attention, around_attention, feed_forward, around_feed_forward }
     }
 
-    /// `watch` is shown the queries, keys and values.
+    /// With `only`, behind the attention there is one token of each sequence, and the tape is of these. `watch` is shown the queries, keys
+    /// and values.
     pub(super) fn forward(
         &self,
         tape: &mut Tape<'_>,
@@ -68,13 +69,15 @@ impl Block {
         h: &Value,
         angles: &Angles,
         cache: Option<&mut KeyValueCache>,
+        only: Option<TokenOf>,
         watch: &mut dyn FnMut(&Value),
     ) -> Value {
-        let attention =
-            |tape: &mut Tape<'_>, x: &Value| self.attention.forward(tape, table, x, angles, cache, watch);
-        let h = self.around_attention.forward(tape, table, h, attention);
+        let attention = |tape: &mut Tape<'_>, x: &Value| {
+            self.attention.forward(tape, table, x, angles, cache, only, watch)
+        };
+        let h = self.around_attention.forward(tape, table, h, only, attention);
         let feed_forward = |tape: &mut Tape<'_>, x: &Value| self.feed_forward.forward(tape, table, x);
-        self.around_feed_forward.forward(tape, table, &h, feed_forward)
+        self.around_feed_forward.forward(tape, table, &h, None, feed_forward)
     }
 
     /// Makes the weights those of the block without updates and scales.
@@ -86,12 +89,13 @@ impl Block {
 
 impl Around {
     /// The stream behind a sublayer. `sublayer` gives all of itself but its last linear, and that: dropout and residual
-    /// run in its epilogue.
+    /// run in its epilogue. With `only`, what it gives is of one token of each sequence.
     fn forward<'w>(
         &self,
         tape: &mut Tape<'w>,
         table: &ParamTable,
         h: &Value,
+        only: Option<TokenOf>,
         sublayer: impl FnOnce(&mut Tape<'w>, &Value) -> (Value, Sum),
     ) -> Value {
         let (before, after) = match self.place {
@@ -101,8 +105,11 @@ impl Around {
         let normed = before.map(|norm| norm.forward(tape, table, h));
         let x = normed.as_ref().unwrap_or(h);
         let residual = if self.place == NormPlace::Stream { x } else { h };
+        let rows = only.map(|token| tape.packing().rows_of(token));
         let (inner, mut last) = sublayer(tape, x);
         last.linear.dropout = Some(self.dropout);
+        let kept = rows.map(|rows| [x, residual].map(|all| tape.select_rows(all, &rows)));
+        let [x, residual] = kept.as_ref().map_or([x, residual], |[x, residual]| [x, residual]);
         let sum = match &self.adapter {
             Some(adapter) => adapter.around(tape, table, [x, &inner], last, residual, after),
             None => last.apply(tape, &inner, &[residual]),

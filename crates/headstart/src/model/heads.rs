@@ -3,7 +3,7 @@
 use headstart_engine::ops::dropout::DropoutRows;
 use headstart_engine::ops::linear::{Activation, Addend, Linear};
 use headstart_engine::ops::pool::Pooling;
-use headstart_engine::{Dropout, LossSum, Tape, Tensor, Value, View};
+use headstart_engine::{Dropout, LossSum, Tape, Tensor, TokenOf, Value, View};
 
 use crate::config::{HeadDropout, HeadPooling};
 use crate::model::Model;
@@ -296,13 +296,27 @@ impl Model {
     /// A row `[B, C]` of each sequence: what a classifier reads before any linear, and what features are made of.
     /// Of several poolings the first.
     pub fn pooled(&self, tape: &mut Tape<'_>, hidden: &Value, pooling: HeadPooling) -> Value {
-        let packing = tape.packing();
-        let rows: Vec<u32> = match pooling.parts()[0] {
-            HeadPooling::Mean => return tape.pool(hidden, Pooling::Mean),
-            HeadPooling::Max => return tape.pool(hidden, Pooling::Max),
-            HeadPooling::Cls | HeadPooling::Pooler if self.layout.cls_first => packing.first_rows().collect(),
-            _ => packing.last_rows().collect(),
-        };
-        tape.select_rows(hidden, &rows)
+        match self.token_of(pooling) {
+            Some(token) => tape.select_rows(hidden, &tape.packing().rows_of(token)),
+            None if pooling.parts()[0] == HeadPooling::Max => tape.pool(hidden, Pooling::Max),
+            None => tape.pool(hidden, Pooling::Mean),
+        }
+    }
+
+    /// The one token of each sequence that a pooling, of several the first, looks at; `None` where it looks at all.
+    pub(super) fn token_of(&self, pooling: HeadPooling) -> Option<TokenOf> {
+        match pooling.parts()[0] {
+            HeadPooling::Mean | HeadPooling::Max => None,
+            HeadPooling::Cls | HeadPooling::Pooler if self.layout.cls_first => Some(TokenOf::Start),
+            _ => Some(TokenOf::End),
+        }
+    }
+
+    /// The one token of each sequence that the classifier looks at; `None` where it looks at several, or at several layers, or there is none.
+    pub(super) fn classified_token(&self) -> Option<TokenOf> {
+        let head = self.classifier.filter(|head| head.mix.is_none())?;
+        let token = self.token_of(head.pooling)?;
+        let others = head.beside.iter().flatten();
+        others.map(|beside| self.token_of(beside.pooling)).all(|other| other == Some(token)).then_some(token)
     }
 }

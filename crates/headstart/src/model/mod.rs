@@ -25,11 +25,11 @@ mod scales;
 mod tests;
 
 use headstart_engine::ops::attention::KeyValueCache;
-use headstart_engine::{Tape, Value};
+use headstart_engine::{Tape, TokenOf, Value};
 
 pub use families::{family_layout, layout};
 
-use crate::config::{Layout, ModelConfig, Positions};
+use crate::config::{HeadPooling, Layout, ModelConfig, Positions};
 use crate::error::{Error, Result};
 use crate::params::{Kind, Param, ParamTable};
 use attention::Angles;
@@ -237,7 +237,20 @@ impl Model {
         &self,
         tape: &mut Tape<'_>,
         inputs: Inputs<'_>,
+        caches: Option<&mut [KeyValueCache]>,
+        watch: &mut dyn FnMut(Seen<'_>),
+    ) -> Value {
+        self.states(tape, inputs, caches, None, watch)
+    }
+
+    /// With `only`, what the last block makes is made of one token of each sequence, and the tape is of these from there on: nothing reads
+    /// the other states that it would have.
+    fn states(
+        &self,
+        tape: &mut Tape<'_>,
+        inputs: Inputs<'_>,
         mut caches: Option<&mut [KeyValueCache]>,
+        only: Option<TokenOf>,
         watch: &mut dyn FnMut(Seen<'_>),
     ) -> Value {
         let mut h = self.embeddings.forward(tape, &self.table, inputs);
@@ -246,10 +259,14 @@ impl Model {
         for (layer, block) in self.blocks.iter().enumerate() {
             // What comes before a block has its parameters before the block's.
             tape.completes_from(self.table.first_grad_of(layer));
+            let only = only.filter(|_| layer + 1 == self.blocks.len());
             if !tape.leaves_out(self.layer_drop, layer as u64) {
                 let cache = caches.as_mut().map(|caches| &mut caches[layer]);
                 let mut heads = |qkv: &Value| watch(Seen::Heads(layer + 1, qkv));
-                h = block.forward(tape, &self.table, &h, &angles, cache, &mut heads);
+                h = block.forward(tape, &self.table, &h, &angles, cache, only, &mut heads);
+            } else if let Some(token) = only {
+                h = tape.select_rows(&h, &tape.packing().rows_of(token));
+                tape.keep_one_token(token);
             }
             if layer + 1 < self.blocks.len() {
                 watch(Seen::States(layer + 1, &h));
@@ -285,5 +302,32 @@ impl Model {
             watch(seen);
         });
         (hidden, mix.of(tape, &self.table, &states))
+    }
+
+    /// Whether the classifier looks at one token of each sequence and at the last layer alone.
+    pub fn classifies_one_token(&self) -> bool {
+        self.classified_token().is_some()
+    }
+
+    /// What the classifier reads, where nothing else is read of the trunk: as [`Model::trunk_for_head`], but where the classifier looks at
+    /// one token of each sequence, no other is computed behind the last block's attention, and the tape is of those tokens from then on.
+    ///
+    /// # Panics
+    /// As [`Model::trunk`].
+    pub fn trunk_for_classifier(&self, tape: &mut Tape<'_>, inputs: Inputs<'_>) -> Value {
+        match self.classified_token() {
+            Some(token) => self.states(tape, inputs, None, Some(token), &mut |_| ()),
+            None => self.trunk_for_head(tape, inputs, &mut |_| ()).1,
+        }
+    }
+
+    /// A row `[B, C]` of each sequence, where nothing else is read of the trunk: [`Model::pooled`] of [`Model::trunk`], with nothing computed
+    /// in vain.
+    ///
+    /// # Panics
+    /// As [`Model::trunk`].
+    pub fn trunk_pooled(&self, tape: &mut Tape<'_>, inputs: Inputs<'_>, pooling: HeadPooling) -> Value {
+        let hidden = self.states(tape, inputs, None, self.token_of(pooling), &mut |_| ());
+        self.pooled(tape, &hidden, pooling)
     }
 }

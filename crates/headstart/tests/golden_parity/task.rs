@@ -119,11 +119,17 @@ impl Task {
             let mut states = States::default();
             let inputs = self.inputs(0..self.ids.len());
             let teacher = self.lesson.as_ref().map(|lesson| lesson.teacher(precision));
-            let (hidden, read) = self.model.trunk_for_head(&mut tape, inputs, &mut |seen| {
-                if let Some(teacher) = &teacher {
-                    teacher.keep(&mut states, seen);
-                }
-            });
+            // The first step shows all states; the others compute what they need, as the program does.
+            let (hidden, read) = if step == 0 || self.reads_all_tokens() {
+                self.model.trunk_for_head(&mut tape, inputs, &mut |seen| {
+                    if let Some(teacher) = &teacher {
+                        teacher.keep(&mut states, seen);
+                    }
+                })
+            } else {
+                let read = self.model.trunk_for_classifier(&mut tape, inputs);
+                (read.clone(), read)
+            };
             let (distance, distances) = self.distances(&mut tape, teacher.as_ref(), (&states, &hidden));
             let lm_loss = self.lm_loss(&mut tape, &hidden, 0..self.ids.len());
             let clf = self.clf_loss(&mut tape, &read, 0..self.lengths.len());
@@ -165,7 +171,13 @@ impl Task {
             let seed = self.dropout_seed;
             let mut tape = Tape::training(device, &weights, &mut gradients, &packing, precision, seed, 0);
             let rows = whole.range(s).start..whole.range(last).end;
-            let (hidden, read) = self.model.trunk_for_head(&mut tape, self.inputs(rows.clone()), &mut |_| ());
+            let inputs = self.inputs(rows.clone());
+            let (hidden, read) = if self.reads_all_tokens() {
+                self.model.trunk_for_head(&mut tape, inputs, &mut |_| ())
+            } else {
+                let read = self.model.trunk_for_classifier(&mut tape, inputs);
+                (read.clone(), read)
+            };
             self.lm_loss(&mut tape, &hidden, rows);
             self.clf_loss(&mut tape, &read, s..end);
             tape.backward();
@@ -213,6 +225,11 @@ impl Task {
             assert!(caches.iter().all(|c| c.len() == range.len()));
         }
         hidden
+    }
+
+    /// Whether more than the classifier reads what the trunk makes.
+    fn reads_all_tokens(&self) -> bool {
+        self.lm.is_some() || self.lesson.is_some()
     }
 
     /// Some of the packed rows.

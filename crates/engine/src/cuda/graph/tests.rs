@@ -115,6 +115,7 @@ impl Trained {
                     dim: WIDTH / 2,
                     causal: true,
                     window: None,
+                    query: None,
                     dropout: drop(2),
                     padded_output: false,
                 },

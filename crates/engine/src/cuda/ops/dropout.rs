@@ -1,25 +1,18 @@
 //! Dropout by itself on the device.
 
 use super::{DeviceDropout, THREADS, at, dropout, dtype, int, single_rows};
-use crate::cuda::{Context, DevicePtr, Module};
+use crate::cuda::{Context, Module};
 use crate::tensor::Tensor;
 
 const DROPOUT: Module = Module { name: "dropout", text: include_str!("../kernels/dropout.cu") };
 
-/// Fills y with x times the factors. `key_rows` says which of the keys is each row's, where it is not the row's own.
-pub(crate) fn apply(
-    cuda: &Context,
-    x: &Tensor,
-    drops: DeviceDropout,
-    key_rows: Option<DevicePtr>,
-    y: &Tensor,
-) {
+/// Fills y with x times the factors.
+pub(crate) fn apply(cuda: &Context, x: &Tensor, drops: DeviceDropout, y: &Tensor) {
     let [keys, site, threshold, scale] = dropout(Some(drops));
     let arguments = [
         at(x),
         dtype(x.dtype()),
         keys,
-        key_rows.into(),
         site,
         threshold,
         scale,

@@ -13,7 +13,9 @@ use crate::ops::pool::Pooling;
 use crate::ops::relation::{Related, Relations};
 use crate::rng::Stream;
 use crate::testing::{between_devices, close, shared_gpu};
-use crate::{CodePath, Device, Dropout, Gradients, Packing, Precision, Tape, Tensor, Value, View, Weights};
+use crate::{
+    CodePath, Device, Dropout, Gradients, Packing, Precision, Tape, Tensor, TokenOf, Value, View, Weights,
+};
 
 /// A table of parameters: their views, and all values.
 struct Table {
@@ -57,8 +59,15 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     let normed = tape.norm(&h, LayerNorm { dropout: drop(7), ..LayerNorm::new(w[3], Some(w[4]), 1e-5) });
     let qkv = tape.linear(&normed, Linear { padded_output: true, ..Linear::new(w[5], Some(w[6])) }, &[]);
     let own = tape.own_columns(&qkv, 3 * 14);
-    let attention =
-        Attention { heads: 2, dim: 7, causal: true, window: None, dropout: drop(2), padded_output: true };
+    let attention = Attention {
+        heads: 2,
+        dim: 7,
+        causal: true,
+        window: None,
+        query: None,
+        dropout: drop(2),
+        padded_output: true,
+    };
     let mixed = tape.attention(&qkv, attention, None);
     let mut stream = Stream::new(3);
     let target: Vec<f32> = (0..46 * 42).map(|_| stream.normal() as f32).collect();
@@ -82,11 +91,21 @@ fn all_ops(device: &Device, table: &Table, precision: Precision, training: bool)
     let chosen = tape.select_rows(&h, &[8, 8, 45]);
     let scores = tape.linear(&chosen, logits, &[]);
     let numbers = tape.loss(&scores, Targets::Regression(&[0.25; 9]), 0.1);
+    // One token of each sequence attends once more, and goes on alone.
+    let last = tape.attention(&qkv, Attention { query: Some(TokenOf::End), ..attention }, None);
+    let rows = tape.packing().rows_of(TokenOf::End);
+    let before = tape.select_rows(&h, &rows);
+    tape.keep_one_token(TokenOf::End);
+    let h = tape.linear(&last, out, &[&before]);
+    let h = tape.norm(&h, LayerNorm { dropout: drop(10), ..LayerNorm::new(w[3], Some(w[4]), 1e-5) });
+    let h = tape.dropout(&h, Dropout { p: 0.2, site: 8 }, DropoutRows::Sequences);
+    let scores = tape.linear(&h, logits, &[]);
+    let alone = tape.loss(&scores, Targets::Classes(&[1, 0, 1], None), 0.2);
     if training {
         tape.backward();
     }
     let mut sums = Vec::new();
-    for mut loss in [related, words, classes, numbers] {
+    for mut loss in [related, words, classes, numbers, alone] {
         loss.wait();
         sums.extend([loss.sum, loss.correct as f64]);
     }
@@ -192,8 +211,15 @@ fn factors(device: &Device) -> [Vec<f32>; 3] {
     }
     let tensor = Tensor::from_f32(device.pool(), rows, 3 * cols, &qkv);
     let qkv = Value { tensor, operand: None, id: None };
-    let attention =
-        Attention { heads: 1, dim: cols, causal: false, window: None, dropout, padded_output: false };
+    let attention = Attention {
+        heads: 1,
+        dim: cols,
+        causal: false,
+        window: None,
+        query: None,
+        dropout,
+        padded_output: false,
+    };
     let from_attention = tape.attention(&qkv, attention, None);
     [embedded, from_linear, from_attention].map(|y| y.tensor().to_f32_vec())
 }

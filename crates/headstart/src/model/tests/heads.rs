@@ -189,9 +189,9 @@ fn operations_of_heads_are_counted_where_they_are_done() {
     let (c, e, v) = (64.0, 24.0, 300.0);
     let flops = |config: &ModelConfig, predicted| Model::new(config).unwrap().forward_flops([5], predicted);
     let electra = ModelConfig { embedding_size: Some(24), ..classifier(Arch::Electra) };
-    assert_eq!(flops(&electra, 3) - flops(&electra, 0), 3.0 * 2.0 * (c * e + e * v));
+    assert_eq!(flops(&electra, 4) - flops(&electra, 1), 3.0 * 2.0 * (c * e + e * v));
     let bare = ModelConfig { head: None, ..electra.clone() };
-    assert_eq!(flops(&electra, 0) - flops(&bare, 0), 2.0 * (c * c + 3.0 * c));
+    assert_eq!(flops(&electra, 1) - flops(&bare, 1), 2.0 * (c * c + 3.0 * c));
     let wide = ModelConfig { embedding_size: None, ..bare.clone() };
     assert_eq!(flops(&bare, 0) - flops(&wide, 0), 5.0 * 2.0 * c * e);
 }

@@ -458,4 +458,11 @@ fn operations_are_those_of_the_options() {
     let local = ModelConfig { causal: false, layout, ..plain.clone() };
     let attention = 4 * c * (2 * (5 * 5 + 2 * 2) + 13 + 4);
     assert_eq!(flops(&local), f64::from(7 * linears + attention + 3 * 2 * c * v));
+    // Where nothing is scored but one token of each of two sequences, they alone pass through what stands behind the last attention:
+    // it reads three of its twelve squares of the width.
+    let one = Model::new(&ModelConfig { adapters_dim: None, ..more }).unwrap().forward_flops([5, 2], 0);
+    let (all, behind) = (7 * (layers - 1), 2 * (c * c + 2 * c * f));
+    let linears = all * 2 * (4 * c * c + 2 * c * f) + 7 * 2 * 3 * c * c + 2 * behind;
+    let attention = 4 * c * (2 * (5 * 5 + 2 * 2) + 5 + 2);
+    assert_eq!(one, f64::from(linears + attention + 2 * 2 * c * 6));
 }

@@ -171,3 +171,65 @@ fn blocks_are_left_out_at_the_rate_that_is_asked_for() {
     let next = draws.windows(2).map(|two| two[0][0] * two[1][0]).sum::<f64>() / n;
     assert!((next - 0.04).abs() < error, "{next}");
 }
+
+/// Where a classifier looks at one token, nothing is computed of the others behind the last attention: the logits and every gradient are
+/// those of all, whatever is dropped.
+#[test]
+fn one_token_of_the_last_block_is_as_all_of_them() {
+    let device = Device::cpu(None, CodePath::Auto).unwrap();
+    let with = |arch, pooling| {
+        let positions = if arch == Arch::Modernbert { Positions::Rotary } else { Positions::Learned };
+        let causal = matches!(arch, Arch::Gpt2 | Arch::Naacl2019);
+        let config = ModelConfig { dropout: 0.3, positions, causal, ..with_all(&small(arch)) };
+        ModelConfig { head: config.head.clone().map(|head| HeadConfig { pooling, ..head }), ..config }
+    };
+    let mut cases: Vec<(ModelConfig, bool)> =
+        [Arch::Gpt2, Arch::Bert, Arch::Distilbert, Arch::Modernbert, Arch::Naacl2019]
+            .into_iter()
+            .map(|arch| (with(arch, HeadPooling::Cls), true))
+            .collect();
+    cases.push((with(Arch::Bert, HeadPooling::Pooler), true));
+    cases.push((with(Arch::Bert, HeadPooling::Last), true));
+    cases.push((with(Arch::Bert, HeadPooling::Mean), false));
+    cases.push((with(Arch::Bert, HeadPooling::LastMean), false));
+    let beside = AdapterLayout { kind: AdapterKind::Parallel, activation: None, scale: 4.0 };
+    cases.push((ModelConfig { adapters: beside, ..with(Arch::Bert, HeadPooling::Cls) }, true));
+    cases.push((
+        ModelConfig { lora: None, ia3: Some(Ia3Config::default()), ..with(Arch::Bert, HeadPooling::Cls) },
+        true,
+    ));
+    for (config, alone) in cases {
+        for layer_drop in [0.0, 0.9] {
+            let mut model = Model::new(&config).unwrap();
+            model.set_layer_drop(layer_drop);
+            // Where everything has left its start.
+            let mut values = model.table().initial_values(1);
+            values.iter_mut().enumerate().for_each(|(i, value)| *value += ((i % 7) as f32 - 3.0) * 0.02);
+            let run = |one: bool| {
+                let weights = Weights::new(values.clone());
+                let mut gradients = Gradients::new(model.table().trainable_len());
+                let packing = Packing::new(&[3, 1, 2], &[0, 1, 5]);
+                let mut tape =
+                    Tape::training(&device, &weights, &mut gradients, &packing, Precision::F32, 3, 1);
+                let read = if one {
+                    model.trunk_for_classifier(&mut tape, Inputs::new(&IDS))
+                } else {
+                    model.trunk_for_head(&mut tape, Inputs::new(&IDS), &mut |_| ()).1
+                };
+                assert_eq!(read.tensor().rows(), if one && alone { 3 } else { 6 });
+                let logits = model.classify(&mut tape, &read).unwrap();
+                let targets = headstart_engine::ops::loss::Targets::Classes(&[1, 2, 0], None);
+                tape.loss(&logits, targets, 1.0);
+                let logits = logits.tensor().to_f32_vec();
+                tape.backward();
+                (logits, gradients.values().to_vec())
+            };
+            let (all, one) = (run(false), run(true));
+            for (all, one) in [(&all.0, &one.0), (&all.1, &one.1)] {
+                let largest = all.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                let apart = all.iter().zip(one).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+                assert!(largest > 0.01 && apart < 1e-5 * largest, "{:?}: {apart} of {largest}", config.arch);
+            }
+        }
+    }
+}
