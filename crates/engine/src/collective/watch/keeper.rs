@@ -47,6 +47,8 @@ impl Keeper {
         let beat = BEAT.min(self.shared.timeout / BEATS);
         let tick = TICK.min(beat);
         let (mut last_turn, mut last_beat) = (Instant::now(), Instant::now());
+        // A process that was stopped before this thread had its first turn was not listening either.
+        self.lines.iter_mut().for_each(|line| line.heard = last_turn);
         loop {
             let now = Instant::now();
             if now - last_turn > self.shared.timeout / 2 {
