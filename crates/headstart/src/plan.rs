@@ -438,7 +438,8 @@ fn activations(model: &Model, tokens_per_example: usize, predicted: f64) -> u64 
     let (config, tokens) = (model.config(), SLAB_TOKENS.next_multiple_of(tokens_per_example) as f64);
     let (width, inner) = (config.embed_dim as f64, config.hidden_dim as f64);
     // Of the last block, where one token is looked at, what its attention reads alone.
-    let not_kept = if model.classifies_one_token() && predicted <= 0.0 { 4.0 * width + inner } else { 0.0 };
+    let not_kept =
+        if model.classified_token().is_some() && predicted <= 0.0 { 4.0 * width + inner } else { 0.0 };
     let layers = (8.0 * width + inner) * config.num_layers as f64 - not_kept;
     let predictions = 1.5 * predicted * config.vocab_size as f64;
     FIXED_BYTES + (4.0 * tokens * (layers + predictions)) as u64

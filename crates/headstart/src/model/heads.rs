@@ -313,7 +313,7 @@ impl Model {
     }
 
     /// The one token of each sequence that the classifier looks at; `None` where it looks at several, or at several layers, or there is none.
-    pub(super) fn classified_token(&self) -> Option<TokenOf> {
+    pub(crate) fn classified_token(&self) -> Option<TokenOf> {
         let head = self.classifier.filter(|head| head.mix.is_none())?;
         let token = self.token_of(head.pooling)?;
         let others = head.beside.iter().flatten();

@@ -304,11 +304,6 @@ impl Model {
         (hidden, mix.of(tape, &self.table, &states))
     }
 
-    /// Whether the classifier looks at one token of each sequence and at the last layer alone.
-    pub fn classifies_one_token(&self) -> bool {
-        self.classified_token().is_some()
-    }
-
     /// What the classifier reads, where nothing else is read of the trunk: as [`Model::trunk_for_head`], but where the classifier looks at
     /// one token of each sequence, no other is computed behind the last block's attention, and the tape is of those tokens from then on.
     ///
