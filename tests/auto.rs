@@ -138,7 +138,7 @@ fn what_is_stopped_goes_on_to_the_same_models() {
 fn what_does_not_fit_into_the_time_is_not_begun() {
     let place = Place::new();
     let call = format!("auto {} {} --json --out a", data(), model());
-    let result = place.run(&format!("{call} --max_time 0.0001")).json();
+    let result = place.run(&format!("{call} --max_time 0.000001")).json();
     assert_eq!((&result["stopped"], &result["chosen"]), (&"max_time".into(), &Value::Null));
     assert!(result["why_stopped"].as_str().unwrap().contains("before 1-bow"), "{result}");
     assert!(!place.path("a/final").exists());

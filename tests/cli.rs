@@ -18,7 +18,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use support::Place;
+use support::{ONE_STEP, Place};
 
 /// A small tokenizer in tok.json.
 fn tokenizer(place: &Place) {
@@ -411,7 +411,7 @@ fn a_stopped_run_can_be_continued() {
 
     place.run("pretrain --resume run --lr 0.5").refuses(2, &["--lr 0.5", "0.003"]);
     place.run("finetune --resume run").refuses(2, &["headstart pretrain --resume run"]);
-    let limited = place.run("pretrain --resume run --max_time 0.05 --json").json();
+    let limited = place.run(&format!("pretrain --resume run {ONE_STEP} --json")).json();
     assert_eq!(limited["stopped"], "max_time");
     assert!(limited["steps"].as_u64() > stopped["steps"].as_u64());
 }
@@ -422,7 +422,7 @@ fn a_run_out_of_time_leaves_a_model_and_its_metrics() {
     let place = Place::new();
     tokenizer(&place);
     let call = "pretrain --data starter --tokenizer tok.json --preset micro --threads 1 --max_steps 6";
-    let stopped = place.run(&format!("{call} --max_time 0.000001 --out run"));
+    let stopped = place.run(&format!("{call} {ONE_STEP} --out run"));
     let words = stopped.succeeds().stdout.clone();
     assert!(words.contains("1 of 6 steps, stopped by max_time") && words.contains("nll  "), "{words}");
     assert!(words.contains("model so far: run ("), "{words}");

@@ -14,7 +14,7 @@ mod support;
 use std::fs;
 
 use support::published::folder;
-use support::{Place, sentences, trunks};
+use support::{ONE_STEP, Place, sentences, trunks};
 
 /// A student half as wide as its teacher, which masks nothing.
 const STUDENT: &str = "--data books --inputs lines --arch bert --embed_dim 16 --hidden_dim 32 --num_heads 2 --num_layers 2 \
@@ -117,7 +117,7 @@ fn a_student_with_a_vocabulary_of_its_own_learns_whole_inputs() {
     assert!(metric("sentence_distance") < 0.7, "{whole}");
     // What was stopped goes on, reading the text in both models' pieces.
     place.run(&format!("{learn} --save_every 20 --max_steps 30 --out run")).succeeds();
-    let stopped = place.run(&format!("{learn} --save_every 20 --max_time 0.01 --json --out stopped")).json();
+    let stopped = place.run(&format!("{learn} --save_every 20 {ONE_STEP} --json --out stopped")).json();
     assert_eq!(stopped["stopped"], "max_time");
     place.run("distill --resume stopped --max_time 1000").succeeds();
     let weights = |run: &str| place.bytes(&format!("{run}/final/model.safetensors"));
@@ -188,7 +188,7 @@ fn a_student_that_has_learned_begins_near_its_teacher() {
     let call = format!("{call} --max_steps 6 --train_batch_size 8 --lr 1e-4");
     place.run(&format!("launch --nproc 2 -- {call} --out ranks")).succeeds();
     assert_eq!(place.metrics("whole"), place.metrics("ranks"));
-    let stopped = format!("{call} --max_time 0.01 --out run");
+    let stopped = format!("{call} {ONE_STEP} --out run");
     assert_eq!(place.run(&stopped).json()["stopped"], "max_time");
     place.run("distill --resume run --max_time 1000").succeeds();
     assert_eq!(place.metrics("whole"), place.metrics("run"));
@@ -202,7 +202,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits_and_the_same_teacher() {
          --save_every 3"
     );
     place.run(&format!("{call} --out whole")).succeeds();
-    let stopped = place.run(&format!("{call} --max_time 0.01 --json --out run")).json();
+    let stopped = place.run(&format!("{call} {ONE_STEP} --json --out run")).json();
     assert_eq!(stopped["stopped"], "max_time");
     // Another teacher is none to go on with.
     place.copy(&place.path("teacher"), "kept");

@@ -13,7 +13,7 @@
 
 mod support;
 
-use support::{Place, as_two, metric, sentence, trunks};
+use support::{ONE_STEP, Place, as_two, metric, sentence, trunks};
 
 /// A fine-tuning of the shared trunk on the shared topics, in a place of its own.
 fn call(flags: &str) -> String {
@@ -293,7 +293,7 @@ fn a_trunk_is_tuned_on_pairs_of_a_few_examples() {
         )))
         .succeeds();
     as_two(&place, &call(&format!("{CONTRASTIVE} --out two")));
-    place.run(&call(&format!("{CONTRASTIVE} --max_time 0.000001 --out stopped"))).succeeds();
+    place.run(&call(&format!("{CONTRASTIVE} {ONE_STEP} --out stopped"))).succeeds();
     assert!(!place.path("stopped/final").exists());
     place.run("finetune --resume stopped --max_time 1000").succeeds();
     for run in ["threads", "two", "stopped"] {

@@ -13,7 +13,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::published::folder;
-use support::{Place, as_two, metric, trunks};
+use support::{ONE_STEP, Place, as_two, metric, trunks};
 
 /// A batch at once.
 const BATCH: &str = "--train_batch_size 16";
@@ -36,7 +36,7 @@ fn holds_its_bits(place: &Place, flags: &str) {
     let cut = "--threads 3 --train_batch_size 4 --grad_accum_steps 4";
     place.run(&call(&format!("{flags} {cut} --out threads"))).succeeds();
     as_two(place, &call(&format!("{flags} --out two")));
-    place.run(&call(&format!("{flags} --max_time 0.000001 --out stopped"))).succeeds();
+    place.run(&call(&format!("{flags} {ONE_STEP} --out stopped"))).succeeds();
     assert!(!place.path("stopped/final").exists());
     place.run("finetune --resume stopped --max_time 1000").succeeds();
     for run in ["threads", "two", "stopped"] {
@@ -170,7 +170,7 @@ fn what_makes_no_sense_is_refused() {
     refused("--method features --layer_drop 0.1", &["layer_drop", "takes no steps"]);
     refused("--layer_drop 1", &["layer_drop", "below 1"]);
     // A run goes on with what it was started with.
-    place.run(&call("--layer_drop 0.4 --max_time 0.000001 --out stopped")).succeeds();
+    place.run(&call(&format!("--layer_drop 0.4 {ONE_STEP} --out stopped"))).succeeds();
     place.run("finetune --resume stopped --layer_drop 0.2").refuses(2, &["--layer_drop 0.2"]);
     place.run("finetune --resume stopped --head mlp").refuses(2, &["--head mlp"]);
 }

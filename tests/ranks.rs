@@ -18,7 +18,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use support::{Done, Metrics, PATIENCE, Place, trunks};
+use support::{Done, Metrics, ONE_STEP, PATIENCE, Place, trunks};
 
 /// More parameters than fit into one rank's share, dropout on, validation that does not divide evenly.
 const PRETRAIN: &str = "pretrain --data {}/books --tokenizer {}/tok.json --preset micro --embed_dim 128 --hidden_dim 512 \
@@ -178,7 +178,7 @@ fn processes_that_cannot_keep_the_rounding_say_so_or_are_allowed_to() {
     }
     assert!(!place.path("three").exists());
     place.run(&format!("{work} --reduction_groups 6 --out x")).refuses(2, &["reduction_groups", "use 8"]);
-    place.run(&format!("{work} --out one --max_time 0.001")).succeeds();
+    place.run(&format!("{work} --out one {ONE_STEP}")).succeeds();
     for done in run(&place, "pretrain --resume one", 2) {
         done.refuses(2, &["2 ranks cannot share the 1 reduction_groups", "--allow_other_groups"]);
     }

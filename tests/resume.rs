@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use support::{Draws, Metrics, Place, Running, lines, trunks};
+use support::{Draws, Metrics, ONE_STEP, Place, Running, lines, trunks};
 
 /// A pretraining and a fine-tuning long enough to be met in the middle; dropout is on, checkpoints come between
 /// evaluations, and not every step has one.
@@ -297,18 +297,16 @@ fn a_second_signal_ends_at_once() {
 #[test]
 fn a_time_limit_stops_without_bending_the_schedule() {
     let place = Place::new();
-    let call = format!("{} --max_time 0.05 --json", filled(PRETRAIN));
-    let mut result = place.run(&format!("{call} --out run")).json();
-    assert_eq!((&result["stopped"], &result["final_dir"]), (&"max_time".into(), &serde_json::Value::Null));
-    let mut starts = 1;
-    while result["stopped"] == "max_time" {
-        let before = result["steps"].as_u64();
-        assert_eq!(result["total_steps"], STEPS);
-        result = place.run("pretrain --resume run --max_time 0.4 --json").json();
-        assert!(result["steps"].as_u64() > before, "{result}");
-        starts += 1;
+    let mut call = format!("{} --out run", filled(PRETRAIN));
+    for steps in 1..=10 {
+        let result = place.run(&format!("{call} {ONE_STEP} --json")).json();
+        let found = (&result["stopped"], &result["steps"], &result["total_steps"], &result["final_dir"]);
+        let expected = (&"max_time".into(), &steps.into(), &STEPS.into(), &serde_json::Value::Null);
+        assert_eq!(found, expected);
+        call = "pretrain --resume run".into();
     }
-    assert_untouched(pretrained(), &place, "run", &format!("in {starts} parts"));
+    place.run(&format!("{call} --max_time 1000")).succeeds();
+    assert_untouched(pretrained(), &place, "run", "in 11 parts");
 }
 
 #[test]
@@ -336,7 +334,7 @@ fn a_continued_run_may_use_other_threads_and_no_longer_needs_the_model_it_came_f
     // Under its own name, which the model card says.
     place.copy(&trunks("resume").path("lm"), "lm");
     let call = FINETUNE.replace("{}/lm", "lm");
-    let limited = place.run(&format!("{} --max_time 0.02 --threads 1 --out run", filled(&call)));
+    let limited = place.run(&format!("{} {ONE_STEP} --threads 1 --out run", filled(&call)));
     limited.succeeds();
     fs::remove_dir_all(place.path("lm")).unwrap();
     let resume =
@@ -350,7 +348,7 @@ fn low_rank_updates_go_on_with_the_same_bits() {
     let call = "finetune --model {}/lm --data {}/topics --method lora --lora_targets all --lora_dropout 0.2 --rslora \
                 --n_epochs 1 --lr 3e-3 --n_warmup 5 --eval_every 11 --save_every 7";
     let place = Place::new();
-    place.run(&format!("{} --max_time 0.02 --out run", filled(call))).succeeds();
+    place.run(&format!("{} {ONE_STEP} --out run", filled(call))).succeeds();
     place.run("finetune --resume run --max_time 1000 --json").json();
     assert_untouched(&untouched(call), &place, "run", "updates");
 }
@@ -364,7 +362,7 @@ fn scales_and_parallel_adapters_go_on_with_the_same_bits() {
             "finetune --model {{}}/lm --data {{}}/topics {flags} --n_epochs 1 --lr 3e-3 --n_warmup 5 --eval_every 11 --save_every 7"
         );
         let place = Place::new();
-        place.run(&format!("{} --max_time 0.02 --out run", filled(&call))).succeeds();
+        place.run(&format!("{} {ONE_STEP} --out run", filled(&call))).succeeds();
         place.run("finetune --resume run --max_time 1000 --json").json();
         assert_untouched(&untouched(&call), &place, "run", flags);
     }

@@ -14,7 +14,7 @@ mod support;
 use std::fs;
 use std::time::Instant;
 
-use support::{Place, topics, trunks};
+use support::{ONE_STEP, Place, topics, trunks};
 
 /// A place of its own with a table of 48 rows, and a call that fine-tunes on it.
 fn place() -> (Place, String) {
@@ -83,7 +83,7 @@ fn default_names_are_numbered() {
 #[test]
 fn a_run_continues_with_its_own_data_alone() {
     let (place, call) = place();
-    place.run(&format!("{call} --data data.csv --n_epochs 4 --max_time 0.001 --out run")).succeeds();
+    place.run(&format!("{call} --data data.csv --n_epochs 4 {ONE_STEP} --out run")).succeeds();
     assert!(!place.path("run/final").exists());
     let words = ["train examples", "data.csv", "their content differs", "fix: ", "--out"];
     let original = String::from_utf8(place.bytes("data.csv")).unwrap();
@@ -105,7 +105,7 @@ fn a_run_continues_with_its_own_data_alone() {
 #[test]
 fn a_run_that_is_continued_from_another_folder_finds_its_own_data() {
     let (place, call) = place();
-    place.run(&format!("{call} --data data.csv --n_epochs 4 --max_time 0.001 --out run")).succeeds();
+    place.run(&format!("{call} --data data.csv --n_epochs 4 {ONE_STEP} --out run")).succeeds();
     // A file of the same relative name, and the call from there.
     place.write("other/data.csv", topics(9, 48));
     let mut command = place.command("finetune --resume ../run --max_time 100");
@@ -118,7 +118,7 @@ fn a_run_that_is_continued_from_another_folder_finds_its_own_data() {
 #[test]
 fn a_run_keeps_its_settings() {
     let (place, call) = place();
-    place.run(&format!("{call} --data data.csv --n_epochs 4 --max_time 0.001 --out run")).succeeds();
+    place.run(&format!("{call} --data data.csv --n_epochs 4 {ONE_STEP} --out run")).succeeds();
     let original = settings(&place, "run");
     for (edited, what) in [
         (original.replace("seed = 42", "seed = 43"), "a seed"),
@@ -132,9 +132,7 @@ fn a_run_keeps_its_settings() {
         place.run("finetune --resume run --max_time 100").refuses(1, &words);
     }
     // The settings of another run, sealed as they are, do not go with the checkpoint.
-    place
-        .run(&format!("{call} --data data.csv --n_epochs 4 --max_time 0.001 --seed 7 --out other"))
-        .succeeds();
+    place.run(&format!("{call} --data data.csv --n_epochs 4 {ONE_STEP} --seed 7 --out other")).succeeds();
     fs::copy(place.path("other/config.toml"), place.path("run/config.toml")).unwrap();
     place.run("finetune --resume run --max_time 100").refuses(1, &["config.toml", "keeps its settings"]);
     place.write("run/config.toml", &original);

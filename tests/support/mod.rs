@@ -31,6 +31,10 @@ use tempfile::TempDir;
 /// How long anything a test waits for may take on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Ends a run after one step on any machine: a time that is over when the first step is done, and is looked at after each.
+/// A time that a run may or may not need would stop some machines' runs and not others'.
+pub const ONE_STEP: &str = "--max_time 0.000001";
+
 /// A working folder of its own, with its own cache, where nothing reaches the network.
 pub struct Place {
     dir: PathBuf,
