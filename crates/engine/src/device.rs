@@ -5,12 +5,12 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use crate::buffers::Pool;
 use crate::cpu::simd::Level;
 use crate::cpu::thread_pool::ThreadPool;
 use crate::cuda::{self, Context, CudaOptions, GraphCounts};
 use crate::error::EngineError;
 use crate::profile::{Profile, Timer, Work};
-use crate::tensor::Pool;
 
 /// The first compute capability with bf16 in its tensor cores (CUDA C++ Programming Guide, "Compute Capabilities").
 const FIRST_WITH_BF16: (i32, i32) = (8, 0);
@@ -194,7 +194,7 @@ impl Device {
         }
     }
 
-    /// Bytes of buffers this device has taken from the system so far (in use or waiting for reuse).
+    /// Bytes of buffers that this device holds, in use or waiting for reuse.
     pub fn pooled_bytes(&self) -> usize {
         self.inner.pool.bytes()
     }

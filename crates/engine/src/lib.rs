@@ -17,6 +17,7 @@
 
 pub mod alloc;
 pub mod bench;
+pub mod buffers;
 pub mod collective;
 pub mod device;
 pub mod disk_space;

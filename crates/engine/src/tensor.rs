@@ -1,111 +1,16 @@
-//! `Tensor`: a matrix in a reference-counted buffer from a pool that stops allocating after the first step.
+//! `Tensor`: a matrix in a reference-counted buffer.
 //!
-//! Owns: storage, alignment, reuse. Never: arithmetic.
+//! Owns: shape, element type, access. Never: arithmetic, nor where buffers come from (`buffers`).
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
-use crate::alloc::size_class;
+use crate::buffers::{Buffer, CacheLine, Pool};
 use crate::cpu::convert;
 use crate::cpu::simd::Level;
-use crate::cuda::{Context, DeviceBuffer, DevicePtr, Matrix};
+use crate::cuda::{DeviceBuffer, DevicePtr, Matrix};
 use crate::dtype::DType;
-
-/// One cache line; buffers are made of these so that every buffer starts on a line.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct CacheLine([u8; 64]);
-
-/// Buffers waiting for reuse, by size in lines. Sizes are rounded up to eighths of powers of two, so that packed
-/// batches of slightly different lengths share buffers.
-#[derive(Clone, Debug, Default)]
-pub struct Pool {
-    shared: Arc<PoolShared>,
-    /// Where buffers lie when they are not the host's.
-    cuda: Option<Context>,
-}
-
-#[derive(Debug, Default)]
-struct PoolShared {
-    free: Mutex<HashMap<usize, Vec<Vec<CacheLine>>>>,
-    bytes: AtomicUsize,
-}
-
-impl std::fmt::Debug for CacheLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CacheLine")
-    }
-}
-
-impl Pool {
-    /// Buffers in a GPU's memory.
-    pub(crate) fn on(cuda: Context) -> Self {
-        Self { shared: Arc::default(), cuda: Some(cuda) }
-    }
-
-    /// Bytes taken from the system so far.
-    pub fn bytes(&self) -> usize {
-        self.cuda.as_ref().map_or_else(|| self.shared.bytes.load(Ordering::Relaxed), |cuda| cuda.bytes().0)
-    }
-
-    fn take(&self, bytes: usize) -> Buffer {
-        match &self.cuda {
-            Some(cuda) => Buffer::Device(cuda.allocate(bytes)),
-            None => Buffer::Host(self.take_host(bytes)),
-        }
-    }
-
-    fn take_host(&self, bytes: usize) -> HostBuffer {
-        let lines = size_class(bytes.div_ceil(64));
-        let found = self
-            .shared
-            .free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(&lines)
-            .and_then(Vec::pop);
-        let memory = found.unwrap_or_else(|| {
-            self.shared.bytes.fetch_add(lines * 64, Ordering::Relaxed);
-            vec![CacheLine([0; 64]); lines]
-        });
-        HostBuffer { memory, shared: Arc::clone(&self.shared) }
-    }
-}
-
-/// Memory that goes back to its pool when the last user is gone.
-#[derive(Debug)]
-enum Buffer {
-    Host(HostBuffer),
-    Device(DeviceBuffer),
-}
-
-#[derive(Debug)]
-struct HostBuffer {
-    memory: Vec<CacheLine>,
-    shared: Arc<PoolShared>,
-}
-
-impl Buffer {
-    /// The host's memory. Only ops that run on the processor ask.
-    fn lines(&self) -> &[CacheLine] {
-        match self {
-            Self::Host(host) => &host.memory,
-            Self::Device(_) => unreachable!("the processor does not read a GPU's memory"),
-        }
-    }
-}
-
-impl Drop for HostBuffer {
-    fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
-        let mut free = self.shared.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(memory.len()).or_default().push(memory);
-    }
-}
 
 /// A row-major matrix `[rows, cols]`; cloning shares the buffer.
 #[derive(Clone, Debug)]
@@ -209,36 +114,44 @@ impl Tensor {
 
     pub(crate) fn f32(&self) -> &[f32] {
         assert_eq!(self.dtype, DType::F32);
-        &bytemuck::cast_slice(self.buffer.lines())[..self.rows * self.cols]
+        &bytemuck::cast_slice(self.lines())[..self.rows * self.cols]
     }
 
     pub(crate) fn bf16(&self) -> &[bf16] {
         assert_eq!(self.dtype, DType::Bf16);
-        &bytemuck::cast_slice(self.buffer.lines())[..self.rows * self.cols]
+        &bytemuck::cast_slice(self.lines())[..self.rows * self.cols]
     }
 
     /// The elements for writing; the caller made the tensor or asked [`Tensor::is_unique`].
     pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
         assert_eq!(self.dtype, DType::F32);
         let n = self.rows * self.cols;
-        &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
+        &mut bytemuck::cast_slice_mut(self.lines_mut())[..n]
     }
 
     /// As [`Tensor::f32_mut`], in bf16.
     pub(crate) fn bf16_mut(&mut self) -> &mut [bf16] {
         assert_eq!(self.dtype, DType::Bf16);
         let n = self.rows * self.cols;
-        &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
+        &mut bytemuck::cast_slice_mut(self.lines_mut())[..n]
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         let n = self.rows * self.cols * self.dtype.size();
-        &mut bytemuck::cast_slice_mut(self.memory_mut())[..n]
+        &mut bytemuck::cast_slice_mut(self.lines_mut())[..n]
     }
 
-    fn memory_mut(&mut self) -> &mut [CacheLine] {
+    /// The host's memory. Only ops that run on the processor ask.
+    fn lines(&self) -> &[CacheLine] {
+        match &*self.buffer {
+            Buffer::Host(host) => host.lines(),
+            Buffer::Device(_) => unreachable!("the processor does not read a GPU's memory"),
+        }
+    }
+
+    fn lines_mut(&mut self) -> &mut [CacheLine] {
         match Arc::get_mut(&mut self.buffer) {
-            Some(Buffer::Host(host)) => &mut host.memory,
+            Some(Buffer::Host(host)) => host.lines_mut(),
             Some(Buffer::Device(_)) => unreachable!("the processor does not write a GPU's memory"),
             None => unreachable!("a shared buffer is never written"),
         }
@@ -263,12 +176,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_come_back_and_are_reused() {
+    fn clones_share_a_buffer_that_the_next_tensor_finds() {
         let pool = Pool::default();
         let a = Tensor::zeros(&pool, 10, 100, DType::F32);
         let bytes = pool.bytes();
-        let b = a.clone();
+        let mut b = a.clone();
+        assert!(!b.is_unique());
         drop(a);
+        assert!(b.is_unique());
         let c = Tensor::zeros(&pool, 10, 100, DType::F32);
         assert_eq!(pool.bytes(), 2 * bytes);
         drop((b, c));

@@ -4,7 +4,7 @@
 
 use bytemuck::Zeroable;
 
-use crate::tensor::CacheLine;
+use crate::buffers::CacheLine;
 
 /// Cells of 32 bits in memory that starts on a cache line; grows, and is reused.
 #[derive(Debug, Default)]

@@ -4,9 +4,10 @@ use super::{
     Argument, DeviceDropout, MOST_BLOCKS, THREADS, WARP, at, dropout, dtype, elements, int, optional,
     row_warps, single_rows,
 };
+use crate::buffers::Pool;
 use crate::cuda::{Context, DeviceBuffer, Module, Slab};
 use crate::dtype::DType;
-use crate::tensor::{Pool, Tensor};
+use crate::tensor::Tensor;
 
 const ATTENTION: Module = Module { name: "attention", text: include_str!("../kernels/attention.cu") };
 

@@ -1,9 +1,10 @@
 //! Whole tensors on the device: sums of gradients, conversion between types, ranges of columns, sums of columns.
 
 use super::{THREADS, WARP, at, dtype, elements, int, single_rows};
+use crate::buffers::Pool;
 use crate::cuda::{Context, DevicePtr, Module};
 use crate::dtype::DType;
-use crate::tensor::{Pool, Tensor};
+use crate::tensor::Tensor;
 
 pub(super) const ELEMENTWISE: Module =
     Module { name: "elementwise", text: include_str!("../kernels/elementwise.cu") };

@@ -3,9 +3,10 @@
 use super::elementwise::{add, add_column_sums};
 use super::{DeviceDropout, THREADS, at, columns_by_blocks, dropout, dtype, int, optional, row_blocks};
 use crate::activation::Activation;
+use crate::buffers::Pool;
 use crate::cuda::{Context, DevicePtr, Module};
 use crate::dtype::DType;
-use crate::tensor::{Pool, Tensor};
+use crate::tensor::Tensor;
 
 const LINEAR: Module = Module { name: "linear", text: include_str!("../kernels/linear.cu") };
 

@@ -3,9 +3,10 @@
 use super::{
     DeviceDropout, THREADS, WARP, at, columns_by_blocks, dropout, dtype, int, row_blocks, row_warps,
 };
+use crate::buffers::Pool;
 use crate::cuda::{Context, DevicePtr, Module};
 use crate::dtype::DType;
-use crate::tensor::{Pool, Tensor};
+use crate::tensor::Tensor;
 
 const NORM: Module = Module { name: "norm", text: include_str!("../kernels/norm.cu") };
 
