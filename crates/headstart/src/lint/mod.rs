@@ -58,6 +58,8 @@ pub enum Kind {
     UnknownLabel,
     /// The labels look like ids or texts.
     LabelIds,
+    /// Single labels that look like several names in one field.
+    JoinedLabels,
     /// The texts look like ids or numbers.
     TextIds,
     /// Texts without a character.

@@ -170,6 +170,15 @@ fn labels_are_looked_at() {
     assert_eq!(finding(&found, Kind::MissingLabel).count, 1);
     assert_eq!(finding(&found, Kind::FewExamples).count, 4);
     assert!(kinds(&found).contains(&Kind::Imbalance));
+    let joined = ["fire,water", "fire", "water"].map(|label| (label, "a calm sea at night"));
+    let names = ["fire,water", "fire", "water"];
+    let found = look(&PlacedTexts::of_texts(&[(Split::Train, &joined)], &names), None);
+    assert!(!kinds(&found).contains(&Kind::JoinedLabels), "a name that two others make up may be one");
+    let printed = ["['fire', 'water']", "['fire']", "[]"];
+    let joined = printed.map(|label| (label, "a calm sea at night"));
+    let found = look(&PlacedTexts::of_texts(&[(Split::Train, &joined)], &printed), None);
+    let joined = finding(&found, Kind::JoinedLabels);
+    assert!(joined.fix.contains("--problem multi-label") && joined.what.contains("3 kinds of 2 names"));
     let many: Vec<String> = (0..60).map(|at| format!("id{at}")).collect();
     let pairs: Vec<(&str, &str)> = many.iter().map(|id| (id.as_str(), id.as_str())).collect();
     let names: Vec<&str> = many.iter().map(String::as_str).collect();

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::parsed::EXAMPLES_AT_ONCE;
-use super::{ClassificationOptions, Label, LabelKind, lookalikes, parsed, read, sources};
+use super::{ClassificationOptions, Label, LabelKind, lookalikes, parsed, read, several, sources};
 use crate::data::split::Split;
 use crate::data::watch;
 use crate::error::{Result, bad};
@@ -134,16 +134,16 @@ impl read::Texts {
                 let more = if names.len() > MOST_NAMED { ", ..." } else { "" };
                 let known =
                     names.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ") + more;
+                let joined = || several::joined_names(names).filter(|_| kind == LabelKind::Single);
                 let fix = if is_amount(label) && names.iter().any(|name| is_amount(name)) {
-                    "amounts are no classes: `--problem regression` learns numbers"
+                    "amounts are no classes: `--problem regression` learns numbers".into()
+                } else if let Some(joined) = joined() {
+                    format!("{joined}: {}; or train with data that has this label", several::APART)
                 } else {
-                    "correct the label, or train with data that has it"
+                    "correct the label, or train with data that has it".into()
                 };
                 let label = label.escape_debug();
-                return fail(
-                    format!("unknown label `{label}`{near}; the known labels are {known}"),
-                    fix.into(),
-                );
+                return fail(format!("unknown label `{label}`{near}; the known labels are {known}"), fix);
             };
             classes.push(class);
         }

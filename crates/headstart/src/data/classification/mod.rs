@@ -16,6 +16,7 @@ mod parsed;
 pub mod placed;
 pub mod raw;
 mod read;
+mod several;
 mod sources;
 mod table;
 mod texts;
@@ -41,6 +42,7 @@ pub use examples::{Example, LabelledSplit};
 pub use hold_out::HELD_OUT_FRACTION;
 pub use lookalikes::{is_missing, key as look_alike_key};
 pub use origins::{Origin, Origins};
+pub(crate) use several::{APART, joined_names};
 pub use sources::is_labelled;
 pub use texts::{ClassTexts, TextSplit, joined};
 pub use unread::UnreadColumn;
@@ -55,7 +57,8 @@ pub enum LabelKind {
     /// One class of several.
     #[default]
     Single,
-    /// Any number of classes: several `__label__`, a JSON list, or names with `|` between them.
+    /// Any number of classes: several `__label__`, a JSON list, a column for each class, or names in one field with `|`
+    /// between them, or, where names come back in other fields, with one of `,;#/`, or as Python prints lists.
     Multi,
     /// A number.
     Regression,
@@ -324,6 +327,7 @@ fn read_splits(
             fix: "leave it out, or give a CSV, TSV, JSON or Parquet file".into(),
         });
     }
+    notes.extend(several::separate(&mut all, options));
     if let Some(first) = unread.first() {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let names: Vec<String> = unread.iter().take(LISTED_UNREAD).map(name).collect();

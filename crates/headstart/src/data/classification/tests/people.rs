@@ -221,6 +221,51 @@ fn a_class_may_have_a_column_of_its_own() {
 }
 
 #[test]
+fn several_labels_in_one_field_are_separated_as_people_separate_them() {
+    let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..Default::default() };
+    let none: &[u32] = &[];
+    for (fields, told) in [
+        (["fire,water", "fire", "water, fire", "water"], "with `,` between them: 2 names"),
+        (["fire#water", "fire", "water#fire", "water"], "with `#` between them: 2 names"),
+        (["['fire', 'water']", "['fire']", "('water', 'fire')", "{'water'}"], "printed as a list: 2 names"),
+        (["fire|water", "fire", "water|fire", "water"], ""),
+    ] {
+        let rows: Vec<String> = fields.iter().map(|field| format!("good,\"{field}\"\n")).collect();
+        let train = format!("text,label\n{}bad,\n", rows.concat());
+        // A single row of a form alone tells nothing; training data does.
+        let files =
+            [("train.csv", train.as_str()), ("test.csv", &format!("text,label\nbad,\"{}\"\n", fields[2]))];
+        let data = load_with(&files, "", &multi).unwrap();
+        assert_eq!(data.labels, ["fire", "water"], "{told}");
+        let expected = [[0, 1].as_slice(), &[0], &[0, 1], &[1], none].map(|c| Label::Classes(c.to_vec()));
+        assert_eq!(*data.train.unwrap().labels, expected, "{told}");
+        assert_eq!(*data.test.unwrap().labels, [Label::Classes(vec![0, 1])], "{told}");
+        assert!(told.is_empty() || data.notes.iter().any(|note| note.contains(told)), "{:?}", data.notes);
+        // What a run knows, it finds.
+        let known = Some(vec!["water".to_owned(), "fire".to_owned()]);
+        let known = ClassificationOptions { known_labels: known, ..multi.clone() };
+        let one = load_with(&[("a.csv", &format!("text,label\nbad,\"{}\"\n", fields[0]))], "a.csv", &known)
+            .unwrap();
+        assert_eq!(*one.train.unwrap().labels, [Label::Classes(vec![0, 1])], "{told}");
+    }
+    // Names are whole where their parts are nobody's, and where `|` stands between names.
+    let names = |content: &str| load_with(&[("a.csv", content)], "a.csv", &multi).unwrap().labels;
+    assert_eq!(
+        names("text,label\nbad,\"yes, please\"\ngood,\"no, thanks\"\n"),
+        ["yes, please", "no, thanks"]
+    );
+    assert_eq!(names("text,label\nbad,\"a,b|c\"\ngood,\"a,b\"\nfilm,c\n"), ["a,b", "c"]);
+    // Single labels that look like several are told, and explain what is unknown.
+    let train = "text,label\nbad,a#b\ngood,a#c\nfilm,b#c\nbad film,a\ngood film,b\ncalm,a#b#c\n";
+    let data = load(&[("a.csv", train)], "a.csv").unwrap();
+    let words = "the labels look like several names in one, with `#` between them (6 kinds of 3 names)";
+    assert!(data.notes.iter().any(|note| note.starts_with("warning: ") && note.contains(words)));
+    let message = error(&[("train.csv", train), ("test.csv", "text,label\nbad,c#b\n")], "");
+    assert!(message.contains("unknown label `c#b`") && message.contains(words), "{message}");
+    assert!(message.contains("--problem multi-label"), "{message}");
+}
+
+#[test]
 fn labels_that_look_alike_or_like_nothing_are_said_with_their_lines() {
     let warnings = |labels: &[&str]| {
         let rows = labels.iter().map(|l| format!("bad,{l}\n")).collect::<String>();
