@@ -53,7 +53,7 @@ const PAIR_COLUMNS: [[&str; 2]; 8] = [
     ["#1 string", "#2 string"],
 ];
 /// Names of a label column, the likeliest first.
-const LABEL_COLUMNS: [&str; 25] = [
+const LABEL_COLUMNS: [&str; 34] = [
     "label",
     "labels",
     "class",
@@ -79,6 +79,15 @@ const LABEL_COLUMNS: [&str; 25] = [
     "overall",
     "airline_sentiment",
     "is_spam",
+    "entailment_label",
+    "entailment_judgment",
+    "intents",
+    "topics",
+    "categories",
+    "emotions",
+    "genres",
+    "classes",
+    "tags",
 ];
 /// Names of a column that only tells rows apart, which is never the text or the label unless it is named.
 const ID_COLUMNS: [&str; 14] = [

@@ -1,11 +1,12 @@
 //! Which files make a classification data set, and in which format each of them is.
 //!
-//! Owns: layouts, file names, telling formats apart. Never: reads more of a file than its first line.
+//! Owns: layouts, file names, telling formats apart. Never: reads more of a file than its beginning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::ClassificationOptions;
+use super::columns::{Called, Columns};
+use super::{ClassificationOptions, Header};
 use crate::data::content::plain_name;
 use crate::data::encoding::{TextBlocks, TextEncoding};
 use crate::data::shards;
@@ -52,6 +53,8 @@ pub(super) enum LabelPlace {
     BehindTab,
     /// A whole number before its first space.
     Number,
+    /// Behind the last of these characters.
+    Behind(char),
 }
 
 impl LabelPlace {
@@ -60,8 +63,10 @@ impl LabelPlace {
         let (left, right) = match self {
             Self::Number => line.split_once([' ', '\t'])?,
             Self::BeforeTab | Self::BehindTab => line.split_once('\t')?,
+            Self::Behind(character) => line.rsplit_once(character)?,
         };
         match self {
+            Self::Behind(_) => Some((right.trim(), left)),
             Self::BeforeTab if !right.contains('\t') => Some((left.trim(), right)),
             Self::BehindTab if !right.contains('\t') => Some((right.trim(), left)),
             Self::Number if left.parse::<i64>().is_ok() => Some((left, right)),
@@ -84,13 +89,29 @@ impl LabelPlace {
         // Lines of "1<tab>text" have their label in two of the places, which are the same.
         match places[..] {
             [only] | [only @ Self::BeforeTab, Self::Number] => Some(only),
+            [] => {
+                let behind: Vec<Self> =
+                    LABEL_FOLLOWS.map(Self::Behind).into_iter().filter(are_labels).collect();
+                <[Self; 1]>::try_from(behind).ok().map(|[only]| only)
+            }
             _ => None,
+        }
+    }
+
+    /// What stands between text and label, for people; and on which side of it the label stands.
+    fn words(self) -> (String, &'static str) {
+        match self {
+            Self::BeforeTab => ("tab".into(), "before"),
+            Self::BehindTab => ("tab".into(), "behind"),
+            Self::Number => ("number".into(), "as"),
+            Self::Behind(character) => (format!("`{character}`"), "behind"),
         }
     }
 
     /// Where most lines have a label at the same place, and only a few have none: the place, the first of these, and how many.
     fn of_most_lines(lines: &[&str]) -> Option<(Self, usize, usize)> {
-        [Self::BeforeTab, Self::BehindTab].into_iter().find_map(|place| {
+        let places = [Self::BeforeTab, Self::BehindTab].into_iter().chain(LABEL_FOLLOWS.map(Self::Behind));
+        places.into_iter().find_map(|place| {
             let (with, without): (Vec<usize>, Vec<usize>) =
                 (0..lines.len()).partition(|&at| place.split(lines[at]).is_some());
             let some: Vec<&str> = with.into_iter().map(|at| lines[at]).collect();
@@ -145,6 +166,10 @@ const MOST_LABEL_CHARS: usize = 40;
 const LINES_OF_A_LABEL: usize = 3;
 /// How many lines a file has for each that is not like the others, at least.
 const LINES_OF_A_STRAY: usize = 20;
+/// What labels stand behind in lines of lists of sentences, `i feel calm;joy` and `Sales rose in May@positive`.
+const LABEL_FOLLOWS: [char; 3] = [';', '@', '|'];
+/// What may stand between the names of a table's columns.
+const BETWEEN_NAMES: [char; 4] = ['\t', ',', ';', '|'];
 /// What may stand before the name of a split.
 const SEPARATORS: [char; 3] = ['-', '_', '.'];
 /// What the `datasets` library writes beside its tables.
@@ -517,23 +542,54 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     if let Some(place) = LabelPlace::of_lines(&lines) {
         return source(Format::LabelledLines(place));
     }
+    if let Some(format) = table_in_text(path, &lines, options) {
+        return source(format);
+    }
     if let Some((place, first, count)) = LabelPlace::of_most_lines(&lines) {
-        let side = if place == LabelPlace::BeforeTab { "before" } else { "behind" };
+        let (separator, side) = place.words();
         let tabs = match lines[first].matches('\t').count() {
-            0 => "no tab".to_owned(),
-            tabs => format!("{tabs} tabs"),
+            tabs if tabs > 1 && separator == "tab" => format!("{tabs} tabs"),
+            _ => format!("no {separator}"),
         };
         let what = format!(
             "has {tabs}, where {} of the first {} lines have one, with their label {side} it; {count} are like this one",
             lines.len() - count,
             lines.len()
         );
-        let fix = "give each of these lines a label and a tab as the others have them, or remove it";
+        let fix = format!(
+            "give each of these lines a label and a {separator} as the others have them, or remove it"
+        );
         return Err(bad(path, Some(numbers[first] as u64 + 1), what, fix));
     }
     let fix = "use CSV, TSV, JSON or Parquet, begin each line with `__label__NAME ` or with the label and a tab, or put the labels, one a line, \
-               into a file of the same name ending in .labels";
+               into a file of the same name ending in .labels; of a table, name the columns with --text_column and --label_column";
     Err(bad(path, None, "there are no labels with the texts in any known format".into(), fix))
+}
+
+/// The kind of table that a file with the name of a text is: where every line has as many tabs, two or more; where its first line
+/// names columns that are called like a text and a label; or where one is asked for.
+fn table_in_text(path: &Path, lines: &[&str], options: &ClassificationOptions) -> Option<Format> {
+    let tabs = |line: &str| line.matches('\t').count();
+    let first = lines.first()?;
+    if tabs(first) > 1 && lines.iter().all(|line| tabs(line) == tabs(first)) {
+        return Some(Format::Tsv);
+    }
+    let named = |between: char| {
+        let names: Vec<String> =
+            first.split(between).map(|name| name.trim_matches(['"', ' ']).to_owned()).collect();
+        let guessed = ClassificationOptions { label_kind: options.label_kind, ..Default::default() };
+        names.len() > 1
+            && Columns::choose(path, (&names, Called::Names), &guessed, None)
+                .is_ok_and(|c| !c.label.is_empty())
+    };
+    let asked = options.text_column.is_some()
+        || options.label_column.is_some()
+        || options.delimiter.is_some()
+        || options.header == Header::Absent;
+    match BETWEEN_NAMES.into_iter().find(|&between| named(between)) {
+        Some('\t') => Some(Format::Tsv),
+        found => (asked || found.is_some()).then_some(Format::Csv),
+    }
 }
 
 /// The file with the labels of a file of texts, a line each: `a.labels` of `a.txt`, `train_labels.txt` of `train_text.txt`.

@@ -221,6 +221,50 @@ fn a_class_may_have_a_column_of_its_own() {
 }
 
 #[test]
+fn lists_of_sentences_and_tables_in_text_files_are_read() {
+    // Feelings behind a semicolon, phrases of the financial press behind an at sign.
+    for (separator, extra) in [(";", "; so"), ("@", " @ home"), ("|", "")] {
+        let lines: String =
+            (0..12).map(|n| format!("film {n}{extra}{separator}{}\n", ["joy", "very sad"][n % 2])).collect();
+        let data = load(&[("train.txt", &lines)], "").unwrap();
+        assert_eq!(data.labels, ["joy", "very sad"], "{separator}");
+        assert_eq!(data.train.unwrap().labels.len(), 12);
+        // A line without the label that all others have is named.
+        let many = format!("{}film\n", lines.repeat(4));
+        let message = error(&[("train.txt", &many)], "train.txt");
+        assert!(message.contains(&format!("train.txt:49: has no `{separator}`")), "{message}");
+        assert!(message.contains(&format!("a label and a `{separator}`")), "{message}");
+    }
+    // Tables.
+    let sick = "pair_ID\tsentence_A\tsentence_B\tentailment_label\trelatedness_score\n\
+                1\tbad film\tgood film\tNEUTRAL\t2.5\n2\tcalm sea\told hill\tENTAILMENT\t4.5\n";
+    let data = load(&[("SICK.txt", sick)], "SICK.txt").unwrap();
+    assert_eq!(
+        (data.text_columns.as_slice(), data.labels.len()),
+        (["sentence_A", "sentence_B"].map(String::from).as_slice(), 2)
+    );
+    for table in ["text,label\n\"bad, film\",a\ngood film,b\n", "label;text\na;\"bad; film\"\nb;good film\n"]
+    {
+        let data = load(&[("train.txt", table)], "").unwrap();
+        assert_eq!(
+            (data.labels.as_slice(), data.text_columns.as_slice()),
+            (["a", "b"].map(String::from).as_slice(), ["text".to_owned()].as_slice())
+        );
+    }
+    let asked = ClassificationOptions {
+        header: Header::Absent,
+        text_column: Some(TextColumns::Typed("2".into())),
+        label_column: Some("1".into()),
+        ..Default::default()
+    };
+    let data = load_with(&[("a.txt", "a,bad film\nb,good film\n")], "a.txt", &asked).unwrap();
+    assert_eq!(data.labels, ["a", "b"]);
+    // Running text is none of these.
+    let message = error(&[("a.txt", "bad film; good film\na calm sea\nwho, why\n")], "a.txt");
+    assert!(message.contains("no labels with the texts") && message.contains("--text_column"), "{message}");
+}
+
+#[test]
 fn several_labels_in_one_field_are_separated_as_people_separate_them() {
     let multi = ClassificationOptions { label_kind: LabelKind::Multi, ..Default::default() };
     let none: &[u32] = &[];
