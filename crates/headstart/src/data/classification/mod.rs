@@ -9,6 +9,7 @@ mod dialect;
 mod examples;
 mod hold_out;
 mod json_lines;
+mod label_place;
 mod labels;
 mod lookalikes;
 mod origins;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::columns::{Columns, listed};
+use super::label_place::LabelPlace;
 use super::parsed::{Rows, TextExample, no_label, parsing, split_labels};
-use super::sources::{self, Format, LabelPlace, Source};
+use super::sources::{self, Format, Source};
 use super::{ClassificationOptions, LabelKind, json_lines, table};
 use crate::data::encoding::{self, read_text_watched};
 use crate::data::split::Split;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::columns::{Called, Columns};
+use super::label_place::LabelPlace;
 use super::{ClassificationOptions, Header};
 use crate::data::content::plain_name;
 use crate::data::encoding::{TextBlocks, TextEncoding};
@@ -41,84 +42,6 @@ impl Format {
     /// Whether texts of one split lie in many files.
     pub fn has_many_files(&self) -> bool {
         matches!(self, Self::ClassFolders | Self::FilePerClass)
-    }
-}
-
-/// Where the label of a line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LabelPlace {
-    /// Before its only tab.
-    BeforeTab,
-    /// Behind its only tab.
-    BehindTab,
-    /// A whole number before its first space.
-    Number,
-    /// Behind the last of these characters.
-    Behind(char),
-}
-
-impl LabelPlace {
-    /// Label and text of a line; `None` where it has no label there.
-    pub fn split(self, line: &str) -> Option<(&str, &str)> {
-        let (left, right) = match self {
-            Self::Number => line.split_once([' ', '\t'])?,
-            Self::BeforeTab | Self::BehindTab => line.split_once('\t')?,
-            Self::Behind(character) => line.rsplit_once(character)?,
-        };
-        match self {
-            Self::Behind(_) => Some((right.trim(), left)),
-            Self::BeforeTab if !right.contains('\t') => Some((left.trim(), right)),
-            Self::BehindTab if !right.contains('\t') => Some((right.trim(), left)),
-            Self::Number if left.parse::<i64>().is_ok() => Some((left, right)),
-            _ => None,
-        }
-    }
-
-    /// The place where lines have labels: where each has one, and a few stand there again and again.
-    fn of_lines(lines: &[&str]) -> Option<Self> {
-        let are_labels = |place: &Self| {
-            let labels: Option<Vec<&str>> = lines.iter().map(|line| Some(place.split(line)?.0)).collect();
-            let kinds = labels.map(|labels| labels.into_iter().collect::<BTreeSet<_>>());
-            kinds.is_some_and(|kinds| {
-                let short = kinds.iter().all(|label| (1..=MOST_LABEL_CHARS).contains(&label.chars().count()));
-                short && kinds.len() > 1 && kinds.len() * LINES_OF_A_LABEL <= lines.len()
-            })
-        };
-        let places: Vec<Self> =
-            [Self::BeforeTab, Self::BehindTab, Self::Number].into_iter().filter(are_labels).collect();
-        // Lines of "1<tab>text" have their label in two of the places, which are the same.
-        match places[..] {
-            [only] | [only @ Self::BeforeTab, Self::Number] => Some(only),
-            [] => {
-                let behind: Vec<Self> =
-                    LABEL_FOLLOWS.map(Self::Behind).into_iter().filter(are_labels).collect();
-                <[Self; 1]>::try_from(behind).ok().map(|[only]| only)
-            }
-            _ => None,
-        }
-    }
-
-    /// What stands between text and label, for people; and on which side of it the label stands.
-    fn words(self) -> (String, &'static str) {
-        match self {
-            Self::BeforeTab => ("tab".into(), "before"),
-            Self::BehindTab => ("tab".into(), "behind"),
-            Self::Number => ("number".into(), "as"),
-            Self::Behind(character) => (format!("`{character}`"), "behind"),
-        }
-    }
-
-    /// Where most lines have a label at the same place, and only a few have none: the place, the first of these, and how many.
-    fn of_most_lines(lines: &[&str]) -> Option<(Self, usize, usize)> {
-        let places = [Self::BeforeTab, Self::BehindTab].into_iter().chain(LABEL_FOLLOWS.map(Self::Behind));
-        places.into_iter().find_map(|place| {
-            let (with, without): (Vec<usize>, Vec<usize>) =
-                (0..lines.len()).partition(|&at| place.split(lines[at]).is_some());
-            let some: Vec<&str> = with.into_iter().map(|at| lines[at]).collect();
-            let few = without.len() * LINES_OF_A_STRAY <= lines.len();
-            let first = without.first().copied().filter(|_| few)?;
-            (Self::of_lines(&some) == Some(place)).then_some((place, first, without.len()))
-        })
     }
 }
 
@@ -160,14 +83,6 @@ const NOT_CLASSES: [&str; 12] = [
     "requirements",
     "changelog",
 ];
-/// Characters of the longest label that lines are searched for.
-const MOST_LABEL_CHARS: usize = 40;
-/// How often a label of such lines stands there, at least on average.
-const LINES_OF_A_LABEL: usize = 3;
-/// How many lines a file has for each that is not like the others, at least.
-const LINES_OF_A_STRAY: usize = 20;
-/// What labels stand behind in lines of lists of sentences, `i feel calm;joy` and `Sales rose in May@positive`.
-const LABEL_FOLLOWS: [char; 3] = [';', '@', '|'];
 /// What may stand between the names of a table's columns.
 const BETWEEN_NAMES: [char; 4] = ['\t', ',', ';', '|'];
 /// What may stand before the name of a split.
@@ -539,11 +454,18 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     if trec_label(first).is_some() {
         return source(Format::Trec);
     }
+    if let Some(format) = table_in_text(path, &lines, options) {
+        return source(format);
+    }
     if let Some(place) = LabelPlace::of_lines(&lines) {
         return source(Format::LabelledLines(place));
     }
-    if let Some(format) = table_in_text(path, &lines, options) {
-        return source(format);
+    if options.text_column.is_some()
+        || options.label_column.is_some()
+        || options.delimiter.is_some()
+        || options.header == Header::Absent
+    {
+        return source(Format::Csv);
     }
     if let Some((place, first, count)) = LabelPlace::of_most_lines(&lines) {
         let (separator, side) = place.words();
@@ -566,30 +488,23 @@ fn from_file(path: &Path, options: &ClassificationOptions) -> Result<Source> {
     Err(bad(path, None, "there are no labels with the texts in any known format".into(), fix))
 }
 
-/// The kind of table that a file with the name of a text is: where every line has as many tabs, two or more; where its first line
-/// names columns that are called like a text and a label; or where one is asked for.
+/// The kind of table that a file with the name of a text is: where every line has as many tabs, two or more, or where its first
+/// line names columns that are called like a text and a label.
 fn table_in_text(path: &Path, lines: &[&str], options: &ClassificationOptions) -> Option<Format> {
     let tabs = |line: &str| line.matches('\t').count();
     let first = lines.first()?;
     if tabs(first) > 1 && lines.iter().all(|line| tabs(line) == tabs(first)) {
         return Some(Format::Tsv);
     }
-    let named = |between: char| {
-        let names: Vec<String> =
-            first.split(between).map(|name| name.trim_matches(['"', ' ']).to_owned()).collect();
-        let guessed = ClassificationOptions { label_kind: options.label_kind, ..Default::default() };
-        names.len() > 1
-            && Columns::choose(path, (&names, Called::Names), &guessed, None)
-                .is_ok_and(|c| !c.label.is_empty())
+    let guessed = ClassificationOptions { label_kind: options.label_kind, ..Default::default() };
+    let named = |between: &char| {
+        let names = first.split(*between).map(|name| name.trim_matches(['"', ' ', '\u{feff}']).to_owned());
+        let names: Vec<String> = names.collect();
+        let columns = Columns::choose(path, (&names, Called::Names), &guessed, None);
+        names.len() > 1 && columns.is_ok_and(|columns| !columns.label.is_empty())
     };
-    let asked = options.text_column.is_some()
-        || options.label_column.is_some()
-        || options.delimiter.is_some()
-        || options.header == Header::Absent;
-    match BETWEEN_NAMES.into_iter().find(|&between| named(between)) {
-        Some('\t') => Some(Format::Tsv),
-        found => (asked || found.is_some()).then_some(Format::Csv),
-    }
+    let between = BETWEEN_NAMES.into_iter().find(named)?;
+    Some(if between == '\t' { Format::Tsv } else { Format::Csv })
 }
 
 /// The file with the labels of a file of texts, a line each: `a.labels` of `a.txt`, `train_labels.txt` of `train_text.txt`.

@@ -251,6 +251,15 @@ fn lists_of_sentences_and_tables_in_text_files_are_read() {
             (["a", "b"].map(String::from).as_slice(), ["text".to_owned()].as_slice())
         );
     }
+    // A header is none of the labels that stand there again and again.
+    for between in [";", "\t"] {
+        let rows: String = (0..12).map(|n| format!("film {n}{between}{}\n", ["joy", "sad"][n % 2])).collect();
+        let data = load(&[("train.txt", &format!("text{between}emotion\n{rows}"))], "").unwrap();
+        assert_eq!(
+            (data.labels.as_slice(), data.train.unwrap().labels.len()),
+            (["joy", "sad"].map(String::from).as_slice(), 12)
+        );
+    }
     let asked = ClassificationOptions {
         header: Header::Absent,
         text_column: Some(TextColumns::Typed("2".into())),
