@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{Findings, Kind, Row, Severity, Shown, counted};
 use crate::data::classification::placed::PlacedTexts;
-use crate::data::classification::{APART, LabelKind, is_missing, joined_names, look_alike_key};
+use crate::data::classification::{LabelKind, is_missing, joined_names, look_alike_key};
 use crate::data::split::Split;
 
 /// Classes that are listed and compared.
@@ -46,9 +46,10 @@ pub(super) fn look(data: &PlacedTexts, rows: &[Row<'_>], found: &mut Findings) {
         let unused = || Shown { places: Vec::new(), text: label.to_owned(), note: String::new() };
         uses.get(label).map_or_else(unused, |used| rows[used.first].shown(note))
     };
-    if let Some(what) = joined_names(&data.labels).filter(|_| data.label_kind == LabelKind::Single) {
+    let joined = joined_names(&data.labels).filter(|_| data.label_kind == LabelKind::Single);
+    if let Some((what, fix)) = joined {
         let examples = data.labels.iter().map(|label| first(label, String::new()));
-        found.add((Kind::JoinedLabels, Severity::Warning), data.labels.len(), (what, APART), examples);
+        found.add((Kind::JoinedLabels, Severity::Warning), data.labels.len(), (what, fix), examples);
     }
     let trained: usize = rows.iter().filter(|row| row.split == Split::Train).count();
     if data.labels.len() > MANY && 2 * data.labels.len() > trained {

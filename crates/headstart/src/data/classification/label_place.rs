@@ -72,7 +72,7 @@ impl LabelPlace {
         match self {
             Self::BeforeTab => ("tab".into(), "before"),
             Self::BehindTab => ("tab".into(), "behind"),
-            Self::Number => ("number".into(), "as"),
+            Self::Number => ("space".into(), "before"),
             Self::Behind(character) => (format!("`{character}`"), "behind"),
         }
     }

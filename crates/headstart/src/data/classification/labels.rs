@@ -137,8 +137,8 @@ impl read::Texts {
                 let joined = || several::joined_names(names).filter(|_| kind == LabelKind::Single);
                 let fix = if is_amount(label) && names.iter().any(|name| is_amount(name)) {
                     "amounts are no classes: `--problem regression` learns numbers".into()
-                } else if let Some(joined) = joined() {
-                    format!("{joined}: {}; or train with data that has this label", several::APART)
+                } else if let Some((joined, fix)) = joined() {
+                    format!("{joined}: {fix}; or train with data that has this label")
                 } else {
                     "correct the label, or train with data that has it".into()
                 };

@@ -43,7 +43,7 @@ pub use examples::{Example, LabelledSplit};
 pub use hold_out::HELD_OUT_FRACTION;
 pub use lookalikes::{is_missing, key as look_alike_key};
 pub use origins::{Origin, Origins};
-pub(crate) use several::{APART, joined_names};
+pub(crate) use several::joined_names;
 pub use sources::is_labelled;
 pub use texts::{ClassTexts, TextSplit, joined};
 pub use unread::UnreadColumn;

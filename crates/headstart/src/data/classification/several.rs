@@ -12,7 +12,7 @@ use crate::data::split::Split;
 const BETWEEN: [char; 4] = [',', ';', '#', '/'];
 
 /// What to do about single labels that look like several in one.
-pub(crate) const APART: &str = "`--problem multi-label` learns each name by itself";
+const APART: &str = "`--problem multi-label` learns each name by itself";
 
 /// How several names stand in one field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +66,11 @@ pub(super) fn separate(
     Some(format!("labels: several in a field, {}: {names} names", form.words()))
 }
 
-/// What is to be said of names of single labels that look like several in one. The way out is [`APART`].
-pub(crate) fn joined_names(names: &[String]) -> Option<String> {
+/// What is to be said of names of single labels that look like several in one. And the way out.
+pub(crate) fn joined_names(names: &[String]) -> Option<(String, &'static str)> {
     let fields: HashSet<&str> = names.iter().map(String::as_str).collect();
     let (form, names) = form_of(&fields)?;
-    look_joined(form, names, fields.len())
+    look_joined(form, names, fields.len()).map(|what| (what, APART))
 }
 
 fn look_joined(form: Form, names: usize, kinds: usize) -> Option<String> {
@@ -198,7 +198,7 @@ mod tests {
     fn single_labels_that_look_like_several_are_told() {
         let told =
             |names: &[&str]| joined_names(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
-        let words = told(&["a#b", "a#c", "b#c", "a", "b", "a#b#c"]).unwrap();
+        let (words, _) = told(&["a#b", "a#c", "b#c", "a", "b", "a#b#c"]).unwrap();
         assert!(words.contains("with `#` between them (6 kinds of 3 names)"), "{words}");
         assert!(told(&["['a']", "['b']"]).is_some());
         assert_eq!(told(&["Web/Mobile", "Web", "Mobile"]), None);
